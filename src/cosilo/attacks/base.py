@@ -1,0 +1,70 @@
+"""What an adversary can work out from what crossed.
+
+An attack is given a `View` and `Target`s without their answers. It never sees a party or a task:
+the import rules forbid it, so it cannot cheat by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from cosilo.boundary.ledger import Entry
+from cosilo.models.base import Embedder, TextModel
+from cosilo.registry import Registry
+
+
+@dataclass(frozen=True)
+class View:
+    """What the attacker holds.
+
+    Attributes:
+        entries: reads the record, lazily, each time it is called.
+        model: a public model the attacker may use; None for none.
+        embedder: a public sentence encoder the attacker may use; None for none.
+    """
+
+    entries: Callable[[], Iterator[Entry]]
+    model: TextModel | None = None
+    embedder: Embedder | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question put to the attacker.
+
+    Attributes:
+        request: the item whose messages may hold the answer; empty when the attacker must find out.
+        kind: what is asked for ("secret:person", "record", …).
+        candidates: the answers to choose from; the attacker's background knowledge.
+    """
+
+    id: str
+    request: str
+    kind: str
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Guess:
+    """`value` with the attacker's confidence in it, 0 (none at all) to 1."""
+
+    target: str
+    value: str
+    score: float
+
+
+class Attack(Protocol):
+    """Attributes:
+    about: what its targets are: "secrets" (values of one item), "records" (which item a message
+        came from) or "replies" (what the LM would answer).
+    """
+
+    about: ClassVar[str]
+
+    async def guess(self, view: View, targets: Sequence[Target]) -> list[Guess]:
+        """One guess per target, in order. With an empty view it gives the attacker's prior."""
+
+
+attacks: Registry[Attack] = Registry("attack")

@@ -1,0 +1,217 @@
+"""The only road between the parties.
+
+    send ─▶ guard ─▶ … ─▶ guard ─▶ [declared? ─▶ reserve ─▶ record] ─▶ transport
+                                                                          │
+    reply ◀─ guard ◀─ … ◀─ guard ◀──────────── [record ◀─ settle] ◀───────┘
+
+Guards wrap one another like middleware. The bracketed steps are innermost and belong to
+`Boundary`, so no guard can skip them and the ledger holds exactly what the other party saw.
+`stream` is the same crossing in pieces: the reply is recorded whole, once it has ended or was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar, cast
+
+from cosilo.boundary.ledger import Ledger, MemoryLedger
+from cosilo.boundary.messages import Ask, Completion, Message, Request, encode
+from cosilo.boundary.meter import Budget, Meter, Totals
+from cosilo.boundary.transport import Transport
+from cosilo.errors import (
+    BoundaryError,
+    CosiloError,
+    PrivacyError,
+    UndeclaredMessageError,
+    UnexpectedReplyError,
+)
+from cosilo.types import Delta, assemble
+
+Handler = Callable[[Message], Awaitable[Message]]
+StreamHandler = Callable[[Ask], AsyncIterator[Delta]]
+R = TypeVar("R", bound=Message)
+
+
+class Guard(Protocol):
+    """Cross-cutting work on a crossing: redact, restore, refuse.
+
+    `request` names the task item or gateway request that the message belongs to.
+    """
+
+    async def guard(self, message: Message, forward: Handler, *, request: str) -> Message: ...
+    def guard_stream(
+        self, ask: Ask, forward: StreamHandler, *, request: str
+    ) -> AsyncIterator[Delta]: ...
+
+
+class Channel(Protocol):
+    """What a strategy may use of the other party."""
+
+    async def send(self, request: Request[R]) -> R: ...
+    def stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        """The reply to `ask` in pieces; closing the iterator cancels and settles the crossing."""
+
+    def bind(self, request: str, *, budget: Budget | None = None) -> Channel:
+        """The same channel, with every crossing marked as part of `request`.
+
+        `budget` limits this request alone, inside the channel's own budget.
+        """
+
+    @property
+    def totals(self) -> Totals:
+        """What has crossed through this channel (a bound one: through it alone)."""
+
+
+class Boundary:
+    """The road to one LM owner.
+
+    Args:
+        transport: carries a message to the other party and its reply back.
+        declared: the message classes the strategy said it would send; any other is refused.
+        guards: outermost first.
+        meter: counts and limits; a fresh one without limits by default.
+        ledger: records; in memory by default.
+        request: what crossings are bound to until `bind` says otherwise.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        declared: frozenset[type[Message]],
+        guards: Sequence[Guard] = (),
+        meter: Meter | None = None,
+        ledger: Ledger | None = None,
+        request: str = "",
+    ) -> None:
+        self.declared = declared
+        self.meter = meter or Meter()
+        self.ledger = ledger if ledger is not None else MemoryLedger()
+        self.request = request
+        self._transport = transport
+        self._guards = tuple(guards)
+
+    @property
+    def totals(self) -> Totals:
+        return self.meter.totals
+
+    def bind(self, request: str, *, budget: Budget | None = None) -> Boundary:
+        return Boundary(
+            self._transport,
+            declared=self.declared,
+            guards=self._guards,
+            meter=Meter(budget, parent=self.meter),
+            ledger=self.ledger,
+            request=request,
+        )
+
+    async def send(self, request: Request[R]) -> R:
+        """Carry `request` across and its reply back.
+
+        Raises:
+            UndeclaredMessageError: the strategy did not say it would send this.
+            BudgetExceededError: it might cost more than is left; nothing was sent.
+            PrivacyError: a guard was in doubt; nothing was sent.
+            ModelError: the other party did not answer.
+        """
+        reply = await self._guarded(request, 0)
+        if not isinstance(reply, request.reply):
+            raise UnexpectedReplyError(
+                f"{type(request).__name__} was answered with {type(reply).__name__}, "
+                f"not {request.reply.__name__}"
+            )
+        return cast(R, reply)
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
+        async with aclosing(self._guarded_stream(ask, 0)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _guarded(self, message: Message, depth: int) -> Message:
+        if depth == len(self._guards):
+            return await self._cross(message)
+
+        async def forward(inner: Message) -> Message:
+            return await self._guarded(inner, depth + 1)
+
+        return await _fail_closed(self._guards[depth].guard(message, forward, request=self.request))
+
+    async def _guarded_stream(self, ask: Ask, depth: int) -> AsyncGenerator[Delta, None]:
+        if depth == len(self._guards):
+            deltas: AsyncIterator[Delta] = self._cross_stream(ask)
+        else:
+
+            def forward(inner: Ask) -> AsyncIterator[Delta]:
+                return self._guarded_stream(inner, depth + 1)
+
+            deltas = self._guards[depth].guard_stream(ask, forward, request=self.request)
+        async with aclosing(cast("AsyncGenerator[Delta, None]", deltas)) as pieces:
+            try:
+                async for delta in pieces:
+                    yield delta
+            except (CosiloError, GeneratorExit):
+                raise
+            except Exception as error:
+                raise _doubt(error) from None
+
+    async def _cross(self, message: Message) -> Message:
+        payload, reservation = self._depart(message)
+        cost = self.meter.cost(message, len(payload), None, 0)
+        try:
+            reply = await self._transport.carry(message, payload)
+            answer = encode(reply)
+            cost = self.meter.cost(message, len(payload), reply, len(answer))
+            self.ledger.append(self.request, "down", reply, answer)
+        finally:
+            self.meter.settle(reservation, cost)
+        return reply
+
+    async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
+        payload, reservation = self._depart(ask)
+        received: list[Delta] = []
+        try:
+            deltas = self._transport.carry_stream(ask, payload)
+            async with aclosing(cast("AsyncGenerator[Delta, None]", deltas)) as pieces:
+                async for delta in pieces:
+                    received.append(delta)
+                    yield delta
+        finally:
+            cost = self.meter.cost(ask, len(payload), None, 0)
+            try:
+                if received:
+                    reply = Completion(generation=assemble(received))
+                    answer = encode(reply)
+                    cost = self.meter.cost(ask, len(payload), reply, len(answer))
+                    self.ledger.append(self.request, "down", reply, answer)
+            finally:
+                self.meter.settle(reservation, cost)
+
+    def _depart(self, message: Message) -> tuple[bytes, Totals]:
+        if type(message) not in self.declared:
+            names = ", ".join(sorted(t.__name__ for t in self.declared)) or "nothing"
+            raise UndeclaredMessageError(
+                f"{type(message).__name__} was not declared by the strategy (declared: {names})"
+            )
+        payload = encode(message)
+        reservation = self.meter.reserve(message, len(payload))
+        try:
+            self.ledger.append(self.request, "up", message, payload)
+        except BaseException:
+            self.meter.settle(reservation, Totals())
+            raise
+        return payload, reservation
+
+
+async def _fail_closed(guarded: Awaitable[Message]) -> Message:
+    try:
+        return await guarded
+    except CosiloError:
+        raise
+    except Exception as error:
+        raise _doubt(error) from None
+
+
+def _doubt(error: Exception) -> BoundaryError:
+    # The original text may quote what it failed on, so only the class name is passed on.
+    return PrivacyError(f"a guard failed ({type(error).__name__}), so nothing more was sent")

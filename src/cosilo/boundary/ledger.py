@@ -1,0 +1,313 @@
+"""An append-only, hash-chained record of what the other party was shown.
+
+One entry per message per direction, bound to a task item or gateway request. Each entry's hash
+covers its content and the hash before it, so an altered, missing or reordered entry shows. What was
+cut off the end shows against `heads`, which counts each chain; with a `key` the head is an HMAC, so
+whoever can write the file but does not hold the key cannot rebuild the chain either.
+
+A *chain* is one writer's sequence (a trial, a gateway worker); `attempt` numbers the writer's
+restarts, so that a measure can leave out what an interrupted attempt sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from cosilo.boundary.messages import Message, decode
+from cosilo.errors import StoreError
+
+Direction = Literal["up", "down"]  # up: data owner → LM owner; down: LM owner → data owner
+Keep = Literal["content", "digest"]
+Seal = Callable[[bytes], bytes]
+
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One crossing, as it left: after every guard, before the wire.
+
+    `size` is in bytes; `digest` is the SHA-256 of the encoded message; `payload` is that encoding,
+    or None when only digests are kept.
+    """
+
+    chain: str
+    number: int
+    attempt: int
+    request: str
+    direction: Direction
+    kind: str
+    size: int
+    digest: bytes
+    at: float
+    epsilon: float
+    payload: bytes | None
+    hash: bytes
+
+    @property
+    def message(self) -> Message:
+        """The decoded message.
+
+        Raises:
+            StoreError: only a digest was kept.
+        """
+        if self.payload is None:
+            raise StoreError(
+                f"entry {self.number} of {self.chain!r} keeps a digest, not its content"
+            )
+        return decode(self.payload)
+
+
+class Ledger(Protocol):
+    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
+        """Record one crossing.
+
+        Raises:
+            StoreError: it could not be recorded; the message must then not be sent.
+        """
+
+    def entries(self) -> Iterator[Entry]:
+        """This writer's entries in order, read lazily."""
+
+
+def entry_hash(previous: bytes, entry: Entry) -> bytes:
+    """SHA-256 over the hash before and every recorded field but the payload (its digest is in)."""
+    text = "\x1f".join(
+        (
+            entry.chain,
+            str(entry.number),
+            str(entry.attempt),
+            entry.request,
+            entry.direction,
+            entry.kind,
+            str(entry.size),
+            repr(entry.at),
+            repr(entry.epsilon),
+        )
+    )
+    return hashlib.sha256(previous + entry.digest + text.encode()).digest()
+
+
+class MemoryLedger:
+    """A ledger that lives as long as the process: for tests and one-off sessions."""
+
+    def __init__(self, chain: str = "memory", *, keep: Keep = "content") -> None:
+        self.chain = chain
+        self.keep = keep
+        self._entries: list[Entry] = []
+
+    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
+        before = self._entries[-1].hash if self._entries else GENESIS
+        self._entries.append(
+            _entry(
+                self.chain,
+                len(self._entries),
+                0,
+                request,
+                direction,
+                message,
+                payload,
+                self.keep,
+                before,
+            )
+        )
+
+    def entries(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries))
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    chain TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, request TEXT NOT NULL,
+    direction TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
+    at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL,
+    PRIMARY KEY (chain, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_by_request ON entries (request);
+CREATE TABLE IF NOT EXISTS heads (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE OF
+    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+
+class SqliteLedger:
+    """A ledger in an SQLite file, one chain per writer.
+
+    Each append is one transaction, so what was sent before a `kill -9` is on record after it.
+
+    Args:
+        path: the file; made when absent.
+        chain: this writer's chain; a chain that exists is continued.
+        keep: whether the encoded messages are kept or only their digests.
+        key: secret for the head's HMAC; empty for a plain hash.
+        seal: applied to a payload before it is stored (encryption at rest).
+
+    Raises:
+        StoreError: the file cannot be opened or is not a ledger.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        chain: str,
+        *,
+        keep: Keep = "content",
+        key: bytes = b"",
+        seal: Seal | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.chain = chain
+        self.keep: Keep = keep
+        self._key = key
+        self._seal = seal
+        try:
+            self._db = connect(self.path)
+            self._db.executescript(_SCHEMA)
+            head = self._db.execute(
+                "SELECT count, hash FROM heads WHERE chain = ?", (chain,)
+            ).fetchone()
+            last = self._db.execute(
+                "SELECT max(attempt) FROM entries WHERE chain = ?", (chain,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open the ledger {str(self.path)!r}: {error}") from error
+        self._count: int = head[0] if head else 0
+        self._hash: bytes = head[1] if head else GENESIS
+        self.attempt: int = (last[0] + 1) if last and last[0] is not None else 0
+
+    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
+        entry = _entry(
+            self.chain,
+            self._count,
+            self.attempt,
+            request,
+            direction,
+            message,
+            payload,
+            self.keep,
+            self._hash,
+        )
+        stored = entry.payload
+        if stored is not None and self._seal is not None:
+            stored = self._seal(stored)
+        mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    entry.chain, entry.number, entry.attempt, entry.request, entry.direction,
+                    entry.kind, entry.size, entry.digest, entry.at, entry.epsilon, stored,
+                    entry.hash,
+                ),
+            )  # fmt: skip
+            self._db.execute(
+                "INSERT INTO heads VALUES (?,?,?,?) ON CONFLICT (chain) DO UPDATE SET"
+                " count = excluded.count, hash = excluded.hash, mac = excluded.mac",
+                (self.chain, self._count + 1, entry.hash, mac),
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StoreError(
+                f"cannot record a crossing in {str(self.path)!r}: {error}; nothing was sent"
+                if direction == "up"
+                else f"cannot record a reply in {str(self.path)!r}: {error}"
+            ) from error
+        self._count += 1
+        self._hash = entry.hash
+
+    def entries(self) -> Iterator[Entry]:
+        return read_entries(self._db, self.chain)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """An autocommit connection in WAL mode that waits for other writers.
+
+    `synchronous = NORMAL` keeps every commit through a process crash, and all but the last moments
+    through a power cut.
+    """
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    return db
+
+
+def read_entries(
+    db: sqlite3.Connection, chain: str, *, unseal: Seal | None = None
+) -> Iterator[Entry]:
+    """The entries of `chain` in order, in bounded memory."""
+    for row in db.execute("SELECT * FROM entries WHERE chain = ? ORDER BY number", (chain,)):
+        entry = Entry(*row)
+        if unseal is not None and entry.payload is not None:
+            entry = replace(entry, payload=unseal(entry.payload))
+        yield entry
+
+
+def verify(db: sqlite3.Connection, *, key: bytes = b"", unseal: Seal | None = None) -> list[str]:
+    """What is wrong with the ledger, one line per fault; empty when every chain is whole."""
+    faults = []
+    heads = {row[0]: row[1:] for row in db.execute("SELECT chain, count, hash, mac FROM heads")}
+    chains = {row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")}
+    for chain in sorted(chains | heads.keys()):
+        previous, expected = GENESIS, 0
+        for entry in read_entries(db, chain, unseal=unseal):
+            if entry.number != expected:
+                faults.append(f"{chain}: entry {expected} is missing (next is {entry.number})")
+            if entry_hash(previous, entry) != entry.hash:
+                faults.append(f"{chain}: entry {entry.number} was altered or moved")
+            if entry.payload is not None and hashlib.sha256(entry.payload).digest() != entry.digest:
+                faults.append(f"{chain}: the content of entry {entry.number} was altered")
+            previous, expected = entry.hash, entry.number + 1
+        if chain not in heads:
+            faults.append(f"{chain}: the head is missing")
+            continue
+        count, last, mac = heads[chain]
+        if not hmac.compare_digest(head_mac(key, chain, count, last), mac):
+            faults.append(f"{chain}: the head's seal does not match (altered, or another key)")
+        if count != expected or (expected and last != previous):
+            faults.append(f"{chain}: the head counts {count} entries, the ledger holds {expected}")
+    return faults
+
+
+def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:
+    """HMAC-SHA-256 of a chain's length and last hash."""
+    return hmac.digest(key, f"{chain}\x1f{count}\x1f".encode() + last, "sha256")
+
+
+def _entry(
+    chain: str,
+    number: int,
+    attempt: int,
+    request: str,
+    direction: Direction,
+    message: Message,
+    payload: bytes,
+    keep: Keep,
+    previous: bytes,
+) -> Entry:
+    digest = hashlib.sha256(payload).digest()
+    bare = Entry(
+        chain, number, attempt, request, direction, type(message).__name__, len(payload), digest,
+        time.time(), message.epsilon, payload if keep == "content" else None, b"",
+    )  # fmt: skip
+    return Entry(
+        chain, number, attempt, request, direction, bare.kind, bare.size, digest,
+        bare.at, bare.epsilon, bare.payload, entry_hash(previous, bare),
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""The complete list of what may cross between the parties, and how it is encoded.
+
+The data owner sends a `Request`; the LM owner answers with the `Message` it names. A message is a
+frozen msgspec struct, tagged with its class name and encoded as msgpack; the bytes counted anywhere
+in Cosilo are the bytes of this encoding. Nothing is ever unpickled.
+
+Nothing here may mention an `Example` or a `Secret`, and the import rules see to it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, TypeVar
+
+import msgspec
+
+from cosilo.errors import UnexpectedReplyError
+from cosilo.models.base import Access
+from cosilo.types import Chat, Generation, Sampling, Value
+
+
+class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
+    """One thing said across the boundary.
+
+    `epsilon` is the privacy spent to make it, stated by the defence that made it, so that the meter
+    and the ledger see the budget travel with the data.
+    """
+
+    reveals: ClassVar[Access] = Access.TEXT
+    epsilon: float = 0.0
+
+    def tokens_bound(self) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens this request can be billed for."""
+        return 0, 0
+
+    def usage(self) -> tuple[int, int]:
+        """(prompt, completion) tokens this reply was billed for."""
+        return 0, 0
+
+
+R_co = TypeVar("R_co", bound=Message, covariant=True)
+
+
+class Request(Message, Generic[R_co], frozen=True, kw_only=True):
+    """A message the data owner sends; `reply` is the class it is answered with."""
+
+    reply: ClassVar[type[Message]]
+
+
+class Completion(Message, frozen=True, kw_only=True):
+    generation: Generation
+
+    def usage(self) -> tuple[int, int]:
+        g = self.generation
+        return g.prompt_tokens * g.attempts, g.completion_tokens
+
+
+class Ask(Request[Completion], frozen=True, kw_only=True):
+    """A chat the LM is asked to continue."""
+
+    reply: ClassVar[type[Message]] = Completion
+    chat: Chat
+    sampling: Sampling = Sampling()
+
+    def tokens_bound(self) -> tuple[int, int]:
+        # Byte-level tokenisers emit at most one token per byte; real text stays above two bytes a
+        # token, and each turn costs a few template tokens.
+        sizes = [
+            len(t.content.encode()) + sum(len(c.arguments) + len(c.name) for c in t.tool_calls)
+            for t in self.chat
+        ]
+        sizes += [len(self.sampling.tools), len(self.sampling.response_format)]
+        return sum(sizes) // 2 + 8 * len(self.chat) + 8, self.sampling.max_tokens
+
+
+def encode(message: Message) -> bytes:
+    """`message` as tagged msgpack."""
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """The message that `encode` made `data` from.
+
+    Raises:
+        UnexpectedReplyError: the bytes are not a known message; the text holds none of them.
+    """
+    try:
+        return _decoder().decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        what = type(error).__name__
+        raise UnexpectedReplyError(f"{len(data)} bytes are not a known message ({what})") from None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_decoders: dict[int, msgspec.msgpack.Decoder[Message]] = {}
+
+
+def _decoder() -> msgspec.msgpack.Decoder[Message]:
+    kinds = sorted(_concrete(Message), key=lambda kind: kind.__name__)
+    if len(kinds) not in _decoders:  # a plug-in may have added a message class since
+        union = kinds[0]
+        for kind in kinds[1:]:
+            union = union | kind  # type: ignore[assignment]
+        _decoders[len(kinds)] = msgspec.msgpack.Decoder(union)
+    return _decoders[len(kinds)]
+
+
+def _concrete(kind: type[Message]) -> list[type[Message]]:
+    found = []
+    for child in kind.__subclasses__():
+        below = _concrete(child)
+        found += below or ([child] if child is not Request else [])
+    return found

@@ -1,0 +1,161 @@
+"""What the crossings cost so far, and the budget they must stay inside.
+
+Reserve, then settle: a crossing first reserves the most it can cost, which raises while nothing has
+been sent; afterwards the reservation is replaced by what it did cost. There is no `await` between
+the check and the reservation, so no interleaving of concurrent crossings can pass the budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from cosilo.boundary.messages import Message
+from cosilo.errors import BudgetExceededError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Counts of what crossed. `epsilon` adds up by basic composition."""
+
+    messages: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+    epsilon: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            messages=self.messages + other.messages,
+            bytes_up=self.bytes_up + other.bytes_up,
+            bytes_down=self.bytes_down + other.bytes_down,
+            tokens_in=self.tokens_in + other.tokens_in,
+            tokens_out=self.tokens_out + other.tokens_out,
+            usd=self.usd + other.usd,
+            epsilon=self.epsilon + other.epsilon,
+        )
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(
+            messages=self.messages - other.messages,
+            bytes_up=self.bytes_up - other.bytes_up,
+            bytes_down=self.bytes_down - other.bytes_down,
+            tokens_in=self.tokens_in - other.tokens_in,
+            tokens_out=self.tokens_out - other.tokens_out,
+            usd=self.usd - other.usd,
+            epsilon=self.epsilon - other.epsilon,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Upper limits, named as in `Totals`; None means unlimited."""
+
+    messages: int | None = None
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    usd: float | None = None
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    usd_per_m_in: float = 0.0
+    usd_per_m_out: float = 0.0
+
+    def usd(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self.usd_per_m_in + tokens_out * self.usd_per_m_out) / 1e6
+
+
+class Meter:
+    """Totals under a budget.
+
+    Args:
+        budget: limits for everything this meter sees.
+        price: what the LM's tokens cost.
+        parent: a meter that is charged as well; both budgets must hold.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        *,
+        price: Price | None = None,
+        parent: Meter | None = None,
+    ) -> None:
+        self.budget = budget or Budget()
+        self.price: Price = price or (parent.price if parent else Price())
+        self.parent = parent
+        self.totals = Totals()  # settled crossings
+        self.reserved = Totals()  # crossings under way
+        self._limits = [
+            (f.name, limit)
+            for f in fields(Budget)
+            if (limit := getattr(self.budget, f.name)) is not None
+        ]
+
+    def reserve(self, request: Message, size: int) -> Totals:
+        """Set aside the most `request` (encoded in `size` bytes) can cost.
+
+        Raises:
+            BudgetExceededError: a limit would be passed; nothing is reserved.
+        """
+        tokens_in, tokens_out = request.tokens_bound()
+        most = Totals(
+            messages=1,
+            bytes_up=size,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            usd=self.price.usd(tokens_in, tokens_out),
+            epsilon=request.epsilon,
+        )
+        self._reserve(most)
+        return most
+
+    def settle(self, reservation: Totals, cost: Totals) -> None:
+        """Replace `reservation` by what the crossing did `cost`."""
+        self.reserved -= reservation
+        self.totals += cost
+        if self.parent:
+            self.parent.settle(reservation, cost)
+
+    def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
+        """What a finished crossing cost; `reply` is None when none came.
+
+        A reply that states no usage is booked at the request's bound for the prompt and at one
+        token per two bytes for the reply: an unknown price must not look free.
+        """
+        tokens_in = tokens_out = 0
+        if reply is not None:
+            tokens_in, tokens_out = reply.usage()
+            if not tokens_in and not tokens_out:
+                tokens_in, bound = request.tokens_bound()
+                tokens_out = min(bound, reply_size // 2)
+        return Totals(
+            messages=1,
+            bytes_up=size,
+            bytes_down=reply_size,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            usd=self.price.usd(tokens_in, tokens_out),
+            epsilon=request.epsilon,
+        )
+
+    def _reserve(self, most: Totals) -> None:
+        if self._limits:
+            after = self.totals + self.reserved + most
+            for name, limit in self._limits:
+                would = getattr(after, name)
+                if would > limit:
+                    raise BudgetExceededError(
+                        f"{name} would reach {would:g}, over the budget of {limit:g}; "
+                        "nothing was sent"
+                    )
+        if self.parent:
+            self.parent._reserve(most)
+        self.reserved += most

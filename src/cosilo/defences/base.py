@@ -1,0 +1,53 @@
+"""What keeps private things private.
+
+A defence acts in two places and overrides what it needs:
+`protect` changes how the data owner works at home (DP training, DP decoding);
+`guard` and `guard_stream` change what crosses (redaction, noise, refusal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from cosilo.boundary.channel import Handler, StreamHandler
+from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.errors import UnexpectedReplyError
+from cosilo.parties.data_owner import DataOwner
+from cosilo.registry import Registry
+from cosilo.types import Delta, assemble, disassemble
+
+
+class Defence:
+    """Does nothing; subclasses override one or both places."""
+
+    def protect(self, owner: DataOwner) -> DataOwner:
+        return owner
+
+    async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
+        """Called for every message on its way out; `await forward(message)` sends it on.
+
+        Raising stops the message: nothing is sent.
+        """
+        return await forward(message)
+
+    async def guard_stream(
+        self, ask: Ask, forward: StreamHandler, *, request: str
+    ) -> AsyncIterator[Delta]:
+        """The same for a reply in pieces.
+
+        This default is right for any `guard` and gives up the pieces: it collects the reply, runs
+        `guard` over it whole, and yields one piece.
+        """
+
+        async def collect(message: Message) -> Message:
+            if not isinstance(message, Ask):
+                raise UnexpectedReplyError(f"a guard turned an Ask into {type(message).__name__}")
+            return Completion(generation=assemble([d async for d in forward(message)]))
+
+        reply = await self.guard(ask, collect, request=request)
+        if not isinstance(reply, Completion):
+            raise UnexpectedReplyError(f"a guard answered an Ask with {type(reply).__name__}")
+        yield disassemble(reply.generation)
+
+
+defences: Registry[Defence] = Registry("defence")

@@ -1,0 +1,81 @@
+"""Every error a caller may want to catch.
+
+CosiloError                     exit code 1
+├── ConfigError                 2: the run cannot start; fix the file or the flag
+│   └── DataError               2: a data file is not what the plan says it is
+├── CapabilityError             2: a model shows less than the strategy needs
+├── CatalogError                2: a model file is missing, or is not the file it claims to be
+├── BoundaryError               a message was stopped on its way out
+│   ├── UndeclaredMessageError
+│   ├── UnexpectedReplyError
+│   ├── BudgetExceededError     3: results so far are kept
+│   └── PrivacyError            a guard was in doubt, so nothing was sent
+├── ModelError                  a model or its endpoint failed
+│   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
+│   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
+│   └── OfflineError            `--offline` and the answer is not recorded
+└── StoreError                  4: the run's files cannot be read or written
+    └── RunBusyError            4: another process works on this run
+
+No error text may hold private text: say which item and which column, never what stood there.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CosiloError(Exception):
+    """Base class; the command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(CosiloError):
+    exit_code = 2
+
+
+class DataError(ConfigError): ...
+
+
+class CapabilityError(CosiloError):
+    exit_code = 2
+
+
+class CatalogError(CosiloError):
+    exit_code = 2
+
+
+class BoundaryError(CosiloError): ...
+
+
+class UndeclaredMessageError(BoundaryError): ...
+
+
+class UnexpectedReplyError(BoundaryError): ...
+
+
+class BudgetExceededError(BoundaryError):
+    exit_code = 3
+
+
+class PrivacyError(BoundaryError): ...
+
+
+class ModelError(CosiloError): ...
+
+
+class UnreachableError(ModelError): ...
+
+
+class RejectedError(ModelError): ...
+
+
+class OfflineError(ModelError): ...
+
+
+class StoreError(CosiloError):
+    exit_code = 4
+
+
+class RunBusyError(StoreError): ...

@@ -1,0 +1,119 @@
+"""What a model can show, from text only to its weights.
+
+`Access` is a ladder: each level includes those below. A strategy states the level it needs and
+`require` refuses before anything is spent. `Classifier`, `Embedder` and `Trainable` stand beside
+the ladder: they are things a *local* model can do besides answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from enum import IntEnum
+from typing import Literal, Protocol, Self, overload, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosilo.errors import CapabilityError
+from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, disassemble
+
+Array = NDArray[np.float32]
+
+
+class Access(IntEnum):
+    """How much of a model its owner lets a caller see; each level includes those below."""
+
+    TEXT = 1
+    LOGPROBS = 2
+    LOGITS = 3
+    ACTIVATIONS = 4
+    WEIGHTS = 5
+
+
+@runtime_checkable
+class TextModel(Protocol):
+    """Anything that answers a chat.
+
+    `generate` raises `ModelError` (never another library's exception) when it cannot.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def access(self) -> Access: ...
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation: ...
+    async def close(self) -> None:
+        """Give back connections and memory; calling it twice is harmless."""
+
+
+@runtime_checkable
+class StreamingModel(TextModel, Protocol):
+    def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+        """The same reply in pieces; closing the iterator cancels the work."""
+
+
+@runtime_checkable
+class LogprobModel(TextModel, Protocol):
+    """A model whose generations carry `tokens` with log-probabilities when asked for."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Self:
+        """A trained copy; the receiver is left as it was.
+
+        Raises:
+            DataError: no examples, or a single target where two are needed.
+        """
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    def probabilities(self, texts: Sequence[str]) -> Array:
+        """Calibrated class probabilities, shape (len(texts), len(labels)); rows sum to 1."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    def embed(self, texts: Sequence[str]) -> Array:
+        """Unit-length sentence vectors, shape (len(texts), dimension)."""
+
+
+async def stream(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+    """`model`'s reply in pieces; one piece when the model cannot stream."""
+    if isinstance(model, StreamingModel):
+        async for delta in model.stream(chat, sampling):
+            yield delta
+    else:
+        yield disassemble(await model.generate(chat, sampling))
+
+
+@overload
+def require(model: TextModel, level: Literal[Access.LOGPROBS], *, by: str) -> LogprobModel: ...
+@overload
+def require(model: TextModel, level: Access, *, by: str) -> TextModel: ...
+def require(model: TextModel, level: Access, *, by: str) -> TextModel:
+    """`model`, typed as what `level` promises.
+
+    Raises:
+        CapabilityError: the model shows less; the message names who needs what.
+    """
+    if model.access < level:
+        raise CapabilityError(
+            f"{by} needs {level.name.lower()}, but {model.name!r} shows only "
+            f"{model.access.name.lower()}"
+        )
+    return model
+
+
+def require_trainable(model: TextModel, *, by: str) -> Trainable:
+    """`model` as something that can be trained.
+
+    Raises:
+        CapabilityError: it cannot.
+    """
+    if not isinstance(model, Trainable):
+        raise CapabilityError(f"{by} trains the small model, but {model.name!r} cannot be trained")
+    return model

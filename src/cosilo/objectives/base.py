@@ -1,0 +1,128 @@
+"""What a run is judged by. A measure is a pure function of the recorded run.
+
+So scoring again never means running again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosilo.attacks.base import Guess
+from cosilo.boundary.ledger import Entry
+from cosilo.boundary.meter import Price
+from cosilo.registry import Registry
+from cosilo.tasks.base import Example
+from cosilo.types import Answer
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Attributes:
+    name: what limits and tables call it, e.g. "utility", "usd_per_1k".
+    family: which of the five it belongs to.
+    bounds: the range of one item's value; None where it has no bound (then it cannot be certified).
+    """
+
+    name: str
+    family: Literal["utility", "privacy", "efficiency", "exposure", "integrity"]
+    goal: Literal["min", "max"]
+    unit: str
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number with its n and 95 % interval.
+
+    Attributes:
+        baseline: the same number for the base rate: majority class, attacker without the record, …
+        note: what a reader must know, e.g. which attack was the strongest.
+    """
+
+    objective: Objective
+    value: float
+    n: int
+    low: float
+    high: float
+    baseline: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One answered example.
+
+    Attributes:
+        small_text: what the small model alone would say; empty when it was not asked.
+        seconds: local wall time, waiting for the LM not counted.
+        cpu_seconds: local CPU time of the small model and the guards.
+    """
+
+    example: Example
+    answer: Answer
+    grade: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    small_text: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """The network that latency is stated for."""
+
+    rtt_ms: float = 40.0
+    mbit_per_s: float = 50.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a measure may read.
+
+    Attributes:
+        items: the answered examples of one split.
+        entries: reads the record of these items, lazily; request is the example's id.
+        prepare: reads the record of `prepare`.
+        guesses: attack name → its guesses on this run's record.
+        priors: attack name → the same attack's guesses without the record.
+        tampered: the same items answered while a share of the LM's replies was tampered with.
+        tampered_ids: items whose replies were tampered with there.
+        labels: the closed set of answers, where there is one.
+        peak_memory: bytes, of the process that ran it.
+    """
+
+    items: tuple[Item, ...]
+    entries: Callable[[], Iterator[Entry]]
+    prepare: Callable[[], Iterator[Entry]] = lambda: iter(())
+    price: Price = Price()
+    link: Link = Link()
+    guesses: Mapping[str, tuple[Guess, ...]] = field(default_factory=dict)
+    priors: Mapping[str, tuple[Guess, ...]] = field(default_factory=dict)
+    tampered: tuple[Item, ...] = ()
+    tampered_ids: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
+    gold_secrets: bool = True
+    peak_memory: int = 0
+
+
+class Measure(Protocol):
+    @property
+    def objective(self) -> Objective: ...
+
+    def __call__(self, run: Run) -> Measurement | None:
+        """The number, or None when this run has nothing to measure it on."""
+
+    def values(self, run: Run) -> Floats | None:
+        """One value per item, shape (n,), whose mean is the number; None where it is no mean.
+
+        The certificate tests these.
+        """
+
+
+objectives: Registry[Measure] = Registry("objective")

@@ -1,0 +1,41 @@
+"""The party with the small model and the private data.
+
+It has no `handle`: the data owner always speaks first, so nothing can be asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cosilo.models.base import Embedder, TextModel
+from cosilo.types import Demonstration
+
+Grader = Callable[[Demonstration, str], float]
+
+
+def exact(example: Demonstration, answer: str) -> float:
+    """1.0 when the answer is the target to the letter, else 0.0."""
+    return float(answer.strip() == example.target)
+
+
+@dataclass(frozen=True)
+class DataOwner:
+    """Everything the data owner holds.
+
+    Attributes:
+        model: the small model, trained on `private` when the plan says so.
+        private: the training data with gold targets.
+        pool: private inputs without gold targets (empty targets), for labelling by the LM.
+        calibration: data that neither the model nor any measure uses: strategies tune on it.
+        grade: how this owner grades an answer, 0 (wrong) to 1 (right).
+        embedder: turns text into vectors for routers and attacks on the own side.
+    """
+
+    model: TextModel
+    private: tuple[Demonstration, ...] = ()
+    pool: tuple[Demonstration, ...] = ()
+    calibration: tuple[Demonstration, ...] = ()
+    grade: Grader = exact
+    embedder: Embedder | None = None
+    name: str = "data-owner"

@@ -1,0 +1,53 @@
+"""The party with the large model: it serves messages and keeps its weights."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.errors import CapabilityError
+from cosilo.models.base import Access, TextModel, stream
+from cosilo.types import Delta
+
+
+@dataclass(frozen=True)
+class LMOwner:
+    """Serves `model` up to the access level it `exposes`.
+
+    Attributes:
+        exposes: a request for more than this level is refused.
+    """
+
+    model: TextModel
+    exposes: Access = Access.TEXT
+    name: str = "lm-owner"
+
+    async def handle(self, message: Message) -> Message:
+        """The reply to `message`.
+
+        Raises:
+            CapabilityError: this owner does not serve such messages, or not at this level.
+        """
+        match message:
+            case Ask():
+                self._permit(message)
+                return Completion(
+                    generation=await self.model.generate(message.chat, message.sampling)
+                )
+            case _:
+                raise CapabilityError(
+                    f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
+                    f"{type(message).__name__}"
+                )
+
+    async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        self._permit(ask)
+        async for delta in stream(self.model, ask.chat, ask.sampling):
+            yield delta
+
+    def _permit(self, ask: Ask) -> None:
+        if ask.sampling.top_logprobs and self.exposes < Access.LOGPROBS:
+            raise CapabilityError(
+                f"{self.name} exposes {self.exposes.name.lower()}: log-probabilities were asked for"
+            )

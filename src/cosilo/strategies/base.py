@@ -1,0 +1,101 @@
+"""How the two parties work together, whichever way knowledge flows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from cosilo.boundary.channel import Channel
+from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.meter import Budget
+from cosilo.models.base import Access
+from cosilo.parties.data_owner import DataOwner
+from cosilo.registry import Registry
+from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a strategy may touch: its own party whole, the other one through `lm` only.
+
+    Attributes:
+        sampling: how the answer at hand is wanted (the task's, or the gateway client's).
+    """
+
+    owner: DataOwner
+    lm: Channel
+    sampling: Sampling = Sampling()
+
+    def bind(
+        self, request: str, *, sampling: Sampling | None = None, budget: Budget | None = None
+    ) -> Session:
+        """The session for one task item or gateway request."""
+        return replace(
+            self,
+            lm=self.lm.bind(request, budget=budget),
+            sampling=self.sampling if sampling is None else sampling,
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Stated up front, so that a run that cannot work fails before it costs anything.
+
+    Attributes:
+        small: the access level needed of the owner's own model.
+        sends: the message classes that may cross; any other is refused.
+        trainable: the strategy trains the small model.
+        large: the access level the LM's owner must expose.
+    """
+
+    small: Access = Access.TEXT
+    sends: frozenset[type[Message]] = frozenset()
+    trainable: bool = False
+    large: Access = Access.TEXT
+
+
+class Strategy(Protocol):
+    """Answers chats with the two models together.
+
+    Instances are immutable; what `prepare` learns lives in the strategy it returns, so one
+    strategy can be prepared for many sessions.
+    """
+
+    @property
+    def needs(self) -> Needs: ...
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        """Train, transfer or calibrate once, metered like all else.
+
+        Returns:
+            The strategy and the session to answer with; the given ones stay as they were.
+        """
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        """Answer one chat, over a session bound to it."""
+
+
+@runtime_checkable
+class StreamingStrategy(Strategy, Protocol):
+    def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
+        """The answer in pieces, then the whole `Answer` as the last item."""
+
+
+async def stream(strategy: Strategy, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
+    """`strategy`'s answer in pieces, the whole `Answer` last; one piece if it cannot stream."""
+    if isinstance(strategy, StreamingStrategy):
+        async for piece in strategy.stream(session, chat):
+            yield piece
+    else:
+        answer = await strategy.answer(session, chat)
+        yield disassemble(answer.generation)
+        yield answer
+
+
+async def ask(session: Session, chat: Chat) -> Completion:
+    """The LM's reply to `chat`, sampled as the session says."""
+    return await session.lm.send(Ask(chat=chat, sampling=session.sampling))
+
+
+strategies: Registry[Strategy] = Registry("strategy")

@@ -1,0 +1,198 @@
+"""Values that every layer speaks: text in, text out, and what it took.
+
+They are `msgspec.Struct`s because they are what messages are made of: the same definition is the
+in-memory value and the wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of all values: frozen, hashable, and encoded without their defaults."""
+
+
+class ToolCall(Value, frozen=True):
+    """A call the model wants made. `arguments` is JSON text, as OpenAI's API has it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Turn(Value, frozen=True):
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+Chat = tuple[Turn, ...]
+
+
+class Sampling(Value, frozen=True, kw_only=True):
+    """How a reply is drawn.
+
+    `choices` restricts the reply to one of the given strings (grammar-constrained where the back
+    end can, mapped to the nearest otherwise). `top_logprobs` is the number of alternatives wanted
+    per token (0: none). `tools`, `tool_choice` and `response_format` are JSON text, passed through
+    as they came.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    top_logprobs: int = 0
+    tools: str = ""
+    tool_choice: str = ""
+    response_format: str = ""
+
+
+class TokenLogprob(Value, frozen=True):
+    """One token of a reply with its natural-log probability and the best alternatives."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+class Generation(Value, frozen=True):
+    """A reply and what it took.
+
+    `seconds` is the service time the back end measured (for a recorded answer: the recorded time);
+    `cpu_seconds` the local CPU it used; `attempts` how often the request left, retries included.
+    """
+
+    text: str
+    tokens: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    attempts: int = 1
+
+    @property
+    def logprob(self) -> float | None:
+        """Summed log-probability of the reply, or None when the back end shows none."""
+        return sum(t.logprob for t in self.tokens) if self.tokens else None
+
+
+class ToolCallDelta(Value, frozen=True):
+    """A piece of a tool call: `index` says which call it continues."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Delta(Value, frozen=True):
+    """A piece of a reply. The last one carries `finish_reason` and the usage."""
+
+    text: str = ""
+    tokens: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    finish_reason: FinishReason | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+
+
+class Demonstration(Value, frozen=True):
+    """A chat and the reply wanted for it: what models are trained and calibrated on."""
+
+    id: str
+    chat: Chat
+    target: str
+
+
+class Answer(Value, frozen=True):
+    """What a strategy returns for one chat.
+
+    `confidence` is the strategy's own probability that the answer is right, where it has one.
+    `suspect` is set when the strategy has reason to think the other side's reply was tampered with.
+    """
+
+    generation: Generation
+    by: Literal["small", "large", "both"]
+    confidence: float | None = None
+    suspect: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.generation.text
+
+
+def user(text: str, *, system: str = "") -> Chat:
+    """A one-turn chat, with a system turn in front when `system` is given."""
+    turns = (Turn("system", system),) if system else ()
+    return (*turns, Turn("user", text))
+
+
+def last_user(chat: Chat) -> str:
+    """The content of the last user turn; empty when there is none."""
+    return next((t.content for t in reversed(chat) if t.role == "user"), "")
+
+
+def assemble(deltas: Iterable[Delta]) -> Generation:
+    """The whole reply that `deltas` are the pieces of."""
+    text: list[str] = []
+    tokens: list[TokenLogprob] = []
+    calls: dict[int, list[str]] = {}
+    last = Delta()
+    finish: FinishReason = "stop"
+    for delta in deltas:
+        text.append(delta.text)
+        tokens.extend(delta.tokens)
+        for piece in delta.tool_calls:
+            call = calls.setdefault(piece.index, ["", "", ""])
+            call[0] += piece.id
+            call[1] += piece.name
+            call[2] += piece.arguments
+        finish = delta.finish_reason or finish
+        last = Delta(
+            prompt_tokens=delta.prompt_tokens or last.prompt_tokens,
+            completion_tokens=delta.completion_tokens or last.completion_tokens,
+            seconds=delta.seconds or last.seconds,
+            attempts=max(delta.attempts, last.attempts),
+        )
+    return Generation(
+        "".join(text),
+        tokens=tuple(tokens),
+        tool_calls=tuple(ToolCall(*calls[i]) for i in sorted(calls)),
+        finish_reason=finish,
+        prompt_tokens=last.prompt_tokens,
+        completion_tokens=last.completion_tokens,
+        seconds=last.seconds,
+        attempts=last.attempts,
+    )
+
+
+def disassemble(generation: Generation) -> Delta:
+    """The whole reply as one piece: what a back end without streaming yields."""
+    return Delta(
+        text=generation.text,
+        tokens=generation.tokens,
+        tool_calls=tuple(
+            ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(generation.tool_calls)
+        ),
+        finish_reason=generation.finish_reason,
+        prompt_tokens=generation.prompt_tokens,
+        completion_tokens=generation.completion_tokens,
+        seconds=generation.seconds,
+        attempts=generation.attempts,
+    )
