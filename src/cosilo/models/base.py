@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import CapabilityError
+from cosilo.registry import Registry
 from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, disassemble
 
 Array = NDArray[np.float32]
@@ -117,3 +118,6 @@ def require_trainable(model: TextModel, *, by: str) -> Trainable:
     if not isinstance(model, Trainable):
         raise CapabilityError(f"{by} trains the small model, but {model.name!r} cannot be trained")
     return model
+
+
+models: Registry[TextModel] = Registry("model")
