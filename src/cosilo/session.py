@@ -1,20 +1,176 @@
-"""The one place where things are put together: what the benchmark and the gateway share."""
+"""The one place where things are put together: what the benchmark and the gateway share.
+
+TOML tables ──▶ ModelConfig, DefenceConfig, PointConfig ──▶ models, parties ──▶ open_point
+                                                                                 │
+                                 (strategy, session), ready to `prepare` ◀───────┘
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
+# Importing these packages registers what they hold.
+import cosilo.defences
+import cosilo.models
+import cosilo.strategies  # noqa: F401
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.ledger import Ledger
-from cosilo.boundary.meter import Meter
+from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.transport import InProcess, Transport
-from cosilo.defences.base import Defence
-from cosilo.errors import CapabilityError
-from cosilo.models.base import require, require_trainable
+from cosilo.defences.base import Defence, defences
+from cosilo.errors import CapabilityError, ConfigError
+from cosilo.models.base import Access, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.strategies.base import Session, Strategy
+from cosilo.registry import Registry, unknown
+from cosilo.strategies.base import Session, Strategy, strategies
+from cosilo.tables import Table, check, options_of, read
 from cosilo.types import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model as a plan or a gateway's configuration describes it.
+
+    Attributes:
+        kind: its name in the registry of models.
+        exposes: what its owner lets the other party see, where it is the LM.
+        usd_per_m_in, usd_per_m_out: dollars per million prompt and completion tokens.
+        train: fit it on the private training data when the session opens, where it is the SM.
+        train_items: use the first so many of them only; the rest are the pool without gold targets.
+        options: what the kind itself is told.
+    """
+
+    kind: str
+    exposes: Access = Access.TEXT
+    usd_per_m_in: float = 0.0
+    usd_per_m_out: float = 0.0
+    train: bool = False
+    train_items: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def price(self) -> Price:
+        return Price(self.usd_per_m_in, self.usd_per_m_out)
+
+
+@dataclass(frozen=True)
+class DefenceConfig:
+    """A defence under the name that points use for it: its kind, or a variant with own options."""
+
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PointConfig:
+    """An operating point: a strategy, its options, and the defences around it, outermost first."""
+
+    name: str
+    strategy: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    defences: tuple[DefenceConfig, ...] = ()
+
+
+def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
+    """The model that `table` describes; relative paths in it are taken from `base`.
+
+    Raises:
+        ConfigError: an unknown kind or key, a missing key, or a value of the wrong type.
+    """
+    common = {f.name for f in fields(ModelConfig)} - {"options"}
+    options = {k: v for k, v in table.items() if k not in common}
+    config = read(ModelConfig, {k: table[k] for k in table.keys() & common}, where=where)
+    found = check_options(models, config.kind, options, where=where, also=common)
+    absolute = {k: base / v if isinstance(v, Path) else v for k, v in found.items()}
+    return ModelConfig(**{k: getattr(config, k) for k in common}, options=absolute)
+
+
+def read_defence(name: str, table: Table, *, where: str) -> DefenceConfig:
+    """The defence that `table` describes under `name`.
+
+    Raises:
+        ConfigError: an unknown kind or key, a missing key, or a value of the wrong type.
+    """
+    kind = table.get("kind", name)
+    if not isinstance(kind, str):
+        raise ConfigError(f"{where}: kind must be text")
+    options = {k: v for k, v in table.items() if k != "kind"}
+    return DefenceConfig(name, kind, check_options(defences, kind, options, where=where))
+
+
+def check_options(
+    registry: Registry[Any],
+    name: str,
+    options: Table,
+    *,
+    where: str,
+    also: Sequence[str] | set[str] = (),
+) -> dict[str, Any]:
+    """`options` as what `registry`'s `name` takes, converted; `also` are keys read elsewhere.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value of the wrong type.
+    """
+    try:
+        factory = registry.get(name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    known = options_of(factory)
+    for key in options:
+        if key not in known:
+            what = f"option of {registry.kind} {name!r}"
+            raise ConfigError(f"{where}: {unknown(what, key, {*known, *also})}")
+    return check(factory, options, where=where)
+
+
+def make_model(config: ModelConfig) -> TextModel:
+    """The model, loaded.
+
+    Raises:
+        ConfigError: it refuses its options.
+        CatalogError: a model file is missing or not what it claims to be.
+    """
+    return models.create(config.kind, **config.options)
+
+
+def make_strategy(point: PointConfig) -> Strategy:
+    """The strategy of `point`, not prepared.
+
+    Raises:
+        ConfigError: an unknown strategy, or options it refuses.
+    """
+    return strategies.create(point.strategy, **point.options)
+
+
+def make_defences(point: PointConfig) -> tuple[Defence, ...]:
+    """The defences of `point`, outermost first.
+
+    Raises:
+        ConfigError: an unknown defence, or options it refuses.
+    """
+    return tuple(defences.create(d.kind, **d.options) for d in point.defences)
+
+
+def require_all(owner: DataOwner, lm: LMOwner, strategy: Strategy, *, by: str) -> None:
+    """Refuse what cannot work before anything is spent.
+
+    Raises:
+        CapabilityError: a model shows less than the strategy needs.
+    """
+    needs = strategy.needs
+    require(owner.model, needs.small, by=by)
+    if needs.trainable:
+        require_trainable(owner.model, by=by)
+    if needs.sends and lm.exposes < needs.large:
+        raise CapabilityError(
+            f"{by} needs {needs.large.name.lower()} of the large model, but {lm.name} exposes "
+            f"only {lm.exposes.name.lower()}"
+        )
 
 
 def open_session(
@@ -37,22 +193,44 @@ def open_session(
     Raises:
         CapabilityError: a model shows less than the strategy needs; nothing has been sent.
     """
-    needs, who = strategy.needs, type(strategy).__name__
-    require(owner.model, needs.small, by=who)
-    if needs.trainable:
-        require_trainable(owner.model, by=who)
-    if needs.sends and lm.exposes < needs.large:
-        raise CapabilityError(
-            f"{who} needs {needs.large.name.lower()} of the large model, but {lm.name} exposes "
-            f"only {lm.exposes.name.lower()}"
-        )
+    require_all(owner, lm, strategy, by=type(strategy).__name__)
     for defence in defences:
         owner = defence.protect(owner)
     boundary = Boundary(
         transport or InProcess(lm),
-        declared=needs.sends,
+        declared=strategy.needs.sends,
         guards=defences,
         meter=meter,
         ledger=ledger,
     )
     return Session(owner, boundary, sampling or Sampling())
+
+
+def open_point(
+    point: PointConfig,
+    owner: DataOwner,
+    lm: LMOwner,
+    *,
+    sampling: Sampling | None = None,
+    meter: Meter | None = None,
+    ledger: Ledger | None = None,
+    transport: Transport | None = None,
+) -> tuple[Strategy, Session]:
+    """The strategy of `point` and a session to `prepare` it in.
+
+    Raises:
+        ConfigError: the point names or sets something that does not exist.
+        CapabilityError: a model shows less than the strategy needs; nothing has been sent.
+    """
+    strategy = make_strategy(point)
+    session = open_session(
+        owner,
+        lm,
+        strategy,
+        defences=make_defences(point),
+        sampling=sampling,
+        meter=meter,
+        ledger=ledger,
+        transport=transport,
+    )
+    return strategy, session
