@@ -1,0 +1,136 @@
+"""What each item cost the local machine, although many items share one process.
+
+Wall and CPU time of the whole process say nothing about one of eight items under way at once, so
+the time is counted where it is spent: every step of the item's own coroutines (and of tasks they
+start) is timed on its own, and so is every job they hand to a thread. Waiting is never counted.
+Within `aside` the time goes to another clock: the LM runs in there, because its work is not the
+data owner's, also when both models share this machine.
+
+What a back end does in threads of its own is seen by neither; a model states that in its
+`Generation` (`seconds`, `cpu_seconds`), and the caller adds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from time import perf_counter, thread_time
+from typing import Any, Generic, ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass
+class Clock:
+    """Seconds of work, on the wall and of CPU."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def add(self, seconds: float, cpu_seconds: float) -> None:
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+
+
+_now: ContextVar[Clock | None] = ContextVar("cosilo_clock", default=None)
+
+
+@contextmanager
+def on(clock: Clock | None) -> Iterator[None]:
+    """Tasks and jobs started in here are timed on `clock`."""
+    token = _now.set(clock)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+async def timed(work: Coroutine[Any, Any, T], clock: Clock) -> T:
+    """The result of `work`, its time added to `clock`."""
+    with on(clock):
+        return await asyncio.get_running_loop().create_task(work)
+
+
+async def aside(work: Coroutine[Any, Any, T], clock: Clock | None = None) -> T:
+    """The result of `work`, its time added to `clock` and to no clock outside."""
+    outer, inner, own = _now.get(), clock or Clock(), Clock()
+    try:
+        with on(inner):
+            return await _Steps(work, own)
+    finally:
+        inner.add(own.seconds, own.cpu_seconds)
+        if outer is not None:  # these steps were part of the caller's own
+            outer.add(-own.seconds, -own.cpu_seconds)
+
+
+def install(loop: asyncio.AbstractEventLoop) -> None:
+    """Time the tasks and the threads of `loop`, wherever a clock is on."""
+    loop.set_task_factory(_task)
+    loop.set_default_executor(_Threads(max_workers=4, thread_name_prefix="cosilo"))
+
+
+def _task(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, T] | Generator[Any, None, T],
+    context: Context | None = None,
+) -> asyncio.Task[T]:
+    clock = context.get(_now) if context is not None else _now.get()
+    if clock is None or not asyncio.iscoroutine(work):
+        return asyncio.Task(work, loop=loop, context=context)
+    return asyncio.Task(_stepped(work, clock), loop=loop, context=context)
+
+
+async def _stepped(work: Coroutine[Any, Any, T], clock: Clock) -> T:
+    return await _Steps(work, clock)
+
+
+class _Steps(Generic[T]):
+    """An awaitable that times each step of a coroutine."""
+
+    def __init__(self, work: Coroutine[Any, Any, T], clock: Clock) -> None:
+        self.work = work
+        self.clock = clock
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        work = self.work
+        failure: BaseException | None = None
+        while True:
+            wall, cpu = perf_counter(), thread_time()
+            try:
+                waiting_for = work.send(None) if failure is None else work.throw(failure)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                self.clock.add(perf_counter() - wall, thread_time() - cpu)
+            try:
+                yield waiting_for
+                failure = None
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:
+                failure = error
+
+
+class _Threads(ThreadPoolExecutor):
+    """The default executor, timing each job on the clock of whoever handed it over."""
+
+    def submit(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        clock = _now.get()
+        if clock is None:
+            return super().submit(job, *args, **kwargs)
+
+        def run() -> T:
+            wall, cpu = perf_counter(), thread_time()
+            try:
+                return job(*args, **kwargs)
+            finally:
+                clock.add(perf_counter() - wall, thread_time() - cpu)
+
+        return super().submit(run)
