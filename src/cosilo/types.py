@@ -6,8 +6,9 @@ in-memory value and the wire format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -196,3 +197,17 @@ def disassemble(generation: Generation) -> Delta:
         seconds=generation.seconds,
         attempts=generation.attempts,
     )
+
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def closing(pieces: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """`pieces`, closed on the way out whatever happens, so that leaving early cancels the work."""
+    try:
+        yield pieces
+    finally:
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()

@@ -12,7 +12,6 @@ Guards wrap one another like middleware. The bracketed steps are innermost and b
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 from typing import Protocol, TypeVar, cast
 
 from cosilo.boundary.ledger import Ledger, MemoryLedger
@@ -26,7 +25,7 @@ from cosilo.errors import (
     UndeclaredMessageError,
     UnexpectedReplyError,
 )
-from cosilo.types import Delta, assemble
+from cosilo.types import Delta, assemble, closing
 
 Handler = Callable[[Message], Awaitable[Message]]
 StreamHandler = Callable[[Ask], AsyncIterator[Delta]]
@@ -124,7 +123,7 @@ class Boundary:
         return cast(R, reply)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
-        async with aclosing(self._guarded_stream(ask, 0)) as deltas:
+        async with closing(self._guarded_stream(ask, 0)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -146,7 +145,7 @@ class Boundary:
                 return self._guarded_stream(inner, depth + 1)
 
             deltas = self._guards[depth].guard_stream(ask, forward, request=self.request)
-        async with aclosing(cast("AsyncGenerator[Delta, None]", deltas)) as pieces:
+        async with closing(deltas) as pieces:
             try:
                 async for delta in pieces:
                     yield delta
@@ -172,7 +171,7 @@ class Boundary:
         received: list[Delta] = []
         try:
             deltas = self._transport.carry_stream(ask, payload)
-            async with aclosing(cast("AsyncGenerator[Delta, None]", deltas)) as pieces:
+            async with closing(deltas) as pieces:
                 async for delta in pieces:
                     received.append(delta)
                     yield delta

@@ -7,12 +7,11 @@ what the bytes hold.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol
 
 from cosilo.boundary.messages import Ask, Message, decode
 from cosilo.errors import UnexpectedReplyError
-from cosilo.types import Delta
+from cosilo.types import Delta, closing
 
 
 class Transport(Protocol):
@@ -44,6 +43,6 @@ class InProcess:
         if not isinstance(received, Ask):
             raise UnexpectedReplyError("only an Ask can be answered in pieces")
         deltas = self.party.handle_stream(received)
-        async with aclosing(cast("AsyncGenerator[Delta, None]", deltas)) as pieces:
+        async with closing(deltas) as pieces:
             async for delta in pieces:
                 yield delta

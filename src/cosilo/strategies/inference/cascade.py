@@ -1,0 +1,122 @@
+"""Ask the small model first; ask the large one when it is unsure.
+
+Chen et al., "FrugalGPT" (arXiv 2305.05176). The threshold on the small model's confidence is set on
+the calibration data, which neither model was trained on and no measure reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from cosilo.boundary.messages import Ask
+from cosilo.models.base import Access
+from cosilo.strategies.base import Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.calibration import Graded, calibration, large_answers, small_answers
+from cosilo.strategies.confidence import confidence, plausibility
+from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
+
+
+@strategies.register("cascade")
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """The small model answers when it is confident, the large one otherwise.
+
+    Attributes:
+        threshold: confidence below which the LM is asked, 0 to 1. Unset: chosen in `prepare`.
+        calls: the share of requests that may go to the LM, 0 to 1; `prepare` sets the threshold
+            to that quantile of the small model's confidence, and asks the LM nothing. Unset as well:
+            `prepare` asks the LM about the calibration data and takes the threshold with the best
+            mean grade there, the one with fewer calls on a tie.
+        distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
+    """
+
+    threshold: float | None = None
+    calls: float | None = None
+    distrust: float = 0.02
+
+    needs: ClassVar[Needs] = Needs(small=Access.LOGPROBS, sends=frozenset({Ask}))
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "calls", "distrust"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} = {value!r} is not between 0 and 1")
+        if self.threshold is not None and self.calls is not None:
+            raise ValueError("give threshold or calls, not both")
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        if self.threshold is not None:
+            return self, session
+        examples = calibration(session, by="cascade")
+        small = await small_answers(session, examples)
+        scores = [confidence(s.reply, session.sampling) for s in small]
+        if self.calls is not None:
+            threshold = share_threshold(scores, self.calls)
+        else:
+            large = await large_answers(session, examples)
+            threshold = best_threshold(scores, small, large)
+        return replace(self, threshold=threshold, calls=None), session
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        draft = await session.owner.model.generate(chat, session.sampling)
+        if not self._escalates(draft, session):
+            return _kept(draft, session)
+        return self._judged(draft, (await ask(session, chat)).generation)
+
+    async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
+        draft = await session.owner.model.generate(chat, session.sampling)
+        if not self._escalates(draft, session):
+            yield disassemble(draft)
+            yield _kept(draft, session)
+            return
+        pieces = []
+        crossing = session.lm.stream(Ask(chat=chat, sampling=session.sampling))
+        async with closing(crossing) as deltas:
+            async for delta in deltas:
+                pieces.append(delta)
+                yield delta
+        yield self._judged(draft, assemble(pieces))
+
+    def _escalates(self, draft: Generation, session: Session) -> bool:
+        if self.threshold is None:
+            raise ValueError("cascade has no threshold yet: prepare it first")
+        return confidence(draft, session.sampling) < self.threshold
+
+    def _judged(self, draft: Generation, reply: Generation) -> Answer:
+        likely = plausibility(draft, reply.text)
+        suspect = likely is not None and likely < self.distrust
+        return Answer(reply, by="large", confidence=likely, suspect=suspect)
+
+
+def _kept(draft: Generation, session: Session) -> Answer:
+    return Answer(draft, by="small", confidence=confidence(draft, session.sampling))
+
+
+def share_threshold(scores: Sequence[float], calls: float) -> float:
+    """The threshold below which a share `calls` of `scores` lies, never a larger one.
+
+    Confidence equal to the threshold does not escalate, so ties err on the side of fewer calls.
+    """
+    ordered = sorted(scores)
+    escalated = int(calls * len(ordered))
+    return ordered[escalated] if escalated < len(ordered) else float(np.nextafter(1, 2))
+
+
+def best_threshold(
+    scores: Sequence[float], small: Sequence[Graded], large: Sequence[Graded]
+) -> float:
+    """The threshold with the best mean grade; among equals, the one with the fewest calls."""
+    order = np.argsort(scores, kind="stable")
+    gains = np.array([large[i].grade - small[i].grade for i in order])
+    totals = np.concatenate([[0.0], np.cumsum(gains)])  # totals[k]: the k least confident escalate
+    ranked = np.array([scores[i] for i in order])
+    # A threshold cannot part equal scores: k is possible only where the score rises.
+    possible = [0] + [
+        k for k in range(1, len(ranked) + 1) if k == len(ranked) or ranked[k] > ranked[k - 1]
+    ]
+    k = max(possible, key=lambda k: (round(float(totals[k]), 9), -k))
+    return float(ranked[k]) if k < len(ranked) else float(np.nextafter(1, 2))

@@ -1,0 +1,80 @@
+"""Decide from the question alone which model answers, by the gain expected of the large one.
+
+What is predicted is the *gain* (the LM's grade minus the small model's), not the difficulty: a
+question both models fail is not worth a call. Ding et al., "Hybrid LLM" (arXiv 2404.14618), route
+on such a gap; Ong et al., "RouteLLM" (arXiv 2406.18665), define the APGR routers are compared by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from cosilo.boundary.messages import Ask
+from cosilo.strategies.base import Needs, Session, Strategy, strategies, stream
+from cosilo.strategies.calibration import calibration, large_answers, small_answers
+from cosilo.strategies.inference.cascade import share_threshold
+from cosilo.strategies.inference.ends import Large, Small
+from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
+from cosilo.types import Answer, Chat, Delta, last_user
+
+
+@strategies.register("router")
+@dataclass(frozen=True, kw_only=True)
+class Router:
+    """Sends a request to the LM when the gain expected of it is large enough.
+
+    `prepare` asks both models about the calibration data and learns the gain from the question.
+
+    Attributes:
+        calls: the share of requests that may go to the LM, 0 to 1: the threshold is that quantile
+            of the (cross-fitted) expected gain on the calibration data.
+        threshold: expected gain above which the LM is asked, instead of `calls`. With neither, the
+            LM is asked when the expected gain is above 0.
+        seed: of the cross-fitting.
+    """
+
+    calls: float | None = None
+    threshold: float | None = None
+    seed: int = 0
+    model: GainModel | None = None
+
+    needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}))
+
+    def __post_init__(self) -> None:
+        if self.calls is not None and not 0 <= self.calls <= 1:
+            raise ValueError(f"calls = {self.calls!r} is not between 0 and 1")
+        if self.calls is not None and self.threshold is not None:
+            raise ValueError("give threshold or calls, not both")
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        examples = calibration(session, by="router", least=20)
+        small = await small_answers(session, examples)
+        large = await large_answers(session, examples)
+        gains = np.array([b.grade - a.grade for a, b in zip(small, large, strict=True)])
+        texts = [last_user(e.chat) for e in examples]
+        model, held_out = fit_gain(texts, gains, seed=self.seed)
+        threshold = self.threshold if self.threshold is not None else 0.0
+        if self.calls is not None:
+            threshold = -share_threshold([-g for g in held_out], self.calls)
+        return replace(self, model=model, threshold=threshold, calls=None), session
+
+    def expected_gain(self, texts: Sequence[str]) -> Floats:
+        """Expected gain of asking the LM about each text, shape (len(texts),), in grades."""
+        if self.model is None:
+            raise ValueError("router has learned nothing yet: prepare it first")
+        return self.model.predict(texts)
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        return await self._chosen(chat).answer(session, chat)
+
+    async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
+        async for piece in stream(self._chosen(chat), session, chat):
+            yield piece
+
+    def _chosen(self, chat: Chat) -> Strategy:
+        gain = float(self.expected_gain([last_user(chat)])[0])
+        return Large() if gain > (self.threshold or 0.0) else Small()
