@@ -1,0 +1,344 @@
+"""A plan: one TOML file that says what is compared, on what data, with which models.
+
+    name = "desk"                     concurrency = 8          seed = 0
+    [task]                            the data and how answers are graded
+    [models.small]  [models.large]    kind = "…", and what that kind takes
+    [models.embedder]                 optional: turns text into vectors for routers and attacks
+    [[points]]                        strategy = "…", its options, defences = ["…"]
+    [defences.NAME]                   options of a defence, or a variant: kind = "…"
+    [search]                          tries points from ranges {low, high, log} instead of a grid
+    [limits]  [at_least]              what a point must hold to be certified
+    [budget]                          for the whole run
+    [link]  [attacks]  [replay]       the network stated for latency; who attacks; a shared store
+
+An option whose value is a list is a grid, unless the strategy takes a list there: one point per
+value. `defences` may be a list of lists, for one point per combination.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cosilo.attacks.base import attacks
+from cosilo.boundary.meter import Budget
+from cosilo.defences.base import defences
+from cosilo.errors import ConfigError
+from cosilo.objectives.base import Link
+from cosilo.registry import unknown
+from cosilo.session import (
+    DefenceConfig,
+    ModelConfig,
+    PointConfig,
+    make_strategy,
+    read_defence,
+    read_model,
+)
+from cosilo.strategies.base import strategies
+from cosilo.tables import Table, convert, options_of, read
+from cosilo.tasks.config import TaskConfig, parse_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Values to search: from `low` to `high`, evenly or by order of magnitude (`log`)."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low!r} is not below high = {self.high!r}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low!r} must be above 0 when log = true")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Points to search: `point` with each of `ranges` set; `whole` names the whole-number ones."""
+
+    point: PointConfig
+    ranges: Mapping[str, Range]
+    whole: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How ranges are searched: `trials` points, for the best trade-offs between `objectives`."""
+
+    trials: int
+    objectives: tuple[str, ...] = ("utility", "usd_per_1k")
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials = {self.trials!r} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacks:
+    """Who attacks the record: `names` (all that are known when unset), and the share of the LM's
+    replies that is tampered with when integrity is measured."""
+
+    names: tuple[str, ...] | None = None
+    tamper_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tamper_share <= 1:
+            raise ValueError(f"tamper_share = {self.tamper_share!r} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Where LM answers are kept: in the run's folder, or in `path` to share them between runs."""
+
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A plan, read and checked.
+
+    Attributes:
+        path: the file it came from; relative paths start beside it.
+        text: the file, as it was.
+        points: fixed operating points, grids spelt out.
+        spaces: points with ranges, for `search`.
+    """
+
+    path: Path
+    text: str
+    name: str
+    task: TaskConfig
+    small: ModelConfig
+    large: ModelConfig
+    points: tuple[PointConfig, ...]
+    spaces: tuple[Space, ...] = ()
+    embedder: ModelConfig | None = None
+    seed: int = 0
+    concurrency: int = 8
+    link: Link = Link()
+    budget: Budget = field(default_factory=Budget)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float | str] = field(default_factory=dict)
+    delta: float = 0.05
+    search: Search | None = None
+    attacks: Attacks = Attacks()
+    replay: Replay = Replay()
+
+    @property
+    def base(self) -> Path:
+        return self.path.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The keys a plan may have at its top."""
+
+    name: str
+    task: Mapping[str, object]
+    models: Mapping[str, Mapping[str, object]]
+    points: tuple[Mapping[str, object], ...]
+    seed: int = 0
+    concurrency: int = 8
+    link: Link = Link()
+    budget: Budget = field(default_factory=Budget)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float | str] = field(default_factory=dict)
+    delta: float = 0.05
+    defences: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    search: Search | None = None
+    attacks: Attacks = Attacks()
+    replay: Replay = Replay()
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency = {self.concurrency!r} is not positive")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta = {self.delta!r} is not between 0 and 1")
+        if not self.name or any(c in self.name for c in "/\\\0"):
+            raise ValueError(f"name = {self.name!r} cannot name a folder")
+
+
+def load_plan(path: Path, *, base: Path | None = None) -> Plan:
+    """The plan in the file `path`; `base` is where its relative paths start, if not beside it.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it is unknown, missing, of the wrong
+            type or refused; the message names the file, the table and the nearest name.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the plan {str(path)!r}: {error.strerror}") from None
+    return parse_plan(text, (base or path.absolute().parent) / path.name)
+
+
+def parse_plan(text: str, path: Path) -> Plan:
+    """The plan that `text` spells out, as if it stood in the file `path`.
+
+    Raises:
+        ConfigError: as for `load_plan`.
+    """
+    where = path.name
+    try:
+        file = read(_File, tomllib.loads(text), where=where)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from None
+    roles = ("small", "large", "embedder")
+    for role in file.models:
+        if role not in roles:
+            raise ConfigError(f"{where}: [models]: {unknown('model', role, roles)}")
+    for role in roles[:2]:
+        if role not in file.models:
+            raise ConfigError(f"{where}: [models.{role}] must be given")
+    described = {
+        role: read_model(table, where=f"{where}: [models.{role}]", base=path.parent)
+        for role, table in file.models.items()
+    }
+    for name in file.attacks.names or ():
+        if name not in attacks.names():
+            raise ConfigError(f"{where}: [attacks]: {unknown('attack', name, attacks.names())}")
+    points, spaces = _points(file, where)
+    return Plan(
+        path=path,
+        text=text,
+        name=file.name,
+        task=parse_task(file.task, where=f"{where}: [task]"),
+        small=described["small"],
+        large=described["large"],
+        embedder=described.get("embedder"),
+        points=points,
+        spaces=spaces,
+        seed=file.seed,
+        concurrency=file.concurrency,
+        link=file.link,
+        budget=file.budget,
+        limits=file.limits,
+        at_least=file.at_least,
+        delta=file.delta,
+        search=file.search,
+        attacks=file.attacks,
+        replay=_beside(file.replay, path.parent),
+    )
+
+
+def _beside(replay: Replay, base: Path) -> Replay:
+    return Replay(path=base / replay.path) if replay.path is not None else replay
+
+
+def _points(file: _File, where: str) -> tuple[tuple[PointConfig, ...], tuple[Space, ...]]:
+    known = {
+        name: read_defence(name, table, where=f"{where}: [defences.{name}]")
+        for name, table in file.defences.items()
+    }
+    points: list[PointConfig] = []
+    spaces: list[Space] = []
+    for number, table in enumerate(file.points, 1):
+        for found in _spelt_out(table, known, file.seed, where=f"{where}: [[points]] {number}"):
+            (spaces if isinstance(found, Space) else points).append(found)  # type: ignore[arg-type]
+    if not points and not spaces:
+        raise ConfigError(f"{where}: no [[points]] are given, so there is nothing to compare")
+    if spaces and file.search is None:
+        raise ConfigError(
+            f"{where}: point {spaces[0].point.name!r} has ranges: add a [search] table with trials"
+        )
+    if file.search is not None and not spaces:
+        raise ConfigError(f"{where}: [search] needs an option given as {{low = …, high = …}}")
+    names = [p.name for p in points] + [s.point.name for s in spaces]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two points are named {name!r}; give one a name of its own")
+    return tuple(points), tuple(spaces)
+
+
+def _spelt_out(
+    table: Table, known: Mapping[str, DefenceConfig], seed: int, *, where: str
+) -> list[PointConfig | Space]:
+    """One point per combination of the values that `table` lists."""
+    strategy = table.get("strategy")
+    if not isinstance(strategy, str):
+        raise ConfigError(f"{where}: strategy must be given as text")
+    try:
+        accepted = options_of(strategies.get(strategy))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    name = convert(table.get("name", strategy), str, where=f"{where}: name")
+    axes: dict[str, list[Any]] = {"seed": [seed]} if "seed" in accepted else {}
+    ranges: dict[str, Range] = {}
+    for key, value in table.items():
+        if key in ("strategy", "name", "defences"):
+            continue
+        if key not in accepted:
+            what = f"option of strategy {strategy!r}"
+            raise ConfigError(f"{where}: {unknown(what, key, {*accepted, 'name', 'defences'})}")
+        found = _values(value, accepted[key].type, where=f"{where}: {key}")
+        if isinstance(found, Range):
+            ranges[key] = found
+        else:
+            axes[key] = found
+    whole = frozenset(k for k in ranges if accepted[k].type in (int, int | None))
+    made: list[PointConfig | Space] = []
+    for around in _combinations(table.get("defences", []), known, where=f"{where}: defences"):
+        for values in product(*axes.values()):
+            options = dict(zip(axes, values, strict=True))
+            shown = [f"{k}={_short(v)}" for k, v in options.items() if len(axes[k]) > 1]
+            full = "-".join([name, *shown]) + "".join(f"+{d.name}" for d in around)
+            point = PointConfig(full, strategy, options, around)
+            if ranges:
+                made.append(Space(point, ranges, whole))
+                point = replace(point, options={**options, **{k: r.low for k, r in ranges.items()}})
+            _check(point, where)
+            if not ranges:
+                made.append(point)
+    return made
+
+
+def _check(point: PointConfig, where: str) -> None:
+    try:
+        make_strategy(point).needs  # noqa: B018 — asks the inner strategies, too
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _values(value: object, wanted: object, *, where: str) -> list[Any] | Range:
+    """The values an option takes: one, a list of them where no list is wanted, or a range."""
+    try:
+        return [convert(value, wanted, where=where)]
+    except ConfigError:
+        if isinstance(value, Mapping) and {"low", "high"} & value.keys():
+            return read(Range, value, where=where)
+        if not isinstance(value, list):
+            raise
+    if not value:
+        raise ConfigError(f"{where} is an empty list, so there would be no point")
+    return [convert(v, wanted, where=f"{where}[{i}]") for i, v in enumerate(value)]
+
+
+def _combinations(
+    value: object, known: Mapping[str, DefenceConfig], *, where: str
+) -> list[tuple[DefenceConfig, ...]]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} must be a list of names, or a list of such lists")
+    nested = value if value and all(isinstance(v, list) for v in value) else [value]
+    return [tuple(_defence(name, known, where=where) for name in names) for names in nested]
+
+
+def _defence(name: object, known: Mapping[str, DefenceConfig], *, where: str) -> DefenceConfig:
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} must be a list of names, or a list of such lists")
+    if name in known:
+        return known[name]
+    if name in defences.names():
+        return DefenceConfig(name, name)
+    raise ConfigError(f"{where}: {unknown('defence', name, {*known, *defences.names()})}")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,122 @@
+"""The small model as a benchmark uses it: the same question is answered once for all trials.
+
+What the answer took is remembered with it, so that each item is charged for the small model as if
+it had run for that item alone. `noting` collects what the small model did for one item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import msgspec
+
+from cosilo.benchmark.clock import Clock, aside
+from cosilo.models.base import Access, Array, Classifier, Embedder, TextModel, Trainable
+from cosilo.types import Chat, Demonstration, Generation, Sampling
+
+
+@dataclass
+class Note:
+    """What the small model did for one item.
+
+    Attributes:
+        chat: the item's own question.
+        text: the small model's reply to exactly that; empty when it was not asked.
+        clock: seconds of all its replies.
+    """
+
+    chat: Chat
+    text: str
+    clock: Clock
+
+
+_note: ContextVar[Note | None] = ContextVar("cosilo_note", default=None)
+
+
+@contextmanager
+def noting(chat: Chat) -> Iterator[Note]:
+    """A note of what the small model does in here, for the item that asks `chat`."""
+    note = Note(chat, "", Clock())
+    token = _note.set(note)
+    try:
+        yield note
+    finally:
+        _note.reset(token)
+
+
+class Remembering:
+    """`model`, asked once per question.
+
+    Its subclasses add what a local model may be able to do besides answering; `remembering` picks
+    the one that shows exactly what `model` shows.
+    """
+
+    def __init__(self, model: TextModel) -> None:
+        self.model = model
+        self._answers: dict[tuple[Chat, Sampling], Generation] = {}
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def access(self) -> Access:
+        return self.model.access
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        reply = self._answers.get((chat, sampling))
+        if reply is None:
+            clock = Clock()
+            reply = await aside(self.model.generate(chat, sampling), clock)
+            reply = msgspec.structs.replace(
+                reply,  # a back end with threads of its own states its time; others are timed
+                seconds=max(reply.seconds, clock.seconds),
+                cpu_seconds=max(reply.cpu_seconds, clock.cpu_seconds),
+            )
+            self._answers[chat, sampling] = reply
+        note = _note.get()
+        if note is not None:
+            note.clock.add(reply.seconds, reply.cpu_seconds)
+            if chat == note.chat:
+                note.text = reply.text
+        return reply
+
+    async def close(self) -> None:
+        await self.model.close()
+
+
+class _Trainable(Remembering):
+    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Remembering:
+        """A trained copy, with a memory of its own."""
+        model = self.model
+        assert isinstance(model, Trainable)
+        trained = model.fit(examples, seed=seed)
+        assert isinstance(trained, TextModel)
+        return remembering(trained)
+
+
+class _Classifies(Remembering):
+    @property
+    def labels(self) -> tuple[str, ...]:
+        assert isinstance(self.model, Classifier)
+        return self.model.labels
+
+    def probabilities(self, texts: Sequence[str]) -> Array:
+        assert isinstance(self.model, Classifier)
+        return self.model.probabilities(texts)
+
+
+class _Embeds(Remembering):
+    def embed(self, texts: Sequence[str]) -> Array:
+        assert isinstance(self.model, Embedder)
+        return self.model.embed(texts)
+
+
+def remembering(model: TextModel) -> Remembering:
+    """`model`, asked once per question, able to do all else that `model` can."""
+    extras = ((Trainable, _Trainable), (Classifier, _Classifies), (Embedder, _Embeds))
+    bases = tuple(extra for protocol, extra in extras if isinstance(model, protocol))
+    return type("Remembering", (*bases, Remembering), {})(model)  # type: ignore[no-any-return]

@@ -1,0 +1,70 @@
+"""What a run really pays for, and the budget that holds for all of it.
+
+The boundary's meter says what a strategy costs; an answer that another trial already paid for
+counts there again, as it should. Here every call is counted that reaches the LM for the first time.
+It is booked in the run's own file before it is made, so that the budget also holds across restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+from cosilo.benchmark.store import Store
+from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.meter import Budget, Meter, Price, Totals
+from cosilo.models.base import Access, TextModel
+from cosilo.types import Chat, Generation, Sampling
+
+
+class Paid:
+    """`model`, each of its calls booked in `store` and kept inside `budget`."""
+
+    def __init__(self, model: TextModel, store: Store, budget: Budget, price: Price) -> None:
+        self.model = model
+        self._store = store
+        self._meter = Meter(budget, price=price)
+        self._meter.totals = store.paid()
+        self.calls = 0  # of this process
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def access(self) -> Access:
+        return self.model.access
+
+    @property
+    def totals(self) -> Totals:
+        """Everything this run has paid, by earlier processes too."""
+        return self._meter.totals
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        """The model's reply.
+
+        Raises:
+            BudgetExceededError: it might cost more than the run has left; nothing was asked.
+        """
+        ask = Ask(chat=chat, sampling=sampling)
+        size = len(encode(ask))
+        reservation = self._meter.reserve(ask, size)
+        cost, started, number = Totals(), perf_counter(), None
+        try:
+            number = self._store.pay(reservation)
+            self.calls += 1
+            cost = self._meter.cost(ask, size, None, 0)  # refused or unreachable: nothing is billed
+            generation = await self.model.generate(chat, sampling)
+            reply = Completion(generation=generation)
+            cost = self._meter.cost(ask, size, reply, len(encode(reply)))
+        except asyncio.CancelledError:
+            cost = reservation  # it may be billed all the same
+            raise
+        finally:
+            self._meter.settle(reservation, cost)
+            if number is not None:
+                self._store.settle(number, cost, perf_counter() - started)
+        return generation
+
+    async def close(self) -> None:
+        await self.model.close()

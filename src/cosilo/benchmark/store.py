@@ -1,0 +1,400 @@
+"""A run is a folder, and everything that was paid for or worked out is in it.
+
+    RUN/plan.toml       the plan, as it was given
+        run.json        versions, seeds, machine
+        run.sqlite      trials, items with their answers, measurements, what was paid
+        ledger.sqlite   what crossed: one chain per trial
+        replay.sqlite   every LM answer (unless the plan shares one between runs)
+        lock            held by the one process that works on the run
+
+Items are committed one by one, so that a `kill -9` loses at most the items under way. The folder
+and its files are readable by their owner only: they hold private text.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+import numpy as np
+
+from cosilo.boundary.ledger import Entry, connect, read_entries
+from cosilo.boundary.meter import Totals
+from cosilo.errors import ConfigError, RunBusyError, StoreError
+from cosilo.objectives.base import Floats, Item, Measurement
+from cosilo.tasks.base import Example, Split
+from cosilo.types import Answer
+
+Pass = Literal["plain", "tampered"]
+State = Literal["new", "done", "failed", "unaffordable"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS trials (
+    id TEXT PRIMARY KEY, point TEXT NOT NULL, settings TEXT NOT NULL, state TEXT NOT NULL,
+    attempt INTEGER, memory INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examples (
+    task TEXT NOT NULL, split TEXT NOT NULL, position INTEGER NOT NULL, example BLOB NOT NULL,
+    PRIMARY KEY (task, split, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS items (
+    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
+    attempt INTEGER NOT NULL, answer BLOB NOT NULL, grade REAL NOT NULL, seconds REAL NOT NULL,
+    cpu_seconds REAL NOT NULL, small_text TEXT NOT NULL, refused TEXT NOT NULL,
+    PRIMARY KEY (trial, pass, split, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS results (
+    trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
+    PRIMARY KEY (trial, split)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS paid (
+    number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, messages INTEGER NOT NULL,
+    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, usd REAL NOT NULL, epsilon REAL NOT NULL, seconds REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point on one task with given models and seed, and how far it came.
+
+    Attributes:
+        id: the hash of everything that decides the outcome.
+        settings: those decisions, as JSON text.
+        attempt: the ledger attempt whose `prepare` was the last to end; None before any.
+        memory: peak bytes of the process that ran it.
+    """
+
+    id: str
+    point: str
+    settings: str
+    state: State = "new"
+    attempt: int | None = None
+    memory: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trial's numbers on one split.
+
+    Attributes:
+        values: objective → one value per item, for the objectives that are means.
+    """
+
+    measurements: tuple[Measurement, ...]
+    values: Mapping[str, Floats]
+
+
+class Store:
+    """A run's folder.
+
+    Args:
+        path: the folder; made when absent and `write` is set.
+        write: hold the run's lock, so that no other process works on it.
+
+    Raises:
+        RunBusyError: another process holds the lock.
+        StoreError: the folder cannot be read or written.
+        ConfigError: there is no run at `path` (reading only).
+    """
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        self.path = path
+        self._lock: int | None = None
+        if not write and not (path / "run.sqlite").is_file():
+            raise ConfigError(f"{str(path)!r} is not a run: it has no run.sqlite")
+        with _guarded(path):
+            if write:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = _take_lock(path / "lock")
+            private(path / "run.sqlite")
+            self._db = connect(path / "run.sqlite")
+            self._db.executescript(_SCHEMA)
+
+    @property
+    def ledger_path(self) -> Path:
+        return private(self.path / "ledger.sqlite")
+
+    def close(self) -> None:
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # ── files ────────────────────────────────────────────────────────────────
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace the file `name` whole: it never stands there half-written."""
+        with _guarded(self.path):
+            new = self.path / f".{name}.new"
+            private(new).write_text(text, encoding="utf-8")
+            new.replace(self.path / name)
+
+    def read_text(self, name: str) -> str:
+        with _guarded(self.path):
+            return (self.path / name).read_text(encoding="utf-8")
+
+    def read_json(self, name: str) -> dict[str, object]:
+        try:
+            found = json.loads(self.read_text(name))
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{str(self.path / name)!r} is damaged: {error}") from None
+        return cast("dict[str, object]", found)
+
+    # ── examples ─────────────────────────────────────────────────────────────
+
+    def keep_examples(self, task: str, split: Split, examples: Sequence[Example]) -> None:
+        """Keep what the answers of `split` are measured against; `task` is the task's hash."""
+        with self._change() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO examples VALUES (?,?,?,?)",
+                (
+                    (task, split, i, msgspec.msgpack.encode(example))
+                    for i, example in enumerate(examples)
+                ),
+            )
+
+    def examples(self, task: str, split: Split) -> tuple[Example, ...]:
+        rows = self._rows(
+            "SELECT example FROM examples WHERE task = ? AND split = ? ORDER BY position",
+            (task, split),
+        )
+        return tuple(msgspec.msgpack.decode(row[0], type=Example) for row in rows)
+
+    # ── trials ───────────────────────────────────────────────────────────────
+
+    def trial(self, id: str) -> Trial | None:
+        rows = self._rows("SELECT * FROM trials WHERE id = ?", (id,))
+        return Trial(*rows[0]) if rows else None
+
+    def trials(self) -> dict[str, Trial]:
+        return {row[0]: Trial(*row) for row in self._rows("SELECT * FROM trials")}
+
+    def put_trial(self, trial: Trial) -> None:
+        with self._change() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO trials VALUES (?,?,?,?,?,?,?)",
+                (
+                    trial.id,
+                    trial.point,
+                    trial.settings,
+                    trial.state,
+                    trial.attempt,
+                    trial.memory,
+                    trial.error,
+                ),
+            )
+
+    # ── items ────────────────────────────────────────────────────────────────
+
+    def add_items(
+        self, trial: str, which: Pass, split: Split, attempt: int, items: Iterable[tuple[Item, str]]
+    ) -> None:
+        """Commit answered items, each with why it was refused (empty: it was not)."""
+        with self._change() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    (
+                        trial, which, split, item.example.id, attempt,
+                        msgspec.msgpack.encode(item.answer), item.grade, item.seconds,
+                        item.cpu_seconds, item.small_text, refused,
+                    )
+                    for item, refused in items
+                ),
+            )  # fmt: skip
+
+    def answered(self, trial: str, which: Pass, split: Split) -> dict[str, int]:
+        """Item id → the ledger attempt it was answered in."""
+        rows = self._rows(
+            "SELECT id, attempt FROM items WHERE trial = ? AND pass = ? AND split = ?",
+            (trial, which, split),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def refused(self, trial: str, split: Split) -> int:
+        """How many items of `split` got no answer because a guard or the endpoint refused them."""
+        query = "SELECT count(*) FROM items WHERE trial = ? AND split = ? AND refused != ''"
+        return int(self._rows(query + " AND pass = 'plain'", (trial, split))[0][0])
+
+    def items(
+        self, trial: str, which: Pass, split: Split, examples: Sequence[Example]
+    ) -> tuple[Item, ...]:
+        """The answered items, in the order of `examples`."""
+        rows = self._rows(
+            "SELECT id, answer, grade, seconds, cpu_seconds, small_text FROM items"
+            " WHERE trial = ? AND pass = ? AND split = ?",
+            (trial, which, split),
+        )
+        found = {row[0]: row[1:] for row in rows}
+        return tuple(
+            Item(e, msgspec.msgpack.decode(found[e.id][0], type=Answer), *found[e.id][1:])
+            for e in examples
+            if e.id in found
+        )
+
+    def record(self, chain: str, split: Split, attempts: Mapping[str, int]) -> Iterator[Entry]:
+        """What crossed for the items of `split`, each entry bound to the example's id.
+
+        What an interrupted attempt sent is left out: the item was asked again, from the replay.
+        """
+        prefix = f"{split}/"
+        for entry in self._chain(chain):
+            id = entry.request.removeprefix(prefix)
+            if entry.request.startswith(prefix) and attempts.get(id) == entry.attempt:
+                yield replace(entry, request=id)
+
+    def prepare_record(
+        self, chain: str, attempt: int | None, splits: Sequence[Split]
+    ) -> Iterator[Entry]:
+        """What crossed while the strategy was prepared, in the attempt that counts."""
+        answering = tuple(f"{split}/" for split in splits)
+        for entry in self._chain(chain):
+            if entry.attempt == attempt and not entry.request.startswith(answering):
+                yield entry
+
+    def _chain(self, chain: str) -> Iterator[Entry]:
+        with _guarded(self.path):
+            db = connect(self.ledger_path)
+        try:
+            with _guarded(self.path):
+                yield from read_entries(db, chain)
+        finally:
+            db.close()
+
+    # ── results ──────────────────────────────────────────────────────────────
+
+    def put_result(self, trial: str, split: Split, version: str, result: Result) -> None:
+        """Keep a trial's numbers; `version` says what they were worked out with."""
+        measured = (
+            result.measurements,
+            {name: np.asarray(v, np.float64).tobytes() for name, v in result.values.items()},
+        )
+        with self._change() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO results VALUES (?,?,?,?)",
+                (trial, split, version, msgspec.msgpack.encode(measured)),
+            )
+
+    def result(self, trial: str, split: Split, version: str | None = None) -> Result | None:
+        """A trial's numbers; None when there are none (or none made with `version`)."""
+        rows = self._rows(
+            "SELECT version, measured FROM results WHERE trial = ? AND split = ?", (trial, split)
+        )
+        if not rows or version not in (None, rows[0][0]):
+            return None
+        measurements, values = msgspec.msgpack.decode(
+            rows[0][1], type=tuple[tuple[Measurement, ...], dict[str, bytes]]
+        )
+        return Result(measurements, {k: np.frombuffer(v, np.float64) for k, v in values.items()})
+
+    # ── what was paid ────────────────────────────────────────────────────────
+
+    def pay(self, most: Totals) -> int:
+        """Book a call that is about to be made at the most it can cost."""
+        with self._change() as db:
+            cursor = db.execute("INSERT INTO paid VALUES (NULL,0,?,?,?,?,?,?,?,0)", _amounts(most))
+        return cast(int, cursor.lastrowid)
+
+    def settle(self, number: int, cost: Totals, seconds: float) -> None:
+        """Replace the booking by what the call did cost."""
+        with self._change() as db:
+            db.execute(
+                "UPDATE paid SET settled = 1, messages = ?, bytes_up = ?, bytes_down = ?,"
+                " tokens_in = ?, tokens_out = ?, usd = ?, epsilon = ?, seconds = ?"
+                " WHERE number = ?",
+                (*_amounts(cost), seconds, number),
+            )
+
+    def paid(self) -> Totals:
+        """Everything paid for in this run so far, by all its processes.
+
+        A call cut off by a `kill -9` stays booked at the most it can have cost.
+        """
+        row = self._rows(
+            "SELECT count(*), sum(bytes_up), sum(bytes_down), sum(tokens_in), sum(tokens_out),"
+            " sum(usd), sum(epsilon) FROM paid WHERE messages > 0"
+        )[0]
+        names = ("bytes_up", "bytes_down", "tokens_in", "tokens_out", "usd", "epsilon")
+        amounts = {name: value or 0 for name, value in zip(names, row[1:], strict=True)}
+        return Totals(messages=row[0], **amounts)
+
+    def seconds_per_call(self) -> float | None:
+        """Mean service time of the calls made so far; None before any."""
+        row = self._rows("SELECT avg(seconds) FROM paid WHERE settled AND seconds > 0")[0]
+        return float(row[0]) if row[0] is not None else None
+
+    # ── the database ─────────────────────────────────────────────────────────
+
+    def _rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with _guarded(self.path):
+            return self._db.execute(query, arguments).fetchall()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with _guarded(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def private(path: Path) -> Path:
+    """`path`, made readable by its owner only before anything is written there."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    return path
+
+
+def _take_lock(path: Path) -> int:
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise RunBusyError(
+            f"process {holder} works on {str(path.parent)!r}; wait for it, or give another --run"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Whatever the disk or SQLite says becomes one clear error."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"the run {str(path)!r} cannot be read or written: {error}") from error
+    except OSError as error:
+        raise StoreError(
+            f"the run {str(path)!r} cannot be read or written: {error.strerror}"
+        ) from error
+
+
+def _amounts(totals: Totals) -> tuple[float, ...]:
+    return (
+        totals.messages,
+        totals.bytes_up,
+        totals.bytes_down,
+        totals.tokens_in,
+        totals.tokens_out,
+        totals.usd,
+        totals.epsilon,
+    )
