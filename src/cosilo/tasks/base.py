@@ -72,6 +72,7 @@ class Task:
         sampling: how answers to this task are asked for.
         labels: the closed set of answers, where there is one.
         gold_secrets: False when `secrets` were detected, not given; reports say so.
+        notes: what a reader of the results must know of the data: rows left out, and why.
     """
 
     name: str
@@ -81,3 +82,4 @@ class Task:
     sampling: Sampling = Sampling()
     labels: tuple[str, ...] = ()
     gold_secrets: bool = True
+    notes: tuple[str, ...] = ()

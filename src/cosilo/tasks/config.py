@@ -1,0 +1,425 @@
+"""From a plan's `[task]` table to a task with its data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from cosilo.errors import ConfigError, DataError
+from cosilo.registry import unknown
+from cosilo.tasks.base import SPLITS, Example, Split, Task
+from cosilo.tasks.files import Row, cell_text, check_columns, check_text, lookup, read_rows
+from cosilo.tasks.kinds import Form, Given, Item, kinds, nothing
+from cosilo.tasks.secrets import facts_in_cell, facts_in_columns, present
+from cosilo.tasks.splits import FROM_TRAIN, WHOLE, divide, same_text, sample, without_leaks
+
+Source = Literal["file", "train", "tune", "validation", "certificate", "test"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+Detect = Callable[[str], Iterable[tuple[str, str]]]
+"""A detector of private values: text → (kind, value) pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column holds what; dotted paths reach into nested values (`preds.gpt-4o`).
+
+    Attributes:
+        text: one column, or several that are joined as "name: value" lines.
+        target: the accepted answer, or a list of them.
+        id: unset: an id is made from the content.
+        context: text for the system turn (a glossary, a document).
+        secrets: a column of secrets, see `tasks.secrets`.
+        secret_columns: other columns whose values are secret where they occur in the text.
+        group: what the item belongs to (a database, a domain).
+        recorded: model → the column with its recorded answer.
+        recorded_seconds: model → the column with the seconds that answer took.
+    """
+
+    text: tuple[str, ...] = ("text",)
+    target: str = "label"
+    id: str = ""
+    context: str = ""
+    secrets: str = ""
+    secret_columns: tuple[str, ...] = ()
+    group: str = ""
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    recorded_seconds: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self) -> list[str]:
+        """Every column the plan names."""
+        single = (self.target, self.id, self.context, self.secrets, self.group)
+        many = (*self.text, *self.secret_columns)
+        recorded = (*self.recorded.values(), *self.recorded_seconds.values())
+        return [column for column in (*many, *single, *recorded) if column]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """A task as a plan describes it.
+
+    Attributes:
+        kind: the kind of grading, one of `kinds.names()`.
+        files: where the rows are: "file" (one file, divided) or one entry per split; several files
+            of one split are read one after the other. When "train" comes without some of tune,
+            validation and certificate, it is divided into itself and those.
+        split: split → share, of the file that is divided; the defaults are in `tasks.splits`.
+        instructions: the system turn's text; the kind's own when empty.
+        max_items: split → the most items it may have, sampled by class.
+        labels: the closed set of answers; that of the training data when empty.
+        options: what this kind takes besides.
+        seed: moves the division into splits and the sampling.
+    """
+
+    kind: str
+    files: Mapping[Source, tuple[str, ...]]
+    name: str = "task"
+    columns: Columns = Columns()
+    split: Mapping[Split, float] = field(default_factory=dict)
+    instructions: str = ""
+    max_items: Mapping[Split, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+
+def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -> Task:
+    """Read, divide, sample and check the data of `config`.
+
+    Args:
+        base: where the plan's relative paths start.
+        detect: fills the secrets when the plan declares none; the task says so.
+
+    Raises:
+        DataError: the data are not what the plan says; no private text is in the message.
+        ConfigError: no such kind, or an option it does not take.
+    """
+    kind = kinds.create(config.kind, **config.options)
+    notes: list[str] = []
+    sources = {source: _items(config, source, base) for source in SOURCES if source in config.files}
+    _distinct_ids(sources)
+
+    def key(item: Item) -> str:
+        # Items of different groups are different questions: "How many rows?" of two databases.
+        return f"{item.group}\0{same_text(kind.identity(item))}"
+
+    divided = _divide(config, sources, key, notes)
+    form = kind.form(
+        Given(
+            items={split: tuple(items) for split, items in divided.items()},
+            instructions=config.instructions,
+            labels=config.labels,
+            folder=base,
+        )
+    )
+    notes.extend(form.notes)
+    columns = config.columns
+    gold = bool(columns.secrets or columns.secret_columns) or form.secrets is not nothing
+    absent = 0
+    splits: dict[Split, tuple[Example, ...]] = {}
+    for split, items in divided.items():
+        most = config.max_items.get(split, len(items))
+        chosen = sample(items, most, key=key, stratum=form.stratum, seed=config.seed)
+        made = [_example(item, form, columns, None if gold else detect) for item in chosen]
+        splits[split] = tuple(example for example, _ in made)
+        absent += sum(missing for _, missing in made)
+    if absent:
+        notes.append(f"{absent} secrets of the data do not occur in what the models are given")
+    return Task(
+        name=config.name,
+        kind=config.kind,
+        splits=splits,
+        grade=form.grade,
+        sampling=form.sampling,
+        labels=form.labels,
+        gold_secrets=gold,
+        notes=tuple(notes),
+    )
+
+
+def _items(config: TaskConfig, source: Source, base: Path) -> list[Item]:
+    columns = config.columns
+    items: list[Item] = []
+    for name in config.files[source]:
+        path = base / name
+        rows = read_rows(path)
+        check_columns(rows, columns.named(), file=path)
+        items.extend(_item(row, columns) for row in rows)
+    return _with_ids(items, columns.id)
+
+
+def _item(row: Row, columns: Columns) -> Item:
+    return Item(
+        id=cell_text(row, columns.id) if columns.id else "",
+        text=_text(row, columns.text),
+        target=lookup(row.values, columns.target),
+        row=row,
+        context=cell_text(row, columns.context) if columns.context else "",
+        group=cell_text(row, columns.group) if columns.group else "",
+        recorded={
+            model: (_recorded(row, column), _seconds(row, columns.recorded_seconds.get(model)))
+            for model, column in columns.recorded.items()
+        },
+    )
+
+
+def _text(row: Row, columns: Sequence[str]) -> str:
+    if len(columns) == 1:
+        text = cell_text(row, columns[0])
+        if not text.strip():
+            raise DataError(f"{row.where}: column {columns[0]!r} is empty")
+        return text
+    parts = [(column, cell_text(row, column)) for column in columns]
+    if not any(text.strip() for _, text in parts):
+        raise DataError(f"{row.where}: columns {', '.join(map(repr, columns))} are all empty")
+    text = "\n".join(f"{column}: {text}" for column, text in parts if text.strip())
+    check_text(text, where=f"{row.where}: the joined text")
+    return text
+
+
+def _recorded(row: Row, column: str) -> str:
+    return cell_text(row, column).strip()
+
+
+def _seconds(row: Row, column: str | None) -> float:
+    if column is None:
+        return 0.0
+    cell = lookup(row.values, column)
+    if cell is None or cell == "":
+        return 0.0
+    try:
+        seconds = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise DataError(f"{row.where}: column {column!r} is not a number of seconds")
+    return seconds
+
+
+def _with_ids(items: Sequence[Item], column: str) -> list[Item]:
+    if column:
+        first: dict[str, Item] = {}
+        for item in items:
+            if not item.id:
+                raise DataError(f"{item.row.where}: column {column!r} is empty")
+            if item.id in first:
+                raise DataError(
+                    f"{item.row.where}: the same id in column {column!r} as "
+                    f"{first[item.id].row.where}"
+                )
+            first[item.id] = item
+        return list(items)
+    seen: Counter[str] = Counter()
+    named = []
+    for item in items:
+        made = hashlib.sha256(f"{item.group}\0{item.text}\0{item.target!r}".encode()).hexdigest()
+        seen[made] += 1
+        repeat = f"-{seen[made]}" if seen[made] > 1 else ""
+        named.append(_renamed(item, made[:16] + repeat))
+    return named
+
+
+def _renamed(item: Item, name: str) -> Item:
+    return Item(name, item.text, item.target, item.row, item.context, item.group, item.recorded)
+
+
+def _distinct_ids(sources: dict[Source, list[Item]]) -> None:
+    """Files often count their rows from 0 each: then the split's name goes in front."""
+    counts = Counter(item.id for items in sources.values() for item in items)
+    if any(count > 1 for count in counts.values()):
+        for source, items in sources.items():
+            sources[source] = [_renamed(item, f"{source}-{item.id}") for item in items]
+
+
+def _divide(
+    config: TaskConfig,
+    sources: Mapping[Source, list[Item]],
+    key: Callable[[Item], str],
+    notes: list[str],
+) -> dict[Split, list[Item]]:
+    given: dict[Split, list[Item]] = {s: sources[s] for s in SPLITS if s in sources}
+    kept, dropped = without_leaks(given, key)
+    for (split, later), count in sorted(dropped.items()):
+        notes.append(f"{count} items of {split!r} left out: their text is also in {later!r}")
+    if "file" in sources:
+        return {
+            **{split: [] for split in SPLITS},
+            **divide(sources["file"], key, config.split or WHOLE, seed=config.seed),
+        }
+    emptied = [split for split in given if not kept[split]]
+    if emptied:
+        raise DataError(f"no item of {emptied[0]!r} is left: all occur in another split as well")
+    missing: tuple[Split, ...] = ("tune", "validation", "certificate")
+    absent = [split for split in missing if split not in sources]
+    if "train" in sources and absent:
+        shares = config.split
+        if not shares:
+            wanted = {split: FROM_TRAIN[split] for split in ("train", *absent)}
+            shares = {split: share / sum(wanted.values()) for split, share in wanted.items()}
+        kept |= divide(kept["train"], key, shares, seed=config.seed)
+    return kept
+
+
+def _example(
+    item: Item, form: Form, columns: Columns, detect: Detect | None
+) -> tuple[Example, int]:
+    chat = form.chat(item)
+    given = "\n".join(turn.content for turn in chat)
+    facts: list[tuple[str, str]] = []
+    if columns.secrets:
+        single = len(columns.text) == 1
+        facts += facts_in_cell(item.row, columns.secrets, item.text, spans=single)
+    absent = present(item.id, facts, given)[1]
+    facts += facts_in_columns(item.row, columns.secret_columns)
+    facts += form.secrets(item)
+    if detect is not None:
+        facts += detect(item.text)
+    secrets, _ = present(item.id, facts, given)
+    example = Example(
+        id=item.id,
+        chat=chat,
+        targets=form.targets(item),
+        secrets=secrets,
+        group=item.group,
+        recorded=item.recorded or {},
+    )
+    return example, absent
+
+
+def parse_task(table: Mapping[str, object], *, where: str = "[task]") -> TaskConfig:
+    """A plan's `[task]` table, with the keys of `TaskConfig` and one key per source of rows.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named) or a value of the wrong type.
+    """
+    simple = {f.name for f in fields(TaskConfig)} - {"files"}
+    for key in table:
+        if key not in simple and key not in SOURCES:
+            raise ConfigError(f"{where}: {unknown('key', key, simple | set(SOURCES))}")
+    if "kind" not in table:
+        raise ConfigError(f"{where}: 'kind' is missing (known: {', '.join(kinds.names())})")
+    files: dict[Source, tuple[str, ...]] = {
+        s: _strings(table[s], f"{where} {s}") for s in SOURCES if s in table
+    }
+    if not files:
+        raise ConfigError(f"{where}: no data: give 'file', or 'train' and 'test'")
+    if "file" not in files and "test" not in files:
+        raise ConfigError(f"{where}: 'test' is missing; a single file is given as 'file'")
+    if "file" in files and len(files) > 1:
+        raise ConfigError(f"{where}: 'file' is divided into all splits; do not give others as well")
+    split = _shares(table.get("split", {}), f"{where} split")
+    _check_split(split, files, where)
+    seed = table.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigError(f"{where} seed: {seed!r} is not a whole number")
+    return TaskConfig(
+        kind=_string(table["kind"], f"{where} kind"),
+        name=_string(table.get("name", "task"), f"{where} name"),
+        files=files,
+        columns=_columns(table.get("columns", {}), f"{where} columns"),
+        split=split,
+        instructions=_string(table.get("instructions", ""), f"{where} instructions"),
+        max_items=_most(table.get("max_items", {}), f"{where} max_items"),
+        labels=_strings(table.get("labels", []), f"{where} labels"),
+        options={
+            str(k): v for k, v in _table(table.get("options", {}), f"{where} options").items()
+        },
+        seed=seed,
+    )
+
+
+def _columns(value: object, where: str) -> Columns:
+    table = _table(value, where)
+    known = {f.name for f in fields(Columns)}
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{where}: {unknown('key', key, known)}")
+    columns = Columns(
+        text=_strings(table.get("text", ["text"]), f"{where} text"),
+        target=_string(table.get("target", "label"), f"{where} target"),
+        id=_string(table.get("id", ""), f"{where} id"),
+        context=_string(table.get("context", ""), f"{where} context"),
+        secrets=_string(table.get("secrets", ""), f"{where} secrets"),
+        secret_columns=_strings(table.get("secret_columns", []), f"{where} secret_columns"),
+        group=_string(table.get("group", ""), f"{where} group"),
+        recorded=_names(table.get("recorded", {}), f"{where} recorded"),
+        recorded_seconds=_names(table.get("recorded_seconds", {}), f"{where} recorded_seconds"),
+    )
+    if not columns.text:
+        raise ConfigError(f"{where} text: no column is named")
+    for model in columns.recorded_seconds:
+        if model not in columns.recorded:
+            raise ConfigError(
+                f"{where} recorded_seconds: {unknown('recorded model', model, columns.recorded)}"
+            )
+    return columns
+
+
+def _check_split(
+    split: Mapping[Split, float], files: Mapping[Source, tuple[str, ...]], where: str
+) -> None:
+    if not split:
+        return
+    if abs(math.fsum(split.values()) - 1) > 1e-6:
+        total = math.fsum(split.values())
+        raise ConfigError(f"{where} split: the shares add up to {total:g}, not to 1")
+    if "file" not in files:
+        for name in split:
+            if name == "test" or (name != "train" and name in files):
+                raise ConfigError(f"{where} split: {name!r} has a file or none to be taken from")
+        if "train" not in files:
+            raise ConfigError(f"{where} split: there is no 'train' file to divide")
+
+
+def _shares(value: object, where: str) -> dict[Split, float]:
+    shares: dict[Split, float] = {}
+    for key, share in _table(value, where).items():
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
+            raise ConfigError(f"{where} {key}: {share!r} is not a share between 0 and 1")
+        shares[_split(key, where)] = float(share)
+    return shares
+
+
+def _most(value: object, where: str) -> dict[Split, int]:
+    table = dict.fromkeys(SPLITS, value) if isinstance(value, int) else _table(value, where)
+    most: dict[Split, int] = {}
+    for key, count in table.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigError(f"{where} {key}: {count!r} is not a number of items")
+        most[_split(key, where)] = count
+    return most
+
+
+def _split(name: str, where: str) -> Split:
+    for split in SPLITS:
+        if name == split:
+            return split
+    raise ConfigError(f"{where}: {unknown('split', name, SPLITS)}")
+
+
+def _table(value: object, where: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: a table is wanted, not {value!r}")
+    return value
+
+
+def _string(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: a text is wanted, not {value!r}")
+    return value
+
+
+def _strings(value: object, where: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+        raise ConfigError(f"{where}: a text or a list of texts is wanted, not {value!r}")
+    return tuple(values)
+
+
+def _names(value: object, where: str) -> dict[str, str]:
+    return {name: _string(v, f"{where} {name}") for name, v in _table(value, where).items()}

@@ -1,0 +1,108 @@
+"""What a kind of task is: how its items become chats, and how an answer is graded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosilo.registry import Registry
+from cosilo.tasks.base import Example, Grade, Split
+from cosilo.tasks.files import Row
+from cosilo.types import Chat, Sampling, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row as the plan's columns read it.
+
+    Attributes:
+        target: the target cell as it stood in the file (text, number, list or object).
+        context: text for the system turn: a glossary, a document.
+    """
+
+    id: str
+    text: str
+    target: object
+    row: Row
+    context: str = ""
+    group: str = ""
+    recorded: Mapping[str, tuple[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a kind is told.
+
+    Attributes:
+        items: every item of every split, before any sampling.
+        instructions: the owner's own; empty for the kind's default.
+        labels: the closed set of answers when the plan names it.
+        folder: where relative paths start.
+    """
+
+    items: Mapping[Split, tuple[Item, ...]]
+    instructions: str = ""
+    labels: tuple[str, ...] = ()
+    folder: Path = Path()
+
+
+def nothing(item: Item) -> Iterable[tuple[str, str]]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Form:
+    """How items of one task are asked and graded.
+
+    Attributes:
+        chat: what the models are given; the last user turn holds the item's text and no more.
+        targets: every acceptable answer, the one to train on first; raises DataError.
+        secrets: (kind, value) pairs this kind knows to be private beyond the plan's columns.
+        stratum: the class an item is sampled by, so that a sample keeps the shares.
+    """
+
+    chat: Callable[[Item], Chat]
+    targets: Callable[[Item], tuple[str, ...]]
+    grade: Grade
+    sampling: Sampling
+    labels: tuple[str, ...] = ()
+    secrets: Callable[[Item], Iterable[tuple[str, str]]] = nothing
+    stratum: Callable[[Item], str] = lambda item: item.group
+    notes: tuple[str, ...] = ()
+
+
+class Kind(ABC):
+    """One kind of grading; its fields are the plan's `[task.options]`."""
+
+    def identity(self, item: Item) -> str:
+        """The text that makes two items the same question, so that both go into one split."""
+        return item.text
+
+    @abstractmethod
+    def form(self, given: Given) -> Form:
+        """How these items are asked and graded.
+
+        Raises:
+            DataError: the items do not fit this kind.
+        """
+
+
+kinds: Registry[Kind] = Registry("task")
+
+
+def ask(system: str, item: Item) -> Chat:
+    """The system turn, the item's context at its end, then a user turn with exactly its text."""
+    if item.context:
+        system = f"{system}\n\n{item.context}"
+    return (Turn("system", system), Turn("user", item.text))
+
+
+def best(score: Callable[[str, str], float]) -> Grade:
+    """A grade: the best `score(target, answer)` over the acceptable targets."""
+
+    def grade(example: Example, answer: str) -> float:
+        return max(score(target, answer) for target in example.targets)
+
+    return grade
