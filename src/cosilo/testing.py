@@ -1,0 +1,272 @@
+"""The promises every plug-in makes, as test classes to inherit.
+
+    class TestMyStrategy(StrategyContract):
+        def strategy(self) -> Strategy:
+            return MyStrategy()
+
+A strategy, a defence or a model is done when its contract passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import pickle
+from collections.abc import Sequence
+
+import pytest
+
+from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
+from cosilo.boundary.meter import Budget, Meter
+from cosilo.defences.base import Defence
+from cosilo.errors import BudgetExceededError, CosiloError
+from cosilo.models.base import Access, TextModel, stream
+from cosilo.models.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import open_session
+from cosilo.strategies import base as strategy_base
+from cosilo.strategies.base import Session, Strategy
+from cosilo.types import Answer, Chat, Delta, Demonstration, Sampling, assemble, user
+
+LABELS = ("billing", "delivery", "refund")
+CANARY = "canary-7413-zebra"
+
+
+class StrategyContract:
+    """Override `strategy`; override the rest where the strategy needs something else."""
+
+    def strategy(self) -> Strategy:
+        raise AssertionError("a contract test must say which strategy it is about")
+
+    def small(self) -> TextModel:
+        return ScriptedModel({f"about {x}": x for x in LABELS}, confidence=0.8, name="small")
+
+    def large(self) -> ScriptedModel:
+        return ScriptedModel({f"about {x}": x for x in LABELS}, name="large", seconds=0.1)
+
+    def owner(self) -> DataOwner:
+        def example(i: int) -> Demonstration:
+            label = LABELS[i % len(LABELS)]
+            return Demonstration(f"e{i}", user(f"message {i} is about {label}"), label)
+
+        return DataOwner(
+            self.small(),
+            private=tuple(example(i) for i in range(30)),
+            pool=tuple(
+                Demonstration(e.id, e.chat, "") for e in (example(i) for i in range(30, 45))
+            ),
+            calibration=tuple(example(i) for i in range(45, 75)),
+        )
+
+    def open(self, **kwargs: object) -> Session:
+        return open_session(
+            self.owner(),
+            LMOwner(self.large(), exposes=Access.LOGPROBS),
+            self.strategy(),
+            sampling=Sampling(choices=LABELS),
+            **kwargs,  # type: ignore[arg-type]
+        )
+
+    def chats(self) -> Sequence[Chat]:
+        return [user(f"new message {i} is about {x}") for i, x in enumerate(LABELS)]
+
+    def test_answers_after_prepare(self) -> None:
+        async def run() -> list[Answer]:
+            strategy, session = await self.strategy().prepare(self.open())
+            return [
+                await strategy.answer(session.bind(str(i)), c) for i, c in enumerate(self.chats())
+            ]
+
+        for answer in asyncio.run(run()):
+            assert answer.text
+            assert answer.by in ("small", "large", "both")
+            assert answer.confidence is None or 0 <= answer.confidence <= 1
+
+    def test_a_stream_says_what_the_answer_says(self) -> None:
+        async def run() -> None:
+            strategy, session = await self.strategy().prepare(self.open())
+            for i, chat in enumerate(self.chats()):
+                whole = await strategy.answer(session.bind(f"a{i}"), chat)
+                pieces: list[Delta] = []
+                last: Answer | None = None
+                async for piece in strategy_base.stream(strategy, session.bind(f"s{i}"), chat):
+                    assert last is None, "an Answer must be the last piece"
+                    if isinstance(piece, Answer):
+                        last = piece
+                    else:
+                        pieces.append(piece)
+                assert last is not None, "a stream must end with the whole Answer"
+                assert last.text == whole.text == assemble(pieces).text
+                assert last.by == whole.by
+
+        asyncio.run(run())
+
+    def test_prepare_leaves_what_it_was_given(self) -> None:
+        session, strategy = self.open(), self.strategy()
+        owner, before = session.owner, repr(strategy)
+        asyncio.run(strategy.prepare(session))
+        assert session.owner is owner
+        assert repr(strategy) == before
+
+    def test_sends_only_what_it_declares(self) -> None:
+        ledger = MemoryLedger()
+
+        async def run() -> None:
+            strategy, session = await self.strategy().prepare(self.open(ledger=ledger))
+            for i, chat in enumerate(self.chats()):
+                await strategy.answer(session.bind(str(i)), chat)
+
+        asyncio.run(run())
+        declared = {kind.__name__ for kind in self.strategy().needs.sends}
+        assert {e.kind for e in ledger.entries() if e.direction == "up"} <= declared
+
+    def test_says_by_large_exactly_when_something_crossed(self) -> None:
+        async def run() -> None:
+            strategy, session = await self.strategy().prepare(self.open())
+            for i, chat in enumerate(self.chats()):
+                bound = session.bind(str(i))
+                answer = await strategy.answer(bound, chat)
+                assert (answer.by != "small") == (bound.lm.totals.messages > 0)
+
+        asyncio.run(run())
+
+    def test_a_budget_of_nothing_sends_nothing(self) -> None:
+        ledger = MemoryLedger()
+        meter = Meter(Budget(messages=0))
+
+        async def run() -> None:
+            strategy, session = await self.strategy().prepare(self.open(meter=meter, ledger=ledger))
+            for i, chat in enumerate(self.chats()):
+                await strategy.answer(session.bind(str(i)), chat)
+
+        with contextlib.suppress(BudgetExceededError):
+            asyncio.run(run())
+        assert not list(ledger.entries())
+        assert meter.totals.messages == 0
+
+
+class DefenceContract:
+    """Override `defence` and, where it hides other things, `secret_text` and `secrets`."""
+
+    def defence(self) -> Defence:
+        raise AssertionError("a contract test must say which defence it is about")
+
+    def secret_text(self) -> str:
+        return "Please write to jane.roe@example.org about the invoice."
+
+    def secrets(self) -> Sequence[str]:
+        return ("jane.roe@example.org",)
+
+    def echo(self, prompt: str) -> tuple[str, str, list[str]]:
+        """(reply, streamed reply, what the LM saw) when the LM repeats the prompt."""
+        model = ScriptedModel()
+
+        async def run() -> tuple[str, str]:
+            strategy = strategy_base.strategies.create("large")
+            session = open_session(
+                DataOwner(ScriptedModel()), LMOwner(model), strategy, defences=[self.defence()]
+            )
+            whole = await strategy.answer(session.bind("r1"), user(prompt))
+            pieces = [
+                p
+                async for p in strategy_base.stream(strategy, session.bind("r1"), user(prompt))
+                if isinstance(p, Delta)
+            ]
+            return whole.text, assemble(pieces).text
+
+        whole, streamed = asyncio.run(run())
+        return whole, streamed, ["\n".join(t.content for t in chat) for chat in model.seen]
+
+    def test_secrets_do_not_leave(self) -> None:
+        for seen in self.echo(self.secret_text())[2]:
+            for secret in self.secrets():
+                assert secret not in seen
+
+    def test_an_echo_comes_back_exactly(self) -> None:
+        text = self.secret_text()
+        whole, streamed, _ = self.echo(text)
+        assert whole == text
+        assert streamed == text
+
+    def test_a_failing_guard_sends_nothing(self) -> None:
+        class Failing(type(self.defence())):  # type: ignore[misc]
+            async def guard(self, message: Message, forward: object, *, request: str) -> Message:
+                raise RuntimeError(CANARY)
+
+        ledger = MemoryLedger()
+        failing = Failing.__new__(Failing)
+        session = open_session(
+            DataOwner(ScriptedModel()),
+            LMOwner(ScriptedModel()),
+            strategy_base.strategies.create("large"),
+            defences=[failing],
+            ledger=ledger,
+        )
+        with pytest.raises(CosiloError) as caught:
+            asyncio.run(session.lm.send(Ask(chat=user(CANARY))))
+        assert CANARY not in str(caught.value)
+        assert not list(ledger.entries())
+
+
+class ModelContract:
+    """Override `model`; `chat` must be something it can answer."""
+
+    def model(self) -> TextModel:
+        raise AssertionError("a contract test must say which model it is about")
+
+    def chat(self) -> Chat:
+        return user("Say hello.")
+
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=8)
+
+    def test_answers_and_counts(self) -> None:
+        async def run() -> None:
+            model = self.model()
+            try:
+                reply = await model.generate(self.chat(), self.sampling())
+            finally:
+                await model.close()
+                await model.close()
+            assert isinstance(reply.text, str)
+            assert reply.prompt_tokens >= 0
+            assert reply.completion_tokens >= 0
+            assert reply.seconds >= 0
+            for token in reply.tokens:
+                assert math.isfinite(token.logprob)
+                assert token.logprob <= 1e-6
+            if model.access < Access.LOGPROBS:
+                assert not reply.tokens
+
+        asyncio.run(run())
+
+    def test_a_stream_adds_up_to_the_reply(self) -> None:
+        async def run() -> None:
+            model = self.model()
+            try:
+                whole = await model.generate(self.chat(), self.sampling())
+                pieces = [d async for d in stream(model, self.chat(), self.sampling())]
+            finally:
+                await model.close()
+            assert assemble(pieces).text == whole.text
+            assert pieces[-1].finish_reason is not None
+
+        asyncio.run(run())
+
+
+class MessageContract:
+    """Override `message`: every message class survives its own encoding and nothing else does."""
+
+    def message(self) -> Message:
+        return Completion(generation=assemble([Delta(text="hello")]))
+
+    def test_round_trip(self) -> None:
+        message = self.message()
+        assert decode(encode(message)) == message
+
+    def test_is_not_a_pickle(self) -> None:
+        with pytest.raises(CosiloError):
+            decode(pickle.dumps("x"))

@@ -1,0 +1,27 @@
+"""The scripted model and the messages keep their contracts; real back ends do in tests/unit/models."""
+
+from __future__ import annotations
+
+from cosilo.boundary.messages import Ask, Message
+from cosilo.models.base import Access, TextModel
+from cosilo.models.scripted import ScriptedModel
+from cosilo.testing import MessageContract, ModelContract
+from cosilo.types import Sampling, user
+
+
+class TestScripted(ModelContract):
+    def model(self) -> TextModel:
+        return ScriptedModel({"hello": "Hello to you."}, confidence=0.5)
+
+
+class TestScriptedTextOnly(ModelContract):
+    def model(self) -> TextModel:
+        return ScriptedModel(access=Access.TEXT)
+
+
+class TestCompletion(MessageContract): ...
+
+
+class TestAsk(MessageContract):
+    def message(self) -> Message:
+        return Ask(chat=user("hi", system="be kind"), sampling=Sampling(choices=("a", "b")))
