@@ -27,7 +27,9 @@ class Objective:
     """Attributes:
     name: what limits and tables call it, e.g. "utility", "usd_per_1k".
     family: which of the five it belongs to.
-    bounds: the range of one item's value; None where it has no bound (then it cannot be certified).
+    bounds: the range of one item's value; None where it has no bound: then a mean cannot be
+        certified.
+    quantile: set where the number is not the mean of the items' values but this quantile of them.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Objective:
     goal: Literal["min", "max"]
     unit: str
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    quantile: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Run:
         items: the answered examples of one split.
         entries: reads the record of these items, lazily; request is the example's id.
         prepare: reads the record of `prepare`.
+        background: the owner's other examples (train and tune) that `prepare` or a prompt may have
+            shown; without them, what `prepare` leaked stays uncounted.
         guesses: attack name → its guesses on this run's record.
         priors: attack name → the same attack's guesses without the record.
         tampered: the same items answered while a share of the LM's replies was tampered with.
@@ -100,6 +105,7 @@ class Run:
     items: tuple[Item, ...]
     entries: Callable[[], Iterator[Entry]]
     prepare: Callable[[], Iterator[Entry]] = lambda: iter(())
+    background: tuple[Example, ...] = ()
     price: Price = Price()
     link: Link = Link()
     guesses: Mapping[str, tuple[Guess, ...]] = field(default_factory=dict)
@@ -119,9 +125,11 @@ class Measure(Protocol):
         """The number, or None when this run has nothing to measure it on."""
 
     def values(self, run: Run) -> Floats | None:
-        """One value per item, shape (n,), whose mean is the number; None where it is no mean.
+        """One value per item the objective applies to, in the items' order; None where there are
+        none. Which items it applies to depends on the examples alone, never on the point.
 
-        The certificate tests these.
+        The certificate tests these: their mean is the number, or their `objective.quantile` where
+        that is set. An objective whose values depend on one another gives none.
         """
 
 
