@@ -30,7 +30,7 @@ class Choice(Kind):
     The target may be a letter, a position counting from 0, or an option's text.
     """
 
-    options: str | list[str] = "options"
+    options: str | tuple[str, ...] = "options"
 
     def identity(self, item: Item) -> str:
         return "\n".join([item.text, *self._choices(item)])

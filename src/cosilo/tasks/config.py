@@ -6,12 +6,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from cosilo.errors import ConfigError, DataError
 from cosilo.registry import unknown
+from cosilo.tables import read
 from cosilo.tasks.base import SPLITS, Example, Split, Task
 from cosilo.tasks.files import Row, cell_text, check_columns, check_text, lookup, read_rows
 from cosilo.tasks.kinds import Form, Given, Item, kinds, nothing
@@ -23,6 +24,10 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 
 Detect = Callable[[str], Iterable[tuple[str, str]]]
 """A detector of private values: text → (kind, value) pairs."""
+
+
+def _tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class Columns:
         recorded_seconds: model → the column with the seconds that answer took.
     """
 
-    text: tuple[str, ...] = ("text",)
+    text: str | tuple[str, ...] = "text"
     target: str = "label"
     id: str = ""
     context: str = ""
@@ -51,10 +56,21 @@ class Columns:
     recorded: Mapping[str, str] = field(default_factory=dict)
     recorded_seconds: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise ValueError("text names no column")
+        for model in self.recorded_seconds:
+            if model not in self.recorded:
+                raise ValueError(unknown("recorded model", model, self.recorded))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return _tuple(self.text)
+
     def named(self) -> list[str]:
         """Every column the plan names."""
         single = (self.target, self.id, self.context, self.secrets, self.group)
-        many = (*self.text, *self.secret_columns)
+        many = (*self.texts, *self.secret_columns)
         recorded = (*self.recorded.values(), *self.recorded_seconds.values())
         return [column for column in (*many, *single, *recorded) if column]
 
@@ -99,7 +115,7 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
         DataError: the data are not what the plan says; no private text is in the message.
         ConfigError: no such kind, or an option it does not take.
     """
-    kind = kinds.create(config.kind, **config.options)
+    kind = read(kinds.get(config.kind), config.options, where=f"options of {config.kind!r}")
     notes: list[str] = []
     sources = {source: _items(config, source, base) for source in SOURCES if source in config.files}
     _distinct_ids(sources)
@@ -156,7 +172,7 @@ def _items(config: TaskConfig, source: Source, base: Path) -> list[Item]:
 def _item(row: Row, columns: Columns) -> Item:
     return Item(
         id=cell_text(row, columns.id) if columns.id else "",
-        text=_text(row, columns.text),
+        text=_text(row, columns.texts),
         target=lookup(row.values, columns.target),
         row=row,
         context=cell_text(row, columns.context) if columns.context else "",
@@ -220,12 +236,8 @@ def _with_ids(items: Sequence[Item], column: str) -> list[Item]:
         made = hashlib.sha256(f"{item.group}\0{item.text}\0{item.target!r}".encode()).hexdigest()
         seen[made] += 1
         repeat = f"-{seen[made]}" if seen[made] > 1 else ""
-        named.append(_renamed(item, made[:16] + repeat))
+        named.append(replace(item, id=made[:16] + repeat))
     return named
-
-
-def _renamed(item: Item, name: str) -> Item:
-    return Item(name, item.text, item.target, item.row, item.context, item.group, item.recorded)
 
 
 def _distinct_ids(sources: dict[Source, list[Item]]) -> None:
@@ -233,7 +245,7 @@ def _distinct_ids(sources: dict[Source, list[Item]]) -> None:
     counts = Counter(item.id for items in sources.values() for item in items)
     if any(count > 1 for count in counts.values()):
         for source, items in sources.items():
-            sources[source] = [_renamed(item, f"{source}-{item.id}") for item in items]
+            sources[source] = [replace(item, id=f"{source}-{item.id}") for item in items]
 
 
 def _divide(
@@ -272,8 +284,8 @@ def _example(
     given = "\n".join(turn.content for turn in chat)
     facts: list[tuple[str, str]] = []
     if columns.secrets:
-        single = len(columns.text) == 1
-        facts += facts_in_cell(item.row, columns.secrets, item.text, spans=single)
+        spans = len(columns.texts) == 1
+        facts += facts_in_cell(item.row, columns.secrets, item.text, spans=spans)
     absent = present(item.id, facts, given)[1]
     facts += facts_in_columns(item.row, columns.secret_columns)
     facts += form.secrets(item)
@@ -291,73 +303,64 @@ def _example(
     return example, absent
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """The keys of a plan's `[task]` table."""
+
+    kind: str
+    name: str = "task"
+    file: str | tuple[str, ...] = ()
+    train: str | tuple[str, ...] = ()
+    tune: str | tuple[str, ...] = ()
+    validation: str | tuple[str, ...] = ()
+    certificate: str | tuple[str, ...] = ()
+    test: str | tuple[str, ...] = ()
+    columns: Columns = Columns()
+    split: Mapping[str, float] = field(default_factory=dict)
+    instructions: str = ""
+    max_items: int | Mapping[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+
 def parse_task(table: Mapping[str, object], *, where: str = "[task]") -> TaskConfig:
-    """A plan's `[task]` table, with the keys of `TaskConfig` and one key per source of rows.
+    """A plan's `[task]` table: the keys of `TaskConfig`, with one key per source of rows.
 
     Raises:
-        ConfigError: an unknown key (the nearest is named) or a value of the wrong type.
+        ConfigError: an unknown key (the nearest is named), a wrong type, or a value that makes no
+            sense; the data themselves are not read yet.
     """
-    simple = {f.name for f in fields(TaskConfig)} - {"files"}
-    for key in table:
-        if key not in simple and key not in SOURCES:
-            raise ConfigError(f"{where}: {unknown('key', key, simple | set(SOURCES))}")
-    if "kind" not in table:
-        raise ConfigError(f"{where}: 'kind' is missing (known: {', '.join(kinds.names())})")
-    files: dict[Source, tuple[str, ...]] = {
-        s: _strings(table[s], f"{where} {s}") for s in SOURCES if s in table
-    }
+    found = read(_Table, table, where=where)
+    read(kinds.get(found.kind), found.options, where=f"{where}: options")
+    given = {source: _tuple(getattr(found, source)) for source in SOURCES}
+    files = {source: paths for source, paths in given.items() if paths}
     if not files:
         raise ConfigError(f"{where}: no data: give 'file', or 'train' and 'test'")
-    if "file" not in files and "test" not in files:
-        raise ConfigError(f"{where}: 'test' is missing; a single file is given as 'file'")
     if "file" in files and len(files) > 1:
         raise ConfigError(f"{where}: 'file' is divided into all splits; do not give others as well")
-    split = _shares(table.get("split", {}), f"{where} split")
-    _check_split(split, files, where)
-    seed = table.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ConfigError(f"{where} seed: {seed!r} is not a whole number")
+    if "file" not in files and "test" not in files:
+        raise ConfigError(f"{where}: 'test' is missing; a single file is given as 'file'")
+    split = {_split(name, f"{where}: split"): share for name, share in found.split.items()}
+    _check_split(split, files, f"{where}: split")
+    most = found.max_items
+    if isinstance(most, int):
+        most = dict.fromkeys(SPLITS, most)
+    for name, count in most.items():
+        if count < 1:
+            raise ConfigError(f"{where}: max_items: {name} = {count} is not positive")
     return TaskConfig(
-        kind=_string(table["kind"], f"{where} kind"),
-        name=_string(table.get("name", "task"), f"{where} name"),
+        kind=found.kind,
+        name=found.name,
         files=files,
-        columns=_columns(table.get("columns", {}), f"{where} columns"),
+        columns=found.columns,
         split=split,
-        instructions=_string(table.get("instructions", ""), f"{where} instructions"),
-        max_items=_most(table.get("max_items", {}), f"{where} max_items"),
-        labels=_strings(table.get("labels", []), f"{where} labels"),
-        options={
-            str(k): v for k, v in _table(table.get("options", {}), f"{where} options").items()
-        },
-        seed=seed,
+        instructions=found.instructions,
+        max_items={_split(name, f"{where}: max_items"): count for name, count in most.items()},
+        labels=found.labels,
+        options=found.options,
+        seed=found.seed,
     )
-
-
-def _columns(value: object, where: str) -> Columns:
-    table = _table(value, where)
-    known = {f.name for f in fields(Columns)}
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{where}: {unknown('key', key, known)}")
-    columns = Columns(
-        text=_strings(table.get("text", ["text"]), f"{where} text"),
-        target=_string(table.get("target", "label"), f"{where} target"),
-        id=_string(table.get("id", ""), f"{where} id"),
-        context=_string(table.get("context", ""), f"{where} context"),
-        secrets=_string(table.get("secrets", ""), f"{where} secrets"),
-        secret_columns=_strings(table.get("secret_columns", []), f"{where} secret_columns"),
-        group=_string(table.get("group", ""), f"{where} group"),
-        recorded=_names(table.get("recorded", {}), f"{where} recorded"),
-        recorded_seconds=_names(table.get("recorded_seconds", {}), f"{where} recorded_seconds"),
-    )
-    if not columns.text:
-        raise ConfigError(f"{where} text: no column is named")
-    for model in columns.recorded_seconds:
-        if model not in columns.recorded:
-            raise ConfigError(
-                f"{where} recorded_seconds: {unknown('recorded model', model, columns.recorded)}"
-            )
-    return columns
 
 
 def _check_split(
@@ -365,34 +368,19 @@ def _check_split(
 ) -> None:
     if not split:
         return
+    for name, share in split.items():
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{where}: {name} = {share:g} is not a share between 0 and 1")
     if abs(math.fsum(split.values()) - 1) > 1e-6:
         total = math.fsum(split.values())
-        raise ConfigError(f"{where} split: the shares add up to {total:g}, not to 1")
-    if "file" not in files:
-        for name in split:
-            if name == "test" or (name != "train" and name in files):
-                raise ConfigError(f"{where} split: {name!r} has a file or none to be taken from")
-        if "train" not in files:
-            raise ConfigError(f"{where} split: there is no 'train' file to divide")
-
-
-def _shares(value: object, where: str) -> dict[Split, float]:
-    shares: dict[Split, float] = {}
-    for key, share in _table(value, where).items():
-        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
-            raise ConfigError(f"{where} {key}: {share!r} is not a share between 0 and 1")
-        shares[_split(key, where)] = float(share)
-    return shares
-
-
-def _most(value: object, where: str) -> dict[Split, int]:
-    table = dict.fromkeys(SPLITS, value) if isinstance(value, int) else _table(value, where)
-    most: dict[Split, int] = {}
-    for key, count in table.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ConfigError(f"{where} {key}: {count!r} is not a number of items")
-        most[_split(key, where)] = count
-    return most
+        raise ConfigError(f"{where}: the shares add up to {total:g}, not to 1")
+    if "file" in files:
+        return
+    if "train" not in files:
+        raise ConfigError(f"{where}: there is no 'train' file to divide")
+    for name in split:
+        if name != "train" and (name == "test" or name in files):
+            raise ConfigError(f"{where}: {name!r} has a file of its own, so it takes no share")
 
 
 def _split(name: str, where: str) -> Split:
@@ -400,26 +388,3 @@ def _split(name: str, where: str) -> Split:
         if name == split:
             return split
     raise ConfigError(f"{where}: {unknown('split', name, SPLITS)}")
-
-
-def _table(value: object, where: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: a table is wanted, not {value!r}")
-    return value
-
-
-def _string(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{where}: a text is wanted, not {value!r}")
-    return value
-
-
-def _strings(value: object, where: str) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
-        raise ConfigError(f"{where}: a text or a list of texts is wanted, not {value!r}")
-    return tuple(values)
-
-
-def _names(value: object, where: str) -> dict[str, str]:
-    return {name: _string(v, f"{where} {name}") for name, v in _table(value, where).items()}
