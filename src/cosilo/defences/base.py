@@ -14,7 +14,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.errors import UnexpectedReplyError
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import Registry
-from cosilo.types import Delta, assemble, disassemble
+from cosilo.types import Delta, assemble, closing, disassemble
 
 
 class Defence:
@@ -42,7 +42,8 @@ class Defence:
         async def collect(message: Message) -> Message:
             if not isinstance(message, Ask):
                 raise UnexpectedReplyError(f"a guard turned an Ask into {type(message).__name__}")
-            return Completion(generation=assemble([d async for d in forward(message)]))
+            async with closing(forward(message)) as deltas:
+                return Completion(generation=assemble([d async for d in deltas]))
 
         reply = await self.guard(ask, collect, request=request)
         if not isinstance(reply, Completion):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cosilo.errors import CapabilityError
 from cosilo.registry import Registry
-from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, disassemble
+from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, closing, disassemble
 
 Array = NDArray[np.float32]
 
@@ -85,8 +85,9 @@ class Embedder(Protocol):
 async def stream(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
     """`model`'s reply in pieces; one piece when the model cannot stream."""
     if isinstance(model, StreamingModel):
-        async for delta in model.stream(chat, sampling):
-            yield delta
+        async with closing(model.stream(chat, sampling)) as deltas:
+            async for delta in deltas:
+                yield delta
     else:
         yield disassemble(await model.generate(chat, sampling))
 

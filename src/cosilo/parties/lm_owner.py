@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, stream
-from cosilo.types import Delta
+from cosilo.types import Delta, closing
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class LMOwner:
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
         self._permit(ask)
-        async for delta in stream(self.model, ask.chat, ask.sampling):
-            yield delta
+        async with closing(stream(self.model, ask.chat, ask.sampling)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def _permit(self, ask: Ask) -> None:
         if ask.sampling.top_logprobs and self.exposes < Access.LOGPROBS:

@@ -12,7 +12,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import Registry
-from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
+from cosilo.types import Answer, Chat, Delta, Sampling, closing, disassemble
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class StreamingStrategy(Strategy, Protocol):
 async def stream(strategy: Strategy, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
     """`strategy`'s answer in pieces, the whole `Answer` last; one piece if it cannot stream."""
     if isinstance(strategy, StreamingStrategy):
-        async for piece in strategy.stream(session, chat):
-            yield piece
+        async with closing(strategy.stream(session, chat)) as pieces:
+            async for piece in pieces:
+                yield piece
     else:
         answer = await strategy.answer(session, chat)
         yield disassemble(answer.generation)

@@ -29,9 +29,10 @@ class Small:
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
         pieces = []
-        async for delta in stream(session.owner.model, chat, session.sampling):
-            pieces.append(delta)
-            yield delta
+        async with closing(stream(session.owner.model, chat, session.sampling)) as deltas:
+            async for delta in deltas:
+                pieces.append(delta)
+                yield delta
         reply = assemble(pieces)
         yield Answer(reply, by="small", confidence=confidence(reply, session.sampling))
 

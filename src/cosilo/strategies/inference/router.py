@@ -19,7 +19,7 @@ from cosilo.strategies.calibration import calibration, large_answers, small_answ
 from cosilo.strategies.inference.cascade import share_threshold
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
-from cosilo.types import Answer, Chat, Delta, last_user
+from cosilo.types import Answer, Chat, Delta, closing, last_user
 
 
 @strategies.register("router")
@@ -72,8 +72,9 @@ class Router:
         return await self._chosen(chat).answer(session, chat)
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
-        async for piece in stream(self._chosen(chat), session, chat):
-            yield piece
+        async with closing(stream(self._chosen(chat), session, chat)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def _chosen(self, chat: Chat) -> Strategy:
         gain = float(self.expected_gain([last_user(chat)])[0])
