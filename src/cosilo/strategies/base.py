@@ -55,6 +55,23 @@ class Needs:
     large: Access = Access.TEXT
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """How often a strategy will ask the LM, at most: what a run's cost is estimated from.
+
+    Attributes:
+        tune: share of the calibration items asked about in `prepare`.
+        pool: how many of the pool's items are asked about there; None for all.
+        answer: calls per item that is answered.
+        plain: it asks the items' own questions, so strategies behind the same defences share them.
+    """
+
+    tune: float = 1.0
+    pool: int | None = 0
+    answer: float = 1.0
+    plain: bool = False
+
+
 class Strategy(Protocol):
     """Answers chats with the two models together.
 
@@ -74,6 +91,19 @@ class Strategy(Protocol):
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         """Answer one chat, over a session bound to it."""
+
+
+@runtime_checkable
+class ForecastingStrategy(Strategy, Protocol):
+    def forecast(self) -> Forecast:
+        """The LM calls to expect; without it, one per calibration item and one per answer."""
+
+
+def forecast(strategy: Strategy) -> Forecast:
+    """The LM calls to expect of `strategy`, at most as it states or as any would make."""
+    if not strategy.needs.sends:
+        return Forecast(tune=0, answer=0)
+    return strategy.forecast() if isinstance(strategy, ForecastingStrategy) else Forecast()
 
 
 @runtime_checkable

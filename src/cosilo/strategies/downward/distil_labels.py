@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
 from cosilo.models.base import Access, TextModel, require_trainable
-from cosilo.strategies.base import Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import (
+    Forecast,
+    Needs,
+    Session,
+    Strategy,
+    ask,
+    forecast,
+    strategies,
+)
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Demonstration
 
@@ -44,6 +52,10 @@ class DistilLabels:
     def needs(self) -> Needs:
         after = self._next().needs
         return replace(after, sends=after.sends | {Ask}, small=Access.TEXT, trainable=True)
+
+    def forecast(self) -> Forecast:
+        after = forecast(self._next())
+        return replace(after, pool=self.items, plain=after.plain or not after.answer)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         owner = session.owner

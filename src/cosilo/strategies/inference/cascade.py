@@ -14,7 +14,7 @@ import numpy as np
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
-from cosilo.strategies.base import Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import Graded, calibration, large_answers, small_answers
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
@@ -47,6 +47,11 @@ class Cascade:
                 raise ValueError(f"{name} = {value!r} is not between 0 and 1")
         if self.threshold is not None and self.calls is not None:
             raise ValueError("give threshold or calls, not both")
+
+    def forecast(self) -> Forecast:
+        learned = self.threshold is None and self.calls is None
+        answer = 1.0 if self.calls is None else self.calls
+        return Forecast(tune=1.0 if learned else 0.0, answer=answer, plain=True)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if self.threshold is not None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import stream
-from cosilo.strategies.base import Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.confidence import confidence
 from cosilo.types import Answer, Chat, Delta, assemble, closing
 
@@ -43,6 +43,9 @@ class Large:
     """The large model answers everything."""
 
     needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}))
+
+    def forecast(self) -> Forecast:
+        return Forecast(tune=0, plain=True)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         return self, session

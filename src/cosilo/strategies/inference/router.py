@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from cosilo.boundary.messages import Ask
-from cosilo.strategies.base import Needs, Session, Strategy, strategies, stream
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
 from cosilo.strategies.inference.cascade import share_threshold
 from cosilo.strategies.inference.ends import Large, Small
@@ -49,6 +49,9 @@ class Router:
             raise ValueError(f"calls = {self.calls!r} is not between 0 and 1")
         if self.calls is not None and self.threshold is not None:
             raise ValueError("give threshold or calls, not both")
+
+    def forecast(self) -> Forecast:
+        return Forecast(tune=1.0, answer=1.0 if self.calls is None else self.calls, plain=True)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         examples = calibration(session, by="router", least=20)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
-from cosilo.strategies.base import Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import calibration, small_answers
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Turn, last_user
@@ -42,6 +42,9 @@ class SuperICL:
     def __post_init__(self) -> None:
         if self.examples < 0:
             raise ValueError(f"examples = {self.examples!r} is negative")
+
+    def forecast(self) -> Forecast:
+        return Forecast(tune=0)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if not self.examples:
