@@ -136,12 +136,12 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
     said = [letter.upper() for letter in said if letter.upper() in letters]
     if said:
         return said[-1]
+    marked = {letter for letter in _MARKED.findall(answer) if letter in letters}
     leading = _LEADING.match(answer)
-    if leading is not None and leading.group(1) in letters:
+    if leading is not None and leading.group(1) in letters and not marked - {leading.group(1)}:
         return str(leading.group(1))
     if len(answer.strip()) == 1 and answer.strip().upper() in letters:
         return answer.strip().upper()
-    marked = {letter for letter in _MARKED.findall(answer) if letter in letters}
     if len(marked) == 1:
         return str(marked.pop())
     texts = [normalised(text) for text in choices]

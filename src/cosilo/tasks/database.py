@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -80,7 +82,7 @@ class Databases:
         self._clock = checked_clock(clock)
         self._limits = limits
         self._built: dict[str, Path] = {}
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: Path | None = None
 
     def path(self, name: str) -> Path:
         """The SQLite file of database `name`.
@@ -95,8 +97,9 @@ class Databases:
             return source
         if name not in self._built:
             if self._temporary is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="cosilo-sql-")
-            target = Path(self._temporary.name) / f"{name}.sqlite"
+                self._temporary = Path(tempfile.mkdtemp(prefix="cosilo-sql-"))
+                weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+            target = self._temporary / f"{name}.sqlite"
             _build(source, target)
             self._built[name] = target
         return self._built[name]
@@ -174,6 +177,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(address, uri=True, isolation_level=None, cached_statements=0)
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")  # no row is ever spilled to a file
     except sqlite3.Error as error:
         raise DataError(f"{path}: cannot be opened ({type(error).__name__})") from None
     return connection
