@@ -66,6 +66,21 @@ class Space:
     ranges: Mapping[str, Range]
     whole: frozenset[str] = frozenset()
 
+    @property
+    def lowest(self) -> PointConfig:
+        """The point at the low end of every range."""
+        return self.at({key: r.low for key, r in self.ranges.items()})
+
+    def at(self, values: Mapping[str, float]) -> PointConfig:
+        """The point with these values, whole numbers where they are wanted."""
+        chosen = {k: int(v) if k in self.whole else v for k, v in values.items()}
+        shown = "-".join(f"{key}={value:.4g}" for key, value in chosen.items())
+        return replace(
+            self.point,
+            name=f"{self.point.name}-{shown}",
+            options={**self.point.options, **chosen},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
@@ -292,10 +307,11 @@ def _spelt_out(
             full = "-".join([name, *shown]) + "".join(f"+{d.name}" for d in around)
             point = PointConfig(full, strategy, options, around)
             if ranges:
-                made.append(Space(point, ranges, whole))
-                point = replace(point, options={**options, **{k: r.low for k, r in ranges.items()}})
-            _check(point, where)
-            if not ranges:
+                space = Space(point, ranges, whole)
+                _check(space.lowest, where)
+                made.append(space)
+            else:
+                _check(point, where)
                 made.append(point)
     return made
 

@@ -1,0 +1,197 @@
+"""A plan is checked whole before anything runs, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cosilo.benchmark.plan import Plan, Range, load_plan, parse_plan
+from cosilo.boundary.meter import Budget
+from cosilo.defences.base import Defence, defences
+from cosilo.errors import ConfigError
+from cosilo.models.base import Access, models
+from cosilo.models.scripted import ScriptedModel
+from cosilo.objectives.base import Link
+from cosilo.strategies.inference.cascade import Cascade
+
+
+@pytest.fixture(autouse=True, scope="module")
+def scripted() -> None:
+    if "scripted" not in models.names():
+        models.register("scripted")(ScriptedModel)
+    if "idle" not in defences.names():
+        defences.register("idle")(Defence)
+
+
+HEAD = """
+name = "desk"
+[task]
+kind = "classification"
+file = "data.jsonl"
+[models.small]
+kind = "scripted"
+[models.large]
+kind = "scripted"
+exposes = "logprobs"
+usd_per_m_in = 2.5
+"""
+POINT = """
+[[points]]
+strategy = "large"
+"""
+
+
+def plan(text: str) -> Plan:
+    return parse_plan(text, Path("/somewhere/desk.toml"))
+
+
+def test_a_small_plan_has_sensible_defaults() -> None:
+    found = plan(HEAD + POINT)
+    assert found.name == "desk"
+    assert found.concurrency == 8
+    assert found.link == Link()
+    assert found.budget == Budget()
+    assert found.large.exposes is Access.LOGPROBS
+    assert found.large.price.usd_per_m_in == 2.5
+    assert found.small.exposes is Access.TEXT
+    assert [p.name for p in found.points] == ["large"]
+    assert found.task.kind == "classification"
+
+
+def test_lists_are_grids_and_every_combination_is_a_point() -> None:
+    found = plan(
+        HEAD
+        + """
+[defences.masked]
+kind = "idle"
+[[points]]
+strategy = "cascade"
+calls = [0.2, 0.4]
+distrust = [0.01, 0.05]
+defences = [[], ["masked"]]
+"""
+    )
+    assert [p.name for p in found.points] == [
+        "cascade-calls=0.2-distrust=0.01",
+        "cascade-calls=0.2-distrust=0.05",
+        "cascade-calls=0.4-distrust=0.01",
+        "cascade-calls=0.4-distrust=0.05",
+        "cascade-calls=0.2-distrust=0.01+masked",
+        "cascade-calls=0.2-distrust=0.05+masked",
+        "cascade-calls=0.4-distrust=0.01+masked",
+        "cascade-calls=0.4-distrust=0.05+masked",
+    ]
+    assert [d.kind for d in found.points[-1].defences] == ["nothing"]
+
+
+def test_one_value_is_no_grid_and_needs_no_suffix() -> None:
+    found = plan(HEAD + '[[points]]\nname = "mine"\nstrategy = "cascade"\ncalls = [0.3]\n')
+    assert [(p.name, dict(p.options)) for p in found.points] == [("mine", {"calls": 0.3})]
+
+
+def test_a_table_option_is_passed_whole() -> None:
+    found = plan(
+        HEAD
+        + """
+[[points]]
+strategy = "distil_labels"
+then = "cascade"
+then_options = {calls = 0.2}
+"""
+    )
+    assert found.points[0].options["then_options"] == {"calls": 0.2}
+    assert found.points[0].options["seed"] == 0
+
+
+def test_ranges_make_a_search_space() -> None:
+    found = plan(
+        HEAD
+        + """
+[search]
+trials = 4
+[[points]]
+strategy = "cascade"
+threshold = {low = 0.1, high = 0.9}
+[[points]]
+strategy = "supericl"
+examples = {low = 1, high = 8, log = true}
+"""
+    )
+    first, second = found.spaces
+    assert first.ranges == {"threshold": Range(low=0.1, high=0.9)}
+    assert first.lowest.options == {"threshold": 0.1}
+    assert second.whole == {"examples"}
+    assert second.at({"examples": 3}).options["examples"] == 3
+    assert not found.points
+
+
+def test_paths_start_beside_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(HEAD + POINT + '[replay]\npath = "shared.sqlite"\n')
+    found = load_plan(tmp_path / "p.toml")
+    assert found.base == tmp_path
+    assert found.replay.path == tmp_path / "shared.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD, "desk.toml: 'points' must be given"),
+        ("points = []" + HEAD, "desk.toml: no [[points]] are given"),
+        (HEAD + POINT + "[lnk]\n", "desk.toml: no key named 'lnk'; did you mean 'link'?"),
+        (HEAD + POINT + "[link]\nrtt = 3\n", "no key named 'rtt'; did you mean 'rtt_ms'?"),
+        (HEAD + POINT + "[budget]\nusd = 'x'\n", "budget: usd must be a number, not 'x'"),
+        (HEAD.replace('"desk"', "3") + POINT, "desk.toml: name must be text, not 3"),
+        (HEAD.replace('"desk"', '"a/b"') + POINT, "name = 'a/b' cannot name a folder"),
+        (HEAD + '[[points]]\nstrategy = "cascde"', "did you mean 'cascade'?"),
+        (HEAD + '[[points]]\nstrategy = "cascade"\ncals = 1', "'cals'; did you mean 'calls'?"),
+        (HEAD + '[[points]]\nstrategy = "cascade"\ncalls = "x"', "calls must be a number, not 'x'"),
+        (HEAD + '[[points]]\nstrategy = "cascade"\ncalls = 2', "calls = 2.0 is not between"),
+        (
+            HEAD + '[[points]]\nstrategy = "cascade"\ncalls = [0.1, "x"]',
+            "calls[1] must be a number",
+        ),
+        (HEAD + '[[points]]\nstrategy = "cascade"\ncalls = []', "calls is an empty list"),
+        (HEAD + '[[points]]\nstrategy = "large"\ndefences = ["pseudonim"]', "no defence named"),
+        (HEAD + '[[points]]\nstrategy = "large"\ndefences = "x"', "defences must be a list"),
+        (HEAD + "[[points]]\ncalls = 1", "strategy must be given"),
+        (HEAD + POINT + POINT, "two points are named 'large'"),
+        (HEAD.replace("scripted", "scriptd", 1) + POINT, "[models.small]: no model named"),
+        (HEAD.replace("[models.small]", "[models.smal]") + POINT, "did you mean 'small'?"),
+        (HEAD.replace('exposes = "logprobs"', 'expose = "x"') + POINT, "did you mean 'exposes'?"),
+        (HEAD.replace('"logprobs"', '"logprob"') + POINT, "did you mean 'logprobs'?"),
+        (HEAD.replace('kind = "classification"', 'kin = "x"') + POINT, "[task]"),
+        (HEAD + "[search]\ntrials = 3" + POINT, "[search] needs an option given as"),
+        (
+            HEAD + '[[points]]\nstrategy = "cascade"\ncalls = {low = 0.1, high = 0.2}',
+            "add a [search] table",
+        ),
+        (
+            HEAD + '[search]\ntrials = 1\n[[points]]\nstrategy = "cascade"\n'
+            "calls = {low = 0.3, high = 0.2}",
+            "low = 0.3 is not below high = 0.2",
+        ),
+        (HEAD + POINT + "[attacks]\ntamper_share = 2", "tamper_share = 2.0 is not between"),
+        (HEAD + POINT + '[attacks]\nnames = ["relinkk"]', "no attack named 'relinkk'"),
+        ("name = ", "desk.toml: not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        plan(text)
+    assert message in str(error.value)
+    assert str(error.value).startswith("desk.toml")
+
+
+def test_files_that_are_no_plans(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the plan"):
+        load_plan(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load_plan(tmp_path / "bad.toml")
+
+
+def test_options_have_the_strategys_own_types() -> None:
+    found = plan(HEAD + '[[points]]\nstrategy = "cascade"\ncalls = 1\n')
+    assert Cascade(**found.points[0].options) == Cascade(calls=1.0)
+    assert isinstance(found.points[0].options["calls"], float)
