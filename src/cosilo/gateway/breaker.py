@@ -1,0 +1,141 @@
+"""A circuit breaker: an upstream that fails again and again is left alone for a while.
+
+    closed ──(too many failures)──▶ open ──(cool-down over)──▶ half-open ──(a probe succeeds)──▶ closed
+                                      ▲                            │
+                                      └──────(the probe fails)─────┘
+
+While it is open, requests fail at once and nothing is sent. The pattern is Nygard's ("Release It!",
+2007); cool-downs double with each failed probe and are jittered, so that many workers do not come
+back at the same moment.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from cosilo.gateway.refusals import BreakerOpenError
+
+State = Literal["closed", "open", "half-open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerConfig:
+    """When an upstream is left alone, and for how long.
+
+    Attributes:
+        consecutive: this many failures in a row open the breaker.
+        rate: so does this share of failures among the last `window` calls, once there are that many.
+        cooldown: seconds it stays open the first time; doubled after each failed probe.
+        longest: seconds it stays open at most.
+    """
+
+    consecutive: int = 5
+    rate: float = 0.5
+    window: int = 20
+    cooldown: float = 5.0
+    longest: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.consecutive < 1 or self.window < 1:
+            raise ValueError("consecutive and window must be at least 1")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate = {self.rate!r} is not above 0 and at most 1")
+        if not 0 < self.cooldown <= self.longest:
+            raise ValueError("cooldown must be above 0 and at most longest")
+
+
+class Breaker:
+    """One upstream's health.
+
+    Every `admit` is followed by exactly one of `succeeded`, `failed` or `released`.
+
+    Args:
+        name: the upstream's, for the error.
+        clock: seconds, never going backwards.
+        jitter: a factor for each cool-down, around 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: BreakerConfig | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),
+    ) -> None:
+        self.name = name
+        self.config = config or BreakerConfig()
+        self._clock = clock
+        self._jitter = jitter
+        self._outcomes: deque[bool] = deque(maxlen=self.config.window)
+        self._row = 0
+        self._trips = 0
+        self._open_until: float | None = None
+        self._probing = False
+
+    @property
+    def state(self) -> State:
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half-open"
+
+    @property
+    def willing(self) -> bool:
+        """Whether `admit` would let a call through now."""
+        state = self.state
+        return state == "closed" or (state == "half-open" and not self._probing)
+
+    def admit(self) -> None:
+        """Let a call through, or refuse it.
+
+        Raises:
+            BreakerOpenError: the upstream is being left alone; nothing was sent.
+        """
+        state = self.state
+        if state == "closed":
+            return
+        if state == "half-open" and not self._probing:
+            self._probing = True
+            return
+        left = (self._open_until or 0.0) - self._clock()
+        raise BreakerOpenError(self.name, max(left, 1.0))
+
+    def succeeded(self) -> None:
+        if self._open_until is not None:
+            if not self._probing:
+                return  # a call from before the breaker opened
+            self._open_until = None
+            self._trips = 0
+            self._outcomes.clear()
+        self._probing = False
+        self._row = 0
+        self._outcomes.append(True)
+
+    def failed(self) -> None:
+        if self._open_until is not None:
+            if self._probing:
+                self._trip()
+            return
+        self._row += 1
+        self._outcomes.append(False)
+        full = len(self._outcomes) == self.config.window
+        bad = self._outcomes.count(False) / len(self._outcomes)
+        if self._row >= self.config.consecutive or (full and bad >= self.config.rate):
+            self._trip()
+
+    def released(self) -> None:
+        """The call ended in a way that says nothing about the upstream (the client left)."""
+        self._probing = False
+
+    def _trip(self) -> None:
+        wait = min(self.config.cooldown * 2.0**self._trips, self.config.longest)
+        self._open_until = self._clock() + wait * self._jitter()
+        self._trips += 1
+        self._row = 0
+        self._probing = False
+        self._outcomes.clear()

@@ -1,0 +1,655 @@
+"""OpenAI's JSON shapes: bodies in, answers and stream chunks out.
+
+A body is parsed once into the types below; nothing past this file sees JSON. A field that is not
+known here is refused, because it may change what is meant; of the known ones that the models cannot
+honour, a neutral value is accepted and any other refused. Error texts name the field, never what
+stood in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import msgspec
+
+from cosilo.gateway.refusals import RequestError
+from cosilo.types import (
+    Chat,
+    Delta,
+    Generation,
+    Role,
+    TokenLogprob,
+    ToolCall,
+    Turn,
+)
+
+MOST_CHOICES = 16
+
+Raw = msgspec.Raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A request to continue a chat.
+
+    Attributes:
+        sampling: the fields of `Sampling` that the client set; the point's own hold for the rest.
+        n: how many answers are wanted, each asked for on its own.
+        logprobs: None when not wanted, else the number of alternatives shown for each token.
+    """
+
+    model: str
+    chat: Chat
+    sampling: dict[str, Any] = field(default_factory=dict)
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRequest:
+    """A request to continue texts (the older API): one chat per text, each `n` times."""
+
+    model: str
+    chats: tuple[Chat, ...]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingRequest:
+    model: str
+    texts: tuple[str, ...]
+    base64: bool = False
+
+
+# What a body may hold. None stands for "not given": clients send null for what they leave out.
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str = ""
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str = ""
+    type: str = "function"
+
+
+class _Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+_Name = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class _Common(msgspec.Struct, kw_only=True):
+    model: _Name
+    max_tokens: _Positive | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+
+
+class _ChatBody(_Common, kw_only=True):
+    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1)]
+    max_completion_tokens: _Positive | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: Raw | None = None
+    tool_choice: Raw | None = None
+    response_format: Raw | None = None
+
+
+class _TextBody(_Common, kw_only=True):
+    prompt: str | Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
+
+
+class _EmbeddingBody(msgspec.Struct, kw_only=True):
+    model: _Name
+    input: str | Annotated[list[str], msgspec.Meta(min_length=1, max_length=2048)]
+    encoding_format: str | None = None
+
+
+class _ToolFunction(msgspec.Struct):
+    name: str
+    description: str | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str
+    function: _ToolFunction
+
+
+class _Format(msgspec.Struct):
+    type: str
+
+
+# Fields that say nothing about the answer.
+IGNORED = frozenset({
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention",
+})  # fmt: skip
+
+# Fields that would change the answer, with the values that leave it as it is.
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "parallel_tool_calls": (True,),
+    "modalities": (["text"],),
+    "functions": ([],),
+    "function_call": ("none",),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "dimensions": (),
+}
+
+_ROLES: dict[str, Role] = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+    "tool": "tool",
+}  # fmt: skip
+
+_keys = msgspec.json.Decoder(dict[str, Raw])
+_chat = msgspec.json.Decoder(_ChatBody)
+_text = msgspec.json.Decoder(_TextBody)
+_embedding = msgspec.json.Decoder(_EmbeddingBody)
+_tools = msgspec.json.Decoder(list[_Tool])
+_choice = msgspec.json.Decoder(str | _Tool)
+_format = msgspec.json.Decoder(_Format)
+
+
+def read_chat(body: bytes) -> ChatRequest:
+    """The request in the body of `/v1/chat/completions`.
+
+    Raises:
+        RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
+    """
+    found = _decode(body, _chat, _ChatBody)
+    given = _sampling(found)
+    if found.max_completion_tokens is not None:
+        if found.max_tokens not in (None, found.max_completion_tokens):
+            raise RequestError(
+                "max_tokens and max_completion_tokens differ; give one of them",
+                param="max_completion_tokens",
+            )
+        given["max_tokens"] = found.max_completion_tokens
+    if found.top_logprobs and not found.logprobs:
+        raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
+    if found.logprobs:
+        # One alternative is the least that makes a back end show the token's own probability.
+        given["top_logprobs"] = max(1, found.top_logprobs or 0)
+    given |= _tool_fields(found)
+    return ChatRequest(
+        model=found.model,
+        chat=tuple(_turn(t, i) for i, t in enumerate(found.messages)),
+        sampling=given,
+        n=found.n or 1,
+        stream=bool(found.stream),
+        include_usage=_include_usage(found),
+        logprobs=(found.top_logprobs or 0) if found.logprobs else None,
+    )
+
+
+def read_text(body: bytes) -> TextRequest:
+    """The request in the body of `/v1/completions`.
+
+    Raises:
+        RequestError: as for `read_chat`.
+    """
+    found = _decode(body, _text, _TextBody)
+    given = _sampling(found)
+    if found.logprobs is not None:
+        given["top_logprobs"] = max(1, found.logprobs)
+    prompts = [found.prompt] if isinstance(found.prompt, str) else found.prompt
+    n = found.n or 1
+    if n * len(prompts) > 64:
+        raise RequestError("n times the number of prompts is above 64", param="n")
+    return TextRequest(
+        model=found.model,
+        chats=tuple((Turn("user", p),) for p in prompts),
+        sampling=given,
+        n=n,
+        stream=bool(found.stream),
+        include_usage=_include_usage(found),
+        logprobs=found.logprobs,
+    )
+
+
+def read_embedding(body: bytes) -> EmbeddingRequest:
+    """The request in the body of `/v1/embeddings`.
+
+    Raises:
+        RequestError: as for `read_chat`.
+    """
+    found = _decode(body, _embedding, _EmbeddingBody)
+    if found.encoding_format not in (None, "float", "base64"):
+        raise RequestError("encoding_format must be float or base64", param="encoding_format")
+    texts = (found.input,) if isinstance(found.input, str) else tuple(found.input)
+    if not all(texts):
+        raise RequestError("a text to embed is empty", param="input")
+    return EmbeddingRequest(
+        model=found.model, texts=texts, base64=found.encoding_format == "base64"
+    )
+
+
+def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> Any:
+    try:
+        given = _keys.decode(body)
+        known = cls.__struct_fields__
+        for name, value in given.items():
+            if name not in known:
+                _unknown(name, bytes(value), known)
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        param = where.rstrip("`").lstrip(".") or None
+        missing = re.search(r"missing required field `(\w+)`", what)
+        if missing:
+            param = f"{param}.{missing[1]}" if param else missing[1]
+        at = f"{param}: " if param else "the body: "
+        raise RequestError(f"{at}{what}", param=param) from None
+    except msgspec.DecodeError:
+        raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply", code="invalid_json") from None
+
+
+def _unknown(name: str, value: bytes, known: Sequence[str]) -> None:
+    """Refuse the field `name` unless it, or its value, changes nothing."""
+    if name in IGNORED or value == b"null":
+        return
+    if name in NEUTRAL:
+        if msgspec.json.decode(value) in NEUTRAL[name]:
+            return
+        raise RequestError(
+            f"{name}: not supported with this value, and ignoring it would change the answer",
+            param=name, code="unsupported_parameter",
+        )  # fmt: skip
+    near = get_close_matches(name[:64], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise RequestError(
+        f"{name[:64]!r} is not a field of this request{hint}",
+        param=name[:64], code="unknown_parameter",
+    )  # fmt: skip
+
+
+def _sampling(body: _Common) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        name: value
+        for name in ("max_tokens", "temperature", "top_p", "seed")
+        if (value := getattr(body, name)) is not None
+    }
+    if body.stop is not None:
+        stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        if not all(stops):
+            raise RequestError("stop: a stop sequence is empty", param="stop")
+        given["stop"] = stops
+    return given
+
+
+def _include_usage(body: _Common) -> bool:
+    if body.stream_options is not None and not body.stream:
+        raise RequestError("stream_options needs stream: true", param="stream_options")
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def _tool_fields(body: _ChatBody) -> dict[str, str]:
+    """Tools, tool choice and format as JSON text, looked at just enough to refuse nonsense."""
+    given: dict[str, str] = {}
+    if (raw := _present(body.tools)) is not None:
+        tools = _part("tools", _tools, raw)
+        if any(t.type != "function" for t in tools):
+            raise RequestError("tools: only tools of type function are supported", param="tools")
+        if tools:
+            given["tools"] = raw.decode()
+    if (raw := _present(body.tool_choice)) is not None:
+        choice = _part("tool_choice", _choice, raw)
+        if isinstance(choice, str) and choice not in ("none", "auto", "required"):
+            raise RequestError("tool_choice must be none, auto or required", param="tool_choice")
+        if "tools" not in given and choice != "none":
+            raise RequestError("tool_choice needs tools", param="tool_choice")
+        if "tools" in given:
+            given["tool_choice"] = raw.decode()
+    if (raw := _present(body.response_format)) is not None:
+        kind = _part("response_format", _format, raw).type
+        if kind not in ("text", "json_object", "json_schema"):
+            raise RequestError(
+                "response_format.type must be text, json_object or json_schema",
+                param="response_format.type",
+            )
+        if kind != "text":
+            given["response_format"] = raw.decode()
+    return given
+
+
+def _present(raw: Raw | None) -> bytes | None:
+    value = bytes(raw) if raw is not None else b"null"
+    return None if value == b"null" else value
+
+
+def _part(name: str, decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        param = name + where.rstrip("`")
+        raise RequestError(f"{param}: {what}", param=param) from None
+
+
+def _turn(turn: _Turn, number: int) -> Turn:
+    where = f"messages[{number}]"
+    role = _ROLES.get(turn.role)
+    if role is None:
+        raise RequestError(
+            f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role"
+        )
+    content = turn.content
+    if isinstance(content, list):
+        content = "\n".join(_text_of(p, f"{where}.content[{i}]") for i, p in enumerate(content))
+    calls = turn.tool_calls or []
+    if calls and role != "assistant":
+        raise RequestError(f"{where}: only an assistant calls tools", param=f"{where}.tool_calls")
+    if content is None and not calls and role != "assistant":
+        raise RequestError(f"{where}.content must be given", param=f"{where}.content")
+    if role == "tool" and not turn.tool_call_id:
+        raise RequestError(f"{where}.tool_call_id must be given", param=f"{where}.tool_call_id")
+    return Turn(
+        role,
+        content or "",
+        tool_calls=tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in calls),
+        tool_call_id=turn.tool_call_id or "",
+        name=turn.name or "",
+    )
+
+
+def _text_of(part: _Part, where: str) -> str:
+    if part.type == "text" and part.text is not None:
+        return part.text
+    if part.type == "refusal" and part.refusal is not None:
+        return part.refusal
+    if part.type in ("text", "refusal"):
+        raise RequestError(f"{where}.{part.type} must be given", param=where)
+    raise RequestError(
+        f"{where}: only text can be kept private, so only parts of type text are accepted",
+        param=where, code="unsupported_content",
+    )  # fmt: skip
+
+
+# Answers.
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer, as it goes to the client."""
+
+    generation: Generation
+    logprobs: int | None = None
+
+
+def chat_answer(
+    request: str, created: int, model: str, choices: Sequence[Choice]
+) -> dict[str, object]:
+    """The body of a finished chat."""
+    return {
+        "id": f"chatcmpl-{request}",
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [
+            {
+                "index": i,
+                "message": _message(c.generation),
+                "logprobs": _chat_logprobs(c.generation.tokens, c.logprobs),
+                "finish_reason": _reason(c.generation),
+            }
+            for i, c in enumerate(choices)
+        ],
+        "usage": usage(c.generation for c in choices),
+    }
+
+
+def text_answer(
+    request: str, created: int, model: str, choices: Sequence[Choice]
+) -> dict[str, object]:
+    """The body of finished texts (the older API)."""
+    return {
+        "id": f"cmpl-{request}",
+        "object": "text_completion",
+        "created": created,
+        "model": model,
+        "choices": [
+            {
+                "index": i,
+                "text": c.generation.text,
+                "logprobs": _text_logprobs(c.generation.tokens, c.logprobs),
+                "finish_reason": _reason(c.generation),
+            }
+            for i, c in enumerate(choices)
+        ],
+        "usage": usage(c.generation for c in choices),
+    }
+
+
+def embedding_answer(
+    model: str, rows: Sequence[Sequence[float]], *, base64_wanted: bool
+) -> dict[str, object]:
+    """The body with one vector per text; local vectors cost no tokens, so usage is zero."""
+    data = [
+        {
+            "object": "embedding",
+            "index": i,
+            "embedding": _packed(row) if base64_wanted else list(row),
+        }
+        for i, row in enumerate(rows)
+    ]
+    spent = {"prompt_tokens": 0, "total_tokens": 0}
+    return {"object": "list", "data": data, "model": model, "usage": spent}
+
+
+def usage(generations: Iterable[Generation]) -> dict[str, int]:
+    prompt = completion = 0
+    for g in generations:
+        prompt += g.prompt_tokens
+        completion += g.completion_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+class ChunkWriter:
+    """Pieces of a streamed answer as server-sent events.
+
+    The envelope is the same for all pieces, so it is encoded once and each piece adds its own part.
+    """
+
+    def __init__(self, request: str, created: int, model: str, *, chat: bool, usage: bool) -> None:
+        self._chat = chat
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        prefix = "chatcmpl-" if chat else "cmpl-"
+        envelope = {"id": prefix + request, "object": kind, "created": created, "model": model}
+        self._open = b"data: " + _encode(envelope)[:-1] + b',"choices":['
+        # With usage wanted, OpenAI says `usage: null` in every chunk but the last.
+        self._close = b'],"usage":null}\n\n' if usage else b"]}\n\n"
+        self._plain = (
+            self._open + b'{"index":0,"delta":{"content":',
+            b'},"logprobs":null,"finish_reason":null}' + self._close,
+        )
+
+    def first(self, index: int) -> bytes:
+        """The chunk that opens a chat answer."""
+        if not self._chat:
+            return b""
+        return self._choice(index, {"role": "assistant", "content": ""}, None, None)
+
+    def piece(self, index: int, delta: Delta, logprobs: int | None) -> bytes:
+        """The chunk for `delta`; empty when it holds nothing for the client."""
+        if not self._chat:
+            if not delta.text and not delta.tokens:
+                return b""
+            return self._text(index, delta.text, _text_logprobs(delta.tokens, logprobs), None)
+        if delta.text and not index and logprobs is None and not delta.tool_calls:
+            return self._plain[0] + _encode(delta.text) + self._plain[1]
+        body: dict[str, object] = {}
+        if delta.text:
+            body["content"] = delta.text
+        if delta.tool_calls:
+            body["tool_calls"] = [
+                {
+                    "index": c.index,
+                    **({"id": c.id, "type": "function"} if c.id else {}),
+                    "function": {
+                        **({"name": c.name} if c.name else {}),
+                        "arguments": c.arguments,
+                    },
+                }
+                for c in delta.tool_calls
+            ]
+        shown = _chat_logprobs(delta.tokens, logprobs) if delta.tokens else None
+        if not body and shown is None:
+            return b""
+        return self._choice(index, body, shown, None)
+
+    def last(self, index: int, reason: str) -> bytes:
+        """The chunk that ends an answer."""
+        if not self._chat:
+            return self._text(index, "", None, reason)
+        return self._choice(index, {}, None, reason)
+
+    def usage(self, spent: dict[str, int], facts: dict[str, object]) -> bytes:
+        """The chunk without choices that tells what the answer took."""
+        return (
+            self._open + b'],"usage":' + _encode(spent) + b',"cosilo":' + _encode(facts) + b"}\n\n"
+        )
+
+    def _choice(
+        self, index: int, delta: dict[str, object], logprobs: object, reason: str | None
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._open + _encode(choice) + self._close
+
+    def _text(self, index: int, text: str, logprobs: object, reason: str | None) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return self._open + _encode(choice) + self._close
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def comment(facts: dict[str, object]) -> bytes:
+    """An event that clients skip, with what became known only at the end."""
+    return b": cosilo " + _encode(facts) + b"\n\n"
+
+
+def error_event(error: dict[str, str | None]) -> bytes:
+    return b"data: " + _encode({"error": error}) + b"\n\n"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _message(generation: Generation) -> dict[str, object]:
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": generation.text if generation.text or not generation.tool_calls else None,
+        "refusal": None,
+    }
+    if generation.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": c.id,
+                "type": "function",
+                "function": {"name": c.name, "arguments": c.arguments},
+            }
+            for c in generation.tool_calls
+        ]
+    return message
+
+
+def _reason(generation: Generation) -> str:
+    return "tool_calls" if generation.tool_calls else generation.finish_reason
+
+
+def _chat_logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:
+    if wanted is None or not tokens:
+        return None
+    return {
+        "content": [
+            {
+                **_token(t.token, t.logprob),
+                "top_logprobs": [_token(text, p) for text, p in t.top[:wanted]],
+            }
+            for t in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def _token(text: str, logprob: float) -> dict[str, object]:
+    return {
+        "token": text,
+        "logprob": max(logprob, -9999.0),  # JSON knows no infinity
+        "bytes": list(text.encode("utf-8", "surrogatepass")),
+    }
+
+
+def _text_logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:
+    if wanted is None or not tokens:
+        return None
+    offsets, at = [], 0
+    for t in tokens:
+        offsets.append(at)
+        at += len(t.token)
+    return {
+        "tokens": [t.token for t in tokens],
+        "token_logprobs": [max(t.logprob, -9999.0) for t in tokens],
+        "top_logprobs": [{a: max(p, -9999.0) for a, p in t.top[:wanted]} for t in tokens],
+        "text_offset": offsets,
+    }
+
+
+def _packed(row: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode()
