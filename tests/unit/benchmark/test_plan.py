@@ -82,7 +82,7 @@ defences = [[], ["masked"]]
         "cascade-calls=0.4-distrust=0.01+masked",
         "cascade-calls=0.4-distrust=0.05+masked",
     ]
-    assert [d.kind for d in found.points[-1].defences] == ["nothing"]
+    assert [d.kind for d in found.points[-1].defences] == ["idle"]
 
 
 def test_one_value_is_no_grid_and_needs_no_suffix() -> None:
