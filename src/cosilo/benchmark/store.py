@@ -26,11 +26,11 @@ from typing import Any, Literal, cast
 import msgspec
 import numpy as np
 
-from cosilo.boundary.ledger import Entry, connect, read_entries
+from cosilo.boundary.ledger import Entry, SqliteLedger, connect, read_entries
 from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.objectives.base import Floats, Item, Measurement
-from cosilo.tasks.base import Example, Split
+from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer
 
 Pass = Literal["plain", "tampered"]
@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS trials (
     id TEXT PRIMARY KEY, point TEXT NOT NULL, settings TEXT NOT NULL, state TEXT NOT NULL,
     attempt INTEGER, memory INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, about BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS examples (
     task TEXT NOT NULL, split TEXT NOT NULL, position INTEGER NOT NULL, example BLOB NOT NULL,
     PRIMARY KEY (task, split, position)
@@ -81,6 +82,22 @@ class Trial:
     attempt: int | None = None
     memory: int = 0
     error: str = ""
+
+
+@dataclass(frozen=True)
+class About:
+    """A task without its data and its grading.
+
+    Attributes:
+        id: `task_identity` of the plan.
+    """
+
+    id: str
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    gold_secrets: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -151,18 +168,30 @@ class Store:
             raise StoreError(f"{str(self.path / name)!r} is damaged: {error}") from None
         return cast("dict[str, object]", found)
 
-    # ── examples ─────────────────────────────────────────────────────────────
+    # ── the task ─────────────────────────────────────────────────────────────
 
-    def keep_examples(self, task: str, split: Split, examples: Sequence[Example]) -> None:
-        """Keep what the answers of `split` are measured against; `task` is the task's hash."""
+    def keep_task(self, id: str, task: Task) -> None:
+        """Keep what the answers are measured against, so that scoring needs no data file."""
+        about = About(id, task.name, task.kind, task.labels, task.gold_secrets, task.notes)
         with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO tasks VALUES (?,?)", (id, _pack(about)))
             db.executemany(
                 "INSERT OR IGNORE INTO examples VALUES (?,?,?,?)",
                 (
-                    (task, split, i, msgspec.msgpack.encode(example))
-                    for i, example in enumerate(examples)
+                    (id, split, position, _pack(example))
+                    for split, examples in task.splits.items()
+                    for position, example in enumerate(examples)
                 ),
             )
+
+    def about(self, task: str) -> About:
+        """Raises:
+        StoreError: no trial of this task was ever started here.
+        """
+        rows = self._rows("SELECT about FROM tasks WHERE id = ?", (task,))
+        if not rows:
+            raise StoreError(f"the run {str(self.path)!r} holds no trial of its plan's task yet")
+        return msgspec.msgpack.decode(rows[0][0], type=About)
 
     def examples(self, task: str, split: Split) -> tuple[Example, ...]:
         rows = self._rows(
@@ -207,7 +236,7 @@ class Store:
                 (
                     (
                         trial, which, split, item.example.id, attempt,
-                        msgspec.msgpack.encode(item.answer), item.grade, item.seconds,
+                        _pack(item.answer), item.grade, item.seconds,
                         item.cpu_seconds, item.small_text, refused,
                     )
                     for item, refused in items
@@ -226,6 +255,12 @@ class Store:
         """How many items of `split` got no answer because a guard or the endpoint refused them."""
         query = "SELECT count(*) FROM items WHERE trial = ? AND split = ? AND refused != ''"
         return int(self._rows(query + " AND pass = 'plain'", (trial, split))[0][0])
+
+    def proved(self, chain: str) -> bool:
+        """Whether the LM has ever answered in this trial."""
+        with self._ledger() as db:
+            query = "SELECT 1 FROM entries WHERE chain = ? AND direction = 'down' LIMIT 1"
+            return bool(db.execute(query, (chain,)).fetchall())
 
     def items(
         self, trial: str, which: Pass, split: Split, examples: Sequence[Example]
@@ -264,13 +299,18 @@ class Store:
                 yield entry
 
     def _chain(self, chain: str) -> Iterator[Entry]:
+        with self._ledger() as db:
+            yield from read_entries(db, chain)
+
+    @contextmanager
+    def _ledger(self) -> Iterator[sqlite3.Connection]:
         with _guarded(self.path):
+            SqliteLedger(self.ledger_path, "").close()  # makes the tables of a new run
             db = connect(self.ledger_path)
-        try:
-            with _guarded(self.path):
-                yield from read_entries(db, chain)
-        finally:
-            db.close()
+            try:
+                yield db
+            finally:
+                db.close()
 
     # ── results ──────────────────────────────────────────────────────────────
 
@@ -283,7 +323,7 @@ class Store:
         with self._change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO results VALUES (?,?,?,?)",
-                (trial, split, version, msgspec.msgpack.encode(measured)),
+                (trial, split, version, _pack(measured)),
             )
 
     def result(self, trial: str, split: Split, version: str | None = None) -> Result | None:
@@ -351,6 +391,9 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+_pack = msgspec.msgpack.encode
 
 
 def private(path: Path) -> Path:

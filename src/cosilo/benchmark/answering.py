@@ -1,0 +1,116 @@
+"""Answers the items of one split, many at once, each committed as soon as it is there.
+
+An item that a guard or the endpoint refuses for good (a text no detector can read, a prompt that is
+too long for the LM) counts as answered wrongly, and the report counts it: leaving it out would
+flatter the point. But with a revoked key every item is refused. So refusals are held back until the
+LM answers an item; when `HOPELESS` come in a row, the first is raised and none of them is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cosilo.benchmark.clock import Clock, timed
+from cosilo.benchmark.small import noting
+from cosilo.errors import CosiloError, PrivacyError, RejectedError
+from cosilo.objectives.base import Item
+from cosilo.strategies.base import Session, Strategy
+from cosilo.tasks.base import Example, Task
+from cosilo.types import Answer, Generation
+
+HOPELESS = 5
+
+Commit = Callable[[Sequence[tuple[Item, str]]], None]
+
+
+@dataclass
+class Answering:
+    """One strategy over one split.
+
+    Attributes:
+        name: what the items' crossings are bound under: `name/id`.
+        commit: keeps answered items, each with why it was refused (empty: it was not).
+        proved: the LM has answered items of this trial before.
+    """
+
+    task: Task
+    strategy: Strategy
+    session: Session
+    name: str
+    commit: Commit
+    concurrency: int = 8
+    proved: bool = False
+
+    async def run(self, examples: Sequence[Example]) -> None:
+        """Answer all `examples`.
+
+        What is under way when one fails is still finished and kept: it may be paid for already.
+
+        Raises:
+            CosiloError: the first failure that is not a refusal of one item.
+        """
+        self._held: list[tuple[Item, CosiloError]] = []
+        self._failure: Exception | None = None
+        left = iter(examples)
+
+        async def work() -> None:
+            for example in left:
+                if self._failure is not None:
+                    return
+                try:
+                    await self._one(example)
+                except Exception as error:
+                    self._failure = self._failure or error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(examples))):
+                group.create_task(work())
+        if self._failure is not None:
+            raise self._failure
+        if self._held and not self.proved:
+            raise self._held[0][1]
+        self._release()
+
+    async def _one(self, example: Example) -> None:
+        session = self.session.bind(f"{self.name}/{example.id}")
+        try:
+            item = await answer_item(self.task, self.strategy, session, example)
+        except (PrivacyError, RejectedError) as refusal:
+            self._hold(_nothing(example), refusal)
+        else:
+            if session.lm.totals.messages:
+                self.proved = True
+                self._release()
+            self.commit([(item, "")])
+
+    def _hold(self, item: Item, refusal: CosiloError) -> None:
+        self._held.append((item, refusal))
+        if len(self._held) >= HOPELESS:
+            raise self._held[0][1]
+
+    def _release(self) -> None:
+        if self._held:
+            self.commit([(item, type(refusal).__name__) for item, refusal in self._held])
+            self._held.clear()
+
+
+async def answer_item(task: Task, strategy: Strategy, session: Session, example: Example) -> Item:
+    """`example` answered and graded, over a session bound to it."""
+    clock = Clock()
+    with noting(example.chat) as note:
+        answer = await timed(strategy.answer(session, example.chat), clock)
+    return Item(
+        example=example,
+        answer=answer,
+        grade=task.grade(example, answer.text),
+        seconds=clock.seconds + note.clock.seconds,
+        cpu_seconds=clock.cpu_seconds + note.clock.cpu_seconds,
+        small_text=note.text,
+    )
+
+
+def _nothing(example: Example) -> Item:
+    answer = Answer(Generation("", finish_reason="content_filter"), by="both")
+    return Item(example, answer, grade=0.0)

@@ -1,0 +1,129 @@
+"""What a run will cost, said before anything is spent.
+
+Calls are an upper bound: what a strategy cannot know beforehand (how often a threshold that is yet to
+be chosen will be passed) counts as a call for every item. Points behind the same defences that send
+the items' own questions share their answers, so these are counted once; recorded answers are free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cosilo.benchmark.identity import plain
+from cosilo.benchmark.parts import Parts
+from cosilo.benchmark.plan import Plan
+from cosilo.session import PointConfig, make_strategy
+from cosilo.strategies.base import forecast
+from cosilo.tasks.base import Example, Split
+from cosilo.types import Chat
+
+BYTES_PER_TOKEN = 3.5
+SECONDS_PER_CALL = {"openai": 2.0, "recorded": 0.0, "scripted": 0.0}
+LOCAL_SECONDS = 4.0
+"""What a call takes before any was made: of a remote model, and of any other one."""
+
+Work = Sequence[tuple[Split, Sequence[Example]]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be spent.
+
+    Attributes:
+        calls: LM calls, at most.
+        recorded: calls that are free because their answers are recorded.
+        tokens_in, tokens_out: of these calls, about.
+        minutes: of the LM's time, waiting included.
+        measured: the minutes come from calls made before, not from a rule of thumb.
+    """
+
+    calls: int
+    recorded: int
+    tokens_in: int
+    tokens_out: int
+    usd: float
+    minutes: float
+    measured: bool
+
+    def __str__(self) -> str:
+        if not self.calls:
+            return f"no LM call to make ({self.recorded} answers are recorded)"
+        source = "as measured so far" if self.measured else "a rough guess"
+        return (
+            f"at most {self.calls} LM calls ({self.recorded} more are recorded and free), "
+            f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out, "
+            f"${self.usd:.2f}, {self.minutes:.1f} min of LM time ({source})"
+        )
+
+
+def estimate(
+    plan: Plan,
+    parts: Parts,
+    left: Sequence[tuple[PointConfig, Work]],
+    *,
+    seconds_per_call: float | None,
+) -> Estimate:
+    """The cost of `left`: points with the items they still have to answer, by split."""
+    shared: dict[tuple[str, str], _Batch] = {}
+    alone: list[_Batch] = []
+    for point, splits in left:
+        strategy = make_strategy(point)
+        if not strategy.needs.sends:
+            continue
+        expected = forecast(strategy)
+        pool = list(parts.owner.pool or parts.owner.private)[: expected.pool]
+        around = str(plain(point.defences))
+        asked = [
+            ("tune", parts.owner.calibration, expected.tune),
+            ("pool", pool, 1.0),
+            *((split, examples, expected.answer) for split, examples in splits),
+        ]
+        for name, examples, share in asked:
+            batch = _batch(parts, [e.chat for e in examples], share, sure=not point.defences)
+            if not expected.plain:
+                alone.append(batch)
+            elif batch.calls >= shared.get((around, name), _Batch()).calls:
+                shared[around, name] = batch
+    batches = [*shared.values(), *alone]
+    calls = sum(b.calls for b in batches)
+    tokens_in, tokens_out = sum(b.tokens_in for b in batches), sum(b.tokens_out for b in batches)
+    each = seconds_per_call
+    if each is None:
+        each = SECONDS_PER_CALL.get(plan.large.kind, LOCAL_SECONDS)
+    abreast = plan.concurrency if plan.large.kind == "openai" else 1
+    return Estimate(
+        calls=calls,
+        recorded=sum(b.recorded for b in batches),
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        usd=plan.large.price.usd(tokens_in, tokens_out),
+        minutes=calls * each / abreast / 60,
+        measured=seconds_per_call is not None,
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    calls: int = 0
+    recorded: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:
+    """The calls for a share of `chats`; only without defences is it `sure` what will be asked."""
+    sampling = parts.task.sampling
+    new = [c for c in chats if not (sure and parts.replay.holds(c, sampling))]
+    calls = math.ceil(share * len(chats))
+    fresh = min(calls, len(new))
+    sizes = [sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8 for chat in new]
+    answer = max((len(c) for c in sampling.choices), default=0) / BYTES_PER_TOKEN + 1
+    out = answer if sampling.choices else sampling.max_tokens
+    return _Batch(
+        calls=fresh,
+        recorded=calls - fresh,
+        tokens_in=round(sum(sizes) / len(new) * fresh) if new else 0,
+        tokens_out=round(out * fresh),
+    )

@@ -1,0 +1,122 @@
+"""When two trials are the same work: the hash of everything that decides an outcome.
+
+The data and the model files count by their content, the code by its source. What only decides how
+fast it goes or how it is scored (concurrency, prices, the link, attacks) does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+import cosilo
+from cosilo.benchmark.plan import Plan
+from cosilo.session import ModelConfig, PointConfig
+
+_OUTCOME = ("boundary", "defences", "models", "parties", "strategies", "tasks", "session.py")
+_EDGE_BYTES = 1 << 20
+
+
+def task_identity(plan: Plan) -> str:
+    """The hash of the task's configuration and of every data file it names."""
+    paths = [plan.base / name for names in plan.task.files.values() for name in names]
+    paths += [plan.base / v for v in plan.task.options.values() if isinstance(v, str) and v]
+    return hash_of([plain(plan.task), [_whole(path) for path in paths if path.exists()]])
+
+
+def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) -> str:
+    """The trial's name in the store and in the ledger.
+
+    Args:
+        task: `task_identity` of the plan.
+        sends: whether anything crosses; if not, the LM does not count.
+    """
+    involved = [plan.small, plan.embedder, plan.large if sends else None]
+    settings = {
+        "task": task,
+        "point": settings_of(point),
+        "models": [model_identity(m) for m in involved if m is not None],
+        "seed": plan.seed,
+        "tamper": plan.attacks.tamper_share if sends else 0,
+        "code": source_identity(*_OUTCOME),
+    }
+    return hash_of(settings)
+
+
+def settings_of(point: PointConfig) -> dict[str, object]:
+    """What a point is, without its name."""
+    found = plain(point)
+    assert isinstance(found, dict)
+    return {k: v for k, v in found.items() if k != "name"}
+
+
+def model_identity(config: ModelConfig) -> dict[str, object]:
+    """What decides a model's answers: its kind and options, its files, its training."""
+    files = [v for v in config.options.values() if isinstance(v, Path) and v.exists()]
+    return {
+        "kind": config.kind,
+        "options": plain(config.options),
+        "files": [_edges(path) for path in files],
+        "train": [config.train, config.train_items],
+        "exposes": int(config.exposes),
+    }
+
+
+@cache
+def source_identity(*parts: str) -> str:
+    """The hash of the source of some of Cosilo's packages and modules."""
+    root = Path(cosilo.__file__).parent
+    files = [file for part in parts for file in _files(root / part)]
+    return hash_of([[str(file.relative_to(root)), _whole(file)] for file in files])
+
+
+def plain(value: object) -> object:
+    """`value` as what JSON holds: dataclasses become tables, paths text, sets sorted lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(str(v) for v in value)
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def hash_of(value: object) -> str:
+    """Sixteen hex digits for what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _whole(path: Path) -> str:
+    """The hash of a file, or of all files of a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(str(file.relative_to(path.parent)).encode())
+            with file.open("rb") as stream:
+                while block := stream.read(_EDGE_BYTES):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _edges(path: Path) -> str:
+    """A model file by its size and both ends: hashing gigabytes would take longer than the run."""
+    if path.is_dir():
+        return hash_of([[f.name, _edges(f)] for f in sorted(path.rglob("*")) if f.is_file()])
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(_EDGE_BYTES)
+        stream.seek(max(0, size - _EDGE_BYTES))
+        return hashlib.sha256(start + stream.read() + str(size).encode()).hexdigest()

@@ -1,0 +1,137 @@
+"""The data, the two models and their owners, opened from a plan.
+
+    small model ── remembering ──▶ DataOwner
+    large model ── paid ── replay ──▶ LMOwner (its time is not the data owner's)
+
+Every LM call goes through the replay, so an answer is paid for once; every paid call goes through
+`Paid`, so the run's budget holds whatever the strategies do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosilo.benchmark.clock import aside
+from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.small import Remembering, remembering
+from cosilo.benchmark.spend import Paid
+from cosilo.benchmark.store import Store, private
+from cosilo.boundary.messages import Message
+from cosilo.errors import CosiloError, DataError
+from cosilo.models.base import Embedder, TextModel, require_trainable
+from cosilo.models.replay import ReplayModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import PointConfig, make_defences, make_model
+from cosilo.tasks.base import Task
+from cosilo.tasks.config import load_task
+from cosilo.types import Demonstration
+
+
+@dataclass(frozen=True)
+class Elsewhere(LMOwner):
+    """An LM owner whose work is not timed as the data owner's, also when it runs on this machine."""
+
+    async def handle(self, message: Message) -> Message:
+        return await aside(super().handle(message))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the trials of a run share."""
+
+    task: Task
+    owner: DataOwner
+    lm: LMOwner
+    paid: Paid
+    replay: ReplayModel
+    models: tuple[TextModel, ...]
+
+    def require_defences(self, point: PointConfig) -> None:
+        """Refuse a point whose defences cannot be set up.
+
+        Raises:
+            ConfigError: an option is refused, or an optional package is missing.
+        """
+        try:
+            make_defences(point)
+        except CosiloError as error:
+            raise type(error)(f"point {point.name!r}: {error}") from None
+
+    async def close(self) -> None:
+        for model in self.models:
+            await model.close()
+
+
+def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
+    """Load the data and the models.
+
+    Args:
+        offline: refuse every LM call whose answer is not recorded.
+
+    Raises:
+        DataError: the data are not what the plan says, or a split that is needed is empty.
+        CatalogError: a model file is missing.
+        CapabilityError: the small model cannot be trained, and `train` is set.
+    """
+    task = load_task(plan.task, plan.base)
+    check_splits(task)
+    small = _small(plan, task)
+    embedder = make_model(plan.embedder) if plan.embedder else small.model
+    large = make_model(plan.large)
+    paid = Paid(large, store, plan.budget, plan.large.price)
+    replay = ReplayModel(paid, private(replay_path(plan, store)), offline=offline)
+    owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
+    lm = Elsewhere(replay, exposes=plan.large.exposes)
+    others = (embedder,) if plan.embedder else ()
+    return Parts(task, owner, lm, paid, replay, (small, *others, replay))
+
+
+def check_splits(task: Task) -> None:
+    """Refuse data that leave nothing to measure.
+
+    Raises:
+        DataError: no validation or test items.
+    """
+    for split in ("validation", "test"):
+        if not task.splits.get(split):
+            raise DataError(f"task {task.name!r} has no items in its {split!r} split")
+
+
+def replay_path(plan: Plan, store: Store) -> Path:
+    return plan.replay.path or store.path / "replay.sqlite"
+
+
+def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | None) -> DataOwner:
+    """The data owner: its training items with gold targets, the rest of them as a pool without."""
+    train = [e.demonstration() for e in task.splits.get("train", ())]
+    count = plan.small.train_items
+    gold, rest = (train, train) if count is None else (train[:count], train[count:])
+    examples = {e.id: e for split in task.splits.values() for e in split}
+
+    def grade(demonstration: Demonstration, answer: str) -> float:
+        return task.grade(examples[demonstration.id], answer)
+
+    return DataOwner(
+        model=small,
+        private=tuple(gold),
+        pool=tuple(Demonstration(d.id, d.chat, "") for d in rest),
+        calibration=tuple(e.demonstration() for e in task.splits.get("tune", ())),
+        grade=grade,
+        embedder=embedder,
+    )
+
+
+def _small(plan: Plan, task: Task) -> Remembering:
+    model = make_model(plan.small)
+    if plan.small.train:
+        train = task.splits.get("train", ())[: plan.small.train_items]
+        if not train:
+            raise DataError("[models.small] has train = true, but there are no training items")
+        trained = require_trainable(model, by="[models.small] train = true").fit(
+            [e.demonstration() for e in train], seed=plan.seed
+        )
+        assert isinstance(trained, TextModel)
+        model = trained
+    return remembering(model)

@@ -1,0 +1,307 @@
+"""From a plan to a finished run: each point is prepared, answers every split, and is measured.
+
+    identities ─▶ what is left to do? ─▶ preflight ─▶ estimate, confirm ─▶ trial by trial ─▶ measure
+                          │ nothing                                            ▲
+                          └──────────────▶ done, no model is loaded            └─ search proposes
+
+A trial that fails does not stop the others: those that ask the LM nothing can still be finished when
+its endpoint is down, and those whose answers are recorded when the money is out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import cosilo
+from cosilo.benchmark import clock
+from cosilo.benchmark.answering import Answering
+from cosilo.benchmark.estimate import Estimate, estimate
+from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
+from cosilo.benchmark.measure import measure, measuring_version
+from cosilo.benchmark.parts import Parts, open_parts
+from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.progress import Reports, Silent
+from cosilo.benchmark.search import Proposals
+from cosilo.benchmark.store import Pass, State, Store, Trial
+from cosilo.boundary.ledger import SqliteLedger
+from cosilo.errors import (
+    BudgetExceededError,
+    CosiloError,
+    OfflineError,
+    UnreachableError,
+)
+from cosilo.objectives.base import Item
+from cosilo.session import PointConfig, make_strategy, open_point, require_all
+from cosilo.strategies.base import forecast
+from cosilo.tasks.base import Example, Split
+
+ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
+"""What a point is answered on; `train` and `tune` belong to the strategies."""
+
+Confirm = Callable[[Estimate], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a point came.
+
+    Attributes:
+        error: why it is not done; None when it is.
+    """
+
+    point: PointConfig
+    trial: str
+    error: CosiloError | None = None
+
+
+def accept(_: Estimate) -> None:
+    """Confirms any cost."""
+
+
+class Runner:
+    """One process's work on a run.
+
+    Args:
+        store: opened for writing.
+        offline: make no LM call; what is not recorded is an error.
+        confirm: shown the estimate before anything is spent; raises to stop the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        *,
+        offline: bool = False,
+        reports: Reports | None = None,
+        confirm: Confirm = accept,
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self._offline = offline
+        self._reports = reports or Silent()
+        self._confirm = confirm
+        self._task_id = task_identity(plan)
+        self._parts: Parts | None = None
+        self._lm_down: CosiloError | None = None
+        self._started = False
+
+    async def run(self) -> list[Outcome]:
+        """Finish the run; what is done already is not done again.
+
+        Raises:
+            CosiloError: the run cannot start. What goes wrong later is in the outcomes.
+        """
+        plan = self.plan
+        clock.install(asyncio.get_running_loop())
+        known = {p.name: self._id(p) for p in plan.points}
+        self._describe(known)
+        left = [p for p in plan.points if not self._done(known[p.name])]
+        try:
+            if left:
+                await self._start(left)
+            outcomes = [await self._point(p) for p in plan.points]
+            if plan.search:
+                outcomes += await self._search(known)
+        finally:
+            self._reports.end()
+            if self._parts is not None:
+                await self._parts.close()
+        return outcomes
+
+    # ── before anything is spent ─────────────────────────────────────────────
+
+    async def _start(self, left: Sequence[PointConfig]) -> None:
+        self._started = True
+        parts = self._open()
+        for point in [*left, *(s.lowest for s in self.plan.spaces)]:
+            self._preflight(parts, point)
+        self.store.keep_task(self._task_id, parts.task)
+        work = [(p, [(s, self._left(self._id(p), "plain", s)) for s in ANSWERED]) for p in left]
+        searched = self.plan.search.trials if self.plan.search else 0
+        if searched:  # which point of which space a proposal will be is not known yet
+            whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
+            most = max((s.lowest for s in self.plan.spaces), key=_most_calls)
+            work += [(most, whole)] * searched
+        self._confirm(
+            estimate(self.plan, parts, work, seconds_per_call=self.store.seconds_per_call())
+        )
+        answers = sum(len(examples) for _, splits in work for _, examples in splits)
+        self._reports.begin(len(work), answers)
+
+    def _preflight(self, parts: Parts, point: PointConfig) -> None:
+        strategy = make_strategy(point)
+        require_all(parts.owner, parts.lm, strategy, by=f"point {point.name!r}")
+        parts.require_defences(point)
+
+    def _open(self) -> Parts:
+        if self._parts is None:
+            self._parts = open_parts(self.plan, self.store, offline=self._offline)
+        return self._parts
+
+    def _describe(self, known: Mapping[str, str]) -> None:
+        """What a reader of the folder needs to know of how it was made."""
+        self.store.write_text("plan.toml", self.plan.text)
+        before = self._described()
+        found = before.get("points")
+        points = dict(found) if isinstance(found, dict) and self.plan.search else {}
+        about = {
+            "name": self.plan.name,
+            "plan": str(self.plan.path),
+            "task": self._task_id,
+            "seed": self.plan.seed,
+            "points": {**points, **known},
+            "cosilo": cosilo.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "packages": dict(_versions()),
+        }
+        if about != before:
+            self.store.write_text("run.json", json.dumps(about, indent=2) + "\n")
+
+    def _described(self) -> dict[str, object]:
+        if not (self.store.path / "run.json").exists():
+            return {}
+        return self.store.read_json("run.json")
+
+    # ── one point ────────────────────────────────────────────────────────────
+
+    def _id(self, point: PointConfig) -> str:
+        sends = bool(make_strategy(point).needs.sends)
+        return trial_identity(self.plan, point, task=self._task_id, sends=sends)
+
+    def _done(self, id: str) -> bool:
+        trial = self.store.trial(id)
+        version = measuring_version(self.plan)
+        return trial is not None and trial.state == "done" and self._measured(id, version)
+
+    def _measured(self, id: str, version: str) -> bool:
+        return self.store.result(id, "test", version) is not None
+
+    async def _point(self, point: PointConfig) -> Outcome:
+        id = self._id(point)
+        if self._done(id):
+            return Outcome(point, id)
+        if not self._started:
+            await self._start([])
+        trial = self.store.trial(id) or Trial(id, point.name, json.dumps(settings_of(point)))
+        trial = replace(trial, point=point.name, error="")
+        error: CosiloError | None = None
+        state: State = "done"
+        try:
+            if trial.state != "done":
+                trial = await self._answer(point, trial)
+        except BudgetExceededError as out:
+            error, state = out, "unaffordable"
+        except CosiloError as failure:
+            error, state = failure, "failed"
+            if isinstance(failure, UnreachableError | OfflineError):
+                self._lm_down = failure
+        if error is not None:
+            self._reports.note(f"{point.name}: {error}")
+        trial = replace(trial, state=state, error=str(error or ""))
+        self.store.put_trial(trial)
+        if error is None:
+            await measure(self.plan, self.store, self._task_id, trial)
+        return Outcome(point, id, error)
+
+    async def _answer(self, point: PointConfig, trial: Trial) -> Trial:
+        """Prepare the point and answer what is left of every split, plain and tampered with."""
+        parts, store = self._open(), self.store
+        sends = bool(make_strategy(point).needs.sends)
+        if sends and self._lm_down is not None:
+            raise type(self._lm_down)(f"not tried: {self._lm_down}")
+        todo = {split: self._left(trial.id, "plain", split) for split in ANSWERED}
+        self._reports.trial(point.name, sum(map(len, todo.values())))
+        reset_peak_memory()
+        ledger = SqliteLedger(store.ledger_path, trial.id)
+        try:
+            strategy, session = open_point(
+                point, parts.owner, parts.lm, sampling=parts.task.sampling, ledger=ledger
+            )
+            strategy, session = await strategy.prepare(session)
+            trial = replace(trial, attempt=ledger.attempt)
+            store.put_trial(trial)
+            for split, examples in todo.items():
+                answering = Answering(
+                    parts.task,
+                    strategy,
+                    session,
+                    split,
+                    commit=self._committing(trial.id, "plain", split, ledger.attempt),
+                    concurrency=self.plan.concurrency,
+                    proved=store.proved(trial.id),
+                )
+                await answering.run(examples)
+        finally:
+            ledger.close()
+        if sends and self.plan.attacks.tamper_share > 0:
+            await self._tamper(point, trial)
+        return replace(trial, memory=max(trial.memory, peak_memory()))
+
+    def _left(self, id: str, which: Pass, split: Split) -> list[Example]:
+        done = self.store.answered(id, which, split)
+        return [e for e in self._open().task.splits.get(split, ()) if e.id not in done]
+
+    def _committing(
+        self, id: str, which: Pass, split: Split, attempt: int
+    ) -> Callable[[Sequence[tuple[Item, str]]], None]:
+        parts = self._open()
+
+        def commit(items: Sequence[tuple[Item, str]]) -> None:
+            self.store.add_items(id, which, split, attempt, items)
+            if which == "plain":
+                self._reports.advance(len(items), parts.paid.calls, parts.paid.totals.usd)
+
+        return commit
+
+    # ── search ───────────────────────────────────────────────────────────────
+
+    async def _search(self, known: dict[str, str]) -> list[Outcome]:
+        """Points proposed from what was measured so far; a resumed search proposes the same."""
+        plan = self.plan
+        assert plan.search is not None
+        proposals = Proposals(plan.spaces, plan.search, seed=plan.seed)
+        outcomes = {}
+        for _ in range(plan.search.trials):
+            asked, point = proposals.ask()
+            outcome = await self._point(point)
+            outcomes[outcome.trial] = outcome
+            known[point.name] = outcome.trial
+            self._describe(known)
+            found = None if outcome.error else self.store.result(outcome.trial, "validation")
+            proposals.tell(asked, found)
+        return list(outcomes.values())
+
+
+def _most_calls(point: PointConfig) -> float:
+    return forecast(make_strategy(point)).answer
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel count this process's peak memory anew, where it can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Peak resident bytes since `reset_peak_memory`, or of the process where that cannot be."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in ("numpy", "onnxruntime", "xllamacpp", "presidio-analyzer", "spacy", "scikit-learn"):
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)

@@ -1,0 +1,123 @@
+"""`cosilo bench`: run a plan, or finish a run that was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosilo.errors import ConfigError, CosiloError
+
+if TYPE_CHECKING:
+    from cosilo.benchmark.estimate import Estimate
+    from cosilo.benchmark.progress import Reports
+    from cosilo.benchmark.runner import Outcome
+
+DESCRIPTION = """\
+Run every point of a plan on its task, measure each, and keep everything in the run's folder.
+
+First the cost is estimated (calls, tokens, money, minutes) and you are asked; --yes answers for you.
+No LM answer is paid for twice: after an interruption, a crash or a full disk the same command goes on
+where it stopped, and a finished run does nothing.
+
+    cosilo bench plan.toml                 run it; results in runs/NAME beside the plan
+    cosilo bench plan.toml --estimate      only say what it would cost
+    cosilo bench plan.toml --offline       use recorded answers only; call nobody
+
+Exit code: 0 all points done; 1 an endpoint or a model failed; 2 the plan or the data are wrong;
+3 the budget ran out; 4 the run's files. Whatever was finished is kept and can be reported."""
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "bench",
+        help="run a plan: every point, measured on your data",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="the plan, a TOML file")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="where the run is kept")
+    parser.add_argument("--yes", action="store_true", help="spend what is estimated, do not ask")
+    parser.add_argument("--estimate", action="store_true", help="say what it would cost, and stop")
+    parser.add_argument("--offline", action="store_true", help="make no LM call")
+    parser.add_argument(
+        "--concurrency", type=int, metavar="N", help="items at once, instead of the plan's number"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.plan import load_plan
+    from cosilo.benchmark.runner import Runner
+    from cosilo.benchmark.store import Store
+
+    plan = load_plan(arguments.plan)
+    if arguments.concurrency is not None:
+        if arguments.concurrency < 1:
+            raise ConfigError(f"--concurrency {arguments.concurrency} is not positive")
+        plan = replace(plan, concurrency=arguments.concurrency)
+    folder = arguments.run or plan.base / "runs" / plan.name
+
+    def confirm(estimate: Estimate) -> None:
+        print(f"{plan.name}: {estimate}")
+        if arguments.estimate:
+            raise _EstimatedError
+        _ask(estimate, yes=arguments.yes)
+
+    store = Store(folder, write=True)
+    try:
+        runner = Runner(
+            plan, store, offline=arguments.offline, reports=_reports(), confirm=confirm
+        )
+        outcomes = asyncio.run(runner.run())
+    except _EstimatedError:
+        return 0
+    finally:
+        store.close()
+    return finish(outcomes, folder)
+
+
+def finish(outcomes: list[Outcome], folder: Path) -> int:
+    """Say how it went; the exit code of the first point that is not done."""
+    from cosilo.cli.select import show_points
+
+    failed = [o for o in outcomes if o.error is not None]
+    if len(failed) < len(outcomes):
+        show_points(folder)
+    for outcome in failed:
+        print(f"cosilo: {outcome.point.name}: {outcome.error}", file=sys.stderr)
+    done = len(outcomes) - len(failed)
+    print(f"{done} of {len(outcomes)} points done, kept in {folder}")
+    if not failed:
+        print(f"next: cosilo select {folder} --limit NAME=VALUE, or cosilo report {folder}")
+        return 0
+    print("what was finished is kept; the same command goes on where it stopped", file=sys.stderr)
+    error = failed[0].error
+    assert isinstance(error, CosiloError)
+    return error.exit_code
+
+
+class _EstimatedError(Exception):
+    """`--estimate` has been answered."""
+
+
+def _ask(estimate: Estimate, *, yes: bool) -> None:
+    if yes or not estimate.calls or not (estimate.usd > 0 or estimate.minutes > 0):
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("this costs money or time on the LM: say --yes to spend it")
+    if input("Go ahead? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was spent")
+
+
+def _reports() -> Reports:
+    from cosilo.benchmark.progress import Bars, Lines
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        return Bars(Console(stderr=True))
+    return Lines(sys.stderr)
