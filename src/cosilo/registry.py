@@ -58,7 +58,7 @@ class Registry(Generic[T]):
         except KeyError:
             raise ConfigError(unknown(self.kind, name, self._factories)) from None
 
-    def create(self, name: str, **options: object) -> T:
+    def create(self, name: str, /, **options: object) -> T:
         """Build `name` with `options`.
 
         Raises:
