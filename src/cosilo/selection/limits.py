@@ -74,6 +74,8 @@ def parse_limit(
     if not math.isfinite(bound):
         raise ConfigError(f"limit {text!r}: {match['number']!r} is not a number")
     point = match["point"]
+    if point is not None and bound <= 0:
+        raise ConfigError(f"limit {text!r}: the factor must be above 0")
     if point is not None and points is not None:
         known = tuple(points)
         if point not in known:
