@@ -59,7 +59,7 @@ class Metrics:
         self._used = _USED.unpack_from(self._memory, self._base)[0] or _USED.size
         for name, at, _ in _series(self._memory, self._base):
             self._at[name] = at
-            if HELP[name.partition("{")[0]][0] == "gauge":
+            if HELP.get(name.partition("{")[0], ("",))[0] == "gauge":
                 _VALUE.pack_into(self._memory, at, 0.0)
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:

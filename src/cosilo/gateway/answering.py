@@ -1,0 +1,150 @@
+"""From a request to its answer, over the point's routes, with everything paid for.
+
+    reserve ─▶ first upstream ─(fails)─▶ next ─(fails)─▶ small alone, or refuse ─▶ settle
+
+A route that fails before anything reached the client is followed by the next; a stream that fails
+later ends with an error, since what was said cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cosilo.boundary.messages import Ask
+from cosilo.errors import ModelError
+from cosilo.gateway.accounts import Spend
+from cosilo.gateway.points import Point, Route
+from cosilo.gateway.refusals import UpstreamTimeoutError
+from cosilo.gateway.tabs import Tab, total
+from cosilo.gateway.upstreams import DEADLINE
+from cosilo.strategies.base import Session, stream
+from cosilo.types import Answer, Chat, Delta, Sampling, closing
+
+
+@dataclass
+class Served:
+    """What became known while answering: for headers, metrics and the record."""
+
+    route: str = ""
+    by: str = ""
+    fallback: bool = False
+    suspect: bool = False
+
+
+def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Sampling:
+    """How the answer is drawn: what the client set, and the point's own for the rest.
+
+    Args:
+        index: which of `n` answers; each is drawn with its own seed.
+    """
+    sampling = msgspec.structs.replace(point.sampling, **given) if given else point.sampling
+    if index:
+        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
+    return sampling
+
+
+def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
+    """The most that `asks` can cost when each crosses once, and one request."""
+    if not point.sends:
+        return Spend(requests=1)
+    price = point.price
+    each = []
+    for chat, sampling in asks:
+        tokens_in, tokens_out = Ask(chat=chat, sampling=sampling).tokens_bound()
+        usd = price.usd(tokens_in, tokens_out)
+        each.append(Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out))
+    return total(each) + Spend(requests=1)
+
+
+async def answer_one(
+    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+) -> Answer:
+    """One chat's answer.
+
+    Raises:
+        ModelError: no route gave one; the last route's error.
+        BoundaryError: a guard, a budget or the store stopped it; no other route is tried.
+    """
+    failure: ModelError | None = None
+    for number, route in enumerate(point.routes):
+        session = _bind(route, sampling, tab)
+        try:
+            async with asyncio.timeout(point.serving.timeout_seconds) as limit:
+                DEADLINE.set(limit)
+                answer = await route.strategy.answer(session, chat)
+        except TimeoutError:
+            failure = _late(point)
+        except ModelError as error:
+            failure = error
+        else:
+            _note(served, route, number, answer)
+            return answer
+    assert failure is not None
+    raise failure
+
+
+async def stream_one(
+    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+) -> AsyncGenerator[Delta | Answer, None]:
+    """One chat's answer in pieces, the whole `Answer` last.
+
+    Raises:
+        ModelError, BoundaryError: as for `answer_one`; or, once a piece has been yielded, whatever
+            ended the stream.
+    """
+    failure: ModelError | None = None
+    clock = asyncio.get_running_loop().time
+    serving = point.serving
+    for number, route in enumerate(point.routes):
+        session = _bind(route, sampling, tab)
+        served.route, served.fallback = route.name, number > 0
+        begun = False
+        wait = serving.timeout_seconds
+        end = clock() + serving.stream_seconds
+        try:
+            async with closing(stream(route.strategy, session, chat)) as pieces:
+                while True:
+                    # Not around the loop: a deadline must not strike while the client is slow.
+                    async with asyncio.timeout(min(wait, end - clock())) as limit:
+                        DEADLINE.set(limit)
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        return
+                    if isinstance(piece, Answer):
+                        _note(served, route, number, piece)
+                    elif piece.text or piece.tool_calls:
+                        begun = True
+                    yield piece
+                    wait = serving.idle_seconds
+        except TimeoutError:
+            failure = _late(point)
+        except ModelError as error:
+            failure = error
+        if begun:
+            break
+    assert failure is not None
+    raise failure
+
+
+def _bind(route: Route, sampling: Sampling, tab: Tab) -> Session:
+    session = route.session.bind(tab.request, sampling=sampling)
+    tab.channels.append(session.lm)
+    return session
+
+
+def _late(point: Point) -> UpstreamTimeoutError:
+    return UpstreamTimeoutError(
+        f"{point.model!r} did not answer within its {point.serving.timeout_seconds:g} s "
+        f"({point.serving.idle_seconds:g} s between pieces)"
+    )
+
+
+def _note(served: Served, route: Route, number: int, answer: Answer) -> None:
+    served.route = route.name
+    served.by = answer.by
+    served.fallback = number > 0
+    served.suspect = served.suspect or answer.suspect

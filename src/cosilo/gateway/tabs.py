@@ -1,0 +1,188 @@
+"""What one request has set aside, and what it has run up.
+
+The most one crossing can cost is set aside before the request starts. A strategy may cross more
+often, or send more than the client did, so the guard here stands innermost, sees each message as it
+will leave, and sets more aside when the request has not enough: nothing leaves that is not covered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from cosilo.boundary.channel import Channel, Handler, StreamHandler
+from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.meter import Price, Totals
+from cosilo.defences.base import Defence
+from cosilo.gateway.accounts import Accounts, Key, RequestFacts, Reservation, Spend
+from cosilo.types import Delta, closing
+
+
+@dataclass
+class Tab:
+    """One request's account, from reservation to settlement.
+
+    Attributes:
+        committed: what crossings have cost or can still cost; never above what is reserved.
+        lost: the most that crossings may have cost whose reply never came (the request was cut off
+            while the large model worked on it): it is billed, as an unknown cost must not look free.
+    """
+
+    accounts: Accounts
+    key: Key
+    request: str
+    reserved: Spend = field(default_factory=Spend)
+    committed: Spend = field(default_factory=Spend)
+    lost: Spend = field(default_factory=Spend)
+    reservations: list[Reservation] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    lm_calls: int = 0
+
+    async def reserve(self, most: Spend) -> None:
+        """Set `most` aside on top of what is set aside.
+
+        Raises:
+            OverBudgetError: a limit of the key would be passed.
+        """
+        self.reservations.append(await self.accounts.reserve(self.key, most, request=self.request))
+        self.reserved += most
+
+    async def commit(self, most: Spend) -> None:
+        """Promise `most` to a crossing, setting aside what is missing.
+
+        Raises:
+            OverBudgetError: a limit of the key would be passed; the crossing must not happen.
+        """
+        self.committed += most  # before any await: another crossing of this request may be waiting
+        missing = Spend(
+            usd=max(0.0, self.committed.usd - self.reserved.usd),
+            tokens_in=max(0, self.committed.tokens_in - self.reserved.tokens_in),
+            tokens_out=max(0, self.committed.tokens_out - self.reserved.tokens_out),
+            entities=max(0, self.committed.entities - self.reserved.entities),
+            epsilon=max(0.0, self.committed.epsilon - self.reserved.epsilon),
+        )
+        if missing == Spend():
+            return
+        self.reserved += missing
+        try:
+            # Cut off here, the reservation would stand in the store and nobody would know it.
+            self.reservations.append(
+                await asyncio.shield(self.accounts.reserve(self.key, missing, request=self.request))
+            )
+        except BaseException:
+            self.reserved = less(self.reserved, missing)
+            self.committed = less(self.committed, most)
+            raise
+
+    @property
+    def totals(self) -> Totals:
+        """What crossed for this request, over all attempts."""
+        return sum((c.totals for c in self.channels), Totals())
+
+    @property
+    def spent(self) -> Spend:
+        crossed = self.totals
+        return self.lost + Spend(
+            usd=crossed.usd,
+            tokens_in=crossed.tokens_in,
+            tokens_out=crossed.tokens_out,
+            requests=1,
+            entities=self.kinds.total(),
+            epsilon=crossed.epsilon,
+        )
+
+    async def settle(self, facts: RequestFacts) -> None:
+        """Replace all that was set aside by what was spent."""
+        spent = self.spent
+        for reservation in self.reservations:
+            await self.accounts.settle(reservation, spent, request=facts)
+            spent = Spend()
+
+
+def less(a: Spend, b: Spend) -> Spend:
+    return Spend(
+        usd=a.usd - b.usd,
+        tokens_in=a.tokens_in - b.tokens_in,
+        tokens_out=a.tokens_out - b.tokens_out,
+        requests=a.requests - b.requests,
+        entities=a.entities - b.entities,
+        epsilon=a.epsilon - b.epsilon,
+    )
+
+
+class Till(Defence):
+    """The innermost guard: no message leaves before its cost is set aside.
+
+    Args:
+        tabs: the open tabs by request; messages of others (preparation) pass uncharged.
+        price: what this upstream's tokens cost.
+    """
+
+    def __init__(self, tabs: dict[str, Tab], price: Price) -> None:
+        self._tabs = tabs
+        self._price = price
+
+    async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
+        tab = self._tabs.get(request)
+        if tab is None:
+            return await forward(message)
+        most = self.most(message)
+        await tab.commit(most)
+        tab.lm_calls += 1
+        try:
+            reply = await forward(message)
+        except asyncio.CancelledError:
+            tab.lost += most
+            raise
+        self._settle(tab, most, reply.usage())
+        return reply
+
+    async def guard_stream(
+        self, ask: Ask, forward: StreamHandler, *, request: str
+    ) -> AsyncIterator[Delta]:
+        tab = self._tabs.get(request)
+        most = self.most(ask)
+        if tab is not None:
+            await tab.commit(most)
+            tab.lm_calls += 1
+        begun = False
+        last = Delta()
+        try:
+            async with closing(forward(ask)) as pieces:
+                async for piece in pieces:
+                    begun = True
+                    last = piece
+                    yield piece
+        except asyncio.CancelledError:
+            if tab is not None and not begun:  # of a reply begun, the meter knows the cost
+                tab.lost += most
+            raise
+        if tab is not None:
+            self._settle(tab, most, (last.prompt_tokens * last.attempts, last.completion_tokens))
+
+    def most(self, message: Message) -> Spend:
+        """The most `message` can cost."""
+        tokens_in, tokens_out = message.tokens_bound()
+        return Spend(
+            usd=self._price.usd(tokens_in, tokens_out),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            epsilon=message.epsilon,
+        )
+
+    def _settle(self, tab: Tab, most: Spend, usage: tuple[int, int]) -> None:
+        if usage != (0, 0):
+            cost = Spend(
+                usd=self._price.usd(*usage),
+                tokens_in=usage[0],
+                tokens_out=usage[1],
+                epsilon=most.epsilon,
+            )
+            tab.committed += less(cost, most)
+
+
+def total(spends: Iterable[Spend]) -> Spend:
+    return sum(spends, Spend())
