@@ -75,13 +75,14 @@ def estimate(
         expected = forecast(strategy)
         pool = list(parts.owner.pool or parts.owner.private)[: expected.pool]
         around = str(plain(point.defences))
-        asked = [
-            ("tune", parts.owner.calibration, expected.tune),
-            ("pool", pool, 1.0),
-            *((split, examples, expected.answer) for split, examples in splits),
+        asked: list[tuple[str, list[Chat], float]] = [
+            ("tune", [e.chat for e in parts.owner.calibration], expected.tune),
+            ("pool", [e.chat for e in pool], 1.0),
         ]
-        for name, examples, share in asked:
-            batch = _batch(parts, [e.chat for e in examples], share, sure=not point.defences)
+        for split, examples in splits:
+            asked.append((split, [e.chat for e in examples], expected.answer))
+        for name, chats, share in asked:
+            batch = _batch(parts, chats, share, sure=not point.defences)
             if not expected.plain:
                 alone.append(batch)
             elif batch.calls >= shared.get((around, name), _Batch()).calls:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cosilo.benchmark.identity import hash_of, plain, source_identity
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.store import Store
+from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run
 from cosilo.tasks.base import Split
 
@@ -24,13 +27,20 @@ def measuring_version(plan: Plan) -> str:
     )
 
 
-async def measure(plan: Plan, store: Store, task: str, trial: Trial) -> None:
-    """Attack and score `trial` on every split, and keep the numbers."""
+async def measure(
+    plan: Plan, store: Store, task: str, trial: Trial, *, only: Sequence[str] | None = None
+) -> None:
+    """Attack and score `trial` on every split, and keep the numbers.
+
+    Args:
+        only: the attacks to use, instead of those of the plan.
+    """
+    names = plan.attacks.names if only is None else tuple(only)
     version = measuring_version(plan)
     for split in MEASURED:
         run = load_run(plan, store, task, trial, split)
         if run.items:
-            run = await attacked(run, names=plan.attacks.names, seed=plan.seed)
+            run = await attacked(run, names=names, seed=plan.seed)
             store.put_result(
                 trial.id, split, version, Result(tuple(measure_all(run)), item_values(run))
             )

@@ -23,19 +23,20 @@ from pathlib import Path
 import cosilo
 from cosilo.benchmark import clock
 from cosilo.benchmark.answering import Answering
-from cosilo.benchmark.estimate import Estimate, estimate
+from cosilo.benchmark.estimate import Estimate, Work, estimate
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
 from cosilo.benchmark.measure import measure, measuring_version
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent
 from cosilo.benchmark.search import Proposals
-from cosilo.benchmark.store import Pass, State, Store, Trial
+from cosilo.benchmark.store import Pass, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.errors import (
     BudgetExceededError,
     CosiloError,
     OfflineError,
+    StoreError,
     UnreachableError,
 )
 from cosilo.objectives.base import Item
@@ -125,7 +126,9 @@ class Runner:
         for point in [*left, *(s.lowest for s in self.plan.spaces)]:
             self._preflight(parts, point)
         self.store.keep_task(self._task_id, parts.task)
-        work = [(p, [(s, self._left(self._id(p), "plain", s)) for s in ANSWERED]) for p in left]
+        work: list[tuple[PointConfig, Work]] = [
+            (p, [(s, self._left(self._id(p), "plain", s)) for s in ANSWERED]) for p in left
+        ]
         searched = self.plan.search.trials if self.plan.search else 0
         if searched:  # which point of which space a proposal will be is not known yet
             whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
@@ -180,38 +183,35 @@ class Runner:
 
     def _done(self, id: str) -> bool:
         trial = self.store.trial(id)
-        version = measuring_version(self.plan)
-        return trial is not None and trial.state == "done" and self._measured(id, version)
-
-    def _measured(self, id: str, version: str) -> bool:
-        return self.store.result(id, "test", version) is not None
+        return trial is not None and trial.state == "done"
 
     async def _point(self, point: PointConfig) -> Outcome:
         id = self._id(point)
-        if self._done(id):
-            return Outcome(point, id)
+        trial = self.store.trial(id) or Trial(id, point.name, json.dumps(settings_of(point)))
+        if trial.state != "done":
+            trial, error = await self._tried(point, replace(trial, point=point.name))
+            self.store.put_trial(trial)
+            if error is not None:
+                self._reports.note(f"{point.name}: {error}")
+                return Outcome(point, id, error)
+        if self.store.result(id, "test", measuring_version(self.plan)) is None:
+            await measure(self.plan, self.store, self._task_id, trial)
+        return Outcome(point, id)
+
+    async def _tried(self, point: PointConfig, trial: Trial) -> tuple[Trial, CosiloError | None]:
+        """The trial as far as it got, and what stopped it."""
         if not self._started:
             await self._start([])
-        trial = self.store.trial(id) or Trial(id, point.name, json.dumps(settings_of(point)))
-        trial = replace(trial, point=point.name, error="")
-        error: CosiloError | None = None
-        state: State = "done"
         try:
-            if trial.state != "done":
-                trial = await self._answer(point, trial)
-        except BudgetExceededError as out:
-            error, state = out, "unaffordable"
-        except CosiloError as failure:
-            error, state = failure, "failed"
-            if isinstance(failure, UnreachableError | OfflineError):
-                self._lm_down = failure
-        if error is not None:
-            self._reports.note(f"{point.name}: {error}")
-        trial = replace(trial, state=state, error=str(error or ""))
-        self.store.put_trial(trial)
-        if error is None:
-            await measure(self.plan, self.store, self._task_id, trial)
-        return Outcome(point, id, error)
+            return replace(await self._answer(point, trial), state="done", error=""), None
+        except BudgetExceededError as error:
+            return replace(trial, state="unaffordable", error=str(error)), error
+        except StoreError:  # nothing more can be kept: the run ends here
+            raise
+        except CosiloError as error:
+            if isinstance(error, UnreachableError | OfflineError):
+                self._lm_down = error
+            return replace(trial, state="failed", error=str(error)), error
 
     async def _answer(self, point: PointConfig, trial: Trial) -> Trial:
         """Prepare the point and answer what is left of every split, plain and tampered with."""
@@ -243,7 +243,7 @@ class Runner:
                 await answering.run(examples)
         finally:
             ledger.close()
-        if sends and self.plan.attacks.tamper_share > 0:
+        if hasattr(self, "_tamper") and sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
         return replace(trial, memory=max(trial.memory, peak_memory()))
 

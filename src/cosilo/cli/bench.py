@@ -69,9 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     store = Store(folder, write=True)
     try:
-        runner = Runner(
-            plan, store, offline=arguments.offline, reports=_reports(), confirm=confirm
-        )
+        runner = Runner(plan, store, offline=arguments.offline, reports=_reports(), confirm=confirm)
         outcomes = asyncio.run(runner.run())
     except _EstimatedError:
         return 0

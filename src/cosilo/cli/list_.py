@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from cosilo.registry import Registry
 
@@ -78,6 +80,8 @@ def _options(factory: Callable[..., object]) -> Iterator[str]:
 
     defaults = inspect.signature(factory).parameters
     for name, option in options_of(factory).items():
+        if not _spellable(option.type):  # what `prepare` learns lives in such fields
+            continue
         default = defaults[name].default
         if option.required:
             shown = "must be given"
@@ -88,8 +92,22 @@ def _options(factory: Callable[..., object]) -> Iterator[str]:
         yield f"{name}: {describe(option.type)}, {shown}"
 
 
+def _spellable(wanted: object) -> bool:
+    """Whether a plan could spell out a value of this type."""
+    inner = [t for t in get_args(wanted) if t is not Ellipsis]
+    if get_origin(wanted) is Literal:
+        return True
+    if inner:
+        return all(map(_spellable, inner))
+    plain = wanted in (str, int, float, bool, type(None), object, Path)
+    return plain or (isinstance(wanted, type) and issubclass(wanted, Enum))
+
+
 def _strategy(factory: Callable[..., Any]) -> list[str]:
-    needs = factory().needs
+    try:
+        needs = factory().needs
+    except TypeError:  # some of its options must be given, and its needs depend on them
+        return []
     sends = ", ".join(sorted(m.__name__ for m in needs.sends)) or "nothing"
     lines = [f"needs of the small model: {needs.small.name.lower()}"]
     if needs.trainable:

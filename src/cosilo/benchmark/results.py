@@ -1,0 +1,123 @@
+"""A run as selection and reports read it: its finished points with their numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosilo.benchmark.plan import Plan, parse_plan
+from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.errors import ConfigError, StoreError
+from cosilo.objectives.base import Measurement
+from cosilo.registry import unknown
+from cosilo.selection import Limit, Point, objectives_of, parse_limit
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run holds.
+
+    Attributes:
+        points: the finished ones, in the plan's order.
+        trials: every point's name → its trial, finished or not.
+        unfinished: name → why a point has no numbers.
+    """
+
+    plan: Plan
+    store: Store
+    task: str
+    points: tuple[Point, ...]
+    trials: Mapping[str, Trial]
+    unfinished: Mapping[str, str]
+
+    def trial(self, point: str) -> Trial:
+        """Raises:
+        ConfigError: the run has no such point; the message gives the nearest name.
+        """
+        if point not in self.trials:
+            raise ConfigError(unknown("point", point, self.trials))
+        return self.trials[point]
+
+
+@contextmanager
+def opened(path: Path, *, write: bool = False) -> Iterator[Results]:
+    """The run in the folder `path`.
+
+    Raises:
+        ConfigError: there is no run.
+        StoreError: its files cannot be read.
+    """
+    store = Store(path, write=write)
+    try:
+        yield read_results(store)
+    finally:
+        store.close()
+
+
+def read_results(store: Store) -> Results:
+    """Everything that is finished in the run."""
+    about = store.read_json("run.json")
+    named, task, source = about.get("points"), about.get("task"), about.get("plan")
+    if not (isinstance(named, dict) and isinstance(task, str) and isinstance(source, str)):
+        raise StoreError(f"{str(store.path / 'run.json')!r} is not a run's description")
+    plan = parse_plan(store.read_text("plan.toml"), Path(source))
+    points: list[Point] = []
+    trials: dict[str, Trial] = {}
+    unfinished: dict[str, str] = {}
+    for name, id in named.items():
+        trial = store.trial(id)
+        if trial is None:
+            unfinished[name] = "not started"
+            continue
+        trials[name] = trial
+        point = _point(store, name, trial)
+        if point is None:
+            unfinished[name] = trial.error or "interrupted"
+        else:
+            points.append(point)
+    return Results(plan, store, task, tuple(points), trials, unfinished)
+
+
+def limits_for(
+    results: Results, at_most: Sequence[str], at_least: Sequence[str]
+) -> tuple[Limit, ...]:
+    """The limits that the flags state, or those of the plan when there are no flags.
+
+    Raises:
+        ConfigError: a limit names an unknown objective or point, or is none.
+    """
+    if not at_most and not at_least:
+        at_most = [f"{name}={value!r}" for name, value in results.plan.limits.items()]
+        at_least = [f"{name}={value}" for name, value in results.plan.at_least.items()]
+    known = objectives_of(results.points)
+    names = [p.name for p in results.points]
+    return (
+        *(parse_limit(text, known, points=names, direction="at most") for text in at_most),
+        *(parse_limit(text, known, points=names, direction="at least") for text in at_least),
+    )
+
+
+def _point(store: Store, name: str, trial: Trial) -> Point | None:
+    validation, test = store.result(trial.id, "validation"), store.result(trial.id, "test")
+    if trial.state != "done" or validation is None or test is None:
+        return None
+    certificate = store.result(trial.id, "certificate")
+    settings: dict[str, Any] = json.loads(trial.settings)
+    return Point(
+        id=trial.id,
+        name=name,
+        strategy=settings["strategy"],
+        defences=tuple(d["name"] for d in settings["defences"]),
+        settings=settings["options"],
+        validation=_by_name(validation),
+        test=_by_name(test),
+        certificate=certificate.values if certificate is not None else {},
+    )
+
+
+def _by_name(result: Result) -> dict[str, Measurement]:
+    return {m.objective.name: m for m in result.measurements}

@@ -1,0 +1,49 @@
+"""`cosilo attack`: score an old run again, with today's attacks and measures."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """\
+Attack and measure a run again, from its record alone. No model is called and nothing is paid for, so
+a new attack or a corrected measure costs minutes, not money.
+
+    cosilo attack RUN
+    cosilo attack RUN --attack NAME        only these attacks; repeatable"""
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "attack",
+        help="score an old run again: new attacks or measures, no model called",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("--attack", action="append", metavar="NAME", help="one of `list attacks`")
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cosilo.attacks.base import attacks
+    from cosilo.benchmark.measure import measure
+    from cosilo.benchmark.results import opened, read_results
+    from cosilo.cli.select import show
+    from cosilo.errors import ConfigError
+    from cosilo.registry import unknown
+
+    for name in arguments.attack or ():
+        if name not in attacks.names():
+            raise ConfigError(unknown("attack", name, attacks.names()))
+    with opened(arguments.run, write=True) as results:
+        done = {n: t for n, t in results.trials.items() if t.state == "done"}
+        for number, (name, trial) in enumerate(done.items(), 1):
+            print(f"{number}/{len(done)} {name}")
+            asyncio.run(
+                measure(results.plan, results.store, results.task, trial, only=arguments.attack)
+            )
+        show(read_results(results.store))
+    return 0
