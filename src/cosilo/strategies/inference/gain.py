@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0)
-FOLDS = 5
+FOLDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,7 @@ class Views:
 
     words: Any
     opening_words: Any
+    rarity: dict[str, float]
     word_rows: Any
     opening_rows: Any
     centre: Floats
@@ -99,14 +100,17 @@ class Views:
             return TfidfVectorizer(ngram_range=(1, 2), min_df=least, sublinear_tf=True)
 
         words, opening_words = vectoriser(), vectoriser()
-        shapes = np.array([shape(t) for t in texts])
+        single = TfidfVectorizer().fit(texts)
+        rarity = dict(zip(single.get_feature_names_out(), single.idf_.tolist(), strict=True))
+        shapes = np.array([shape(t, rarity) for t in texts])
         centre, scale = shapes.mean(axis=0), shapes.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
         return cls(
             words,
             opening_words,
+            rarity,
             words.fit_transform(texts),
-            opening_words.fit_transform([opening(t) for t in texts]),
+            opening_words.fit_transform([split_options(t)[0] for t in texts]),
             centre,
             scale,
             (shapes - centre) / scale,
@@ -114,33 +118,43 @@ class Views:
 
     def kernel(self, texts: Sequence[str]) -> Floats:
         """Similarity to the training texts, shape (len(texts), training texts)."""
-        words = self.words.transform(texts) @ self.word_rows.T
-        openings = self.opening_words.transform([opening(t) for t in texts]) @ self.opening_rows.T
-        shapes = (np.array([shape(t) for t in texts]) - self.centre) / self.scale
+        openings = [split_options(t)[0] for t in texts]
+        shapes = (np.array([shape(t, self.rarity) for t in texts]) - self.centre) / self.scale
         apart = (
             (shapes**2).sum(axis=1)[:, None]
             + (self.shape_rows**2).sum(axis=1)[None, :]
             - 2 * shapes @ self.shape_rows.T
         )
-        near: Floats = np.exp(-0.4 * apart / shapes.shape[1])
-        return np.asarray(words.toarray() + openings.toarray() + near)
+        similar = self.words.transform(texts) @ self.word_rows.T
+        similar = similar + self.opening_words.transform(openings) @ self.opening_rows.T
+        return np.asarray(similar.toarray() + np.exp(-0.4 * apart / shapes.shape[1]))
 
 
-def opening(text: str) -> str:
-    """The text up to its first listed option or blank line."""
-    return re.split(r"\n\s*\n|\n\(?[A-J][.)] ", text, maxsplit=1)[0]
-
-
-def shape(text: str) -> list[float]:
-    """What a question looks like, apart from its words."""
+def split_options(text: str) -> tuple[str, list[str]]:
+    """The text up to its first blank line or listed option, and the options (A. …, B) …)."""
     parts = re.split(r"\n\(?[A-J][.)] ", text)
-    question, options = parts[0], parts[1:] or [""]
+    return parts[0].split("\n\n", 1)[0], parts[1:]
+
+
+def shape(text: str, rarity: dict[str, float]) -> list[float]:
+    """What a question looks like, apart from which words it uses.
+
+    Args:
+        rarity: word → inverse document frequency; a word it lacks counts as the rarest.
+    """
+    question, options = split_options(text)
+    options = options or [""]
     size, words = max(len(text), 1), text.split() or [""]
     lowered = question.lower()
+    rarest = max(rarity.values(), default=0.0)
+    asked = [rarity.get(w, rarest) for w in _words(question)] or [0.0]
+    offered_words = _words(" ".join(options))
+    offered = [rarity.get(w, rarest) for w in offered_words] or [0.0]
+    lengths = [len(o) for o in options]
     return [
         float(np.log1p(len(text))),
         float(np.log1p(len(question))),
-        float(np.sqrt(np.mean([len(o) for o in options]))),
+        float(np.sqrt(np.mean(lengths))),
         sum(c.isdigit() for c in text) / size,
         float(np.mean([any(c.isdigit() for c in o) for o in options])),
         float(len(options)),
@@ -151,4 +165,19 @@ def shape(text: str) -> list[float]:
         float("all of the above" in text.lower()),
         float("$" in text),
         float(np.mean([len(w) for w in words])),
+        float(np.mean(asked)),
+        float(np.max(asked)),
+        float(np.mean(offered)),
+        float(np.max(offered)),
+        len(set(offered_words)) / max(1, len(offered_words)),
+        float(np.std(lengths) / (1 + np.mean(lengths))),
+        float(lowered.startswith("which")),
+        float("according to" in lowered),
+        float("most likely" in lowered or "best" in lowered),
+        float(question.count(".")),
+        float(any(c.isdigit() for c in question)),
     ]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w\w+", text.lower())
