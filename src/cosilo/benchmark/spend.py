@@ -13,7 +13,7 @@ from time import perf_counter
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Budget, Meter, Price, Totals
-from cosilo.models.base import Access, TextModel
+from cosilo.models.base import Access, TextModel, identity
 from cosilo.types import Chat, Generation, Sampling
 
 
@@ -30,6 +30,10 @@ class Paid:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def identity(self) -> str:
+        return identity(self.model)
 
     @property
     def access(self) -> Access:

@@ -122,3 +122,12 @@ def require_trainable(model: TextModel, *, by: str) -> Trainable:
 
 
 models: Registry[TextModel] = Registry("model")
+
+
+def identity(model: TextModel) -> str:
+    """What decides the answers of `model`: its own `identity` where it states one, else its name.
+
+    Two models with one identity must answer the same; recorded answers are kept under it.
+    """
+    stated = getattr(model, "identity", None)
+    return stated if isinstance(stated, str) else model.name
