@@ -1,0 +1,99 @@
+"""The small model is asked once per question, and every item is charged for it all the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from cosilo.benchmark.clock import install
+from cosilo.benchmark.small import noting, remembering
+from cosilo.models.base import Access, Array, Classifier, Embedder, TextModel, Trainable
+from cosilo.models.scripted import ScriptedModel
+from cosilo.types import Chat, Demonstration, Generation, Sampling, user
+
+
+@pytest.fixture(autouse=True)
+async def clocked() -> None:
+    install(asyncio.get_running_loop())
+
+
+class Plain:
+    name = "plain"
+    access = Access.TEXT
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        return Generation("x", seconds=2.0, cpu_seconds=1.5)
+
+    async def close(self) -> None: ...
+
+
+class Local(Plain):
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("a",)
+
+    def probabilities(self, texts: list[str]) -> Array:
+        return np.ones((len(texts), 1), np.float32)
+
+    def embed(self, texts: list[str]) -> Array:
+        return np.ones((len(texts), 2), np.float32)
+
+
+async def test_one_question_is_asked_once_and_charged_each_time() -> None:
+    inner = ScriptedModel({"q": "yes"}, seconds=3.0)
+    model = remembering(inner)
+    totals = []
+    for _ in range(2):
+        with noting(user("q")) as note:
+            assert (await model.generate(user("q"), Sampling())).text == "yes"
+        totals.append((note.text, note.clock.seconds))
+    assert len(inner.seen) == 1
+    assert totals == [("yes", 3.0), ("yes", 3.0)]
+
+
+async def test_another_sampling_is_another_question() -> None:
+    inner = ScriptedModel()
+    model = remembering(inner)
+    await model.generate(user("q"), Sampling())
+    await model.generate(user("q"), Sampling(choices=("a", "b")))
+    assert len(inner.seen) == 2
+
+
+async def test_only_the_items_own_question_gives_its_answer() -> None:
+    model = remembering(ScriptedModel({"q": "own", "sketch": "other"}))
+    with noting(user("q")) as note:
+        await model.generate(user("sketch"), Sampling())
+        assert note.text == ""
+        await model.generate(user("q"), Sampling())
+    assert note.text == "own"
+
+
+async def test_what_a_back_end_states_of_its_own_threads_counts() -> None:
+    model = remembering(Plain())
+    with noting(user("q")) as note:
+        await model.generate(user("q"), Sampling())
+    assert (note.clock.seconds, note.clock.cpu_seconds) == (2.0, 1.5)
+
+
+def test_it_shows_exactly_what_the_model_shows() -> None:
+    plain, local, scripted = remembering(Plain()), remembering(Local()), ScriptedModel()
+    for kind in (Trainable, Classifier, Embedder):
+        assert not isinstance(plain, kind)
+        assert isinstance(remembering(scripted), kind) == isinstance(scripted, kind)
+    assert isinstance(local, TextModel)
+    assert isinstance(local, Classifier)
+    assert isinstance(local, Embedder)
+    assert local.labels == ("a",)
+    assert local.probabilities(["t"]).shape == (1, 1)
+    assert local.embed(["t"]).shape == (1, 2)
+
+
+async def test_a_trained_copy_has_a_memory_of_its_own() -> None:
+    model = remembering(ScriptedModel({"q": "before"}))
+    await model.generate(user("q"), Sampling())
+    assert isinstance(model, Trainable)
+    trained = model.fit([Demonstration("1", user("q"), "after")])
+    assert (await trained.generate(user("q"), Sampling())).text == "after"
+    assert (await model.generate(user("q"), Sampling())).text == "before"
