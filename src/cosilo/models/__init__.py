@@ -1,0 +1,3 @@
+"""Importing this package registers the models a plan can name; what they need is imported when used."""
+
+from cosilo.models import recorded, scripted  # noqa: F401

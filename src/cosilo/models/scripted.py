@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cosilo.models.base import Access
+from cosilo.models.base import Access, models
 from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, TokenLogprob, last_user
 
 
@@ -72,3 +72,24 @@ class ScriptedModel:
         prompt = last_user(chat)
         key = max((k for k in self.replies if k in prompt), key=len, default=None)
         return prompt if key is None else self.replies[key]
+
+
+@models.register("scripted")
+def scripted(
+    replies: Mapping[str, str] | None = None,
+    confidence: float = 1.0,
+    logprobs: bool = True,
+    seconds: float = 0.0,
+) -> ScriptedModel:
+    """Says what it is told to: for dry runs of a plan.
+
+    Args:
+        replies: key → reply, by the longest key found in the question; others are echoed.
+        confidence: the probability it gives its replies, 0 < confidence ≤ 1.
+        logprobs: show it.
+        seconds: the service time it claims.
+    """
+    if not 0 < confidence <= 1:
+        raise ValueError(f"confidence must be above 0 and at most 1, not {confidence!r}")
+    access = Access.LOGPROBS if logprobs else Access.TEXT
+    return ScriptedModel(replies or {}, confidence=confidence, access=access, seconds=seconds)

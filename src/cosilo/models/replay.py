@@ -1,0 +1,287 @@
+"""An answer is recorded once and never paid for twice.
+
+chat, sampling ──▶ key ──▶ recorded? ── yes ──▶ the recorded answer, its recorded seconds and tokens
+                               │ no
+                               ▼
+                under way already? ── yes ──▶ wait for that one call
+                               │ no
+                               ▼
+                   inner model ──▶ committed to disk ──▶ returned
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from cosilo.errors import OfflineError, RejectedError, StoreError
+from cosilo.models.base import Access, TextModel, identity
+from cosilo.models.base import stream as stream_of
+from cosilo.types import Chat, Delta, Generation, Sampling, assemble, closing, disassemble
+
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY,
+    model TEXT NOT NULL,
+    answer BLOB NOT NULL,
+    recorded_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+) WITHOUT ROWID
+"""
+
+
+def request_key(model: str, chat: Chat, sampling: Sampling) -> bytes:
+    """The SHA-256 under which an answer is kept: of the model's identity and all it was asked.
+
+    Fields at their defaults do not count, so a field that is added later changes no key.
+
+    Raises:
+        RejectedError: a turn holds text that is no Unicode (a lone surrogate).
+    """
+    asked = {"format": _FORMAT, "model": model, "chat": chat, "sampling": sampling}
+    try:
+        return hashlib.sha256(msgspec.msgpack.encode(asked, order="deterministic")).digest()
+    except UnicodeEncodeError:
+        raise RejectedError("the request holds characters that are no valid Unicode") from None
+
+
+class ReplayStore:
+    """Recorded answers in an SQLite file that several processes may use at once.
+
+    What `put` returns is on the disk (write-ahead log, synchronised at each commit), so it outlives
+    a `kill -9` and a power cut. The file holds replies in clear: it belongs to the data owner.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        with self._guarded("opened"):
+            self._connection = sqlite3.connect(
+                self.path, timeout=30, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(_SCHEMA)
+
+    def get(self, key: bytes) -> Generation | None:
+        """The answer recorded under `key`.
+
+        Raises:
+            StoreError: the file cannot be read, or the entry is damaged.
+        """
+        with self._guarded("read"):
+            row = (
+                self._open().execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            )
+        if row is None:
+            return None
+        try:
+            return msgspec.msgpack.decode(row[0], type=Generation)
+        except msgspec.MsgspecError:
+            raise StoreError(f"{str(self.path)!r} holds a damaged answer") from None
+
+    def put(self, key: bytes, model: str, answer: Generation) -> Generation:
+        """Record `answer` unless another process was first; the one that is recorded.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._guarded("written"):
+            self._open().execute(
+                "INSERT OR IGNORE INTO answers (key, model, answer) VALUES (?, ?, ?)",
+                (key, model, msgspec.msgpack.encode(answer)),
+            )
+        return self.get(key) or answer
+
+    def __len__(self) -> int:
+        with self._guarded("read"):
+            count = self._open().execute("SELECT count(*) FROM answers").fetchone()[0]
+        return int(count)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{str(self.path)!r} is closed")
+        return self._connection
+
+    @contextmanager
+    def _guarded(self, done: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.Error, OSError) as error:
+                raise StoreError(f"{str(self.path)!r} cannot be {done}: {error}") from None
+
+
+class ReplayModel:
+    """`inner`, each of whose answers is recorded in `store` and asked for once.
+
+    Args:
+        store: a store to share, or the path of one to open; that one is closed with the model.
+        offline: refuse whatever is not recorded.
+
+    Attributes:
+        hits: answers that took no call of `inner`.
+        misses: calls of `inner`.
+    """
+
+    def __init__(
+        self, inner: TextModel, store: ReplayStore | Path | str, *, offline: bool = False
+    ) -> None:
+        self.inner = inner
+        self.offline = offline
+        self.store = store if isinstance(store, ReplayStore) else ReplayStore(store)
+        self._owns_store = not isinstance(store, ReplayStore)
+        self.hits = 0
+        self.misses = 0
+        self._flights: dict[bytes, _Flight] = {}
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def identity(self) -> str:
+        return identity(self.inner)
+
+    @property
+    def access(self) -> Access:
+        return self.inner.access
+
+    def holds(self, chat: Chat, sampling: Sampling) -> bool:
+        """Whether the answer is recorded: asking for it would be free.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self.store.get(self._key(chat, sampling)) is not None
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        """The recorded answer, or the inner model's.
+
+        Raises:
+            OfflineError: `offline`, and it is not recorded.
+            ModelError: the inner model failed; nothing is recorded then.
+            StoreError: the answer could not be read or recorded.
+        """
+        key = self._key(chat, sampling)
+        while True:
+            recorded = self.store.get(key)
+            if recorded is not None:
+                self.hits += 1
+                return recorded
+            flight = self._flights.get(key)
+            mine = flight is None
+            if flight is None:
+                flight = self._depart(key)
+                flight.task = asyncio.create_task(self._fetch(key, chat, sampling, flight))
+            answer = await flight.join()
+            if answer is not None:  # else the call was given up by all who had asked for it
+                self.hits += not mine
+                return answer
+
+    async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+        """The reply in pieces: those of the inner model, or the recorded one as one piece.
+
+        The piece that ends a new reply comes after the reply is recorded. A stream that is closed
+        before its end records nothing.
+
+        Raises:
+            what `generate` does.
+        """
+        key = self._key(chat, sampling)
+        if key in self._flights or self.store.get(key) is not None:
+            yield disassemble(await self.generate(chat, sampling))
+            return
+        flight = self._depart(key)
+        pieces: list[Delta] = []
+        try:
+            async with closing(stream_of(self.inner, chat, sampling)) as deltas:
+                async for delta in deltas:
+                    pieces.append(delta)
+                    if delta.finish_reason is None:
+                        yield delta
+            flight.land(self.store.put(key, self.identity, assemble(pieces)))
+            for delta in pieces:
+                if delta.finish_reason is not None:
+                    yield delta
+        except Exception as error:
+            flight.crash(error)
+            raise
+        finally:
+            flight.land(None)
+            self._flights.pop(key, None)
+
+    async def close(self) -> None:
+        tasks = [f.task for f in self._flights.values() if f.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.inner.close()
+        if self._owns_store:
+            self.store.close()
+
+    def _depart(self, key: bytes) -> _Flight:
+        if self.offline:
+            raise OfflineError(
+                f"the answer of {self.name!r} is not recorded, and new calls are refused "
+                "(--offline); run once without it"
+            )
+        self.misses += 1
+        flight = self._flights[key] = _Flight()
+        return flight
+
+    async def _fetch(self, key: bytes, chat: Chat, sampling: Sampling, flight: _Flight) -> None:
+        try:
+            answer = await self.inner.generate(chat, sampling)
+            # Not in a thread: between being paid for and being on the disk nothing may cut in.
+            flight.land(self.store.put(key, self.identity, answer))
+        except Exception as error:
+            flight.crash(error)
+        finally:
+            flight.land(None)
+            self._flights.pop(key, None)
+
+    def _key(self, chat: Chat, sampling: Sampling) -> bytes:
+        return request_key(self.identity, chat, sampling)
+
+
+class _Flight:
+    """One call under way, and all who wait for it. It is given up when nobody waits any more."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._result: asyncio.Future[Generation | None] = asyncio.Future()
+        self._waiting = 0
+
+    async def join(self) -> Generation | None:
+        """The answer; None when the call was given up."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._result)
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0 and self.task is not None and not self._result.done():
+                self.task.cancel()
+
+    def land(self, answer: Generation | None) -> None:
+        if not self._result.done():
+            self._result.set_result(answer)
+
+    def crash(self, error: Exception) -> None:
+        if not self._result.done():
+            self._result.set_exception(error)
+            self._result.exception()  # it is no oversight if nobody waits any more
