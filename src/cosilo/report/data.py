@@ -1,0 +1,214 @@
+"""What a report shows: one value, filled by whoever read the run, drawn by everything in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cosilo.boundary.ledger import Direction
+from cosilo.boundary.meter import Price, Totals
+from cosilo.objectives.base import Link, Objective
+from cosilo.selection import Certificate, Limit, Point, objectives_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """Attributes:
+    kind: of grading, e.g. "classification".
+    items: split → how many examples it holds.
+    labels: size of the closed set of answers; 0 where answers are free.
+    gold_secrets: False when secrets were detected, not given.
+    notes: what a reader must know of the data.
+    """
+
+    name: str
+    kind: str
+    items: Mapping[str, int]
+    labels: int = 0
+    gold_secrets: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Attributes:
+    name: what a reader knows it by, e.g. "qwen2.5-coder-1.5b-instruct-q4_k_m".
+    access: what it shows to the other party, or to its own one, e.g. "text", "logprobs".
+    kind: its back end, e.g. "llamacpp".
+    licence: as its owner states it; empty when not known.
+    """
+
+    role: Literal["small", "large", "embedder"]
+    name: str
+    access: str
+    kind: str = ""
+    licence: str = ""
+    price: Price = Price()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often one kind of message crossed in one direction, and its encoded bytes."""
+
+    direction: Direction
+    kind: str
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A message as an example of what crossed; `text` went through `masking`."""
+
+    direction: Direction
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """What left the building, and what came back, while one point answered the test items.
+
+    Attributes:
+        items: test items answered.
+        asked: how many of them anything left for.
+        refused: how many a guard or the endpoint refused; these count as answered wrongly.
+        tallies: by direction and kind of message.
+        prepare: the same while the point was prepared, once.
+        replaced: kind of entity → how many placeholders left in its place.
+        secrets: kind of secret → (how many left in clear, how many the items hold).
+        examples: messages with their secrets masked; what cannot be masked is not in here.
+    """
+
+    items: int
+    asked: int
+    refused: int = 0
+    tallies: tuple[Tally, ...] = ()
+    prepare: tuple[Tally, ...] = ()
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    secrets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    examples: tuple[Shown, ...] = ()
+
+    def size(self, direction: Direction) -> int:
+        """Encoded bytes of the test items' messages."""
+        return sum(tally.size for tally in self.tallies if tally.direction == direction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one test item took, on average, and what preparing the point took once.
+
+    Attributes:
+        calls, tokens_in, tokens_out, usd: of the LM, per item.
+        local_seconds, network_seconds, lm_seconds: the parts of an item's latency: on the owner's
+            machine, on the stated link, and the LM's own service time.
+        p50_seconds, p95_seconds: of the items' whole latency.
+        cpu_seconds: the owner's CPU time per item.
+        peak_memory: bytes, of the process.
+        prepare: all that crossed in `prepare`.
+        prepare_seconds: the LM's service time in `prepare`.
+    """
+
+    items: int
+    calls: float
+    tokens_in: float
+    tokens_out: float
+    usd: float
+    local_seconds: float
+    network_seconds: float
+    lm_seconds: float
+    p50_seconds: float
+    p95_seconds: float
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    prepare: Totals = field(default_factory=Totals)
+    prepare_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Items whose confidence lies in [low, high): how sure, and how often right.
+
+    Attributes:
+        confidence: their mean confidence.
+        accuracy: their mean grade, with its 95 % interval.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether a confidence can be believed.
+
+    Attributes:
+        about: whose confidence, e.g. "small model alone, 312 test items".
+        bins: only those that hold items.
+        ece: expected calibration error: the bins' |confidence − accuracy|, weighted by their n.
+    """
+
+    about: str
+    bins: tuple[Bin, ...]
+    ece: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a report shows. Private text is in it only as masked examples.
+
+    Attributes:
+        front: names of the points that no other dominates on `front_objectives`, validation split.
+        hypervolume: of the front, up to `reference` (objective → worst value that counts); None
+            when not worked out.
+        certificate: None when no limit was given.
+        crossed, costs: by point name; a point may be missing.
+        unfinished: point name → why it has no numbers.
+        notes: what a reader must know, beyond what the report says of itself.
+        versions: package or part → version.
+        commands: what reproduces the run and this file, one shell line each.
+        made: when, as the reader shall see it; empty leaves it out.
+    """
+
+    title: str
+    task: TaskFacts
+    models: tuple[ModelFacts, ...]
+    link: Link
+    points: tuple[Point, ...]
+    front: frozenset[str]
+    front_objectives: tuple[str, ...]
+    hypervolume: float | None = None
+    reference: Mapping[str, float] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+    certificate: Certificate | None = None
+    crossed: Mapping[str, Crossed] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    reliability: tuple[Reliability, ...] = ()
+    unfinished: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    commands: tuple[str, ...] = ()
+    made: str = ""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All that were measured, by family: utility, privacy, efficiency, exposure, integrity."""
+        found = objectives_of(self.points).values()
+        return tuple(sorted(found, key=lambda o: FAMILIES.index(o.family)))
+
+    @property
+    def chosen(self) -> str | None:
+        """The name of the point that the certificate chose."""
+        held = self.certificate.chosen if self.certificate is not None else None
+        return held.point if held is not None else None
+
+
+FAMILIES = ("utility", "privacy", "efficiency", "exposure", "integrity")
