@@ -99,7 +99,7 @@ def estimate(
         recorded=sum(b.recorded for b in batches),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        usd=plan.large.price.usd(tokens_in, tokens_out),
+        usd=parts.paid.price.usd(tokens_in, tokens_out),
         minutes=calls * each / abreast / 60,
         measured=seconds_per_call is not None,
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, plain, source_identity
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.transport import Handles
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run
 from cosilo.tasks.base import Split
+from cosilo.types import Delta
 
 MEASURED: tuple[Split, ...] = ("validation", "certificate", "test")
 BACKGROUND: tuple[Split, ...] = ("train", "tune")
@@ -51,15 +55,41 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     about = store.about(task)
     examples = store.examples(task, split)
     attempts = store.answered(trial.id, "plain", split)
+    items = store.items(trial.id, "plain", split, examples)
+    chain = tampered_chain(trial.id)
+    again = {i.example.id: i for i in store.items(trial.id, "tampered", split, examples)}
+    crossed = store.record(chain, split, store.answered(trial.id, "tampered", split))
     return Run(
-        items=store.items(trial.id, "plain", split, examples),
+        items=items,
         entries=lambda: store.record(trial.id, split, attempts),
         prepare=lambda: store.prepare_record(trial.id, trial.attempt, MEASURED),
         background=tuple(e for s in BACKGROUND for e in store.examples(task, s)),
         price=plan.large.price,
         link=plan.link,
-        tampered=store.items(trial.id, "tampered", split, examples),
+        # An item that was not answered again would have been answered the same.
+        tampered=tuple(again.get(i.example.id, i) for i in items),
+        tampered_ids=tampering(plan, Nobody()).requests(crossed),
         labels=about.labels,
         gold_secrets=about.gold_secrets,
         peak_memory=trial.memory,
     )
+
+
+class Nobody:
+    """A party that is asked nothing: scoring reads the record only."""
+
+    async def handle(self, message: Message) -> Message:
+        raise AssertionError("a measure asked a model")
+
+    def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        raise AssertionError("a measure asked a model")
+
+
+def tampered_chain(trial: str) -> str:
+    """The ledger's chain of what crossed while replies were tampered with."""
+    return f"{trial}/tampered"
+
+
+def tampering(plan: Plan, party: Handles) -> Tampering:
+    """The party in between that the plan asks for."""
+    return Tampering(party, plan.attacks.tamper_share, plan.seed)

@@ -18,11 +18,14 @@ from cosilo.benchmark.small import Remembering, remembering
 from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import Store, private
 from cosilo.boundary.messages import Message
-from cosilo.errors import CosiloError, DataError
+from cosilo.boundary.meter import Price
+from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import Embedder, TextModel, require_trainable
+from cosilo.models.recorded import RecordedModel
 from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.registry import unknown
 from cosilo.session import PointConfig, make_defences, make_model
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
@@ -80,12 +83,32 @@ def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
     small = _small(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     large = make_model(plan.large)
-    paid = Paid(large, store, plan.budget, plan.large.price)
+    fill(large, task)
+    # What a data set has recorded was paid for by others: it is priced, but not spent.
+    price = Price() if isinstance(large, RecordedModel) else plan.large.price
+    paid = Paid(large, store, plan.budget, price)
     replay = ReplayModel(paid, private(replay_path(plan, store)), offline=offline)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
     lm = Elsewhere(replay, exposes=plan.large.exposes)
     others = (embedder,) if plan.embedder else ()
     return Parts(task, owner, lm, paid, replay, (small, *others, replay))
+
+
+def fill(model: TextModel, task: Task) -> None:
+    """Give a recorded model the answers that stand in the task's data.
+
+    Raises:
+        ConfigError: no example has an answer of that model.
+    """
+    if not isinstance(model, RecordedModel):
+        return
+    known: set[str] = set()
+    for examples in task.splits.values():
+        known.update(name for e in examples for name in e.recorded)
+        found = ((e.chat, e.recorded[model.name]) for e in examples if model.name in e.recorded)
+        model.add((chat, text, seconds) for chat, (text, seconds) in found)
+    if not len(model):
+        raise ConfigError(f"[task.columns.recorded]: {unknown('model', model.name, known)}")
 
 
 def check_splits(task: Task) -> None:
@@ -125,6 +148,7 @@ def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | No
 
 def _small(plan: Plan, task: Task) -> Remembering:
     model = make_model(plan.small)
+    fill(model, task)
     if plan.small.train:
         train = task.splits.get("train", ())[: plan.small.train_items]
         if not train:

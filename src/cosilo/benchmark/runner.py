@@ -22,16 +22,17 @@ from pathlib import Path
 
 import cosilo
 from cosilo.benchmark import clock
-from cosilo.benchmark.answering import Answering
+from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import Estimate, Work, estimate
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
-from cosilo.benchmark.measure import measure, measuring_version
+from cosilo.benchmark.measure import measure, measuring_version, tampered_chain, tampering
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Pass, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
+from cosilo.boundary.transport import InProcess
 from cosilo.errors import (
     BudgetExceededError,
     CosiloError,
@@ -41,7 +42,7 @@ from cosilo.errors import (
 )
 from cosilo.objectives.base import Item
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
-from cosilo.strategies.base import forecast
+from cosilo.strategies.base import Session, Strategy, forecast
 from cosilo.tasks.base import Example, Split
 
 ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
@@ -231,33 +232,71 @@ class Runner:
             trial = replace(trial, attempt=ledger.attempt)
             store.put_trial(trial)
             for split, examples in todo.items():
-                answering = Answering(
-                    parts.task,
-                    strategy,
-                    session,
-                    split,
-                    commit=self._committing(trial.id, "plain", split, ledger.attempt),
-                    concurrency=self.plan.concurrency,
-                    proved=store.proved(trial.id),
-                )
-                await answering.run(examples)
+                commit = self._committing(trial, "plain", split, ledger.attempt)
+                await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
             ledger.close()
-        if hasattr(self, "_tamper") and sends and self.plan.attacks.tamper_share > 0:
+        if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
         return replace(trial, memory=max(trial.memory, peak_memory()))
+
+    async def _tamper(self, point: PointConfig, trial: Trial) -> None:
+        """Answer again, with a party in between that changes a share of the LM's replies.
+
+        Where nothing crossed in `prepare`, only the items whose replies are changed can differ.
+        """
+        parts, store = self._open(), self.store
+        party = tampering(self.plan, parts.lm)
+        learned = any(True for _ in store.prepare_record(trial.id, trial.attempt, ANSWERED))
+        todo: dict[Split, list[Example]] = {}
+        for split in ANSWERED:
+            left = self._left(trial.id, "tampered", split)
+            if not learned:
+                attempts = store.answered(trial.id, "plain", split)
+                changed = party.requests(store.record(trial.id, split, attempts))
+                left = [e for e in left if e.id in changed]
+            todo[split] = left
+        if not any(todo.values()):
+            return
+        ledger = SqliteLedger(store.ledger_path, tampered_chain(trial.id))
+        try:
+            strategy, session = open_point(
+                point,
+                parts.owner,
+                parts.lm,
+                sampling=parts.task.sampling,
+                ledger=ledger,
+                transport=InProcess(party),
+            )
+            strategy, session = await strategy.prepare(session)
+            for split, examples in todo.items():
+                commit = self._committing(trial, "tampered", split, ledger.attempt)
+                await self._answering(strategy, session, split, commit, trial).run(examples)
+        finally:
+            ledger.close()
+
+    def _answering(
+        self, strategy: Strategy, session: Session, split: Split, commit: Commit, trial: Trial
+    ) -> Answering:
+        return Answering(
+            self._open().task,
+            strategy,
+            session,
+            split,
+            commit=commit,
+            concurrency=self.plan.concurrency,
+            proved=self.store.proved(trial.id),
+        )
 
     def _left(self, id: str, which: Pass, split: Split) -> list[Example]:
         done = self.store.answered(id, which, split)
         return [e for e in self._open().task.splits.get(split, ()) if e.id not in done]
 
-    def _committing(
-        self, id: str, which: Pass, split: Split, attempt: int
-    ) -> Callable[[Sequence[tuple[Item, str]]], None]:
+    def _committing(self, trial: Trial, which: Pass, split: Split, attempt: int) -> Commit:
         parts = self._open()
 
         def commit(items: Sequence[tuple[Item, str]]) -> None:
-            self.store.add_items(id, which, split, attempt, items)
+            self.store.add_items(trial.id, which, split, attempt, items)
             if which == "plain":
                 self._reports.advance(len(items), parts.paid.calls, parts.paid.totals.usd)
 

@@ -22,6 +22,7 @@ class Paid:
 
     def __init__(self, model: TextModel, store: Store, budget: Budget, price: Price) -> None:
         self.model = model
+        self.price = price
         self._store = store
         self._meter = Meter(budget, price=price)
         self._meter.totals = store.paid()
