@@ -1,0 +1,156 @@
+"""Items are answered many at once; what was paid for is kept, and refusals do not flatter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from cosilo.benchmark.answering import HOPELESS, Answering
+from cosilo.benchmark.clock import install
+from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
+from cosilo.models.scripted import ScriptedModel
+from cosilo.objectives.base import Item
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import open_session
+from cosilo.strategies.base import Strategy
+from cosilo.strategies.inference.cascade import Cascade
+from cosilo.strategies.inference.ends import Large
+from cosilo.tasks.base import Example, Task
+from cosilo.types import Chat, Generation, Sampling, last_user, user
+
+
+@pytest.fixture(autouse=True)
+async def clocked() -> None:
+    install(asyncio.get_running_loop())
+
+
+class Choosy(ScriptedModel):
+    """Refuses what it is told to."""
+
+    def __init__(self, refuse: Callable[[str], CosiloError | None]) -> None:
+        super().__init__()
+        self.refuse = refuse
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        await asyncio.sleep(0)
+        error = self.refuse(last_user(chat))
+        if error is not None:
+            raise error
+        return await super().generate(chat, sampling)
+
+
+def examples(count: int) -> tuple[Example, ...]:
+    return tuple(Example(str(i), user(f"q{i}"), (f"q{i}",)) for i in range(count))
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[Item, str]] = {}
+
+    def __call__(self, items: Sequence[tuple[Item, str]]) -> None:
+        for item, refused in items:
+            assert item.example.id not in self.items
+            self.items[item.example.id] = item, refused
+
+
+async def answer(
+    count: int,
+    refuse: Callable[[str], CosiloError | None],
+    *,
+    strategy: Strategy | None = None,
+    small: ScriptedModel | None = None,
+    concurrency: int = 4,
+    proved: bool = False,
+) -> tuple[Kept, CosiloError | None]:
+    strategy = strategy or Large()
+    task = Task("t", "text", {}, lambda e, a: float(a == e.target))
+    owner = DataOwner(small or ScriptedModel())
+    session = open_session(owner, LMOwner(Choosy(refuse)), strategy)
+    kept = Kept()
+    work = Answering(task, strategy, session, "test", kept, concurrency, proved)
+    try:
+        await work.run(examples(count))
+    except CosiloError as error:
+        return kept, error
+    return kept, None
+
+
+async def test_every_item_is_answered_graded_and_kept_once() -> None:
+    kept, error = await answer(20, lambda q: None)
+    assert error is None
+    assert len(kept.items) == 20
+    assert all(item.grade == 1.0 and not why for item, why in kept.items.values())
+
+
+async def test_a_refused_item_counts_as_wrong() -> None:
+    kept, error = await answer(20, lambda q: RejectedError("too long") if q == "q7" else None)
+    assert error is None
+    item, why = kept.items["7"]
+    assert (item.grade, item.answer.text, why) == (0.0, "", "RejectedError")
+    assert sum(bool(why) for _, why in kept.items.values()) == 1
+
+
+async def test_a_guard_in_doubt_counts_as_wrong() -> None:
+    kept, _ = await answer(20, lambda q: PrivacyError("doubt") if q == "q0" else None)
+    assert kept.items["0"][1] == "PrivacyError"
+
+
+async def test_a_key_that_is_refused_for_every_item_stops_the_run_and_books_nothing() -> None:
+    kept, error = await answer(20, lambda q: RejectedError("401"))
+    assert isinstance(error, RejectedError)
+    assert not kept.items
+
+
+async def test_fewer_refusals_than_hopeless_are_not_believed_without_one_answer() -> None:
+    kept, error = await answer(HOPELESS - 2, lambda q: RejectedError("401"))
+    assert isinstance(error, RejectedError)
+    assert not kept.items
+    kept, error = await answer(HOPELESS - 2, lambda q: RejectedError("400"), proved=True)
+    assert error is None
+    assert len(kept.items) == HOPELESS - 2
+
+
+async def test_a_key_revoked_half_way_is_noticed_although_the_small_model_answers_in_between() -> (
+    None
+):
+    class Unsure(ScriptedModel):
+        async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+            sure = int(last_user(chat)[1:]) % 2 == 0
+            return await ScriptedModel(confidence=0.9 if sure else 0.1).generate(chat, sampling)
+
+    kept, error = await answer(
+        40,
+        lambda q: RejectedError("401") if int(q[1:]) > 9 else None,
+        strategy=Cascade(threshold=0.5),
+        small=Unsure(),
+        concurrency=1,
+    )
+    assert isinstance(error, RejectedError)
+    assert not any(why for _, why in kept.items.values())
+    assert {"1", "9", "10"} <= kept.items.keys()
+
+
+async def test_what_is_under_way_when_one_fails_is_still_kept() -> None:
+    gate = asyncio.Event()
+    started: list[str] = []
+
+    class Slow(ScriptedModel):
+        async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+            started.append(last_user(chat))
+            if last_user(chat) == "q0":
+                gate.set()
+                raise UnreachableError("down")
+            await gate.wait()
+            await asyncio.sleep(0)
+            return await super().generate(chat, sampling)
+
+    task = Task("t", "text", {}, lambda e, a: 1.0)
+    session = open_session(DataOwner(ScriptedModel()), LMOwner(Slow()), Large())
+    kept = Kept()
+    with pytest.raises(UnreachableError):
+        await Answering(task, Large(), session, "test", kept, 4).run(examples(20))
+    assert set(kept.items) == {"1", "2", "3"}
+    assert len(started) == 4
