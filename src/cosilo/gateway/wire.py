@@ -442,7 +442,7 @@ def chat_answer(
                 "index": i,
                 "message": _message(c.generation),
                 "logprobs": _chat_logprobs(c.generation.tokens, c.logprobs),
-                "finish_reason": _reason(c.generation),
+                "finish_reason": reason(c.generation),
             }
             for i, c in enumerate(choices)
         ],
@@ -464,7 +464,7 @@ def text_answer(
                 "index": i,
                 "text": c.generation.text,
                 "logprobs": _text_logprobs(c.generation.tokens, c.logprobs),
-                "finish_reason": _reason(c.generation),
+                "finish_reason": reason(c.generation),
             }
             for i, c in enumerate(choices)
         ],
@@ -609,7 +609,8 @@ def _message(generation: Generation) -> dict[str, object]:
     return message
 
 
-def _reason(generation: Generation) -> str:
+def reason(generation: Generation) -> str:
+    """Why the answer ended, in OpenAI's words."""
     return "tool_calls" if generation.tool_calls else generation.finish_reason
 
 

@@ -1,0 +1,93 @@
+"""`cosilo serve`: an OpenAI-compatible endpoint for operating points."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosilo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import mmap
+    import socket
+
+    from cosilo.gateway.config import Layout
+
+DESCRIPTION = """\
+Serve operating points as models of an OpenAI-compatible endpoint: point NAME is model 'cosilo/NAME'.
+
+    cosilo serve RUN --point NAME          a point of a finished run, as it was measured
+    cosilo serve gateway.toml              points, models and limits from a file
+
+Clients need a key: cosilo keys create NAME. SIGHUP reads the configuration again, SIGTERM stops once
+the requests under way are done."""
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "serve",
+        help="an OpenAI-compatible endpoint for a point",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="RUN|FILE", help="a run, or gateway.toml")
+    parser.add_argument(
+        "--point",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a point of the run; repeatable",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="[server] and [store] tables, for a run"
+    )
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (8400)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (1)")
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from cosilo.gateway.server import bind, work
+    from cosilo.gateway.workers import run_many, run_one
+
+    logging.basicConfig(format="cosilo: %(message)s", level=logging.WARNING)
+    changes = {
+        name: value
+        for name in ("host", "port", "workers")
+        if (value := getattr(arguments, name)) is not None
+    }
+
+    def load() -> Layout:
+        layout = _layout(arguments)
+        try:
+            return replace(layout, server=replace(layout.server, **changes))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    server = load().server
+    listener = bind(server.host, server.port)
+
+    def serve(
+        listener: socket.socket, memory: mmap.mmap, worker: int
+    ) -> Coroutine[None, None, None]:
+        return work(load, listener, memory=memory, worker=worker)
+
+    if server.workers == 1:
+        return run_one(listener, serve)
+    return run_many(server.workers, listener, serve, drain_seconds=server.drain_seconds)
+
+
+def _layout(arguments: argparse.Namespace) -> Layout:
+    from cosilo.gateway.config import load_gateway
+
+    if arguments.source.is_file():
+        if arguments.point:
+            raise ConfigError("--point chooses among a run's points; a file names its own")
+        return load_gateway(arguments.source)
+    raise ConfigError(f"{str(arguments.source)!r} is neither a run nor a file")

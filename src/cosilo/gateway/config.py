@@ -1,0 +1,321 @@
+"""The gateway's configuration: one TOML file, or what `cosilo serve RUN` makes of a run.
+
+[server]           host, port, workers, limits
+[store]            where keys, budgets and the record are kept
+[models.NAME]      kind = "…" and what that kind takes; [models.NAME.breaker] for a large one
+[defences.NAME]    options of a defence, as in a plan
+[[points]]         name, strategy and its options, defences, as in a plan; and how it is served:
+                   small = "NAME"   large = "NAME" or ["NAME", "NEXT"]   embedder = "NAME"
+                   fallback = "refuse" | "small"   timeout_seconds = …   sampling = {…}
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from cosilo.defences.base import defences
+from cosilo.errors import ConfigError
+from cosilo.gateway.breaker import BreakerConfig
+from cosilo.gateway.points import Recipe, Serving
+from cosilo.gateway.upstreams import Absent
+from cosilo.models.base import Embedder, TextModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.registry import unknown
+from cosilo.session import (
+    DefenceConfig,
+    ModelConfig,
+    PointConfig,
+    check_options,
+    make_model,
+    read_defence,
+    read_model,
+)
+from cosilo.strategies.base import strategies
+from cosilo.tables import Table, convert, options_of, read
+from cosilo.types import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """How the server listens, and how much it takes.
+
+    Attributes:
+        workers: processes.
+        drain_seconds: how long requests may still take once the server is told to stop.
+        max_body_bytes: the largest request body.
+        held_body_bytes: of all bodies being held by one worker at the same moment.
+        header_seconds, body_seconds, write_seconds: how long a client may take to send a request's
+            head, its body, and to take what it is sent.
+        keep_alive_seconds: how long an idle connection stays open.
+        most_at_once: requests one worker answers at the same moment.
+        access_log: a JSON line per request on standard error; it holds no text of a request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8400
+    workers: int = 1
+    drain_seconds: float = 30.0
+    max_body_bytes: int = 8 << 20
+    held_body_bytes: int = 64 << 20
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    write_seconds: float = 60.0
+    keep_alive_seconds: float = 30.0
+    most_at_once: int = 512
+    access_log: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port = {self.port!r} is not between 0 and 65535")
+        if not 1 <= self.workers <= 256:
+            raise ValueError(f"workers = {self.workers!r} is not between 1 and 256")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "port" and isinstance(value, int | float) and value < 0:
+                raise ValueError(f"{item.name} = {value!r} is negative")
+        if self.held_body_bytes < self.max_body_bytes:
+            raise ValueError("held_body_bytes is smaller than max_body_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Where keys, budgets and the record are kept.
+
+    Attributes:
+        url: a folder, or postgresql://…; $COSILO_STORE, or `cosilo-gateway` beside the file.
+        secret: the file of the gateway's secret; in a folder it is kept there.
+        keep: of what crosses, `digest` or also the `content`.
+        content_keys: the file of the keys that contents are sealed with.
+        retention_days: after which contents are forgotten; digests stay.
+    """
+
+    url: str | None = None
+    secret: Path | None = None
+    keep: Literal["digest", "content"] = "digest"
+    content_keys: Path | None = None
+    retention_days: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.retention_days is not None and not self.retention_days > 0:
+            raise ValueError(f"retention_days = {self.retention_days!r} is not positive")
+        if self.keep == "digest" and (self.content_keys or self.retention_days):
+            raise ValueError('content_keys and retention_days need keep = "content"')
+        if self.keep == "content" and self.content_keys is None:
+            raise ValueError('keep = "content" needs content_keys, which seal what is kept')
+
+
+@dataclass(frozen=True)
+class UpstreamConfig:
+    model: ModelConfig
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All a worker needs to open its points.
+
+    Attributes:
+        base: where relative paths start.
+        cook: loads the small models and says what each point is made of.
+    """
+
+    base: Path
+    server: ServerConfig
+    store: StoreConfig
+    upstreams: Mapping[str, UpstreamConfig]
+    cook: Callable[[], Sequence[Recipe]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingDefaults:
+    """How answers are drawn where the client leaves it open."""
+
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The keys the file may have at its top."""
+
+    models: Mapping[str, Mapping[str, object]]
+    points: tuple[Mapping[str, object], ...]
+    server: ServerConfig = field(default_factory=ServerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    defences: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    """The keys of a point that say how it is served; all others are its strategy's options."""
+
+    strategy: str
+    name: str = ""
+    small: str | None = None
+    large: str | tuple[str, ...] = ()
+    embedder: str | None = None
+    defences: tuple[str, ...] = ()
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    fallback: str = "refuse"
+    timeout_seconds: float = Serving.timeout_seconds
+    idle_seconds: float = Serving.idle_seconds
+    stream_seconds: float = Serving.stream_seconds
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        return (self.large,) if isinstance(self.large, str) else self.large
+
+
+def load_gateway(path: Path) -> Layout:
+    """The configuration in the file `path`.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it is unknown, missing, of the wrong
+            type or refused; the message names the file, the table and the nearest name.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    return parse_gateway(text, path.absolute())
+
+
+def parse_gateway(text: str, path: Path) -> Layout:
+    """The configuration that `text` spells out, as if it stood in the file `path`.
+
+    Raises:
+        ConfigError: as for `load_gateway`.
+    """
+    where = path.name
+    try:
+        file = read(_File, tomllib.loads(text), where=where)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from None
+    models: dict[str, ModelConfig] = {}
+    breakers: dict[str, BreakerConfig] = {}
+    for name, table in file.models.items():
+        at = f"{where}: [models.{name}]"
+        rest = {k: v for k, v in table.items() if k != "breaker"}
+        models[name] = read_model(rest, where=at, base=path.parent)
+        if "breaker" in table:
+            breakers[name] = convert(table["breaker"], BreakerConfig, where=f"{at}: breaker")
+    around = {
+        name: read_defence(name, table, where=f"{where}: [defences.{name}]")
+        for name, table in file.defences.items()
+    }
+    points = _points(file.points, models, around, where)
+    used = {name for served, _ in points for name in served.upstreams}
+    for name in breakers.keys() - used:
+        raise ConfigError(f"{where}: [models.{name}.breaker]: no point has it as its large model")
+    return Layout(
+        base=path.parent,
+        server=file.server,
+        store=file.store,
+        upstreams={n: UpstreamConfig(models[n], breakers.get(n, BreakerConfig())) for n in used},
+        cook=lambda: _cook(points, models),
+    )
+
+
+def _points(
+    tables: Sequence[Table],
+    models: Mapping[str, ModelConfig],
+    around: Mapping[str, DefenceConfig],
+    where: str,
+) -> list[tuple[_Served, PointConfig]]:
+    known = {f.name for f in fields(_Served)}
+    found: list[tuple[_Served, PointConfig]] = []
+    for number, table in enumerate(tables, 1):
+        at = f"{where}: [[points]] {number}"
+        served = read(_Served, {k: v for k, v in table.items() if k in known}, where=at)
+        _check_served(served, models, at)
+        # An option of the strategy may be called like one of ours; then it is not the strategy's.
+        rest = {k: v for k, v in table.items() if k not in known}
+        options = check_options(strategies, served.strategy, rest, where=at, also=known)
+        chosen = tuple(_defence(name, around, at) for name in served.defences)
+        found.append(
+            (served, PointConfig(served.name or served.strategy, served.strategy, options, chosen))
+        )
+    if not found:
+        raise ConfigError(f"{where}: no [[points]] are given, so there is nothing to serve")
+    names = [point.name for _, point in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two points are named {name!r}")
+        if not name.isprintable() or "/" in name or len(name) > 100:
+            raise ConfigError(f"{where}: {name!r} cannot name a point")
+    return found
+
+
+def _check_served(served: _Served, models: Mapping[str, ModelConfig], where: str) -> None:
+    if served.fallback not in ("refuse", "small"):
+        raise ConfigError(
+            f"{where}: fallback: {unknown('value', served.fallback, ('refuse', 'small'))}"
+        )
+    for role, names in (
+        ("small", [served.small]),
+        ("large", served.upstreams),
+        ("embedder", [served.embedder]),
+    ):
+        for name in names:
+            if name is not None and name not in models:
+                raise ConfigError(f"{where}: {role}: {unknown('model', name, models)}")
+    try:
+        options_of(strategies.get(served.strategy))
+        _serving(served)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _defence(name: str, around: Mapping[str, DefenceConfig], where: str) -> DefenceConfig:
+    if name in around:
+        return around[name]
+    if name in defences.names():
+        return DefenceConfig(name, name)
+    raise ConfigError(f"{where}: {unknown('defence', name, {*around, *defences.names()})}")
+
+
+def _serving(served: _Served) -> Serving:
+    return Serving(
+        fallback="small" if served.fallback == "small" else "refuse",
+        timeout_seconds=served.timeout_seconds,
+        idle_seconds=served.idle_seconds,
+        stream_seconds=served.stream_seconds,
+    )
+
+
+def _cook(
+    points: Sequence[tuple[_Served, PointConfig]], models: Mapping[str, ModelConfig]
+) -> list[Recipe]:
+    loaded: dict[str, TextModel] = {}
+
+    def load(name: str) -> TextModel:
+        if name not in loaded:
+            loaded[name] = make_model(models[name])
+        return loaded[name]
+
+    recipes = []
+    for served, point in points:
+        small: TextModel = load(served.small) if served.small else Absent("small")
+        embedder: Any = load(served.embedder) if served.embedder else None
+        if embedder is not None and not isinstance(embedder, Embedder):
+            raise ConfigError(f"point {point.name!r}: model {served.embedder!r} cannot embed text")
+        recipes.append(
+            Recipe(
+                config=point,
+                owner=DataOwner(small, embedder=embedder),
+                upstreams=served.upstreams,
+                sampling=Sampling(**asdict(served.sampling)),
+                serving=_serving(served),
+            )
+        )
+    return recipes

@@ -1,0 +1,120 @@
+"""One request on its way through the gateway, and what is said about it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cosilo.boundary.meter import Totals
+from cosilo.gateway.accounts import Key, RequestFacts
+from cosilo.gateway.answering import Served
+from cosilo.gateway.points import Point
+from cosilo.gateway.tabs import Tab
+from cosilo.gateway.upstreams import Upstream
+
+Outcome = Literal["ok", "cancelled", "error"]
+
+CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
+
+
+@dataclass
+class Setup:
+    """One reading of the configuration, opened: what requests that began under it go on using."""
+
+    points: Mapping[str, Point]
+    upstreams: Mapping[str, Upstream]
+    in_flight: int = 0
+    retired: bool = False
+
+    async def close(self) -> None:
+        models = [u.model for u in self.upstreams.values()]
+        models += [r.session.owner.model for p in self.points.values() for r in p.routes]
+        for model in {id(m): m for m in models}.values():
+            await model.close()
+
+
+@dataclass
+class Exchange:
+    """One request on its way through."""
+
+    endpoint: str
+    id: str
+    started: float
+    setup: Setup
+    clock: float
+    key: Key | None = None
+    point: Point | None = None
+    tab: Tab | None = None
+    served: Served = field(default_factory=Served)
+    stream: bool = False
+    begun: bool = False
+    status: int = 0
+    left: bool = False
+    outcome: Outcome = "ok"
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What is known by now of how the request was answered."""
+        found = [("x-cosilo-request-id", self.id)]
+        if self.point is None or self.tab is None:
+            return found
+        totals = self.tab.totals
+        found.append(("x-cosilo-strategy", self.point.strategy))
+        if self.served.by:
+            found.append(("x-cosilo-by", self.served.by))
+        if self.served.fallback:
+            found.append(("x-cosilo-fallback", self.served.route))
+        if self.served.suspect:
+            found.append(("x-cosilo-suspect", "true"))
+        found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
+        if not self.stream:
+            found += [(f"x-cosilo-{k}", str(v)) for k, v in _spent(self.tab, totals).items()]
+        return found
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The same for the end of a stream, when all is known."""
+        assert self.tab is not None
+        assert self.point is not None
+        return {
+            "request_id": self.id,
+            "strategy": self.point.strategy,
+            "by": self.served.by,
+            "fallback": self.served.fallback,
+            "lm_called": bool(self.tab.lm_calls),
+            **{k.replace("-", "_"): v for k, v in _spent(self.tab, self.tab.totals).items()},
+        }
+
+    def record(self, seconds: float) -> RequestFacts:
+        """What is kept of it."""
+        assert self.tab is not None
+        assert self.point is not None
+        totals = self.tab.totals
+        return RequestFacts(
+            request=self.id,
+            point=self.point.name,
+            strategy=self.point.strategy,
+            endpoint=self.endpoint,
+            outcome=self.outcome,
+            status=self.status,
+            by=self.served.by,
+            stream=self.stream,
+            lm_calls=self.tab.lm_calls,
+            upstream=self.served.route,
+            fallback=self.served.fallback,
+            bytes_up=totals.bytes_up,
+            bytes_down=totals.bytes_down,
+            kinds=dict(self.tab.kinds),
+            at=self.started,
+            seconds=seconds,
+        )
+
+
+def _spent(tab: Tab, totals: Totals) -> dict[str, object]:
+    return {
+        "bytes-up": totals.bytes_up,
+        "bytes-down": totals.bytes_down,
+        "entities": tab.kinds.total(),
+        "usd": f"{tab.spent.usd:.9f}".rstrip("0").rstrip(".") or "0",
+    }

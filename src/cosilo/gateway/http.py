@@ -1,0 +1,175 @@
+"""The little of HTTP that the gateway needs, on raw ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from cosilo.gateway.refusals import RequestError
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+class Bodies:
+    """Reads request bodies, within a limit for each and one for all that are being read.
+
+    Args:
+        largest: bytes of one body.
+        together: bytes of all bodies held at the same moment.
+        seconds: how long a client may take to send one.
+    """
+
+    def __init__(self, largest: int, together: int, seconds: float) -> None:
+        self.largest = largest
+        self.together = together
+        self.seconds = seconds
+        self.held = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body; the caller gives it back with `release` when it is no longer held.
+
+        Raises:
+            RequestError: too large (413), too slow (408), or no room now (503).
+            ClientLeftError: the connection is gone.
+        """
+        stated = header(scope, b"content-length")
+        if stated.isdigit() and int(stated) > self.largest:
+            raise self._too_large()
+        if header(scope, b"content-encoding").lower() not in (b"", b"identity"):
+            raise RequestError("compressed bodies are not accepted", status=415)
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientLeftError
+        if not event.get("more_body"):
+            body: bytes = event["body"]
+            if len(body) > self.largest:
+                raise self._too_large()
+            self._take(len(body))
+            return body
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await self._rest(event["body"], receive)
+        except TimeoutError:
+            raise RequestError(
+                f"the body did not arrive within {self.seconds:g} s",
+                status=408, headers={"connection": "close"},
+            ) from None  # fmt: skip
+
+    def release(self, body: bytes) -> None:
+        self.held -= len(body)
+
+    async def _rest(self, first: bytes, receive: Receive) -> bytes:
+        pieces = [first]
+        size = len(first)
+        self._take(size)
+        try:
+            while True:
+                event = await receive()
+                if event["type"] != "http.request":
+                    raise ClientLeftError
+                piece: bytes = event["body"]
+                if size + len(piece) > self.largest:
+                    raise self._too_large()
+                self._take(len(piece))
+                size += len(piece)
+                pieces.append(piece)
+                if not event.get("more_body"):
+                    return b"".join(pieces)
+        except BaseException:
+            self.held -= size
+            raise
+
+    def _take(self, size: int) -> None:
+        if self.held + size > self.together:
+            raise RequestError(
+                "too many request bodies at once; try again",
+                status=503, kind="server_error", code="overloaded", headers={"retry-after": "1"},
+            )  # fmt: skip
+        self.held += size
+
+    def _too_large(self) -> RequestError:
+        return RequestError(
+            f"the body is larger than {self.largest} bytes",
+            status=413, code="body_too_large", headers={"connection": "close"},
+        )  # fmt: skip
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of the header `name` (in lower case), or nothing."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return b""
+
+
+def encode_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    return [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers,
+    *,
+    content_type: bytes = b"application/json",
+) -> None:
+    """A whole response."""
+    await send({
+        "type": "http.response.start",
+        "status": status,
+        "headers": [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            *headers,
+        ],
+    })  # fmt: skip
+    await send({"type": "http.response.body", "body": body})
+
+
+async def begin_events(send: Send, headers: Headers) -> None:
+    """The start of a stream of server-sent events."""
+    await send({
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+            (b"x-content-type-options", b"nosniff"),
+            *headers,
+        ],
+    })  # fmt: skip
+
+
+async def piece(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def end(send: Send, data: bytes = b"") -> None:
+    await send({"type": "http.response.body", "body": data})
+
+
+async def left(receive: Receive) -> None:
+    """Returns when the client has gone; to be called once the body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+to_json = msgspec.json.Encoder().encode

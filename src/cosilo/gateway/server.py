@@ -1,0 +1,257 @@
+"""One worker: opens its points, serves them, reads its configuration again when told to.
+
+SIGHUP            read the configuration again; requests under way finish on the one before
+SIGTERM, SIGINT   take no new requests, let those under way finish (drain_seconds), stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import mmap
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from cosilo.errors import CosiloError, ModelError, StoreError
+from cosilo.gateway.accounts import Store
+from cosilo.gateway.api import Gateway
+from cosilo.gateway.breaker import Breaker
+from cosilo.gateway.config import Layout
+from cosilo.gateway.exchange import Setup
+from cosilo.gateway.http import App, Bodies
+from cosilo.gateway.metrics import Metrics
+from cosilo.gateway.points import Point, open_recipe
+from cosilo.gateway.protocol import Patience, protocol
+from cosilo.gateway.retention import read_vault
+from cosilo.gateway.store import default_url, folder_of, is_postgres, open_store
+from cosilo.gateway.store_records import GatewayStore
+from cosilo.gateway.tabs import Tab
+from cosilo.gateway.upstreams import Upstream
+from cosilo.session import make_model
+
+log = logging.getLogger("cosilo.gateway")
+
+Load = Callable[[], Layout]
+MakePage = Callable[[Gateway], App]
+
+
+async def open_layout_store(layout: Layout) -> GatewayStore:
+    """The store that `layout` names, with a place in it for this worker.
+
+    Raises:
+        ConfigError: it cannot be that store, or its keys are missing.
+        StoreError: it cannot be read or written.
+    """
+    config = layout.store
+    url = config.url or default_url()
+    if not is_postgres(url):
+        url = str(layout.base / folder_of(url))
+    return await open_store(
+        url,
+        secret=layout.base / config.secret if config.secret else None,
+        keep=config.keep,
+        vault=read_vault(layout.base / config.content_keys) if config.content_keys else None,
+    )
+
+
+async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setup:
+    """Every upstream and point of `layout`, opened and prepared.
+
+    Raises:
+        ConfigError, CatalogError, CapabilityError: the layout cannot work.
+        ModelError: a model failed while a strategy was being prepared.
+    """
+    upstreams = {
+        name: Upstream(
+            name,
+            make_model(config.model),
+            config.model.exposes,
+            config.model.price,
+            Breaker(name, config.breaker),
+        )
+        for name, config in layout.upstreams.items()
+    }
+    points: dict[str, Point] = {}
+    try:
+        for recipe in layout.cook():
+            point = await open_recipe(
+                recipe, upstreams, tabs=tabs, ledger=store.ledger(recipe.name)
+            )
+            points[point.model] = point
+    except BaseException:
+        await Setup(points, upstreams).close()
+        raise
+    return Setup(points, upstreams)
+
+
+async def work(
+    load: Load,
+    listener: socket.socket,
+    *,
+    memory: mmap.mmap | None = None,
+    worker: int = 0,
+    page: MakePage | None = None,
+) -> None:
+    """Serve until told to stop.
+
+    Args:
+        load: reads the configuration; called again on SIGHUP.
+        listener: bound; shared with the other workers.
+        memory: where the workers count, `metrics.REGION` bytes for each.
+        page: makes what is served under `/ui`.
+
+    Raises:
+        CosiloError: it could not start.
+    """
+    import uvicorn
+
+    layout = load()
+    tabs: dict[str, Tab] = {}
+    store = await open_layout_store(layout)
+    try:
+        setup = await open_setup(layout, store, tabs)
+        server = layout.server
+        gateway = Gateway(
+            setup,
+            store,
+            metrics=Metrics(memory, worker),
+            bodies=Bodies(server.max_body_bytes, server.held_body_bytes, server.body_seconds),
+            tabs=tabs,
+            most_at_once=server.most_at_once,
+            access_log=server.access_log,
+        )
+        if page is not None:
+            gateway.ui = page(gateway)
+
+        class Server(uvicorn.Server):
+            @contextlib.contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                # uvicorn would raise the signal again once it has stopped, before we have.
+                yield
+
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                _ready(layout, setup, listener, worker)
+
+        uvicorn_server = Server(
+            uvicorn.Config(
+                gateway,
+                http=protocol(Patience(server.header_seconds, server.write_seconds)),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=1024,
+                timeout_keep_alive=max(1, round(server.keep_alive_seconds)),
+                timeout_graceful_shutdown=max(1, round(server.drain_seconds)),
+            )
+        )
+        reloads = _Reloads(load, gateway)
+        loop = asyncio.get_running_loop()
+
+        def stop(signum: int) -> None:
+            gateway.draining = True
+            uvicorn_server.handle_exit(signum, None)
+
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop, signum)
+        loop.add_signal_handler(signal.SIGHUP, reloads.ask)
+        # What is there now stays: leave it out of every later collection.
+        gc.collect()
+        gc.freeze()
+        forgetting = loop.create_task(_forget(store, layout.store.retention_days))
+        await uvicorn_server.serve(sockets=[listener])
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
+        await reloads.close()
+        await gateway.close()
+    finally:
+        await store.close()
+
+
+async def _forget(store: GatewayStore, days: float | None) -> None:
+    """Forget contents that are older than they may be, once an hour."""
+    while days is not None:
+        try:
+            await store.purge(before=time.time() - days * 86400)
+        except StoreError as error:
+            log.error("old contents could not be forgotten: %s", error)
+        await asyncio.sleep(3600)
+
+
+class _Reloads:
+    """Reads the configuration again, one reading at a time; the last one asked for counts."""
+
+    def __init__(self, load: Load, gateway: Gateway) -> None:
+        self._load = load
+        self._gateway = gateway
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def ask(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._task = asyncio.get_running_loop().create_task(self._reload())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _reload(self) -> None:
+        while True:
+            self._again = False
+            result = "failed"
+            gateway = self._gateway
+            try:
+                layout = self._load()
+                setup = await open_setup(layout, gateway.store, gateway.tabs)
+                await gateway.adopt(setup)
+                gateway.bodies.largest = layout.server.max_body_bytes
+                gateway.bodies.together = layout.server.held_body_bytes
+                gateway.most_at_once = layout.server.most_at_once
+                gateway.access_log = layout.server.access_log
+                result = "done"
+                log.warning("configuration read again: %d points", len(setup.points))
+            except (CosiloError, ModelError) as error:
+                log.error("configuration not taken, the one before stays: %s", error)
+            gateway.metrics.add("cosilo_reloads_total", result=result)
+            if not self._again:
+                return
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address taken, not listening yet.
+
+    Raises:
+        CosiloError: it is in use or not ours.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, proto, _, address = found[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise CosiloError(f"cannot listen on {host!r} port {port}: {error.strerror}") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _ready(layout: Layout, setup: Setup, listener: socket.socket, worker: int) -> None:
+    host, port = listener.getsockname()[:2]
+    names = ", ".join(setup.points)
+    print(
+        f"cosilo: worker {worker} serves {names} at http://{host}:{port}/v1",
+        file=sys.stderr,
+        flush=True,
+    )
