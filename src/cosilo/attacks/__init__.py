@@ -1,0 +1,6 @@
+"""What each side can learn from what crossed. Importing this package registers every attack."""
+
+from cosilo.attacks import relink, secrets, surrogate
+from cosilo.attacks.tampering import Tampering
+
+__all__ = ["Tampering", "relink", "secrets", "surrogate"]

@@ -1,0 +1,75 @@
+"""Reading the record as an attacker does: texts that went up, replies that came down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from cosilo.attacks.base import View
+from cosilo.boundary.messages import Ask, Completion, Message
+
+
+def texts(message: Message) -> list[str]:
+    """Every piece of text in `message`, as it crossed."""
+    if isinstance(message, Ask):
+        found = [turn.content for turn in message.chat]
+        found += [turn.name for turn in message.chat]
+        found += [call.arguments for turn in message.chat for call in turn.tool_calls]
+        found += [message.sampling.tools, message.sampling.response_format]
+        return [text for text in found if text]
+    if isinstance(message, Completion):
+        return [message.generation.text] if message.generation.text else []
+    return list(_strings(msgspec.to_builtins(message)))
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "message":  # the tag that names the class
+                yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def upstream(view: View) -> Iterator[tuple[str, list[str]]]:
+    """(request, texts) of every message that went to the LM's owner, in order.
+
+    Raises:
+        StoreError: the record holds digests only.
+    """
+    for entry in view.entries():
+        if entry.direction == "up":
+            yield entry.request, texts(entry.message)
+
+
+def spoken(view: View) -> dict[str, str]:
+    """What each request said that most others did not: request → its texts, joined.
+
+    A system prompt or a worked example that stands in more than half of the requests tells the
+    attacker nothing about any one of them.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for request, pieces in upstream(view):
+        found.setdefault(request, {}).update(dict.fromkeys(pieces))
+    seen: dict[str, int] = {}
+    for pieces_of in found.values():
+        for piece in pieces_of:
+            seen[piece] = seen.get(piece, 0) + 1
+    common = {piece for piece, count in seen.items() if count > 2 and 2 * count > len(found)}
+    return {
+        request: "\n".join(piece for piece in pieces_of if piece not in common)
+        for request, pieces_of in found.items()
+    }
+
+
+def replies(view: View) -> dict[str, str]:
+    """The LM's last reply to each request that it answered."""
+    return {
+        entry.request: "\n".join(texts(entry.message))
+        for entry in view.entries()
+        if entry.direction == "down"
+    }

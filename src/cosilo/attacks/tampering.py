@@ -1,0 +1,133 @@
+"""A party between the two owners that changes a share of the LM's replies.
+
+It stands in for a hostile LM owner, or a network without authentication. Which replies it changes,
+and to what, depends on its seed and on the request's content alone: the same run tampers with the
+same replies again, in any order and at any concurrency, and it keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from cosilo.boundary.ledger import Entry
+from cosilo.boundary.messages import Ask, Completion, Message, encode
+from cosilo.boundary.transport import Handles
+from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble
+
+_SWAPS = {
+    a: b
+    for pair in (
+        ("yes", "no"), ("true", "false"), ("and", "or"), ("min", "max"), ("asc", "desc"),
+        ("before", "after"), ("more", "less"), ("increase", "decrease"), ("is", "is not"),
+        ("with", "without"), ("positive", "negative"), ("left", "right"), ("first", "last"),
+        (">=", "<"), ("<=", ">"), ("=", "<>"),
+    )
+    for a, b in (pair, pair[::-1])
+}  # fmt: skip
+_PIECE = re.compile(r"\d+|is not\b|[^\W\d_]+|>=|<=|<>|[<>=]", re.IGNORECASE)
+
+SURE = -0.01
+"""The log-probability it claims for its own words: a liar sounds certain."""
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """Answers like `party`, but a share of the replies is changed.
+
+    Attributes:
+        share: of the requests, 0 to 1.
+    """
+
+    party: Handles
+    share: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share = {self.share!r} is not between 0 and 1")
+
+    def changes(self, message: Message) -> bool:
+        """Whether the reply to `message` is changed."""
+        return _draw(self.seed, message).random() < self.share
+
+    async def handle(self, message: Message) -> Message:
+        reply = await self.party.handle(message)
+        if isinstance(message, Ask) and isinstance(reply, Completion) and self.changes(message):
+            return msgspec.structs.replace(
+                reply, generation=self._changed(message, reply.generation)
+            )
+        return reply
+
+    async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        deltas = cast("AsyncGenerator[Delta, None]", self.party.handle_stream(ask))
+        async with aclosing(deltas) as pieces:
+            if not self.changes(ask):
+                async for delta in pieces:
+                    yield delta
+                return
+            whole = assemble([delta async for delta in pieces])
+        yield disassemble(self._changed(ask, whole))
+
+    def requests(self, entries: Iterable[Entry]) -> frozenset[str]:
+        """The requests in `entries` that got a changed reply."""
+        return frozenset(
+            entry.request
+            for entry in entries
+            if entry.direction == "up"
+            and isinstance(message := entry.message, Ask)
+            and self.changes(message)
+        )
+
+    def _changed(self, ask: Ask, reply: Generation) -> Generation:
+        rng = _draw(self.seed, ask)
+        rng.random()  # this one decided whether
+        if ask.sampling.choices:
+            others = [c for c in ask.sampling.choices if c.strip() != reply.text.strip()]
+            text = rng.choice(others) if others else reply.text
+        else:
+            text = corrupted(reply.text, rng)
+        tokens = (TokenLogprob(text, SURE),) if reply.tokens else ()
+        return msgspec.structs.replace(reply, text=text, tokens=tokens)
+
+
+def _draw(seed: int, message: Message) -> random.Random:
+    digest = hashlib.sha256(str(seed).encode() + b"\x1f" + encode(message)).digest()
+    return random.Random(int.from_bytes(digest[:16], "big"))
+
+
+def corrupted(text: str, rng: random.Random) -> str:
+    """`text` with another meaning: numbers, comparisons and opposites changed, a third of them or
+    at least one; its words in another order when it holds none of these.
+    """
+    found = [m for m in _PIECE.finditer(text) if m[0].isdigit() or m[0].lower() in _SWAPS]
+    if not found:
+        words = text.split()
+        if len(set(words)) < 2:
+            return f"not {text}" if words else "no"
+        moved = words
+        while moved == words:
+            moved = rng.sample(words, len(words))
+        return " ".join(moved)
+    chosen = rng.sample(found, max(1, len(found) // 3))
+    for match in sorted(chosen, key=lambda m: m.start(), reverse=True):
+        text = text[: match.start()] + _other(match[0], rng) + text[match.end() :]
+    return text
+
+
+def _other(piece: str, rng: random.Random) -> str:
+    if not piece.isdigit():
+        swapped = _SWAPS[piece.lower()]
+        return swapped.upper() if piece.isupper() else swapped
+    if not piece.isascii():
+        return str(rng.randrange(1, 10))
+    # Same length, another first digit, never a leading zero where there was none.
+    first = rng.choice([d for d in "123456789" if d != piece[0]])
+    return first + piece[1:]

@@ -1,0 +1,59 @@
+"""Exposure, M_L: what the replies give away of the LM."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar
+
+import numpy as np
+
+from cosilo.objectives import intervals
+from cosilo.objectives.base import Floats, Measurement, Objective, Run, objectives
+from cosilo.objectives.reading import reading
+from cosilo.objectives.scoring import replies_right
+from cosilo.tasks.text import rouge_l
+
+
+@objectives.register("exposure")
+class Exposure:
+    """How well a surrogate trained on the LM's replies foretells replies it has not seen: agreement
+    for a closed set of answers, ROUGE-L otherwise. The base rate is the best constant reply.
+
+    Replies that are compared were held back from training, so they depend on each other a little
+    and the certificate has no values to test.
+    """
+
+    objective: ClassVar[Objective] = Objective("exposure", "exposure", "min", "share")
+
+    def values(self, run: Run) -> Floats | None:
+        return None
+
+    def __call__(self, run: Run) -> Measurement | None:
+        if not reading(run).has_content or not run.guesses:
+            return None
+        said = [reading(run).replies.get(item.example.id) for item in run.items]
+        known = [reply for reply in said if reply is not None]
+        agree = _same if run.labels else rouge_l
+        if not known:
+            # Nothing came down, so nothing was given away; no estimate, hence no spread either.
+            note = "the LM was not asked"
+            return Measurement(self.objective, 0.0, len(run.items), 0.0, 0.0, note=note)
+        found = {name: replies_right(run, guesses, agree) for name, guesses in run.guesses.items()}
+        fidelity = {name: values for name, values in found.items() if values is not None}
+        if not fidelity:
+            return None
+        name = max(fidelity, key=lambda name: float(fidelity[name].mean()))
+        values = fidelity[name]
+        constant = Counter(known).most_common(1)[0][0]
+        return Measurement(
+            self.objective,
+            float(values.mean()),
+            len(values),
+            *intervals.mean(values, self.objective.bounds),
+            baseline=float(np.mean([agree(reply, constant) for reply in known])),
+            note=f"strongest attack: {name}, trained on up to {len(known)} replies",
+        )
+
+
+def _same(reply: str, guess: str) -> float:
+    return float(reply.strip().casefold() == guess.strip().casefold())

@@ -1,0 +1,298 @@
+"""One reading of a run's record, shared by all measures: counts, replies, and what leaked.
+
+The record is read lazily, in bounded memory: what is kept is a handful of numbers per item.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import chain
+
+from cosilo.attacks.base import View
+from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
+from cosilo.attacks.record import replies, texts
+from cosilo.boundary.ledger import Entry
+from cosilo.boundary.messages import Completion, Message
+from cosilo.boundary.meter import Price
+from cosilo.objectives.base import Run
+from cosilo.tasks.base import Example
+
+Entries = Callable[[], Iterator[Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What crossed for one request. `seconds` is what the LM took; `unstated` counts messages that
+    carried no ε."""
+
+    messages: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+    epsilon: float = 0.0
+    unstated: int = 0
+
+
+NOTHING = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """How one secret left: "verbatim", "normalised", "fuzzy" or "" (it did not); and whether a
+    stranger of its kind, another item's secret, would have been found in its place."""
+
+    how: str
+    stranger: bool = False
+
+
+class Reading:
+    """A run's record, read at most once per question. Called, it is the run's `entries`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self) -> Iterator[Entry]:
+        return self._run.entries()
+
+    @cached_property
+    def has_content(self) -> bool:
+        """Whether the messages themselves were kept; with digests only, nothing can be read."""
+        entries = chain(self._run.entries(), self._run.prepare())
+        first = next(entries, None)
+        return first is None or first.payload is not None
+
+    @cached_property
+    def traffic(self) -> Mapping[str, Traffic]:
+        return count(self._run.entries, self._run.price)
+
+    @cached_property
+    def prepared(self) -> Traffic:
+        """Everything that crossed while the strategy was prepared."""
+        total = NOTHING
+        for found in count(self._run.prepare, self._run.price).values():
+            total = _add(total, found)
+        return total
+
+    @cached_property
+    def replies(self) -> Mapping[str, str]:
+        """The LM's last reply to each item it was asked about."""
+        return replies(View(self._run.entries))
+
+    @cached_property
+    def leaks(self) -> tuple[tuple[Leak, ...], ...]:
+        """Per item, per secret: whether it stands in what left for that item."""
+        examples = [item.example for item in self._run.items]
+        return find_leaks(examples, self._run.entries)
+
+    @cached_property
+    def background_leaks(self) -> tuple[tuple[Leak, ...], ...]:
+        """The same for the background examples, in what left while preparing and in what stands in
+        the messages of several items (worked examples, for instance)."""
+        known = {example.id for example in self._run.background}
+
+        def entries() -> Iterator[Entry]:
+            for entry in self._run.prepare():
+                yield replace(entry, request=_example(entry.request, known))
+
+        shared = _shared_texts(self._run.entries)
+        return find_leaks(self._run.background, entries, everywhere=shared)
+
+
+def reading(run: Run) -> Reading:
+    """The reading that `run` carries already, or a new one."""
+    return run.entries if isinstance(run.entries, Reading) else Reading(run)
+
+
+def count(entries: Entries, price: Price) -> dict[str, Traffic]:
+    """Traffic by request, tokens and money booked as the meter books them.
+
+    Where an item was asked again after an interruption, its last attempt counts.
+    """
+    found: dict[str, Traffic] = {}
+    attempts: dict[str, int] = {}
+    waiting: dict[str, deque[Entry]] = {}
+    for entry in entries():
+        request = entry.request
+        if entry.attempt > attempts.setdefault(request, entry.attempt):
+            attempts[request] = entry.attempt
+            found.pop(request, None)
+            waiting.pop(request, None)
+        before = found.get(request, NOTHING)
+        if entry.direction == "up":
+            waiting.setdefault(request, deque()).append(entry)
+            crossed = Traffic(
+                messages=1,
+                bytes_up=entry.size,
+                epsilon=entry.epsilon,
+                unstated=int(entry.epsilon == 0),
+            )
+        else:
+            asked = waiting.get(request) or deque()
+            crossed = _received(asked.popleft() if asked else None, entry, price)
+        found[request] = _add(before, crossed)
+    return found
+
+
+def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
+    if down.payload is None:
+        return Traffic(bytes_down=down.size)
+    reply = down.message
+    tokens_in, tokens_out = reply.usage()
+    if not tokens_in and not tokens_out and up is not None and up.payload is not None:
+        # No usage stated: the request's bound, as `Meter.cost` books it.
+        tokens_in, bound = up.message.tokens_bound()
+        tokens_out = min(bound, down.size // 2)
+    return Traffic(
+        bytes_down=down.size,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        usd=price.usd(tokens_in, tokens_out),
+        seconds=_seconds(reply),
+    )
+
+
+def _seconds(reply: Message) -> float:
+    return reply.generation.seconds if isinstance(reply, Completion) else 0.0
+
+
+def _add(a: Traffic, b: Traffic) -> Traffic:
+    return Traffic(
+        a.messages + b.messages,
+        a.bytes_up + b.bytes_up,
+        a.bytes_down + b.bytes_down,
+        a.tokens_in + b.tokens_in,
+        a.tokens_out + b.tokens_out,
+        a.usd + b.usd,
+        a.seconds + b.seconds,
+        a.epsilon + b.epsilon,
+        a.unstated + b.unstated,
+    )
+
+
+def find_leaks(
+    examples: tuple[Example, ...] | list[Example],
+    entries: Entries,
+    *,
+    everywhere: frozenset[str] = frozenset(),
+) -> tuple[tuple[Leak, ...], ...]:
+    """Per example, per secret: how it stands in the messages bound to the example.
+
+    Args:
+        everywhere: texts that count as sent for every example. Messages bound to no example ("")
+            count for every example too.
+    """
+    searches = {e.id: _Search(e, _strangers(e, i, examples)) for i, e in enumerate(examples)}
+    common = set(everywhere)
+    for entry in entries():
+        if entry.direction != "up":
+            continue
+        search = searches.get(entry.request)
+        if search is not None and search.wanted:
+            for text in texts(entry.message):
+                search.read(text)
+        elif not entry.request:
+            common.update(texts(entry.message))
+    if common:
+        _search_for_all([s for s in searches.values() if s.wanted], common)
+    return tuple(searches[e.id].leaks() for e in examples)
+
+
+def _strangers(
+    example: Example, at: int, examples: tuple[Example, ...] | list[Example]
+) -> list[str]:
+    """For each secret, a value of its kind that belongs to another example; "" where there is none."""
+    own = {secret.value for secret in example.secrets}
+    found = []
+    for secret in example.secrets:
+        value = ""
+        for step in range(1, min(len(examples), 50)):
+            other = examples[(at + step) % len(examples)]
+            value = next(
+                (s.value for s in other.secrets if s.kind == secret.kind and s.value not in own), ""
+            )
+            if value:
+                break
+        found.append(value)
+    return found
+
+
+class _Search:
+    """The secrets of one example, and strangers of their kinds, looked for in many texts."""
+
+    def __init__(self, example: Example, strangers: list[str]) -> None:
+        self.values = [*(secret.value for secret in example.secrets), *strangers]
+        self._how = [""] * len(example.secrets)
+        self._strangers: set[int] = set()
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._how)
+
+    @cached_property
+    def _pools(self) -> tuple[FuzzyPool, Pool]:
+        return FuzzyPool(self.values), Pool(self.values, as_written)
+
+    def read(self, text: str) -> None:
+        fuzzy, verbatim = self._pools
+        for i, similarity in fuzzy.found(_normalised(text)).items():
+            self.note(i, "fuzzy" if similarity < 1 else "normalised")
+        for i in verbatim.found(_as_written(text)):
+            self.note(i, "verbatim")
+
+    def note(self, i: int, how: str) -> None:
+        """The value at `i` was found; what is found more plainly than before is said so."""
+        if i >= len(self._how):
+            self._strangers.add(i - len(self._how))
+        elif _PLAINNESS.index(how) > _PLAINNESS.index(self._how[i]):
+            self._how[i] = how
+
+    def leaks(self) -> tuple[Leak, ...]:
+        return tuple(Leak(how, i in self._strangers) for i, how in enumerate(self._how))
+
+
+_PLAINNESS = ("", "fuzzy", "normalised", "verbatim")
+
+
+def _search_for_all(searches: list[_Search], shared: set[str]) -> None:
+    """Look for everybody's values at once: the texts are few, the values many."""
+    owners = [(search, i) for search in searches for i in range(len(search.values))]
+    values = [search.values[i] for search, i in owners]
+    fuzzy, verbatim = FuzzyPool(values), Pool(values, as_written)
+    for text in shared:
+        for k, similarity in fuzzy.found(_normalised(text)).items():
+            search, i = owners[k]
+            search.note(i, "fuzzy" if similarity < 1 else "normalised")
+        for k in verbatim.found(_as_written(text)):
+            search, i = owners[k]
+            search.note(i, "verbatim")
+
+
+# A system prompt stands in every message; it is folded once.
+_normalised = lru_cache(maxsize=64)(normalised)
+_as_written = lru_cache(maxsize=64)(as_written)
+
+
+def _example(request: str, known: set[str]) -> str:
+    """The example that `request` ("pool/17", "17") belongs to; "" when it belongs to none."""
+    if request in known:
+        return request
+    tail = request.partition("/")[2]
+    return tail if tail in known else ""
+
+
+def _shared_texts(entries: Entries) -> frozenset[str]:
+    """Texts that crossed for more than one request."""
+    first: dict[str, str] = {}
+    shared = set()
+    for entry in entries():
+        if entry.direction == "up":
+            for text in texts(entry.message):
+                if first.setdefault(text, entry.request) != entry.request:
+                    shared.add(text)
+    return frozenset(shared)

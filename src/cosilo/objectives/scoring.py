@@ -1,0 +1,160 @@
+"""The attacks put to a run: what they are asked, and which of their guesses are right.
+
+Targets hold the attacker's background knowledge and never the answers. Their ids are the example's
+id, "#" and what is asked, so that a measure can tell whose they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cosilo.attacks.base import Attack, Guess, Target, View, attacks
+from cosilo.boundary.ledger import Entry
+from cosilo.models.base import Embedder, TextModel
+from cosilo.objectives.base import Floats, Run
+from cosilo.objectives.reading import reading
+from cosilo.tasks.base import Example
+from cosilo.types import last_user
+
+FOLDS = 5
+
+Entries = Callable[[], Iterator[Entry]]
+
+
+async def attacked(
+    run: Run,
+    *,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    model: TextModel | None = None,
+    embedder: Embedder | None = None,
+) -> Run:
+    """`run` with the guesses of every attack in `names` (all that are registered when None), with
+    the record and without it.
+
+    Where the ledger kept digests only there is nothing to attack: the run comes back as it was.
+
+    Raises:
+        ConfigError: an unknown attack, or one that needs a package that is not installed.
+    """
+    if not reading(run).has_content:
+        return run
+    record = View(run.entries, model, embedder)
+    nothing = replace(record, entries=lambda: iter(()))
+    guesses, priors = {}, {}
+    for name in attacks.names() if names is None else names:
+        attack = attacks.create(name)
+        if attack.about == "replies":
+            guesses[name] = await _held_out(attack, run, record, seed)
+            asked = reply_targets(run)
+        else:
+            asked = secret_targets(run) if attack.about == "secrets" else record_targets(run)
+            guesses[name] = tuple(await attack.guess(record, asked))
+        priors[name] = tuple(await attack.guess(nothing, asked))
+    return replace(run, guesses=guesses, priors=priors)
+
+
+def secret_targets(run: Run) -> list[Target]:
+    """Every item's secrets. The attacker knows all values of a kind, and how common each is."""
+    pools: dict[str, list[str]] = {}
+    for example in (*(item.example for item in run.items), *run.background):
+        for secret in example.secrets:
+            pools.setdefault(secret.kind, []).append(secret.value)
+    candidates = {kind: tuple(sorted(values)) for kind, values in pools.items()}
+    return [
+        Target(f"{item.example.id}#{i}", item.example.id, f"secret:{s.kind}", candidates[s.kind])
+        for item in run.items
+        for i, s in enumerate(item.example.secrets)
+    ]
+
+
+def record_targets(run: Run) -> list[Target]:
+    """Which item each message came from. The attacker holds every item's original text."""
+    texts = tuple(sorted(last_user(item.example.chat) for item in run.items))
+    return [Target(f"{i.example.id}#record", i.example.id, "record", texts) for i in run.items]
+
+
+def reply_targets(run: Run) -> list[Target]:
+    """What the LM answered to each item it was asked about."""
+    answered = reading(run).replies
+    return [
+        Target(f"{item.example.id}#reply", item.example.id, "reply", run.labels)
+        for item in run.items
+        if item.example.id in answered
+    ]
+
+
+async def _held_out(attack: Attack, run: Run, record: View, seed: int) -> tuple[Guess, ...]:
+    """Guesses by cross-validation: the reply to each target is hidden while it is asked for."""
+    targets = reply_targets(run)
+    shuffled = sorted(targets, key=lambda t: hashlib.sha256(f"{seed}/{t.id}".encode()).digest())
+    folds = min(FOLDS, len(targets))
+    guesses: dict[str, Guess] = {}
+    for fold in range(folds):
+        asked = shuffled[fold::folds]
+        view = replace(record, entries=_without_replies(run.entries, {t.request for t in asked}))
+        guesses |= {guess.target: guess for guess in await attack.guess(view, asked)}
+    return tuple(guesses[target.id] for target in targets)
+
+
+def _without_replies(entries: Entries, hidden: set[str]) -> Entries:
+    return lambda: (e for e in entries() if e.direction == "up" or e.request not in hidden)
+
+
+def secrets_right(run: Run, guesses: Sequence[Guess]) -> list[Floats] | None:
+    """Per item with secrets: which of them the guesses name, shape (secrets,), 1 or 0.
+
+    The order among secrets of one kind is nobody's business: naming both of an item's names is
+    right either way round. None when the guesses are not about secrets.
+    """
+    answers = {guess.target: guess.value for guess in guesses}
+    found = []
+    for item in run.items:
+        secrets = item.example.secrets
+        if not secrets:
+            continue
+        ids = [f"{item.example.id}#{i}" for i in range(len(secrets))]
+        if any(id not in answers for id in ids):
+            return None
+        said: dict[str, set[str]] = {}
+        for id, secret in zip(ids, secrets, strict=True):
+            said.setdefault(secret.kind, set()).add(answers[id])
+        found.append(np.array([float(s.value in said[s.kind]) for s in secrets]))
+    return found
+
+
+def records_right(run: Run, guesses: Sequence[Guess]) -> Floats | None:
+    """Per item, 1 when its message was matched to its own text; None when it was not asked."""
+    answers = {guess.target: guess.value for guess in guesses}
+    ids = [f"{item.example.id}#record" for item in run.items]
+    if not ids or any(id not in answers for id in ids):
+        return None
+    return np.array(
+        [
+            float(answers[id] == last_user(item.example.chat))
+            for id, item in zip(ids, run.items, strict=True)
+        ]
+    )
+
+
+def replies_right(
+    run: Run, guesses: Sequence[Guess], agree: Callable[[str, str], float]
+) -> Floats | None:
+    """Per item the LM was asked about: how far the guess agrees with what the LM did reply."""
+    answers: Mapping[str, str] = {guess.target: guess.value for guess in guesses}
+    said = reading(run).replies
+    pairs = [
+        (said[item.example.id], answers[id])
+        for item in run.items
+        if (id := f"{item.example.id}#reply") in answers and item.example.id in said
+    ]
+    return np.array([agree(*pair) for pair in pairs]) if pairs else None
+
+
+def with_secrets(examples: Sequence[Example]) -> list[int]:
+    """The positions of the examples that have secrets."""
+    return [i for i, example in enumerate(examples) if example.secrets]
