@@ -131,6 +131,7 @@ CREATE TABLE IF NOT EXISTS entries (
     PRIMARY KEY (chain, number)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_by_request ON entries (request);
+CREATE INDEX IF NOT EXISTS entries_with_content ON entries (at) WHERE payload IS NOT NULL;
 CREATE TABLE IF NOT EXISTS heads (
     chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
 ) WITHOUT ROWID;
@@ -153,6 +154,7 @@ class SqliteLedger:
         keep: whether the encoded messages are kept or only their digests.
         key: secret for the head's HMAC; empty for a plain hash.
         seal: applied to a payload before it is stored (encryption at rest).
+        timeout: seconds to wait for another process's transaction.
 
     Raises:
         StoreError: the file cannot be opened or is not a ledger.
@@ -166,6 +168,7 @@ class SqliteLedger:
         keep: Keep = "content",
         key: bytes = b"",
         seal: Seal | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self.path = Path(path)
         self.chain = chain
@@ -173,7 +176,7 @@ class SqliteLedger:
         self._key = key
         self._seal = seal
         try:
-            self._db = connect(self.path)
+            self._db = connect(self.path, timeout=timeout)
             self._db.executescript(_SCHEMA)
             head = self._db.execute(
                 "SELECT count, hash FROM heads WHERE chain = ?", (chain,)
@@ -233,17 +236,22 @@ class SqliteLedger:
     def entries(self) -> Iterator[Entry]:
         return read_entries(self._db, self.chain)
 
+    def left(self, request: str) -> bool:
+        """Whether any writer recorded a message that left for `request`."""
+        query = "SELECT 1 FROM entries WHERE request = ? AND direction = 'up' LIMIT 1"
+        return self._db.execute(query, (request,)).fetchone() is not None
+
     def close(self) -> None:
         self._db.close()
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
     """An autocommit connection in WAL mode that waits for other writers.
 
     `synchronous = NORMAL` keeps every commit through a process crash, and all but the last moments
     through a power cut.
     """
-    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     return db

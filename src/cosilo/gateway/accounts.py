@@ -16,6 +16,7 @@ from cosilo.boundary.ledger import Ledger
 from cosilo.errors import BudgetExceededError
 
 SpendKind = Literal["usd", "tokens", "requests", "entities", "epsilon"]
+Period = Literal["total", "day", "month"]
 
 
 class Spend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,13 +49,18 @@ class Spend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key may spend in all (`requests_per_minute`: in any minute); None is no limit."""
+    """What a key may spend in each `period`; None is no limit.
+
+    Days and months are UTC's. `requests_per_minute` holds for any sixty seconds, whatever the
+    period; `epsilon` for all time, as privacy once spent does not come back.
+    """
 
     usd: float | None = None
     tokens: int | None = None
     requests_per_minute: int | None = None
     entities: int | None = None
     epsilon: float | None = None
+    period: Period = "total"
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +148,12 @@ class Accounts(Protocol):
     ) -> None:
         """Replace the reservation by what was spent; doing it twice changes nothing.
 
-        Called once for every reservation, also when the request failed or the client left. What a
-        killed process left unsettled the store settles itself, at the most it can have cost.
+        Called once for every reservation, also when the request failed or the client left; where a
+        request has several, the first carries all that was spent. What a killed process left
+        unsettled the store settles itself, at the most it can have cost.
+
+        Raises:
+            StoreError: it cannot be written now; the reservation stands, and this can be tried again.
         """
 
 

@@ -1,0 +1,312 @@
+"""What both stores share: amounts as whole numbers, periods, and the rows that people look at.
+
+Money and ε are kept in billionths, as integers: sums of floats drift, and a budget must not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from cosilo.errors import StoreError
+from cosilo.gateway.accounts import (
+    Key,
+    Limits,
+    OverBudgetError,
+    Period,
+    RequestFacts,
+    Spend,
+    SpendKind,
+    Store,
+)
+from cosilo.gateway.keys import KeyStore
+
+NANO = 1_000_000_000
+MOST = 1 << 52  # exact as a float, and two thousand of them fit a database's integer
+
+RATE_WINDOW = 60.0  # seconds
+SESSION_SECONDS = 8 * 3600.0
+
+# What a killed worker's request is recorded as, and what it costs.
+KILLED = "killed"
+
+
+class Amounts(NamedTuple):
+    """A `Spend` in whole numbers: billionths of dollars and of ε."""
+
+    usd: int
+    tokens_in: int
+    tokens_out: int
+    requests: int
+    entities: int
+    epsilon: int
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+    @property
+    def spend(self) -> Spend:
+        return Spend(
+            usd=self.usd / NANO,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            requests=self.requests,
+            entities=self.entities,
+            epsilon=self.epsilon / NANO,
+        )
+
+
+def at_most(most: Spend) -> Amounts:
+    """`most` rounded up.
+
+    Raises:
+        StoreError: it is negative or not a number, so nothing can be set aside for it.
+    """
+    try:
+        return Amounts(
+            _up(most.usd), _whole(most.tokens_in), _whole(most.tokens_out), _whole(most.requests),
+            _whole(most.entities), _up(most.epsilon),
+        )  # fmt: skip
+    except ValueError:
+        raise StoreError("a reservation is negative or not a number") from None
+
+
+def what_was(spent: Spend, otherwise: Amounts) -> Amounts:
+    """`spent` rounded to the nearest; `otherwise` when it is negative or not a number.
+
+    A back end that reports nonsense must not give money back.
+    """
+    try:
+        return Amounts(
+            _near(spent.usd), _whole(spent.tokens_in), _whole(spent.tokens_out),
+            _whole(spent.requests), _whole(spent.entities), _near(spent.epsilon),
+        )  # fmt: skip
+    except ValueError:
+        return otherwise
+
+
+def limit_nano(limit: float | None) -> int | None:
+    return None if limit is None else min(math.floor(limit * NANO + 1e-2), MOST)
+
+
+def _up(value: float) -> int:
+    # 0.07 × 10⁹ is 70000000.00000001 as a float: without the slack each rounding adds a billionth.
+    return _bounded(value, math.ceil(min(value, MOST / NANO) * NANO - 1e-2) if value > 0 else 0)
+
+
+def _near(value: float) -> int:
+    return _bounded(value, round(min(value, MOST / NANO) * NANO) if value > 0 else 0)
+
+
+def _whole(value: int) -> int:
+    return _bounded(value, int(min(value, MOST)) if value > 0 else 0)
+
+
+def _bounded(value: float, result: int) -> int:
+    if not value >= 0:
+        raise ValueError
+    return min(max(result, 0), MOST)
+
+
+def period_start(period: Period, now: float) -> float:
+    """When the period that `now` lies in began, in seconds since the epoch."""
+    if period == "total":
+        return 0.0
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (day.replace(day=1) if period == "month" else day).timestamp()
+
+
+def over(kind: SpendKind, limits: Limits, retry_after: float | None = None) -> OverBudgetError:
+    """The error for a key whose limit of `kind` would be passed."""
+    limit = limits.requests_per_minute if kind == "requests" else getattr(limits, kind)
+    return OverBudgetError(kind, 0.0 if limit is None else limit, retry_after)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished request as it stands on record: counts only."""
+
+    request: str
+    key: str
+    worker: str
+    at: float
+    seconds: float
+    point: str
+    strategy: str
+    endpoint: str
+    outcome: str
+    status: int
+    by: str
+    stream: bool
+    lm_calls: int
+    upstream: str
+    fallback: bool
+    bytes_up: int
+    bytes_down: int
+    spent: Spend
+    kinds: Mapping[str, int]
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """One hour, or one point, of what happened. `at` is when the hour began."""
+
+    name: str = ""
+    at: float = 0.0
+    requests: int = 0
+    alone: int = 0  # answered without the large model: the calls saved
+    errors: int = 0
+    usd: float = 0.0
+    tokens: int = 0
+    bytes_up: int = 0
+    entities: int = 0
+    p50: float = 0.0
+    p95: float = 0.0
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/ui` shows of a time span."""
+
+    total: Slice
+    hours: Sequence[Slice]
+    points: Sequence[Slice]
+    kinds: Mapping[str, int]
+    recent: Sequence[Row]
+
+
+class Sessions(Protocol):
+    """Who is logged in at `/ui`. Only a hash of the session's token is kept."""
+
+    async def open_session(self, key: Key) -> str:
+        """A token that stands for `key` for some hours."""
+
+    async def session_key(self, token: str) -> Key | None:
+        """The key that `token` stands for; None when either has ended."""
+
+    async def close_session(self, token: str) -> None: ...
+
+
+class GatewayStore(Store, KeyStore, Sessions, Protocol):
+    """Everything a store does: what the server, the command line and the page need."""
+
+    async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
+        """What happened since then (to `key` alone, when given), and the last requests."""
+
+    async def request_rows(
+        self, *, request: str = "", key: str = "", since: float = 0.0, until: float = math.inf
+    ) -> list[Row]:
+        """The finished requests that fit everything given, oldest first."""
+
+    async def purge(self, *, before: float) -> int:
+        """Forget the content of crossings before then; how many. Their digests stay."""
+
+
+REQUEST_COLUMNS = (
+    "request, key, worker, at, seconds, point, strategy, endpoint, outcome, status, by_whom, stream,"
+    " lm_calls, upstream, fallback, bytes_up, bytes_down, usd, tokens_in, tokens_out, entities,"
+    " epsilon, kinds"
+)
+
+_SLICE = (
+    "count(*), sum(CASE WHEN lm_calls = 0 AND outcome = 'ok' THEN 1 ELSE 0 END),"
+    " sum(CASE WHEN outcome IN ('error', 'killed') THEN 1 ELSE 0 END), sum(usd),"
+    " sum(tokens_in + tokens_out), sum(bytes_up), sum(entities)"
+)
+
+# Named parameters are written as SQLite has them; `postgres` rewrites them.
+_WHERE = "FROM requests WHERE at >= :since AND (:any = 1 OR key = :key)"
+TOTAL = f"SELECT {_SLICE} {_WHERE}"
+HOURS = f"SELECT floor(at / 3600), {_SLICE} {_WHERE} GROUP BY 1 ORDER BY 1"
+POINTS = f"SELECT point, {_SLICE} {_WHERE} GROUP BY 1 ORDER BY 2 DESC"
+TIMED = f"SELECT count(*) {_WHERE} AND outcome = 'ok' AND (:all = 1 OR point = :point)"
+SECONDS = (
+    f"SELECT seconds {_WHERE} AND outcome = 'ok' AND (:all = 1 OR point = :point)"
+    " ORDER BY seconds LIMIT 1 OFFSET :offset"
+)
+KINDS = (
+    "SELECT kind, sum(count) FROM kinds WHERE at >= :since AND (:any = 1 OR key = :key)"
+    " GROUP BY kind ORDER BY 2 DESC"
+)
+RECENT = f"SELECT {REQUEST_COLUMNS} {_WHERE} ORDER BY number DESC LIMIT :recent"
+ROWS = (
+    f"SELECT {REQUEST_COLUMNS} FROM requests WHERE (:any_request = 1 OR request = :request)"
+    " AND (:any_key = 1 OR key = :key) AND at >= :since AND at < :until ORDER BY number"
+)
+
+
+def postgres(query: str) -> str:
+    """`query` with psycopg's named parameters."""
+    return re.sub(r":(\w+)", r"%(\1)s", query)
+
+
+Fetch = Callable[[str, Mapping[str, object]], Awaitable[Sequence[Sequence[Any]]]]
+
+
+async def summarise(fetch: Fetch, since: float, key: str | None, recent: int) -> Summary:
+    """The summary that the store behind `fetch` holds."""
+    # A whole hour is what the store counts kinds by and what the page draws.
+    who: dict[str, object] = {
+        "since": since - since % 3600,
+        "any": int(key is None),
+        "key": key or "",
+    }
+
+    async def percentiles(count: int, point: str | None) -> tuple[float, float]:
+        marks = {**who, "all": int(point is None), "point": point or ""}
+        timed = (await fetch(TIMED, marks))[0][0] if count else 0
+        if not timed:
+            return 0.0, 0.0
+        p50 = await fetch(SECONDS, {**marks, "offset": timed // 2})
+        p95 = await fetch(SECONDS, {**marks, "offset": min(timed - 1, timed * 95 // 100)})
+        return float(p50[0][0]), float(p95[0][0])
+
+    total = (await fetch(TOTAL, who))[0]
+    points = await fetch(POINTS, who)
+    return Summary(
+        total=_slice(total, took=await percentiles(total[0], None)),
+        hours=[_slice(row[1:], at=float(row[0]) * 3600) for row in await fetch(HOURS, who)],
+        points=[
+            _slice(row[1:], name=row[0], took=await percentiles(row[1], row[0])) for row in points
+        ],
+        kinds={row[0]: int(row[1]) for row in await fetch(KINDS, who)},
+        recent=[row_of(row) for row in await fetch(RECENT, {**who, "recent": recent})],
+    )
+
+
+def _slice(
+    numbers: Sequence[Any], *, name: str = "", at: float = 0.0, took: tuple[float, float] = (0, 0)
+) -> Slice:
+    requests, alone, errors, usd, tokens, bytes_up, entities = (int(n or 0) for n in numbers)
+    return Slice(
+        name=name, at=at, requests=requests, alone=alone, errors=errors, usd=usd / NANO,
+        tokens=tokens, bytes_up=bytes_up, entities=entities, p50=took[0], p95=took[1],
+    )  # fmt: skip
+
+
+def row_of(values: Sequence[Any]) -> Row:
+    """The row that `REQUEST_COLUMNS` selected."""
+    amounts = Amounts(values[17], values[18], values[19], 1, values[20], values[21])
+    return Row(
+        request=values[0], key=values[1], worker=values[2], at=values[3], seconds=values[4],
+        point=values[5], strategy=values[6], endpoint=values[7], outcome=values[8],
+        status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],
+        upstream=values[13], fallback=bool(values[14]), bytes_up=values[15], bytes_down=values[16],
+        spent=amounts.spend, kinds=msgspec.json.decode(values[22], type=dict[str, int]),
+    )  # fmt: skip
+
+
+def facts_columns(
+    facts: RequestFacts, *, key: str, worker: str, now: float, amounts: Amounts
+) -> tuple[object, ...]:
+    """What goes into `REQUEST_COLUMNS`."""
+    return (
+        facts.request, key, worker, facts.at or now, facts.seconds, facts.point, facts.strategy,
+        facts.endpoint, facts.outcome, facts.status, facts.by, int(facts.stream), facts.lm_calls,
+        facts.upstream, int(facts.fallback), facts.bytes_up, facts.bytes_down, amounts.usd,
+        amounts.tokens_in, amounts.tokens_out, amounts.entities, amounts.epsilon,
+        msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}",
+    )  # fmt: skip

@@ -1,0 +1,636 @@
+"""Keys, budgets and the record in a folder: SQLite, shared by the workers of one machine.
+
+    STORE/accounts.sqlite   keys, what they spent and have set aside, finished requests
+          ledger.sqlite     what crossed, one chain per worker
+          secret            what hashes and seals hang on; keep a copy elsewhere
+          workers/N.lock    held by the worker whose chain is N
+
+Each change is one short transaction that takes the write lock at once (BEGIN IMMEDIATE), so what it
+reads is what it changes, in whichever process. A lock file is let go by the kernel when its worker
+dies, however it dies; what that worker had set aside is settled by the next one to look:
+
+* nothing when the ledger has no message that left for the request (recording comes before sending),
+  or when another reservation of the same request was settled (the first carries the whole cost);
+* else the most it can have cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cosilo.boundary.ledger import Keep, Ledger, Seal, SqliteLedger, connect
+from cosilo.errors import ConfigError, StoreError
+from cosilo.gateway.accounts import (
+    Accounts,
+    Key,
+    Limits,
+    RequestFacts,
+    Reservation,
+    Spend,
+    SpendKind,
+)
+from cosilo.gateway.keys import (
+    KeyState,
+    NewKey,
+    derive,
+    hash_bearer,
+    id_of,
+    make_bearer,
+    matches,
+)
+from cosilo.gateway.retention import purge_sqlite
+from cosilo.gateway.store_records import (
+    KILLED,
+    NANO,
+    RATE_WINDOW,
+    REQUEST_COLUMNS,
+    ROWS,
+    SESSION_SECONDS,
+    Amounts,
+    Row,
+    Summary,
+    at_most,
+    facts_columns,
+    limit_nano,
+    over,
+    period_start,
+    row_of,
+    summarise,
+    what_was,
+)
+from cosilo.registry import unknown
+
+BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
+SLOTS = 256
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, hash BLOB NOT NULL, admin INTEGER NOT NULL,
+    points TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL,
+    limit_usd INTEGER, limit_tokens INTEGER, limit_entities INTEGER, limit_epsilon INTEGER,
+    limit_rpm INTEGER, period TEXT NOT NULL, since REAL NOT NULL DEFAULT 0,
+    used_usd INTEGER NOT NULL DEFAULT 0, used_in INTEGER NOT NULL DEFAULT 0,
+    used_out INTEGER NOT NULL DEFAULT 0, used_requests INTEGER NOT NULL DEFAULT 0,
+    used_entities INTEGER NOT NULL DEFAULT 0, used_epsilon INTEGER NOT NULL DEFAULT 0,
+    held_usd INTEGER NOT NULL DEFAULT 0, held_in INTEGER NOT NULL DEFAULT 0,
+    held_out INTEGER NOT NULL DEFAULT 0, held_requests INTEGER NOT NULL DEFAULT 0,
+    held_entities INTEGER NOT NULL DEFAULT 0, held_epsilon INTEGER NOT NULL DEFAULT 0,
+    past_usd INTEGER NOT NULL DEFAULT 0, past_in INTEGER NOT NULL DEFAULT 0,
+    past_out INTEGER NOT NULL DEFAULT 0, past_requests INTEGER NOT NULL DEFAULT 0,
+    past_entities INTEGER NOT NULL DEFAULT 0, admitted INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reservations (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, slot INTEGER NOT NULL,
+    run TEXT NOT NULL, at REAL NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, requests INTEGER NOT NULL, entities INTEGER NOT NULL,
+    epsilon INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS starts (
+    key TEXT NOT NULL, place INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (key, place)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (
+    number INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, key TEXT NOT NULL,
+    worker TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, point TEXT NOT NULL,
+    strategy TEXT NOT NULL, endpoint TEXT NOT NULL, outcome TEXT NOT NULL, status INTEGER NOT NULL,
+    by_whom TEXT NOT NULL, stream INTEGER NOT NULL, lm_calls INTEGER NOT NULL,
+    upstream TEXT NOT NULL, fallback INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, entities INTEGER NOT NULL, epsilon INTEGER NOT NULL,
+    kinds TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
+CREATE TABLE IF NOT EXISTS kinds (
+    at REAL NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (at, key, kind)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (
+    hash BLOB PRIMARY KEY, key TEXT NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+_KEY = (
+    "id, name, hash, admin, points, expires, revoked, limit_usd, limit_tokens, limit_entities,"
+    " limit_epsilon, limit_rpm, period"
+)
+
+_RESERVE = """
+UPDATE keys SET held_usd = held_usd + :usd, held_in = held_in + :in, held_out = held_out + :out,
+    held_requests = held_requests + :requests, held_entities = held_entities + :entities,
+    held_epsilon = held_epsilon + :epsilon, admitted = admitted + :requests
+WHERE id = :key
+    AND (limit_usd IS NULL OR used_usd + held_usd + :usd <= limit_usd)
+    AND (limit_tokens IS NULL
+         OR used_in + used_out + held_in + held_out + :in + :out <= limit_tokens)
+    AND (limit_entities IS NULL OR used_entities + held_entities + :entities <= limit_entities)
+    AND (limit_epsilon IS NULL OR used_epsilon + held_epsilon + :epsilon <= limit_epsilon)
+RETURNING admitted, limit_rpm
+"""
+
+_SETTLE = """
+UPDATE keys SET
+    held_usd = held_usd - ?, held_in = held_in - ?, held_out = held_out - ?,
+    held_requests = held_requests - ?, held_entities = held_entities - ?,
+    held_epsilon = held_epsilon - ?,
+    used_usd = used_usd + ?, used_in = used_in + ?, used_out = used_out + ?,
+    used_requests = used_requests + ?, used_entities = used_entities + ?,
+    used_epsilon = used_epsilon + ?
+WHERE id = ?
+"""
+
+_ROLL = """
+UPDATE keys SET past_usd = past_usd + used_usd, past_in = past_in + used_in,
+    past_out = past_out + used_out, past_requests = past_requests + used_requests,
+    past_entities = past_entities + used_entities,
+    used_usd = 0, used_in = 0, used_out = 0, used_requests = 0, used_entities = 0, since = :start
+WHERE id = :key AND since < :start
+"""
+
+# The request admitted `limit` requests ago must have begun a minute ago: an exact window, one row.
+_RATE = """
+INSERT INTO starts VALUES (:key, :place, :now)
+ON CONFLICT (key, place) DO UPDATE SET at = excluded.at WHERE at <= excluded.at - :window
+"""
+
+_FACTS = f"""
+INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * 23)})
+ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
+    tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
+    entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
+"""
+
+
+class SqliteStore:
+    """One worker's way to the store in `folder`.
+
+    Args:
+        folder: made when absent, readable by its owner only.
+        secret: the gateway's secret.
+        keep: whether the ledger keeps contents or only digests.
+        seal: applied to contents before they are stored.
+        work: claim a place among the workers; False for the command line, which only looks.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreError: the folder cannot be read or written.
+        ConfigError: the store was made with another secret.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        secret: bytes,
+        keep: Keep = "digest",
+        seal: Seal | None = None,
+        work: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self._clock = clock
+        self._pepper = derive(secret, "keys")
+        self._session_pepper = derive(secret, "sessions")
+        self._lock: int | None = None
+        self._ledger: SqliteLedger | None = None
+        self.slot = -1
+        self.run = f"{_machine()}/{secrets.token_hex(8)}"
+        with self._guarded():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "workers").mkdir(mode=0o700, exist_ok=True)
+            for name in ("accounts.sqlite", "ledger.sqlite"):
+                _private(folder / name)
+            self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
+            self._db.executescript(_SCHEMA)
+            self._check_secret(derive(secret, "check"))
+            if work:
+                self.slot, self._lock = self._claim()
+                self._ledger = SqliteLedger(
+                    folder / "ledger.sqlite",
+                    self.worker,
+                    keep=keep,
+                    key=derive(secret, "ledger"),
+                    seal=seal,
+                    timeout=BUSY_MS / 1000,
+                )
+                self.recover()
+
+    @property
+    def accounts(self) -> Accounts:
+        return self
+
+    @property
+    def worker(self) -> str:
+        return f"worker-{self.slot}"
+
+    def ledger(self, point: str) -> Ledger:
+        """The chain of this worker; entries of all points follow one another in it."""
+        if self._ledger is None:
+            raise StoreError("this store was opened to look, not to serve")
+        return self._ledger
+
+    async def check(self) -> None:
+        with self._change() as db:
+            db.execute(
+                "INSERT INTO settings VALUES ('checked', ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (secrets.token_bytes(8),),
+            )
+
+    async def close(self) -> None:
+        self._db.close()
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # ── accounts ─────────────────────────────────────────────────────────────
+
+    async def authenticate(self, bearer: str) -> Key | None:
+        presented = hash_bearer(self._pepper, bearer)
+        with self._guarded():
+            row = self._db.execute(
+                f"SELECT {_KEY} FROM keys WHERE id = ?", (id_of(bearer),)
+            ).fetchone()
+        if not matches(row[2] if row else None, presented):
+            return None
+        return self._active(row)
+
+    async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
+        amounts = at_most(most)
+        id = secrets.token_hex(12)
+        now = self._clock()
+        with self._change() as db:
+            if key.limits.period != "total":
+                start = period_start(key.limits.period, now)
+                db.execute(_ROLL, {"key": key.id, "start": start})
+            found = db.execute(
+                _RESERVE,
+                {
+                    "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
+                    "out": amounts.tokens_out, "requests": amounts.requests,
+                    "entities": amounts.entities, "epsilon": amounts.epsilon,
+                },
+            ).fetchone()  # fmt: skip
+            if found is None:
+                raise self._refused(key, amounts)
+            admitted, rpm = found
+            if rpm is not None and amounts.requests:
+                self._admit(key, rpm, admitted, now)
+            db.execute(
+                "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (id, key.id, request, self.slot, self.run, now, *amounts),
+            )
+        return Reservation(id=id, key=key.id, request=request, most=most)
+
+    async def settle(
+        self, reservation: Reservation, spent: Spend, *, request: RequestFacts
+    ) -> None:
+        with self._change() as db:
+            held = db.execute(
+                "DELETE FROM reservations WHERE id = ? RETURNING usd, tokens_in, tokens_out,"
+                " requests, entities, epsilon",
+                (reservation.id,),
+            ).fetchone()
+            if held is None:
+                return
+            most = Amounts(*held)
+            self._book(reservation.key, most, what_was(spent, most), request)
+
+    def _book(self, key: str, held: Amounts, spent: Amounts, facts: RequestFacts) -> None:
+        """Move `spent` from what is held to what is used, and keep the facts."""
+        db, now = self._db, self._clock()
+        db.execute(_SETTLE, (*held, *spent, key))
+        columns = facts_columns(facts, key=key, worker=self.worker, now=now, amounts=spent)
+        db.execute(_FACTS, columns)
+        if facts.kinds and spent.requests:
+            hour = now - now % 3600
+            db.executemany(
+                "INSERT INTO kinds VALUES (?,?,?,?)"
+                " ON CONFLICT (at, key, kind) DO UPDATE SET count = count + excluded.count",
+                [(hour, key, kind, count) for kind, count in facts.kinds.items()],
+            )
+
+    def _admit(self, key: Key, rpm: int, admitted: int, now: float) -> None:
+        place = (admitted - 1) % rpm if rpm else 0
+        marks = {"key": key.id, "place": place, "now": now, "window": RATE_WINDOW}
+        if rpm and self._db.execute(_RATE, marks).rowcount:
+            return
+        last = self._db.execute(
+            "SELECT at FROM starts WHERE key = ? AND place = ?", (key.id, place)
+        ).fetchone()
+        raise over("requests", key.limits, (last[0] if last else now) + RATE_WINDOW - now)
+
+    def _refused(self, key: Key, amounts: Amounts) -> Exception:
+        """Which limit refused it."""
+        row = self._db.execute(
+            "SELECT limit_usd, used_usd + held_usd, limit_tokens,"
+            " used_in + used_out + held_in + held_out, limit_entities,"
+            " used_entities + held_entities, limit_epsilon, used_epsilon + held_epsilon"
+            " FROM keys WHERE id = ?",
+            (key.id,),
+        ).fetchone()
+        if row is None:
+            return StoreError(f"the store knows no key {key.id!r} any more")
+        kinds: tuple[tuple[SpendKind, int], ...] = (
+            ("usd", amounts.usd), ("tokens", amounts.tokens),
+            ("entities", amounts.entities), ("epsilon", amounts.epsilon),
+        )  # fmt: skip
+        for i, (kind, wanted) in enumerate(kinds):
+            limit, taken = row[2 * i], row[2 * i + 1]
+            if limit is not None and taken + wanted > limit:
+                return over(kind, key.limits)
+        return StoreError(f"the store refused a reservation of key {key.id!r} for no reason")
+
+    # ── workers ──────────────────────────────────────────────────────────────
+
+    def recover(self) -> int:
+        """Settle what dead workers left set aside; how many reservations."""
+        with self._guarded():
+            slots = [
+                row[0]
+                for row in self._db.execute(
+                    "SELECT DISTINCT slot FROM reservations WHERE run != ?", (self.run,)
+                )
+            ]
+        count = 0
+        for slot in slots:
+            if slot == self.slot:
+                count += self._bury(slot)
+            elif (lock := self._try_lock(slot)) is not None:
+                try:
+                    count += self._bury(slot)
+                finally:
+                    os.close(lock)
+        return count
+
+    def _bury(self, slot: int) -> int:
+        """Settle the reservations of the dead workers that were `slot`, whose lock is ours."""
+        with self._change() as db:
+            left = db.execute(
+                "SELECT id, key, request, run, usd, tokens_in, tokens_out, requests, entities,"
+                " epsilon FROM reservations WHERE slot = ? AND run != ?",
+                (slot, self.run),
+            ).fetchall()
+            settled = {
+                row[2]
+                for row in left
+                if db.execute("SELECT 1 FROM requests WHERE request = ?", (row[2],)).fetchone()
+            }
+            for id, key, request, run, *amounts in left:
+                most = Amounts(*amounts)
+                cost = most
+                if request in settled or self._never_sent(request, run):
+                    cost = Amounts(0, 0, 0, most.requests, 0, 0)
+                facts = RequestFacts(
+                    request=request, point="", strategy="", endpoint="", outcome="error", status=0,
+                )  # fmt: skip
+                self._book(key, most, cost, facts)
+                db.execute("DELETE FROM reservations WHERE id = ?", (id,))
+                if request not in settled:
+                    db.execute(
+                        "UPDATE requests SET outcome = ? WHERE request = ?", (KILLED, request)
+                    )
+        return len(left)
+
+    def _never_sent(self, request: str, run: str) -> bool:
+        if not run.startswith(_machine() + "/"):
+            return False  # the machine itself went down, and may have lost the ledger's last lines
+        ledger = self._ledger
+        if ledger is None:
+            return False
+        return not ledger.left(request)
+
+    def _claim(self) -> tuple[int, int]:
+        for slot in range(SLOTS):
+            lock = self._try_lock(slot)
+            if lock is not None:
+                return slot, lock
+        raise StoreError(f"{SLOTS} workers already share {str(self.folder)!r}")
+
+    def _try_lock(self, slot: int) -> int | None:
+        handle = os.open(self.folder / "workers" / f"{slot}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            return None
+        return handle
+
+    # ── keys ─────────────────────────────────────────────────────────────────
+
+    async def create_key(
+        self,
+        name: str,
+        *,
+        limits: Limits | None = None,
+        points: tuple[str, ...] = (),
+        admin: bool = False,
+        expires: float | None = None,
+    ) -> NewKey:
+        limits = limits or Limits()
+        id, bearer = make_bearer()
+        now = self._clock()
+        with self._change() as db:
+            db.execute(
+                "INSERT INTO keys (id, name, hash, admin, points, created, expires, limit_usd,"
+                " limit_tokens, limit_entities, limit_epsilon, limit_rpm, period, since)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    id, name, hash_bearer(self._pepper, bearer), int(admin),
+                    msgspec.json.encode(points).decode(), now, expires, limit_nano(limits.usd),
+                    limits.tokens, limits.entities, limit_nano(limits.epsilon),
+                    limits.requests_per_minute, limits.period, period_start(limits.period, now),
+                ),
+            )  # fmt: skip
+        key = Key(id=id, name=name, limits=limits, points=points, admin=admin)
+        return NewKey(key=key, bearer=bearer)
+
+    async def list_keys(self) -> list[KeyState]:
+        return self._states("")
+
+    async def revoke_key(self, id: str) -> KeyState:
+        with self._change() as db:
+            db.execute(
+                "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (self._clock(), id)
+            )
+            db.execute("DELETE FROM sessions WHERE key = ?", (id,))
+            known = [row[0] for row in db.execute("SELECT id FROM keys")]
+        if id not in known:
+            raise ConfigError(unknown("key", id, known))
+        return self._states("WHERE id = ?", id)[0]
+
+    def _states(self, where: str, *arguments: str) -> list[KeyState]:
+        with self._guarded():
+            rows = self._db.execute(
+                f"SELECT {_KEY}, created, since, used_usd, used_in, used_out, used_requests,"
+                " used_entities, used_epsilon, held_usd, held_in, held_out, held_requests,"
+                " held_entities, held_epsilon, past_usd, past_in, past_out, past_requests,"
+                f" past_entities FROM keys {where} ORDER BY created, id",
+                arguments,
+            ).fetchall()
+        return [key_state(row, self._clock()) for row in rows]
+
+    def _active(self, row: Sequence[Any]) -> Key | None:
+        expires, revoked = row[5], row[6]
+        if revoked is not None or (expires is not None and self._clock() >= expires):
+            return None
+        return key_of(row)
+
+    # ── sessions of /ui ──────────────────────────────────────────────────────
+
+    async def open_session(self, key: Key) -> str:
+        token, now = secrets.token_urlsafe(32), self._clock()
+        with self._change() as db:
+            db.execute("DELETE FROM sessions WHERE expires < ?", (now,))
+            db.execute(
+                "INSERT INTO sessions VALUES (?,?,?)",
+                (hash_bearer(self._session_pepper, token), key.id, now + SESSION_SECONDS),
+            )
+        return token
+
+    async def session_key(self, token: str) -> Key | None:
+        with self._guarded():
+            row = self._db.execute(
+                f"SELECT {_KEY} FROM keys WHERE id ="
+                " (SELECT key FROM sessions WHERE hash = ? AND expires > ?)",
+                (hash_bearer(self._session_pepper, token), self._clock()),
+            ).fetchone()
+        return self._active(row) if row else None
+
+    async def close_session(self, token: str) -> None:
+        with self._change() as db:
+            db.execute(
+                "DELETE FROM sessions WHERE hash = ?", (hash_bearer(self._session_pepper, token),)
+            )
+
+    # ── what people look at ──────────────────────────────────────────────────
+
+    async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
+        with self._reader() as fetch:
+            return await summarise(fetch, since, key, recent)
+
+    async def request_rows(
+        self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
+    ) -> list[Row]:
+        marks = {
+            "any_request": int(not request), "request": request, "any_key": int(not key),
+            "key": key, "since": since, "until": until,
+        }  # fmt: skip
+        with self._reader() as fetch:
+            return [row_of(row) for row in await fetch(ROWS, marks)]
+
+    @contextmanager
+    def _reader(self) -> Iterator[Any]:
+        """Queries on a connection of their own, in a thread: they may take longer than requests."""
+        with self._guarded():
+            db = connect(self.folder / "accounts.sqlite")
+            db.execute("PRAGMA query_only = ON")
+            try:
+
+                async def fetch(query: str, marks: Mapping[str, object]) -> list[Any]:
+                    return await asyncio.to_thread(lambda: db.execute(query, marks).fetchall())
+
+                yield fetch
+            finally:
+                db.close()
+
+    async def purge(self, *, before: float) -> int:
+        return await asyncio.to_thread(purge_sqlite, self.folder / "ledger.sqlite", before)
+
+    # ── the database ─────────────────────────────────────────────────────────
+
+    def _check_secret(self, check: bytes) -> None:
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO settings VALUES ('secret', ?)", (check,))
+            found = db.execute("SELECT value FROM settings WHERE name = 'secret'").fetchone()[0]
+        if found != check:
+            raise ConfigError(
+                f"the store {str(self.folder)!r} was made with another secret: its keys would not"
+                " be accepted and its ledger not verified; give the secret it was made with"
+            )
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        except OSError as error:
+            raise StoreError(
+                f"the store {str(self.folder)!r} cannot be read or written: {error.strerror}"
+            ) from error
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the store {str(self.folder)!r} cannot be read or written: {error}")
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    """The key in the columns id, name, hash, admin, points, expires, revoked, limits, period."""
+    usd, tokens, entities, epsilon, rpm, period = row[7:13]
+    return Key(
+        id=row[0],
+        name=row[1],
+        limits=Limits(
+            usd=None if usd is None else usd / NANO,
+            tokens=tokens,
+            requests_per_minute=rpm,
+            entities=entities,
+            epsilon=None if epsilon is None else epsilon / NANO,
+            period=period,
+        ),
+        points=() if row[4] == "[]" else msgspec.json.decode(row[4], type=tuple[str, ...]),
+        admin=bool(row[3]),
+    )
+
+
+def key_state(row: Sequence[Any], now: float) -> KeyState:
+    """The same with what was spent: created, since, used ×6, held ×6, past ×5 follow."""
+    key = key_of(row)
+    used, held = Amounts(*row[15:21]), Amounts(*row[21:27])
+    past = Amounts(*(*row[27:32], 0))
+    total = past.spend + used.spend
+    if row[14] < period_start(key.limits.period, now):  # not yet rolled over
+        used = Amounts(0, 0, 0, 0, 0, used.epsilon)
+    return KeyState(
+        key=key, created=row[13], expires=row[5], revoked=row[6], used=used.spend, held=held.spend,
+        total=total,
+    )  # fmt: skip
+
+
+def _machine() -> str:
+    """An id of this boot of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _private(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
