@@ -1,0 +1,75 @@
+"""`cosilo demo`: generated data, real models, and everything from bench to report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosilo.benchmark.plan import Plan
+
+DESCRIPTION = """\
+See it work: writes the messages of a small private service desk (all made up) and a plan, fetches the
+models, runs every point, certifies one and writes the report. Everything is in one folder, and a
+second call finishes what the first left undone.
+
+    cosilo demo              the large model has 1.5 billion parameters (about 1.1 GB to fetch)
+    cosilo demo --tiny       a quick look, with a large model of 135 million parameters"""
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "demo",
+        help="see it work, on generated data and real models",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--tiny", action="store_true", help="a much smaller large model")
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="where it is written (cosilo-demo here)"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.demo import write_demo
+    from cosilo.benchmark.plan import load_plan
+    from cosilo.cli import bench, report, select
+
+    folder = arguments.dir or Path("cosilo-demo-tiny" if arguments.tiny else "cosilo-demo")
+    print(f"writing a service desk's messages and a plan to {folder}")
+    path = write_demo(folder, tiny=arguments.tiny)
+    plan = load_plan(path)
+    code = pull_models(plan)
+    if code:
+        return code
+    where = folder / "run"
+    code = bench.run(
+        argparse.Namespace(
+            plan=path, run=where, yes=True, estimate=False, offline=False, concurrency=None
+        )
+    )
+    if code:
+        return code
+    select.run(argparse.Namespace(run=where, limit=[], at_least=[], delta=None, json=False))
+    return report.run(
+        argparse.Namespace(run=where, output=folder / "report.html", csv=None, parquet=None)
+    )
+
+
+def pull_models(plan: Plan) -> int:
+    """Fetch the models of the catalog that `plan` names and that are not here; the exit code."""
+    from cosilo.cli import main
+    from cosilo.models import catalog
+
+    known = catalog.entries()
+    named = [
+        value
+        for config in (plan.small, plan.large, plan.embedder)
+        if config is not None
+        for value in config.options.values()
+        if isinstance(value, str) and value in known
+    ]
+    missing = [name for name in dict.fromkeys(named) if not catalog.is_here(name)]
+    return main(["models", "pull", *missing]) if missing else 0
