@@ -20,6 +20,10 @@ from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
 
+ALWAYS = float(np.nextafter(1, 2))
+"""The threshold that no confidence reaches: every request goes to the LM."""
+
+
 @strategies.register("cascade")
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
@@ -43,7 +47,8 @@ class Cascade:
     def __post_init__(self) -> None:
         for name in ("threshold", "calls", "distrust"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            most = ALWAYS if name == "threshold" else 1
+            if value is not None and not 0 <= value <= most:
                 raise ValueError(f"{name} = {value!r} is not between 0 and 1")
         if self.threshold is not None and self.calls is not None:
             raise ValueError("give threshold or calls, not both")
@@ -108,7 +113,7 @@ def share_threshold(scores: Sequence[float], calls: float) -> float:
     """
     ordered = sorted(scores)
     escalated = int(calls * len(ordered))
-    return ordered[escalated] if escalated < len(ordered) else float(np.nextafter(1, 2))
+    return ordered[escalated] if escalated < len(ordered) else ALWAYS
 
 
 def best_threshold(
@@ -124,4 +129,4 @@ def best_threshold(
         k for k in range(1, len(ranked) + 1) if k == len(ranked) or ranked[k] > ranked[k - 1]
     ]
     k = max(possible, key=lambda k: (round(float(totals[k]), 9), -k))
-    return float(ranked[k]) if k < len(ranked) else float(np.nextafter(1, 2))
+    return float(ranked[k]) if k < len(ranked) else ALWAYS
