@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -46,15 +46,19 @@ def upstream(view: View) -> Iterator[tuple[str, list[str]]]:
             yield entry.request, texts(entry.message)
 
 
-def spoken(view: View) -> dict[str, str]:
+def spoken(view: View, only: Collection[str] | None = None) -> dict[str, str]:
     """What each request said that most others did not: request → its texts, joined.
+
+    Args:
+        only: the requests to read; all of them when None. The memory it takes goes by these.
 
     A system prompt or a worked example that stands in more than half of the requests tells the
     attacker nothing about any one of them.
     """
     found: dict[str, dict[str, None]] = {}
-    for request, pieces in upstream(view):
-        found.setdefault(request, {}).update(dict.fromkeys(pieces))
+    for entry in view.entries():
+        if entry.direction == "up" and (only is None or entry.request in only):
+            found.setdefault(entry.request, {}).update(dict.fromkeys(texts(entry.message)))
     seen: dict[str, int] = {}
     for pieces_of in found.values():
         for piece in pieces_of:

@@ -33,7 +33,7 @@ class _Linker:
     about: ClassVar[str] = "records"
 
     async def guess(self, view: View, targets: Sequence[Target]) -> list[Guess]:
-        said = spoken(view)
+        said = spoken(view, {target.request for target in targets})
         groups: dict[tuple[str, ...], list[Target]] = {}
         for target in targets:
             groups.setdefault(target.candidates, []).append(target)

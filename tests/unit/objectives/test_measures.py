@@ -1,0 +1,345 @@
+"""Each objective on a run made by hand, where the right number can be counted on paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosilo.attacks.base import Guess
+from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.meter import Meter, Price
+from cosilo.objectives import attacked, item_values, measure_all
+from cosilo.objectives.base import Item, Link, Measurement, Run, objectives
+from cosilo.objectives.reading import Reading, count
+from cosilo.types import Answer, Generation, user
+
+C = Any  # the `Crossing` class of this folder's conftest, handed over by its fixture
+MakeRun = Callable[..., Run]
+
+
+def measured(run: Run) -> dict[str, Measurement]:
+    return {m.objective.name: m for m in measure_all(run)}
+
+
+NAMES = ("Anna Bergström", "Carl Öhman", "Dora Lindqvist", "Emil Sandberg")
+
+
+@pytest.fixture
+def four(crossing: C, make_run: MakeRun) -> Run:
+    """Raw, disguised, pseudonymised, kept: one item each."""
+    said = ("I am Anna Bergström", "I am CARL  OEHMAN, carl öhman", "I am PERSON_1", None)
+    return make_run(
+        [
+            crossing(
+                f"I am {name}", [("person", name)], sent, reply=reply, grade=grade, by=by,
+                tokens=(10, 2), lm_seconds=0.5, seconds=0.1, cpu_seconds=0.02,
+            )
+            for name, sent, reply, grade, by in zip(
+                NAMES, said, ("yes", "no", "yes", "yes"), (1, 0, 1, 1),
+                ("large", "large", "large", "small"), strict=True,
+            )
+        ],
+        labels=("yes", "no"),
+        price=Price(1.0, 10.0),
+        link=Link(rtt_ms=40, mbit_per_s=8),
+        peak_memory=250_000_000,
+    )  # fmt: skip
+
+
+def test_every_objective_is_registered_under_its_own_name() -> None:
+    for name in objectives.names():
+        assert objectives.create(name).objective.name == name
+
+
+def test_efficiency_is_counted_from_the_record(four: Run) -> None:
+    m = measured(four)
+    assert m["calls"].value == 0.75
+    assert m["round_trips"].value == 0.75
+    assert m["tokens_in"].value == 7.5
+    assert m["tokens_out"].value == 1.5
+    # 10 prompt tokens at $1 and 2 reply tokens at $10 a million: 30 millionths, for 3 of 4 items.
+    assert m["usd_per_1k"].value == pytest.approx(1000 * 30e-6 * 0.75)
+    assert m["cpu_ms"].value == pytest.approx(20)
+    assert m["memory_mb"].value == 250
+    up = [e.size for e in four.entries() if e.direction == "up"]
+    down = [e.size for e in four.entries() if e.direction == "down"]
+    assert m["bytes_up"].value == pytest.approx(sum(up) / 4)
+    assert m["bytes_down"].value == pytest.approx(sum(down) / 4)
+
+
+def test_latency_adds_local_time_the_lms_time_and_the_link(four: Run) -> None:
+    values = item_values(four)["latency_ms"]
+    sizes = [e.size for e in four.entries()]
+    # 8 Mbit/s is one byte a microsecond.
+    assert values[0] == pytest.approx(100 + 500 + 40 + (sizes[0] + sizes[1]) / 1000)
+    assert values[3] == pytest.approx(100)
+    m = measured(four)
+    assert m["latency_ms"].value == pytest.approx(float(np.median(values)))
+    assert m["latency_p95_ms"].value == pytest.approx(float(np.quantile(values, 0.95)))
+    assert m["latency_p95_ms"].objective.quantile == 0.95
+
+
+def test_money_is_booked_as_the_meter_books_it() -> None:
+    """Also for a reply that states no usage, and for a question that got no reply."""
+    meter, ledger = Meter(price=Price(2.0, 3.0)), MemoryLedger()
+    for request, generation in (("a", Generation("stated", prompt_tokens=7, completion_tokens=3)),
+                                ("b", Generation("unstated")), ("c", None)):  # fmt: skip
+        ask = Ask(chat=user("what is it?" * 20))
+        ledger.append(request, "up", ask, encode(ask))
+        reserved = meter.reserve(ask, len(encode(ask)))
+        reply = None if generation is None else Completion(generation=generation)
+        if reply is not None:
+            ledger.append(request, "down", reply, encode(reply))
+        size = 0 if reply is None else len(encode(reply))
+        meter.settle(reserved, meter.cost(ask, len(encode(ask)), reply, size))
+    found = count(ledger.entries, meter.price).values()
+    for name in ("messages", "bytes_up", "bytes_down", "tokens_in", "tokens_out", "usd"):
+        assert sum(getattr(t, name) for t in found) == pytest.approx(getattr(meter.totals, name))
+
+
+def test_an_item_asked_again_after_an_interruption_counts_once(four: Run) -> None:
+    again = [replace(e, attempt=1) for e in four.entries() if e.request == "0"]
+    twice = replace(four, entries=lambda: iter([*four.entries(), *again]))
+    assert measured(twice)["tokens_in"].value == measured(four)["tokens_in"].value
+
+
+def test_utility_has_the_best_constant_as_its_base_rate(crossing: C, make_run: MakeRun) -> None:
+    run = make_run(
+        [crossing(f"t{i}", target="a" if i < 6 else "b", grade=float(i < 8)) for i in range(10)]
+    )
+    m = measured(run)["utility"]
+    assert (m.value, m.n, m.baseline) == (0.8, 10, 0.6)
+    assert 0.4 < m.low < 0.8 < m.high < 1
+
+
+def test_entity_leak_counts_what_left_and_how(four: Run) -> None:
+    m = measured(four)
+    assert m["entity_leak"].value == 0.5
+    assert m["entity_leak"].note == "of 4 secrets: 1 verbatim, 1 normalised"
+    assert m["entity_leak"].baseline == 0.0
+    assert m["identifiers_sent"].value == 0.5
+    assert item_values(four)["entity_leak"].tolist() == [1, 1, 0, 0]
+
+
+def test_the_leaks_base_rate_is_what_strangers_values_reach(crossing: C, make_run: MakeRun) -> None:
+    """Every message names the same city, so finding it says nothing about whose it is."""
+    cities = ("Uppsala", "Malmö")
+    run = make_run(
+        [crossing(f"t{i}", [("city", cities[i % 2])], "Uppsala or Malmö?") for i in range(4)]
+    )
+    m = measured(run)["entity_leak"]
+    assert (m.value, m.baseline) == (1.0, 1.0)
+
+
+async def test_privacy_is_the_strongest_attacks_advantage(four: Run) -> None:
+    run = await attacked(four)
+    m = measured(run)["privacy"]
+    # All four names are equally common, so knowing nothing gives 1 of 4; two were readable.
+    # What is not readable is guessed the same way: "Anna", right nowhere else.
+    assert m.baseline == 0.25
+    assert m.value == pytest.approx((0.5 - 0.25) / 0.75)
+    assert m.note == "strongest attack: fuzzy" or m.note == "strongest attack: normalised"
+    assert item_values(run)["privacy"].tolist() == [1, 1, 0, 0]
+
+
+async def test_privacy_of_a_record_of_nothing_is_zero_with_an_interval(
+    crossing: C, make_run: MakeRun
+) -> None:
+    run = await attacked(
+        make_run([crossing(f"I am {n}", [("person", n)], None, by="small") for n in NAMES * 10])
+    )
+    m = measured(run)
+    assert (m["privacy"].value, m["privacy"].low) == (0.0, 0.0)
+    assert 0.05 < m["privacy"].high < 0.15  # 40 items cannot show more
+    assert item_values(run)["privacy"].sum() == 0
+    assert (m["exposure"].value, m["exposure"].note) == (0.0, "the LM was not asked")
+    assert m["relink"].value == m["relink"].baseline
+
+
+async def test_guessing_the_most_common_value_is_no_advantage(
+    crossing: C, make_run: MakeRun
+) -> None:
+    """Nine of ten live in one city: the record adds only the tenth."""
+    cities = ["Uppsala"] * 9 + ["Malmö"]
+    run = await attacked(
+        make_run([crossing(f"t{i}", [("city", c)], f"from {c}") for i, c in enumerate(cities)])
+    )
+    m = measured(run)["privacy"]
+    assert m.baseline == pytest.approx(0.9)
+    assert m.value == pytest.approx(1.0)
+    hidden = await attacked(
+        make_run([crossing(f"t{i}", [("city", c)], "from CITY") for i, c in enumerate(cities)])
+    )
+    assert measured(hidden)["privacy"].value == 0.0
+
+
+async def test_what_preparing_shows_counts_as_a_leak(crossing: C, make_run: MakeRun) -> None:
+    """A strategy that sends the training pool and then answers alone is not private."""
+    items = [crossing(f"I am {n}", [("person", n)], None, by="small") for n in NAMES]
+    pool = [crossing(f"pool {n}", [("person", f"{n} Junior")], f"{n} Junior wrote") for n in NAMES]
+    run = await attacked(make_run(items, background=[*pool, crossing("x", [("person", "Kim")])]))
+    m = measured(run)
+    assert m["prepare_entity_leak"].value == pytest.approx(0.8)
+    assert m["privacy"].value == pytest.approx(0.8)
+    assert "80 % of the secrets of 5 background examples left" in m["privacy"].note
+    assert (item_values(run)["privacy"] >= 0.8).all()
+    assert m["prepare_calls"].value == 4
+    assert m["calls"].value == 0
+
+
+async def test_worked_examples_in_prompts_count_as_background_leaks(
+    crossing: C, make_run: MakeRun
+) -> None:
+    run = make_run(
+        [crossing(f"t{i}", [("person", n)], f"text {i}") for i, n in enumerate(NAMES)],
+        background=[
+            crossing("w", [("person", "Greta Holm")]),
+            crossing("v", [("person", "Bo Ek")]),
+        ],
+    )
+    ledger = MemoryLedger()
+    for entry in run.entries():
+        if entry.direction == "up":
+            ask = Ask(chat=(*user("example: Greta Holm wrote"), *user(f"text {entry.request}")))
+            ledger.append(entry.request, "up", ask, encode(ask))
+    m = measured(replace(run, entries=ledger.entries))
+    assert m["prepare_entity_leak"].value == 0.5
+    assert m["entity_leak"].value == 0.0
+
+
+def test_detected_secrets_are_said_to_be_detected(four: Run) -> None:
+    m = measured(replace(four, gold_secrets=False))
+    assert m["entity_leak"].note.endswith("secrets detected, not given")
+
+
+async def test_relinking_is_reported_beside_a_blind_guess(crossing: C, make_run: MakeRun) -> None:
+    topics = ["lost card", "late rent", "broken lift", "wrong invoice", "new password", "old loan"]
+    run = await attacked(make_run([crossing(f"about {t}", sent=f"ABOUT {t}") for t in topics]))
+    m = measured(run)["relink"]
+    assert m.value == 1.0
+    assert m.baseline == pytest.approx(1 / 6)
+    assert "relink" not in item_values(run)  # one-to-one matches depend on each other
+
+
+async def test_exposure_is_measured_on_replies_held_back(crossing: C, make_run: MakeRun) -> None:
+    def items(reply: Callable[[int], str]) -> list[Any]:
+        words = ("card", "loan", "flat")
+        return [
+            crossing(f"a {words[i % 3]} question {i}", sent=f"a {words[i % 3]} question {i}",
+                     reply=reply(i))
+            for i in range(30)
+        ]  # fmt: skip
+
+    learnt = await attacked(make_run(items(lambda i: "xyz"[i % 3]), labels=("x", "y", "z")))
+    m = measured(learnt)["exposure"]
+    assert (m.value, m.n) == (1.0, 30)
+    assert m.baseline == pytest.approx(1 / 3)
+    # Every reply its own: seen in training it would be right, held back it cannot be.
+    unlearnable = await attacked(make_run(items(lambda i: f"r{i}"), labels=("x", "y")))
+    assert measured(unlearnable)["exposure"].value == 0.0
+    free = await attacked(make_run(items(lambda i: f"the answer is {'xyz'[i % 3]}")))
+    assert measured(free)["exposure"].value == pytest.approx(1.0)
+
+
+def tampered(run: Run, grades: list[float], suspect: list[bool], ids: set[str]) -> Run:
+    items = tuple(
+        replace(item, grade=g, answer=Answer(Generation("no"), by=item.answer.by, suspect=s))
+        for item, g, s in zip(run.items, grades, suspect, strict=True)
+    )
+    return replace(run, tampered=items, tampered_ids=frozenset(ids))
+
+
+def test_integrity_is_the_paired_drop_and_detection_has_false_alarms(four: Run) -> None:
+    run = tampered(four, [0, 0, 1, 1], [True, False, True, False], {"0", "1"})
+    m = measured(run)
+    assert m["integrity"].value == 0.25
+    assert item_values(run)["integrity"].tolist() == [1, 0, 0, 0]
+    assert m["integrity"].note == "2 of 4 items got a changed reply"
+    assert (m["detection"].value, m["detection"].n) == (0.5, 2)
+    assert m["detection"].baseline == 1.0  # item 2; item 3 was the small model's own
+    assert m["detection"].note == "false alarms: 1 of 1 untouched replies"
+
+
+def test_what_was_not_run_is_not_measured(four: Run) -> None:
+    names = measured(four).keys()
+    assert not names & {"privacy", "relink", "exposure", "integrity", "detection", "epsilon"}
+    assert measure_all(replace(four, items=())) == ()
+    assert item_values(replace(four, items=())) == {}
+
+
+async def test_a_record_of_digests_gives_counts_and_nothing_else(
+    crossing: C, make_run: MakeRun
+) -> None:
+    run = make_run([crossing("a", [("person", "Anna Ek")], "Anna Ek")] * 2, keep="digest")
+    m = measured(await attacked(run))
+    assert {"calls", "bytes_up", "round_trips", "utility"} <= m.keys()
+    assert not m.keys() & {"privacy", "entity_leak", "usd_per_1k", "exposure", "latency_ms"}
+
+
+def test_epsilon_is_the_largest_any_item_spent(crossing: C, make_run: MakeRun) -> None:
+    run = make_run(
+        [crossing("a", sent="a", epsilon=0.5), crossing("b", sent="b", epsilon=2.0),
+         crossing("c", sent="c")]
+    )  # fmt: skip
+    m = measured(run)["epsilon"]
+    assert (m.value, m.note) == (2.0, "1 messages carried no ε")
+
+
+async def test_every_number_is_finite_and_inside_its_interval(four: Run) -> None:
+    run = tampered(await attacked(four), [0, 0, 1, 1], [True] * 4, {"0"})
+    for m in measure_all(run):
+        assert math.isfinite(m.value + m.low + m.high), m
+        assert m.low - 1e-9 <= m.value <= m.high + 1e-9, m
+        assert m.baseline is None or math.isfinite(m.baseline)
+    for name, values in item_values(run).items():
+        bounds = objectives.create(name).objective.bounds
+        assert np.isfinite(values).all()
+        assert bounds is None or ((values >= bounds[0]) & (values <= bounds[1])).all()
+
+
+async def test_the_values_mean_is_the_number(four: Run) -> None:
+    run = tampered(await attacked(four), [0, 0, 1, 1], [True] * 4, {"0"})
+    found = measured(run)
+    for name, values in item_values(run).items():
+        objective = found[name].objective
+        if name == "privacy":  # its values are stricter than the number, and say so
+            assert values.mean() >= found[name].value
+        elif objective.quantile is None:
+            assert found[name].value == pytest.approx(float(values.mean()))
+        else:
+            expected = float(np.quantile(values, objective.quantile))
+            assert found[name].value == pytest.approx(expected)
+
+
+def test_measuring_reads_the_record_a_few_times_only(four: Run) -> None:
+    reads = 0
+
+    def entries() -> Any:
+        nonlocal reads
+        reads += 1
+        return four.entries()
+
+    measure_all(replace(four, entries=entries))
+    assert reads <= 5
+
+
+def test_a_reading_is_the_runs_entries(four: Run) -> None:
+    assert list(Reading(four)()) == list(four.entries())
+
+
+def test_guesses_about_other_things_do_not_count(four: Run) -> None:
+    odd = {"mine": (Guess("other", "x", 1.0),)}
+    assert "privacy" not in measured(replace(four, guesses=odd, priors=odd))
+
+
+def test_items_without_secrets_are_left_out_of_privacy(crossing: C, make_run: MakeRun) -> None:
+    run = make_run([crossing("a", [("person", "Anna Ek")], "Anna Ek"), crossing("b", sent="b")])
+    assert item_values(run)["entity_leak"].tolist() == [1]
+    assert item_values(run)["identifiers_sent"].tolist() == [1, 0]
+    assert isinstance(run.items[0], Item)
