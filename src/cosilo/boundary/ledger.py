@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -106,7 +106,7 @@ class MemoryLedger:
     def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
         before = self._entries[-1].hash if self._entries else GENESIS
         self._entries.append(
-            _entry(
+            make_entry(
                 self.chain,
                 len(self._entries),
                 0,
@@ -191,7 +191,7 @@ class SqliteLedger:
         self.attempt: int = (last[0] + 1) if last and last[0] is not None else 0
 
     def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
-        entry = _entry(
+        entry = make_entry(
             self.chain,
             self._count,
             self.attempt,
@@ -270,27 +270,56 @@ def read_entries(
 
 def verify(db: sqlite3.Connection, *, key: bytes = b"", unseal: Seal | None = None) -> list[str]:
     """What is wrong with the ledger, one line per fault; empty when every chain is whole."""
+    heads = {row[0]: Head(*row) for row in db.execute("SELECT chain, count, hash, mac FROM heads")}
+    chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")]
+    return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How long a chain is, its last hash, and the seal on both."""
+
+    chain: str
+    count: int
+    hash: bytes
+    mac: bytes
+
+
+def find_faults(
+    heads: Mapping[str, Head],
+    chains: Iterable[str],
+    entries: Callable[[str], Iterator[Entry]],
+    key: bytes,
+    unseal: Seal | None,
+) -> list[str]:
+    """What is wrong with the chains, wherever they are stored; payloads come as they are stored."""
     faults = []
-    heads = {row[0]: row[1:] for row in db.execute("SELECT chain, count, hash, mac FROM heads")}
-    chains = {row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")}
-    for chain in sorted(chains | heads.keys()):
+    for chain in sorted({*chains, *heads}):
         previous, expected = GENESIS, 0
-        for entry in read_entries(db, chain, unseal=unseal):
+        for entry in entries(chain):
             if entry.number != expected:
                 faults.append(f"{chain}: entry {expected} is missing (next is {entry.number})")
             if entry_hash(previous, entry) != entry.hash:
                 faults.append(f"{chain}: entry {entry.number} was altered or moved")
-            if entry.payload is not None and hashlib.sha256(entry.payload).digest() != entry.digest:
-                faults.append(f"{chain}: the content of entry {entry.number} was altered")
+            if entry.payload is not None:
+                try:
+                    content = unseal(entry.payload) if unseal is not None else entry.payload
+                except StoreError as error:
+                    faults.append(f"{chain}: the content of entry {entry.number}: {error}")
+                else:
+                    if hashlib.sha256(content).digest() != entry.digest:
+                        faults.append(f"{chain}: the content of entry {entry.number} was altered")
             previous, expected = entry.hash, entry.number + 1
-        if chain not in heads:
+        head = heads.get(chain)
+        if head is None:
             faults.append(f"{chain}: the head is missing")
             continue
-        count, last, mac = heads[chain]
-        if not hmac.compare_digest(head_mac(key, chain, count, last), mac):
+        if not hmac.compare_digest(head_mac(key, chain, head.count, head.hash), head.mac):
             faults.append(f"{chain}: the head's seal does not match (altered, or another key)")
-        if count != expected or (expected and last != previous):
-            faults.append(f"{chain}: the head counts {count} entries, the ledger holds {expected}")
+        if head.count != expected or (expected and head.hash != previous):
+            faults.append(
+                f"{chain}: the head counts {head.count} entries, the ledger holds {expected}"
+            )
     return faults
 
 
@@ -299,7 +328,7 @@ def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:
     return hmac.digest(key, f"{chain}\x1f{count}\x1f".encode() + last, "sha256")
 
 
-def _entry(
+def make_entry(
     chain: str,
     number: int,
     attempt: int,
@@ -310,6 +339,7 @@ def _entry(
     keep: Keep,
     previous: bytes,
 ) -> Entry:
+    """The entry that records `message` (encoded: `payload`) after the one with hash `previous`."""
     digest = hashlib.sha256(payload).digest()
     bare = Entry(
         chain, number, attempt, request, direction, type(message).__name__, len(payload), digest,

@@ -92,9 +92,10 @@ def make_bearer() -> tuple[str, str]:
 
 
 def id_of(bearer: str) -> str:
-    """The public part of `bearer`; empty when it has none."""
+    """The public part of `bearer`; empty when it has none that a key could have."""
     parts = bearer[:LONGEST].split("_", 2)
-    return parts[1] if len(parts) == 3 and parts[0] == PREFIX else ""
+    whole = len(parts) == 3 and parts[0] == PREFIX and parts[1].isascii() and parts[1].isalnum()
+    return parts[1] if whole else ""
 
 
 def hash_bearer(pepper: bytes, bearer: str) -> bytes:

@@ -24,12 +24,13 @@ from cosilo.gateway.accounts import (
     SpendKind,
     Store,
 )
-from cosilo.gateway.keys import KeyStore
+from cosilo.gateway.keys import KeyState, KeyStore
 
 NANO = 1_000_000_000
 MOST = 1 << 52  # exact as a float, and two thousand of them fit a database's integer
 
 RATE_WINDOW = 60.0  # seconds
+SLOTS = 256  # workers that can share a store
 SESSION_SECONDS = 8 * 3600.0
 
 # What a killed worker's request is recorded as, and what it costs.
@@ -310,3 +311,61 @@ def facts_columns(
         amounts.tokens_in, amounts.tokens_out, amounts.entities, amounts.epsilon,
         msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}",
     )  # fmt: skip
+
+
+KEY_COLUMNS = (
+    "id, name, hash, admin, points, expires, revoked, limit_usd, limit_tokens, limit_entities,"
+    " limit_epsilon, limit_rpm, period"
+)
+
+STATE_COLUMNS = (
+    f"{KEY_COLUMNS}, created, since, used_usd, used_in, used_out, used_requests, used_entities,"
+    " used_epsilon, held_usd, held_in, held_out, held_requests, held_entities, held_epsilon,"
+    " past_usd, past_in, past_out, past_requests, past_entities"
+)
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    """The key in `KEY_COLUMNS`."""
+    usd, tokens, entities, epsilon, rpm, period = row[7:13]
+    return Key(
+        id=row[0],
+        name=row[1],
+        limits=Limits(
+            usd=None if usd is None else usd / NANO,
+            tokens=tokens,
+            requests_per_minute=rpm,
+            entities=entities,
+            epsilon=None if epsilon is None else epsilon / NANO,
+            period=period,
+        ),
+        points=() if row[4] == "[]" else msgspec.json.decode(row[4], type=tuple[str, ...]),
+        admin=bool(row[3]),
+    )
+
+
+def active_key(row: Sequence[Any], now: float) -> Key | None:
+    """The key in `KEY_COLUMNS`, unless it was revoked or has expired."""
+    expires, revoked = row[5], row[6]
+    if revoked is not None or (expires is not None and now >= expires):
+        return None
+    return key_of(row)
+
+
+def key_state(row: Sequence[Any], now: float) -> KeyState:
+    """The key in `STATE_COLUMNS` with what it spent."""
+    key = key_of(row)
+    used, held = Amounts(*row[15:21]), Amounts(*row[21:27])
+    past = Amounts(*(*row[27:32], 0))
+    total = past.spend + used.spend
+    if row[14] < period_start(key.limits.period, now):  # not yet rolled over
+        used = Amounts(0, 0, 0, 0, 0, used.epsilon)
+    return KeyState(
+        key=key, created=row[13], expires=row[5], revoked=row[6], used=used.spend, held=held.spend,
+        total=total,
+    )  # fmt: skip
+
+
+def worker_name(slot: int) -> str:
+    """The chain that the worker in place `slot` writes."""
+    return f"worker-{slot}"

@@ -22,7 +22,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,28 +51,32 @@ from cosilo.gateway.keys import (
 )
 from cosilo.gateway.retention import purge_sqlite
 from cosilo.gateway.store_records import (
+    KEY_COLUMNS,
     KILLED,
-    NANO,
     RATE_WINDOW,
     REQUEST_COLUMNS,
     ROWS,
     SESSION_SECONDS,
+    SLOTS,
+    STATE_COLUMNS,
     Amounts,
     Row,
     Summary,
+    active_key,
     at_most,
     facts_columns,
+    key_state,
     limit_nano,
     over,
     period_start,
     row_of,
     summarise,
     what_was,
+    worker_name,
 )
 from cosilo.registry import unknown
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
-SLOTS = 256
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -119,11 +123,6 @@ CREATE TABLE IF NOT EXISTS sessions (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
-
-_KEY = (
-    "id, name, hash, admin, points, expires, revoked, limit_usd, limit_tokens, limit_entities,"
-    " limit_epsilon, limit_rpm, period"
-)
 
 _RESERVE = """
 UPDATE keys SET held_usd = held_usd + :usd, held_in = held_in + :in, held_out = held_out + :out,
@@ -231,7 +230,7 @@ class SqliteStore:
 
     @property
     def worker(self) -> str:
-        return f"worker-{self.slot}"
+        return worker_name(self.slot)
 
     def ledger(self, point: str) -> Ledger:
         """The chain of this worker; entries of all points follow one another in it."""
@@ -261,11 +260,11 @@ class SqliteStore:
         presented = hash_bearer(self._pepper, bearer)
         with self._guarded():
             row = self._db.execute(
-                f"SELECT {_KEY} FROM keys WHERE id = ?", (id_of(bearer),)
+                f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?", (id_of(bearer),)
             ).fetchone()
         if not matches(row[2] if row else None, presented):
             return None
-        return self._active(row)
+        return active_key(row, self._clock())
 
     async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
         amounts = at_most(most)
@@ -310,7 +309,7 @@ class SqliteStore:
 
     def _book(self, key: str, held: Amounts, spent: Amounts, facts: RequestFacts) -> None:
         """Move `spent` from what is held to what is used, and keep the facts."""
-        db, now = self._db, self._clock()
+        db, now = self._db, facts.at or self._clock()
         db.execute(_SETTLE, (*held, *spent, key))
         columns = facts_columns(facts, key=key, worker=self.worker, now=now, amounts=spent)
         db.execute(_FACTS, columns)
@@ -474,19 +473,10 @@ class SqliteStore:
     def _states(self, where: str, *arguments: str) -> list[KeyState]:
         with self._guarded():
             rows = self._db.execute(
-                f"SELECT {_KEY}, created, since, used_usd, used_in, used_out, used_requests,"
-                " used_entities, used_epsilon, held_usd, held_in, held_out, held_requests,"
-                " held_entities, held_epsilon, past_usd, past_in, past_out, past_requests,"
-                f" past_entities FROM keys {where} ORDER BY created, id",
+                f"SELECT {STATE_COLUMNS} FROM keys {where} ORDER BY created, id",
                 arguments,
             ).fetchall()
         return [key_state(row, self._clock()) for row in rows]
-
-    def _active(self, row: Sequence[Any]) -> Key | None:
-        expires, revoked = row[5], row[6]
-        if revoked is not None or (expires is not None and self._clock() >= expires):
-            return None
-        return key_of(row)
 
     # ── sessions of /ui ──────────────────────────────────────────────────────
 
@@ -503,11 +493,11 @@ class SqliteStore:
     async def session_key(self, token: str) -> Key | None:
         with self._guarded():
             row = self._db.execute(
-                f"SELECT {_KEY} FROM keys WHERE id ="
+                f"SELECT {KEY_COLUMNS} FROM keys WHERE id ="
                 " (SELECT key FROM sessions WHERE hash = ? AND expires > ?)",
                 (hash_bearer(self._session_pepper, token), self._clock()),
             ).fetchone()
-        return self._active(row) if row else None
+        return active_key(row, self._clock()) if row else None
 
     async def close_session(self, token: str) -> None:
         with self._change() as db:
@@ -589,39 +579,6 @@ class SqliteStore:
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
         return StoreError(f"the store {str(self.folder)!r} cannot be read or written: {error}")
-
-
-def key_of(row: Sequence[Any]) -> Key:
-    """The key in the columns id, name, hash, admin, points, expires, revoked, limits, period."""
-    usd, tokens, entities, epsilon, rpm, period = row[7:13]
-    return Key(
-        id=row[0],
-        name=row[1],
-        limits=Limits(
-            usd=None if usd is None else usd / NANO,
-            tokens=tokens,
-            requests_per_minute=rpm,
-            entities=entities,
-            epsilon=None if epsilon is None else epsilon / NANO,
-            period=period,
-        ),
-        points=() if row[4] == "[]" else msgspec.json.decode(row[4], type=tuple[str, ...]),
-        admin=bool(row[3]),
-    )
-
-
-def key_state(row: Sequence[Any], now: float) -> KeyState:
-    """The same with what was spent: created, since, used ×6, held ×6, past ×5 follow."""
-    key = key_of(row)
-    used, held = Amounts(*row[15:21]), Amounts(*row[21:27])
-    past = Amounts(*(*row[27:32], 0))
-    total = past.spend + used.spend
-    if row[14] < period_start(key.limits.period, now):  # not yet rolled over
-        used = Amounts(0, 0, 0, 0, 0, used.epsilon)
-    return KeyState(
-        key=key, created=row[13], expires=row[5], revoked=row[6], used=used.spend, held=held.spend,
-        total=total,
-    )  # fmt: skip
 
 
 def _machine() -> str:

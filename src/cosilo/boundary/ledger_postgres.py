@@ -1,0 +1,255 @@
+"""The ledger in PostgreSQL, for writers on many machines.
+
+Same entries, same hashes, same faults found as in `ledger`. A chain has one writer at a time: it
+holds an advisory lock that the server lets go when the writer's connection ends, however it ends.
+
+Needs the `postgres` extra (psycopg 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cosilo.boundary.ledger import (
+    GENESIS,
+    Direction,
+    Entry,
+    Head,
+    Keep,
+    Seal,
+    find_faults,
+    head_mac,
+    make_entry,
+)
+from cosilo.boundary.messages import Message
+from cosilo.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+T = TypeVar("T")
+
+SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS cosilo;
+CREATE TABLE IF NOT EXISTS cosilo.entries (
+    chain TEXT NOT NULL, number BIGINT NOT NULL, attempt BIGINT NOT NULL, request TEXT NOT NULL,
+    direction TEXT NOT NULL, kind TEXT NOT NULL, size BIGINT NOT NULL, digest BYTEA NOT NULL,
+    at DOUBLE PRECISION NOT NULL, epsilon DOUBLE PRECISION NOT NULL, payload BYTEA,
+    hash BYTEA NOT NULL, PRIMARY KEY (chain, number)
+);
+CREATE INDEX IF NOT EXISTS entries_by_request ON cosilo.entries (request);
+CREATE INDEX IF NOT EXISTS entries_with_content ON cosilo.entries (at) WHERE payload IS NOT NULL;
+CREATE TABLE IF NOT EXISTS cosilo.heads (
+    chain TEXT PRIMARY KEY, count BIGINT NOT NULL, hash BYTEA NOT NULL, mac BYTEA NOT NULL
+);
+CREATE OR REPLACE FUNCTION cosilo.append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.payload IS NULL THEN
+        NEW.payload := OLD.payload;
+        IF NEW = OLD THEN
+            NEW.payload := NULL;
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'the ledger is append-only';
+END $$;
+CREATE OR REPLACE TRIGGER entries_append_only BEFORE UPDATE OR DELETE ON cosilo.entries
+    FOR EACH ROW EXECUTE FUNCTION cosilo.append_only();
+"""
+
+_APPEND = """
+WITH entry AS (
+    INSERT INTO cosilo.entries VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s)
+)
+INSERT INTO cosilo.heads VALUES (%s,%s,%s,%s)
+ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash, mac = excluded.mac
+"""
+
+
+class PostgresLedger:
+    """One writer's chain in PostgreSQL.
+
+    Each append is one statement and one round trip.
+
+    Args:
+        open: a new connection in autocommit mode, to a database that has `SCHEMA`.
+        chain: this writer's chain; a chain that exists is continued.
+        keep: whether the encoded messages are kept or only their digests.
+        key: secret for the head's HMAC.
+        seal: applied to a payload before it is stored.
+
+    Raises:
+        StoreError: the database cannot be read, or another writer holds the chain.
+    """
+
+    def __init__(
+        self,
+        open: Callable[[], Connection],
+        chain: str,
+        *,
+        keep: Keep = "content",
+        key: bytes = b"",
+        seal: Seal | None = None,
+    ) -> None:
+        self.chain = chain
+        self.keep: Keep = keep
+        self._open = open
+        self._key = key
+        self._seal = seal
+        self._count, self._hash = 0, GENESIS
+        self._db = self._connect()
+        last = self._ask(
+            lambda db: db.execute(
+                "SELECT max(attempt) FROM cosilo.entries WHERE chain = %s", (chain,)
+            ).fetchone()
+        )
+        self.attempt: int = last[0] + 1 if last and last[0] is not None else 0
+
+    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
+        if self._db.closed:
+            self._db = self._connect()
+        entry = make_entry(
+            self.chain, self._count, self.attempt, request, direction, message, payload, self.keep,
+            self._hash,
+        )  # fmt: skip
+        stored = entry.payload
+        if stored is not None and self._seal is not None:
+            stored = self._seal(stored)
+        mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
+        values = (
+            entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
+            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
+            self.chain, self._count + 1, entry.hash, mac,
+        )  # fmt: skip
+        try:
+            self._ask(lambda db: db.execute(_APPEND, values))
+        except StoreError:
+            # Whether it was written is not known; the next append asks where the chain ends.
+            self._db.close()
+            raise
+        self._count += 1
+        self._hash = entry.hash
+
+    def entries(self) -> Iterator[Entry]:
+        with closing(self._open()) as db:
+            yield from read_entries(db, self.chain)
+
+    def check(self) -> None:
+        """Whether an entry could be appended now.
+
+        Raises:
+            StoreError: it could not.
+        """
+        if self._db.closed:
+            self._db = self._connect()
+        self._ask(lambda db: db.execute("SELECT 1"))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _connect(self) -> Connection:
+        db = _asking(self._open)
+        try:
+            free = _asking(
+                lambda: db.execute(
+                    "SELECT pg_try_advisory_lock(%s)", (lock_number(self.chain),)
+                ).fetchone()
+            )
+            if not free or not free[0]:
+                raise ChainBusyError(f"another process writes the chain {self.chain!r}")
+            head = _asking(
+                lambda: db.execute(
+                    "SELECT count, hash FROM cosilo.heads WHERE chain = %s", (self.chain,)
+                ).fetchone()
+            )
+        except BaseException:
+            db.close()
+            raise
+        self._count, self._hash = (head[0], bytes(head[1])) if head else (0, GENESIS)
+        return db
+
+    def _ask(self, question: Callable[[Connection], T]) -> T:
+        return _asking(lambda: question(self._db))
+
+
+class ChainBusyError(StoreError):
+    """Another process writes this chain."""
+
+
+def lock_number(chain: str) -> int:
+    """The advisory lock that a chain's writer holds."""
+    digest = hashlib.sha256(f"cosilo chain {chain}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def read_entries(db: Connection, chain: str) -> Iterator[Entry]:
+    """The entries of `chain` in order, payloads as stored, in bounded memory."""
+    at = 0
+    while True:
+        rows = db.execute(
+            "SELECT chain, number, attempt, request, direction, kind, size, digest, at, epsilon,"
+            " payload, hash FROM cosilo.entries WHERE chain = %s AND number >= %s"
+            " ORDER BY number LIMIT 1000",
+            (chain, at),
+        ).fetchall()
+        yield from (entry_of(row) for row in rows)
+        if len(rows) < 1000:
+            return
+        at = rows[-1][1] + 1
+
+
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    return Entry(*row)
+
+
+def verify(db: Connection, *, key: bytes = b"", unseal: Seal | None = None) -> list[str]:
+    """What is wrong with the ledger, one line per fault; empty when every chain is whole.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+
+    def read() -> list[str]:
+        heads = {
+            row[0]: Head(*row)
+            for row in db.execute("SELECT chain, count, hash, mac FROM cosilo.heads")
+        }
+        chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM cosilo.entries")]
+        return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal)
+
+    return _asking(read)
+
+
+def _asking(question: Callable[[], T]) -> T:
+    psycopg = import_psycopg()
+    try:
+        return question()
+    except psycopg.Error as error:
+        raise StoreError(f"PostgreSQL: {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """What the database said, without the values it may quote."""
+    diagnostics = getattr(error, "diag", None)
+    primary = getattr(diagnostics, "message_primary", None)
+    return f"{type(error).__name__}: {primary or str(error).strip().splitlines()[0:1]}"
+
+
+def import_psycopg() -> Any:
+    """The driver.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import psycopg
+    except ImportError:
+        raise ConfigError(
+            "a store in PostgreSQL needs psycopg: pip install 'cosilo[postgres]'"
+        ) from None
+    return psycopg
