@@ -154,32 +154,32 @@ def assemble(deltas: Iterable[Delta]) -> Generation:
     text: list[str] = []
     tokens: list[TokenLogprob] = []
     calls: dict[int, list[str]] = {}
-    last = Delta()
     finish: FinishReason = "stop"
+    prompt_tokens = completion_tokens = 0
+    seconds, attempts = 0.0, 1
     for delta in deltas:
         text.append(delta.text)
-        tokens.extend(delta.tokens)
+        if delta.tokens:
+            tokens.extend(delta.tokens)
         for piece in delta.tool_calls:
             call = calls.setdefault(piece.index, ["", "", ""])
             call[0] += piece.id
             call[1] += piece.name
             call[2] += piece.arguments
         finish = delta.finish_reason or finish
-        last = Delta(
-            prompt_tokens=delta.prompt_tokens or last.prompt_tokens,
-            completion_tokens=delta.completion_tokens or last.completion_tokens,
-            seconds=delta.seconds or last.seconds,
-            attempts=max(delta.attempts, last.attempts),
-        )
+        prompt_tokens = delta.prompt_tokens or prompt_tokens
+        completion_tokens = delta.completion_tokens or completion_tokens
+        seconds = delta.seconds or seconds
+        attempts = max(attempts, delta.attempts)
     return Generation(
         "".join(text),
         tokens=tuple(tokens),
         tool_calls=tuple(ToolCall(*calls[i]) for i in sorted(calls)),
         finish_reason=finish,
-        prompt_tokens=last.prompt_tokens,
-        completion_tokens=last.completion_tokens,
-        seconds=last.seconds,
-        attempts=last.attempts,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        seconds=seconds,
+        attempts=attempts,
     )
 
 

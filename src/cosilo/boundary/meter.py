@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import msgspec
+
 from cosilo.boundary.messages import Message
 from cosilo.errors import BudgetExceededError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of what crossed. `epsilon` adds up by basic composition."""
 
     messages: int = 0
@@ -93,11 +94,7 @@ class Meter:
         self.parent = parent
         self.totals = Totals()  # settled crossings
         self.reserved = Totals()  # crossings under way
-        self._limits = [
-            (f.name, limit)
-            for f in fields(Budget)
-            if (limit := getattr(self.budget, f.name)) is not None
-        ]
+        self._limits = [] if budget is None else _limits(budget)
 
     def reserve(self, request: Message, size: int) -> Totals:
         """Set aside the most `request` (encoded in `size` bytes) can cost.
@@ -159,3 +156,8 @@ class Meter:
         if self.parent:
             self.parent._reserve(most)
         self.reserved += most
+
+
+def _limits(budget: Budget) -> list[tuple[str, float]]:
+    found = ((f.name, getattr(budget, f.name)) for f in fields(Budget))
+    return [(name, limit) for name, limit in found if limit is not None]

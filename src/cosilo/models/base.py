@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
-from typing import Literal, Protocol, Self, overload, runtime_checkable
+from typing import Literal, Protocol, Self, TypeGuard, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,9 +82,14 @@ class Embedder(Protocol):
         """Unit-length sentence vectors, shape (len(texts), dimension)."""
 
 
+def _streams(model: TextModel) -> TypeGuard[StreamingModel]:
+    # isinstance of a Protocol looks at every member, which costs more than a short stream.
+    return hasattr(model, "stream")
+
+
 async def stream(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
     """`model`'s reply in pieces; one piece when the model cannot stream."""
-    if isinstance(model, StreamingModel):
+    if _streams(model):
         async with closing(model.stream(chat, sampling)) as deltas:
             async for delta in deltas:
                 yield delta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask, Completion, Message
@@ -112,9 +112,14 @@ class StreamingStrategy(Strategy, Protocol):
         """The answer in pieces, then the whole `Answer` as the last item."""
 
 
+def _streams(strategy: Strategy) -> TypeGuard[StreamingStrategy]:
+    # isinstance of a Protocol looks at every member, which costs more than a short stream.
+    return hasattr(strategy, "stream")
+
+
 async def stream(strategy: Strategy, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
     """`strategy`'s answer in pieces, the whole `Answer` last; one piece if it cannot stream."""
-    if isinstance(strategy, StreamingStrategy):
+    if _streams(strategy):
         async with closing(strategy.stream(session, chat)) as pieces:
             async for piece in pieces:
                 yield piece
