@@ -77,7 +77,8 @@ class Crossed:
         tallies: by direction and kind of message.
         prepare: the same while the point was prepared, once.
         replaced: kind of entity → how many placeholders left in its place.
-        secrets: kind of secret → (how many left in clear, how many the items hold).
+        secrets: kind of secret → (how many left readable, how many the items hold).
+        background: the same of the owner's other examples, in `prepare` and as worked examples.
         examples: messages with their secrets masked; what cannot be masked is not in here.
     """
 
@@ -88,6 +89,7 @@ class Crossed:
     prepare: tuple[Tally, ...] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)
     secrets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    background: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     examples: tuple[Shown, ...] = ()
 
     def size(self, direction: Direction) -> int:

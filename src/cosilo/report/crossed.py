@@ -1,0 +1,121 @@
+"""From the record of a run to what a reader sees of it: tallies, leaks by kind, masked examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from cosilo.attacks.record import texts
+from cosilo.boundary.ledger import Direction, Entry
+from cosilo.boundary.messages import Ask, Message
+from cosilo.objectives.base import Run
+from cosilo.objectives.reading import Leak, reading
+from cosilo.report.data import Crossed, Shown, Tally
+from cosilo.report.masking import BLOCK, Masker
+from cosilo.tasks.base import Example, Secret
+
+EXAMPLES = 3
+"""Messages shown in each direction, each of another item."""
+
+LONGEST = 1200
+"""Characters shown of a message."""
+
+_TRIES = 40  # items whose messages are tried as examples
+
+
+def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
+    """What left the building, and came back, in `run`.
+
+    Args:
+        mask: knows the secrets of every item of the task, since messages quote one another.
+        refused: items that a guard or the endpoint refused.
+    """
+    found = reading(run)
+    readable = found.has_content
+    background = found.background_leaks if readable and run.background else ()
+    return Crossed(
+        items=len(run.items),
+        asked=sum(1 for traffic in found.traffic.values() if traffic.bytes_up),
+        refused=refused,
+        tallies=tally(run.entries()),
+        prepare=tally(run.prepare()),
+        secrets=_by_kind([i.example for i in run.items], found.leaks) if readable else {},
+        background=_by_kind(run.background, background),
+        examples=tuple(_examples(run, mask)) if readable else (),
+    )
+
+
+def tally(entries: Iterable[Entry]) -> tuple[Tally, ...]:
+    """Messages and bytes by direction and kind: what went up first, then the most bytes first."""
+    counts: Counter[tuple[Direction, str]] = Counter()
+    sizes: Counter[tuple[Direction, str]] = Counter()
+    for entry in entries:
+        key = entry.direction, entry.kind
+        counts[key] += 1
+        sizes[key] += entry.size
+    order = sorted(counts, key=lambda key: (key[0] != "up", -sizes[key], key[1]))
+    return tuple(Tally(*key, counts[key], sizes[key]) for key in order)
+
+
+def _by_kind(
+    examples: Sequence[Example], leaks: Sequence[Sequence[Leak]]
+) -> Mapping[str, tuple[int, int]]:
+    """kind → (secrets that left, secrets there are), most frequent kind first."""
+    held: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    for example, found in zip(examples, leaks, strict=bool(leaks)):
+        for secret, leak in zip(example.secrets, found, strict=True):
+            held[secret.kind] += 1
+            left[secret.kind] += bool(leak.how)
+    return {kind: (left[kind], count) for kind, count in held.most_common()}
+
+
+def _examples(run: Run, mask: Masker) -> Iterator[Shown]:
+    """The first messages that can be masked, of the record or else of `prepare`."""
+    own = {item.example.id: item.example.secrets for item in run.items}
+    own |= {example.id: example.secrets for example in run.background}
+    for entries in (run.entries, run.prepare):
+        found = list(_masked(entries, own, mask))
+        if found:
+            yield from found
+            return
+
+
+def _masked(
+    entries: Callable[[], Iterator[Entry]], own: Mapping[str, Sequence[Secret]], mask: Masker
+) -> Iterator[Shown]:
+    wanted: dict[Direction, int] = {"up": EXAMPLES, "down": EXAMPLES}
+    shown: set[tuple[str, str]] = set()
+    tried: set[str] = set()
+    for entry in entries():
+        tried.add(entry.request)
+        if len(tried) > _TRIES or not any(wanted.values()):
+            return
+        if not wanted[entry.direction] or (entry.request, entry.direction) in shown:
+            continue
+        id = entry.request if entry.request in own else entry.request.partition("/")[2]
+        # A message of no known item may hold anything.
+        text = mask(_written(entry.message), own=own[id]) if id in own else None
+        if text:
+            shown.add((entry.request, entry.direction))
+            wanted[entry.direction] -= 1
+            yield Shown(entry.direction, entry.kind, _short(text))
+
+
+def _written(message: Message) -> str:
+    if isinstance(message, Ask):
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in message.chat)
+    return "\n".join(texts(message))
+
+
+def _short(text: str) -> str:
+    """The beginning and the end of a long text: what is asked often stands last."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    head, tail = text[:half], text[-half:]
+    if head.count(BLOCK) % 2:  # never cut through a block
+        head = head[: head.rindex(BLOCK)]
+    if tail.count(BLOCK) % 2:
+        tail = tail[tail.index(BLOCK) + 1 :]
+    return f"{head}\n… {len(text) - len(head) - len(tail):,} more characters …\n{tail}"

@@ -1,0 +1,170 @@
+"""Blacks out what is private in a message, so that it can be shown as an example of what crossed.
+
+    "Call Ann Lee on 0170 123456"  ──▶  "Call ▇person▇ on ▇number▇"
+
+In doubt a message is not shown at all: after masking, the text is searched again the way the attacks
+search, and if any secret is still found the result is None. A block says the kind and never the
+length. What looks like an e-mail address or a long number is masked even where nobody called it a
+secret, because secrets that were detected are never all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
+from cosilo.tasks.base import Secret
+
+BLOCK = "▇"
+BLOCKS = re.compile(f"{BLOCK}([^{BLOCK}]*){BLOCK}")
+"""A masked place; the group is the kind of what stood there."""
+
+_WORD = re.compile(r"[^\W_]+")
+_NUMBER = re.compile(r"\d[\d.,'’]*")
+_LOOKS_PRIVATE = (
+    ("e-mail", re.compile(r"[^\s<>@\"'(),;:]+@[^\s<>@\"'(),;:]+")),
+    ("number", re.compile(r"(?<!\w)[+(]*\d(?:[\s()./-]{0,2}\d){4,}(?!\w)")),
+)
+_ANYWHERE = 4  # a shorter value is looked for between word edges only: "al" also stands in "also"
+_PART = 3  # the shortest word of a value that is masked on its own
+
+Span = tuple[int, int, str]  # start, end, kind
+
+
+def masked(text: str, secrets: Iterable[Secret]) -> str | None:
+    """`text` with every one of `secrets` and their parts blacked out; None when one would remain."""
+    own = tuple(secrets)
+    return Masker(own)(text, own=own)
+
+
+class Masker:
+    """Masks the same secrets in many texts.
+
+    Args:
+        secrets: of all items, since a message may quote other items than its own.
+    """
+
+    def __init__(self, secrets: Iterable[Secret]) -> None:
+        kinds: dict[str, str] = {}
+        folded: dict[str, str] = {}
+        for secret in secrets:
+            kinds.setdefault(secret.value, secret.kind)
+            folded.setdefault(_fold(secret.value)[0], secret.kind)
+        folded.pop("", None)
+        self._folded = folded
+        self._written = [(value, kind) for value, kind in kinds.items() if not _fold(value)[0]]
+        values = [value for value in kinds if value]
+        self._pools = [(Pool(values, fold), fold) for fold in (as_written, normalised)]
+        self._numbers = {
+            normalised(value).text: kind for value, kind in kinds.items() if _is_number(value)
+        }
+
+    def __call__(self, text: str, *, own: Iterable[Secret] = ()) -> str | None:
+        """`text` masked; None when something private would remain.
+
+        Args:
+            own: the secrets of the item the text belongs to: also their single words are masked, and
+                they are searched for with a few edits afterwards.
+        """
+        text = text.replace(BLOCK, "■")
+        own = tuple(own)
+        spans = [*self._values(text), *_parts(text, own), *_patterns(text)]
+        pieces, blocks = _cut(text, spans)
+        return None if self._remains(pieces, own) else _joined(pieces, blocks)
+
+    def _values(self, text: str) -> Iterator[Span]:
+        folded, places = _fold(text)
+        edges = _edges(text)
+        for value, kind in self._folded.items():
+            for at in _found(value, folded):
+                start, end = places[at], places[at + len(value) - 1] + 1
+                if len(value) >= _ANYWHERE or (start in edges and end in edges):
+                    yield start, end, kind
+        for value, kind in self._written:  # signs only: nothing to fold
+            for at in _found(value, text):
+                yield at, at + len(value), kind
+        for match in _NUMBER.finditer(text) if self._numbers else ():
+            kind_of_number = self._numbers.get(normalised(match[0].rstrip(".,'’")).text)
+            if kind_of_number is not None:
+                yield match.start(), match.end(), kind_of_number
+
+    def _remains(self, pieces: list[str], own: tuple[Secret, ...]) -> bool:
+        fuzzy = FuzzyPool([secret.value for secret in own])
+        return any(
+            any(pool.found(fold(piece)) for pool, fold in self._pools)
+            or fuzzy.found(normalised(piece))
+            for piece in pieces
+        )
+
+
+def _parts(text: str, own: tuple[Secret, ...]) -> Iterator[Span]:
+    """Single words of the item's own secrets: "Ann" of "Ann Lee", but not "of" or "street"."""
+    parts = {
+        _fold(word)[0]: secret.kind
+        for secret in own
+        for word in _WORD.findall(secret.value)
+        if len(word) >= _PART and (not word.islower() or word.isdigit())
+    }
+    for match in _WORD.finditer(text) if parts else ():
+        kind = parts.get(_fold(match[0])[0])
+        if kind is not None:
+            yield match.start(), match.end(), kind
+
+
+def _patterns(text: str) -> Iterator[Span]:
+    for kind, pattern in _LOOKS_PRIVATE:
+        for match in pattern.finditer(text):
+            yield match.start(), match.end(), kind
+
+
+def _cut(text: str, spans: list[Span]) -> tuple[list[str], list[str]]:
+    """The pieces of `text` around `spans`, and the kinds between them; overlapping spans are one."""
+    pieces: list[str] = []
+    kinds: list[str] = []
+    at = longest = 0
+    for start, end, kind in sorted(spans):
+        if kinds and start < at:
+            if end - start > longest:
+                kinds[-1], longest = kind, end - start
+            at = max(at, end)
+            continue
+        pieces.append(text[at:start])
+        kinds.append(kind)
+        at, longest = end, end - start
+    return [*pieces, text[at:]], kinds
+
+
+def _joined(pieces: list[str], kinds: list[str]) -> str:
+    shown = [pieces[0]]
+    for kind, piece in zip(kinds, pieces[1:], strict=True):
+        shown.append(f"{BLOCK}{kind.replace(BLOCK, '■') or 'secret'}{BLOCK}{piece}")
+    return "".join(shown)
+
+
+def _fold(text: str) -> tuple[str, list[int]]:
+    """Letters and digits of `text` in one case without accents, and where each one came from."""
+    letters: list[str] = []
+    places: list[int] = []
+    for i, character in enumerate(text):
+        for plain in unicodedata.normalize("NFKD", character).casefold():
+            if plain.isalnum() and not unicodedata.combining(plain):
+                letters.append(plain)
+                places.append(i)
+    return "".join(letters), places
+
+
+def _edges(text: str) -> set[int]:
+    return {e for match in _WORD.finditer(text) for e in match.span()}
+
+
+def _found(value: str, text: str) -> Iterator[int]:
+    at = text.find(value)
+    while at >= 0:
+        yield at
+        at = text.find(value, at + 1)
+
+
+def _is_number(value: str) -> bool:
+    return _NUMBER.fullmatch(value.strip(" €$£%")) is not None

@@ -1,0 +1,99 @@
+"""Numbers as people read them: without their unit in tables, with it in sentences."""
+
+from __future__ import annotations
+
+import math
+
+from cosilo.objectives.base import Measurement, Objective
+from cosilo.objectives.wording import label
+from cosilo.report.data import Report
+from cosilo.selection import Limit, Point
+
+
+def number(objective: Objective, value: float) -> str:
+    """`value` without its unit: a share as a percentage, three digits of anything else."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if objective.unit.split(" ")[0] == "share":
+        value *= 100
+        shown = f"{value:.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    elif abs(value) >= 1000:
+        shown = f"{value:,.0f}"
+    else:
+        shown = f"{value:.3g}"
+    return "0" if float(shown.replace(",", "")) == 0 and value == 0 else shown.replace("-", "−")
+
+
+def unit(objective: Objective) -> str:
+    """What stands beside the number: "%", "$ per 1,000 requests", "ms"."""
+    first, _, rest = objective.unit.partition(" ")
+    return " ".join(filter(None, ({"share": "%", "USD": "$"}.get(first, first), rest)))
+
+
+def titled(objective: Objective) -> str:
+    """ "entity leak (%)"."""
+    shown = unit(objective)
+    return f"{label(objective)} ({shown})" if shown else label(objective)
+
+
+def interval(measurement: Measurement) -> str:
+    """ "91.2 – 95.1"; the unit stands elsewhere."""
+    low, high = (
+        number(measurement.objective, measurement.low),
+        number(measurement.objective, measurement.high),
+    )
+    return low if low == high else f"{low} – {high}"
+
+
+def size(count: float) -> str:
+    """Bytes: "812 B", "41.2 kB"."""
+    for power, name in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.3g} {name}"
+    return f"{count:.0f} B" if count >= 10 or count == int(count) else f"{count:.1f} B"
+
+
+def seconds(value: float) -> str:
+    """A time: "0", "4.1 ms", "1.24 s", "3.2 min"."""
+    if value == 0:
+        return "0"
+    if value < 1:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
+
+
+def dollars(value: float) -> str:
+    """Money: "$0", "$0.0042", "$12.40"."""
+    if value == 0:
+        return "$0"
+    return f"${value:,.2f}" if value >= 0.1 else f"${value:.2g}"
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 item", "1,240 items"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def settings(point: Point) -> str:
+    """The point's own settings: "calls = 0.4, seed = 1"."""
+    return ", ".join(f"{key} = {_setting(value)}" for key, value in point.settings.items())
+
+
+def _setting(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def bound(report: Report, limit: Limit, split: str) -> float | None:
+    """The number `limit` comes down to on a split; None when the point it refers to has none."""
+    if limit.relative_to is None:
+        return limit.bound
+    for point in report.points:
+        if point.name == limit.relative_to:
+            found = (point.test if split == "test" else point.validation).get(limit.objective.name)
+            return None if found is None else limit.bound * found.value
+    return None
+
+
+def clipped(text: str, most: int) -> str:
+    """`text`, cut to `most` characters with an ellipsis where it is longer."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
