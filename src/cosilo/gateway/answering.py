@@ -17,9 +17,9 @@ import msgspec
 from cosilo.boundary.messages import Ask
 from cosilo.errors import ModelError
 from cosilo.gateway.accounts import Spend
-from cosilo.gateway.points import Point, Route
+from cosilo.gateway.points import Point, Route, Serving
 from cosilo.gateway.refusals import UpstreamTimeoutError
-from cosilo.gateway.tabs import Tab, total
+from cosilo.gateway.tabs import Tab
 from cosilo.gateway.upstreams import DEADLINE
 from cosilo.strategies.base import Session, stream
 from cosilo.types import Answer, Chat, Delta, Sampling, closing
@@ -51,13 +51,13 @@ def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
     """The most that `asks` can cost when each crosses once, and one request."""
     if not point.sends:
         return Spend(requests=1)
-    price = point.price
-    each = []
+    tokens_in = tokens_out = 0
     for chat, sampling in asks:
-        tokens_in, tokens_out = Ask(chat=chat, sampling=sampling).tokens_bound()
-        usd = price.usd(tokens_in, tokens_out)
-        each.append(Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out))
-    return total(each) + Spend(requests=1)
+        prompt, completion = Ask(chat=chat, sampling=sampling).tokens_bound()
+        tokens_in += prompt
+        tokens_out += completion
+    usd = point.price.usd(tokens_in, tokens_out)
+    return Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out, requests=1)
 
 
 async def answer_one(
@@ -97,29 +97,23 @@ async def stream_one(
             ended the stream.
     """
     failure: ModelError | None = None
-    clock = asyncio.get_running_loop().time
-    serving = point.serving
     for number, route in enumerate(point.routes):
         session = _bind(route, sampling, tab)
         served.route, served.fallback = route.name, number > 0
         begun = False
-        wait = serving.timeout_seconds
-        end = clock() + serving.stream_seconds
         try:
-            async with closing(stream(route.strategy, session, chat)) as pieces:
-                while True:
-                    # Not around the loop: a deadline must not strike while the client is slow.
-                    async with asyncio.timeout(min(wait, end - clock())) as limit:
-                        DEADLINE.set(limit)
-                        piece = await anext(pieces, None)
-                    if piece is None:
-                        return
-                    if isinstance(piece, Answer):
-                        _note(served, route, number, piece)
-                    elif piece.text or piece.tool_calls:
-                        begun = True
-                    yield piece
-                    wait = serving.idle_seconds
+            with Patience(point.serving) as patience:
+                DEADLINE.set(patience)
+                async with closing(stream(route.strategy, session, chat)) as pieces:
+                    async for piece in pieces:
+                        patience.stop()
+                        if isinstance(piece, Answer):
+                            _note(served, route, number, piece)
+                        elif not begun and (piece.text or piece.tool_calls):
+                            begun = True
+                        yield piece
+                        patience.start()
+            return
         except TimeoutError:
             failure = _late(point)
         except ModelError as error:
@@ -128,6 +122,54 @@ async def stream_one(
             break
     assert failure is not None
     raise failure
+
+
+class Patience:
+    """How long to wait for the next piece of a stream, without a timer for each piece.
+
+    It runs from `start` to `stop` only: a deadline must not strike while the client is slow. As a
+    context it raises TimeoutError in the task that waited too long.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = serving.idle_seconds
+        now = self._loop.time()
+        self._end = now + serving.stream_seconds
+        self._deadline = min(now + serving.timeout_seconds, self._end)
+        self._waiting = True
+        self._struck = False
+
+    def __enter__(self) -> Patience:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._timer = self._loop.call_at(self._deadline, self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._struck and kind is asyncio.CancelledError and self._task.uncancel() <= 0:
+            raise TimeoutError
+
+    def start(self) -> None:
+        self._deadline = min(self._loop.time() + self._idle, self._end)
+        self._waiting = True
+
+    def stop(self) -> None:
+        self._waiting = False
+
+    def expired(self) -> bool:
+        return self._struck
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._waiting and now >= self._deadline:
+            self._struck = True
+            self._task.cancel()
+        else:
+            later = self._deadline if self._waiting else now + min(self._idle, 1.0)
+            self._timer = self._loop.call_at(later, self._look)
 
 
 def _bind(route: Route, sampling: Sampling, tab: Tab) -> Session:

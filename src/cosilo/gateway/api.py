@@ -328,22 +328,24 @@ class Gateway:
             x.outcome, x.status = "error", refusal(error).status
         else:
             x.status = 200
+        x.crossed = x.tab.totals
+        x.spent = x.tab.spent(x.crossed)
         facts = x.record(time.perf_counter() - x.clock)
         try:
-            await x.tab.settle(facts)
+            await x.tab.settle(x.spent, facts)
         except asyncio.CancelledError:
-            self._later(self._settle_again(x.tab, facts))
+            self._later(self._settle_again(x.tab, x.spent, facts))
             raise
         except StoreError:
             log.error("request %s could not be settled; trying again", x.id)
-            self._later(self._settle_again(x.tab, facts))
+            self._later(self._settle_again(x.tab, x.spent, facts))
 
-    async def _settle_again(self, tab: Tab, facts: RequestFacts) -> None:
+    async def _settle_again(self, tab: Tab, spent: Spend, facts: RequestFacts) -> None:
         """Until the store takes it, or it is the next start's to book the reservation whole."""
         for wait in (0.0, 1.0, 2.0, 5.0, 10.0, 30.0):
             await asyncio.sleep(wait)
             try:
-                await tab.settle(facts)
+                await tab.settle(spent, facts)
             except StoreError:
                 continue
             return
@@ -386,17 +388,15 @@ class Gateway:
         status = CLIENT_LEFT if x.left else x.status
         m.add("cosilo_requests_total", point=point, endpoint=x.endpoint, status=str(status))
         if x.point is not None and x.tab is not None:
-            totals = x.tab.totals
-            spent = x.tab.spent
             if x.served.by:
                 m.add("cosilo_answers_total", point=point, by=x.served.by)
             if x.tab.lm_calls:
                 m.add("cosilo_lm_calls_total", x.tab.lm_calls, point=point)
-                m.add("cosilo_bytes_up_total", totals.bytes_up, point=point)
-                m.add("cosilo_bytes_down_total", totals.bytes_down, point=point)
-                m.add("cosilo_tokens_in_total", spent.tokens_in, point=point)
-                m.add("cosilo_tokens_out_total", spent.tokens_out, point=point)
-                m.add("cosilo_usd_total", spent.usd, point=point)
+                m.add("cosilo_bytes_up_total", x.crossed.bytes_up, point=point)
+                m.add("cosilo_bytes_down_total", x.crossed.bytes_down, point=point)
+                m.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
+                m.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
+                m.add("cosilo_usd_total", x.spent.usd, point=point)
             if x.served.fallback:
                 m.add("cosilo_fallbacks_total", point=point, to=x.served.route)
             for kind, count in x.tab.kinds.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cosilo.boundary.meter import Totals
-from cosilo.gateway.accounts import Key, RequestFacts
+from cosilo.gateway.accounts import Key, RequestFacts, Spend
 from cosilo.gateway.answering import Served
 from cosilo.gateway.points import Point
 from cosilo.gateway.tabs import Tab
@@ -52,6 +52,8 @@ class Exchange:
     status: int = 0
     left: bool = False
     outcome: Outcome = "ok"
+    crossed: Totals = field(default_factory=Totals)  # known once it is over, as is `spent`
+    spent: Spend = field(default_factory=Spend)
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -59,7 +61,6 @@ class Exchange:
         found = [("x-cosilo-request-id", self.id)]
         if self.point is None or self.tab is None:
             return found
-        totals = self.tab.totals
         found.append(("x-cosilo-strategy", self.point.strategy))
         if self.served.by:
             found.append(("x-cosilo-by", self.served.by))
@@ -69,7 +70,7 @@ class Exchange:
             found.append(("x-cosilo-suspect", "true"))
         found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
         if not self.stream:
-            found += [(f"x-cosilo-{k}", str(v)) for k, v in _spent(self.tab, totals).items()]
+            found += [(f"x-cosilo-{k}", str(v)) for k, v in self._spending().items()]
         return found
 
     @property
@@ -83,14 +84,13 @@ class Exchange:
             "by": self.served.by,
             "fallback": self.served.fallback,
             "lm_called": bool(self.tab.lm_calls),
-            **{k.replace("-", "_"): v for k, v in _spent(self.tab, self.tab.totals).items()},
+            **{k.replace("-", "_"): v for k, v in self._spending().items()},
         }
 
     def record(self, seconds: float) -> RequestFacts:
         """What is kept of it."""
         assert self.tab is not None
         assert self.point is not None
-        totals = self.tab.totals
         return RequestFacts(
             request=self.id,
             point=self.point.name,
@@ -103,18 +103,17 @@ class Exchange:
             lm_calls=self.tab.lm_calls,
             upstream=self.served.route,
             fallback=self.served.fallback,
-            bytes_up=totals.bytes_up,
-            bytes_down=totals.bytes_down,
+            bytes_up=self.crossed.bytes_up,
+            bytes_down=self.crossed.bytes_down,
             kinds=dict(self.tab.kinds),
             at=self.started,
             seconds=seconds,
         )
 
-
-def _spent(tab: Tab, totals: Totals) -> dict[str, object]:
-    return {
-        "bytes-up": totals.bytes_up,
-        "bytes-down": totals.bytes_down,
-        "entities": tab.kinds.total(),
-        "usd": f"{tab.spent.usd:.9f}".rstrip("0").rstrip(".") or "0",
-    }
+    def _spending(self) -> dict[str, object]:
+        return {
+            "bytes-up": self.crossed.bytes_up,
+            "bytes-down": self.crossed.bytes_down,
+            "entities": self.spent.entities,
+            "usd": f"{self.spent.usd:.9f}".rstrip("0").rstrip(".") or "0",
+        }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
 REGION = 1 << 18
@@ -44,6 +45,9 @@ HELP: Mapping[str, tuple[str, str]] = {
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
+_BOUNDS = (*(f"{b:g}" for b in BUCKETS), "+Inf")
+
+
 class Metrics:
     """One worker's series, and the sum over all workers.
 
@@ -56,6 +60,7 @@ class Metrics:
         self._memory = memory if memory is not None else mmap.mmap(-1, REGION)
         self._base = worker * REGION
         self._at: dict[str, int] = {}
+        self._known: dict[tuple[str, ...], int] = {}  # the same by labels, as they are given
         self._used = _USED.unpack_from(self._memory, self._base)[0] or _USED.size
         for name, at, _ in _series(self._memory, self._base):
             self._at[name] = at
@@ -63,21 +68,19 @@ class Metrics:
                 _VALUE.pack_into(self._memory, at, 0.0)
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Add to a counter or a gauge."""
-        self._add(_key(name, labels) if labels else name, amount)
+        """Add to a counter or a gauge; a name's labels always come in the same order."""
+        self._add(self._find(name, labels), amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        at = self._place(_key(name, labels) if labels else name)
+        at = self._find(name, labels)
         if at:
             _VALUE.pack_into(self._memory, at, value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Count `value` into a histogram; each bucket is stored by itself and summed when read."""
-        bound = next((b for b in BUCKETS if value <= b), None)
-        le = "+Inf" if bound is None else f"{bound:g}"
-        self._add(_key(name + "_bucket", {**labels, "le": le}), 1.0)
-        self._add(_key(name + "_sum", labels), value)
+        self._add(self._find(name + "_bucket", {**labels, "le": _bound(value)}), 1.0)
+        self._add(self._find(name + "_sum", labels), value)
 
     def totals(self) -> dict[str, float]:
         """Every series by its full name, summed over the workers."""
@@ -103,8 +106,14 @@ class Metrics:
                 ]
         return "\n".join(lines) + "\n"
 
-    def _add(self, key: str, amount: float) -> None:
-        at = self._at.get(key) or self._place(key)
+    def _find(self, name: str, labels: Mapping[str, str]) -> int:
+        key = (name, *labels.values())
+        at = self._known.get(key)
+        if at is None:
+            at = self._known[key] = self._place(_key(name, labels))
+        return at
+
+    def _add(self, at: int, amount: float) -> None:
         if at:
             value = _VALUE.unpack_from(self._memory, at)[0]
             _VALUE.pack_into(self._memory, at, value + amount)
@@ -126,6 +135,10 @@ class Metrics:
         _USED.pack_into(self._memory, self._base, self._used)  # last: now readers may see it
         self._at[key] = at
         return at
+
+
+def _bound(value: float) -> str:
+    return _BOUNDS[bisect_left(BUCKETS, value)]
 
 
 def _series(memory: mmap.mmap, base: int) -> Iterator[tuple[str, int, float]]:
@@ -163,7 +176,7 @@ def _histogram(family: str, sums: Mapping[str, float]) -> list[str]:
     for labels, buckets in sorted(groups.items()):
         count = 0.0
         comma = "," if labels else ""
-        for bound in [f"{b:g}" for b in BUCKETS] + ["+Inf"]:
+        for bound in _BOUNDS:
             count += buckets.get(bound, 0.0)
             lines.append(f'{family}_bucket{{{labels}{comma}le="{bound}"}} {count:.17g}')
         around = f"{{{labels}}}" if labels else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from cosilo.boundary.channel import Channel, Handler, StreamHandler
@@ -56,16 +56,24 @@ class Tab:
         Raises:
             OverBudgetError: a limit of the key would be passed; the crossing must not happen.
         """
-        self.committed += most  # before any await: another crossing of this request may be waiting
-        missing = Spend(
-            usd=max(0.0, self.committed.usd - self.reserved.usd),
-            tokens_in=max(0, self.committed.tokens_in - self.reserved.tokens_in),
-            tokens_out=max(0, self.committed.tokens_out - self.reserved.tokens_out),
-            entities=max(0, self.committed.entities - self.reserved.entities),
-            epsilon=max(0.0, self.committed.epsilon - self.reserved.epsilon),
-        )
-        if missing == Spend():
+        # Before any await: another crossing of this request may be waiting.
+        self.committed = wanted = self.committed + most
+        has = self.reserved
+        if (
+            wanted.usd <= has.usd
+            and wanted.tokens_in <= has.tokens_in
+            and wanted.tokens_out <= has.tokens_out
+            and wanted.entities <= has.entities
+            and wanted.epsilon <= has.epsilon
+        ):
             return
+        missing = Spend(
+            usd=max(0.0, wanted.usd - has.usd),
+            tokens_in=max(0, wanted.tokens_in - has.tokens_in),
+            tokens_out=max(0, wanted.tokens_out - has.tokens_out),
+            entities=max(0, wanted.entities - has.entities),
+            epsilon=max(0.0, wanted.epsilon - has.epsilon),
+        )
         self.reserved += missing
         try:
             # Cut off here, the reservation would stand in the store and nobody would know it.
@@ -80,23 +88,23 @@ class Tab:
     @property
     def totals(self) -> Totals:
         """What crossed for this request, over all attempts."""
+        if len(self.channels) == 1:
+            return self.channels[0].totals
         return sum((c.totals for c in self.channels), Totals())
 
-    @property
-    def spent(self) -> Spend:
-        crossed = self.totals
-        return self.lost + Spend(
-            usd=crossed.usd,
-            tokens_in=crossed.tokens_in,
-            tokens_out=crossed.tokens_out,
+    def spent(self, crossed: Totals) -> Spend:
+        """What the request cost, given all that crossed for it."""
+        return Spend(
+            usd=self.lost.usd + crossed.usd,
+            tokens_in=self.lost.tokens_in + crossed.tokens_in,
+            tokens_out=self.lost.tokens_out + crossed.tokens_out,
             requests=1,
-            entities=self.kinds.total(),
-            epsilon=crossed.epsilon,
+            entities=self.kinds.total() if self.kinds else 0,
+            epsilon=self.lost.epsilon + crossed.epsilon,
         )
 
-    async def settle(self, facts: RequestFacts) -> None:
+    async def settle(self, spent: Spend, facts: RequestFacts) -> None:
         """Replace all that was set aside by what was spent."""
-        spent = self.spent
         for reservation in self.reservations:
             await self.accounts.settle(reservation, spent, request=facts)
             spent = Spend()
@@ -182,7 +190,3 @@ class Till(Defence):
                 epsilon=most.epsilon,
             )
             tab.committed += less(cost, most)
-
-
-def total(spends: Iterable[Spend]) -> Spend:
-    return sum(spends, Spend())

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Message
@@ -16,8 +17,13 @@ from cosilo.gateway.breaker import Breaker
 from cosilo.models.base import Access, TextModel
 from cosilo.types import Chat, Delta, Generation, Sampling, closing
 
+
+class Deadline(Protocol):
+    def expired(self) -> bool: ...
+
+
 # The deadline running now, so that a call cut off by it can be told from a client that left.
-DEADLINE: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=None)
+DEADLINE: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 @dataclass(frozen=True)
