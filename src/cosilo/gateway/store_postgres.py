@@ -283,6 +283,7 @@ class PostgresStore:
         )
         if self._ledger is not None:
             await asyncio.to_thread(self._ledger.check)
+            await self.recover()
 
     async def close(self) -> None:
         while self._idle:
@@ -357,7 +358,6 @@ class PostgresStore:
         self.slot, self._ledger = await asyncio.to_thread(first)
 
     async def recover(self) -> int:
-        """Settle what dead workers left set aside; how many reservations."""
         slots = await self._rows(
             "SELECT DISTINCT slot FROM reservations WHERE run != %s", (self.run,)
         )

@@ -202,6 +202,12 @@ class GatewayStore(Store, KeyStore, Sessions, Protocol):
     ) -> list[Row]:
         """The finished requests that fit everything given, oldest first."""
 
+    async def recover(self) -> int:
+        """Settle what dead workers left set aside; how many reservations.
+
+        Done when a worker starts, and with every `check`.
+        """
+
     async def purge(self, *, before: float) -> int:
         """Forget the content of crossings before then; how many. Their digests stay."""
 

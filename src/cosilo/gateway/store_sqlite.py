@@ -222,7 +222,7 @@ class SqliteStore:
                     seal=seal,
                     timeout=BUSY_MS / 1000,
                 )
-                self.recover()
+                self._recover()
 
     @property
     def accounts(self) -> Accounts:
@@ -245,6 +245,8 @@ class SqliteStore:
                 " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
                 (secrets.token_bytes(8),),
             )
+        if self._lock is not None:
+            self._recover()
 
     async def close(self) -> None:
         self._db.close()
@@ -354,8 +356,10 @@ class SqliteStore:
 
     # ── workers ──────────────────────────────────────────────────────────────
 
-    def recover(self) -> int:
-        """Settle what dead workers left set aside; how many reservations."""
+    async def recover(self) -> int:
+        return self._recover()
+
+    def _recover(self) -> int:
         with self._guarded():
             slots = [
                 row[0]
