@@ -49,9 +49,17 @@ def test_pool_finds_what_stands_between_boundaries(values: list[str], text: str)
 
 
 def slow_fuzzy(value: str, text: str) -> float:
-    """The best similarity of `value` to any run of whole words, by comparing with each."""
+    """The best similarity of `value`, or of most of it, to any run of whole words."""
     wanted, folded = normalised(value).text, normalised(text)
     best = 0.0
+    words = ["".join(w) for w in value.split()]
+    for i in range(len(words)):
+        for j in range(i + 1, len(words) + 1):
+            part = "".join(words[i:j])
+            if len(part) >= max(5, 0.6 * len(wanted)) and any(
+                folded.text[s:e] == part for s in folded.starts for e in folded.ends
+            ):
+                best = max(best, len(part) / len(wanted))
     for start in folded.starts:
         for end in folded.ends:
             if end > start and wanted:

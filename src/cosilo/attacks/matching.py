@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 _PREFIX = 4  # characters a value is looked up by
 _GRAM = 3
 _CHARACTERS_PER_EDIT = 6
+_PART = 0.6  # of a value's characters, in whole words that follow one another
+_SHORTEST_PART = 5
+_FEW_WORDS = 12
 
 _NUMBER = re.compile(r"(?<![\w.,])(\d{1,3}(?:[.,'’]\d{3})+|\d+)(?:[.,](\d{1,2}))?(?![\w]|[.,]\d)")
 _WORD = re.compile(r"[^\W_]+")
@@ -93,13 +96,18 @@ class Pool:
 
 
 class FuzzyPool:
-    """Normalised values to look for with a few edits: one per six characters, rounded down.
+    """Normalised values to look for with a few edits or with words missing at their ends.
 
-    Shorter values must match exactly; one edit turns many a short name into an ordinary word.
+    Edits: one per six characters, rounded down; shorter values must match exactly, because one edit
+    turns many a short name into an ordinary word. Missing words: what is left must hold 60 % of the
+    characters, and five at least.
     """
 
     def __init__(self, values: Sequence[str]) -> None:
         self._exact = Pool(values, normalised)
+        parts = [(i, part) for i, value in enumerate(values) for part in _parts(normalised(value))]
+        self._parts = Pool([part for _, part in parts], normalised)
+        self._whole = [i for i, _ in parts]  # the value that each part is of
         postings: dict[str, list[int]] = {}
         wanted = np.zeros(len(values), dtype=np.int64)
         for i, value in enumerate(self._exact.folded):
@@ -112,11 +120,18 @@ class FuzzyPool:
         self._postings = {gram: np.array(found) for gram, found in postings.items()}
 
     def found(self, text: Folded) -> dict[int, float]:
-        """value → similarity, 1 − edits ÷ length, of those that stand in `text`."""
+        """value → similarity of those that stand in `text`: 1 − edits ÷ length, or the share of its
+        characters in the part that does."""
         found = dict.fromkeys(self._exact.found(text), 1.0)
+        for k in self._parts.found(text):
+            i = self._whole[k]
+            share = len(self._parts.folded[k]) / len(self._exact.folded[i])
+            found[i] = max(share, found.get(i, 0.0))
         for i in self._promising(text):
-            if i not in found and (similarity := self._similarity(self._exact.folded[i], text)):
-                found[i] = similarity
+            if found.get(i) != 1.0 and (
+                similarity := self._similarity(self._exact.folded[i], text)
+            ):
+                found[i] = max(similarity, found.get(i, 0.0))
         return found
 
     def _promising(self, text: Folded) -> list[int]:
@@ -139,6 +154,19 @@ class FuzzyPool:
                     if distance < best and start + length in text.ends:
                         best = distance
         return 1 - best / len(value) if best <= limit else 0.0
+
+
+def _parts(value: Folded) -> Iterator[str]:
+    """The runs of words, short of all, that hold enough of `value`; of a long one, a whole text
+    perhaps, those that reach its start or end (there are quadratically many others)."""
+    size = len(value.text)
+    least = max(_SHORTEST_PART, _PART * size)
+    few = len(value.starts) <= _FEW_WORDS
+    ends = sorted(value.ends)
+    for start in value.starts:
+        for end in ends:
+            if least <= end - start < size and (few or start == 0 or end == size):
+                yield value.text[start:end]
 
 
 def edits(value: str) -> int:

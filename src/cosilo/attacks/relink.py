@@ -39,8 +39,9 @@ class _Linker:
             groups.setdefault(target.candidates, []).append(target)
         guesses = {}
         for candidates, group in groups.items():
-            # Sorted, because the order of the candidates may be that of the items.
-            records = sorted(set(candidates))
+            # Sorted, because the order of the candidates may be that of the items. Texts that occur
+            # twice stay twice: each message has an original of its own.
+            records = sorted(candidates)
             sent = [t for t in group if said.get(t.request, "").strip()]
             linked: dict[str, tuple[int, float]] = {}
             if sent and records:

@@ -82,7 +82,7 @@ class Normalised(_Reader):
 
 @attacks.register("fuzzy")
 class Fuzzy(_Reader):
-    """Finds values with a few characters changed, added or missing, besides what normalising finds."""
+    """Finds values with a few characters changed or their first or last words missing, as well."""
 
     def _fold(self, text: str) -> Folded:
         return normalised(text)

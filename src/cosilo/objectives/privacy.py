@@ -118,7 +118,7 @@ def _detected(run: Run) -> str:
 @objectives.register("entity_leak")
 class EntityLeak(Mean):
     """The share of an item's secrets that stand in what left for it: to the letter, normalised, or
-    with a few edits. Its base rate is the same search for other items' values."""
+    nearly (a few edits, or most of it). Its base rate is the same search for other items' values."""
 
     objective: ClassVar[Objective] = Objective("entity_leak", "privacy", "min", "share")
 

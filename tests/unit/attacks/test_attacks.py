@@ -130,6 +130,13 @@ async def test_relinking_is_one_to_one() -> None:
     assert values(await Relink().guess(View(record(sent).entries), targets)) == [cards[1], cards[0]]
 
 
+async def test_two_items_with_one_text_are_both_relinked() -> None:
+    texts = ("hello there", "hello there", "the lift stands still")
+    targets = [Target(f"{i}#record", str(i), "record", texts) for i in range(3)]
+    sent = [(str(i), text, None) for i, text in enumerate(texts)]
+    assert values(await Relink().guess(View(record(sent).entries), targets)) == list(texts)
+
+
 async def test_an_item_that_sent_nothing_is_not_relinked() -> None:
     sent = [("0", RECORDS[0], None)]
     guesses = await Relink().guess(View(record(sent).entries), about_records())

@@ -59,3 +59,20 @@ def test_short_values_must_match_exactly() -> None:
     assert edits("maria") == 0
     assert FuzzyPool(["Maria"]).found(normalised("Mario came")) == {}
     assert FuzzyPool(["Maria"]).found(normalised("MARIA came")) == {0: 1.0}
+
+
+def test_most_of_a_value_is_a_find_and_a_lesser_part_is_not() -> None:
+    pool = FuzzyPool(["Dr. Anna Bergström", "12 High Street, Malmö", "Anna Li"])
+    found = pool.found(normalised("ANNA BERGSTRÖM lives in High Street, Malmö"))
+    assert found.keys() == {0, 1}
+    assert found[0] == pytest.approx(13 / 15)
+    assert found[1] == pytest.approx(15 / 17)
+    assert pool.found(normalised("Bergstr. in Malmö, asked Anna")) == {}
+
+
+def test_a_secret_that_is_a_whole_text_is_searched_in_bounded_memory() -> None:
+    words = [f"word{i}" for i in range(400)]
+    pool = FuzzyPool([" ".join(words)])
+    assert pool.found(normalised(" ".join(words[:300])))
+    assert not pool.found(normalised(" ".join(words[:200])))
+    assert len(pool._parts.folded) < 400

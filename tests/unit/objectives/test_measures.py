@@ -193,6 +193,17 @@ async def test_what_preparing_shows_counts_as_a_leak(crossing: C, make_run: Make
     assert m["calls"].value == 0
 
 
+def test_a_message_of_the_pool_tells_only_of_its_own_example(
+    crossing: C, make_run: MakeRun
+) -> None:
+    pool = [
+        crossing("a", [("person", NAMES[0])], f"{NAMES[1]} wrote"),
+        crossing("b", [("person", NAMES[1])], "nobody wrote"),
+    ]
+    m = measured(make_run([crossing("x")], background=pool))["prepare_entity_leak"]
+    assert m.value == 0.0
+
+
 async def test_worked_examples_in_prompts_count_as_background_leaks(
     crossing: C, make_run: MakeRun
 ) -> None:
