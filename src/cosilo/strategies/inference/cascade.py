@@ -19,7 +19,6 @@ from cosilo.strategies.calibration import Graded, calibration, large_answers, sm
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
-
 ALWAYS = float(np.nextafter(1, 2))
 """The threshold that no confidence reaches: every request goes to the LM."""
 
