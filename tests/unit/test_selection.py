@@ -197,6 +197,16 @@ def test_the_order_of_testing_comes_from_validation_alone() -> None:
     assert orders[0] == orders[1] == ("a", "b")
 
 
+def test_a_point_that_broke_a_limit_on_validation_is_tested_last() -> None:
+    points = [
+        point("leaky", {"utility": 0.99, "privacy": 0.3}),
+        point("dominated", {"utility": 0.7, "privacy": 0.2}),
+        point("best", {"utility": 0.8, "privacy": 0.1}),
+    ]
+    order = certify(points, [Limit(PRIVACY, 0.25)]).order
+    assert order == ("best", "dominated", "leaky")
+
+
 def test_the_sequence_stops_at_the_first_failure() -> None:
     points = [
         point("first", {"utility": 0.8, "privacy": 0.01}, {"privacy": coins(120)}),

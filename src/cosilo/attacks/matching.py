@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 _PREFIX = 4  # characters a value is looked up by
 _GRAM = 3
 _CHARACTERS_PER_EDIT = 6
+_MOST_EDITS = 16
 _PART = 0.6  # of a value's characters, in whole words that follow one another
 _SHORTEST_PART = 5
 _FEW_WORDS = 12
@@ -98,9 +99,9 @@ class Pool:
 class FuzzyPool:
     """Normalised values to look for with a few edits or with words missing at their ends.
 
-    Edits: one per six characters, rounded down; shorter values must match exactly, because one edit
-    turns many a short name into an ordinary word. Missing words: what is left must hold 60 % of the
-    characters, and five at least.
+    Edits: one per six characters, rounded down, and 16 at most; shorter values must match exactly,
+    because one edit turns many a short name into an ordinary word. Missing words: what is left must
+    hold 60 % of the characters, and five at least.
     """
 
     def __init__(self, values: Sequence[str]) -> None:
@@ -171,7 +172,7 @@ def _parts(value: Folded) -> Iterator[str]:
 
 def edits(value: str) -> int:
     """How many edits a value may have and still be found."""
-    return len(value) // _CHARACTERS_PER_EDIT
+    return min(len(value) // _CHARACTERS_PER_EDIT, _MOST_EDITS)
 
 
 def _grams(text: str) -> Iterator[str]:

@@ -24,10 +24,11 @@ __all__ = [
 ]
 
 _FAMILIES = ("utility", "privacy", "efficiency", "exposure", "integrity")
+_CHIEF = ("utility", "privacy", "usd_per_1k", "exposure", "integrity")
 
 
 def measure_all(run: Run) -> tuple[Measurement, ...]:
-    """Every objective that `run` has anything to measure on, by family, then by name.
+    """Every objective that `run` has anything to measure on, by family, each family's chief first.
 
     The record is read a few times in all, however many objectives there are. A run without items
     measures nothing.
@@ -37,7 +38,12 @@ def measure_all(run: Run) -> tuple[Measurement, ...]:
     run = replace(run, entries=reading(run))
     found = [objectives.create(name)(run) for name in objectives.names()]
     measured = [m for m in found if m is not None]
-    return tuple(sorted(measured, key=lambda m: _FAMILIES.index(m.objective.family)))
+    return tuple(sorted(measured, key=_place))
+
+
+def _place(measurement: Measurement) -> tuple[int, bool, str]:
+    objective = measurement.objective
+    return _FAMILIES.index(objective.family), objective.name not in _CHIEF, objective.name
 
 
 def item_values(run: Run) -> dict[str, Floats]:

@@ -277,6 +277,17 @@ def test_integrity_is_the_paired_drop_and_detection_has_false_alarms(four: Run) 
     assert m["detection"].note == "false alarms: 1 of 1 untouched replies"
 
 
+async def test_each_family_starts_with_its_chief_objective(four: Run) -> None:
+    run = tampered(await attacked(four), [0, 0, 1, 1], [True] * 4, {"0"})
+    first: dict[str, str] = {}
+    for m in measure_all(run):
+        first.setdefault(m.objective.family, m.objective.name)
+    assert list(first.items()) == [
+        ("utility", "utility"), ("privacy", "privacy"), ("efficiency", "usd_per_1k"),
+        ("exposure", "exposure"), ("integrity", "integrity"),
+    ]  # fmt: skip
+
+
 def test_what_was_not_run_is_not_measured(four: Run) -> None:
     names = measured(four).keys()
     assert not names & {"privacy", "relink", "exposure", "integrity", "detection", "epsilon"}
