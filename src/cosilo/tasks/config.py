@@ -273,7 +273,7 @@ def _divide(
         if not shares:
             wanted = {split: FROM_TRAIN[split] for split in ("train", *absent)}
             shares = {split: share / sum(wanted.values()) for split, share in wanted.items()}
-        kept |= divide(kept["train"], key, shares, seed=config.seed)
+        kept |= {"train": [], **divide(kept["train"], key, shares, seed=config.seed)}
     return kept
 
 

@@ -108,6 +108,17 @@ def test_shares_of_the_plan_hold(tmp_path: Path) -> None:
     assert not found["validation"]
 
 
+def test_a_training_file_may_be_given_to_the_other_splits_whole(tmp_path: Path) -> None:
+    write(tmp_path, "train.jsonl", rows_of(300))
+    write(tmp_path, "test.jsonl", rows_of(50, start=300))
+    split = {"tune": 0.5, "validation": 0.5}
+    found = ids(
+        load(tmp_path, train="train.jsonl", test="test.jsonl", split=split, labels=["a", "b", "c"])
+    )
+    assert not found["train"]
+    assert len(found["tune"] | found["validation"]) == 300
+
+
 def test_a_split_with_a_file_of_its_own_keeps_it_whole(tmp_path: Path) -> None:
     for name, start in (("train", 0), ("tune", 200), ("test", 300)):
         write(tmp_path, f"{name}.jsonl", rows_of(100, start=start))
