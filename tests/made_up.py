@@ -6,19 +6,21 @@ import numpy as np
 
 from cosilo.boundary.meter import Price, Totals
 from cosilo.objectives import intervals
-from cosilo.objectives.base import Link, Measurement, Objective
+from cosilo.objectives.base import Item, Link, Measurement, Objective
+from cosilo.objectives.reliability import reliability
 from cosilo.report.data import Cost, Crossed, ModelFacts, Report, Shown, Tally, TaskFacts
-from cosilo.report.reliability import reliability
 from cosilo.selection import Limit, Point, certify, pareto_front
+from cosilo.tasks.base import Example
+from cosilo.types import Answer, Generation
 
 UTILITY = Objective("utility", "utility", "max", "share")
 PRIVACY = Objective("privacy", "privacy", "min", "share")
 LEAK = Objective("entity_leak", "privacy", "min", "share")
 USD = Objective("usd_per_1k", "efficiency", "min", "USD per 1,000 requests", bounds=None)
-CALLS = Objective("lm_calls", "efficiency", "min", "share")
+CALLS = Objective("calls", "efficiency", "min", "share")
 LATENCY = Objective("latency_p95_ms", "efficiency", "min", "ms", bounds=None, quantile=0.95)
-FIDELITY = Objective("surrogate_fidelity", "exposure", "min", "share")
-DROP = Objective("tamper_drop", "integrity", "min", "share")
+FIDELITY = Objective("exposure", "exposure", "min", "share")
+DROP = Objective("integrity", "integrity", "min", "share")
 FRONT = ("utility", "privacy", "usd_per_1k")
 
 POINTS = (
@@ -139,7 +141,11 @@ def report(rows=POINTS, *, limits=((UTILITY, 0.95, "large"), (PRIVACY, 0.05, Non
     rng = np.random.default_rng(7)
     sure = rng.beta(5, 1.4, 400)
     right = (rng.random(400) < sure**1.25).astype(float)
-    diagram = reliability(list(sure), list(right), about="small model alone, 400 test items")
+    items = [
+        Item(Example(str(i), (), ("",)), Answer(Generation(""), "small", float(s)), float(r))
+        for i, (s, r) in enumerate(zip(sure, right, strict=True))
+    ]
+    diagram = reliability(items)
     asked = tuple(Limit(*limit) for limit in limits)
     front = pareto_front(points, FRONT) if points else []
     return Report(
@@ -177,7 +183,7 @@ def report(rows=POINTS, *, limits=((UTILITY, 0.95, "large"), (PRIVACY, 0.05, Non
         certificate=certify(points, asked) if asked and points else None,
         crossed={p.name: crossing(p, *row[5:]) for p, row in zip(points, rows, strict=True)},
         costs={p.name: cost(row[5], p.strategy) for p, row in zip(points, rows, strict=True)},
-        reliability=(diagram,) if diagram else (),
+        reliability={"small model alone, test items": diagram} if diagram else {},
         versions={"cosilo": "0.1.0", "python": "3.11.2", "numpy": "2.3.5", "xllamacpp": "0.2.4"},
         seed=0,
         commands=("cosilo bench plan.toml --yes", "cosilo report runs/desk"),

@@ -44,6 +44,8 @@ def axis(values: list[float], *, ticks: int = 5) -> Axis:
     step = 10 ** math.floor(math.log10((end - start) / ticks))
     step *= next(m for m in (1, 2, 2.5, 5, 10) if (end - start) / (step * m) <= ticks)
     first = math.ceil(start / step - 1e-9)
+    if low >= 0:
+        first = max(first, 0)
     marks = []
     while first * step <= end:
         marks.append(round(first * step, 12))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cosilo.attacks.record import texts
 from cosilo.boundary.ledger import Direction, Entry
 from cosilo.boundary.messages import Ask, Message
+from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
 from cosilo.objectives.reading import Leak, reading
 from cosilo.report.data import Crossed, Shown, Tally
@@ -20,6 +22,7 @@ EXAMPLES = 3
 LONGEST = 1200
 """Characters shown of a message."""
 
+_PLACEHOLDER = re.compile(rf"(?<!\w)([A-Z]{{2,12}})_[{ALPHABET}]{{{CODE}}}(?!\w)")
 _TRIES = 40  # items whose messages are tried as examples
 
 
@@ -39,6 +42,7 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
         refused=refused,
         tallies=tally(run.entries()),
         prepare=tally(run.prepare()),
+        replaced=_placeholders(run.entries()) if readable else {},
         secrets=_by_kind([i.example for i in run.items], found.leaks) if readable else {},
         background=_by_kind(run.background, background),
         examples=tuple(_examples(run, mask)) if readable else (),
@@ -55,6 +59,18 @@ def tally(entries: Iterable[Entry]) -> tuple[Tally, ...]:
         sizes[key] += entry.size
     order = sorted(counts, key=lambda key: (key[0] != "up", -sizes[key], key[1]))
     return tuple(Tally(*key, counts[key], sizes[key]) for key in order)
+
+
+def _placeholders(entries: Iterable[Entry]) -> Mapping[str, int]:
+    """kind → placeholders that went up, each once per item."""
+    sent = {
+        (entry.request, match[0], match[1].lower())
+        for entry in entries
+        if entry.direction == "up"
+        for text in texts(entry.message)
+        for match in _PLACEHOLDER.finditer(text)
+    }
+    return dict(Counter(kind for _, _, kind in sent).most_common())
 
 
 def _by_kind(

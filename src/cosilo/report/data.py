@@ -9,6 +9,7 @@ from typing import Literal
 from cosilo.boundary.ledger import Direction
 from cosilo.boundary.meter import Price, Totals
 from cosilo.objectives.base import Link, Objective
+from cosilo.objectives.reliability import Reliability
 from cosilo.selection import Certificate, Limit, Point, objectives_of
 
 
@@ -128,40 +129,6 @@ class Cost:
     prepare_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Items whose confidence lies in [low, high): how sure, and how often right.
-
-    Attributes:
-        confidence: their mean confidence.
-        accuracy: their mean grade, with its 95 % interval.
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Whether a confidence can be believed.
-
-    Attributes:
-        about: whose confidence, e.g. "small model alone, 312 test items".
-        bins: only those that hold items.
-        ece: expected calibration error: the bins' |confidence − accuracy|, weighted by their n.
-    """
-
-    about: str
-    bins: tuple[Bin, ...]
-    ece: float
-    n: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything a report shows. Private text is in it only as masked examples.
@@ -172,6 +139,7 @@ class Report:
             when not worked out.
         certificate: None when no limit was given.
         crossed, costs: by point name; a point may be missing.
+        reliability: whose confidence on what, e.g. "small model alone, test items" → its diagram.
         unfinished: point name → why it has no numbers.
         notes: what a reader must know, beyond what the report says of itself.
         versions: package or part → version.
@@ -192,7 +160,7 @@ class Report:
     certificate: Certificate | None = None
     crossed: Mapping[str, Crossed] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
-    reliability: tuple[Reliability, ...] = ()
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
     unfinished: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

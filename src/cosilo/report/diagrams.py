@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cosilo.report.data import Reliability
+from cosilo.objectives.reliability import Reliability
 from cosilo.report.markup import Markup, tag
 from cosilo.report.words import count
 
@@ -44,11 +44,11 @@ def _bar(parts: Sequence[tuple[str, float, float]], words: str | None) -> Markup
     )
 
 
-def reliability_diagram(found: Reliability) -> Markup:
+def reliability_diagram(about: str, found: Reliability) -> Markup:
     """Accuracy by confidence with intervals, the ideal line, and how many items each bin holds."""
     left, top, side, strip = 44.0, 10.0, 300.0, 44.0
     base = top + side
-    most = max(b.n for b in found.bins)
+    most = int(found.count.max())
 
     def h(value: float) -> float:
         return left + value * side
@@ -57,36 +57,32 @@ def reliability_diagram(found: Reliability) -> Markup:
         return base - value * side
 
     drawn = [
-        tag("line", x1=h(0), y1=v(0), x2=h(1), y2=v(1), class_="ideal"),
-        *(
-            tag("line", x1=h(0), y1=v(t), x2=h(1), y2=v(t), class_="grid")
-            for t in (0.0, 0.25, 0.5, 0.75, 1.0)
-        ),
+        _line(h(0), v(0), h(1), v(1), "ideal"),
+        *(_line(h(0), v(t), h(1), v(t), "grid") for t in (0.0, 0.25, 0.5, 0.75, 1.0)),
     ]
     for t in (0.0, 0.25, 0.5, 0.75, 1.0):
         shown = f"{100 * t:g}"
         drawn.append(tag("text", shown, x=left - 7, y=v(t) + 4, text_anchor="end"))
         drawn.append(tag("text", shown, x=h(t), y=base + strip + 28, text_anchor="middle"))
-    for b in found.bins:
-        middle, wide = h((b.low + b.high) / 2), (b.high - b.low) * side
+    for i, n in enumerate(found.count.tolist()):
+        start, end = h(float(found.lower[i])), h(float(found.upper[i]))
+        sure, right = float(found.confidence[i]), float(found.grade[i])
+        ends = float(found.low[i]), float(found.high[i])
         words = (
-            f"confidence {100 * b.confidence:.1f} %, right {100 * b.accuracy:.1f} % "
-            f"[{100 * b.accuracy_low:.1f} – {100 * b.accuracy_high:.1f}], {count(b.n, 'item')}"
+            f"confidence {100 * sure:.1f} %, right {100 * right:.1f} % "
+            f"[{100 * ends[0]:.1f} – {100 * ends[1]:.1f}], {count(n, 'item')}"
         )
+        middle, inside, wide = (start + end) / 2, start + 2, end - start - 4
         drawn.append(
             tag(
                 "g",
                 tag("title", words),
-                tag("rect", x=h(b.low) + 2, y=v(b.accuracy), width=wide - 4,
-                    height=b.accuracy * side, class_="accuracy"),
-                tag("line", x1=middle, x2=middle, y1=v(b.accuracy_low), y2=v(b.accuracy_high),
-                    class_="error"),
-                tag("line", x1=h(b.low) + 1, x2=h(b.high) - 1, y1=v(b.confidence),
-                    y2=v(b.confidence), class_="sure"),
-                tag("rect", x=h(b.low) + 2, y=base + 10, width=wide - 4,
-                    height=max(1.0, b.n / most * strip), class_="count"),
+                _rect(inside, v(right), wide, right * side, "accuracy"),
+                _line(middle, v(ends[0]), middle, v(ends[1]), "error"),
+                _line(start + 1, v(sure), end - 1, v(sure), "sure"),
+                _rect(inside, base + 10, wide, max(1.0, n / most * strip), "count"),
             )
-        )  # fmt: skip
+        )
     drawn.append(
         tag(
             "text",
@@ -98,11 +94,20 @@ def reliability_diagram(found: Reliability) -> Markup:
     )
     drawn.append(tag("text", "right (%)", text_anchor="middle",
                      transform=f"translate(12,{v(0.5):g}) rotate(-90)"))  # fmt: skip
-    ece = f"expected calibration error {100 * found.ece:.1f} %"
+    low, high = 100 * found.error_low, 100 * found.error_high
+    ece = f"expected calibration error {100 * found.error:.1f} % [{low:.1f} – {high:.1f}]"
     return tag(
         "figure",
-        tag("figcaption", found.about, tag("small", f"n = {found.n:,}, {ece}", class_="over")),
+        tag("figcaption", about, tag("small", f"n = {found.n:,}, {ece}", class_="over")),
         tag("svg", drawn, viewBox=f"0 0 {left + side + 14:g} {base + strip + 56:g}", role="img",
-            aria_label=f"{found.about}: {ece}"),
+            aria_label=f"{about}: {ece}"),
         class_="diagram",
     )  # fmt: skip
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str) -> Markup:
+    return tag("rect", x=x, y=y, width=width, height=height, class_=kind)

@@ -22,7 +22,7 @@ from cosilo.report.axes import default_axes
 from cosilo.report.data import Report
 from cosilo.report.markup import Markup, joined, tag, trusted
 from cosilo.report.svg import COLOURS, SHAPES, front_picture
-from cosilo.report.words import bound, count, interval, number, settings, titled
+from cosilo.report.words import bound, count, edge, interval, number, settings, titled
 from cosilo.selection import Point
 
 
@@ -225,7 +225,7 @@ def _points(report: Report) -> Markup:
     first = _headline(report)
     head = [tag("th", tag("button", "point", type="button"), scope="col", data_first="ascending")]
     for o in columns:
-        more = [f"limit: {words}" for words in _limits_on(report, o)]
+        more = _limits_on(report, o)
         same_n, same_base = _shared(report, o)
         more += [f"n = {same_n:,}"] if same_n is not None else []
         more += [f"base rate {number(o, same_base)}"] if same_base is not None else []
@@ -233,7 +233,7 @@ def _points(report: Report) -> Markup:
             tag(
                 "th",
                 tag("button", titled(o), type="button"),
-                tag("small", ", ".join(more)) if more else None,
+                [tag("small", words) for words in more],
                 scope="col",
                 class_="n" if o.name in first else "n more",
                 data_first="descending" if o.goal == "max" else "ascending",
@@ -313,8 +313,9 @@ def _named(report: Report, point: Point) -> Markup:
         tags.append(tag("span", "chosen", class_="tag chosen"))
     if point.name in report.front:
         tags.append(tag("span", "front", class_="tag"))
-    small = tag("small", _how(point) + (f": {set_}" if (set_ := settings(point)) else ""))
-    return tag("th", point.name, small, tags, scope="row", data_v=point.name)
+    how = _how(point) + (f": {own}" if (own := settings(point)) else "")
+    small = tag("small", how) if how != point.name else None
+    return tag("th", point.name, " ", tags, small, scope="row", data_v=point.name)
 
 
 def _how(point: Point) -> str:
@@ -366,19 +367,17 @@ def _shared(report: Report, objective: Objective) -> tuple[int | None, float | N
 
 def _limits_on(report: Report, objective: Objective) -> list[str]:
     return [
-        wanted(limit.objective, limit.bound, limit.relative_to)
-        for limit in report.limits
-        if limit.objective.name == objective.name
+        f"limit {edge(limit)}" for limit in report.limits if limit.objective.name == objective.name
     ]
 
 
 def _misses(report: Report, found: Measurement) -> bool:
     for limit in report.limits:
         if limit.objective.name == found.objective.name:
-            edge = bound(report, limit, "test")
-            if edge is None:
+            most = bound(report, limit, "test")
+            if most is None:
                 continue
-            if found.value > edge if limit.direction == "at most" else found.value < edge:
+            if found.value > most if limit.direction == "at most" else found.value < most:
                 return True
     return False
 

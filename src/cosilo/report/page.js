@@ -34,13 +34,13 @@
     let start = low - 0.06 * spread;
     const end = high + 0.06 * spread;
     if (low >= 0 && start < 0) start = -0.03 * spread;
-    return { start, end };
+    return { start, end, least: low < 0 ? start : 0 };
   }
-  function ticks({ start, end }, most) {
+  function ticks({ start, end, least }, most) {
     const power = 10 ** Math.floor(Math.log10((end - start) / most));
     const step = power * [1, 2, 2.5, 5, 10].find((m) => (end - start) / (power * m) <= most);
     const found = [];
-    for (let i = Math.ceil(start / step - 1e-9); i * step <= end; i++) found.push(i * step);
+    for (let i = Math.ceil(Math.max(start, least) / step - 1e-9); i * step <= end; i++) found.push(i * step);
     return found;
   }
   function shown(o, value) {
@@ -108,9 +108,14 @@
     }
 
     marks = found.map((p) => mark(p, X, Y, h, v)).sort((a, b) => a.h - b.h || a.v - b.v);
-    drawn.push(...marks.map((m) => m.drawn), ...names(best, found, X, Y, h, v, { left, right, top, base }));
-    const words = `${found.length} operating points: ${Y.title} over ${X.title}. Arrow keys move between points, Enter picks one.`;
-    chart.replaceChildren(element("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": words }, ...drawn), tip);
+    // Names stay clear of the limits' words, which stand at the right end and at the top.
+    const words = [
+      ...limits(Y).map((l) => [right - 4 - 6.3 * l.words.length, v(l[state.split]) - 17, right, v(l[state.split]) - 2]),
+      ...limits(X).map((l) => [h(l[state.split]) - 18, top, h(l[state.split]), top + 4 + 6.3 * l.words.length]),
+    ];
+    drawn.push(...marks.map((m) => m.drawn), ...names(best, found, words, X, Y, h, v, { left, right, top, base }));
+    const label = `${found.length} operating points: ${Y.title} over ${X.title}. Arrow keys move between points, Enter picks one.`;
+    chart.replaceChildren(element("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label }, ...drawn), tip);
     tip.hidden = true;
     rove(marks.findIndex((m) => m.point.at === state.picked));
     if (!found.length) byId("chart-empty").hidden = false;
@@ -138,20 +143,20 @@
     return made;
   }
 
-  function names(best, found, X, Y, h, v, frame) {
+  function names(best, found, words, X, Y, h, v, frame) {
     const place = (p) => [h(measured(p, X.name)[0]), v(measured(p, Y.name)[0])];
-    const taken = found.map((p) => { const [a, b] = place(p); return [a - 7, b - 7, a + 7, b + 7]; });
+    const taken = [...words, ...found.map((p) => { const [a, b] = place(p); return [a - 7, b - 7, a + 7, b + 7]; })];
     const drawn = [];
     for (const p of [...best].sort((a, b) => b.chosen - a.chosen)) {
-      const words = p.name.length > 30 ? p.name.slice(0, 29).trimEnd() + "…" : p.name;
-      const [a, b] = place(p), long = words.length * 6.3;
+      const name = p.name.length > 30 ? p.name.slice(0, 29).trimEnd() + "…" : p.name;
+      const [a, b] = place(p), long = name.length * 6.3;
       const spots = [[a + 12, b + 15, "start"], [a + 12, b - 7, "start"], [a - 12 - long, b - 7, "end"], [a - 12 - long, b + 15, "end"]];
       for (const [x, y, anchor] of spots) {
         const box = [x, y - 10, x + long, y + 3];
         const inside = box[0] > frame.left && box[2] < frame.right + 4 && box[1] > frame.top - 8 && box[3] < frame.base;
         if (inside && !taken.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3])) {
           taken.push(box);
-          drawn.push(element("text", { class: "name", x: anchor === "start" ? x : x + long, y, "text-anchor": anchor, "pointer-events": "none" }, words));
+          drawn.push(element("text", { class: "name", x: anchor === "start" ? x : x + long, y, "text-anchor": anchor, "pointer-events": "none" }, name));
           break;
         }
       }

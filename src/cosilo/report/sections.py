@@ -207,6 +207,8 @@ def crossings(report: Report) -> Markup | None:
 def _crossing(at: int, point: Point, crossed: Crossed, chosen: bool) -> Markup:
     left, held = _total(crossed.secrets)
     secrets = f"{left:,} of {count(held, 'secret')} left" if held else "no secrets in the items"
+    others, _ = _total(crossed.background)
+    secrets += f", {others:,} of other examples" if others else ""
     nothing = not crossed.tallies and not crossed.prepare
     asked = f"asked for {crossed.asked:,} of {crossed.items:,}"
     if not crossed.asked:
@@ -332,7 +334,7 @@ def costs(report: Report) -> Markup | None:
             right(seconds(cost.p95_seconds)),
             right(seconds(cost.cpu_seconds)),
             right(size(cost.peak_memory) if cost.peak_memory else "–"),
-            right(_prepared(cost)),
+            tag("td", _prepared(cost), class_="n wrap"),
         ]
         for point, cost in shown
     ]
@@ -397,17 +399,18 @@ def confidence(report: Report) -> Markup | None:
             "sure the model was. Where both agree, the confidence is calibrated.",
             class_="note",
         ),
-        tag("div", [reliability_diagram(d) for d in report.reliability], class_="diagrams"),
+        tag(
+            "div",
+            [reliability_diagram(*each) for each in report.reliability.items()],
+            class_="diagrams",
+        ),
     )
 
 
 def provenance(report: Report) -> Markup:
     """How it was made, and how to make it again."""
     notes = [*_standing_notes(report), *report.task.notes, *report.notes]
-    versions = [
-        [tag("th", name, scope="row"), tag("td", version)]
-        for name, version in report.versions.items()
-    ]
+    versions = ", ".join(f"{part} {version}" for part, version in report.versions.items())
     return section(
         "made",
         "How this was made",
@@ -421,8 +424,7 @@ def provenance(report: Report) -> Markup:
         )
         if report.commands
         else None,
-        tag("h3", "Versions"),
-        table(["part", "version"], versions, label="Versions"),
+        joined(tag("h3", "Versions"), tag("p", versions)) if versions else None,
     )
 
 

@@ -219,7 +219,13 @@ def _names(plot: _Plot) -> Iterator[Markup]:
     """The names of the best points of both axes, where they cover neither each other nor a mark."""
     best = {(id(x), id(y)) for x, y in staircase(plot.found)}
     marks = [(plot.h(x.value), plot.v(y.value)) for _, x, y in plot.found]
-    taken = [(h - 7, v - 7, h + 7, v + 7) for h, v in marks]
+    taken: list[tuple[float, ...]] = [(h - 7, v - 7, h + 7, v + 7) for h, v in marks]
+    for value, words in plot.limits(plot.y):  # the limits' own words stand at the right end
+        v, start = plot.v(value), plot.right - 4 - len(words) * _CHARACTER
+        taken.append((start, v - 17, plot.right, v - 2))
+    for value, words in plot.limits(plot.x):  # … and at the top
+        h, end = plot.h(value), _TOP + 4 + len(words) * _CHARACTER
+        taken.append((h - 18, _TOP, h, end))
     for point, x, y in plot.found:
         if (id(x), id(y)) not in best and point.name != plot.report.chosen:
             continue

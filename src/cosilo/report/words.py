@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cosilo.objectives.base import Measurement, Objective
-from cosilo.objectives.wording import label
+from cosilo.objectives.wording import amount, label
 from cosilo.report.data import Report
 from cosilo.selection import Limit, Point
 
@@ -31,8 +31,8 @@ def unit(objective: Objective) -> str:
 
 
 def titled(objective: Objective) -> str:
-    """ "entity leak (%)"."""
-    shown = unit(objective)
+    """ "entity leak (%)"; a name that says its unit itself stands alone: "usd per 1k"."""
+    shown = "" if objective.name.startswith("usd_per") else unit(objective)
     return f"{label(objective)} ({shown})" if shown else label(objective)
 
 
@@ -81,6 +81,14 @@ def settings(point: Point) -> str:
 
 def _setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def edge(limit: Limit) -> str:
+    """A limit where its objective is known already: "≥ 0.95 × large", "≤ 5 %"."""
+    sign = "≤" if limit.direction == "at most" else "≥"
+    if limit.relative_to is not None:
+        return f"{sign} {limit.bound:g} × {limit.relative_to}"
+    return f"{sign} {amount(limit.objective, limit.bound)}"
 
 
 def bound(report: Report, limit: Limit, split: str) -> float | None:
