@@ -68,7 +68,14 @@ class ModelError(CosiloError): ...
 class UnreachableError(ModelError): ...
 
 
-class RejectedError(ModelError): ...
+class RejectedError(ModelError):
+    """Attributes:
+    everything: any request would be refused like this one (a wrong key, an unknown model).
+    """
+
+    def __init__(self, message: str, *, everything: bool = False) -> None:
+        super().__init__(message)
+        self.everything = everything
 
 
 class OfflineError(ModelError): ...

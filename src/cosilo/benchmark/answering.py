@@ -2,8 +2,8 @@
 
 An item that a guard or the endpoint refuses for good (a text no detector can read, a prompt that is
 too long for the LM) counts as answered wrongly, and the report counts it: leaving it out would
-flatter the point. But with a revoked key every item is refused. So refusals are held back until the
-LM answers an item; when `HOPELESS` come in a row, the first is raised and none of them is kept.
+flatter the point. But a wrong key or a broken endpoint refuses every item. So refusals are held back
+until the LM answers one; when `HOPELESS` come in a row, the first is raised and none is kept.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Answering:
         try:
             item = await answer_item(self.task, self.strategy, session, example)
         except (PrivacyError, RejectedError) as refusal:
+            if isinstance(refusal, RejectedError) and refusal.everything:
+                raise
             self._hold(_nothing(example), refusal)
         else:
             if session.lm.totals.messages:

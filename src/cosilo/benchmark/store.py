@@ -305,7 +305,8 @@ class Store:
     @contextmanager
     def _ledger(self) -> Iterator[sqlite3.Connection]:
         with _guarded(self.path):
-            SqliteLedger(self.ledger_path, "").close()  # makes the tables of a new run
+            if not (self.path / "ledger.sqlite").exists():
+                SqliteLedger(self.ledger_path, "").close()  # makes its tables
             db = connect(self.ledger_path)
             try:
                 yield db

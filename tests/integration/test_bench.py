@@ -1,0 +1,360 @@
+"""A run is finished whatever happens to it on the way, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.integration.endpoint import Endpoint, serving
+
+from cosilo.models.replay import request_key
+from cosilo.tasks.config import load_task, parse_task
+from cosilo.types import Answer, last_user
+
+DRIVER = Path(__file__).with_name("driver.py")
+LABELS = ("cat", "dog", "cow")
+ITEMS = 90
+
+PLAN = """
+name = "desk"
+concurrency = {concurrency}
+[attacks]
+names = {attacks}
+[task]
+kind = "classification"
+file = "data.jsonl"
+[task.columns]
+secrets = "secrets"
+[models.small]
+kind = "scripted"
+confidence = 0.5
+replies = {{cat = "cat", dog = "cow", cow = "cow"}}
+[models.large]
+kind = "line"
+url = "{url}"
+usd_per_m_in = 1.0
+{more}
+[[points]]
+strategy = "small"
+[[points]]
+strategy = "large"
+[[points]]
+strategy = "cascade"
+[[points]]
+strategy = "distil_labels"
+items = 20
+"""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = random.Random(0)
+    rows = []
+    for i in range(ITEMS):
+        label, name = rng.choice(LABELS), f"Ada{i:04}"
+        rows.append({"text": f"{name} saw a {label} on day {i}", "label": label, "secrets": [name]})
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return tmp_path
+
+
+def write(
+    folder: Path,
+    endpoint: Endpoint,
+    *,
+    more: str = "",
+    concurrency: int = 4,
+    attacks: Sequence[str] = (),  # each loads heavy packages
+) -> Path:
+    plan = folder / "desk.toml"
+    text = PLAN.format(
+        url=endpoint.url, more=more, concurrency=concurrency, attacks=json.dumps(list(attacks))
+    )
+    plan.write_text(text)
+    return plan
+
+
+def command(plan: Path, *flags: str) -> list[str]:
+    return [sys.executable, str(DRIVER), "bench", str(plan), "--yes", *flags]
+
+
+def bench(plan: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(plan, *flags), capture_output=True, text=True, timeout=100)
+
+
+def outcome(run: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that must not depend on what happened on the way, by the points' names."""
+    named = {id: name for name, id in json.loads((run / "run.json").read_text())["points"].items()}
+    with closing(sqlite3.connect(run / "run.sqlite")) as db:
+        items = db.execute(
+            "SELECT trial, pass, split, id, answer, grade, small_text, refused, attempt FROM items"
+        ).fetchall()
+        trials = db.execute("SELECT id, state, attempt FROM trials").fetchall()
+    counted: dict[tuple[str, str], int] = {
+        (row[0], f"{row[2]}/{row[3]}"): row[-1] for row in items if row[1] == "plain"
+    }
+    prepared = {id: attempt for id, _, attempt in trials}
+    with closing(sqlite3.connect(run / "ledger.sqlite")) as db:
+        entries = db.execute("SELECT chain, request, direction, digest, attempt FROM entries")
+        crossed = [
+            (named[chain], request, direction, digest)
+            for chain, request, direction, digest, attempt in entries
+            if chain in named and counted.get((chain, request), prepared[chain]) == attempt
+        ]
+    return {
+        "items": sorted(
+            (named[row[0]], *row[1:4], answer(row[4]), *row[5:-1])
+            for row in items
+            if row[0] in named
+        ),
+        "states": sorted((named[id], state) for id, state, _ in trials if id in named),
+        "crossed": sorted(crossed),
+    }
+
+
+def answer(stored: bytes) -> bytes:
+    """A stored answer without the time it took."""
+    found = msgspec.msgpack.decode(stored, type=Answer)
+    timeless = msgspec.structs.replace(found.generation, seconds=0, cpu_seconds=0)
+    return msgspec.msgpack.encode(msgspec.structs.replace(found, generation=timeless))
+
+
+def shown(run: Path) -> object:
+    """The numbers that `select` reads, without those that are times."""
+    found = subprocess.run(
+        [sys.executable, str(DRIVER), "select", str(run), "--limit", "calls=1", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    timed = ("cpu_ms", "latency_ms", "latency_p95_ms", "memory_mb")
+    points = json.loads(found.stdout)["points"]
+    for point in points:
+        del point["id"]
+        for split in ("validation", "test"):
+            point[split] = {k: v for k, v in point[split].items() if k not in timed}
+    return points
+
+
+def test_a_second_run_calls_nobody(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    first = bench(plan)
+    assert first.returncode == 0, first.stderr
+    assert "4 of 4 points done" in first.stdout
+    calls = endpoint.total
+    assert 0 < calls <= ITEMS
+    assert max(endpoint.calls.values()) == 1
+    before = outcome(folder / "runs" / "desk")
+    second = bench(plan)
+    assert second.returncode == 0, second.stderr
+    assert endpoint.total == calls
+    assert outcome(folder / "runs" / "desk") == before
+    assert "trial" not in second.stderr  # nothing was done
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_result_and_pays_nothing_twice(
+    folder: Path, endpoint: Endpoint
+) -> None:
+    plan = write(folder, endpoint)
+    whole, run = folder / "whole", folder / "killed"
+    first = bench(plan, "--run", str(whole))
+    assert first.returncode == 0, first.stderr
+    unique = endpoint.total
+    endpoint.calls.clear()
+    endpoint.slow = 0.01
+    keys = questions(plan)
+    rng = random.Random(1)
+    kept: dict[str, int] = {}
+    for _ in range(20):
+        process = subprocess.Popen(
+            command(plan, "--run", str(run)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = endpoint.total
+        until = rng.choice([0, 0, 1, 2, 3, 5, 8])  # calls to let it make, if any are left
+        deadline = time.monotonic() + 2.5
+        while process.poll() is None and time.monotonic() < deadline:
+            if endpoint.total - before >= until and (run / "run.sqlite").exists():
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        assert {q: endpoint.calls[q] for q in kept} == kept  # what was kept was not asked again
+        kept = {q: endpoint.calls[q] for q in recorded(run, keys)}
+    killed = len(kept)
+    assert killed > 10
+    last = bench(plan, "--run", str(run))
+    assert last.returncode == 0, last.stderr
+    assert {q: endpoint.calls[q] for q in kept} == kept
+    assert len(endpoint.calls) == unique
+    assert outcome(run) == outcome(whole)
+    assert shown(run) == shown(whole)
+
+
+def questions(plan: Path) -> dict[bytes, str]:
+    """The key of each answer in the replay store → the question as the endpoint sees it."""
+    config = parse_task(tomllib.loads(plan.read_text())["task"])
+    task = load_task(config, plan.parent)
+    return {
+        request_key("line", example.chat, task.sampling): last_user(example.chat)
+        for examples in task.splits.values()
+        for example in examples
+    }
+
+
+def recorded(run: Path, keys: Mapping[bytes, str]) -> list[str]:
+    """The questions whose answers are kept."""
+    if not (run / "replay.sqlite").exists():
+        return []
+    with closing(sqlite3.connect(run / "replay.sqlite")) as db:
+        try:
+            return [keys[row[0]] for row in db.execute("SELECT key FROM answers")]
+        except sqlite3.OperationalError:  # killed before the table was made
+            return []
+
+
+def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) -> None:
+    endpoint.slow = 0.05
+    plan = write(folder, endpoint)
+    first = subprocess.Popen(command(plan), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not endpoint.total:
+            time.sleep(0.005)
+        second = bench(plan)
+        assert second.returncode == 4
+        assert str(first.pid) in second.stderr
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    endpoint.slow = 0
+    assert bench(plan).returncode == 0  # the lock went with its holder
+
+
+def test_a_budget_that_runs_out_keeps_what_was_done(folder: Path, endpoint: Endpoint) -> None:
+    # Each call is booked at its prompt's bound and billed 20 tokens, at a dollar a million.
+    plan = write(folder, endpoint, more="[budget]\nmessages = 12\n", concurrency=2)
+    first = bench(plan)
+    assert first.returncode == 3
+    assert endpoint.total == 12
+    assert "messages would reach 13" in first.stderr
+    assert "1 of 4 points done" in first.stdout
+    run = folder / "runs" / "desk"
+    states = dict(outcome(run)["states"])
+    assert states["small"] == "done"
+    assert states["large"] == "unaffordable"
+    assert len(outcome(run)["items"]) > 12
+    again = bench(plan)
+    assert again.returncode == 3
+    assert endpoint.total == 12  # the budget is the run's, not the process's
+    write(folder, endpoint, more="", concurrency=2)
+    assert bench(plan).returncode == 0
+    assert max(endpoint.calls.values()) == 1
+
+
+def test_an_endpoint_that_fails_half_way_is_resumed(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    endpoint.fail = lambda calls: 500 if calls >= 10 else None
+    first = bench(plan)
+    assert first.returncode == 1
+    assert "the endpoint answered 500" in first.stderr
+    assert "1 of 4 points done" in first.stdout
+    assert "Traceback" not in first.stderr
+    made = endpoint.total
+    endpoint.fail = lambda _: None
+    assert bench(plan).returncode == 0
+    assert max(endpoint.calls.values()) == 1
+    assert endpoint.total > made
+
+
+def test_a_revoked_key_books_no_wrong_answers(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    endpoint.fail = lambda calls: 401 if calls >= 10 else None
+    first = bench(plan)
+    assert first.returncode == 1
+    assert "401" in first.stderr
+    refused = [row for row in outcome(folder / "runs" / "desk")["items"] if row[-1]]
+    assert not refused
+
+
+def test_offline_calls_nobody(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    first = bench(plan, "--offline")
+    assert first.returncode == 1
+    assert "--offline" in first.stderr
+    assert endpoint.total == 0
+    assert bench(plan).returncode == 0
+    calls = endpoint.total
+    assert bench(plan, "--offline", "--run", str(folder / "other")).returncode == 1
+    with (folder / "desk.toml").open("a") as file:
+        file.write(f'[replay]\npath = "{folder}/runs/desk/replay.sqlite"\n')
+    shared = bench(plan, "--offline", "--run", str(folder / "third"))
+    assert shared.returncode == 0, shared.stderr
+    assert endpoint.total == calls
+
+
+def test_it_does_not_spend_without_being_told(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    asked = subprocess.run(
+        [sys.executable, str(DRIVER), "bench", str(plan)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert asked.returncode == 2
+    assert "--yes" in asked.stderr
+    only = bench(plan, "--estimate")
+    assert only.returncode == 0
+    assert "LM calls" in only.stdout
+    assert "$" in only.stdout
+    assert endpoint.total == 0
+
+
+def test_private_text_is_in_no_output(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint)
+    endpoint.fail = lambda calls: 500 if calls >= 10 else None
+    for done in (bench(plan), bench(plan, "--estimate")):
+        assert "Ada" not in done.stdout + done.stderr
+
+
+def test_a_strategy_that_needs_what_a_model_does_not_show_is_refused_before_any_call(
+    folder: Path, endpoint: Endpoint
+) -> None:
+    plan = write(folder, endpoint)
+    plan.write_text(plan.read_text().replace("confidence = 0.5", "logprobs = false"))
+    done = bench(plan)
+    assert done.returncode == 2
+    assert "point 'cascade' needs logprobs" in done.stderr
+    assert endpoint.total == 0
+
+
+def test_old_runs_are_scored_again_without_a_call(folder: Path, endpoint: Endpoint) -> None:
+    plan = write(folder, endpoint, attacks=["relink"])
+    assert bench(plan).returncode == 0
+    run, calls = folder / "runs" / "desk", endpoint.total
+    before = shown(run)
+    (folder / "data.jsonl").unlink()  # a measure needs the run's folder, and nothing else
+    with closing(sqlite3.connect(run / "run.sqlite")) as db:
+        db.execute("DELETE FROM results")
+        db.commit()
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), "attack", str(run)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown(run) == before
+    assert endpoint.total == calls
