@@ -32,6 +32,7 @@ from cosilo.types import (
 MOST_CHOICES = 16
 
 Raw = msgspec.Raw
+_NULL = Raw(b"null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +128,9 @@ class _ChatBody(_Common, kw_only=True):
     max_completion_tokens: _Positive | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-    tools: Raw | None = None
-    tool_choice: Raw | None = None
-    response_format: Raw | None = None
+    tools: Raw = _NULL
+    tool_choice: Raw = _NULL
+    response_format: Raw = _NULL
 
 
 class _TextBody(_Common, kw_only=True):
@@ -283,13 +284,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> 
                 _unknown(name, bytes(value), known)
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        param = where.rstrip("`").lstrip(".") or None
-        missing = re.search(r"missing required field `(\w+)`", what)
-        if missing:
-            param = f"{param}.{missing[1]}" if param else missing[1]
-        at = f"{param}: " if param else "the body: "
-        raise RequestError(f"{at}{what}", param=param) from None
+        raise _invalid(error, "") from None
     except msgspec.DecodeError:
         raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
     except RecursionError:
@@ -364,8 +359,8 @@ def _tool_fields(body: _ChatBody) -> dict[str, str]:
     return given
 
 
-def _present(raw: Raw | None) -> bytes | None:
-    value = bytes(raw) if raw is not None else b"null"
+def _present(raw: Raw) -> bytes | None:
+    value = bytes(raw)
     return None if value == b"null" else value
 
 
@@ -373,9 +368,16 @@ def _part(name: str, decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        param = name + where.rstrip("`")
-        raise RequestError(f"{param}: {what}", param=param) from None
+        raise _invalid(error, name) from None
+
+
+def _invalid(error: msgspec.ValidationError, name: str) -> RequestError:
+    """What is wrong and where; msgspec's texts name types and places, never values."""
+    what, _, where = str(error).partition(" - at `$")
+    param = (name + where.rstrip("`")).lstrip(".")
+    if missing := re.search(r"missing required field `(\w+)`", what):
+        param = f"{param}.{missing[1]}".lstrip(".")
+    return RequestError(f"{param or 'the body'}: {what}", param=param or None)
 
 
 def _turn(turn: _Turn, number: int) -> Turn:

@@ -1,0 +1,128 @@
+"""A breaker opens on too many failures, tries again one call at a time, and closes on success."""
+
+from __future__ import annotations
+
+import pytest
+
+from cosilo.gateway.breaker import Breaker, BreakerConfig
+from cosilo.gateway.refusals import BreakerOpenError
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(**settings: float) -> tuple[Breaker, Clock]:
+    clock = Clock()
+    config = BreakerConfig(
+        **{"consecutive": 3, "window": 10, "cooldown": 5, "longest": 15, **settings}
+    )  # type: ignore[arg-type]
+    return Breaker("lm", config, clock=clock, jitter=lambda: 1.0), clock
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.admit()
+        breaker.failed()
+
+
+def test_failures_in_a_row_open_it() -> None:
+    breaker, _ = make()
+    fail(breaker, 2)
+    assert breaker.state == "closed"
+    fail(breaker, 1)
+    assert breaker.state == "open"
+    with pytest.raises(BreakerOpenError, match="'lm'") as caught:
+        breaker.admit()
+    assert caught.value.retry_after == 5.0
+
+
+def test_a_success_between_starts_the_row_anew() -> None:
+    breaker, _ = make(rate=1.0)
+    for _ in range(20):
+        fail(breaker, 2)
+        breaker.admit()
+        breaker.succeeded()
+    assert breaker.state == "closed"
+
+
+def test_a_rate_of_failures_opens_it_once_the_window_is_full() -> None:
+    breaker, _ = make(rate=0.5)
+    for i in range(9):
+        breaker.admit()
+        breaker.failed() if i % 2 else breaker.succeeded()
+    assert breaker.state == "closed"
+    fail(breaker, 1)
+    assert breaker.state == "open"
+
+
+def test_after_the_cooldown_one_probe_goes_through_at_a_time() -> None:
+    breaker, clock = make()
+    fail(breaker, 3)
+    clock.now = 4.9
+    assert not breaker.willing
+    clock.now = 5.0
+    assert breaker.state == "half-open"
+    assert breaker.willing
+    breaker.admit()
+    assert not breaker.willing
+    with pytest.raises(BreakerOpenError):
+        breaker.admit()
+    breaker.released()  # the probe's client left: that says nothing
+    breaker.admit()
+    breaker.succeeded()
+    assert breaker.state == "closed"
+    fail(breaker, 2)
+    assert breaker.state == "closed"
+
+
+def test_failed_probes_double_the_cooldown_up_to_the_longest() -> None:
+    breaker, clock = make()
+    fail(breaker, 3)
+    for wait in (5, 10, 15, 15):
+        clock.now += wait - 0.1
+        assert breaker.state == "open"
+        clock.now += 0.1
+        assert breaker.state == "half-open"
+        breaker.admit()
+        breaker.failed()
+    clock.now += 15
+    breaker.admit()
+    breaker.succeeded()
+    fail(breaker, 3)
+    clock.now += 5
+    assert breaker.state == "half-open"  # a success sets the doubling back
+
+
+def test_calls_from_before_it_opened_change_nothing() -> None:
+    breaker, clock = make()
+    breaker.admit()
+    fail(breaker, 3)
+    breaker.succeeded()
+    assert breaker.state == "open"
+    clock.now = 5
+    breaker.admit()
+    breaker.failed()
+    assert breaker.state == "open"
+
+
+def test_cooldowns_are_jittered() -> None:
+    clock = Clock()
+    waits = set()
+    for _ in range(20):
+        breaker = Breaker("lm", BreakerConfig(consecutive=1, cooldown=5), clock=clock)
+        fail(breaker, 1)
+        with pytest.raises(BreakerOpenError) as caught:
+            breaker.admit()
+        waits.add(caught.value.retry_after)
+        assert 4 <= caught.value.retry_after <= 6
+    assert len(waits) > 10
+
+
+@pytest.mark.parametrize("wrong", [{"consecutive": 0}, {"rate": 0}, {"rate": 2}, {"cooldown": 20}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make(**wrong)
