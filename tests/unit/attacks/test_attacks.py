@@ -85,6 +85,14 @@ async def test_a_reader_names_as_many_values_as_it_is_asked_for() -> None:
     assert [g.target for g in guesses] == ["a#0", "a#1"]
 
 
+async def test_a_part_of_a_find_is_named_last() -> None:
+    known = ("Margarethe Schneider", "Margarethe", "Dora Ek")
+    targets = [Target(f"a#{i}", "a", "secret:person", known) for i in range(2)]
+    ledger = record([("a", "Margarethe Schneider wrote to Dora Ek.", None)])
+    guesses = await Verbatim().guess(View(ledger.entries), targets)
+    assert set(values(guesses)) == {"Margarethe Schneider", "Dora Ek"}
+
+
 async def test_readers_look_only_at_the_messages_of_the_item() -> None:
     ledger = record([("a", "Anna Berg called", None), ("b", "nobody called", None)])
     assert values(await Verbatim().guess(View(ledger.entries), people("b"))) == ["Carl Öst"]
@@ -220,6 +228,18 @@ async def test_a_label_becomes_another_label_told_with_confidence() -> None:
         assert reply.generation.text in ("loan", "flat")
         assert reply.generation.tokens[0].token == reply.generation.text
         assert reply.generation.prompt_tokens > 0
+
+
+async def test_the_wrong_label_does_not_hang_on_why_it_was_chosen_to_be_wrong() -> None:
+    """At a small share as well, each other label is told."""
+    party, told = tampering(0.1), []
+    for i in range(300):
+        ask = Ask(chat=user(f"card {i}"), sampling=Sampling(choices=LABELS))
+        reply = await party.handle(ask)
+        assert isinstance(reply, Completion)
+        if party.changes(ask):
+            told.append(reply.generation.text)
+    assert 5 <= told.count("loan") <= len(told) - 5
 
 
 async def test_a_stream_is_changed_like_the_whole_reply() -> None:
