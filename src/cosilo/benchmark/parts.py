@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cosilo.benchmark.clock import aside
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.small import Remembering, remembering
+from cosilo.benchmark.small import remembering
 from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import Store, private
 from cosilo.boundary.messages import Message
@@ -80,7 +80,7 @@ def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
     """
     task = load_task(plan.task, plan.base)
     check_splits(task)
-    small = _small(plan, task)
+    small = remembering(small_model(plan, task))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     large = make_model(plan.large)
     fill(large, task)
@@ -146,7 +146,13 @@ def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | No
     )
 
 
-def _small(plan: Plan, task: Task) -> Remembering:
+def small_model(plan: Plan, task: Task) -> TextModel:
+    """The small model, trained on the owner's gold targets where the plan says so.
+
+    Raises:
+        DataError: there is nothing to train on.
+        CapabilityError: it cannot be trained.
+    """
     model = make_model(plan.small)
     fill(model, task)
     if plan.small.train:
@@ -158,4 +164,4 @@ def _small(plan: Plan, task: Task) -> Remembering:
         )
         assert isinstance(trained, TextModel)
         model = trained
-    return remembering(model)
+    return model
