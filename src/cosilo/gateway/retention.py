@@ -65,8 +65,13 @@ class Vault:
             raise StoreError(f"a content was sealed with key {head[1:].hex()}, which is not given")
         try:
             return cipher.decrypt(nonce, rest, head)
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise StoreError("a sealed content was altered") from None
+
+
+def is_sealed(stored: bytes) -> bool:
+    """Whether a stored content is sealed: an encoded message begins with a map, never with 1."""
+    return stored[:1] == bytes((VERSION,))
 
 
 def read_vault(path: Path) -> Vault:

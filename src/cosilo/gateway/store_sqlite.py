@@ -212,7 +212,9 @@ class SqliteStore:
             self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
             self._db.executescript(_SCHEMA)
             self._check_secret(derive(secret, "check"))
-            if work:
+            if not work:
+                SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
+            else:
                 self.slot, self._lock = self._claim()
                 self._ledger = SqliteLedger(
                     folder / "ledger.sqlite",

@@ -1,0 +1,237 @@
+"""`cosilo audit`: is the record whole, and what left."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosilo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cosilo.gateway.audit import Left, Record
+    from cosilo.gateway.retention import Vault
+
+DAY = 86400.0
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "audit",
+        help="check the record of what left, and read it",
+        description=(
+            "The record of everything that crossed. LEDGER is a gateway's folder, a run's folder,\n"
+            "a ledger's file, or postgresql://…\n\n"
+            "    cosilo audit verify LEDGER\n"
+            "    cosilo audit show LEDGER --request ID\n"
+            "    cosilo audit show LEDGER --key ID --day 2026-11-23\n"
+            "    cosilo audit heads LEDGER > elsewhere/heads.jsonl\n"
+            "    cosilo audit verify LEDGER --heads elsewhere/heads.jsonl"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    verify = actions.add_parser(
+        "verify", help="find any entry that was altered, is missing, or was moved"
+    )
+    verify.add_argument(
+        "--heads", type=Path, metavar="FILE", help="heads noted earlier with `cosilo audit heads`"
+    )
+    verify.set_defaults(command=_verify)
+    show = actions.add_parser("show", help="what left for a request, a key, a day")
+    show.add_argument("--request", default="", metavar="ID", help="x-request-id of the answer")
+    show.add_argument("--key", default="", metavar="ID", help="as `cosilo keys list` shows it")
+    show.add_argument("--day", type=_day, metavar="DATE", help="a day of UTC: 2026-11-23")
+    show.add_argument("--content", action="store_true", help="also what was kept of the contents")
+    show.set_defaults(command=_show)
+    heads = actions.add_parser("heads", help="how far each chain has come, to be noted elsewhere")
+    heads.set_defaults(command=_heads)
+    purge = actions.add_parser("purge", help="forget contents older than some days; digests stay")
+    purge.add_argument("--days", type=float, required=True, metavar="N")
+    purge.set_defaults(command=_purge)
+    for action in (verify, show, heads, purge):
+        action.add_argument("ledger", metavar="LEDGER")
+    for action in (verify, show):
+        action.add_argument(
+            "--content-keys", type=Path, metavar="FILE", help="what contents are sealed with"
+        )
+    for action in (verify, show, heads, purge):
+        action.add_argument("--secret", type=Path, metavar="FILE", help="the gateway's secret")
+    content_key = actions.add_parser(
+        "content-key",
+        help="make the file of content keys, or put a new key into it",
+        description="Contents are sealed with the file's last key; all of its keys unseal.",
+    )
+    content_key.add_argument("file", type=Path, metavar="FILE")
+    content_key.set_defaults(command=_content_key)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from cosilo.gateway.audit import Anchor
+
+    anchors: list[Anchor] = []
+    if arguments.heads:
+        try:
+            lines = arguments.heads.read_bytes().splitlines()
+            anchors = [msgspec.json.decode(line, type=Anchor) for line in lines if line.strip()]
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"cannot read the heads in {str(arguments.heads)!r} ({type(error).__name__})"
+            ) from None
+    with _record(arguments) as record:
+        verdict = record.verify(anchors)
+    for fault in verdict.faults:
+        print(fault)
+    entries = sum(verdict.chains.values())
+    print(
+        f"{len(verdict.faults) or 'no'} faults in {entries} entries of {len(verdict.chains)} chains"
+        f" and {verdict.requests} finished requests"
+    )
+    if not verdict.unsealed:
+        print("heads were checked without a secret: whoever can write the file can make them anew")
+    if verdict.unread:
+        print(f"{verdict.unread} sealed contents were not checked: give --content-keys")
+    return 1 if verdict.faults else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    if not (arguments.request or arguments.key or arguments.day):
+        raise ConfigError("say what to show: --request ID, --key ID or --day DATE")
+    since = arguments.day or 0.0
+    until = since + DAY if arguments.day else 1e18
+    requests, sent, usd = 0, 0, 0.0
+    kinds: Counter[str] = Counter()
+    with _record(arguments) as record:
+        for left in record.left(
+            request=arguments.request, key=arguments.key, since=since, until=until
+        ):
+            requests += 1
+            sent += sum(entry.size for entry in left.entries if entry.direction == "up")
+            if left.row is not None:
+                usd += left.row.spent.usd
+                kinds.update(left.row.kinds)
+            print("\n".join(_about(left, content=arguments.content)))
+    if not requests:
+        print("nothing is on record for that")
+        return 0
+    what = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "no entities"
+    print(f"{requests} requests; {sent} bytes left; {what}; ${usd:.6f}")
+    return 0
+
+
+def _about(left: Left, *, content: bool) -> Iterator[str]:
+    row = left.row
+    if row is None:
+        yield f"{left.request}: not a finished request"
+    else:
+        by = f", answered by {row.by}" if row.by else ""
+        yield (
+            f"{left.request}: {_when(row.at)}, key {row.key}, {row.point or '?'}"
+            f" ({row.strategy or '?'}), {row.outcome} {row.status}{by}, {row.lm_calls} calls,"
+            f" {row.spent.tokens} tokens, ${row.spent.usd:.6f}"
+        )
+        if row.kinds:
+            yield "  entities that left: " + ", ".join(f"{n} {k}" for k, n in row.kinds.items())
+    for entry in left.entries:
+        way = "left" if entry.direction == "up" else "came"
+        yield (
+            f"  {_when(entry.at)} {way}: {entry.kind}, {entry.size} bytes,"
+            f" sha256 {entry.digest.hex()[:16]}…, {entry.chain} #{entry.number}"
+        )
+        if content:
+            yield f"    {_content(entry.payload)}"
+
+
+def _content(payload: bytes | None) -> str:
+    import msgspec
+
+    if payload is None:
+        return "content: not kept, or sealed (--content-keys)"
+    # As JSON, so that nothing in it can steer the terminal.
+    return "content: " + msgspec.json.encode(msgspec.msgpack.decode(payload)).decode()
+
+
+def _heads(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    with _record(arguments) as record:
+        for anchor in record.anchors():
+            print(msgspec.json.encode(anchor).decode())
+    return 0
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from cosilo.gateway.retention import purge_sqlite
+    from cosilo.gateway.store import folder_of, is_postgres, open_store
+
+    if not arguments.days >= 0:
+        raise ConfigError(f"--days {arguments.days:g} is not a number of days")
+    before = time.time() - arguments.days * DAY
+
+    async def on_postgres() -> int:
+        store = await open_store(arguments.ledger, secret=arguments.secret, work=False, make=False)
+        try:
+            return await store.purge(before=before)
+        finally:
+            await store.close()
+
+    if is_postgres(arguments.ledger):
+        count = asyncio.run(on_postgres())
+    else:
+        path = folder_of(arguments.ledger)
+        file = path / "ledger.sqlite" if path.is_dir() else path
+        if not file.is_file():
+            raise ConfigError(f"there is no ledger at {str(file)!r}")
+        count = purge_sqlite(file, before)
+    print(f"{count} contents forgotten; their digests stay")
+    return 0
+
+
+def _content_key(arguments: argparse.Namespace) -> int:
+    from cosilo.gateway.retention import add_content_key
+
+    print(f"key {add_content_key(arguments.file)} seals from now on", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _record(arguments: argparse.Namespace) -> Iterator[Record]:
+    import os
+
+    from cosilo.gateway.audit import open_record, secret_beside
+    from cosilo.gateway.keys import read_secret
+    from cosilo.gateway.store import is_postgres
+
+    path = arguments.secret or secret_beside(arguments.ledger)
+    given = os.environ.get("COSILO_SECRET") and is_postgres(arguments.ledger)
+    secret = read_secret(path or Path(), make=False) if path or given else None
+    with open_record(arguments.ledger, secret=secret, vault=_vault(arguments)) as record:
+        yield record
+
+
+def _vault(arguments: argparse.Namespace) -> Vault | None:
+    from cosilo.gateway.retention import read_vault
+
+    path = getattr(arguments, "content_keys", None)
+    return read_vault(path) if path else None
+
+
+def _day(text: str) -> float:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-23") from None
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
