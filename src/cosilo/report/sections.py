@@ -259,7 +259,7 @@ def _counts(crossed: Crossed) -> Iterator[Markup]:
 def _tallies(tallies: tuple[Tally, ...]) -> Markup:
     rows = [
         [
-            tag("th", f"{'↑' if t.direction == 'up' else '↓'} {t.kind}", scope="row"),
+            tag("th", f"{_way(t.direction)} {t.kind}", scope="row"),
             right(f"{t.count:,}"),
             right(size(t.size)),
             right(size(t.size / t.count) if t.count else "–"),
@@ -267,7 +267,11 @@ def _tallies(tallies: tuple[Tally, ...]) -> Markup:
         for t in tallies
     ]
     heads = (right(h, cell="th") for h in ("messages", "bytes", "each"))
-    return table(["↑ sent, ↓ received", *heads], rows, label="Messages by kind and direction")
+    return table(["message", *heads], rows, label="Messages by kind and direction")
+
+
+def _way(direction: str) -> str:
+    return "↑ sent:" if direction == "up" else "↓ received:"
 
 
 def _leaks(secrets: Mapping[str, tuple[int, int]]) -> Markup:
@@ -292,10 +296,9 @@ def _messages(examples: tuple[Shown, ...], nothing: bool) -> Iterator[Markup]:
         )
         yield tag("p", why, class_="note")
     for shown in examples:
-        arrow = "↑ sent" if shown.direction == "up" else "↓ received"
         yield tag(
             "figure",
-            tag("figcaption", f"{arrow}: {shown.kind}"),
+            tag("figcaption", f"{_way(shown.direction)} {shown.kind}"),
             tag("pre", *_masked(shown.text)),
             class_="message",
         )
