@@ -152,6 +152,19 @@ def test_limits_of_which_none_can_be_certified_are_reported_as_measured() -> Non
         "guarded, measured, not certified: at most $0.40 per 1,000 requests ($0.31)"
     )
 
+    certificate = certify(certified_pair(), [Limit(USD, 0.2)])
+    assert certificate.sentence() == (
+        "no point keeps the limits as measured; the nearest is guarded: "
+        "at most $0.20 per 1,000 requests is asked, $0.31 found"
+    )
+
+
+def test_an_objective_without_values_is_judged_as_measured() -> None:
+    """Bounded, but no point has values of it: nothing can be tested."""
+    points = [point("small", {"utility": 0.7, "privacy": 0.0}), point("big", {"privacy": 0.3})]
+    certificate = certify(points, [Limit(PRIVACY, 0.1)])
+    assert certificate.sentence() == "small, measured, not certified: privacy ≤ 10 % (0 %)"
+
 
 def test_too_few_items_are_said_with_how_many_would_do() -> None:
     # 0.1 % on validation, 0 of 100 here: at a limit of 2 %, 0.98**n ≤ 0.05 needs n of about 150.
@@ -163,6 +176,18 @@ def test_too_few_items_are_said_with_how_many_would_do() -> None:
         "no point can be certified with n = 100; the nearest is guarded; about "
         f"{certificate.needed} calibration items would be needed (an estimate)"
     )
+
+
+def test_bad_luck_on_the_certificate_split_asks_for_more_items() -> None:
+    """1 % of 1,000 on validation, but 12 of 240 here, at a limit of 4 %: it would rather pass."""
+    measured = Measurement(PRIVACY, 0.01, 1000, 0.005, 0.015)
+    unlucky = Point("a", "a", "a", validation={"privacy": measured},
+                    certificate={"privacy": coins(12)})  # fmt: skip
+    certificate = certify([unlucky], [Limit(PRIVACY, 0.04)])
+    assert certificate.needed == 241
+    broken = certify([point("b", {"privacy": 0.3}, {"privacy": coins(70)})], [Limit(PRIVACY, 0.04)])
+    assert broken.needed is None
+    assert broken.sentence().endswith("certify: privacy ≤ 4 % is asked, 29.2 % found")
 
 
 def test_a_limit_of_zero_is_never_certified() -> None:

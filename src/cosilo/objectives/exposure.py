@@ -17,7 +17,8 @@ from cosilo.tasks.text import rouge_l
 @objectives.register("exposure")
 class Exposure:
     """How well a surrogate trained on the LM's replies foretells replies it has not seen: agreement
-    for a closed set of answers, ROUGE-L otherwise. The base rate is the best constant reply.
+    for a closed set of answers, ROUGE-L otherwise. The replies to `prepare` are among them. The base
+    rate is the best constant reply.
 
     Replies that are compared were held back from training, so they depend on each other a little
     and the certificate has no values to test.
@@ -31,8 +32,7 @@ class Exposure:
     def __call__(self, run: Run) -> Measurement | None:
         if not reading(run).has_content or not run.guesses:
             return None
-        said = [reading(run).replies.get(item.example.id) for item in run.items]
-        known = [reply for reply in said if reply is not None]
+        known = list(reading(run).replies.values())
         agree = _same if run.labels else rouge_l
         if not known:
             # Nothing came down, so nothing was given away; no estimate, hence no spread either.

@@ -63,8 +63,7 @@ class Reading:
     @cached_property
     def has_content(self) -> bool:
         """Whether the messages themselves were kept; with digests only, nothing can be read."""
-        entries = chain(self._run.entries(), self._run.prepare())
-        first = next(entries, None)
+        first = next(self.everything(), None)
         return first is None or first.payload is not None
 
     @cached_property
@@ -81,8 +80,12 @@ class Reading:
 
     @cached_property
     def replies(self) -> Mapping[str, str]:
-        """The LM's last reply to each item it was asked about."""
-        return replies(View(self._run.entries))
+        """The LM's last reply to each request, of the items and of `prepare`."""
+        return replies(View(self.everything))
+
+    def everything(self) -> Iterator[Entry]:
+        """What crossed while preparing, then what crossed for the items."""
+        return chain(self._run.prepare(), self._run.entries())
 
     @cached_property
     def leaks(self) -> tuple[tuple[Leak, ...], ...]:

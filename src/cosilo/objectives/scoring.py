@@ -7,7 +7,7 @@ id, "#" and what is asked, so that a measure can tell whose they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,13 +79,9 @@ def record_targets(run: Run) -> list[Target]:
 
 
 def reply_targets(run: Run) -> list[Target]:
-    """What the LM answered to each item it was asked about."""
-    answered = reading(run).replies
-    return [
-        Target(f"{item.example.id}#reply", item.example.id, "reply", run.labels)
-        for item in run.items
-        if item.example.id in answered
-    ]
+    """What the LM answered to each request, those of `prepare` among them: a strategy that had a
+    pool labelled and then asks nothing has exposed the LM all the same."""
+    return [Target(f"{r}#reply", r, "reply", run.labels) for r in reading(run).replies]
 
 
 async def _held_out(attack: Attack, run: Run, record: View, seed: int) -> tuple[Guess, ...]:
@@ -96,7 +92,8 @@ async def _held_out(attack: Attack, run: Run, record: View, seed: int) -> tuple[
     guesses: dict[str, Guess] = {}
     for fold in range(folds):
         asked = shuffled[fold::folds]
-        view = replace(record, entries=_without_replies(run.entries, {t.request for t in asked}))
+        everything = reading(run).everything
+        view = replace(record, entries=_without_replies(everything, {t.request for t in asked}))
         guesses |= {guess.target: guess for guess in await attack.guess(view, asked)}
     return tuple(guesses[target.id] for target in targets)
 
@@ -144,13 +141,12 @@ def records_right(run: Run, guesses: Sequence[Guess]) -> Floats | None:
 def replies_right(
     run: Run, guesses: Sequence[Guess], agree: Callable[[str, str], float]
 ) -> Floats | None:
-    """Per item the LM was asked about: how far the guess agrees with what the LM did reply."""
-    answers: Mapping[str, str] = {guess.target: guess.value for guess in guesses}
-    said = reading(run).replies
+    """Per request the LM answered: how far the guess agrees with what the LM did reply."""
+    answers = {guess.target: guess.value for guess in guesses}
     pairs = [
-        (said[item.example.id], answers[id])
-        for item in run.items
-        if (id := f"{item.example.id}#reply") in answers and item.example.id in said
+        (reply, answers[f"{request}#reply"])
+        for request, reply in reading(run).replies.items()
+        if f"{request}#reply" in answers
     ]
     return np.array([agree(*pair) for pair in pairs]) if pairs else None
 

@@ -114,6 +114,11 @@ class Certificate:
         if self.nearest is None:
             return "no point can be certified: there are no points"
         text = f"no point can be certified with n = {self.n}; the nearest is {self.nearest.point}"
+        if all(t.p is None for t in self.nearest.limits):
+            return (
+                f"no point keeps the limits as measured; the nearest is {self.nearest.point}: "
+                f"{_misses(self.nearest)}"
+            )
         if self.needed is not None:
             return f"{text}; about {self.needed:,} calibration items would be needed (an estimate)"
         return f"{text}, which no number of items would certify: {_misses(self.nearest)}"
@@ -167,7 +172,7 @@ def certify(
         if test.p > delta:
             break
     chosen = _choose([t for t in sequence if t.certified], points, prefer)
-    if order and not any(_testable(limit) for limit in limits):
+    if sequence and all(t.p is None for t in sequence[0].limits):  # nothing here can be tested
         everyone = [_test_point(point, limits, points, delta) for point in order]
         sequence, chosen = [], _choose(everyone, points, prefer)
     nearest, needed = (None, None) if chosen else _nearest(order, limits, points, delta)
@@ -416,18 +421,20 @@ def _nearest(
     """The point that needs the fewest items more; else the one that misses the limits by least."""
     if not order:
         return None, None
-    wants: list[tuple[int, PointTest]] = []
-    for point in order:
-        test = _test_point(point, limits, points, delta)
-        needs = [t.needed for t in test.limits]
-        known = [n for n in needs if n is not None]
-        if len(known) == len(needs) and max(known) > max(t.n for t in test.limits):
-            wants.append((max(known), test))
+    tests = [_test_point(point, limits, points, delta) for point in order]
+    wants = []
+    for test in tests:
+        known = [t.needed for t in test.limits if t.needed is not None]
+        if len(known) == len(test.limits) and test.p > delta:
+            # Where the estimate says that these many should have done, it was bad luck.
+            wants.append((max([*known, 1 + max(t.n for t in test.limits)]), test))
     if wants:
         needed, test = min(wants, key=lambda want: want[0])
         return test, needed
-    least = min(order, key=lambda p: (violation(p, limits, points), -_preference(p, "utility")))
-    return _test_point(least, limits, points, delta), None
+    # Whatever was tested first failed for want of items or breaks a limit, so some point does.
+    broken = [test for test in tests if any(t.needed is None for t in test.limits)]
+    by_name = {point.name: point for point in order}
+    return min(broken, key=lambda t: violation(by_name[t.point], limits, points)), None
 
 
 def _wanted(limit: Limit) -> str:
@@ -443,4 +450,4 @@ def _misses(test: PointTest) -> str:
             parts.append(f"{t.limit.objective.name} was not measured")
         else:
             parts.append(f"{_wanted(t.limit)} is asked, {amount(t.limit.objective, t.value)} found")
-    return ", ".join(parts) or "too few items kept the limits"
+    return ", ".join(parts)

@@ -258,6 +258,19 @@ async def test_exposure_is_measured_on_replies_held_back(crossing: C, make_run: 
     assert measured(free)["exposure"].value == pytest.approx(1.0)
 
 
+async def test_replies_given_while_preparing_expose_the_lm_too(
+    crossing: C, make_run: MakeRun
+) -> None:
+    items = [crossing(f"t{i}", by="small") for i in range(4)]
+    pool = [
+        crossing("p", sent=f"a {w} question {i}", reply=w)
+        for i, w in enumerate(["card", "loan"] * 10)
+    ]
+    run = await attacked(make_run(items, background=pool, labels=("card", "loan")))
+    m = measured(run)["exposure"]
+    assert (m.value, m.n, m.baseline) == (1.0, 20, 0.5)
+
+
 def tampered(run: Run, grades: list[float], suspect: list[bool], ids: set[str]) -> Run:
     items = tuple(
         replace(item, grade=g, answer=Answer(Generation("no"), by=item.answer.by, suspect=s))
