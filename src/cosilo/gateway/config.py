@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,7 +210,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
         if "breaker" in table:
             breakers[name] = convert(table["breaker"], BreakerConfig, where=f"{at}: breaker")
     around = {
-        name: read_defence(name, table, where=f"{where}: [defences.{name}]")
+        name: over_conversations(read_defence(name, table, where=f"{where}: [defences.{name}]"))
         for name, table in file.defences.items()
     }
     points = _points(file.points, models, around, where)
@@ -276,11 +276,23 @@ def _check_served(served: _Served, models: Mapping[str, ModelConfig], where: str
         raise ConfigError(f"{where}: {error}") from None
 
 
+def over_conversations(config: DefenceConfig) -> DefenceConfig:
+    """`config` for serving: unless it says otherwise, what is consistent stays so between requests.
+
+    A client sends its conversation with each request, so the first turn tells which it is.
+    """
+    if "conversation" in config.options or "conversation" not in options_of(
+        defences.get(config.kind)
+    ):
+        return config
+    return replace(config, options={**config.options, "conversation": "first-turn"})
+
+
 def _defence(name: str, around: Mapping[str, DefenceConfig], where: str) -> DefenceConfig:
     if name in around:
         return around[name]
     if name in defences.names():
-        return DefenceConfig(name, name)
+        return over_conversations(DefenceConfig(name, name))
     raise ConfigError(f"{where}: {unknown('defence', name, {*around, *defences.names()})}")
 
 

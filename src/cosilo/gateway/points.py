@@ -205,7 +205,7 @@ def _towards(
     boundary = Boundary(
         InProcess(LMOwner(upstream.model, upstream.exposes)),
         declared=strategy.needs.sends,
-        guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price)),
+        guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
         meter=Meter(price=upstream.price),
         ledger=ledger,
     )

@@ -8,14 +8,17 @@ will leave, and sets more aside when the request has not enough: nothing leaves 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from cosilo.boundary.channel import Channel, Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.meter import Price, Totals
 from cosilo.defences.base import Defence
+from cosilo.errors import CosiloError
 from cosilo.gateway.accounts import Accounts, Key, RequestFacts, Reservation, Spend
 from cosilo.types import Delta, closing
 
@@ -75,11 +78,14 @@ class Tab:
             epsilon=max(0.0, wanted.epsilon - has.epsilon),
         )
         self.reserved += missing
+        more = asyncio.ensure_future(self.accounts.reserve(self.key, missing, request=self.request))
         try:
-            # Cut off here, the reservation would stand in the store and nobody would know it.
-            self.reservations.append(
-                await asyncio.shield(self.accounts.reserve(self.key, missing, request=self.request))
-            )
+            self.reservations.append(await asyncio.shield(more))
+        except asyncio.CancelledError:
+            # What is set aside all the same must be settled, so it has to be known.
+            with contextlib.suppress(CosiloError):
+                self.reservations.append(await more)
+            raise
         except BaseException:
             self.reserved = less(self.reserved, missing)
             self.committed = less(self.committed, most)
@@ -100,7 +106,7 @@ class Tab:
             tokens_out=self.lost.tokens_out + crossed.tokens_out,
             requests=1,
             entities=self.kinds.total() if self.kinds else 0,
-            epsilon=self.lost.epsilon + crossed.epsilon,
+            epsilon=crossed.epsilon,
         )
 
     async def settle(self, spent: Spend, facts: RequestFacts) -> None:
@@ -121,29 +127,38 @@ def less(a: Spend, b: Spend) -> Spend:
     )
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A defence that knows how many private values it hid in a request's messages, by kind."""
+
+    def counts(self, request: str) -> Mapping[str, int]: ...
+
+
 class Till(Defence):
     """The innermost guard: no message leaves before its cost is set aside.
 
     Args:
         tabs: the open tabs by request; messages of others (preparation) pass uncharged.
         price: what this upstream's tokens cost.
+        defences: those around it; the ones that count what they hide are asked.
     """
 
-    def __init__(self, tabs: dict[str, Tab], price: Price) -> None:
+    def __init__(
+        self, tabs: dict[str, Tab], price: Price, defences: Sequence[Defence] = ()
+    ) -> None:
         self._tabs = tabs
         self._price = price
+        self._counters = tuple(d for d in defences if isinstance(d, Counts))
 
     async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
         tab = self._tabs.get(request)
         if tab is None:
             return await forward(message)
-        most = self.most(message)
-        await tab.commit(most)
-        tab.lm_calls += 1
+        most = await self._charge(tab, message)
         try:
             reply = await forward(message)
         except asyncio.CancelledError:
-            tab.lost += most
+            tab.lost += cut_off(most)
             raise
         self._settle(tab, most, reply.usage())
         return reply
@@ -152,10 +167,7 @@ class Till(Defence):
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
         tab = self._tabs.get(request)
-        most = self.most(ask)
-        if tab is not None:
-            await tab.commit(most)
-            tab.lm_calls += 1
+        most = Spend() if tab is None else await self._charge(tab, ask)
         begun = False
         last = Delta()
         try:
@@ -166,20 +178,31 @@ class Till(Defence):
                     yield piece
         except asyncio.CancelledError:
             if tab is not None and not begun:  # of a reply begun, the meter knows the cost
-                tab.lost += most
+                tab.lost += cut_off(most)
             raise
         if tab is not None:
             self._settle(tab, most, (last.prompt_tokens * last.attempts, last.completion_tokens))
 
-    def most(self, message: Message) -> Spend:
-        """The most `message` can cost."""
+    async def _charge(self, tab: Tab, message: Message) -> Spend:
+        """Set aside the most `message` can cost, and return that."""
+        kinds = tab.kinds
+        if self._counters:
+            kinds = Counter()
+            for counter in self._counters:
+                kinds.update(counter.counts(tab.request))
         tokens_in, tokens_out = message.tokens_bound()
-        return Spend(
+        most = Spend(
             usd=self._price.usd(tokens_in, tokens_out),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
+            # The defences count for the whole request, so only what is new is added.
+            entities=max(0, kinds.total() - tab.kinds.total()) if kinds else 0,
             epsilon=message.epsilon,
         )
+        await tab.commit(most)
+        tab.kinds = kinds
+        tab.lm_calls += 1
+        return most
 
     def _settle(self, tab: Tab, most: Spend, usage: tuple[int, int]) -> None:
         if usage != (0, 0):
@@ -187,6 +210,12 @@ class Till(Defence):
                 usd=self._price.usd(*usage),
                 tokens_in=usage[0],
                 tokens_out=usage[1],
+                entities=most.entities,
                 epsilon=most.epsilon,
             )
             tab.committed += less(cost, most)
+
+
+def cut_off(most: Spend) -> Spend:
+    """What is billed for a crossing whose reply never came; the meter has counted its epsilon."""
+    return Spend(usd=most.usd, tokens_in=most.tokens_in, tokens_out=most.tokens_out)
