@@ -101,6 +101,21 @@ def limits_for(
     )
 
 
+def compared(points: Sequence[Point]) -> tuple[str, ...]:
+    """What a run's front is made of: utility, the chief privacy objective, and what a call costs.
+
+    Money where any point costs some, calls otherwise; an objective that was not measured is left out.
+    """
+    known = objectives_of(points)
+    privacy = [name for name, o in known.items() if o.family == "privacy"]
+    chief = "privacy" if "privacy" in known else next(iter(privacy), None)
+    priced = any(
+        p.validation["usd_per_1k"].value > 0 for p in points if "usd_per_1k" in p.validation
+    )
+    wanted = ("utility", chief, "usd_per_1k" if priced else "calls")
+    return tuple(name for name in wanted if name in known)
+
+
 def _point(store: Store, name: str, trial: Trial) -> Point | None:
     validation, test = store.result(trial.id, "validation"), store.result(trial.id, "test")
     if trial.state != "done" or validation is None or test is None:

@@ -90,11 +90,13 @@ class About:
 
     Attributes:
         id: `task_identity` of the plan.
+        items: split → how many examples it holds.
     """
 
     id: str
     name: str
     kind: str
+    items: dict[str, int]
     labels: tuple[str, ...]
     gold_secrets: bool
     notes: tuple[str, ...]
@@ -172,7 +174,8 @@ class Store:
 
     def keep_task(self, id: str, task: Task) -> None:
         """Keep what the answers are measured against, so that scoring needs no data file."""
-        about = About(id, task.name, task.kind, task.labels, task.gold_secrets, task.notes)
+        sizes = {str(split): len(examples) for split, examples in task.splits.items()}
+        about = About(id, task.name, task.kind, sizes, task.labels, task.gold_secrets, task.notes)
         with self._change() as db:
             db.execute("INSERT OR IGNORE INTO tasks VALUES (?,?)", (id, _pack(about)))
             db.executemany(

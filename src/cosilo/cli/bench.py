@@ -80,11 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def finish(outcomes: list[Outcome], folder: Path) -> int:
     """Say how it went; the exit code of the first point that is not done."""
-    from cosilo.cli.select import show_points
+    from cosilo.benchmark.results import opened
+    from cosilo.cli.select import show
 
     failed = [o for o in outcomes if o.error is not None]
     if len(failed) < len(outcomes):
-        show_points(folder)
+        with opened(folder) as results:
+            show(results)
     for outcome in failed:
         print(f"cosilo: {outcome.point.name}: {outcome.error}", file=sys.stderr)
     done = len(outcomes) - len(failed)

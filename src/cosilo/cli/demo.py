@@ -54,7 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         return code
     select.run(argparse.Namespace(run=where, limit=[], at_least=[], delta=None, json=False))
     return report.run(
-        argparse.Namespace(run=where, output=folder / "report.html", csv=None, parquet=None)
+        argparse.Namespace(
+            run=where,
+            output=folder / "report.html",
+            csv=None,
+            parquet=None,
+            limit=[],
+            at_least=[],
+        )
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cosilo.benchmark.results import Results
-    from cosilo.selection import Certificate
+    from cosilo.report.data import Report
 
 DESCRIPTION = """\
 Choose an operating point of a run. Points are compared on the validation items; the chosen one is
@@ -44,77 +44,48 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cosilo.benchmark.results import limits_for, opened
+    from cosilo.benchmark.results import opened
+    from cosilo.cli.report import make_report
     from cosilo.errors import ConfigError
-    from cosilo.selection import certify
+    from cosilo.report import console
 
     with opened(arguments.run) as results:
-        limits = limits_for(results, arguments.limit, arguments.at_least)
-        delta = results.plan.delta if arguments.delta is None else arguments.delta
-        if not limits:
-            raise ConfigError("no limit is given: add --limit NAME=VALUE or --at-least NAME=VALUE")
         if not results.points:
             raise ConfigError(f"{str(arguments.run)!r} holds no finished point yet")
-        found = certify(results.points, limits, delta=delta)
+        report = make_report(
+            results, arguments.limit, arguments.at_least, delta=arguments.delta, full=False
+        )
+        if report.certificate is None:
+            raise ConfigError("no limit is given: add --limit NAME=VALUE or --at-least NAME=VALUE")
         if arguments.json:
-            print(json.dumps(as_json(results, found), indent=2))
+            print(json.dumps(as_json(report), indent=2))
         else:
-            show(results)
-            print(found.sentence())
+            console.show(report)
     return 0
 
 
-def as_json(results: Results, certificate: Certificate) -> dict[str, object]:
+def as_json(report: Report) -> dict[str, object]:
     """The certificate and every point's numbers, as JSON holds them."""
     from cosilo.benchmark.identity import plain
 
+    assert report.certificate is not None
+    points = [plain(point) for point in report.points]
     return {
-        "certificate": plain(certificate),
-        "sentence": certificate.sentence(),
+        "certificate": plain(report.certificate),
+        "sentence": report.certificate.sentence(),
+        "front": sorted(report.front),
         "points": [
-            {k: v for k, v in _fields(point).items() if k != "certificate"}
-            for point in results.points
+            {k: v for k, v in point.items() if k != "certificate"}
+            for point in points
+            if isinstance(point, dict)
         ],
-        "unfinished": dict(results.unfinished),
+        "unfinished": dict(report.unfinished),
     }
 
 
-def _fields(point: object) -> dict[str, object]:
-    from cosilo.benchmark.identity import plain
-
-    found = plain(point)
-    assert isinstance(found, dict)
-    return found
-
-
-def show_points(folder: Path) -> None:
-    """Print the table of a run's points."""
-    from cosilo.benchmark.results import opened
-
-    with opened(folder) as results:
-        show(results)
-
-
 def show(results: Results) -> None:
-    """Print what the run's points were measured at on the test split, and which are on the front."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print every finished point of a run, the front marked."""
+    from cosilo.cli.report import make_report
+    from cosilo.report import console
 
-    from cosilo.selection import objectives_of, pareto_front
-
-    chosen: dict[str, str] = {}
-    for name, objective in objectives_of(results.points).items():
-        chosen.setdefault(objective.family, name)
-    names = list(chosen.values())
-    front = {p.name for p in pareto_front(results.points, names)} if names else set()
-    table = Table("point", *names)
-    for point in results.points:
-        cells = [
-            f"{m.value:.4g} [{m.low:.3g}, {m.high:.3g}]" if (m := point.test.get(n)) else "–"
-            for n in names
-        ]
-        table.add_row(("* " if point.name in front else "  ") + point.name, *cells)
-    Console().print(table)
-    print("* not dominated on the validation items; numbers and 95 % intervals: test items")
-    for name, why in results.unfinished.items():
-        print(f"{name}: {why}")
+    console.show(make_report(results, full=False), every=True)

@@ -1,0 +1,189 @@
+"""`cosilo report`: everything a run found, in one HTML file, on the console, as CSV or Parquet."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosilo.benchmark.results import Results
+    from cosilo.objectives import Reliability
+    from cosilo.report.data import Crossed, ModelFacts, Report
+    from cosilo.selection import Certificate, Limit
+
+DESCRIPTION = """\
+Write what a run found: the front, every point with intervals, limits and the certificate, what left
+the building, cost and latency, and how far the small model's confidence can be believed. The HTML is
+one file that loads nothing from the network; secrets in its examples are masked.
+
+    cosilo report RUN                          RUN/report.html
+    cosilo report RUN -o report.html --csv points.csv
+    cosilo report RUN --limit privacy=0.02     with another limit than the plan's"""
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "report",
+        help="write a run's report: HTML, CSV, Parquet",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the HTML file")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="all points and numbers as CSV")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="the same as Parquet")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="at most; repeatable"
+    )
+    parser.add_argument(
+        "--at-least", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.results import opened
+    from cosilo.report.html import write_html
+    from cosilo.report.tables import write_csv, write_parquet
+
+    target = arguments.output or arguments.run / "report.html"
+    with opened(arguments.run) as results:
+        report = make_report(results, arguments.limit, arguments.at_least)
+        write_html(report, target)
+        print(f"report: {target}")
+        if arguments.csv is not None:
+            write_csv(report, arguments.csv)
+            print(f"CSV: {arguments.csv}")
+        if arguments.parquet is not None:
+            write_parquet(report, arguments.parquet)
+            print(f"Parquet: {arguments.parquet}")
+    return 0
+
+
+def make_report(
+    results: Results,
+    at_most: Sequence[str] = (),
+    at_least: Sequence[str] = (),
+    *,
+    delta: float | None = None,
+    full: bool = True,
+) -> Report:
+    """What a report shows of `results`.
+
+    Args:
+        at_most, at_least: limits; with neither, those of the plan.
+        delta: of the certificate, instead of the plan's.
+        full: also read what crossed, item by item, which the console does not show.
+
+    Raises:
+        ConfigError: a limit names an unknown objective or point.
+    """
+    from cosilo.benchmark.results import compared, limits_for
+    from cosilo.report.data import Report, TaskFacts
+    from cosilo.selection import certify, pareto_front
+
+    about = results.store.about(results.task)
+    described = results.store.read_json("run.json")
+    points = results.points
+    limits: tuple[Limit, ...] = ()
+    certificate: Certificate | None = None
+    if points:
+        limits = limits_for(results, at_most, at_least)
+        sure = results.plan.delta if delta is None else delta
+        certificate = certify(points, limits, delta=sure) if limits else None
+    objectives = compared(points)
+    crossed, costs = {}, {}
+    for name, shown in _crossings(results) if full else ():
+        crossed[name], costs[name] = shown
+    return Report(
+        title=results.plan.name,
+        task=TaskFacts(
+            name=about.name,
+            kind=about.kind,
+            items=about.items,
+            labels=len(about.labels),
+            gold_secrets=about.gold_secrets,
+            notes=about.notes,
+        ),
+        models=tuple(_models(results)),
+        link=results.plan.link,
+        points=points,
+        front=frozenset(p.name for p in pareto_front(points, objectives))
+        if objectives
+        else frozenset(),
+        front_objectives=objectives,
+        limits=limits,
+        certificate=certificate,
+        crossed=crossed,
+        costs={name: cost for name, cost in costs.items() if cost is not None},
+        reliability=dict(_reliability(results)) if full else {},
+        unfinished=results.unfinished,
+        versions=_versions(described),
+        seed=results.plan.seed,
+        commands=(
+            f"cosilo bench {shlex.quote(str(results.plan.path))}",
+            f"cosilo report {shlex.quote(str(results.store.path))}",
+        ),
+    )
+
+
+def _crossings(results: Results) -> Iterator[tuple[str, tuple[Crossed, Any]]]:
+    from cosilo.benchmark.measure import load_run
+    from cosilo.report.cost import cost
+    from cosilo.report.crossed import crossed
+    from cosilo.report.masking import Masker
+    from cosilo.tasks.base import SPLITS
+
+    store, task = results.store, results.task
+    examples = (e for split in SPLITS for e in store.examples(task, split))
+    mask = Masker(secret for example in examples for secret in example.secrets)
+    for point in results.points:
+        trial = results.trial(point.name)
+        run = load_run(results.plan, store, task, trial, "test")
+        refused = store.refused(trial.id, "test")
+        yield point.name, (crossed(run, mask, refused=refused), cost(run))
+
+
+def _reliability(results: Results) -> Iterator[tuple[str, Reliability]]:
+    """The small model's confidence, where it answers alone."""
+    from cosilo.benchmark.measure import load_run
+    from cosilo.objectives import reliability
+
+    for point in results.points:
+        if point.strategy != "small":
+            continue
+        run = load_run(results.plan, results.store, results.task, results.trial(point.name), "test")
+        found = reliability(run.items)
+        if found is not None:
+            yield f"{point.name}: the small model alone, test items", found
+
+
+def _models(results: Results) -> Iterator[ModelFacts]:
+    from cosilo.models import catalog
+    from cosilo.report.data import ModelFacts
+
+    plan = results.plan
+    known = catalog.entries()
+    described = {"small": plan.small, "large": plan.large, "embedder": plan.embedder}
+    for role, config in described.items():
+        if config is None:
+            continue
+        named = [str(v) for k, v in config.options.items() if k in ("model", "name", "path")]
+        name = named[0] if named else config.kind
+        yield ModelFacts(
+            role=role,  # type: ignore[arg-type]
+            name=name,
+            access=config.exposes.name.lower() if role == "large" else "its owner's own",
+            kind=config.kind,
+            licence=known[name].licence if name in known else "",
+            price=config.price,
+        )
+
+
+def _versions(described: dict[str, object]) -> dict[str, str]:
+    found = {k: str(described[k]) for k in ("cosilo", "python", "machine") if k in described}
+    packages = described.get("packages")
+    return {**found, **(packages if isinstance(packages, dict) else {})}
