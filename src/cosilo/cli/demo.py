@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def pull_models(plan: Plan) -> int:
-    """Fetch the models of the catalog that `plan` names and that are not here; the exit code."""
+    """Fetch the models of the catalog that `plan` needs and that are not here; the exit code."""
     from cosilo.cli import main
     from cosilo.models import catalog
+    from cosilo.models.base import models
 
     known = catalog.entries()
-    named = [
-        value
-        for config in (plan.small, plan.large, plan.embedder)
-        if config is not None
-        for value in config.options.values()
-        if isinstance(value, str) and value in known
-    ]
+    wanted: list[object] = []
+    for config in (plan.small, plan.large, plan.embedder):
+        if config is not None:
+            taken = signature(models.get(config.kind)).parameters
+            wanted += [config.options.get(name, taken[name].default) for name in taken]
+    named = [name for name in wanted if isinstance(name, str) and name in known]
     missing = [name for name in dict.fromkeys(named) if not catalog.is_here(name)]
     return main(["models", "pull", *missing]) if missing else 0
