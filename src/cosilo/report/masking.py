@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+")
 _NUMBER = re.compile(r"\d[\d.,'’]*")
 _LOOKS_PRIVATE = (
     ("e-mail", re.compile(r"[^\s<>@\"'(),;:]+@[^\s<>@\"'(),;:]+")),
-    ("number", re.compile(r"(?<!\w)[+(]*\d(?:[\s()./-]{0,2}\d){4,}(?!\w)")),
+    ("number", re.compile(r"(?<!\w)[+(]*\d(?:[ ()./-]{0,3}\d){4,}(?!\w)")),
 )
 _ANYWHERE = 4  # a shorter value is looked for between word edges only: "al" also stands in "also"
 _PART = 3  # the shortest word of a value that is masked on its own
