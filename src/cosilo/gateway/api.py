@@ -215,9 +215,13 @@ class Gateway:
         watch = self._watch(x, receive)
         tail = b""
         answers: list[Answer] = []
+        writer = wire.ChunkWriter(
+            x.id, int(x.started), point.model,
+            chat=x.endpoint == "chat", usage=wanted.include_usage,
+        )  # fmt: skip
         try:
             if wanted.stream:
-                tail = await self._stream(x, wanted, asks, answers, send)
+                tail = await self._stream(x, writer, asks, wanted.logprobs, answers, send)
             else:
                 answers += await self._whole(x, asks)
         except BaseException as error:
@@ -228,6 +232,8 @@ class Gateway:
             del self.tabs[x.id]
         await self._settle(x)
         if wanted.stream:
+            if wanted.include_usage:
+                tail += writer.usage(wire.usage(a.generation for a in answers), x.facts)
             await end(send, tail + wire.comment(x.facts) + wire.DONE)
         else:
             choices = [wire.Choice(a.generation, wanted.logprobs) for a in answers]
@@ -248,18 +254,15 @@ class Gateway:
     async def _stream(
         self,
         x: Exchange,
-        wanted: wire.ChatRequest | wire.TextRequest,
+        writer: wire.ChunkWriter,
         asks: Sequence[tuple[Chat, Sampling]],
+        logprobs: int | None,
         answers: list[Answer],
         send: Send,
     ) -> bytes:
         """Send the pieces of all answers, one after the other; returns what ends the stream."""
         assert x.point is not None
         assert x.tab is not None
-        writer = wire.ChunkWriter(
-            x.id, int(x.started), x.point.model,
-            chat=x.endpoint == "chat", usage=wanted.include_usage,
-        )  # fmt: skip
         tail = b""
         for index, (chat, sampling) in enumerate(asks):
             tail += writer.first(index)
@@ -268,7 +271,7 @@ class Gateway:
                     if isinstance(part, Answer):
                         answers.append(part)
                         continue
-                    data = writer.piece(index, part, wanted.logprobs)
+                    data = writer.piece(index, part, logprobs)
                     if not data:
                         continue
                     if not x.begun:
@@ -278,8 +281,6 @@ class Gateway:
             tail += writer.last(index, wire.reason(answers[-1].generation))
         if not x.begun:
             await self._begin(x, send)
-        if wanted.include_usage:
-            tail += writer.usage(wire.usage(a.generation for a in answers), x.facts)
         return tail
 
     async def _begin(self, x: Exchange, send: Send) -> None:
