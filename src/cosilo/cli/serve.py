@@ -86,8 +86,39 @@ def run(arguments: argparse.Namespace) -> int:
 def _layout(arguments: argparse.Namespace) -> Layout:
     from cosilo.gateway.config import load_gateway
 
-    if arguments.source.is_file():
-        if arguments.point:
-            raise ConfigError("--point chooses among a run's points; a file names its own")
-        return load_gateway(arguments.source)
-    raise ConfigError(f"{str(arguments.source)!r} is neither a run nor a file")
+    if arguments.source.is_dir():
+        return _run_layout(arguments.source, arguments.point, arguments.config)
+    if arguments.point or arguments.config:
+        raise ConfigError("--point and --config are for a run; a file names its points itself")
+    return load_gateway(arguments.source)
+
+
+def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
+    """Points of the run in the folder `path`, prepared from its recorded answers."""
+    from cosilo.benchmark.reopen import reopen
+    from cosilo.gateway.config import Layout, Parts, load_tables, open_upstream, over_conversations
+    from cosilo.gateway.points import Recipe
+
+    if not names:
+        raise ConfigError("name at least one point of the run: --point NAME (see cosilo select)")
+    server, store, serving = load_tables(config)
+
+    def load() -> Parts:
+        run = reopen(path, names)
+        large = open_upstream("large", run.plan.large, model=run.large)
+        recipes = [
+            Recipe(
+                config=replace(
+                    point, defences=tuple(over_conversations(d) for d in point.defences)
+                ),
+                owner=run.owner,
+                upstreams=("large",),
+                answers=run.answers,
+                sampling=run.task.sampling,
+                serving=serving,
+            )
+            for point in run.points
+        ]
+        return Parts({"large": large}, recipes)
+
+    return Layout((config or path).absolute().parent, server, store, load)

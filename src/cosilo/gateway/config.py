@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
-from cosilo.gateway.breaker import BreakerConfig
+from cosilo.gateway.breaker import Breaker, BreakerConfig
 from cosilo.gateway.points import Recipe, Serving
-from cosilo.gateway.upstreams import Absent
+from cosilo.gateway.upstreams import Absent, Upstream
 from cosilo.models.base import Embedder, TextModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import unknown
@@ -109,9 +109,11 @@ class StoreConfig:
 
 
 @dataclass(frozen=True)
-class UpstreamConfig:
-    model: ModelConfig
-    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+class Parts:
+    """Models, loaded, and what each point is made of."""
+
+    upstreams: Mapping[str, Upstream]
+    recipes: Sequence[Recipe]
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,13 @@ class Layout:
 
     Attributes:
         base: where relative paths start.
-        cook: loads the small models and says what each point is made of.
+        load: loads the models; once for each worker.
     """
 
     base: Path
     server: ServerConfig
     store: StoreConfig
-    upstreams: Mapping[str, UpstreamConfig]
-    cook: Callable[[], Sequence[Recipe]]
+    load: Callable[[], Parts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +175,15 @@ class _Served:
         return (self.large,) if isinstance(self.large, str) else self.large
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """The keys of the file beside a run, whose points come from the run."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    serving: Serving = field(default_factory=Serving)
+
+
 def load_gateway(path: Path) -> Layout:
     """The configuration in the file `path`.
 
@@ -181,13 +191,35 @@ def load_gateway(path: Path) -> Layout:
         ConfigError: the file cannot be read, or something in it is unknown, missing, of the wrong
             type or refused; the message names the file, the table and the nearest name.
     """
+    return parse_gateway(_text(path), path.absolute())
+
+
+def load_tables(path: Path | None) -> tuple[ServerConfig, StoreConfig, Serving]:
+    """[server], [store] and [serving] of the file beside a run; the defaults without one.
+
+    Raises:
+        ConfigError: as for `load_gateway`.
+    """
+    found = (
+        _Tables() if path is None else read(_Tables, _toml(_text(path), path.name), where=path.name)
+    )
+    return found.server, found.store, found.serving
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    return parse_gateway(text, path.absolute())
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from None
 
 
 def parse_gateway(text: str, path: Path) -> Layout:
@@ -197,10 +229,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
         ConfigError: as for `load_gateway`.
     """
     where = path.name
-    try:
-        file = read(_File, tomllib.loads(text), where=where)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not TOML: {error}") from None
+    file = read(_File, _toml(text, where), where=where)
     models: dict[str, ModelConfig] = {}
     breakers: dict[str, BreakerConfig] = {}
     for name, table in file.models.items():
@@ -221,8 +250,27 @@ def parse_gateway(text: str, path: Path) -> Layout:
         base=path.parent,
         server=file.server,
         store=file.store,
-        upstreams={n: UpstreamConfig(models[n], breakers.get(n, BreakerConfig())) for n in used},
-        cook=lambda: _cook(points, models),
+        load=lambda: Parts(
+            {name: open_upstream(name, models[name], breakers.get(name)) for name in used},
+            _recipes(points, models),
+        ),
+    )
+
+
+def open_upstream(
+    name: str,
+    config: ModelConfig,
+    breaker: BreakerConfig | None = None,
+    *,
+    model: TextModel | None = None,
+) -> Upstream:
+    """The large model that `config` describes, or `model`, loaded already."""
+    return Upstream(
+        name,
+        model if model is not None else make_model(config),
+        config.exposes,
+        config.price,
+        Breaker(name, breaker),
     )
 
 
@@ -305,7 +353,7 @@ def _serving(served: _Served) -> Serving:
     )
 
 
-def _cook(
+def _recipes(
     points: Sequence[tuple[_Served, PointConfig]], models: Mapping[str, ModelConfig]
 ) -> list[Recipe]:
     loaded: dict[str, TextModel] = {}

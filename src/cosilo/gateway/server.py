@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from cosilo.errors import CosiloError, ModelError, StoreError
 from cosilo.gateway.accounts import Store
 from cosilo.gateway.api import Gateway
-from cosilo.gateway.breaker import Breaker
 from cosilo.gateway.config import Layout
 from cosilo.gateway.exchange import Setup
 from cosilo.gateway.http import App, Bodies
@@ -31,8 +30,6 @@ from cosilo.gateway.retention import read_vault
 from cosilo.gateway.store import default_url, folder_of, is_postgres, open_store
 from cosilo.gateway.store_records import GatewayStore
 from cosilo.gateway.tabs import Tab
-from cosilo.gateway.upstreams import Upstream
-from cosilo.session import make_model
 
 log = logging.getLogger("cosilo.gateway")
 
@@ -66,19 +63,11 @@ async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setu
         ConfigError, CatalogError, CapabilityError: the layout cannot work.
         ModelError: a model failed while a strategy was being prepared.
     """
-    upstreams = {
-        name: Upstream(
-            name,
-            make_model(config.model),
-            config.model.exposes,
-            config.model.price,
-            Breaker(name, config.breaker),
-        )
-        for name, config in layout.upstreams.items()
-    }
+    parts = layout.load()
+    upstreams = parts.upstreams
     points: dict[str, Point] = {}
     try:
-        for recipe in layout.cook():
+        for recipe in parts.recipes:
             point = await open_recipe(
                 recipe, upstreams, tabs=tabs, ledger=store.ledger(recipe.name)
             )
