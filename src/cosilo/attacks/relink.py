@@ -25,6 +25,7 @@ MOST_ASSIGNED = 4000
 """Above so many messages or candidates each message takes its nearest: assignment is cubic."""
 
 _CHARACTERS = 20_000  # of one text: enough to tell it apart, whatever its length
+_GRAM_CHARACTERS = 1500
 
 Similarity = NDArray[np.float32]
 
@@ -68,7 +69,7 @@ class _Linker:
 
 @attacks.register("relink")
 class Relink(_Linker):
-    """Matches messages to original texts by character n-grams, rare words and numbers."""
+    """Matches messages to original texts by character 4-grams, rare words and numbers."""
 
     def _similarity(
         self, messages: Sequence[str], records: Sequence[str], view: View
@@ -111,9 +112,10 @@ def _half(sum_of_two: Similarity) -> Similarity:
 
 
 def _grams(messages: Sequence[str], records: Sequence[str]) -> Similarity:
-    """Cosine of TF-IDF over character 3- to 5-grams within words."""
-    how = {"analyzer": "char_wb", "ngram_range": (3, 5), "sublinear_tf": True, "norm": None}
-    return _cosine(messages, records, how, power=1)
+    """Cosine of TF-IDF over character 4-grams within words, at the start of each text."""
+    how = {"analyzer": "char_wb", "ngram_range": (4, 4), "sublinear_tf": True, "norm": None}
+    start = slice(_GRAM_CHARACTERS)  # counting grams takes most of the attack's time
+    return _cosine([m[start] for m in messages], [r[start] for r in records], how, power=1)
 
 
 def _rare_words(messages: Sequence[str], records: Sequence[str]) -> Similarity:
