@@ -5,6 +5,7 @@ The record is read lazily, in bounded memory: what is kept is a handful of numbe
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -291,11 +292,12 @@ def _example(request: str, known: set[str]) -> str:
 
 def _shared_texts(entries: Entries) -> frozenset[str]:
     """Texts that crossed for more than one request."""
-    first: dict[str, str] = {}
+    first: dict[bytes, str] = {}  # by digest, so that a long record takes little memory
     shared = set()
     for entry in entries():
         if entry.direction == "up":
             for text in texts(entry.message):
-                if first.setdefault(text, entry.request) != entry.request:
+                digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+                if first.setdefault(digest, entry.request) != entry.request:
                     shared.add(text)
     return frozenset(shared)
