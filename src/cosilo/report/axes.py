@@ -48,7 +48,7 @@ def axis(values: list[float], *, ticks: int = 5) -> Axis:
         first = max(first, 0)
     marks = []
     while first * step <= end:
-        marks.append(round(first * step, 12))
+        marks.append(first * step)
         first += 1
     return Axis(start, end, tuple(marks))
 

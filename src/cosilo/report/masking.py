@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
@@ -70,13 +71,17 @@ class Masker:
         """
         text = text.replace(BLOCK, "■")
         own = tuple(own)
-        spans = [*self._values(text), *_parts(text, own), *_patterns(text)]
-        pieces, blocks = _cut(text, spans)
-        return None if self._remains(pieces, own) else _joined(pieces, blocks)
+        words = [m.span() for m in _WORD.finditer(text)]
+        spans = [_whole(span, words) for span in (*self._values(text, words), *_patterns(text))]
+        # Before single words go: a misspelt value is found as long as all of it stands there.
+        if _resembles(_cut(text, spans)[0], own):
+            return None
+        pieces, blocks = _cut(text, [*spans, *_parts(text, own)])
+        return None if self._remains(pieces) else _joined(pieces, blocks)
 
-    def _values(self, text: str) -> Iterator[Span]:
+    def _values(self, text: str, words: list[tuple[int, int]]) -> Iterator[Span]:
         folded, places = _fold(text)
-        edges = _edges(text)
+        edges = {edge for word in words for edge in word}
         for value, kind in self._folded.items():
             for at in _found(value, folded):
                 start, end = places[at], places[at + len(value) - 1] + 1
@@ -90,13 +95,25 @@ class Masker:
             if kind_of_number is not None:
                 yield match.start(), match.end(), kind_of_number
 
-    def _remains(self, pieces: list[str], own: tuple[Secret, ...]) -> bool:
-        fuzzy = FuzzyPool([secret.value for secret in own])
-        return any(
-            any(pool.found(fold(piece)) for pool, fold in self._pools)
-            or fuzzy.found(normalised(piece))
-            for piece in pieces
-        )
+    def _remains(self, pieces: list[str]) -> bool:
+        return any(pool.found(fold(piece)) for piece in pieces for pool, fold in self._pools)
+
+
+def _resembles(pieces: list[str], own: tuple[Secret, ...]) -> bool:
+    pool = FuzzyPool([secret.value for secret in own])
+    return any(pool.found(normalised(piece)) for piece in pieces)
+
+
+def _whole(span: Span, words: list[tuple[int, int]]) -> Span:
+    """`span` up to the ends of the words it touches: "Kern" of "Kern" and of "Kerns"."""
+    start, end, kind = span
+    first = bisect_right(words, start, key=lambda word: word[1])
+    last = bisect_left(words, end, key=lambda word: word[0]) - 1
+    if first < len(words):
+        start = min(start, words[first][0])
+    if last >= 0:
+        end = max(end, words[last][1])
+    return start, end, kind
 
 
 def _parts(text: str, own: tuple[Secret, ...]) -> Iterator[Span]:
@@ -153,10 +170,6 @@ def _fold(text: str) -> tuple[str, list[int]]:
                 letters.append(plain)
                 places.append(i)
     return "".join(letters), places
-
-
-def _edges(text: str) -> set[int]:
-    return {e for match in _WORD.finditer(text) for e in match.span()}
 
 
 def _found(value: str, text: str) -> Iterator[int]:

@@ -297,7 +297,8 @@
   addEventListener("hashchange", follow);
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
   byId("front-live").hidden = false;
-  let width = 0;
+  let width = chart.clientWidth;
+  draw();
   new ResizeObserver(() => { if (chart.clientWidth !== width) { width = chart.clientWidth; draw(); } }).observe(chart);
   follow();
 })();

@@ -141,7 +141,7 @@ def hostile(report: Report) -> Report:
         certificate=None,
         crossed={name: bad for name in old.values()},
         costs={old[name]: cost for name, cost in report.costs.items()},
-        reliability={HOSTILE: d for d in report.reliability.values()},
+        reliability=dict.fromkeys([HOSTILE], next(iter(report.reliability.values()))),
         unfinished={HOSTILE: HOSTILE},
         notes=(HOSTILE,),
         versions={HOSTILE: HOSTILE},

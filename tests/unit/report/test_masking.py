@@ -57,6 +57,14 @@ def test_a_misspelt_secret_leaves_the_message_out() -> None:
     secret = Secret("1", "person", "Bartholomew")
     assert masked("I am bartholomew.", [secret]) == "I am ▇person▇."
     assert masked("I am Barthol0mew.", [secret]) is None
+    assert masked("I am Ann Muler Lee.", [ANN]) is None  # although Ann and Lee could be masked
+
+
+def test_a_block_covers_whole_words() -> None:
+    assert (
+        masked("Ann Leeds's, Joann Lee", [Secret("1", "person", "Ann Lee")])
+        == "▇person▇'s, ▇person▇"
+    )
 
 
 def test_a_block_in_the_text_or_in_the_kind_forges_nothing() -> None:
