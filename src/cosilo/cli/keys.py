@@ -131,11 +131,10 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 def _about(state: KeyState, now: float) -> tuple[str, str, str]:
     key, limits = state.key, state.key.limits
+    status: str = state.state(now)
     if state.revoked is not None:
-        status = f"revoked {_day(state.revoked)}"
-    elif not state.active(now):
-        status = "expired"
-    else:
+        status += f" {_day(state.revoked)}"
+    elif status == "active":
         status = "admin" if key.admin else "active"
         if state.expires is not None:
             status += f" until {_day(state.expires)}"

@@ -16,7 +16,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -52,8 +52,10 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     held: Spend
     total: Spend
 
-    def active(self, now: float) -> bool:
-        return self.revoked is None and (self.expires is None or now < self.expires)
+    def state(self, now: float) -> Literal["active", "revoked", "expired"]:
+        if self.revoked is not None:
+            return "revoked"
+        return "active" if self.expires is None or now < self.expires else "expired"
 
 
 class KeyStore(Protocol):

@@ -15,6 +15,7 @@ import msgspec
 
 from cosilo.errors import StoreError
 from cosilo.gateway.accounts import (
+    Accounts,
     Key,
     Limits,
     OverBudgetError,
@@ -191,7 +192,7 @@ class Sessions(Protocol):
     async def close_session(self, token: str) -> None: ...
 
 
-class GatewayStore(Store, KeyStore, Sessions, Protocol):
+class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
     """Everything a store does: what the server, the command line and the page need."""
 
     async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
