@@ -204,7 +204,11 @@
     for (const [i, row] of rows) row.setAttribute("aria-selected", String(i === at));
     marks.forEach((m, i) => {
       m.drawn.setAttribute("aria-pressed", String(m.point.at === at));
-      if (m.point.at === at) { rove(i); m.drawn.parentNode.insertBefore(m.drawn, m.drawn.parentNode.querySelector(".name")); }
+      if (m.point.at !== at) return;
+      rove(i);
+      const focused = document.activeElement === m.drawn;
+      m.drawn.parentNode.insertBefore(m.drawn, m.drawn.parentNode.querySelector(".name"));  // on top of the others
+      if (focused) m.drawn.focus({ preventScroll: true });  // moving it took the focus away
     });
     show(data.points.find((p) => p.at === at));
     const row = rows.get(at), box = byId("points-box");
