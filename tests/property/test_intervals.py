@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
@@ -114,6 +114,7 @@ def test_bootstrap_covers_a_skewed_mean() -> None:
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+@example([0.0, 5.7e-136])
 @settings(max_examples=40, deadline=None)
 def test_an_interval_holds_its_mean_and_never_moves(numbers: list[float]) -> None:
     values = np.array(numbers)

@@ -164,5 +164,8 @@ def _acceleration(statistic: Statistic, n: int, rows: int) -> float:
         found.append(statistic(weights))
     each = np.concatenate(found)
     gaps = each.mean() - each
-    spread = float((gaps**2).sum())
-    return float((gaps**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    largest = float(np.abs(gaps).max())
+    if largest == 0:
+        return 0.0
+    gaps = gaps / largest  # the skew has no scale, and powers of tiny numbers vanish
+    return float((gaps**3).sum()) / (6 * float((gaps**2).sum()) ** 1.5)
