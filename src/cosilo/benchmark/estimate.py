@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
+from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import forecast
 from cosilo.tasks.base import Example, Split
@@ -116,7 +117,8 @@ class _Batch:
 def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:
     """The calls for a share of `chats`; only without defences is it `sure` what will be asked."""
     sampling = parts.task.sampling
-    new = [c for c in chats if not (sure and parts.replay.holds(c, sampling))]
+    free = isinstance(parts.paid.model, RecordedModel)
+    new = [c for c in chats if not (free or (sure and parts.replay.holds(c, sampling)))]
     calls = math.ceil(share * len(chats))
     fresh = min(calls, len(new))
     sizes = [sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8 for chat in new]
