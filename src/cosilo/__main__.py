@@ -1,0 +1,5 @@
+"""`python -m cosilo`."""
+
+from cosilo.cli import main
+
+raise SystemExit(main())
