@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 import time
 from pathlib import Path
@@ -103,14 +104,14 @@ async def main(folder: Path) -> None:
     store = await open_store(str(folder))
     bearers = await fill(store)
     page = Page(gateway_over(store), FRONT)
-    server = uvicorn.Server(
-        uvicorn.Config(page, host="127.0.0.1", port=0, lifespan="off", log_level="warning")
-    )
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(server.servers[0].sockets[0].getsockname()[1], *bearers, flush=True)
-    await task
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(self.servers[0].sockets[0].getsockname()[1], *bearers, flush=True)
+
+    config = uvicorn.Config(page, host="127.0.0.1", port=0, lifespan="off", log_level="warning")
+    await Server(config).serve()
 
 
 if __name__ == "__main__":
