@@ -1,0 +1,331 @@
+"""The OpenAI chat-completions format, as our values: what is asked, what a reply or a chunk says.
+
+Replies are parsed into types at once. What does not fit raises `MalformedReplyError`, whose text names
+the place and never the content, which may quote a private prompt.
+Specification: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cosilo.errors import RejectedError
+from cosilo.types import (
+    Chat,
+    Delta,
+    FinishReason,
+    Generation,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+)
+
+_LEAST_LOGPROB = -9999.0
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+class MalformedReplyError(Exception):
+    """A reply that is none; the text says where it goes wrong."""
+
+
+class ReportedError(Exception):
+    """The endpoint's own error object: its HTTP-like code where it has one, and its type."""
+
+    def __init__(self, code: int, kind: str) -> None:
+        super().__init__(kind)
+        self.code = code
+        self.kind = kind
+
+
+def request(chat: Chat, sampling: Sampling, *, logprobs: bool) -> dict[str, Any]:
+    """The body that asks for a reply to `chat`, without `model` and `stream`.
+
+    Raises:
+        RejectedError: tools, tool_choice or response_format are no JSON.
+    """
+    body: dict[str, Any] = {
+        "messages": [_message(turn) for turn in chat],
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+    }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if logprobs:
+        body["logprobs"] = True
+        if sampling.top_logprobs:
+            body["top_logprobs"] = sampling.top_logprobs
+    for name in ("tools", "tool_choice", "response_format"):
+        text = getattr(sampling, name)
+        if text:
+            body[name] = _json(text, name)
+    return body
+
+
+def _message(turn: Any) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in turn.tool_calls
+        ]
+    if turn.tool_call_id:
+        message["tool_call_id"] = turn.tool_call_id
+    if turn.name:
+        message["name"] = turn.name
+    return message
+
+
+def _json(text: str, name: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        if name == "tool_choice":  # "auto", "none" and "required" stand alone
+            return text
+        raise RejectedError(f"sampling.{name} is no JSON") from None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float | None = None
+
+
+class _Token(msgspec.Struct):
+    token: str
+    logprob: float | None = None
+    top_logprobs: list[_Alternative] | None = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
+class _Part(msgspec.Struct):
+    text: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[_Part] | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: _Message | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Timings(msgspec.Struct):
+    """What llama.cpp adds: milliseconds of reading the prompt and of writing the reply."""
+
+    prompt_ms: float = 0.0
+    predicted_ms: float = 0.0
+
+
+class _Error(msgspec.Struct):
+    code: int | str | None = None
+    type: str | None = None
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    error: _Error | str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Reply)
+
+
+def completion(data: bytes | dict[str, Any]) -> Generation:
+    """The reply in `data`: JSON, or parsed JSON.
+
+    Raises:
+        MalformedReplyError: it is no reply.
+        ReportedError: it is an error object.
+    """
+    reply = _parse(data)
+    if not reply.choices:
+        raise MalformedReplyError("it has no choices")
+    choice = reply.choices[0]
+    if choice.message is None:
+        raise MalformedReplyError("its choice has no message")
+    return Generation(
+        _text(choice.message),
+        tokens=_tokens(choice.logprobs),
+        tool_calls=tuple(
+            ToolCall(call.id or "", *_function(call.function))
+            for call in choice.message.tool_calls or ()
+        ),
+        finish_reason=_finish(choice.finish_reason) or "stop",
+        **_usage(reply),
+    )
+
+
+def chunk(data: bytes | dict[str, Any]) -> Delta:
+    """The piece of a reply in `data`; empty for one that says nothing.
+
+    Raises:
+        MalformedReplyError: it is no piece of a reply.
+        ReportedError: it is an error object.
+    """
+    reply = _parse(data)
+    usage = _usage(reply)
+    if not reply.choices:
+        return Delta(**usage)
+    choice = reply.choices[0]
+    message = choice.delta or choice.message or _Message()
+    return Delta(
+        text=_text(message),
+        tokens=_tokens(choice.logprobs),
+        tool_calls=tuple(
+            ToolCallDelta(
+                i if call.index is None else call.index, call.id or "", *_function(call.function)
+            )
+            for i, call in enumerate(message.tool_calls or ())
+        ),
+        finish_reason=_finish(choice.finish_reason),
+        **usage,
+    )
+
+
+def _parse(data: bytes | dict[str, Any]) -> _Reply:
+    try:
+        reply = msgspec.convert(data, _Reply) if isinstance(data, dict) else _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise MalformedReplyError(f"a field is of the wrong type ({_place(error)})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedReplyError("it is no JSON, or cut off") from None
+    if reply.error is not None:
+        said = reply.error if isinstance(reply.error, _Error) else _Error()
+        raise ReportedError(_code(said.code), (said.type or "error")[:60])
+    return reply
+
+
+def _place(error: msgspec.ValidationError) -> str:
+    """Where: the path that msgspec names, which holds names of fields and indexes only."""
+    said = str(error)
+    return said[said.rindex("$") :].strip("`") if "$" in said else "$"
+
+
+def _code(code: int | str | None) -> int:
+    try:
+        return int(code) if code is not None else 0
+    except ValueError:
+        return 0
+
+
+def _text(message: _Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text or "" for part in message.content)
+    return message.content or ""
+
+
+def _function(function: _Function | None) -> tuple[str, str]:
+    return (function.name or "", function.arguments or "") if function else ("", "")
+
+
+def _tokens(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(
+            token.token,
+            _finite(token.logprob),
+            tuple((a.token, _finite(a.logprob)) for a in token.top_logprobs or ()),
+        )
+        for token in (logprobs.content if logprobs else None) or ()
+    )
+
+
+def _finite(logprob: float | None) -> float:
+    """Some engines write minus infinity as null or as the least number they have."""
+    return _LEAST_LOGPROB if logprob is None else max(_LEAST_LOGPROB, min(0.0, logprob))
+
+
+def _finish(reason: str | None) -> FinishReason | None:
+    return None if reason is None else _FINISH.get(reason, "stop")
+
+
+def _usage(reply: _Reply) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if reply.usage is not None:
+        found["prompt_tokens"] = max(0, reply.usage.prompt_tokens or 0)
+        found["completion_tokens"] = max(0, reply.usage.completion_tokens or 0)
+    if reply.timings is not None:
+        found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
+    return found
+
+
+def nearest_choice(text: str, choices: Sequence[str]) -> str:
+    """`text` as one of `choices` where it is clear which; else as it came.
+
+    It is clear when it is one but for case, spaces and punctuation, or when exactly one occurs in it as
+    whole words, not counting those that occur only inside a longer one that does. A choice of one
+    letter must occur in its own case.
+    """
+    words = _words(text)
+    same = [c for c in choices if words and _words(c).casefold() == words.casefold()]
+    if same:
+        return same[0]
+    found: list[str] = []
+    for choice in sorted(choices, key=len, reverse=True):
+        left = _without(choice, words)
+        if left != words:
+            found.append(choice)
+            words = left
+    return found[0] if len(found) == 1 else text
+
+
+def _without(choice: str, words: str) -> str:
+    """`words` with every occurrence of `choice` taken out."""
+    wanted = _words(choice)
+    if not wanted:
+        return words
+    flags = re.IGNORECASE if len(wanted) > 1 else re.NOFLAG
+    return re.sub(rf"(?<!\S){re.escape(wanted)}(?!\S)", "\0", words, flags=flags)
+
+
+def _words(text: str) -> str:
+    """Everything but letters and digits turned into single spaces."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text).split())
+
+
+def choice_of(reply: Generation, choices: Sequence[str]) -> Generation:
+    """`reply` with its text mapped to the nearest of `choices`, where there are any."""
+    if not choices or reply.text in choices:
+        return reply
+    return msgspec.structs.replace(reply, text=nearest_choice(reply.text, choices))
