@@ -167,5 +167,6 @@ def _acceleration(statistic: Statistic, n: int, rows: int) -> float:
     largest = float(np.abs(gaps).max())
     if largest == 0:
         return 0.0
-    gaps = gaps / largest  # the skew has no scale, and powers of tiny numbers vanish
-    return float((gaps**3).sum()) / (6 * float((gaps**2).sum()) ** 1.5)
+    gaps /= largest  # the skew has no scale, and powers of tiny numbers vanish
+    spread = float((gaps**2).sum())
+    return float((gaps**3).sum()) / (6 * spread * math.sqrt(spread))
