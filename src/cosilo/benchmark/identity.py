@@ -1,15 +1,16 @@
 """When two trials are the same work: the hash of everything that decides an outcome.
 
-The data and the model files count by their content, the code by its source. What only decides how
-fast it goes or how it is scored (concurrency, prices, the link, attacks) does not count.
+The data and the model files count by their content, the methods by their source. What only decides
+how fast it goes or how it is scored (concurrency, prices, the link, attacks) does not count.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import cosilo
 from cosilo.benchmark.plan import Plan
+from cosilo.defences.base import defences
+from cosilo.models.base import models
 from cosilo.session import ModelConfig, PointConfig
+from cosilo.strategies.base import strategies
+from cosilo.tasks.kinds import kinds
 
-_OUTCOME = ("boundary", "defences", "models", "parties", "strategies", "tasks", "session.py")
 _EDGE_BYTES = 1 << 20
 
 
@@ -44,7 +48,7 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         "models": [model_identity(m) for m in involved if m is not None],
         "seed": plan.seed,
         "tamper": plan.attacks.tamper_share if sends else 0,
-        "code": source_identity(*_OUTCOME),
+        "code": code_identity(plan, point),
     }
     return hash_of(settings)
 
@@ -66,6 +70,28 @@ def model_identity(config: ModelConfig) -> dict[str, object]:
         "train": [config.train, config.train_items],
         "exposes": int(config.exposes),
     }
+
+
+def small_identity(plan: Plan, *, task: str) -> str:
+    """What decides the small model's answers: itself, its training data, the seed."""
+    code = _sources(models.get(plan.small.kind))
+    return hash_of([task, model_identity(plan.small), plan.seed, cosilo.__version__, code])
+
+
+def code_identity(plan: Plan, point: PointConfig) -> object:
+    """The version, and the source of what the plan names: a method that was changed runs again."""
+    named = [strategies.get(point.strategy), kinds.get(plan.task.kind)]
+    named += [defences.get(d.kind) for d in point.defences]
+    named += [models.get(m.kind) for m in (plan.small, plan.large)]
+    return [cosilo.__version__, *map(_sources, named)]
+
+
+def _sources(factory: Callable[..., object]) -> str:
+    """The hash of the module that `factory` is defined in; empty where there is no source."""
+    try:
+        return _whole(Path(inspect.getfile(factory)))
+    except (TypeError, OSError):
+        return ""
 
 
 @cache

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosilo.benchmark.clock import aside
+from cosilo.benchmark.identity import small_identity, task_identity
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
 from cosilo.benchmark.spend import Paid
-from cosilo.benchmark.store import Store, private
+from cosilo.benchmark.store import SmallAnswers, Store, private
 from cosilo.boundary.messages import Message
 from cosilo.boundary.meter import Price
 from cosilo.errors import ConfigError, CosiloError, DataError
@@ -80,7 +81,8 @@ def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
     """
     task = load_task(plan.task, plan.base)
     check_splits(task)
-    small = remembering(small_model(plan, task))
+    identity = small_identity(plan, task=task_identity(plan))
+    small = remembering(small_model(plan, task), SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     large = make_model(plan.large)
     fill(large, task)

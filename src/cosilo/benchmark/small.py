@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -47,6 +48,26 @@ def noting(chat: Chat) -> Iterator[Note]:
         _note.reset(token)
 
 
+class Memory(Protocol):
+    """Where answers are remembered."""
+
+    def get(self, chat: Chat, sampling: Sampling) -> Generation | None: ...
+    def put(self, chat: Chat, sampling: Sampling, answer: Generation) -> None: ...
+
+
+class ShortMemory:
+    """Remembers as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[Chat, Sampling], Generation] = {}
+
+    def get(self, chat: Chat, sampling: Sampling) -> Generation | None:
+        return self._answers.get((chat, sampling))
+
+    def put(self, chat: Chat, sampling: Sampling, answer: Generation) -> None:
+        self._answers[chat, sampling] = answer
+
+
 class Remembering:
     """`model`, asked once per question.
 
@@ -54,9 +75,9 @@ class Remembering:
     the one that shows exactly what `model` shows.
     """
 
-    def __init__(self, model: TextModel) -> None:
+    def __init__(self, model: TextModel, memory: Memory) -> None:
         self.model = model
-        self._answers: dict[tuple[Chat, Sampling], Generation] = {}
+        self._memory = memory
 
     @property
     def name(self) -> str:
@@ -67,7 +88,7 @@ class Remembering:
         return self.model.access
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
-        reply = self._answers.get((chat, sampling))
+        reply = self._memory.get(chat, sampling)
         if reply is None:
             clock = Clock()
             reply = await aside(self.model.generate(chat, sampling), clock)
@@ -76,7 +97,7 @@ class Remembering:
                 seconds=max(reply.seconds, clock.seconds),
                 cpu_seconds=max(reply.cpu_seconds, clock.cpu_seconds),
             )
-            self._answers[chat, sampling] = reply
+            self._memory.put(chat, sampling, reply)
         note = _note.get()
         if note is not None:
             note.clock.add(reply.seconds, reply.cpu_seconds)
@@ -115,8 +136,8 @@ class _Embeds(Remembering):
         return self.model.embed(texts)
 
 
-def remembering(model: TextModel) -> Remembering:
+def remembering(model: TextModel, memory: Memory | None = None) -> Remembering:
     """`model`, asked once per question, able to do all else that `model` can."""
     extras = ((Trainable, _Trainable), (Classifier, _Classifies), (Embedder, _Embeds))
     bases = tuple(extra for protocol, extra in extras if isinstance(model, protocol))
-    return type("Remembering", (*bases, Remembering), {})(model)  # type: ignore[no-any-return]
+    return type("Remembering", (*bases, Remembering), {})(model, memory or ShortMemory())  # type: ignore[no-any-return]

@@ -29,9 +29,10 @@ import numpy as np
 from cosilo.boundary.ledger import Entry, SqliteLedger, connect, read_entries
 from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, RunBusyError, StoreError
+from cosilo.models.replay import request_key
 from cosilo.objectives.base import Floats, Item, Measurement
 from cosilo.tasks.base import Example, Split, Task
-from cosilo.types import Answer
+from cosilo.types import Answer, Chat, Generation, Sampling
 
 Pass = Literal["plain", "tampered"]
 State = Literal["new", "done", "failed", "unaffordable"]
@@ -56,6 +57,7 @@ CREATE TABLE IF NOT EXISTS results (
     trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
     PRIMARY KEY (trial, split)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS small (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS paid (
     number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, messages INTEGER NOT NULL,
     bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
@@ -395,6 +397,24 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+class SmallAnswers:
+    """What the small model called `identity` answered, kept in the run: the memory of it."""
+
+    def __init__(self, store: Store, identity: str) -> None:
+        self._store = store
+        self._identity = identity
+
+    def get(self, chat: Chat, sampling: Sampling) -> Generation | None:
+        key = request_key(self._identity, chat, sampling)
+        rows = self._store._rows("SELECT answer FROM small WHERE key = ?", (key,))
+        return msgspec.msgpack.decode(rows[0][0], type=Generation) if rows else None
+
+    def put(self, chat: Chat, sampling: Sampling, answer: Generation) -> None:
+        key = request_key(self._identity, chat, sampling)
+        with self._store._change() as db:
+            db.execute("INSERT OR IGNORE INTO small VALUES (?,?)", (key, _pack(answer)))
 
 
 _pack = msgspec.msgpack.encode

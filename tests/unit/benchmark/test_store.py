@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.benchmark.store import Result, SmallAnswers, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.objectives.base import Item, Measurement, Objective
 from cosilo.tasks.base import Example, Secret, Task
-from cosilo.types import Answer, Generation, user
+from cosilo.types import Answer, Generation, Sampling, user
 
 EXAMPLES = tuple(
     Example(f"e{i}", user(f"question {i}"), ("yes",), (Secret(f"s{i}", "person", "Ada"),))
@@ -109,6 +109,16 @@ def test_what_an_interrupted_attempt_sent_is_not_counted(store: Store) -> None:
     ledger.append("test/e1", "down", ask, encode(ask))
     ledger.close()
     assert store.proved("t")
+
+
+def test_the_small_models_answers_outlive_the_process(store: Store) -> None:
+    memory, other = SmallAnswers(store, "small-1"), SmallAnswers(store, "small-2")
+    answer = Generation("yes", seconds=0.5)
+    memory.put(user("q"), Sampling(), answer)
+    assert SmallAnswers(store, "small-1").get(user("q"), Sampling()) == answer
+    assert memory.get(user("q"), Sampling(max_tokens=3)) is None
+    assert memory.get(user("r"), Sampling()) is None
+    assert other.get(user("q"), Sampling()) is None
 
 
 def test_files_can_be_read_by_their_owner_only(store: Store) -> None:
