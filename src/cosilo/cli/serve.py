@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     import logging
 
     from cosilo.gateway.server import bind, work
+    from cosilo.gateway.ui import pages
     from cosilo.gateway.workers import run_many, run_one
 
     logging.basicConfig(format="cosilo: %(message)s", level=logging.WARNING)
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
     ) -> Coroutine[None, None, None]:
-        return work(load, listener, memory=memory, worker=worker)
+        return work(load, listener, memory=memory, worker=worker, page=pages())
 
     if server.workers == 1:
         return run_one(listener, serve)

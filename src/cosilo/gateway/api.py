@@ -12,6 +12,7 @@ Every request takes the same way, streamed or not:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -100,6 +101,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        with contextlib.suppress(ClientLeftError):
+            await self._route(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         method: str = scope["method"]
         if (post := self._keyed.get(path)) is not None:
@@ -115,7 +120,9 @@ class Gateway:
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             await self._models(scope, path[len("/v1/models/") :], send)
         elif self.ui is not None and (path == "/ui" or path.startswith("/ui/")):
-            await self.ui(scope, receive, send)
+            with contextlib.suppress(TimeoutError):  # a form that does not come is not waited for
+                async with asyncio.timeout(self.bodies.seconds):
+                    await self.ui(scope, receive, send)
         else:
             await _refuse(send, RequestError("there is nothing here", status=404, code="not_found"))
 
@@ -321,6 +328,8 @@ class Gateway:
     async def _settle(self, x: Exchange, error: BaseException | None = None) -> None:
         """Book what was spent, whatever happened; a store that fails now is tried again later."""
         assert x.tab is not None
+        if isinstance(error, ClientLeftError):
+            x.left = True
         if x.left:
             x.outcome, x.status = "cancelled", CLIENT_LEFT
         elif isinstance(error, asyncio.CancelledError):
@@ -373,6 +382,8 @@ class Gateway:
 
     async def _failed(self, x: Exchange, error: Exception, send: Send) -> None:
         told = refusal(error)
+        if x.left:
+            return
         if told.status >= 500:
             _log_failure(x, error)
         if told.status in (401, 403, 413, 429) or told.code == "overloaded":

@@ -128,8 +128,12 @@ async def respond(
     *,
     content_type: bytes = b"application/json",
 ) -> None:
-    """A whole response."""
-    await send({
+    """A whole response.
+
+    Raises:
+        ClientLeftError: from this and the next three: the connection is gone.
+    """
+    await _send(send, {
         "type": "http.response.start",
         "status": status,
         "headers": [
@@ -140,12 +144,12 @@ async def respond(
             *headers,
         ],
     })  # fmt: skip
-    await send({"type": "http.response.body", "body": body})
+    await _send(send, {"type": "http.response.body", "body": body})
 
 
 async def begin_events(send: Send, headers: Headers) -> None:
     """The start of a stream of server-sent events."""
-    await send({
+    await _send(send, {
         "type": "http.response.start",
         "status": 200,
         "headers": [
@@ -159,11 +163,18 @@ async def begin_events(send: Send, headers: Headers) -> None:
 
 
 async def piece(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
+    await _send(send, {"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def end(send: Send, data: bytes = b"") -> None:
-    await send({"type": "http.response.body", "body": data})
+    await _send(send, {"type": "http.response.body", "body": data})
+
+
+async def _send(send: Send, event: Event) -> None:
+    try:
+        await send(event)
+    except RuntimeError:  # the transport is closed, and the server has not noticed yet
+        raise ClientLeftError from None
 
 
 async def left(receive: Receive) -> None:

@@ -99,6 +99,8 @@ async def work(
     """
     import uvicorn
 
+    # It logs tracebacks, which may quote, and a line for each request that is no HTTP.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     layout = load()
     tabs: dict[str, Tab] = {}
     store = await open_layout_store(layout)

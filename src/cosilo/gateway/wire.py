@@ -285,7 +285,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> 
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(error, "") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply", code="invalid_json") from None

@@ -732,6 +732,36 @@ async def test_a_client_that_leaves_cancels_the_call_and_settles_it(
     assert h.gateway.metrics.totals()['cosilo_cancelled_total{point="x"}'] == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_closes_while_being_written_to_is_a_client_that_left(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    h = await house()
+    body = json.dumps({
+        "model": "cosilo/x", "stream": stream, "messages": [{"role": "user", "content": SECRET}],
+    }).encode()  # fmt: skip
+    events: list[Any] = [{"type": "http.request", "body": body}]
+
+    async def receive() -> Any:
+        if events:
+            return events.pop()
+        await asyncio.Event().wait()
+
+    async def send(event: Any) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions",
+        "headers": [(b"authorization", b"Bearer good")],
+    }  # fmt: skip
+    await h.gateway(scope, receive, send)
+    assert h.books.open == {}
+    assert h.books.used.tokens_out > 0
+    assert caplog.text == ""
+    name = 'cosilo_requests_total{point="x",endpoint="chat",status="499"}'
+    assert h.gateway.metrics.totals()[name] == 1
+
+
 async def test_failures_open_the_breaker_and_then_nothing_is_sent() -> None:
     down = Failing(fail=UnreachableError("down"))
     h = await house(large=[down], breaker=BreakerConfig(consecutive=3, cooldown=60, longest=60))

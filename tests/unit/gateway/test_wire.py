@@ -183,7 +183,8 @@ def test_no_refusal_quotes_what_stood_in_the_field() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b'{"model": "\\ud800"}',
-     b'{"model": "x", "messages": ' + b"[" * 100_000, b'{"a":' * 50_000, b"\x00"],
+     b'{"model": "x", "messages": ' + b"[" * 100_000, b'{"a":' * 50_000, b"\x00",
+     b'{"model": "\xff"}', b'{"\xff": 1}', b'{"logit_bias": {"\xff": 1}}'],
 )  # fmt: skip
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError) as caught:
