@@ -1,0 +1,94 @@
+"""Street addresses and postcodes, in the forms of many countries.
+
+A number and capitalised words are an address when something says so: a kind of street (before,
+after or at the end of its name), a flat, a second number, or the words before it. What follows on
+the same or the next lines (flat, town, country, postcode) belongs to it.
+"""
+
+from __future__ import annotations
+
+import re
+
+# A capital letter, also a Greek or Cyrillic one; `re` has no \p{Lu}.
+UPPER = "A-ZÀ-ÖØ-ÞĀ-ŽΆ-Ϋ∆А-ЯЀ-Џ"
+PARTICLE = (
+    r"(?:van|von|vom|zum|zur|der|den|de|del|della|delle|dei|des|di|da|do|dos|du|das|la|le|les|el|los|las"
+    r"|al|bin|ibn|af|av|zu|am|an|ter|ten|y|e|i|z|u|v|w|na|nad|pod|pri|sur|sous|of)"
+)
+_CAPITAL = rf"[{UPPER}][\w'’\-]{{0,40}}+(?:(?<=[{UPPER}])\.|(?<=\b..)\.|(?<=\b...)\.)?"
+
+_AFTER_NAME = """street str st road rd avenue ave av lane ln drive dr way court ct square sq boulevard
+blvd place pl terrace close crescent cres highway hwy parkway pkwy garden gardens grove park parks hill
+hills mews row walk quay wharf alley circle trail trails loop pike plaza bypass expressway extension
+extensions gateway freeway turnpike crossing gate path yard manor view views vista ridge heights mount
+common green greens island islands forge forges rapid rapids spring springs station stream summit
+tunnel union valley village villages well wells meadow meadows mill mills mission motorway mountain
+neck orchard oval overpass pass pine pines plain plains point points port ports prairie ramp ranch
+rest river route run shoal shoals shore shores skyway spur squares straße strasse weg platz allee
+gasse ring ufer damm via strada utca u út tér tere körút vägen gatan väg gata vei veien vej gade katu
+tie tee straat laan kade plein terrasse gränd pst mnt puiestee tn iela gatvė"""
+_BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
+avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
+largo rampa contrada piazzale λεωφόρος οδός"""
+_ENDINGS = """straße strasse str weg gasse platz allee straat laan kade plein singel gracht hove hoven
+vej gade gaden vejen vägen gatan gata väg gränd veien gate gaten katu tie kuja polku gatvė iela utca
+náměstí ulice terrasse stræde allé toft bakken parken lia veg vegen vík braut gerði"""
+
+
+def _any(words: str) -> str:
+    return "|".join(sorted(map(re.escape, words.split()), key=len, reverse=True))
+
+
+_AFTER = rf"(?i:{_any(_AFTER_NAME)})"
+_BEFORE = rf"(?i:{_any(_BEFORE_NAME)})"
+_ENDED = rf"[{UPPER}][\w'’\-]{{0,40}}(?i:{_any(_ENDINGS)})"
+_UNIT = (
+    r"(?i:(?:apt|apartment|suite|ste|unit|flat|room|rm|floor|fl|building|bldg|box|p\.?o\.?[ ]?box"
+    r"|postbox)\.?[ ]?\#?[ ]?\d{1,6}[a-z]?)"
+)
+ZIP = (
+    r"(?:\d{5}-\d{3,4}|\d{4}-\d{3}|\d{3}[ ]\d{2}|\d{4}[ ]?[A-Z]{2}|\d{3,6}"
+    r"|[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2})"
+)
+TOWN = (
+    rf"(?:{_CAPITAL}|nan)(?:[ ](?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}){{0,4}}"
+    rf"(?:[ ]\([{UPPER}][\w ]{{1,30}}\))?"
+)
+_GAP = r"[ ]?,?[ ]?\n?[ ]?,?[ ]?"
+_TAIL = rf"(?:{_GAP}{_UNIT}\b){{0,2}}(?:{_GAP}{TOWN}){{0,3}}(?:{_GAP}{ZIP}\b)?"
+_WORD = rf"(?:{_CAPITAL}|\d{{1,5}}|{PARTICLE})"
+_BODY = rf"{_WORD}(?:[ ]{_WORD}){{0,5}}"
+_HOUSE = r"(?<![\w.\-])\d{1,6}[a-z]?,?[ ](?:\d{1,5}[ ])?"
+_NUMBER = r"[ ]\d{1,5}[a-z]?\b\.?"
+_STREET = rf"(?:{_CAPITAL}[ ]){{1,4}}{_AFTER}\b\.?"
+
+_SAYS = r"""(?i:\baddress(?:es)?(?:[ ]is|[ ]to|:)?|\b(?:live[sd]?|located|offices?|meet(?:ing)?|stop
+|deliver(?:ed)?|ship(?:ped)?|sen[dt]|return|moved|it['’]s)[ ](?:on|at|in|to|(?:you|him|her|us)[ ]at))"""
+
+# (regular expression with a group `value`, score)
+ADDRESSES: tuple[tuple[str, float], ...] = (
+    (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_AFTER}\b\.?(?:{_NUMBER})?{_TAIL})", 0.9),
+    (rf"(?P<value>{_HOUSE}{_BEFORE}\b\.?[ ]{_BODY}(?:{_NUMBER})?{_TAIL})", 0.9),
+    (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_ENDED}\b(?:{_NUMBER})?{_TAIL})", 0.9),
+    (rf"(?P<value>{_HOUSE}{_BODY}{_GAP}{_UNIT}\b{_TAIL})", 0.9),
+    (rf"(?P<value>(?<![\w.\-])\d{{2,6}}[a-z]?[ ]{_BODY}{_NUMBER}{_TAIL})", 0.75),
+    (rf"{_SAYS}[ :]{{1,5}}(?P<value>\d{{1,6}}[a-z]?[ ]{_BODY}{_TAIL})", 0.85),
+    (rf"{_SAYS}[ :]{{1,5}}(?P<value>{TOWN}{_NUMBER}{_TAIL})", 0.8),
+    (rf"(?P<value>\b{_STREET}{_NUMBER}{_TAIL})", 0.8),
+    (rf"(?P<value>\b{_BEFORE}\b\.?[ ](?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_CAPITAL}){{0,3}}"
+     rf"(?:{_NUMBER})?{_TAIL})", 0.7),
+    (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{0,2}}{_ENDED}{_NUMBER}{_TAIL})", 0.8),
+    (rf"(?P<value>\b{_UNIT}\b{_TAIL})", 0.7),
+    (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{1,3}}(?i:street|road|avenue|lane|drive|boulevard|square|court"
+     r"|parkway|highway|gateway|crescent|terrace|st\.|rd\.|ave\.)(?!\w))", 0.6),
+    (rf"(?P<value>(?:the[ ])?corner[ ]of[ ](?:[\w.]{{1,40}}[ ]){{1,6}}?and[ ]{_WORD}"
+     rf"(?:[ ]{_WORD}){{0,3}}\.?)", 0.8),
+    # Ships and bases of armed forces: USNS Bergman, FPO AP 93757.
+    (r"(?P<value>(?i:\b(?:(?:psc|unit|cmr)[ ]\d{1,5},?[ ]box[ ]\d{1,5}|us(?:s|ns|nv|cgc|av)[ ]\w{2,30})"
+     r"[ ,]{0,2}\n?[ ]?(?:[afd]po)[ ]a[aep][ ]\d{5}\b))", 0.95),
+    (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)(?i:[ ]is|:)?[ ]{{0,3}}(?P<value>{ZIP})\b",
+     0.9),
+    (r"(?P<value>\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b)", 0.8),
+    (r"(?P<value>\b[A-Z]{2}[ ]\d{5}(?:-\d{4})?\b)", 0.8),
+    (rf"\b(?:in|at|near|to|from)[ ](?P<value>{TOWN}[ ]{ZIP})\b", 0.6),
+)  # fmt: skip

@@ -1,0 +1,115 @@
+"""Where the private values of a text are.
+
+    text ─▶ windows ─▶ detectors ─▶ spans ─▶ resolve ─▶ spans that do not overlap
+
+A detector reports more than it is sure of: what is hidden is restored exactly, what is not has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+WINDOW = 20_000
+OVERLAP = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of a text; `score` is 0 (a guess) to 1 (certain)."""
+
+    start: int
+    end: int
+    kind: str
+    score: float = 1.0
+
+
+class Detector(Protocol):
+    def detect(self, text: str, public: str = "") -> list[Span]:
+        """The private values of `text` (at most `WINDOW` characters); they may overlap.
+
+        Args:
+            public: what the other party is told anyway: instructions, a schema.
+
+        A detector that cannot say raises: the message is then stopped.
+        """
+
+
+def resolve(spans: Iterable[Span], text: str) -> list[Span]:
+    """`spans` in order and without overlaps, covering every letter and digit that they cover.
+
+    The longest wins, then the higher score, then the earlier; of a loser the part that is not
+    covered yet stays a span of its own, since dropping it would send it. Neighbours of one kind
+    with nothing but spaces between them become one.
+    """
+    ranked = sorted(
+        {s for s in spans if s.start < s.end},
+        key=lambda s: (s.start - s.end, -s.score, s.start, s.kind),
+    )
+    taken = bytearray(len(text))
+    kept: list[Span] = []
+    for span in ranked:
+        for start, end in _free(taken, span):
+            part = _trimmed(text, start, end, whole=(start, end) == (span.start, span.end))
+            if part is not None:
+                kept.append(replace(span, start=part[0], end=part[1]))
+                taken[part[0] : part[1]] = b"\1" * (part[1] - part[0])
+    kept.sort(key=lambda s: s.start)
+    return _merged(kept, text)
+
+
+def _free(taken: bytearray, span: Span) -> Iterator[tuple[int, int]]:
+    at = span.start
+    while at < span.end:
+        start = taken.find(0, at, span.end)
+        if start < 0:
+            return
+        end = taken.find(1, start, span.end)
+        end = span.end if end < 0 else end
+        yield start, end
+        at = end
+
+
+def _trimmed(text: str, start: int, end: int, *, whole: bool) -> tuple[int, int] | None:
+    """The part without spaces around it; None when a remainder holds no letter and no digit."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if start == end or not (whole or any(c.isalnum() for c in text[start:end])):
+        return None
+    return start, end
+
+
+def _merged(spans: list[Span], text: str) -> list[Span]:
+    merged: list[Span] = []
+    for span in spans:
+        last = merged[-1] if merged else None
+        if last and last.kind == span.kind and not text[last.end : span.start].strip(" \t"):
+            merged[-1] = replace(last, end=span.end, score=max(last.score, span.score))
+        else:
+            merged.append(span)
+    return merged
+
+
+def windows(text: str, size: int = WINDOW, overlap: int = OVERLAP) -> Iterator[tuple[int, str]]:
+    """(offset, piece) of pieces of at most `size` characters, cut at white space where there is any.
+
+    Consecutive pieces share about `overlap` characters, so that a value at a cut is whole in one.
+    """
+    start = 0
+    while start + size < len(text):
+        end = start + size
+        cut = max(text.rfind(c, end - overlap // 2, end) for c in " \n\t")
+        end = cut if cut > 0 else end
+        yield start, text[start:end]
+        back = end - overlap
+        cut = max(text.rfind(c, back - overlap // 2, back) for c in " \n\t")
+        start = cut + 1 if cut > start else back
+    yield start, text[start:]
+
+
+def shifted(spans: Iterable[Span], offset: int) -> list[Span]:
+    """`spans` of a piece that began at `offset`, as spans of the whole."""
+    return [replace(s, start=s.start + offset, end=s.end + offset) for s in spans]

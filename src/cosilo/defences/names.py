@@ -1,0 +1,113 @@
+"""Names of people and places by the words around them; the model finds most, these the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
+from cosilo.defences.detection import Span
+from cosilo.defences.words import NOT_NAMES
+
+_WORD = rf"[{UPPER}][\w'’\-]{{0,40}}+"
+_PART = rf"(?:{_WORD}|[{UPPER}]\.)"
+_NAMES = rf"{_PART}(?:[ ](?:{PARTICLE}[ ]){{0,2}}{_PART}){{0,4}}"
+_LOWER = r"[^\W\d_][\w'’\-]{2,40}"
+_ANY_CASE = r"[^\W\d_][\w'’\-]{1,40}(?:[ ](?:[a-z]\.?[ ])?[^\W\d_][\w'’\-]{2,40})?"
+_TITLE = (
+    r"(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|lady|lord|rev|fr|herr|frau|hon|capt|sgt|lt"
+    r"|col|señora?|monsieur|madame|mme|signora?)"
+)
+_CUE = r"""(?i:my[ ]name(?:['’]s|[ ]is)|name[ ]is|i[ ]am|i['’]m|this[ ]is
+|call(?:ed)?(?:[ ](?:me|him|her))?|named(?:[ ](?:him|her))?|name[?:](?:[ ]user:)?
+|account\?[ ]user:|signed|regards,|sincerely,|thanks,
+|cheers,|best,|dear|hi|hello|hey|contact|attn:?|attention:?|patient:?|customer:?|client:?|user:
+|follow[ ]up[ ]with|meet[ ]with|speak[ ](?:to|with)|talk[ ]to|said[ ]\w{1,30}[ ]to|kid|son|daughter|wife
+|husband|brother|sister|friend|colleague|boss|neighbou?r|(?:directed|written|produced|sung)[ ]by:?
+|by:|actor|actress|singer|player|president|senator|producer|songwriter|author|writer|officer|agent
+|manager|teacher|founders?:|with[ ]ms\.)"""
+_LOWER_CUE = r"""(?i:my[ ]name(?:['’]s|[ ]is)|(?:last|first|full|middle)[ ]name[ ]is|people[ ]call[ ]me
+|call[ ]me|follow[ ]up[ ]with|(?:her|his)[ ]name[ ]is|named|name:|name\?)"""
+_SAYS = r"(?:said|says|asked|answered|replied|shouted|told|wrote|added|explained)"
+_DOES = (
+    r"(?:lives?|lived|is[ ]from|was[ ]born|comes?[ ]from|spent|moved|works?|worked|flew|met|will[ ]be"
+    r"|is[ ](?:a|the|very|my|our|his|her)|was[ ](?:a|the|very|my|our)|has[ ]been|joined|called|born)"
+)
+_PLACE_CUE = r"""(?i:(?:live[sd]?|living|born|based|located|stay(?:ing|s)?|moved|moving|meet
+|arriv(?:ed?|ing)|flew|fly|flying|travel(?:led|ling)?|trip|originally|returned|went|going|coming
+|are|am|i['’]m|\w{1,20}[ ]here)
+(?:[ ]back|[ ]over)?[ ](?:in|from|to|at|near)|from|where:|city:|country:|place:|town:|location:)"""
+
+# (kind, regular expression with a group `value`, score, whether an ordinary first word rules it out)
+_PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
+    ("PERSON", rf"\b{_TITLE}\b\.?[ ](?P<value>{_NAMES})", 0.9, False),
+    ("PERSON", rf"\b{_TITLE}\.[ ](?P<value>{_ANY_CASE})", 0.7, True),
+    ("PERSON", rf"\b{_CUE}[ ,]{{1,8}}(?P<value>{_NAMES})", 0.75, True),
+    ("PERSON", rf"\b{_LOWER_CUE}[ ]{{1,8}}(?P<value>{_ANY_CASE})", 0.6, True),
+    ("PERSON", rf"\b{_SAYS}[ ](?:at[ ])?(?P<value>{_NAMES})", 0.6, True),
+    ("PERSON", rf"(?P<value>\b{_NAMES})[ ]{_SAYS}\b", 0.5, True),
+    ("PERSON", rf"(?:^|[.!?\n][ ]*)(?P<value>{_NAMES})[ ]{_DOES}\b", 0.5, True),
+    ("PERSON", rf"(?P<value>\b{_WORD}(?:[ ][{UPPER}]\.)+[ ]{_WORD})", 0.8, True),
+    ("PERSON", rf"(?P<value>\b{_WORD}[ ](?:II|III|IV|Jr\.?|Sr\.?)(?!\w))", 0.6, True),
+    ("PLACE", rf"\b{_PLACE_CUE}[ ](?P<value>{TOWN})", 0.6, True),
+    ("PLACE", rf"\b(?i:live[sd]?|living)[ ]in[ ](?P<value>{_LOWER}(?:[ ]{_LOWER}){{0,2}})"
+     r"(?=[.,!?\n]|$)", 0.5, True),
+    ("PLACE", rf"\b(?P<value>{TOWN})[ ](?:Country[ ]Club|Airport|Station|University|Hospital|City"
+     r"|County)\b", 0.5, True),
+    # A form: a label, and the rest of its line.
+    ("PERSON", r"(?:^|\n)[ ]{0,9}(?i:name|full[ ]name|patient|customer|contact|client)[ ]?:[ \t]{0,9}"
+     r"(?P<value>[^\n:]{2,60})", 0.8, True),
+    ("PLACE", r"(?:^|\n)[ ]{0,9}(?i:where|city|town|country|place|location|state)[ ]?:[ \t]{0,9}"
+     r"(?P<value>[^\n:]{2,80})", 0.8, True),
+    ("ADDRESS", r"(?:^|\n)[ ]{0,9}(?i:(?:(?:home|billing|postal|mailing|shipping)[ ])?address)[ ]?:"
+     r"[ \t]{0,9}(?P<value>[^\n:]{4,120})", 0.85, True),
+)  # fmt: skip
+_COMPILED = [
+    (kind, re.compile(form, re.X), score, strict) for kind, form, score, strict in _PATTERNS
+]
+
+_LINE = re.compile(rf"(?m)^[ ,]*(?P<value>{TOWN})[ ,]*$")
+_ITEM = rf"(?:{_PART}(?:[ ]{_PART}){{0,2}})"
+_NEXT = re.compile(rf"[ ]*(?:,(?:[ ]*and)?|and|&)[ ]+(?P<value>{_ITEM})(?!\w)")
+_NEXT_LOWER = re.compile(
+    r"[ ]*(?:,(?:[ ]*and)?|and)[ ]+(?P<value>[^\W\d_]{3,40})(?=[.,\n]|[ ]and[ ]|$)"
+)
+_BEFORE = re.compile(rf"(?<![\w])(?P<value>{_ITEM})(?:,(?:[ ]*and)?|[ ]and|[ ]&)[ ]+$")
+
+
+def named(text: str) -> Iterator[Span]:
+    """People and places by cues, and the lines of a block that are nothing but names."""
+    for kind, form, score, strict in _COMPILED:
+        for found in form.finditer(text):
+            if not strict or is_name(found["value"]):
+                yield Span(*found.span("value"), kind, score)
+    lines = [m for m in _LINE.finditer(text) if is_name(m["value"])]
+    if text.count("\n") >= 2 and lines:
+        for line in lines:
+            yield Span(*line.span("value"), "PERSON" if not line.start() else "PLACE", 0.5)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a name: its first word is no ordinary one."""
+    return text.split()[0].strip(".,'’\"").casefold() not in NOT_NAMES
+
+
+def listed(text: str, spans: list[Span]) -> Iterator[Span]:
+    """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'."""
+    people = [s for s in spans if s.kind == "PERSON"]
+    ends = {s.end for s in people}
+    for span in people:
+        at, run = span.end, 1
+        while found := _NEXT.match(text, at) or (_NEXT_LOWER.match(text, at) if run > 1 else None):
+            if not is_name(found["value"]):
+                break
+            yield Span(*found.span("value"), "PERSON", 0.4)
+            at, run = found.end(), run + 1
+        start = span.start
+        while found := _BEFORE.search(text[max(0, start - 80) : start]):
+            offset = max(0, start - 80)
+            first, last = found.span("value")
+            if not is_name(found["value"]) or offset + last in ends:
+                break
+            yield Span(offset + first, offset + last, "PERSON", 0.4)
+            start = offset + first

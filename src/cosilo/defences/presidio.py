@@ -1,0 +1,176 @@
+"""Names and places by Presidio over spaCy, and everything that has a form by our own patterns.
+
+Presidio is driven through its `AnalyzerEngine` with an NLP engine that runs nothing but spaCy's named
+entities (its own engine also tags, parses and lemmatises, for a context bonus that is not used
+here), and with those of its recognisers that know a checksum or a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from cosilo.defences.detection import Span
+from cosilo.defences.patterns import PatternDetector
+from cosilo.errors import ConfigError
+
+# What Presidio calls spaCy's labels, and what we call Presidio's.
+_LABELS = {
+    "PERSON": "PERSON",
+    "GPE": "LOCATION",
+    "LOC": "LOCATION",
+    "FAC": "LOCATION",
+    "ORG": "ORGANIZATION",
+}
+KINDS = {
+    "PERSON": "PERSON",
+    "LOCATION": "PLACE",
+    "ORGANIZATION": "ORG",
+    "CREDIT_CARD": "CARD",
+    "IBAN_CODE": "IBAN",
+    "CRYPTO": "WALLET",
+    "US_SSN": "SSN",
+    "US_ITIN": "SSN",
+}
+_ENTITIES = sorted(KINDS)
+_UNUSED = ["tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer"]
+
+
+class PresidioDetector:
+    """Args:
+    model: a spaCy pipeline: its name in Cosilo's catalog, or a folder.
+    organizations: also report names of organisations.
+    """
+
+    def __init__(self, model: str = "en-core-web-md", organizations: bool = True) -> None:
+        self._analyze = _analyzer(model)
+        self._patterns = PatternDetector()
+        self._organizations = organizations
+
+    def detect(self, text: str, public: str = "") -> list[Span]:
+        spans = self._patterns.detect(text, public)
+        for found in self._analyze(text):
+            kind = KINDS[found.entity_type]
+            words = text[found.start : found.end]
+            if kind == "ORG" and (not self._organizations or _acronym(words)):
+                continue
+            if any(c.isalnum() for c in words):
+                spans.append(Span(found.start, found.end, kind, float(found.score)))
+        return spans
+
+
+def _acronym(words: str) -> bool:
+    return len(words) <= 5 and words.isalpha() and words.isupper()
+
+
+@lru_cache(maxsize=4)
+def _analyzer(model: str) -> Callable[[str], list[Any]]:
+    """The analyzer over `model`, loaded once a process.
+
+    Raises:
+        ConfigError: Presidio or spaCy is not installed.
+        CatalogError: the model was not pulled.
+    """
+    try:
+        import spacy
+        from presidio_analyzer import (
+            AnalyzerEngine,
+            EntityRecognizer,
+            RecognizerRegistry,
+            RecognizerResult,
+        )
+        from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
+        from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
+        from presidio_analyzer.predefined_recognizers import (
+            CreditCardRecognizer,
+            CryptoRecognizer,
+            IbanRecognizer,
+            SpacyRecognizer,
+            UsItinRecognizer,
+            UsSsnRecognizer,
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"the detector 'presidio' needs {error.name}; install it with: pip install 'cosilo[pii]'"
+        ) from None
+    from cosilo.models import catalog
+
+    place = catalog.path(model) if model in catalog.entries() else model
+
+    class EntitiesOnly(NlpEngine):
+        """spaCy's named entities, and nothing else of its pipeline."""
+
+        def __init__(self) -> None:
+            self.load()
+
+        def load(self) -> None:
+            self._nlp = spacy.load(place, exclude=_UNUSED)
+
+        def is_loaded(self) -> bool:
+            return True
+
+        def process_text(self, text: str, language: str) -> NlpArtifacts:
+            doc = self._nlp(text)
+            kept = [e for e in doc.ents if e.label_ in _LABELS]
+            for entity in kept:
+                entity.label_ = _LABELS[entity.label_]
+            return NlpArtifacts(kept, doc, [t.idx for t in doc], [], None, language)
+
+        def process_batch(
+            self,
+            texts: Iterable[str],
+            language: str,
+            batch_size: int = 1,
+            n_process: int = 1,
+            **_: Any,
+        ) -> Iterator[tuple[str, NlpArtifacts]]:
+            return ((text, self.process_text(text, language)) for text in texts)
+
+        def is_stopword(self, word: str, language: str) -> bool:
+            return False
+
+        def is_punct(self, word: str, language: str) -> bool:
+            return False
+
+        def get_supported_entities(self) -> list[str]:
+            return _ENTITIES
+
+        def get_supported_languages(self) -> list[str]:
+            return ["en"]
+
+    class NoContext(ContextAwareEnhancer):
+        """Leaves scores as they are."""
+
+        def __init__(self) -> None:
+            super().__init__(0.0, 0.0, 0, 0)
+
+        def enhance_using_context(
+            self,
+            text: str,
+            raw_results: list[RecognizerResult],
+            nlp_artifacts: NlpArtifacts,
+            recognizers: list[EntityRecognizer],
+            context: list[str] | None = None,
+        ) -> list[RecognizerResult]:
+            return raw_results
+
+    recognizers = [
+        SpacyRecognizer(supported_entities=["PERSON", "LOCATION", "ORGANIZATION"]),
+        CreditCardRecognizer(),
+        IbanRecognizer(),
+        CryptoRecognizer(),
+        UsSsnRecognizer(),
+        UsItinRecognizer(),
+    ]
+    engine = AnalyzerEngine(
+        registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
+        nlp_engine=EntitiesOnly(),
+        supported_languages=["en"],
+        context_aware_enhancer=NoContext(),
+    )
+
+    def analyze(text: str) -> list[Any]:
+        return list(engine.analyze(text, language="en", entities=_ENTITIES))
+
+    return analyze

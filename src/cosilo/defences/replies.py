@@ -1,0 +1,117 @@
+"""Replies with the values back in: text, log-probabilities and tool calls, whole or in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from cosilo.defences.restoring import (
+    Json,
+    Plain,
+    Restorer,
+    Segment,
+    Sql,
+    Stream,
+    fill,
+    restore,
+    restored_tokens,
+    segments,
+)
+from cosilo.types import Delta, Generation, Sampling, TokenLogprob, ToolCall, ToolCallDelta
+
+
+def restored(
+    generation: Generation, restorer: Restorer, sampling: Sampling, *, sql: bool
+) -> Generation:
+    """`generation` with every issued placeholder restored.
+
+    A reply that is one of `sampling.choices` is a label, and stays; arguments of tool calls stay
+    valid JSON. `sql`: see `restoring.Sql`.
+    """
+    calls = tuple(
+        ToolCall(c.id, c.name, restore(restorer, c.arguments, Json()))
+        for c in generation.tool_calls
+    )
+    if generation.text in sampling.choices:
+        return msgspec.structs.replace(generation, tool_calls=calls)
+    found = segments(restorer, generation.text)
+    text, rendered = fill(generation.text, found, Sql() if sql else Plain())
+    tokens = restored_tokens(generation.tokens, generation.text, rendered)
+    return msgspec.structs.replace(generation, text=text, tokens=tokens, tool_calls=calls)
+
+
+class ReplyStream:
+    """The same for a reply in pieces; what it yields adds up to `restored` of the whole.
+
+    Tokens may come a piece later than their text: a token is told once nothing of it is held back.
+    """
+
+    def __init__(self, restorer: Restorer, sampling: Sampling, *, sql: bool) -> None:
+        self._restorer = restorer
+        self._choices = bool(sampling.choices)
+        self._text = Stream(restorer, Sql() if sql else Plain())
+        self._calls: dict[int, Stream] = {}
+        self._raw = ""
+        self._raw_start = 0
+        self._tokens: list[TokenLogprob] = []
+        self._held_end: Delta | None = None
+
+    def feed(self, delta: Delta) -> Iterator[Delta]:
+        if self._choices:
+            yield delta
+            return
+        text = self._text.feed(delta.text)
+        self._raw += delta.text
+        self._tokens += delta.tokens
+        calls = [self._call(piece) for piece in delta.tool_calls]
+        tokens: tuple[TokenLogprob, ...] = ()
+        if not self._text.holds:
+            tokens = self._settled_tokens()
+        out = msgspec.structs.replace(
+            delta,
+            text=text,
+            tokens=tokens,
+            tool_calls=tuple(c for c in calls if c.id or c.name or c.arguments),
+        )
+        if delta.finish_reason is not None:
+            # The end may say something still held back, so it waits for `finish`.
+            self._held_end = out
+        elif self._says(out):
+            yield out
+
+    def finish(self) -> Iterator[Delta]:
+        if self._choices:
+            return
+        text = self._text.finish()
+        calls = []
+        for index, stream in sorted(self._calls.items()):
+            rest = stream.finish()
+            if rest:
+                calls.append(ToolCallDelta(index, arguments=rest))
+        end, tokens = self._held_end or Delta(), self._settled_tokens()
+        out = msgspec.structs.replace(
+            end,
+            text=end.text + text,
+            tokens=end.tokens + tokens,
+            tool_calls=(*end.tool_calls, *calls),
+        )
+        if self._held_end is not None or self._says(out):
+            yield out
+
+    def _call(self, piece: ToolCallDelta) -> ToolCallDelta:
+        stream = self._calls.setdefault(piece.index, Stream(self._restorer, Json()))
+        return msgspec.structs.replace(piece, arguments=stream.feed(piece.arguments))
+
+    def _settled_tokens(self) -> tuple[TokenLogprob, ...]:
+        start = self._raw_start
+        found = [Segment(s.start - start, s.end - start, s.value) for s in self._text.found]
+        tokens = restored_tokens(self._tokens, self._raw, found)
+        self._raw_start += len(self._raw)
+        self._raw, self._tokens = "", []
+        self._text.found.clear()
+        return tokens
+
+    @staticmethod
+    def _says(delta: Delta) -> bool:
+        return delta != Delta()

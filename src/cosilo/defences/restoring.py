@@ -1,0 +1,288 @@
+"""From placeholders back to values, in whole texts and in texts that arrive in pieces.
+
+Restored are the placeholders that were issued, in the spellings models make of them: upper or lower
+case, a Markdown backslash before the underscore, a space or a hyphen in its place. Anything else,
+also a placeholder with a letter missing, stays as the model wrote it: a wrong guess would put
+somebody else's value there.
+
+    piece ─▶ [held back: what may still become a placeholder] ─▶ what is certain, restored
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cosilo.types import TokenLogprob
+
+_SEPARATOR = r"(?:\\{0,2}_|[ \-])"
+_LONGEST_SEPARATOR = 3
+# A number or date surrogate stands alone: 473 is not restored in 1473, 2,473 or 473.5.
+_BEFORE = r"(?<!\w)(?<!\d[.,])"
+_AFTER = r"(?!\w|[.,][1-9])"
+_CONTEXT = 2
+
+
+class Plain:
+    """How restored values stand in a reply: as they are. `passed` is told the text around them."""
+
+    def passed(self, text: str) -> None: ...
+
+    def value(self, value: str) -> str:
+        return value
+
+
+class Json(Plain):
+    """Between the quotes of a JSON string: escaped, so that the JSON stays valid."""
+
+    def value(self, value: str) -> str:
+        return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+class Sql(Plain):
+    """In SQL: quotes in a value are doubled inside of quotes, and a bare text gets quotes.
+
+    SQL begins with a code fence or the word SELECT or WITH (in capitals, or first in the reply) and
+    ends with the fence. Outside of it values stand as they are.
+    """
+
+    def __init__(self) -> None:
+        self._code = False
+        self._quote = ""
+        self._word = ""
+        self._ticks = 0
+        self._begun = False
+
+    def passed(self, text: str) -> None:
+        for char in text:
+            self._ticks = self._ticks + 1 if char == "`" else 0
+            if self._ticks == 3:
+                self._code, self._quote, self._word = not self._code, "", ""
+                continue
+            if char.isalnum() or char == "_":
+                self._word += char
+                continue
+            if not self._code and self._word:
+                first = not self._begun and self._word.upper() in ("SELECT", "WITH")
+                self._code = first or self._word in ("SELECT", "WITH", "select")
+                self._begun = True
+            self._word = ""
+            if self._code and char in "'\"":
+                self._quote = "" if self._quote == char else self._quote or char
+
+    def value(self, value: str) -> str:
+        self._begun, self._word = True, ""
+        if not self._code:
+            return value
+        if self._quote:
+            return value.replace(self._quote, self._quote * 2)
+        if re.fullmatch(r"[+-]?\d+(?:\.\d+)?", value) or self._ticks:
+            return value
+        return "'" + value.replace("'", "''") + "'"
+
+
+class Segment(NamedTuple):
+    """Characters `start` to `end` of a reply are a placeholder for `value`."""
+
+    start: int
+    end: int
+    value: str
+
+
+class Restorer:
+    """What was issued, and how to find it in a text."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[str, bool]] = {}
+        self._plain: dict[str, str] = {}
+        self._beginnings: set[str] = set()
+        self._longest = 0
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, aliases: Mapping[str, str], *, follow: bool, plain: bool) -> None:
+        """Issue a placeholder: each of its `aliases` is restored to what it maps to.
+
+        Args:
+            follow: a placeholder that comes back in one case changes the value's case with it
+                (SQL that compares LOWER(name) needs the value in lower case).
+            plain: it is no KIND_code but an ordinary number or date, found only as it is written.
+        """
+        for shown, value in aliases.items():
+            if plain:
+                self._plain[shown] = value
+                key = shown
+            else:
+                key = _normal(shown)
+                self._values[key] = value, follow
+            self._beginnings.update(key[:i] for i in range(1, len(key)))
+            self._longest = max(self._longest, len(shown) + _LONGEST_SEPARATOR)
+        self._pattern = None
+
+    def knows_any(self, aliases: Iterable[str]) -> bool:
+        return any(a in self._plain or _normal(a) in self._values for a in aliases)
+
+    def scan(self, text: str, at: int, *, final: bool) -> tuple[list[Segment], int]:
+        """The placeholders of `text` from `at` on, and up to where nothing can change any more.
+
+        With `final` that is the end; without, the first place where a placeholder may have begun
+        whose end is still to come.
+        """
+        found: list[Segment] = []
+        while True:
+            segment = self._next(text, at)
+            if not final:
+                limit = len(text) if segment is None else segment.start + 1
+                for place in range(max(at, len(text) - self._longest), limit):
+                    if self._may_begin(text[place:]):
+                        return found, place
+            if segment is None:
+                return found, len(text)
+            found.append(segment)
+            at = segment.end
+
+    def _next(self, text: str, at: int) -> Segment | None:
+        if not self._values and not self._plain:
+            return None
+        if self._pattern is None:
+            self._pattern = self._compiled()
+        while (match := self._pattern.search(text, at)) is not None:
+            whole = match.group()
+            if match["plain"] is not None:
+                return Segment(match.start(), match.end(), self._plain[whole])
+            value = self._values.get(_normal(whole))
+            if value is not None:
+                return Segment(match.start(), match.end(), _followed(whole, *value))
+            at = match.start() + 1
+        return None
+
+    def _may_begin(self, tail: str) -> bool:
+        if tail in self._beginnings or _normal(tail) in self._beginnings:
+            return True
+        return tail in self._plain or (tail[-1] in ".," and tail[:-1] in self._plain)
+
+    def _compiled(self) -> re.Pattern[str]:
+        kinds = sorted({key.partition("_")[0] for key in self._values}, key=len, reverse=True)
+        codes = {len(key.partition("_")[2]) for key in self._values}
+        length = f"{{{min(codes)},{max(codes)}}}" if codes else ""
+        coded = rf"(?i:(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{length})" if kinds else r"(?!)"
+        plain = "|".join(re.escape(p) for p in sorted(self._plain, key=len, reverse=True))
+        plain = rf"{_BEFORE}(?:{plain}){_AFTER}" if plain else r"(?!)"
+        return re.compile(rf"{coded}|(?P<plain>{plain})")
+
+
+def _normal(shown: str) -> str:
+    return shown.replace("\\", "").replace(" ", "_").replace("-", "_").casefold()
+
+
+def _followed(written: str, value: str, follow: bool) -> str:
+    if follow and written == written.lower():
+        return value.lower()
+    if follow and written == written.upper() and any(c.isalpha() for c in written[-6:]):
+        return value.upper()
+    return value
+
+
+def segments(restorer: Restorer, text: str) -> list[Segment]:
+    """Every issued placeholder in `text`, in order."""
+    return restorer.scan(text, 0, final=True)[0]
+
+
+def restore(restorer: Restorer, text: str, render: Plain | None = None) -> str:
+    """`text` with every issued placeholder replaced by what it stands for."""
+    return fill(text, segments(restorer, text), render or Plain())[0]
+
+
+def fill(
+    text: str, found: Sequence[Segment], render: Plain, *, start: int = 0, end: int | None = None
+) -> tuple[str, list[Segment]]:
+    """`text` from `start` to `end` with the values of `found` in it, and `found` as rendered."""
+    parts: list[str] = []
+    rendered: list[Segment] = []
+    for segment in found:
+        before = text[start : segment.start]
+        render.passed(before)
+        rendered.append(segment._replace(value=render.value(segment.value)))
+        parts += before, rendered[-1].value
+        start = segment.end
+    rest = text[start:end]
+    render.passed(rest)
+    return "".join((*parts, rest)), rendered
+
+
+@dataclass
+class Stream:
+    """A text that arrives in pieces: `feed` and `finish` return what is certain, restored.
+
+    Whatever the cuts, what they return adds up to `restore` of the whole.
+
+    Attributes:
+        found: the placeholders restored so far, at their places in the whole text.
+        certain: up to where the whole text has been returned.
+    """
+
+    restorer: Restorer
+    render: Plain = field(default_factory=Plain)
+    found: list[Segment] = field(default_factory=list)
+    certain: int = 0
+    _buffer: str = ""
+    _at: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return self._at < len(self._buffer)
+
+    def feed(self, piece: str) -> str:
+        self._buffer += piece
+        return self._advance(final=False)
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._advance(final=True)
+
+    def _advance(self, *, final: bool) -> str:
+        found, certain = self.restorer.scan(self._buffer, self._at, final=final)
+        text, rendered = fill(self._buffer, found, self.render, start=self._at, end=certain)
+        start = self.certain - self._at
+        self.found += [Segment(s.start + start, s.end + start, s.value) for s in rendered]
+        self.certain += certain - self._at
+        keep = max(0, certain - _CONTEXT)  # what the look-behind of the next scan may ask for
+        self._buffer, self._at = self._buffer[keep:], certain - keep
+        return text
+
+
+def restored_tokens(
+    tokens: Sequence[TokenLogprob], text: str, found: Sequence[Segment]
+) -> tuple[TokenLogprob, ...]:
+    """The tokens of a reply `text` in which the placeholders `found` are restored.
+
+    The tokens that a placeholder was written in become one, with the restored text, the sum of
+    their log-probabilities and no alternatives (those are pieces of placeholders). Where the tokens
+    do not add up to `text` and something was restored, none are left: they would not fit.
+    """
+    if not found:
+        return tuple(tokens)
+    if "".join(t.token for t in tokens) != text:
+        return ()
+    merged: list[TokenLogprob] = []
+    group: list[TokenLogprob] = []
+    at = begin = 0
+    waiting = list(reversed(found))
+    inside: list[Segment] = []
+    for token in tokens:
+        group.append(token)
+        at += len(token.token)
+        while waiting and waiting[-1].start < at:
+            inside.append(waiting.pop())
+        if inside and inside[-1].end > at:
+            continue
+        if inside:
+            whole = fill(text, inside, Plain(), start=begin, end=at)[0]
+            merged.append(TokenLogprob(whole, sum(t.logprob for t in group)))
+        else:
+            merged += group
+        group, inside, begin = [], [], at
+    return tuple(merged)

@@ -1,0 +1,50 @@
+"""The key that placeholders are derived under: a file only its owner can read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from cosilo.errors import ConfigError
+
+_SIZE = 32
+
+
+def secret_key(path: Path) -> bytes:
+    """The key in `path`; made on first use. It is never logged and never sent.
+
+    Two processes that start together get the same key: it is written beside and linked into place.
+
+    Raises:
+        ConfigError: the file cannot be made or read, others may read it, or it holds no key.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"the key {str(path)!r} can be read by others; chmod 600 it")
+        key = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"the key {str(path)!r} cannot be used: {reason}") from None
+    if len(key) < _SIZE:
+        raise ConfigError(
+            f"the key {str(path)!r} has {len(key)} bytes; at least {_SIZE} are needed"
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first; its key is the key
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

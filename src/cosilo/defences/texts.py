@@ -1,0 +1,125 @@
+"""Which parts of an Ask are text that may be private, and how to put other text in their place.
+
+JSON (tool-call arguments, tool definitions, a reply's schema) is walked, never rewritten: only the
+strings and numbers that change are replaced, so it stays valid and keeps its form.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cosilo.boundary.messages import Ask
+from cosilo.types import Sampling, ToolCall, Turn
+
+Change = Callable[[str], str]
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
+# What a JSON schema is made of: changing it would change what the reply must look like.
+_STRUCTURE = frozenset(
+    ("type", "name", "required", "$ref", "$schema", "$id", "format", "pattern", "strict")
+)
+
+
+def texts_of(ask: Ask, *, public_system: bool) -> list[str]:
+    """Every text in `ask` that may be private, in a fixed order."""
+    found: list[str] = []
+
+    def note(text: str) -> str:
+        found.append(text)
+        return text
+
+    _changed(ask, note, public_system)
+    return found
+
+
+def with_texts(ask: Ask, texts: Sequence[str], *, public_system: bool) -> Ask:
+    """`ask` with `texts` in the places that `texts_of` found."""
+    rest = iter(texts)
+    return _changed(ask, lambda _: next(rest), public_system)
+
+
+def public_text(ask: Ask) -> str:
+    """What the task says and any reply must know: system turns, tools, schema, labels."""
+    sampling = ask.sampling
+    systems = [t.content for t in ask.chat if t.role == "system"]
+    return "\n".join((*systems, sampling.tools, sampling.response_format, *sampling.choices))
+
+
+def _changed(ask: Ask, change: Change, public_system: bool) -> Ask:
+    chat = tuple(_turn(t, change, ask.sampling, public_system) for t in ask.chat)
+    sampling = ask.sampling
+    if not public_system:
+        sampling = msgspec.structs.replace(
+            sampling,
+            tools=_json(sampling.tools, change, _in_schema),
+            response_format=_json(sampling.response_format, change, _in_schema),
+        )
+    stop = tuple(change(s) for s in sampling.stop)
+    return msgspec.structs.replace(
+        ask, chat=chat, sampling=msgspec.structs.replace(sampling, stop=stop)
+    )
+
+
+def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -> Turn:
+    if turn.role == "system" and public_system:
+        return turn
+
+    def in_arguments(leaf: Leaf) -> bool:
+        return not leaf.is_key or f'"{leaf.text}"' not in sampling.tools
+
+    calls = tuple(
+        ToolCall(c.id, c.name, _json(c.arguments, change, in_arguments)) for c in turn.tool_calls
+    )
+    # A tool's name is the application's; the name of somebody who speaks is not.
+    named = turn.name and turn.role != "tool"
+    return msgspec.structs.replace(
+        turn,
+        content=change(turn.content),
+        name=change(turn.name) if named else turn.name,
+        tool_calls=calls,
+    )
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A string or number of a JSON text, decoded; `key` is the last key before it."""
+
+    text: str
+    is_key: bool
+    key: str
+
+
+def _in_schema(leaf: Leaf) -> bool:
+    return not leaf.is_key and leaf.key not in _STRUCTURE
+
+
+def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
+    """`text` with its wanted leaves changed; as a whole when it is no JSON. A number that changes
+    becomes a string: no number can hold a placeholder.
+    """
+    if not text:
+        return text
+    try:
+        json.loads(text)
+    except ValueError:
+        return change(text)
+    parts: list[str] = []
+    at, key = 0, ""
+    for token in _TOKEN.finditer(text):
+        written = token.group()
+        is_text = written[0] == '"'
+        value = str(json.loads(written)) if is_text else written
+        is_key = is_text and text[token.end() :].lstrip(" \t\r\n").startswith(":")
+        if is_key:
+            key = value
+        if not written[0].isalpha() and wanted(Leaf(value, is_key, key)):
+            changed = change(value)
+            if changed != value:
+                parts += text[at : token.start()], json.dumps(changed, ensure_ascii=False)
+                at = token.end()
+    return "".join((*parts, text[at:]))

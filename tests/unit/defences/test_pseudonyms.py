@@ -1,0 +1,501 @@
+"""The pseudonym defence through the real boundary: what the LM sees, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from cosilo.boundary.channel import Boundary
+from cosilo.boundary.messages import Ask, Completion, Message, Request
+from cosilo.boundary.transport import InProcess
+from cosilo.defences.base import Defence
+from cosilo.defences.detection import Span
+from cosilo.defences.pseudonyms import Pseudonym
+from cosilo.errors import ConfigError, PrivacyError
+from cosilo.models.base import Access
+from cosilo.models.scripted import ScriptedModel
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.testing import DefenceContract
+from cosilo.types import (
+    Chat,
+    Delta,
+    Generation,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Turn,
+    assemble,
+    user,
+)
+
+
+class Words:
+    """Reports the given words, wherever they stand, and nothing else."""
+
+    def __init__(self, **kinds: str) -> None:
+        self.kinds = kinds
+
+    def detect(self, text: str, public: str = "") -> list[Span]:
+        found = []
+        for word, kind in self.kinds.items():
+            at = text.find(word)
+            while at >= 0:
+                found.append(Span(at, at + len(word), kind))
+                at = text.find(word, at + 1)
+        return found
+
+
+class Broken:
+    def detect(self, text: str, public: str = "") -> list[Span]:
+        raise RuntimeError(f"cannot read {text}")
+
+
+class Replies:
+    """A model that answers with what `reply` makes of the chat, in the pieces `cut` makes of it."""
+
+    access = Access.LOGPROBS
+    name = "replies"
+
+    def __init__(
+        self, reply: Callable[[Chat], Generation], cut: Callable[[Generation], Sequence[Delta]]
+    ) -> None:
+        self.reply, self.cut = reply, cut
+        self.seen: list[Chat] = []
+        self.asked: list[Sampling] = []
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        self.seen.append(chat)
+        self.asked.append(sampling)
+        return self.reply(chat)
+
+    async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+        for piece in self.cut(await self.generate(chat, sampling)):
+            yield piece
+
+    async def close(self) -> None: ...
+
+
+def by_characters(size: int) -> Callable[[Generation], Sequence[Delta]]:
+    def cut(generation: Generation) -> Sequence[Delta]:
+        text = generation.text
+        pieces = [Delta(text=text[i : i + size]) for i in range(0, len(text), size)]
+        for index, call in enumerate(generation.tool_calls):
+            pieces.append(Delta(tool_calls=(ToolCallDelta(index, call.id, call.name),)))
+            pieces += [
+                Delta(tool_calls=(ToolCallDelta(index, arguments=call.arguments[i : i + size]),))
+                for i in range(0, len(call.arguments), size)
+            ]
+        return [*pieces, Delta(finish_reason=generation.finish_reason, completion_tokens=7)]
+
+    return cut
+
+
+def echo(chat: Chat) -> Generation:
+    return Generation(chat[-1].content)
+
+
+class Talk:
+    """A channel through the defence to a model of the test's own."""
+
+    def __init__(
+        self,
+        defence: Defence,
+        reply: Callable[[Chat], Generation] = echo,
+        cut: Callable[[Generation], Sequence[Delta]] = by_characters(3),
+    ) -> None:
+        self.model = Replies(reply, cut)
+        self.boundary = Boundary(
+            InProcess(LMOwner(self.model, exposes=Access.LOGPROBS)),
+            declared=frozenset({Ask}),
+            guards=[defence],
+        )
+
+    def send(self, chat: Chat, request: str = "r1", **sampling: object) -> Generation:
+        ask = Ask(chat=chat, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+        return asyncio.run(self.boundary.bind(request).send(ask)).generation
+
+    def stream(self, chat: Chat, request: str = "r1", **sampling: object) -> list[Delta]:
+        ask = Ask(chat=chat, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+
+        async def run() -> list[Delta]:
+            return [d async for d in self.boundary.bind(request).stream(ask)]
+
+        return asyncio.run(run())
+
+    @property
+    def seen(self) -> str:
+        return "\n".join(t.content for t in self.model.seen[-1])
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Pseudonym]:
+    def build(*found: object, **options: object) -> Pseudonym:
+        options.setdefault("key_file", tmp_path / "key")
+        defence = Pseudonym(detectors=("patterns",), **options)  # type: ignore[arg-type]
+        if found:
+            defence.detectors = found  # type: ignore[assignment]
+        return defence
+
+    return build
+
+
+Make = Callable[..., Pseudonym]
+PEOPLE = Words(**{"Alice Brown": "PERSON", "John Roe": "PERSON", "alice@x.org": "EMAIL"})
+
+
+class TestContract(DefenceContract):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.key_file = tmp_path / "key"
+
+    def defence(self) -> Defence:
+        return Pseudonym(detectors=("patterns",), key_file=self.key_file)
+
+
+class TestConversations:
+    def test_two_people_in_two_messages_stay_two(self, make: Make) -> None:
+        chat = (
+            Turn("user", "Alice Brown wrote."),
+            Turn("assistant", "Noted."),
+            Turn("user", "So did John Roe."),
+        )
+        talk = Talk(make(PEOPLE), lambda c: Generation(f"{c[0].content} {c[2].content}"))
+        assert talk.send(chat).text == "Alice Brown wrote. So did John Roe."
+        assert "Alice" not in talk.seen
+        assert "Roe" not in talk.seen
+
+    def test_a_value_has_one_placeholder_in_all_turns(self, make: Make) -> None:
+        chat = (
+            Turn("system", "You help Alice Brown."),
+            Turn("user", "Write to Alice Brown."),
+            Turn("assistant", "Dear Alice Brown"),
+            Turn("user", "Shorter."),
+        )
+        talk = Talk(make(PEOPLE))
+        talk.send(chat)
+        names = [t.content.split()[-1].strip(".") for t in talk.model.seen[-1][:3]]
+        assert len(set(names)) == 1
+        assert names[0].startswith("PERSON_")
+
+    def test_a_name_found_once_is_hidden_everywhere(self, make: Make) -> None:
+        class OnlyFirst:
+            def detect(self, text: str, public: str = "") -> list[Span]:
+                return [Span(11, 21, "PERSON")] if text.startswith("My name is ") else []
+
+        text = "My name is Zuzka Nagy. ZUZKA NAGY, that is; zuzka nagyová is my aunt."
+        talk = Talk(make(OnlyFirst()))
+        assert talk.send(user(text)).text == text
+        assert "zuzka nagy" not in talk.seen.casefold().replace("nagyová", "")
+        assert "zuzka nagyová" in talk.seen  # another word, and nobody reported it
+
+    def test_the_same_conversation_gives_the_same_prompt_and_another_does_not(
+        self, make: Make
+    ) -> None:
+        prompts = []
+        for request in ("a", "a", "b"):
+            talk = Talk(make(PEOPLE))  # a new process, with the same key
+            talk.send(user("Alice Brown wrote."), request)
+            prompts.append(talk.seen)
+        assert prompts[0] == prompts[1]
+        assert prompts[0] != prompts[2]
+
+    def test_first_turn_makes_the_conversation_where_asked(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE, conversation="first-turn"))
+        first = user("Alice Brown wrote.")
+        later = (*first, Turn("assistant", "Alice Brown?"), Turn("user", "Yes, Alice Brown."))
+        talk.send(first, "1")
+        one = talk.seen.split()[0]
+        talk.send(later, "2")
+        assert talk.seen.count(one) == 3
+        talk.send(user("Hello, Alice Brown here."), "3")
+        assert one not in talk.seen
+
+    def test_what_one_message_hid_the_next_of_the_same_request_hides_too(self, make: Make) -> None:
+        class OnlyFirst:
+            def detect(self, text: str, public: str = "") -> list[Span]:
+                return [Span(0, 5, "PERSON")] if text.startswith("Zuzka is") else []
+
+        talk = Talk(make(OnlyFirst()))
+        talk.send(user("Zuzka is my name"), "item")
+        talk.send(user("What did zuzka and Zuzka say?"), "item")
+        assert "zuzka" not in talk.seen.casefold()
+
+    def test_counts_say_how_many_of_each_kind(self, make: Make) -> None:
+        defence = make(PEOPLE)
+        Talk(defence).send(user("Alice Brown, Alice Brown, John Roe, alice@x.org"), "r9")
+        assert dict(defence.counts("r9")) == {"PERSON": 2, "EMAIL": 1}
+        assert dict(defence.counts("never")) == {}
+
+    def test_memory_is_bounded(self, make: Make) -> None:
+        defence = make(PEOPLE, remember=3)
+        talk = Talk(defence)
+        for i in range(9):
+            talk.send(user("Alice Brown wrote."), f"r{i}")
+        assert len(defence._vaults) == 3
+        assert not defence.counts("r0")
+        assert defence.counts("r8")
+
+
+class TestInjection:
+    def test_a_typed_placeholder_comes_back_as_typed(self, make: Make) -> None:
+        defence = make(PEOPLE)
+        talk = Talk(defence)
+        talk.send(user("Alice Brown wrote."))
+        stolen = talk.seen.split()[0]
+        for typed in (stolen, stolen.lower(), stolen.replace("_", r"\_"), "PERSON_abcdef"):
+            text = f"What is {typed}?"
+            assert talk.send(user(text)).text == text
+            assert typed not in talk.seen
+            assert "".join(d.text for d in talk.stream(user(text))) == text
+
+    def test_an_invented_placeholder_stays(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE), lambda c: Generation("Ask PERSON_abcdef or PERSON_abc."))
+        assert talk.send(user("Alice Brown wrote.")).text == "Ask PERSON_abcdef or PERSON_abc."
+
+    @pytest.mark.parametrize(
+        "mangle",
+        [
+            str.lower,
+            str.upper,
+            lambda p: p.replace("_", r"\_"),
+            lambda p: p.replace("_", " "),
+            lambda p: p.replace("_", "-"),
+            lambda p: f"**{p}**'s",
+            lambda p: f'"{p}"',
+        ],
+    )
+    def test_what_models_make_of_placeholders_is_restored(
+        self, make: Make, mangle: Callable[[str], str]
+    ) -> None:
+        def reply(chat: Chat) -> Generation:
+            return Generation(f"To {mangle(chat[-1].content.split()[0])}!")
+
+        talk = Talk(make(PEOPLE), reply)
+        assert "Alice Brown" in talk.send(user("Alice Brown wrote.")).text
+        assert "Alice Brown" in "".join(d.text for d in talk.stream(user("Alice Brown wrote.")))
+
+    def test_a_placeholder_cut_short_restores_nobody(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE), lambda c: Generation(c[-1].content.split()[0][:-1]))
+        assert "Alice" not in talk.send(user("Alice Brown wrote.")).text
+
+
+class TestFailsClosed:
+    def test_a_failing_detector_sends_nothing_and_says_nothing(self, make: Make) -> None:
+        talk = Talk(make(Broken()))
+        with pytest.raises(PrivacyError) as caught:
+            talk.send(user("my secret"))
+        assert "secret" not in str(caught.value)
+        with pytest.raises(PrivacyError) as caught:
+            talk.stream(user("my secret"))
+        assert "secret" not in str(caught.value)
+        assert not talk.model.seen
+        assert not list(talk.boundary.ledger.entries())
+
+    def test_no_time_left_sends_nothing(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE, seconds=1e-9))
+        with pytest.raises(PrivacyError, match="TimeoutError"):
+            talk.send(user("Alice Brown"))
+        assert not talk.model.seen
+
+    def test_a_message_it_does_not_know_is_stopped_unless_it_has_no_text(self, make: Make) -> None:
+        class Note(Request[Completion], frozen=True, kw_only=True):
+            reply: ClassVar[type[Message]] = Completion
+            notes: tuple[str, ...] = ()
+            numbers: tuple[float, ...] = ()
+
+        sent: list[Message] = []
+
+        async def forward(message: Message) -> Message:
+            sent.append(message)
+            return Completion(generation=Generation("ok"))
+
+        defence = make(PEOPLE)
+        with pytest.raises(PrivacyError, match="Note"):
+            asyncio.run(defence.guard(Note(notes=("x",)), forward, request="r"))
+        assert not sent
+        asyncio.run(defence.guard(Note(numbers=(1.0,)), forward, request="r"))
+        assert len(sent) == 1
+
+    def test_the_key_is_private_and_kept(self, make: Make, tmp_path: Path) -> None:
+        key = tmp_path / "deep" / "key"
+        Talk(make(PEOPLE, key_file=key)).send(user("Alice Brown"))
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        before = key.read_bytes()
+        Talk(make(PEOPLE, key_file=key)).send(user("Alice Brown"))
+        assert key.read_bytes() == before
+        key.chmod(0o644)
+        with pytest.raises(PrivacyError):
+            Talk(make(PEOPLE, key_file=key)).send(user("Alice Brown"))
+
+    def test_options_that_make_no_sense_are_refused(self) -> None:
+        from cosilo.defences.base import defences
+
+        for options in ({"detectors": ()}, {"min_score": 2.0}, {"seconds": 0}, {"remember": 0}):
+            with pytest.raises(ConfigError):
+                defences.create("pseudonym", **options)
+
+
+class TestWhatIsPublic:
+    def test_labels_survive_and_are_not_restored(self, make: Make) -> None:
+        labels = ("Alice Brown", "other")
+        talk = Talk(make(PEOPLE), lambda c: Generation("Alice Brown"))
+        reply = talk.send(user("Is it Alice Brown or John Roe?"), choices=labels)
+        assert reply.text == "Alice Brown"
+        assert "Alice Brown" in talk.seen
+        assert "John Roe" not in talk.seen
+        pieces = talk.stream(user("Is it Alice Brown?"), choices=labels)
+        assert "".join(d.text for d in pieces) == "Alice Brown"
+
+    def test_a_public_system_turn_is_sent_as_it_is(self, make: Make) -> None:
+        chat = user("Is Alice Brown or John Roe there?", system="Schema: Alice Brown")
+        talk = Talk(make(PEOPLE, system="public"))
+        talk.send(chat)
+        assert talk.model.seen[-1][0].content == "Schema: Alice Brown"
+        assert talk.model.seen[-1][1].content.startswith("Is Alice Brown or PERSON_")
+        talk = Talk(make(PEOPLE))
+        talk.send(chat)
+        assert "Alice" not in talk.seen
+
+    def test_allowed_words_and_kinds_stay(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE, allow=("alice brown",), kinds=("PERSON",)))
+        talk.send(user("Alice Brown, John Roe, alice@x.org"))
+        assert talk.seen.startswith("Alice Brown, PERSON_")
+        assert talk.seen.endswith("alice@x.org")
+
+
+class TestTools:
+    ARGUMENTS: ClassVar = r'{"to": "alice@x.org", "text": "Dear \"Alice Brown\",\nbye", "n": 3}'
+
+    def test_arguments_are_hidden_and_stay_json(self, make: Make) -> None:
+        call = ToolCall("c1", "mail", self.ARGUMENTS)
+        chat = (
+            Turn("user", "Write to Alice Brown."),
+            Turn("assistant", tool_calls=(call,)),
+            Turn("tool", "sent to alice@x.org", tool_call_id="c1", name="mail"),
+        )
+        talk = Talk(make(PEOPLE), lambda c: Generation("", tool_calls=c[1].tool_calls))
+        back = talk.send(chat).tool_calls[0]
+        assert json.loads(back.arguments) == json.loads(self.ARGUMENTS)
+        sent = talk.model.seen[-1][1].tool_calls[0]
+        assert "Alice" not in sent.arguments
+        assert "alice" not in sent.arguments
+        name = talk.model.seen[-1][0].content.split()[-1].strip(".")
+        assert name in json.loads(sent.arguments)["text"]
+        assert sent.name == talk.model.seen[-1][2].name == "mail"
+        assert "alice" not in talk.model.seen[-1][2].content
+
+    def test_a_value_with_quotes_and_newlines_keeps_arguments_valid(self, make: Make) -> None:
+        value = 'Al "the\nfox" \\ Roe'
+        words = Words(**{value: "PERSON"})
+
+        def reply(chat: Chat) -> Generation:
+            hidden = chat[-1].content.removeprefix("Call ")
+            return Generation("", tool_calls=(ToolCall("1", "call", f'{{"who": "{hidden}"}}'),))
+
+        for size in (1, 3, 7):
+            talk = Talk(make(words), reply, by_characters(size))
+            whole = talk.send(user(f"Call {value}")).tool_calls[0]
+            assert json.loads(whole.arguments) == {"who": value}
+            assert assemble(talk.stream(user(f"Call {value}"))).tool_calls[0] == whole
+
+    def test_a_card_number_given_as_a_number_is_hidden(self, make: Make) -> None:
+        call = ToolCall("c1", "pay", '{"card": 4111111111111111, "cents": 250}')
+        chat = (
+            Turn("user", "Pay with 4111 1111 1111 1111"),
+            Turn("assistant", tool_calls=(call,)),
+            Turn("user", "again"),
+        )
+        talk = Talk(make())
+        talk.send(chat)
+        sent = json.loads(talk.model.seen[-1][1].tool_calls[0].arguments)
+        assert sent["card"].startswith("CARD_")
+        assert sent["cents"] == 250
+
+    def test_descriptions_of_tools_are_hidden_and_their_structure_is_not(self, make: Make) -> None:
+        tools = json.dumps(
+            [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "mail",
+                        "description": "Writes as Alice Brown",
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"to": {"type": "string", "enum": ["alice@x.org"]}},
+                            "required": ["to"],
+                        },
+                    },
+                }
+            ]
+        )
+        talk = Talk(make(PEOPLE))
+        talk.send(user("Hello"), tools=tools)
+        sent = talk.model.asked[-1].tools
+        function = json.loads(sent)[0]["function"]
+        assert "Alice" not in sent
+        assert "alice" not in sent
+        assert function["name"] == "mail"
+        assert function["parameters"]["required"] == ["to"]
+
+
+class TestStreams:
+    def test_pieces_come_as_they_can_and_hold_back_only_what_may_be_a_placeholder(
+        self, make: Make
+    ) -> None:
+        talk = Talk(make(PEOPLE), echo, by_characters(1))
+        pieces = talk.stream(user("Pay Alice Brown now."))
+        texts = [d.text for d in pieces if d.text]
+        assert "".join(texts) == "Pay Alice Brown now."
+        assert "Alice Brown" in texts  # the whole name at once
+        assert texts[-4:] == ["n", "o", "w", "."]  # and the rest letter by letter
+        assert pieces[-1].finish_reason == "stop"
+        assert pieces[-1].completion_tokens == 7
+
+    def test_what_is_held_at_the_end_is_let_go(self, make: Make) -> None:
+        talk = Talk(make(PEOPLE), lambda c: Generation(f"{c[-1].content} PERSON_"))
+        whole = "".join(d.text for d in talk.stream(user("Alice Brown")))
+        assert whole == "Alice Brown PERSON_"
+
+    def test_a_stream_that_is_cut_gives_what_it_had(self, make: Make) -> None:
+        def cut(generation: Generation) -> Sequence[Delta]:
+            return [Delta(text=generation.text[:9])]
+
+        text = "Pay Alice Brown now."
+        pieces = Talk(make(PEOPLE), echo, cut).stream(user(text))
+        assert "".join(d.text for d in pieces).startswith("Pay PERSO")
+
+    def test_tokens_of_a_placeholder_become_one(self, make: Make) -> None:
+        def reply(chat: Chat) -> Generation:
+            text = chat[-1].content
+            tokens = tuple(TokenLogprob(text[i : i + 4], -0.5) for i in range(0, len(text), 4))
+            return Generation(text, tokens=tokens)
+
+        def cut(generation: Generation) -> Sequence[Delta]:
+            return [Delta(text=t.token, tokens=(t,)) for t in generation.tokens]
+
+        talk = Talk(make(PEOPLE), reply, cut)
+        whole = talk.send(user("Now pay Alice Brown, please."))
+        assert "".join(t.token for t in whole.tokens) == whole.text
+        assert whole.logprob == -0.5 * len(reply(talk.model.seen[-1]).tokens)
+        merged = [t for t in whole.tokens if "Alice Brown" in t.token]
+        assert len(merged) == 1
+        streamed = assemble(talk.stream(user("Now pay Alice Brown, please.")))
+        assert streamed.tokens == whole.tokens
+
+
+class TestScripted:
+    def test_the_default_model_sees_no_email(self, make: Make) -> None:
+        model = ScriptedModel()
+        boundary = Boundary(InProcess(LMOwner(model)), declared=frozenset({Ask}), guards=[make()])
+        text = "Mail jane.roe@example.org or call 212-555-0142."
+        reply = asyncio.run(boundary.send(Ask(chat=user(text))))
+        assert reply.generation.text == text
+        assert "jane" not in model.seen[0][0].content
+        assert "212" not in model.seen[0][0].content
