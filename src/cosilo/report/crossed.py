@@ -36,6 +36,8 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
     found = reading(run)
     readable = found.has_content
     background = found.background_leaks if readable and run.background else ()
+    # Where nobody gave secrets and none were detected, nobody knows what to mask.
+    showable = readable and (run.gold_secrets or mask.knows_any)
     return Crossed(
         items=len(run.items),
         asked=sum(1 for traffic in found.traffic.values() if traffic.bytes_up),
@@ -45,7 +47,7 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
         replaced=_placeholders(run.entries()) if readable else {},
         secrets=_by_kind([i.example for i in run.items], found.leaks) if readable else {},
         background=_by_kind(run.background, background),
-        examples=tuple(_examples(run, mask)) if readable else (),
+        examples=tuple(_examples(run, mask)) if showable else (),
     )
 
 
@@ -103,6 +105,7 @@ def _masked(
     wanted: dict[Direction, int] = {"up": EXAMPLES, "down": EXAMPLES}
     shown: set[tuple[str, str]] = set()
     tried: set[str] = set()
+    told: set[str] = set()
     for entry in entries():
         tried.add(entry.request)
         if len(tried) > _TRIES or not any(wanted.values()):
@@ -111,17 +114,28 @@ def _masked(
             continue
         id = entry.request if entry.request in own else entry.request.partition("/")[2]
         # A message of no known item may hold anything.
-        text = mask(_written(entry.message), own=own[id]) if id in own else None
+        text = mask(_written(entry.message, told), own=own[id]) if id in own else None
         if text:
+            told.update(_systems(entry.message))
             shown.add((entry.request, entry.direction))
             wanted[entry.direction] -= 1
             yield Shown(entry.direction, entry.kind, _short(text))
 
 
-def _written(message: Message) -> str:
+def _written(message: Message, told: set[str]) -> str:
+    """The message as text; a system turn that was `told` before is not told again."""
+    if not isinstance(message, Ask):
+        return "\n".join(texts(message))
+    lines = []
+    for turn in message.chat:
+        again = turn.role == "system" and turn.content in told
+        lines.append(f"{turn.role}: {'(as above)' if again else turn.content}")
+    return "\n".join(lines)
+
+
+def _systems(message: Message) -> Iterator[str]:
     if isinstance(message, Ask):
-        return "\n".join(f"{turn.role}: {turn.content}" for turn in message.chat)
-    return "\n".join(texts(message))
+        yield from (turn.content for turn in message.chat if turn.role == "system")
 
 
 def _short(text: str) -> str:

@@ -62,6 +62,11 @@ class Masker:
             normalised(value).text: kind for value, kind in kinds.items() if _is_number(value)
         }
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is anything to mask at all."""
+        return bool(self._folded or self._written)
+
     def __call__(self, text: str, *, own: Iterable[Secret] = ()) -> str | None:
         """`text` masked; None when something private would remain.
 

@@ -55,7 +55,7 @@ def facts(report: Report) -> Markup:
     shown: list[tuple[str, str, str]] = [
         ("Task", f"{task.kind}{answers}", task.name),
         ("Items", f"{sum(task.items.values()):,}", splits),
-        ("Secrets", "given with the data" if task.gold_secrets else "detected, not given", ""),
+        ("Secrets", *_secrets(report)),
     ]
     for model in report.models:
         shown.append((f"{model.role.capitalize()} model", model.name, _prices(model)))
@@ -70,6 +70,24 @@ def facts(report: Report) -> Markup:
         ],
         class_="facts",
     )
+
+
+def _secrets(report: Report) -> tuple[str, str]:
+    if report.task.gold_secrets:
+        return "given with the data", ""
+    if _none_known(report):
+        return "none known", "none given, none detected"
+    return "detected, not given", ""
+
+
+def _none_known(report: Report) -> bool:
+    """Nobody gave secrets and none were detected, so no number says how private anything is."""
+    known = (
+        kinds
+        for crossed in report.crossed.values()
+        for kinds in (crossed.secrets, crossed.background)
+    )
+    return not report.task.gold_secrets and bool(report.crossed) and not any(known)
 
 
 def verdict(report: Report) -> Markup:
@@ -178,14 +196,17 @@ def crossings(report: Report) -> Markup | None:
     """Per point, what was sent and what came back on the test items."""
     if not report.crossed:
         return None
-    given = (
-        ""
-        if report.task.gold_secrets
-        else (
+    given = ""
+    if _none_known(report):
+        given = (
+            " No secrets were given with the data and none were detected in it, so nothing could "
+            "be masked, and no message is shown."
+        )
+    elif not report.task.gold_secrets:
+        given = (
             " The secrets were detected in the data, not given with it: what the detector missed "
             "counts as no secret here."
         )
-    )
     return section(
         "left",
         "What left the building",
@@ -337,7 +358,7 @@ def costs(report: Report) -> Markup | None:
             right(seconds(cost.p95_seconds)),
             right(seconds(cost.cpu_seconds)),
             right(size(cost.peak_memory) if cost.peak_memory else "–"),
-            tag("td", _prepared(cost), class_="n wrap"),
+            right(_prepared(cost)),
         ]
         for point, cost in shown
     ]
@@ -373,7 +394,7 @@ def costs(report: Report) -> Markup | None:
             ],
             class_="swatches",
         ),
-        table(heads, rows, label="Cost and latency by point"),
+        tag("div", table(heads, rows, label="Cost and latency by point"), class_="tight"),
     )
 
 
@@ -437,7 +458,12 @@ def _standing_notes(report: Report) -> Iterator[str]:
         "reported on the test items, which nothing else has read."
     )
     yield "Intervals are 95 %. A base rate is what the same number is without the method at hand."
-    if not report.task.gold_secrets:
+    if _none_known(report):
+        yield (
+            "No secrets were given with the data and none were detected: a privacy number here says "
+            "only what re-linking finds. Name a secrets column, or install cosilo[pii]."
+        )
+    elif not report.task.gold_secrets:
         yield (
             "Secrets were detected, not given: a leak of something the detector missed is not "
             "counted, so every privacy number is a lower bound of the leak."

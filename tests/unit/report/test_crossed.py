@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cosilo.boundary.ledger import MemoryLedger
@@ -162,3 +164,20 @@ def test_cost_splits_the_latency_of_an_item() -> None:
 
 def test_a_run_without_items_costs_nothing_that_can_be_said() -> None:
     assert cost(Run(items=(), entries=MemoryLedger().entries)) is None
+
+
+def test_where_no_secret_is_known_no_message_is_shown() -> None:
+    ledger = MemoryLedger()
+    sent(ledger, "3", ask("hello, I am somebody that no detector found"))
+    run = run_of(ledger)
+    assert len(crossed(replace(run, gold_secrets=True), Masker([])).examples) == 1
+    assert crossed(replace(run, gold_secrets=False), Masker([])).examples == ()
+    assert len(crossed(replace(run, gold_secrets=False), masker()).examples) == 1
+
+
+def test_a_system_turn_is_told_once() -> None:
+    ledger = MemoryLedger()
+    for request in ("1", "2"):
+        sent(ledger, request, Ask(chat=user("hello", system="You are a desk.")))
+    texts = [s.text for s in crossed(run_of(ledger), masker()).examples]
+    assert texts == ["system: You are a desk.\nuser: hello", "system: (as above)\nuser: hello"]

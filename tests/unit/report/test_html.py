@@ -185,6 +185,14 @@ def test_the_page_says_when_secrets_were_detected_only(report: Report, page: Pag
     assert "lower bound" not in page.texts["main"][0]
 
 
+def test_the_page_says_when_no_secret_is_known(report: Report) -> None:
+    bare = {name: replace(c, secrets={}, background={}) for name, c in report.crossed.items()}
+    task = replace(report.task, gold_secrets=False)
+    page = Page(html(replace(report, task=task, crossed=bare)))
+    assert "none given, none detected" in page.texts["header"][0]
+    assert "says only what re-linking finds" in page.texts["main"][0]
+
+
 def test_a_certified_point_is_said_and_marked() -> None:
     report = made_up.report(limits=((made_up.UTILITY, 0.85, None), (made_up.PRIVACY, 0.15, None)))
     assert report.certificate is not None
