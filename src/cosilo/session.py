@@ -86,12 +86,12 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
     options = {k: v for k, v in table.items() if k not in common}
     config = read(ModelConfig, {k: table[k] for k in table.keys() & common}, where=where)
     found = check_options(models, config.kind, options, where=where, also=common)
-    absolute = {k: base / v if isinstance(v, Path) else v for k, v in found.items()}
-    return ModelConfig(**{k: getattr(config, k) for k in common}, options=absolute)
+    own = {k: getattr(config, k) for k in common}
+    return ModelConfig(**own, options=_absolute(found, base))
 
 
-def read_defence(name: str, table: Table, *, where: str) -> DefenceConfig:
-    """The defence that `table` describes under `name`.
+def read_defence(name: str, table: Table, *, where: str, base: Path | None = None) -> DefenceConfig:
+    """The defence that `table` describes under `name`; relative paths in it are taken from `base`.
 
     Raises:
         ConfigError: an unknown kind or key, a missing key, or a value of the wrong type.
@@ -100,7 +100,14 @@ def read_defence(name: str, table: Table, *, where: str) -> DefenceConfig:
     if not isinstance(kind, str):
         raise ConfigError(f"{where}: kind must be text")
     options = {k: v for k, v in table.items() if k != "kind"}
-    return DefenceConfig(name, kind, check_options(defences, kind, options, where=where))
+    found = check_options(defences, kind, options, where=where)
+    return DefenceConfig(name, kind, _absolute(found, base))
+
+
+def _absolute(options: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    if base is None:
+        return dict(options)
+    return {k: base / v if isinstance(v, Path) else v for k, v in options.items()}
 
 
 def check_options(

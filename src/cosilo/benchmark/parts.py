@@ -9,7 +9,7 @@ Every LM call goes through the replay, so an answer is paid for once; every paid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosilo.benchmark.clock import aside
@@ -20,6 +20,7 @@ from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import SmallAnswers, Store, private
 from cosilo.boundary.messages import Message
 from cosilo.boundary.meter import Price
+from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import Embedder, TextModel, require_trainable
 from cosilo.models.recorded import RecordedModel
@@ -27,7 +28,8 @@ from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import unknown
-from cosilo.session import PointConfig, make_defences, make_model
+from cosilo.session import DefenceConfig, PointConfig, make_defences, make_model
+from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
 from cosilo.types import Demonstration
@@ -59,7 +61,7 @@ class Parts:
             ConfigError: an option is refused, or an optional package is missing.
         """
         try:
-            make_defences(point)
+            make_defences(keyed(point, self.replay.store.path.parent))
         except CosiloError as error:
             raise type(error)(f"point {point.name!r}: {error}") from None
 
@@ -126,6 +128,22 @@ def check_splits(task: Task) -> None:
 
 def replay_path(plan: Plan, store: Store) -> Path:
     return plan.replay.path or store.path / "replay.sqlite"
+
+
+def keyed(point: PointConfig, folder: Path) -> PointConfig:
+    """`point`, its defences' keys kept in `folder` unless the plan names another place.
+
+    A defence that derives placeholders under another key would ask the LM other questions, so the
+    key stays with the recorded answers.
+    """
+
+    def with_key(config: DefenceConfig) -> DefenceConfig:
+        if "key_file" not in options_of(defences.get(config.kind)) or "key_file" in config.options:
+            return config
+        key = folder / f"{config.kind}.key"
+        return replace(config, options={**config.options, "key_file": key})
+
+    return replace(point, defences=tuple(map(with_key, point.defences)))
 
 
 def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | None) -> DataOwner:

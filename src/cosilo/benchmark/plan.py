@@ -220,7 +220,7 @@ def parse_plan(text: str, path: Path) -> Plan:
     for name in file.attacks.names or ():
         if name not in attacks.names():
             raise ConfigError(f"{where}: [attacks]: {unknown('attack', name, attacks.names())}")
-    points, spaces = _points(file, where)
+    points, spaces = _points(file, where, path.parent)
     return Plan(
         path=path,
         text=text,
@@ -248,9 +248,11 @@ def _beside(replay: Replay, base: Path) -> Replay:
     return Replay(path=base / replay.path) if replay.path is not None else replay
 
 
-def _points(file: _File, where: str) -> tuple[tuple[PointConfig, ...], tuple[Space, ...]]:
+def _points(
+    file: _File, where: str, base: Path
+) -> tuple[tuple[PointConfig, ...], tuple[Space, ...]]:
     known = {
-        name: read_defence(name, table, where=f"{where}: [defences.{name}]")
+        name: read_defence(name, table, where=f"{where}: [defences.{name}]", base=base)
         for name, table in file.defences.items()
     }
     points: list[PointConfig] = []

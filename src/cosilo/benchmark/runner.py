@@ -26,7 +26,7 @@ from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import Estimate, Work, estimate
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
 from cosilo.benchmark.measure import measure, measuring_version, tampered_chain, tampering
-from cosilo.benchmark.parts import Parts, open_parts
+from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent
 from cosilo.benchmark.search import Proposals
@@ -226,7 +226,11 @@ class Runner:
         ledger = SqliteLedger(store.ledger_path, trial.id)
         try:
             strategy, session = open_point(
-                point, parts.owner, parts.lm, sampling=parts.task.sampling, ledger=ledger
+                keyed(point, replay_path(self.plan, store).parent),
+                parts.owner,
+                parts.lm,
+                sampling=parts.task.sampling,
+                ledger=ledger,
             )
             strategy, session = await strategy.prepare(session)
             trial = replace(trial, attempt=ledger.attempt)
@@ -261,7 +265,7 @@ class Runner:
         ledger = SqliteLedger(store.ledger_path, tampered_chain(trial.id))
         try:
             strategy, session = open_point(
-                point,
+                keyed(point, replay_path(self.plan, store).parent),
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
