@@ -44,7 +44,7 @@ access_log = false
 url = "store"
 [models.lm]
 kind = "openai"
-url = "{upstream}"
+base_url = "{upstream}"
 model = "ok"
 usd_per_m_in = 1.0
 usd_per_m_out = 2.0

@@ -209,6 +209,6 @@ def upstream(name: str, mock: Mock, model: str, **more: Any) -> str:
     """A [models] table for the mock's model `model`."""
     extra = "".join(f"{k} = {json.dumps(v)}\n" for k, v in more.items())
     return (
-        f'[models.{name}]\nkind = "openai"\nurl = "{mock.url}"\nmodel = "{model}"\n'
+        f'[models.{name}]\nkind = "openai"\nbase_url = "{mock.url}"\nmodel = "{model}"\n'
         f"usd_per_m_in = 1.0\nusd_per_m_out = 2.0\n{extra}"
     )

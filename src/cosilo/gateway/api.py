@@ -487,7 +487,8 @@ def _model(point: Point) -> dict[str, object]:
 
 def _require_logprobs(point: Point) -> None:
     for route in point.routes:
-        if route.upstream is not None and route.upstream.exposes < Access.LOGPROBS:
+        upstream = route.upstream
+        if upstream and min(upstream.exposes, upstream.model.access) < Access.LOGPROBS:
             raise RequestError(
                 f"{point.model!r} shows no log-probabilities",
                 param="logprobs", code="not_supported_by_point",

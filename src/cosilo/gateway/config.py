@@ -23,6 +23,7 @@ from cosilo.gateway.breaker import Breaker, BreakerConfig
 from cosilo.gateway.points import Recipe, Serving
 from cosilo.gateway.upstreams import Absent, Upstream
 from cosilo.models.base import Embedder, TextModel
+from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import unknown
 from cosilo.session import (
@@ -37,6 +38,8 @@ from cosilo.session import (
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table, convert, options_of, read
 from cosilo.types import Sampling
+
+MOST_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class ServerConfig:
     body_seconds: float = 30.0
     write_seconds: float = 60.0
     keep_alive_seconds: float = 30.0
-    most_at_once: int = 512
+    most_at_once: int = MOST_AT_ONCE
     access_log: bool = True
 
     def __post_init__(self) -> None:
@@ -235,7 +238,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
     for name, table in file.models.items():
         at = f"{where}: [models.{name}]"
         rest = {k: v for k, v in table.items() if k != "breaker"}
-        models[name] = read_model(rest, where=at, base=path.parent)
+        models[name] = busier(read_model(rest, where=at, base=path.parent))
         if "breaker" in table:
             breakers[name] = convert(table["breaker"], BreakerConfig, where=f"{at}: breaker")
     around = {
@@ -322,6 +325,14 @@ def _check_served(served: _Served, models: Mapping[str, ModelConfig], where: str
         _serving(served)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def busier(config: ModelConfig) -> ModelConfig:
+    """`config` for serving: many requests at once, unless it says how many."""
+    known = options_of(model_kinds.get(config.kind))
+    if "concurrency" in config.options or "concurrency" not in known:
+        return config
+    return replace(config, options={**config.options, "concurrency": MOST_AT_ONCE})
 
 
 def over_conversations(config: DefenceConfig) -> DefenceConfig:
