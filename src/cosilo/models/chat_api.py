@@ -24,6 +24,7 @@ from cosilo.types import (
     TokenLogprob,
     ToolCall,
     ToolCallDelta,
+    assemble,
 )
 
 _LEAST_LOGPROB = -9999.0
@@ -41,7 +42,7 @@ class MalformedReplyError(Exception):
 
 
 class ReportedError(Exception):
-    """The endpoint's own error object: its HTTP-like code where it has one, and its type."""
+    """The endpoint's own error object: its HTTP-like code, 0 without one, and its name."""
 
     def __init__(self, code: int, kind: str) -> None:
         super().__init__(kind)
@@ -233,7 +234,7 @@ def _parse(data: bytes | dict[str, Any]) -> _Reply:
         raise MalformedReplyError("it is no JSON, or cut off") from None
     if reply.error is not None:
         said = reply.error if isinstance(reply.error, _Error) else _Error()
-        raise ReportedError(_code(said.code), (said.type or "error")[:60])
+        raise ReportedError(_code(said.code), _kind(said))
     return reply
 
 
@@ -241,6 +242,14 @@ def _place(error: msgspec.ValidationError) -> str:
     """Where: the path that msgspec names, which holds names of fields and indexes only."""
     said = str(error)
     return said[said.rindex("$") :].strip("`") if "$" in said else "$"
+
+
+def _kind(error: _Error) -> str:
+    """The error's name, if it is one: anything longer may quote the prompt."""
+    for name in (error.code, error.type):
+        if isinstance(name, str) and re.fullmatch(r"[A-Za-z_.-]{1,60}", name):
+            return name
+    return "error"
 
 
 def _code(code: int | str | None) -> int:
@@ -288,6 +297,21 @@ def _usage(reply: _Reply) -> dict[str, Any]:
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
+
+
+def last_piece(pieces: Sequence[Delta]) -> Delta:
+    """The pieces from `finish_reason` on as one, since usage often comes after it."""
+    whole = assemble(pieces)
+    return Delta(
+        text=whole.text,
+        tokens=whole.tokens,
+        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
+        finish_reason=whole.finish_reason,
+        prompt_tokens=whole.prompt_tokens,
+        completion_tokens=whole.completion_tokens,
+        seconds=whole.seconds,
+        attempts=whole.attempts,
+    )
 
 
 def nearest_choice(text: str, choices: Sequence[str]) -> str:

@@ -155,7 +155,7 @@ class LlamaCppModel:
                     yield piece
             await work
             _require_end(held)
-            yield _merged(held)
+            yield chat_api.last_piece(held)
         finally:
             work.cancel()
             await asyncio.wait([work])
@@ -385,20 +385,6 @@ class _translated:  # noqa: N801 — reads as a word where it is used
 def _require_end(pieces: Sequence[Delta]) -> None:
     if not any(piece.finish_reason for piece in pieces):
         raise ModelError("llama.cpp stopped before the reply was complete")
-
-
-def _merged(pieces: Sequence[Delta]) -> Delta:
-    """The last pieces as one, so that the piece that ends the reply carries its usage."""
-    whole = assemble(pieces)
-    return Delta(
-        text=whole.text,
-        tokens=whole.tokens,
-        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
-        finish_reason=whole.finish_reason,
-        prompt_tokens=whole.prompt_tokens,
-        completion_tokens=whole.completion_tokens,
-        seconds=whole.seconds,
-    )
 
 
 def _picked(found: Sequence[float], sampling: Sampling) -> int:

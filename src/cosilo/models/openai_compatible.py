@@ -1,0 +1,533 @@
+"""Any endpoint that speaks OpenAI's chat API: vLLM, Ollama, llama.cpp's server, hosted models.
+
+    request ──▶ at most `concurrency` at once ──▶ POST ──▶ reply
+                      ▲                             │ refused, reset, timed out, 408, 409, 425, 429, 5xx
+                      └──── a while, with jitter ◀──┘
+
+An error names the endpoint, the status and the content type, never the body: it may quote the prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import ceil
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from cosilo.errors import ConfigError, RejectedError, UnreachableError
+from cosilo.models import chat_api
+from cosilo.models.base import Access, models
+from cosilo.models.sse import Events, EventTooLongError
+from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
+
+MAX_REPLY_BYTES = 32 << 20
+BYTES_PER_TOKEN = 4
+"""Where an endpoint does not say how many tokens it used, one is taken to be so many bytes."""
+_LONGEST_WAIT_S = 60.0
+_RETRIED = frozenset({408, 409, 425, 429})
+_DONE = b"[DONE]"
+_WHOLE = frozenset({"application/json", "application/problem+json", "text/html"})
+"""Content types of replies that are no stream of events, though one was asked for."""
+
+
+class _RetryError(Exception):
+    """Worth trying again: what went wrong, and the seconds the endpoint asks to wait."""
+
+    def __init__(self, why: str, after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.after_s = after_s
+
+
+@dataclass
+class _Pool:
+    """What belongs to one event loop."""
+
+    session: aiohttp.ClientSession
+    slots: asyncio.Semaphore
+
+
+class OpenAIModel:
+    """A model behind a URL. Options: see `openai`, the factory that plans use.
+
+    Without constraint on their side, replies to `Sampling.choices` are mapped to the choice they name,
+    where that is clear, and kept as they came where it is not.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str = "",
+        api_key_env: str = "",
+        logprobs: bool = False,
+        concurrency: int = 8,
+        timeout_s: float = 120.0,
+        connect_timeout_s: float = 10.0,
+        idle_timeout_s: float = 60.0,
+        retries: int = 4,
+        backoff_s: float = 0.5,
+        max_tokens_field: str = "max_tokens",
+        omit: Sequence[str] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.base_url = _checked(base_url)
+        self.model = model
+        self.logprobs = logprobs
+        self.concurrency = concurrency
+        self.timeout_s = timeout_s
+        self.connect_timeout_s = connect_timeout_s
+        self.idle_timeout_s = idle_timeout_s
+        self.retries = retries
+        self.backoff_s = backoff_s
+        self.max_tokens_field = max_tokens_field
+        self.omit = tuple(omit)
+        self.extra = dict(extra or {})
+        self._api_key_env = api_key_env
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._random = random.Random()
+        if concurrency < 1 or retries < 0 or min(timeout_s, connect_timeout_s, idle_timeout_s) <= 0:
+            raise ConfigError(
+                "concurrency and all timeouts must be above 0, and retries at least 0"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @property
+    def identity(self) -> str:
+        """What decides its answers: where it is, which model, and what is added to or left out."""
+        told = [self.base_url, self.model, self.logprobs, sorted(self.omit), self.extra]
+        return "openai:" + msgspec.json.encode(told, order="deterministic").decode()
+
+    @property
+    def access(self) -> Access:
+        return Access.LOGPROBS if self.logprobs else Access.TEXT
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        """The reply.
+
+        Raises:
+            UnreachableError: the endpoint was down, slow or overloaded, also after the retries.
+            RejectedError: it refuses the request, or its reply is none.
+        """
+        body = self._body(chat, sampling, stream=False)
+        sent = _Sent()
+        while True:
+            try:
+                return await self._whole(body, sampling, sent)
+            except _RetryError as failure:
+                await self._wait(failure, sent)
+
+    async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+        """The reply in pieces. Closing it cancels the request.
+
+        A failure is retried until the first piece came; after that it is raised. With
+        `Sampling.choices` there is one piece, because only the whole reply tells which choice it is.
+
+        Raises:
+            what `generate` does; a stream that ends before its end is an `UnreachableError`.
+        """
+        if sampling.choices:
+            yield disassemble(await self.generate(chat, sampling))
+            return
+        body = self._body(chat, sampling, stream=True)
+        sent = _Sent()
+        while True:
+            begun = False
+            try:
+                async with closing(self._pieces(body, sent)) as pieces:
+                    async for piece in pieces:
+                        begun = True
+                        yield piece
+                return
+            except _RetryError as failure:
+                if begun:
+                    raise UnreachableError(f"{failure}, in the middle of the reply") from None
+                await self._wait(failure, sent)
+
+    async def close(self) -> None:
+        pools, self._pools = self._pools, {}
+        for loop, pool in pools.items():
+            if loop is asyncio.get_running_loop() or loop.is_closed():
+                await pool.session.close()
+
+    def _body(self, chat: Chat, sampling: Sampling, *, stream: bool) -> bytes:
+        if sampling.top_logprobs and not self.logprobs:
+            raise RejectedError(
+                f"{self.name!r} is set up without log-probabilities; if its endpoint has them, set "
+                "logprobs = true"
+            )
+        body = chat_api.request(chat, sampling, logprobs=self.logprobs)
+        body["model"] = self.model
+        body[self.max_tokens_field] = body.pop("max_tokens")
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= self.extra
+        try:
+            return msgspec.json.encode({k: v for k, v in body.items() if k not in self.omit})
+        except UnicodeEncodeError:
+            raise RejectedError("the request holds characters that are no valid Unicode") from None
+
+    async def _whole(self, body: bytes, sampling: Sampling, sent: _Sent) -> Generation:
+        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=self.connect_timeout_s)
+        started = perf_counter()
+        async with self._post(body, limits, sent) as response:
+            data = await _read(response)
+            with self._parsing(response):
+                reply = chat_api.completion(data)
+        self._require_logprobs(reply.text, bool(reply.tokens))
+        reply = msgspec.structs.replace(
+            chat_api.choice_of(reply, sampling.choices),
+            tokens=reply.tokens if self.logprobs else (),
+            prompt_tokens=reply.prompt_tokens or ceil(len(body) / BYTES_PER_TOKEN),
+            completion_tokens=reply.completion_tokens or _tokens_of(reply.text),
+            seconds=perf_counter() - started,
+            attempts=sent.times,
+        )
+        return reply
+
+    async def _pieces(self, body: bytes, sent: _Sent) -> AsyncIterator[Delta]:
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
+        started, size = perf_counter(), 0
+        used = Delta()  # what it used, where it says so before the end
+        ending: list[Delta] = []
+        tokens_seen = False
+        async with self._post(body, limits, sent) as response:
+            if response.content_type in _WHOLE:  # it does not stream
+                data = await _read(response)
+                with self._parsing(response):
+                    pieces = [disassemble(chat_api.completion(data))]
+                ending, size = pieces, len(pieces[0].text)
+                tokens_seen = bool(pieces[0].tokens)
+            else:
+                async for data in self._events(response):
+                    with self._parsing(response):
+                        piece = chat_api.chunk(data)
+                    if not self.logprobs:
+                        piece = msgspec.structs.replace(piece, tokens=())
+                    size += len(piece.text.encode())
+                    tokens_seen = tokens_seen or bool(piece.tokens)
+                    if ending or piece.finish_reason is not None:
+                        ending.append(piece)
+                        continue
+                    if piece.completion_tokens or piece.prompt_tokens:
+                        used = _used(piece)
+                        piece = msgspec.structs.replace(piece, prompt_tokens=0, completion_tokens=0)
+                    if piece != Delta():
+                        yield piece
+            if not any(piece.finish_reason for piece in ending):
+                raise _RetryError(f"{self._where(response)}: the stream ended before the reply did")
+        self._require_logprobs("x" * size, tokens_seen)
+        last = chat_api.last_piece([used, *ending])
+        yield msgspec.structs.replace(
+            last,
+            tokens=last.tokens if self.logprobs else (),
+            prompt_tokens=last.prompt_tokens or ceil(len(body) / BYTES_PER_TOKEN),
+            completion_tokens=last.completion_tokens or ceil(size / BYTES_PER_TOKEN),
+            seconds=perf_counter() - started,
+            attempts=sent.times,
+        )
+
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The data of each event up to `[DONE]`; comments that keep a connection open are no events."""
+        events, total = Events(), 0
+        deadline = asyncio.get_running_loop().time() + self.idle_timeout_s
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    piece = await response.content.readany()
+            except TimeoutError:
+                raise _RetryError(
+                    f"{self._where(response)}: nothing came for {self.idle_timeout_s:g} s"
+                ) from None
+            total += len(piece)
+            try:
+                found = events.feed(piece) if piece else events.end()
+            except EventTooLongError:
+                raise RejectedError(f"{self._where(response)}: an event is too long") from None
+            if total > MAX_REPLY_BYTES:
+                raise RejectedError(f"{self._where(response)}: the reply is too long")
+            for data in found:
+                if data.strip() == _DONE:
+                    return
+                yield data
+            if not piece:
+                return
+            if found:
+                deadline = asyncio.get_running_loop().time() + self.idle_timeout_s
+
+    @asynccontextmanager
+    async def _post(
+        self, body: bytes, limits: aiohttp.ClientTimeout, sent: _Sent
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response with status 200; whatever fails on the way becomes one of our errors."""
+        pool = await self._pool()
+        async with pool.slots:
+            sent.times += 1
+            try:
+                async with asyncio.timeout(
+                    None if limits.total else self.idle_timeout_s
+                ) as patience:
+                    response = await pool.session.post(
+                        f"{self.base_url}/chat/completions",
+                        data=body,
+                        timeout=limits,
+                        allow_redirects=False,
+                    )
+                    patience.reschedule(None)
+                try:
+                    if response.status != 200:
+                        await self._refused(response)
+                    yield response
+                finally:
+                    response.close() if not response.content.at_eof() else response.release()
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                sent.times -= 1  # no request without a connection
+                raise self._unconnected(error) from None
+            except TimeoutError:
+                raise _RetryError(
+                    f"{self._where()}: no reply within {limits.total or self.idle_timeout_s:g} s"
+                ) from None
+            except (aiohttp.ClientError, ConnectionError) as error:
+                raise self._broken(error) from None
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> None:
+        status, where = response.status, self._where(response)
+        kind = "error"
+        try:
+            chat_api.completion(await _read(response))
+        except chat_api.ReportedError as error:
+            kind = error.kind
+        except (chat_api.MalformedReplyError, RejectedError):
+            pass
+        said = f"{where}: {kind}" if kind != "error" else where
+        if (status in _RETRIED or status >= 500) and kind != "insufficient_quota":
+            raise _RetryError(said, _retry_after(response.headers.get("Retry-After", "")))
+        raise RejectedError(said + self._advice(status))
+
+    def _advice(self, status: int) -> str:
+        if status in (401, 403):
+            if self._api_key_env:
+                return f"; the key in the environment variable {self._api_key_env!r} is refused"
+            return "; it wants a key: set api_key_env to the name of the variable that holds it"
+        if status == 404:
+            return (
+                "; is the model's name right, and is base_url what stands before /chat/completions?"
+            )
+        if 300 <= status < 400:
+            return "; redirects are not followed, so that prompts go nowhere else: change base_url"
+        return ""
+
+    def _parsing(self, response: aiohttp.ClientResponse) -> _Parsing:
+        return _Parsing(self._where(response))
+
+    def _require_logprobs(self, text: str, shown: bool) -> None:
+        if self.logprobs and text and not shown:
+            raise RejectedError(
+                f"{self._where()}: it shows no log-probabilities; set logprobs = false for it"
+            )
+
+    def _unconnected(self, error: Exception) -> Exception:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+            return RejectedError(f"{self._where()}: its TLS certificate is not accepted")
+        if isinstance(error, TimeoutError):
+            return _RetryError(
+                f"{self._where()}: no connection within {self.connect_timeout_s:g} s"
+            )
+        return _RetryError(f"{self._where()}: it cannot be reached ({_reason(error)})")
+
+    def _broken(self, error: Exception) -> Exception:
+        if isinstance(error, ssl.SSLError):
+            return RejectedError(f"{self._where()}: TLS failed")
+        if isinstance(error, aiohttp.InvalidURL):
+            return RejectedError(f"{self._where()}: base_url is no URL that can be called")
+        return _RetryError(f"{self._where()}: the connection broke ({type(error).__name__})")
+
+    async def _wait(self, failure: _RetryError, sent: _Sent) -> None:
+        """Wait before the next try, or give up.
+
+        Exponential backoff with full jitter, and no less than the endpoint asks for.
+        """
+        sent.failures += 1
+        if sent.failures > self.retries or failure.after_s > _LONGEST_WAIT_S:
+            tries = f" (tried {sent.failures} times)" if sent.failures > 1 else ""
+            raise UnreachableError(f"{failure}{tries}") from None
+        most = min(_LONGEST_WAIT_S, self.backoff_s * 2 ** (sent.failures - 1))
+        await asyncio.sleep(max(failure.after_s, self._random.uniform(0, most)))
+
+    def _where(self, response: aiohttp.ClientResponse | None = None) -> str:
+        host = urlsplit(self.base_url).netloc
+        if response is None:
+            return f"{self.model!r} at {host}"
+        return f"{self.model!r} at {host}: HTTP {response.status}, {response.content_type}"
+
+    async def _pool(self) -> _Pool:
+        for loop in [o for o in self._pools if o.is_closed()]:
+            await self._pools.pop(loop).session.close()
+        loop = asyncio.get_running_loop()
+        if loop not in self._pools:
+            session = aiohttp.ClientSession(
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=1 << 16,
+            )
+            self._pools[loop] = _Pool(session, asyncio.Semaphore(self.concurrency))
+        return self._pools[loop]
+
+
+@dataclass
+class _Sent:
+    """How often the request left, and how often that failed."""
+
+    times: int = 0
+    failures: int = 0
+
+
+class _Parsing:
+    """Turns what the parser raises into our errors."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case chat_api.MalformedReplyError():
+                raise RejectedError(f"{self._where}: {error}") from None
+            case chat_api.ReportedError(code=code) if code in _RETRIED or code >= 500:
+                raise _RetryError(f"{self._where}: {error.kind}") from None
+            case chat_api.ReportedError():
+                raise RejectedError(f"{self._where}: {error.kind}") from None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > MAX_REPLY_BYTES:
+            raise RejectedError(
+                f"HTTP {response.status}, {response.content_type}: the reply is longer than "
+                f"{MAX_REPLY_BYTES >> 20} MB"
+            )
+    return bytes(data)
+
+
+def _used(piece: Delta) -> Delta:
+    return Delta(prompt_tokens=piece.prompt_tokens, completion_tokens=piece.completion_tokens)
+
+
+def _tokens_of(text: str) -> int:
+    return ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "os_error", None)
+    return getattr(cause, "strerror", None) or type(error).__name__
+
+
+def _retry_after(text: str) -> float:
+    """Seconds: the header holds a number of them, or a date."""
+    with suppress(ValueError):
+        return max(0.0, float(text))
+    with suppress(ValueError, TypeError):
+        when = parsedate_to_datetime(text)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def _checked(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("base_url must begin with http:// or https:// and name a host")
+    if parts.username or parts.password:
+        raise ConfigError("base_url must hold no user and password; use api_key_env")
+    if parts.query or parts.fragment:
+        raise ConfigError("base_url must end with its path, without '?' or '#'")
+    return base_url.rstrip("/").removesuffix("/chat/completions")
+
+
+@models.register("openai")
+def openai(
+    base_url: str,
+    model: str,
+    api_key_env: str = "",
+    logprobs: bool = False,
+    concurrency: int = 8,
+    timeout_s: float = 120.0,
+    connect_timeout_s: float = 10.0,
+    idle_timeout_s: float = 60.0,
+    retries: int = 4,
+    max_tokens_field: str = "max_tokens",
+    omit: Sequence[str] = (),
+    extra: Mapping[str, object] | None = None,
+) -> OpenAIModel:
+    """A model behind any URL that speaks OpenAI's chat API.
+
+    Args:
+        base_url: up to and including `/v1`.
+        model: its name there.
+        api_key_env: the environment variable that holds the key; never the key itself.
+        logprobs: the endpoint shows log-probabilities, and strategies may use them.
+        concurrency: requests under way at once.
+        timeout_s: for a whole reply; connect_timeout_s: for the connection; idle_timeout_s: between two
+            pieces of a stream.
+        retries: after the first try, of what is worth retrying.
+        max_tokens_field: what the endpoint calls it ("max_completion_tokens" for some).
+        omit: fields of the request that the endpoint does not accept.
+        extra: fields to add to each request.
+
+    Raises:
+        ConfigError: the URL is none, or the environment variable is not set.
+    """
+    return OpenAIModel(
+        base_url,
+        model,
+        api_key=_key(api_key_env),
+        api_key_env=api_key_env,
+        logprobs=logprobs,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        connect_timeout_s=connect_timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        retries=retries,
+        max_tokens_field=max_tokens_field,
+        omit=omit,
+        extra=extra,
+    )
+
+
+def _key(variable: str) -> str:
+    if not variable:
+        return ""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ConfigError(
+            "api_key_env must be the name of an environment variable, not a key itself"
+        )
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {variable!r}, named by api_key_env, is not set"
+        )
+    if not key.isprintable() or not key.isascii():
+        raise ConfigError(f"the environment variable {variable!r} holds no key: odd characters")
+    return key
