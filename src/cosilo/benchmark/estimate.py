@@ -7,13 +7,17 @@ the items' own questions share their answers, so these are counted once; recorde
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.store import Store
+from cosilo.errors import CosiloError
 from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import forecast
@@ -21,9 +25,16 @@ from cosilo.tasks.base import Example, Split
 from cosilo.types import Chat
 
 BYTES_PER_TOKEN = 3.5
-SECONDS_PER_CALL = {"openai": 2.0, "recorded": 0.0, "scripted": 0.0}
-LOCAL_SECONDS = 4.0
-"""What a call takes before any was made: of a remote model, and of any other one."""
+REMOTE_SECONDS = 2.0
+"""What a call of a hosted model takes, before any was made."""
+
+FREE = ("recorded", "scripted")
+"""Kinds of model whose answers take no time."""
+
+LOCAL = ("llamacpp", "torch")
+"""Kinds that run on this machine, so that trying one out costs no money."""
+
+PROBED = 3
 
 Work = Sequence[tuple[Split, Sequence[Example]]]
 
@@ -64,9 +75,13 @@ def estimate(
     parts: Parts,
     left: Sequence[tuple[PointConfig, Work]],
     *,
-    seconds_per_call: float | None,
+    pace: float | None,
 ) -> Estimate:
-    """The cost of `left`: points with the items they still have to answer, by split."""
+    """The cost of `left`: points with the items they still have to answer, by split.
+
+    Args:
+        pace: seconds from one answer to the next, as measured; None when it was not.
+    """
     shared: dict[tuple[str, str], _Batch] = {}
     alone: list[_Batch] = []
     for point, splits in left:
@@ -91,19 +106,37 @@ def estimate(
     batches = [*shared.values(), *alone]
     calls = sum(b.calls for b in batches)
     tokens_in, tokens_out = sum(b.tokens_in for b in batches), sum(b.tokens_out for b in batches)
-    each = seconds_per_call
-    if each is None:
-        each = SECONDS_PER_CALL.get(plan.large.kind, LOCAL_SECONDS)
-    abreast = plan.concurrency if plan.large.kind == "openai" else 1
+    guess = 0.0 if plan.large.kind in FREE else REMOTE_SECONDS / plan.concurrency
     return Estimate(
         calls=calls,
         recorded=sum(b.recorded for b in batches),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usd=parts.paid.price.usd(tokens_in, tokens_out),
-        minutes=calls * each / abreast / 60,
-        measured=seconds_per_call is not None,
+        minutes=calls * (guess if pace is None else pace) / 60,
+        measured=pace is not None,
     )
+
+
+async def measured_pace(plan: Plan, parts: Parts, store: Store) -> float | None:
+    """Seconds from one answer to the next: of the calls this run made, or of a few made now.
+
+    Only a model that runs on this machine is tried out, since that costs no money; its answers are
+    recorded like all others. None for a model that would have to be paid, or takes no time.
+    """
+    before = store.seconds_per_call()
+    if before is not None:
+        return before / plan.concurrency
+    if plan.large.kind not in LOCAL:
+        return None
+    chats = [e.chat for e in parts.task.splits["validation"]]
+    new = [c for c in chats if not parts.replay.holds(c, parts.task.sampling)][:PROBED]
+    started = perf_counter()
+    try:
+        await asyncio.gather(*(parts.replay.generate(c, parts.task.sampling) for c in new))
+    except CosiloError:  # what is wrong with it will be said where it matters
+        return None
+    return (perf_counter() - started) / len(new) if new else None
 
 
 @dataclass(frozen=True)

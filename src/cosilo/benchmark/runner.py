@@ -23,7 +23,7 @@ from pathlib import Path
 import cosilo
 from cosilo.benchmark import clock
 from cosilo.benchmark.answering import Answering, Commit
-from cosilo.benchmark.estimate import Estimate, Work, estimate
+from cosilo.benchmark.estimate import Estimate, Work, estimate, measured_pace
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
 from cosilo.benchmark.measure import measure, measuring_version, tampered_chain, tampering
 from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
@@ -135,9 +135,10 @@ class Runner:
             whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
             most = max((s.lowest for s in self.plan.spaces), key=_most_calls)
             work += [(most, whole)] * searched
-        self._confirm(
-            estimate(self.plan, parts, work, seconds_per_call=self.store.seconds_per_call())
-        )
+        sends = any(make_strategy(point).needs.sends for point, _ in work)
+        try_out = sends and not self._offline
+        pace = await measured_pace(self.plan, parts, self.store) if try_out else None
+        self._confirm(estimate(self.plan, parts, work, pace=pace))
         answers = sum(len(examples) for _, splits in work for _, examples in splits)
         self._reports.begin(len(work), answers)
 

@@ -1,0 +1,120 @@
+"""What a run will cost is an upper bound: shared questions once, recorded answers free."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cosilo.benchmark.estimate import Estimate, estimate, measured_pace
+from cosilo.benchmark.parts import Parts, open_parts
+from cosilo.benchmark.plan import Plan, parse_plan
+from cosilo.benchmark.store import Store
+from cosilo.boundary.meter import Totals
+from cosilo.defences.base import Defence, defences
+from cosilo.tasks.base import Split
+
+PLAN = """
+name = "desk"
+concurrency = 4
+[task]
+kind = "classification"
+train = "train.jsonl"
+tune = "tune.jsonl"
+validation = "validation.jsonl"
+certificate = "certificate.jsonl"
+test = "test.jsonl"
+[models.small]
+kind = "scripted"
+[models.large]
+kind = "scripted"
+usd_per_m_in = 1e6
+"""
+SIZES: dict[Split, int] = {"train": 8, "tune": 6, "validation": 4, "certificate": 4, "test": 4}
+ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def idle() -> None:
+    if "idle" not in defences.names():
+        defences.register("idle")(Defence)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, size in SIZES.items():
+        rows = [{"text": f"{split} {i}", "label": "ab"[i % 2]} for i in range(size)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def opened(folder: Path, points: str) -> tuple[Plan, Parts, Store]:
+    plan = parse_plan(PLAN + points, folder / "p.toml")
+    store = Store(folder / "run", write=True)
+    return plan, open_parts(plan, store), store
+
+
+async def cost(folder: Path, points: str, *, ask: bool = False) -> Estimate:
+    plan, parts, store = opened(folder, points)
+    if ask:
+        for example in parts.task.splits["test"]:
+            await parts.replay.generate(example.chat, parts.task.sampling)
+    work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
+    found = estimate(plan, parts, work, pace=None)
+    await parts.close()
+    store.close()
+    return found
+
+
+def point(strategy: str, more: str = "") -> str:
+    return f'[[points]]\nstrategy = "{strategy}"\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("points", "calls"),
+    [
+        (point("small"), 0),
+        (point("large"), 12),
+        (point("cascade", "calls = 0.5"), 6),
+        (point("cascade"), 18),  # every tune item, too
+        (point("router", "calls = 0.25"), 6 + 3),
+        (point("distil_labels"), 8),
+        (point("distil_labels", "items = 3"), 3),
+        (point("large") + point("cascade", "calls = 0.5"), 12),  # they share their answers
+        (point("large") + point("router") + point("cascade"), 18),
+        (point("large", 'defences = [[], ["idle"]]'), 24),  # behind a defence other words are sent
+        (point("large") + point("supericl"), 24),
+    ],
+)
+async def test_calls_are_bounded(folder: Path, points: str, calls: int) -> None:
+    found = await cost(folder, points)
+    assert found.calls == calls
+    assert (found.usd > 0) == (calls > 0)
+    assert found.tokens_in == pytest.approx(found.usd)
+
+
+async def test_recorded_answers_are_free(folder: Path) -> None:
+    found = await cost(folder, point("large"), ask=True)
+    assert (found.calls, found.recorded) == (8, 4)
+
+
+async def test_a_model_that_takes_no_time_takes_no_minutes(folder: Path) -> None:
+    assert (await cost(folder, point("large"))).minutes == 0
+
+
+async def test_minutes_come_from_the_calls_made_before(folder: Path) -> None:
+    plan, parts, store = opened(folder, point("large"))
+    assert await measured_pace(plan, parts, store) is None  # it would have to be paid
+    store.settle(store.pay(Totals(messages=1)), Totals(messages=1), 8.0)
+    pace = await measured_pace(plan, parts, store)
+    assert pace == 2.0  # four at once
+    work = [(plan.points[0], [("test", parts.task.splits["test"])])]
+    assert estimate(plan, parts, work, pace=pace).minutes == pytest.approx(4 * 2 / 60)
+    await parts.close()
+    store.close()
+
+
+def test_it_says_so_in_one_line() -> None:
+    assert "at most 3 LM calls" in str(Estimate(3, 2, 10, 5, 0.5, 1.0, True))
+    assert str(Estimate(0, 2, 0, 0, 0, 0, False)) == "no LM call to make (2 answers are recorded)"
