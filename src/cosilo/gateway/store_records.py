@@ -99,21 +99,27 @@ def limit_nano(limit: float | None) -> int | None:
 
 def _up(value: float) -> int:
     # 0.07 × 10⁹ is 70000000.00000001 as a float: without the slack each rounding adds a billionth.
-    return _bounded(value, math.ceil(min(value, MOST / NANO) * NANO - 1e-2) if value > 0 else 0)
+    return math.ceil(value * NANO - 1e-2) if 0 < value < _MOST_UNITS else _edge(value)
 
 
 def _near(value: float) -> int:
-    return _bounded(value, round(min(value, MOST / NANO) * NANO) if value > 0 else 0)
+    return round(value * NANO) if 0 < value < _MOST_UNITS else _edge(value)
 
 
 def _whole(value: int) -> int:
-    return _bounded(value, int(min(value, MOST)) if value > 0 else 0)
+    return int(value) if 0 < value < MOST else _edge(value)
 
 
-def _bounded(value: float, result: int) -> int:
-    if not value >= 0:
-        raise ValueError
-    return min(max(result, 0), MOST)
+def _edge(value: float) -> int:
+    """What is nothing, or too much to count. Not a number is neither."""
+    if value == 0:
+        return 0
+    if value > 0:
+        return MOST
+    raise ValueError
+
+
+_MOST_UNITS = MOST / NANO
 
 
 def period_start(period: Period, now: float) -> float:

@@ -124,6 +124,8 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
+_AUTHENTICATE = f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?"
+
 _RESERVE = """
 UPDATE keys SET held_usd = held_usd + :usd, held_in = held_in + :in, held_out = held_out + :out,
     held_requests = held_requests + :requests, held_entities = held_entities + :entities,
@@ -134,7 +136,6 @@ WHERE id = :key
          OR used_in + used_out + held_in + held_out + :in + :out <= limit_tokens)
     AND (limit_entities IS NULL OR used_entities + held_entities + :entities <= limit_entities)
     AND (limit_epsilon IS NULL OR used_epsilon + held_epsilon + :epsilon <= limit_epsilon)
-RETURNING admitted, limit_rpm
 """
 
 _SETTLE = """
@@ -262,10 +263,10 @@ class SqliteStore:
 
     async def authenticate(self, bearer: str) -> Key | None:
         presented = hash_bearer(self._pepper, bearer)
-        with self._guarded():
-            row = self._db.execute(
-                f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?", (id_of(bearer),)
-            ).fetchone()
+        try:
+            row = self._db.execute(_AUTHENTICATE, (id_of(bearer),)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
         if not matches(row[2] if row else None, presented):
             return None
         return active_key(row, self._clock())
@@ -278,19 +279,17 @@ class SqliteStore:
             if key.limits.period != "total":
                 start = period_start(key.limits.period, now)
                 db.execute(_ROLL, {"key": key.id, "start": start})
-            found = db.execute(
+            if not db.execute(
                 _RESERVE,
                 {
                     "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
                     "out": amounts.tokens_out, "requests": amounts.requests,
                     "entities": amounts.entities, "epsilon": amounts.epsilon,
                 },
-            ).fetchone()  # fmt: skip
-            if found is None:
+            ).rowcount:  # fmt: skip
                 raise self._refused(key, amounts)
-            admitted, rpm = found
-            if rpm is not None and amounts.requests:
-                self._admit(key, rpm, admitted, now)
+            if key.limits.requests_per_minute is not None and amounts.requests:
+                self._admit(key, key.limits.requests_per_minute, now)
             db.execute(
                 "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 (id, key.id, request, self.slot, self.run, now, *amounts),
@@ -302,12 +301,13 @@ class SqliteStore:
     ) -> None:
         with self._change() as db:
             held = db.execute(
-                "DELETE FROM reservations WHERE id = ? RETURNING usd, tokens_in, tokens_out,"
-                " requests, entities, epsilon",
+                "SELECT usd, tokens_in, tokens_out, requests, entities, epsilon"
+                " FROM reservations WHERE id = ?",
                 (reservation.id,),
             ).fetchone()
             if held is None:
                 return
+            db.execute("DELETE FROM reservations WHERE id = ?", (reservation.id,))
             most = Amounts(*held)
             self._book(reservation.key, most, what_was(spent, most), request)
 
@@ -325,7 +325,9 @@ class SqliteStore:
                 [(hour, key, kind, count) for kind, count in facts.kinds.items()],
             )
 
-    def _admit(self, key: Key, rpm: int, admitted: int, now: float) -> None:
+    def _admit(self, key: Key, rpm: int, now: float) -> None:
+        query = "SELECT admitted FROM keys WHERE id = ?"
+        admitted = self._db.execute(query, (key.id,)).fetchone()[0]
         place = (admitted - 1) % rpm if rpm else 0
         marks = {"key": key.id, "place": place, "now": now, "window": RATE_WINDOW}
         if rpm and self._db.execute(_RATE, marks).rowcount:
