@@ -53,6 +53,7 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import logging
 
+    from cosilo.cli.front import front_of
     from cosilo.gateway.server import bind, work
     from cosilo.gateway.ui import pages
     from cosilo.gateway.workers import run_many, run_one
@@ -72,12 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(str(error)) from None
 
     server = load().server
+    page = pages(front_of(arguments.source) if arguments.source.is_dir() else None)
     listener = bind(server.host, server.port)
 
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
     ) -> Coroutine[None, None, None]:
-        return work(load, listener, memory=memory, worker=worker, page=pages())
+        return work(load, listener, memory=memory, worker=worker, page=page)
 
     if server.workers == 1:
         return run_one(listener, serve)

@@ -89,7 +89,8 @@ class StoreConfig:
     """Where keys, budgets and the record are kept.
 
     Attributes:
-        url: a folder, or postgresql://…; $COSILO_STORE, or `cosilo-gateway` beside the file.
+        url: a folder, or postgresql://…; $COSILO_STORE, or `cosilo-gateway` where we are now, as
+            `cosilo keys` has it.
         secret: the file of the gateway's secret; in a folder it is kept there.
         keep: of what crosses, `digest` or also the `content`.
         content_keys: the file of the keys that contents are sealed with.

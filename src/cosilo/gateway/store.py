@@ -19,8 +19,9 @@ DEFAULT = "cosilo-gateway"
 
 
 def default_url() -> str:
-    """$COSILO_STORE, or the folder `cosilo-gateway` here."""
-    return os.environ.get("COSILO_STORE") or DEFAULT
+    """$COSILO_STORE, or the folder `cosilo-gateway`; a folder is meant from where we are now."""
+    url = os.environ.get("COSILO_STORE") or DEFAULT
+    return url if is_postgres(url) else str(folder_of(url).absolute())
 
 
 def is_postgres(url: str) -> bool:
