@@ -7,11 +7,14 @@ here), and with those of its recognisers that know a checksum or a list.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from cosilo.defences.detection import Span
+from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.errors import ConfigError
 
@@ -37,8 +40,17 @@ _ENTITIES = sorted(KINDS)
 _UNUSED = ["tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer"]
 
 
+_TITLED = 2_000  # characters of a text without capitals that are read a second time, with them
+
+Analysis = tuple[list[Any], list[tuple[int, int]]]
+
+
 class PresidioDetector:
-    """Args:
+    """What Presidio finds, what our patterns find, and capitalised words that no vocabulary knows.
+
+    A short text without capital letters is read a second time as if every word had one.
+
+    Args:
     model: a spaCy pipeline: its name in Cosilo's catalog, or a folder.
     organizations: also report names of organisations.
     """
@@ -50,14 +62,25 @@ class PresidioDetector:
 
     def detect(self, text: str, public: str = "") -> list[Span]:
         spans = self._patterns.detect(text, public)
-        for found in self._analyze(text):
-            kind = KINDS[found.entity_type]
-            words = text[found.start : found.end]
+        spans += self._entities(text, text)
+        titled = text.title() if text == text.lower() and len(text) <= _TITLED else text
+        if titled != text and len(titled) == len(text):
+            again = self._entities(titled, text)
+            spans += [replace(s, score=0.4) for s in again if s.kind in ("PERSON", "PLACE")]
+        spans += listed(text, spans)
+        return spans
+
+    def _entities(self, read: str, text: str) -> Iterator[Span]:
+        found, strange = self._analyze(read)
+        for result in found:
+            kind = KINDS[result.entity_type]
+            words = text[result.start : result.end]
             if kind == "ORG" and (not self._organizations or _acronym(words)):
                 continue
             if any(c.isalnum() for c in words):
-                spans.append(Span(found.start, found.end, kind, float(found.score)))
-        return spans
+                yield Span(result.start, result.end, kind, float(result.score))
+        if read == text:
+            yield from (Span(start, end, "PERSON", 0.35) for start, end in strange)
 
 
 def _acronym(words: str) -> bool:
@@ -65,8 +88,8 @@ def _acronym(words: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _analyzer(model: str) -> Callable[[str], list[Any]]:
-    """The analyzer over `model`, loaded once a process.
+def _analyzer(model: str) -> Callable[[str], Analysis]:
+    """The analyzer over `model`, loaded once a process: text → (results, strange words).
 
     Raises:
         ConfigError: Presidio or spaCy is not installed.
@@ -106,16 +129,27 @@ def _analyzer(model: str) -> Callable[[str], list[Any]]:
 
         def load(self) -> None:
             self._nlp = spacy.load(place, exclude=_UNUSED)
+            self.strange: list[tuple[int, int]] = []
 
         def is_loaded(self) -> bool:
             return True
 
         def process_text(self, text: str, language: str) -> NlpArtifacts:
             doc = self._nlp(text)
+            self.strange = [
+                (t.idx, t.idx + len(t))
+                for t in doc[1:]
+                if len(t) > 2 and t.is_alpha and t.text[0].isupper() and self._is_strange(t.text)
+            ]
             kept = [e for e in doc.ents if e.label_ in _LABELS]
             for entity in kept:
                 entity.label_ = _LABELS[entity.label_]
             return NlpArtifacts(kept, doc, [t.idx for t in doc], [], None, language)
+
+        def _is_strange(self, word: str) -> bool:
+            """Whether a word is in no vocabulary, in small letters or as it is: mostly a name."""
+            vocab = self._nlp.vocab
+            return not (vocab.has_vector(word.lower()) or vocab.has_vector(word))
 
         def process_batch(
             self,
@@ -163,14 +197,19 @@ def _analyzer(model: str) -> Callable[[str], list[Any]]:
         UsSsnRecognizer(),
         UsItinRecognizer(),
     ]
+    entities = EntitiesOnly()
     engine = AnalyzerEngine(
         registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
-        nlp_engine=EntitiesOnly(),
+        nlp_engine=entities,
         supported_languages=["en"],
         context_aware_enhancer=NoContext(),
     )
 
-    def analyze(text: str) -> list[Any]:
-        return list(engine.analyze(text, language="en", entities=_ENTITIES))
+    turn = threading.Lock()  # long texts are analysed in a thread; spaCy's pipeline is one
+
+    def analyze(text: str) -> Analysis:
+        with turn:
+            results = engine.analyze(text, language="en", entities=_ENTITIES)
+            return list(results), entities.strange
 
     return analyze

@@ -180,14 +180,15 @@ class Pseudonym(Defence):
         self._counts.put(request, vault.counts)
         return vault, hidden
 
+    async def spans(self, ask: Ask) -> list[list[Span]]:
+        """What would be hidden in each text of `ask` if it began a conversation: for reports and
+        benchmarks. The texts are those of `texts_of`.
+        """
+        texts, found = await self._found(ask)
+        return Vault(b"", "").cover(texts, found)
+
     async def _hide(self, ask: Ask, request: str) -> tuple[Vault, Ask]:
-        texts = texts_of(ask, public_system=self._system == "public")
-        public = public_text(ask) if self._system == "public" else ""
-        labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
-        found = [
-            [s for s in spans if self._is_private(s, text, public, labels)]
-            for text, spans in zip(texts, await self._detect(texts, public), strict=True)
-        ]
+        texts, found = await self._found(ask)
         vault = self._vault(ask, request)
         spans = vault.cover(texts, found)
         vault.issue(texts, spans, public_text(ask))
@@ -196,6 +197,16 @@ class Pseudonym(Defence):
             if vault.restore(hidden) != text:
                 raise PrivacyError("a message could not be restored exactly, so nothing was sent")
         return vault, with_texts(ask, masked, public_system=self._system == "public")
+
+    async def _found(self, ask: Ask) -> tuple[list[str], list[list[Span]]]:
+        texts = texts_of(ask, public_system=self._system == "public")
+        public = public_text(ask) if self._system == "public" else ""
+        labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
+        found = await self._detect(texts, public)
+        return texts, [
+            [s for s in spans if self._is_private(s, text, public, labels)]
+            for text, spans in zip(texts, found, strict=True)
+        ]
 
     def _vault(self, ask: Ask, request: str) -> Vault:
         if self._key is None:

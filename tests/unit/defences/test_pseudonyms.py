@@ -97,6 +97,9 @@ def by_characters(size: int) -> Callable[[Generation], Sequence[Delta]]:
     return cut
 
 
+IN_THREES = by_characters(3)
+
+
 def echo(chat: Chat) -> Generation:
     return Generation(chat[-1].content)
 
@@ -108,7 +111,7 @@ class Talk:
         self,
         defence: Defence,
         reply: Callable[[Chat], Generation] = echo,
-        cut: Callable[[Generation], Sequence[Delta]] = by_characters(3),
+        cut: Callable[[Generation], Sequence[Delta]] = IN_THREES,
     ) -> None:
         self.model = Replies(reply, cut)
         self.boundary = Boundary(
