@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -244,6 +245,21 @@ def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) 
         first.wait()
     endpoint.slow = 0
     assert bench(plan).returncode == 0  # the lock went with its holder
+
+
+def test_an_interrupted_run_says_how_to_go_on(folder: Path, endpoint: Endpoint) -> None:
+    endpoint.slow = 0.05
+    plan = write(folder, endpoint)
+    process = subprocess.Popen(command(plan), stderr=subprocess.PIPE, text=True)
+    while endpoint.total < 5:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    endpoint.slow = 0
+    assert bench(plan).returncode == 0
 
 
 def test_a_budget_that_runs_out_keeps_what_was_done(folder: Path, endpoint: Endpoint) -> None:
