@@ -1,13 +1,11 @@
 """The tasks' own mathematics against slow, obvious versions."""
 
 import itertools
-import re
-import sqlite3
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosilo.tasks.database import _like, same_result
+from cosilo.tasks.database import same_result
 from cosilo.tasks.extraction import span_f1
 from cosilo.tasks.splits import divide, same_text, sample, without_leaks
 from cosilo.tasks.text import common_subsequence, rouge_l
@@ -35,26 +33,6 @@ def test_rouge_l_is_symmetric_and_a_share(a: str, b: str) -> None:
     assert rouge_l(a, b) == rouge_l(b, a)
     assert 0 <= rouge_l(a, b) <= 1
     assert rouge_l(a, a) == 1
-
-
-@given(st.text("aAbBé%_\\'x\n", max_size=8), st.text("aAbBé%_\\x\n", max_size=12))
-@settings(max_examples=400)
-def test_like_is_sqlites_like(pattern: str, text: str) -> None:
-    connection = sqlite3.connect(":memory:")
-    (expected,) = connection.execute("SELECT ? LIKE ?", (text, pattern)).fetchone()
-    connection.close()
-    assert _like(pattern, text) == expected
-
-
-@given(st.text("ab%_!", max_size=8), st.text("ab%_!", max_size=8))
-@settings(max_examples=400)
-def test_like_with_an_escape_is_sqlites_like(pattern: str, text: str) -> None:
-    if re.fullmatch(r"(?:[^!]|!.)*!", pattern, re.S):
-        return  # nothing is left to escape: SQLite itself calls the outcome undefined
-    connection = sqlite3.connect(":memory:")
-    (expected,) = connection.execute("SELECT ? LIKE ? ESCAPE '!'", (text, pattern)).fetchone()
-    connection.close()
-    assert _like(pattern, text, "!") == expected
 
 
 cells = st.one_of(st.none(), st.integers(-2, 2), st.sampled_from(["a", "b"]), st.just(0.5))

@@ -2,6 +2,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cosilo.errors import DataError
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task, parse_task
-from cosilo.tasks.database import Databases, Limits, QueryError, same_result
+from cosilo.tasks.database import Databases, Limits, QueryError, _open, same_result
 from cosilo.tasks.sql import constants, is_ordered, sql_in, stands_in
 from cosilo.types import last_user
 
@@ -111,9 +112,13 @@ BOMBS = {
     "deep expression": "SELECT " + "(" * 3000 + "1" + ")" * 3000,
     "huge text of SQL": "SELECT '" + "x" * 100_000 + "'",
     "like": "SELECT printf('%200000d', 1) LIKE '" + "% %" * 30 + "z'",
-    "like without cuts": "SELECT replace(printf('%200000d', 1), ' ', 'a') LIKE '"
-    + "%a" * 2000
-    + "%b'",
+    "like without cuts": "SELECT replace(printf('%200000d', 1), ' ', 'a') LIKE '%"
+    + "a" * 40_000
+    + "b'",
+    "many like": "SELECT "
+    + " + ".join(["(replace(printf('%200000d', 1), ' ', 'a') LIKE '" + "%a" * 400 + "b%')"] * 20),
+    "needle": "SELECT instr(replace(printf('%250000d', 1), ' ', 'a'), "
+    "replace(printf('%125000d', 1), ' ', 'a') || 'b')",
 }
 
 
@@ -126,9 +131,20 @@ def test_a_query_that_takes_too_much_is_stopped(databases: Databases, name: str)
     except QueryError:
         pass
     else:  # answered after all, in bounded time and space
-        assert name in ("like", "like without cuts", "long text")
+        assert name in ("like", "many like", "needle", "long text")
         assert len(repr(rows)) < 1000
     assert time.thread_time() - started < 3
+
+
+def test_each_lock_holds_without_the_others(databases: Databases) -> None:
+    """The authorizer refuses a write first; the connection and the file would do so as well."""
+    with closing(_open(databases.path("desk"))) as connection:
+        assert connection.execute("PRAGMA query_only").fetchone() == (1,)
+        with pytest.raises(sqlite3.OperationalError):
+            connection.execute("DELETE FROM people")
+        connection.execute("PRAGMA query_only = OFF")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM people")
 
 
 def test_the_reason_is_said(databases: Databases) -> None:
