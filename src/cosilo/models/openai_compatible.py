@@ -38,7 +38,9 @@ BYTES_PER_TOKEN = 4
 """Where an endpoint does not say how many tokens it used, one is taken to be so many bytes."""
 _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
+_ALWAYS = frozenset({401, 402, 403, 404, 405})  # what refuses one request like this refuses all
 _DONE = b"[DONE]"
+_NOTHING = Delta()
 _WHOLE = frozenset({"application/json", "application/problem+json", "text/html"})
 """Content types of replies that are no stream of events, though one was asked for."""
 
@@ -218,10 +220,11 @@ class OpenAIModel:
                 ending, size = pieces, len(pieces[0].text)
                 tokens_seen = bool(pieces[0].tokens)
             else:
+                parsing = self._parsing(response)
                 async for data in self._events(response):
-                    with self._parsing(response):
+                    with parsing:
                         piece = chat_api.chunk(data)
-                    if not self.logprobs:
+                    if piece.tokens and not self.logprobs:
                         piece = msgspec.structs.replace(piece, tokens=())
                     size += len(piece.text.encode())
                     tokens_seen = tokens_seen or bool(piece.tokens)
@@ -321,7 +324,8 @@ class OpenAIModel:
         said = f"{where}: {kind}" if kind != "error" else where
         if (status in _RETRIED or status >= 500) and kind != "insufficient_quota":
             raise _RetryError(said, _retry_after(response.headers.get("Retry-After", "")))
-        raise RejectedError(said + self._advice(status))
+        always = status in _ALWAYS or 300 <= status < 400 or kind == "insufficient_quota"
+        raise RejectedError(said + self._advice(status), everything=always)
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
@@ -342,12 +346,14 @@ class OpenAIModel:
     def _require_logprobs(self, text: str, shown: bool) -> None:
         if self.logprobs and text and not shown:
             raise RejectedError(
-                f"{self._where()}: it shows no log-probabilities; set logprobs = false for it"
+                f"{self._where()}: it shows no log-probabilities; set logprobs = false for it",
+                everything=True,
             )
 
     def _unconnected(self, error: Exception) -> Exception:
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-            return RejectedError(f"{self._where()}: its TLS certificate is not accepted")
+            said = f"{self._where()}: its TLS certificate is not accepted"
+            return RejectedError(said, everything=True)
         if isinstance(error, TimeoutError):
             return _RetryError(
                 f"{self._where()}: no connection within {self.connect_timeout_s:g} s"
@@ -356,9 +362,10 @@ class OpenAIModel:
 
     def _broken(self, error: Exception) -> Exception:
         if isinstance(error, ssl.SSLError):
-            return RejectedError(f"{self._where()}: TLS failed")
+            return RejectedError(f"{self._where()}: TLS failed", everything=True)
         if isinstance(error, aiohttp.InvalidURL):
-            return RejectedError(f"{self._where()}: base_url is no URL that can be called")
+            said = f"{self._where()}: base_url is no URL that can be called"
+            return RejectedError(said, everything=True)
         return _RetryError(f"{self._where()}: the connection broke ({type(error).__name__})")
 
     async def _wait(self, failure: _RetryError, sent: _Sent) -> None:
