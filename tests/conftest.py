@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cosilo.models import catalog
+
+MODELS = ("minilm-int8", "smollm2-135m-instruct")
+"""What `@pytest.mark.models` needs unless it names others."""
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -23,6 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in item.keywords and not SHARED.is_dir():
             item.add_marker(absent)
+        for marker in item.iter_markers("models"):
+            missing = [n for n in marker.args or MODELS if not catalog.is_here(n)]
+            if missing:
+                reason = f"needs model files; run: cosilo models pull {' '.join(missing)}"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
