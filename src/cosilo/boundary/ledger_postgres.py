@@ -111,27 +111,35 @@ class PostgresLedger:
         self.attempt: int = last[0] + 1 if last and last[0] is not None else 0
 
     def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
-        if self._db.closed:
-            self._db = self._connect()
-        entry = make_entry(
-            self.chain, self._count, self.attempt, request, direction, message, payload, self.keep,
-            self._hash,
-        )  # fmt: skip
-        stored = entry.payload
-        if stored is not None and self._seal is not None:
-            stored = self._seal(stored)
-        mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
-        values = (
-            entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
-            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
-            self.chain, self._count + 1, entry.hash, mac,
-        )  # fmt: skip
-        try:
+        def put() -> Entry:
+            entry = make_entry(
+                self.chain, self._count, self.attempt, request, direction, message, payload,
+                self.keep, self._hash,
+            )  # fmt: skip
+            stored = entry.payload
+            if stored is not None and self._seal is not None:
+                stored = self._seal(stored)
+            mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
+            values = (
+                entry.chain, entry.number, entry.attempt, entry.request, entry.direction,
+                entry.kind, entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
+                self.chain, self._count + 1, entry.hash, mac,
+            )  # fmt: skip
+            written.append(entry.hash)
             self._ask(lambda db: db.execute(_APPEND, values))
+            return entry
+
+        written: list[bytes] = []
+        try:
+            entry = put()
         except StoreError:
-            # Whether it was written is not known; the next append asks where the chain ends.
+            # The connection may have gone stale, and whether the entry was written is not known:
+            # where the chain ends now says so.
             self._db.close()
-            raise
+            self._db = self._connect()
+            if self._hash in written:
+                return
+            entry = put()
         self._count += 1
         self._hash = entry.hash
 
@@ -145,9 +153,11 @@ class PostgresLedger:
         Raises:
             StoreError: it could not.
         """
-        if self._db.closed:
+        try:
+            self._ask(lambda db: db.execute("SELECT 1"))
+        except StoreError:
+            self._db.close()
             self._db = self._connect()
-        self._ask(lambda db: db.execute("SELECT 1"))
 
     def close(self) -> None:
         self._db.close()

@@ -157,7 +157,7 @@ def _about(state: KeyState, now: float) -> tuple[str, str, str]:
 
 
 def _spent(spend: Spend) -> str:
-    return f"${spend.usd:.4f}, {spend.requests} requests, {spend.tokens} tokens"
+    return f"${spend.usd:.6f}, {spend.requests} requests, {spend.tokens} tokens"
 
 
 def _with_store(

@@ -94,7 +94,7 @@ def what_was(spent: Spend, otherwise: Amounts) -> Amounts:
 
 
 def limit_nano(limit: float | None) -> int | None:
-    return None if limit is None else min(math.floor(limit * NANO + 1e-2), MOST)
+    return None if limit is None else min(math.floor(limit * NANO + 1e-2), 1 << 62)
 
 
 def _up(value: float) -> int:

@@ -1,0 +1,195 @@
+"""The ledger in PostgreSQL records what the one in a file does, and survives its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosilo.boundary.ledger import SqliteLedger
+from cosilo.boundary.ledger_postgres import SCHEMA, ChainBusyError, PostgresLedger, verify
+from cosilo.boundary.messages import Ask, encode
+from cosilo.errors import StoreError
+from cosilo.gateway.accounts import Limits, RequestFacts, Spend
+from cosilo.types import user
+
+Open = Callable[[], Any]
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def connect(postgres: Callable[[], str]) -> Iterator[Open]:
+    import psycopg
+
+    url = postgres()
+    opened: list[Any] = []
+
+    def connect() -> Any:
+        opened.append(psycopg.connect(url, autocommit=True, application_name="cosilo"))
+        return opened[-1]
+
+    connect().execute(SCHEMA)
+    yield connect
+    for db in opened:
+        db.close()
+
+
+def put(ledger: Any, i: int) -> None:
+    ask = Ask(chat=user(f"message {i}"))
+    ledger.append(f"request-{i}", "up" if i % 2 == 0 else "down", ask, encode(ask))
+
+
+def test_it_records_what_the_one_in_a_file_does(
+    connect: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosilo.boundary.ledger.time.time", lambda: 1795470193.140969)
+    here = PostgresLedger(connect, "chain", key=KEY)
+    file = SqliteLedger(tmp_path / "l.sqlite", "chain", key=KEY)
+    for i in range(5):
+        put(here, i)
+        put(file, i)
+    assert list(here.entries()) == list(file.entries())
+    assert next(here.entries()).message == Ask(chat=user("message 0"))
+    assert verify(connect(), key=KEY) == []
+    assert verify(connect(), key=b"x" * 32) != []
+    here.close()
+    file.close()
+
+
+def test_a_chain_has_one_writer_at_a_time(connect: Open) -> None:
+    one = PostgresLedger(connect, "chain")
+    put(one, 0)
+    with pytest.raises(ChainBusyError, match="'chain'"):
+        PostgresLedger(connect, "chain")
+    PostgresLedger(connect, "other").close()
+    one.close()
+    two = PostgresLedger(connect, "chain")
+    put(two, 1)
+    assert [(e.number, e.attempt) for e in two.entries()] == [(0, 0), (1, 1)]
+    two.close()
+
+
+def end_connections(connect: Open) -> None:
+    connect().execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'cosilo' AND pid != pg_backend_pid()"
+    )
+
+
+def test_a_lost_connection_is_made_again_and_the_chain_goes_on(connect: Open) -> None:
+    ledger = PostgresLedger(connect, "chain", key=KEY)
+    put(ledger, 0)
+    end_connections(connect)
+    put(ledger, 1)
+    end_connections(connect)
+    ledger.check()
+    put(ledger, 2)
+    assert [e.request for e in ledger.entries()] == ["request-0", "request-1", "request-2"]
+    assert verify(connect(), key=KEY) == []
+    ledger.close()
+
+
+def test_an_entry_written_whose_answer_was_lost_stays_and_the_next_follows_it(
+    connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = PostgresLedger(connect, "chain", key=KEY)
+    put(ledger, 0)
+    real = ledger._ask
+
+    def lost(question: Callable[[Any], Any]) -> Any:
+        real(question)
+        raise StoreError("the connection broke after the commit")
+
+    monkeypatch.setattr(ledger, "_ask", lost)
+    put(ledger, 1)
+    monkeypatch.undo()
+    put(ledger, 2)
+    assert [(e.number, e.request) for e in ledger.entries()] == [
+        (0, "request-0"), (1, "request-1"), (2, "request-2"),
+    ]  # fmt: skip
+    assert verify(connect(), key=KEY) == []
+    ledger.close()
+
+
+def test_a_chain_taken_over_while_the_connection_was_lost_is_not_written(connect: Open) -> None:
+    ledger = PostgresLedger(connect, "chain")
+    put(ledger, 0)
+    end_connections(connect)
+    thief = PostgresLedger(connect, "chain")
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            put(ledger, 1)
+        with pytest.raises(StoreError):
+            ledger.check()
+    put(thief, 2)
+    assert [e.request for e in thief.entries()] == ["request-0", "request-2"]
+    thief.close()
+    put(ledger, 3)  # it is free again
+    assert [e.number for e in ledger.entries()] == [0, 1, 2]
+    ledger.close()
+
+
+def test_an_unreachable_server_is_said_without_the_password(tmp_path: Path) -> None:
+    psycopg = pytest.importorskip("psycopg")
+
+    def connect() -> Any:
+        return psycopg.connect(f"postgresql://u:hunter2@/db?host={tmp_path}", connect_timeout=2)
+
+    with pytest.raises(StoreError, match="PostgreSQL") as caught:
+        PostgresLedger(connect, "chain")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_accounts_go_on_after_the_server_restarted(
+    postgres: Callable[[], str], connect: Open
+) -> None:
+    from cosilo.gateway.store_postgres import open_postgres
+
+    store = await open_postgres(postgres(), secret=b"s" * 32)
+    made = await store.create_key("a", limits=Limits(usd=1))
+    held = await store.reserve(made.key, Spend(usd=0.5, requests=1), request="r")
+    end_connections(connect)
+    assert await store.authenticate(made.bearer) == made.key
+    end_connections(connect)
+    await store.reserve(made.key, Spend(usd=0.25, requests=1), request="s")
+    end_connections(connect)
+    facts = RequestFacts(
+        request="r", point="p", strategy="s", endpoint="chat", outcome="ok", status=200
+    )
+    await store.settle(held, Spend(usd=0.1, requests=1), request=facts)
+    end_connections(connect)
+    await store.check()
+    now = (await store.list_keys())[0]
+    assert (now.used.usd, now.held.usd) == (0.1, 0.25)
+    await store.close()
+
+
+async def test_a_reservation_whose_answer_was_lost_is_made_once(
+    postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    from cosilo.gateway.store_postgres import open_postgres
+
+    store = await open_postgres(postgres(), secret=b"s" * 32)
+    made = await store.create_key("a", limits=Limits(usd=1, requests_per_minute=10))
+    real = psycopg.AsyncConnection.execute
+    broken = []
+
+    async def lossy(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        cursor = await real(self, query, *args, **kwargs)
+        if "reserve(" in str(query) and not broken:
+            broken.append(True)
+            raise psycopg.OperationalError("the connection broke after the commit")
+        return cursor
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", lossy)
+    held = await store.reserve(made.key, Spend(usd=0.75, requests=1), request="r")
+    assert broken
+    monkeypatch.undo()
+    now = (await store.list_keys())[0]
+    assert (now.held.usd, now.held.requests) == (0.75, 1)
+    assert held.most == Spend(usd=0.75, requests=1)
+    await store.close()
