@@ -31,5 +31,6 @@ script round_trip benchmarks/pseudonyms/round_trip.py
 script literals benchmarks/pseudonyms/literals.py
 bench nyc311 benchmarks/plans/nyc311.toml
 bench mts_dialog benchmarks/plans/mts_dialog.toml
+"$PYTHON" benchmarks/data/text2sql_defog.py
 bench text2sql benchmarks/plans/text2sql_defog.toml
 script overhead benchmarks/overhead.py
