@@ -218,16 +218,19 @@ def crossings(report: Report) -> Markup | None:
             class_="note",
         ),
         *(
-            _crossing(at, point, report.crossed[point.name], report.chosen == point.name)
+            _crossing(at, point, report)
             for at, point in enumerate(report.points)
             if point.name in report.crossed
         ),
     )
 
 
-def _crossing(at: int, point: Point, crossed: Crossed, chosen: bool) -> Markup:
+def _crossing(at: int, point: Point, report: Report) -> Markup:
+    crossed, chosen = report.crossed[point.name], report.chosen == point.name
     left, held = _total(crossed.secrets)
-    secrets = f"{left:,} of {count(held, 'secret')} left" if held else "no secrets in the items"
+    secrets = "no secrets known" if _none_known(report) else "no secrets in the items"
+    if held:
+        secrets = f"{left:,} of {count(held, 'secret')} left"
     others, _ = _total(crossed.background)
     secrets += f", {others:,} of other examples" if others else ""
     nothing = not crossed.tallies and not crossed.prepare
@@ -368,10 +371,7 @@ def costs(report: Report) -> Markup | None:
     ]
     heads += [
         "mean latency",
-        *(
-            right(h, cell="th")
-            for h in ("mean", "median", "95 %", "CPU", "memory", "preparing, once")
-        ),
+        *(right(h, cell="th") for h in ("mean", "median", "95 %", "CPU", "memory", "preparing")),
     ]
     return section(
         "cost",
@@ -379,7 +379,8 @@ def costs(report: Report) -> Markup | None:
         tag(
             "p",
             "Means per test item. Latency is the owner's own work, the stated link and the "
-            "large model's service time, added up; not the time the benchmark took.",
+            "large model's service time, added up; not the time the benchmark took. Preparing is "
+            "paid once.",
             class_="note",
         ),
         tag(
@@ -406,7 +407,7 @@ def _prepared(cost: Cost) -> str:
     spent = cost.prepare
     if not spent.messages:
         return "–"
-    return f"{count(spent.messages, 'call')}, {dollars(spent.usd)}, {seconds(cost.prepare_seconds)}"
+    return f"{count(spent.messages, 'call')}, {dollars(spent.usd)}"
 
 
 def confidence(report: Report) -> Markup | None:

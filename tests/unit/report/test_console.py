@@ -30,6 +30,13 @@ def test_it_fits_80_columns_and_is_plain() -> None:
     assert all(word in left for word in long[0].split())
 
 
+def test_a_long_word_is_folded_and_not_cut() -> None:
+    points = (("x" * 70, *made_up.POINTS[0][1:]), *made_up.POINTS[1:])
+    text = printed(made_up.report(points, limits=()), every=True)
+    assert text.count("x") >= 70
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_terminal_gets_weight_and_colour() -> None:
     assert "\x1b[" in printed(made_up.report(), terminal=True)
 

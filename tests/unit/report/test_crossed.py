@@ -127,7 +127,13 @@ def test_a_message_that_cannot_be_masked_is_not_shown() -> None:
 def test_a_long_message_is_cut_beside_its_blocks() -> None:
     for extra in range(24):
         ledger = MemoryLedger()
-        text = "x" * (LONGEST // 2 - 16 + extra) + " Ann Lee " + "y" * 900 + " Ann Lee " + "z" * 580
+        text = (
+            "x" * (LONGEST // 2 - 16 + extra)
+            + " Ann Lee "
+            + "y" * 900
+            + " Ann Lee "
+            + "z" * (580 + extra)
+        )
         sent(ledger, "1", ask(text))
         (shown,) = crossed(run_of(ledger), masker()).examples
         assert shown.text.count(BLOCK) % 2 == 0

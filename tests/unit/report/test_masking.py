@@ -60,6 +60,12 @@ def test_a_misspelt_secret_leaves_the_message_out() -> None:
     assert masked("I am Ann Muler Lee.", [ANN]) is None  # although Ann and Lee could be masked
 
 
+def test_what_only_a_reader_of_numbers_recognises_is_left_out() -> None:
+    flat = Secret("9", "address", "Flat 1,200.50")
+    assert Masker([flat])("at flat 1,200.50 now") == "at ▇address▇ now"
+    assert Masker([flat])("at flat 1.200,5 now") is None
+
+
 def test_a_block_covers_whole_words() -> None:
     assert (
         masked("Ann Leeds's, Joann Lee", [Secret("1", "person", "Ann Lee")])

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 import made_up
 from cosilo.errors import ConfigError
+from cosilo.objectives.base import Measurement
 from cosilo.report.axes import axis, known_on, staircase
 from cosilo.report.svg import front_svg
+from cosilo.selection import Point
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -70,6 +72,36 @@ def test_the_staircase_is_what_no_point_beats(x: str) -> None:
             for _, c, d in found
         )
         assert ((a.value, b.value) in best) == (not beaten)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
+def test_the_staircase_of_ties(places: list[tuple[int, int]]) -> None:
+    found = [
+        (
+            Point("", "", ""),
+            Measurement(made_up.USD, a, 1, a, a),
+            Measurement(made_up.UTILITY, b, 1, b, b),
+        )
+        for a, b in places
+    ]
+    best = [(x.value, y.value) for x, y in staircase(found)]
+    assert best == sorted(
+        (a, b)
+        for a, b in places
+        if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in places)
+    )
+
+
+def test_a_corner_of_the_line_is_reached_by_a_point() -> None:
+    picture = ET.fromstring(front_svg(made_up.report()))
+    (line,) = (p for p in picture.iter(f"{SVG}path") if p.get("fill") == "none")
+    at = [float(n) for n in re.findall(r"[\d.]+", line.attrib["d"])]
+    path, (h, v) = line.attrib["d"], at[:2]
+    places = marks(picture).values()
+    for step, to in re.findall(r"([HV])([\d.]+)", path):
+        h, v = (float(to), v) if step == "H" else (h, float(to))
+        # Cheaper is to the left, better is up: some point is both at least.
+        assert any(a <= h + 0.2 and b <= v + 0.2 for a, b in places)
 
 
 @given(st.lists(st.floats(-1e9, 1e9).map(lambda v: round(v, 6)), max_size=20))

@@ -20,6 +20,10 @@ def test_one_row_per_point_objective_and_split() -> None:
     assert len(found) == sum(len(p.validation) + len(p.test) for p in report.points)
     row = next(r for r in found if (r.point, r.split, r.objective) == ("large", "test", "privacy"))
     measured = report.points[1].test["privacy"]
+    before = next(
+        r for r in found if (r.point, r.split, r.objective) == ("large", "validation", "privacy")
+    )
+    assert before.value == report.points[1].validation["privacy"].value != measured.value
     assert (row.value, row.low, row.high, row.n) == (
         measured.value, measured.low, measured.high, measured.n,
     )  # fmt: skip
