@@ -179,7 +179,8 @@ class ClassifierModel:
         if self.head is None:
             raise RejectedError(
                 "the classifier is not trained: set train = true for it, or use a strategy that "
-                "trains it"
+                "trains it",
+                everything=True,
             )
         return self.head
 

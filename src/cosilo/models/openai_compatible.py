@@ -175,7 +175,8 @@ class OpenAIModel:
         if sampling.top_logprobs and not self.logprobs:
             raise RejectedError(
                 f"{self.name!r} is set up without log-probabilities; if its endpoint has them, set "
-                "logprobs = true"
+                "logprobs = true",
+                everything=True,
             )
         body = chat_api.request(chat, sampling, logprobs=self.logprobs)
         body["model"] = self.model
