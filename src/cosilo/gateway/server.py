@@ -11,9 +11,9 @@ import contextlib
 import gc
 import logging
 import mmap
+import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -241,8 +241,6 @@ def bind(host: str, port: int) -> socket.socket:
 def _ready(layout: Layout, setup: Setup, listener: socket.socket, worker: int) -> None:
     host, port = listener.getsockname()[:2]
     names = ", ".join(setup.points)
-    print(
-        f"cosilo: worker {worker} serves {names} at http://{host}:{port}/v1",
-        file=sys.stderr,
-        flush=True,
-    )
+    # In one write: several workers share the line.
+    text = f"cosilo: worker {worker} serves {names} at http://{host}:{port}/v1\n"
+    os.write(2, text.encode())
