@@ -1,0 +1,110 @@
+"""Real sentences full of personal data through a gateway, to an upstream that repeats them.
+
+    python benchmarks/gateway/round_trip.py                # all 1,500 of presidio_synth, four ways
+    python benchmarks/gateway/round_trip.py --n 100
+
+Each sentence is sent as a client would, whole and as a stream that the upstream cuts every 1, 3 and 7
+characters. Counted are answers that are not exactly what was asked, and gold values that stand in what
+the upstream was sent (direct identifiers: all kinds but TITLE, AGE, NRP, DATE_TIME, ORGANIZATION).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.integration.gateway import Gateway, Mock, mocking, serving, upstream
+
+from cosilo.objectives.intervals import wilson
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
+INDIRECT = {"TITLE", "AGE", "NRP", "DATE_TIME", "ORGANIZATION"}
+SIZES = (0, 1, 3, 7)
+
+
+def sentences() -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for split in ("train", "test")
+        for line in (DATA / f"{split}.jsonl").read_text("utf-8").splitlines()
+    ]
+
+
+async def ask(session: aiohttp.ClientSession, url: str, size: int, text: str) -> str:
+    body = {
+        "model": f"cosilo/echo{size}", "stream": size > 0,
+        "messages": [{"role": "user", "content": text}],
+    }  # fmt: skip
+    async with session.post(f"{url}/chat/completions", json=body) as reply:
+        data = (await reply.read()).decode()
+        if reply.status != 200:
+            return f"status {reply.status}"
+    if not size:
+        return str(json.loads(data)["choices"][0]["message"]["content"])
+    events = [json.loads(b[6:]) for b in data.split("\n\n") if b.startswith("data: {")]
+    return "".join(
+        e["choices"][0]["delta"].get("content") or "" for e in events if e.get("choices")
+    )
+
+
+async def run(gateway: Gateway, mock: Mock, rows: list[dict[str, Any]], key: str) -> int:
+    left: Counter[str] = Counter()
+    there: Counter[str] = Counter()
+    inexact = 0
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for size in SIZES:
+            wrong = 0
+            for row in rows:
+                if not size:
+                    await asyncio.to_thread(mock.reset)
+                wrong += await ask(session, gateway.url, size, row["text"]) != row["text"]
+                if not size:
+                    bodies = (await asyncio.to_thread(mock.seen))["bodies"]
+                    sent = json.loads(bodies[-1])["messages"][-1]["content"]
+                    for _, _, kind, value in row["spans"]:
+                        there[kind] += 1
+                        left[kind] += value in sent
+            how = f"in pieces of {size}" if size else "whole"
+            print(f"{how}: {len(rows) - wrong} of {len(rows)} exact", flush=True)
+            inexact += wrong
+    count = sum(n for kind, n in left.items() if kind not in INDIRECT)
+    total = sum(n for kind, n in there.items() if kind not in INDIRECT)
+    low, high = wilson(count, total)
+    print(
+        f"direct identifiers that left: {count}/{total} = {count / total:.1%} [{low:.1%}, {high:.1%}]"
+    )
+    return inexact
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="presidio_synth through a gateway and back.")
+    parser.add_argument("--n", type=int, default=1500)
+    parser.add_argument("--detectors", nargs="+", default=["presidio"])
+    a = parser.parse_args()
+    config = f'[defences.hide]\nkind = "pseudonym"\ndetectors = {json.dumps(a.detectors)}\n'
+    with tempfile.TemporaryDirectory(prefix="cosilo-trip-") as name, mocking() as mock:
+        for size in SIZES:
+            config += upstream(f"lm{size}", mock, f"echo-{size}" if size else "echo")
+            config += (
+                f'[[points]]\nname = "echo{size}"\nstrategy = "large"\nlarge = "lm{size}"\n'
+                'defences = ["hide"]\n'
+            )
+        with serving(Path(name), config) as gateway:
+            key = gateway.key()
+            inexact = asyncio.run(run(gateway, mock, sentences()[: a.n], key))
+    raise SystemExit(1 if inexact else 0)
+
+
+if __name__ == "__main__":
+    main()
