@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosilo.boundary.messages import Ask, encode
@@ -31,6 +31,7 @@ from cosilo.types import user
 SECRET = b"s" * 32
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000_000), st.integers(1, 200))
 def test_a_limit_for_n_admits_exactly_n(micros: int, n: int) -> None:
     """Whatever a price of so many millionths is as a float, n of it fit into n × it, and no more."""
@@ -40,6 +41,7 @@ def test_a_limit_for_n_admits_exactly_n(micros: int, n: int) -> None:
     assert n * each <= limit < (n + 1) * each
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=4e6))
 def test_what_is_held_is_rounded_up(price: float) -> None:
     exact = Fraction(price) * NANO
@@ -47,6 +49,7 @@ def test_what_is_held_is_rounded_up(price: float) -> None:
     assert exact - rounding <= at_most(Spend(usd=price)).usd < exact + 1 + rounding
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.integers(0, 10**12))
 def test_what_was_spent_is_never_above_what_was_held_for_it(usd: float, tokens: int) -> None:
     spend = Spend(usd=usd, tokens_in=tokens, epsilon=usd)
