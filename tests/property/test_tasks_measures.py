@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosilo.tasks.database import same_result
 from cosilo.tasks.extraction import span_f1
+from cosilo.tasks.results import same_result
 from cosilo.tasks.splits import divide, same_text, sample, without_leaks
 from cosilo.tasks.text import common_subsequence, rouge_l
 

@@ -10,7 +10,8 @@ import pytest
 from cosilo.errors import DataError
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task, parse_task
-from cosilo.tasks.database import Databases, Limits, QueryError, _open, same_result
+from cosilo.tasks.database import Databases, Limits, QueryError, _open
+from cosilo.tasks.results import same_result
 from cosilo.tasks.sql import constants, is_ordered, sql_in, stands_in
 from cosilo.types import last_user
 
