@@ -173,6 +173,14 @@ class Restorer:
         return re.compile(rf"{coded}|(?P<plain>{plain})")
 
 
+_LEFT, _RIGHT = re.compile(_BEFORE), re.compile(_AFTER)
+
+
+def stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether a surrogate in the place of these characters would be found again."""
+    return _LEFT.match(text, start) is not None and _RIGHT.match(text, end) is not None
+
+
 def _normal(shown: str) -> str:
     return shown.replace("\\", "").replace(" ", "_").replace("-", "_").casefold()
 

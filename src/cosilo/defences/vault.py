@@ -17,14 +17,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cosilo.defences.detection import Span, resolve
-from cosilo.defences.restoring import Restorer, restore, segments
+from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import Draw, disguise
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 CODE = 6
 SURROGATES = 500  # per conversation; each costs a scan of the message, so more get placeholders
 _LOOKALIKE = re.compile(rf"[A-Z]{{2,12}}_[{ALPHABET}]{{{CODE}}}")
-_TRIES = 1_000
+_TRIES = 200  # for a surrogate, then as many for a placeholder
+_WORDS = re.compile(r"\w+")
 
 
 class Vault:
@@ -70,13 +71,20 @@ class Vault:
         return covered
 
     def issue(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], public: str) -> None:
-        """A placeholder for every value; none that stands in `texts` or in `public` already."""
+        """A placeholder for every value; none that stands in `texts` or in `public` already, and
+        none that spells one of the values.
+        """
         taken = "\n".join((*texts, public))
-        for text, here in zip(texts, spans, strict=True):
-            for span in here:
-                value = text[span.start : span.end]
-                if value not in self._shown:
-                    self._add(value, span.kind, taken)
+        values = {
+            text[s.start : s.end]: s.kind
+            for text, here in zip(texts, spans, strict=True)
+            for s in here
+        }
+        words = {w for value in values for w in _WORDS.findall(value.casefold())}
+        glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
+        for value, kind in values.items():
+            if value not in self._shown:
+                self._add(value, kind, taken, words, plain=value not in glued)
 
     def hide(self, text: str, spans: Sequence[Span]) -> str:
         """`text` with the placeholder of each span's value in its place."""
@@ -91,13 +99,16 @@ class Vault:
         """`text` with the values back in."""
         return restore(self._restorer, text)
 
-    def _add(self, value: str, kind: str, taken: str) -> None:
-        for attempt in range(_TRIES):
+    def _add(self, value: str, kind: str, taken: str, words: set[str], *, plain: bool) -> None:
+        for attempt in range(2 * _TRIES):
             draw = Draw(self._key, f"{kind}\0{value}\0{attempt}")
-            cover = disguise(kind, value, draw) if self._surrogates < SURROGATES else None
+            few = attempt < _TRIES and self._surrogates < SURROGATES
+            cover = disguise(kind, value, draw) if plain and few else None
             shown = cover.shown if cover else f"{kind}_{draw.code(ALPHABET, CODE)}"
             aliases = cover.aliases if cover else {shown: value}
             if self._restorer.knows_any(aliases):
+                continue
+            if cover and not words.isdisjoint(_WORDS.findall(shown.casefold())):
                 continue
             if cover and any(alias in taken for alias in aliases):
                 continue
@@ -106,7 +117,7 @@ class Vault:
             self._shown[value] = shown
             self._kinds[value] = kind
             return
-        raise ValueError(f"no placeholder for a value of kind {kind} in {_TRIES} tries")
+        raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
 
     def _lookalikes(self, text: str) -> list[Span]:
         shaped = [Span(*m.span(), "TEXT") for m in _LOOKALIKE.finditer(text)]
@@ -118,6 +129,17 @@ def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
     """A value has one kind: the one it was first found with."""
     kind = values.setdefault(text[span.start : span.end], span.kind)
     return span if kind == span.kind else replace(span, kind=kind)
+
+
+def _glued(text: str, spans: Sequence[Span]) -> Iterator[str]:
+    """The values of spans that touch a word, a number or one another: a surrogate would be lost."""
+    last = -1
+    for i, span in enumerate(spans):
+        start, end = span.start, span.end
+        following = spans[i + 1].start if i + 1 < len(spans) else -1
+        if start == last or end == following or not stands_alone(text, start, end):
+            yield text[start:end]
+        last = end
 
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
