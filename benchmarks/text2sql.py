@@ -1,0 +1,108 @@
+"""Text to SQL on four private databases: the raw question against the question behind pseudonyms.
+
+    python benchmarks/data/text2sql_defog.py     # once: SQLite files out of the dumps, in runs/data
+    python benchmarks/text2sql.py [--split test] [--limit N]
+
+The LM (Qwen2.5-Coder-1.5B) sees the schema and the owner's notes, never a row. Each question is
+asked twice, as it is and behind the pseudonym defence with the "literals" detector; the SQL that
+comes back runs locally and counts when its result matches any gold alternative.
+Which literals still leave is counted by benchmarks/pseudonyms/literals.py. Answers are recorded as they come, so a second run
+resumes, and a finished one asks nothing. Intervals: Wilson; the difference is paired, by bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from cosilo.defences.base import defences
+from cosilo.models.base import TextModel, models
+from cosilo.models.replay import ReplayModel
+from cosilo.models.scripted import ScriptedModel
+from cosilo.objectives.intervals import difference, wilson
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import open_session
+from cosilo.strategies.base import strategies
+from cosilo.tasks.base import Example, Split, Task
+from cosilo.tasks.config import Columns, TaskConfig, load_task
+
+PRIVATE = ("broker", "car_dealership", "derm_treatment", "ewallet")
+
+
+def task_of(shared: Path) -> Task:
+    data = shared / "text2sql_defog"
+    return load_task(
+        TaskConfig(
+            kind="sql",
+            files={"train": (str(data / "train.jsonl"),), "test": (str(data / "test.jsonl"),)},
+            columns=Columns(
+                id="id", text="question", target="gold_sql", context="instructions", group="db"
+            ),
+            options={"databases": str(data / "db"), "clock": "2024-06-17 10:30:00"},
+        ),
+        Path.cwd(),
+    )
+
+
+async def ask_all(
+    task: Task, examples: list[Example], model: TextModel, data: Path, *, hidden: bool
+) -> list[float]:
+    """The grade of each question."""
+    guards = []
+    if hidden:
+        guards = [
+            defences.create(
+                "pseudonym",
+                detectors=["literals"],
+                system="public",
+                replies="sql",
+                databases=data / "text2sql_defog" / "db",
+                key_file=data / "pseudonym.key",
+            )
+        ]
+    large = strategies.create("large")
+    owner = DataOwner(ScriptedModel())
+    session = open_session(owner, LMOwner(model), large, defences=guards, sampling=task.sampling)
+    grades = []
+    for number, example in enumerate(examples, 1):
+        answer = await large.answer(session.bind(example.id), example.chat)
+        grades.append(task.grade(example, answer.text))
+        print(f"\r{'hidden' if hidden else 'raw':6s} {number}/{len(examples)}", end="", flush=True)
+    print()
+    return grades
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("runs/data"))
+    parser.add_argument("--split", default="test", choices=get_args(Split))
+    parser.add_argument("--limit", type=int)
+    arguments = parser.parse_args()
+    task = task_of(arguments.shared)
+    examples = [e for e in task.splits[arguments.split] if e.group in PRIVATE][: arguments.limit]
+    examples.sort(key=lambda e: e.group)  # questions of one database share the cached schema
+    inner = models.create("llamacpp", model="qwen2.5-coder-1.5b-instruct")
+    model = ReplayModel(inner, arguments.data / "text2sql_replay.sqlite")
+    try:
+        raw = await ask_all(task, examples, model, arguments.data, hidden=False)
+        hidden = await ask_all(task, examples, model, arguments.data, hidden=True)
+    finally:
+        await model.close()
+    print(f"{arguments.split}: {len(examples)} questions, {model.misses} LM calls in this run")
+    for name, grades in (("raw", raw), ("pseudonyms", hidden)):
+        low, high = wilson(int(sum(grades)), len(grades))
+        value = sum(grades) / len(grades)
+        print(f"{name:11s} execution match {value:.3f} [{low:.3f}, {high:.3f}]")
+    low, high = difference(np.array(hidden), np.array(raw))
+    value = float(np.mean(hidden) - np.mean(raw))
+    print(f"difference  {value:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
