@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
@@ -401,3 +402,25 @@ def test_the_command_line_answers(
     assert main(["audit", "show", url, "--day", "today"]) == 2
     assert main(["audit", "verify", str(tmp_path / "none")]) == 2
     assert main(["audit", "verify", url, "--heads", str(tmp_path / "none")]) == 2
+    secret.rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(["audit", "verify", url]) == 2
+    assert "secret" in capsys.readouterr().err
+    assert main(["audit", "verify", url, "--secret", str(tmp_path / "elsewhere")]) == 1
+    monkeypatch.setenv("COSILO_SECRET", (tmp_path / "elsewhere").read_text().strip())
+    assert main(["audit", "verify", url]) == 1
+    assert "seal" not in capsys.readouterr().out
+
+
+def test_the_ledger_of_a_run_is_verified_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite", "trial")
+    ask = Ask(chat=user("hello"))
+    ledger.append("test/1", "up", ask, encode(ask))
+    ledger.close()
+    for where in (tmp_path, tmp_path / "ledger.sqlite"):
+        assert main(["audit", "verify", str(where)]) == 0
+        assert "whoever can write the file can make them anew" in capsys.readouterr().out
+    assert main(["audit", "show", str(tmp_path), "--request", "test/1", "--content"]) == 0
+    assert '"hello"' in capsys.readouterr().out

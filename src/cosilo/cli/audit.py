@@ -61,7 +61,7 @@ def register(verbs: Any) -> None:
         action.add_argument(
             "--content-keys", type=Path, metavar="FILE", help="what contents are sealed with"
         )
-    for action in (verify, show, heads, purge):
+    for action in (verify, purge):
         action.add_argument("--secret", type=Path, metavar="FILE", help="the gateway's secret")
     content_key = actions.add_parser(
         "content-key",
@@ -86,7 +86,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             raise ConfigError(
                 f"cannot read the heads in {str(arguments.heads)!r} ({type(error).__name__})"
             ) from None
-    with _record(arguments) as record:
+    with _record(arguments, sealed=True) as record:
         verdict = record.verify(anchors)
     for fault in verdict.faults:
         print(fault)
@@ -205,16 +205,10 @@ def _content_key(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _record(arguments: argparse.Namespace) -> Iterator[Record]:
-    import os
+def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[Record]:
+    from cosilo.gateway.audit import open_record, secret_of
 
-    from cosilo.gateway.audit import open_record, secret_beside
-    from cosilo.gateway.keys import read_secret
-    from cosilo.gateway.store import is_postgres
-
-    path = arguments.secret or secret_beside(arguments.ledger)
-    given = os.environ.get("COSILO_SECRET") and is_postgres(arguments.ledger)
-    secret = read_secret(path or Path(), make=False) if path or given else None
+    secret = secret_of(arguments.ledger, arguments.secret) if sealed else None
     with open_record(arguments.ledger, secret=secret, vault=_vault(arguments)) as record:
         yield record
 

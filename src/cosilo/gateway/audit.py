@@ -10,6 +10,7 @@ Three things show what was done to it, each where the one before cannot:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import msgspec
 from cosilo.boundary import ledger
 from cosilo.boundary.ledger import Entry, Head, connect, find_faults
 from cosilo.errors import ConfigError, StoreError
-from cosilo.gateway.keys import derive
+from cosilo.gateway.keys import derive, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
 from cosilo.gateway.store import folder_of, is_postgres
 from cosilo.gateway.store_records import ROWS, Row, postgres, row_of
@@ -229,6 +230,7 @@ def open_record(
         psycopg = ledger_postgres.import_psycopg()
         try:
             with psycopg.connect(conninfo(where), autocommit=True) as db:
+                db.execute("SET statement_timeout = 0")  # a long record takes long to read
                 yield Record(
                     lambda query, marks: db.execute(postgres(query), marks).fetchall(),
                     lambda chain: ledger_postgres.read_entries(db, chain),
@@ -259,10 +261,23 @@ def open_record(
         raise StoreError(f"the ledger {str(file)!r} cannot be read: {error}") from error
 
 
-def secret_beside(where: str) -> Path | None:
-    """The secret's file in the folder of the record `where`, if there is one."""
+def secret_of(where: str, given: Path | None) -> bytes | None:
+    """The secret that the heads of the record `where` are sealed with; None for a run's ledger.
+
+    Args:
+        given: the secret's file; else it is $COSILO_SECRET, or the file in the store's folder.
+
+    Raises:
+        ConfigError: it is a gateway's record, and the secret is missing.
+    """
+    if given is not None:
+        return read_secret(given, make=False)
     if is_postgres(where):
-        return None
+        if not os.environ.get("COSILO_SECRET"):
+            raise ConfigError("the heads are sealed with the gateway's secret: give --secret FILE")
+        return read_secret(Path(), make=False)
     path = folder_of(where)
-    found = (path if path.is_dir() else path.parent) / "secret"
-    return found if found.is_file() else None
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "accounts.sqlite").is_file():
+        return None
+    return read_secret(folder / "secret", make=False)

@@ -494,12 +494,21 @@ class PostgresStore:
         """Forget the content of crossings before then; a VACUUM then frees what it took up."""
 
         async def forget(db: Connection) -> int:
-            cursor = await db.execute(
-                "UPDATE entries SET payload = NULL WHERE payload IS NOT NULL AND at < %s", (before,)
-            )
-            if cursor.rowcount:
+            count = 0
+            while True:  # in small steps, so that no request waits long
+                cursor = await db.execute(
+                    "UPDATE entries SET payload = NULL WHERE (chain, number) IN (SELECT chain,"
+                    " number FROM entries WHERE payload IS NOT NULL AND at < %s LIMIT 500)",
+                    (before,),
+                )
+                count += cursor.rowcount
+                if cursor.rowcount < 500:
+                    break
+            if count:
+                await db.execute("SET statement_timeout = 0")
                 await db.execute("VACUUM entries")
-            return cursor.rowcount
+                await db.execute("RESET statement_timeout")
+            return count
 
         return await self._ask(forget)
 
