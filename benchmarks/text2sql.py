@@ -6,7 +6,8 @@
 The LM (Qwen2.5-Coder-1.5B) sees the schema and the owner's notes, never a row. Each question is
 asked twice, as it is and behind the pseudonym defence with the "literals" detector; the SQL that
 comes back runs locally and counts when its result matches any gold alternative.
-Which literals still leave is counted by benchmarks/pseudonyms/literals.py. Answers are recorded as they come, so a second run
+Which literals still leave is counted by benchmarks/pseudonyms/literals.py. Answers are recorded
+as they come, so a second run
 resumes, and a finished one asks nothing. Intervals: Wilson; the difference is paired, by bootstrap.
 """
 
