@@ -514,7 +514,10 @@ async def test_a_stream_that_is_left_leaves_the_server() -> None:
         client = model(url, concurrency=1)
         pieces = client.stream(user("q"), GREEDY)
         assert (await anext(pieces)).text == "x"
+        (pool,) = client._pools.values()
+        assert pool.slots.locked()
         await pieces.aclose()  # type: ignore[attr-defined]
+        assert not pool.slots.locked(), "the request is given up before aclose returns"
         await asyncio.wait_for(wire.left.wait(), 5)
         wire.answers = [ok()]
         assert (await client.generate(user("q"), GREEDY)).text == "Hello."

@@ -16,10 +16,11 @@ STREAM = (
     "event: ping\nid: 3\nretry: 10\n\n"
     "data:two\ndata\ndata: lines\n\n"
     "data: three\r\r"
+    "data: of one\r\ndata: event\r\n\r\n"
     'data: {"x": "a: b"}\n\n\n\n'
     "data: [DONE]\n"
 ).encode()
-EVENTS = ["ä漢🙂 one", "two\n\nlines", "three", '{"x": "a: b"}', "[DONE]"]
+EVENTS = ["ä漢🙂 one", "two\n\nlines", "three", "of one\nevent", '{"x": "a: b"}', "[DONE]"]
 
 
 def read(pieces: list[bytes]) -> list[str]:
