@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,11 +17,17 @@ import msgspec
 import pytest
 from tests.integration.endpoint import Endpoint, serving
 
+from cosilo.benchmark.plan import load_plan
+from cosilo.models.base import identity
 from cosilo.models.replay import request_key
-from cosilo.tasks.config import load_task, parse_task
+from cosilo.session import make_model
+from cosilo.tasks.config import load_task
 from cosilo.types import Answer, last_user
 
-DRIVER = Path(__file__).with_name("driver.py")
+COSILO = [sys.executable, "-m", "cosilo"]
+# Each test starts several processes; on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(600)
+
 LABELS = ("cat", "dog", "cow")
 ITEMS = 90
 
@@ -41,8 +46,10 @@ kind = "scripted"
 confidence = 0.5
 replies = {{cat = "cat", dog = "cow", cow = "cow"}}
 [models.large]
-kind = "line"
-url = "{url}"
+kind = "openai"
+base_url = "{url}"
+model = "rule"
+retries = 0
 usd_per_m_in = 1.0
 {more}
 [[points]]
@@ -91,11 +98,11 @@ def write(
 
 
 def command(plan: Path, *flags: str) -> list[str]:
-    return [sys.executable, str(DRIVER), "bench", str(plan), "--yes", *flags]
+    return [*COSILO, "bench", str(plan), "--yes", *flags]
 
 
 def bench(plan: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(plan, *flags), capture_output=True, text=True, timeout=100)
+    return subprocess.run(command(plan, *flags), capture_output=True, text=True, timeout=300)
 
 
 def outcome(run: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -138,7 +145,7 @@ def answer(stored: bytes) -> bytes:
 def shown(run: Path) -> object:
     """The numbers that `select` reads, without those that are times."""
     found = subprocess.run(
-        [sys.executable, str(DRIVER), "select", str(run), "--limit", "calls=1", "--json"],
+        [*COSILO, "select", str(run), "--limit", "calls=1", "--json"],
         capture_output=True,
         text=True,
         check=True,
@@ -209,10 +216,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_result_and_pays_nothing_twic
 
 def questions(plan: Path) -> dict[bytes, str]:
     """The key of each answer in the replay store → the question as the endpoint sees it."""
-    config = parse_task(tomllib.loads(plan.read_text())["task"])
-    task = load_task(config, plan.parent)
+    read = load_plan(plan)
+    task, model = load_task(read.task, read.base), identity(make_model(read.large))
     return {
-        request_key("line", example.chat, task.sampling): last_user(example.chat)
+        request_key(model, example.chat, task.sampling): last_user(example.chat)
         for examples in task.splits.values()
         for example in examples
     }
@@ -288,7 +295,7 @@ def test_an_endpoint_that_fails_half_way_is_resumed(folder: Path, endpoint: Endp
     endpoint.fail = lambda calls: 500 if calls >= 10 else None
     first = bench(plan)
     assert first.returncode == 1
-    assert "the endpoint answered 500" in first.stderr
+    assert "500" in first.stderr
     assert "1 of 4 points done" in first.stdout
     assert "Traceback" not in first.stderr
     made = endpoint.total
@@ -327,7 +334,7 @@ def test_offline_calls_nobody(folder: Path, endpoint: Endpoint) -> None:
 def test_it_does_not_spend_without_being_told(folder: Path, endpoint: Endpoint) -> None:
     plan = write(folder, endpoint)
     asked = subprocess.run(
-        [sys.executable, str(DRIVER), "bench", str(plan)],
+        [*COSILO, "bench", str(plan)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -368,9 +375,7 @@ def test_old_runs_are_scored_again_without_a_call(folder: Path, endpoint: Endpoi
     with closing(sqlite3.connect(run / "run.sqlite")) as db:
         db.execute("DELETE FROM results")
         db.commit()
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), "attack", str(run)], capture_output=True, text=True
-    )
+    done = subprocess.run([*COSILO, "attack", str(run)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert shown(run) == before
     assert endpoint.total == calls
