@@ -28,6 +28,7 @@ _LOOKS_PRIVATE = (
     ("e-mail", re.compile(r"[^\s<>@\"'(),;:]+@[^\s<>@\"'(),;:]+")),
     ("number", re.compile(r"(?<!\w)[+(]*\d(?:[ ()./-]{0,3}\d){4,}(?!\w)")),
 )
+_GUESSED = frozenset(kind for kind, _ in _LOOKS_PRIVATE)
 _ANYWHERE = 4  # a shorter value is looked for between word edges only: "al" also stands in "also"
 _PART = 3  # the shortest word of a value that is masked on its own
 
@@ -142,19 +143,21 @@ def _patterns(text: str) -> Iterator[Span]:
 
 
 def _cut(text: str, spans: list[Span]) -> tuple[list[str], list[str]]:
-    """The pieces of `text` around `spans`, and the kinds between them; overlapping spans are one."""
+    """The pieces of `text` around `spans`, and the kinds between them; overlapping spans are one, of
+    the kind of its longest secret."""
     pieces: list[str] = []
     kinds: list[str] = []
-    at = longest = 0
+    at, heaviest = 0, (False, 0)
     for start, end, kind in sorted(spans):
+        weight = kind not in _GUESSED, end - start
         if kinds and start < at:
-            if end - start > longest:
-                kinds[-1], longest = kind, end - start
+            if weight > heaviest:
+                kinds[-1], heaviest = kind, weight
             at = max(at, end)
             continue
         pieces.append(text[at:start])
         kinds.append(kind)
-        at, longest = end, end - start
+        at, heaviest = end, weight
     return [*pieces, text[at:]], kinds
 
 

@@ -478,8 +478,6 @@ def _standing_notes(report: Report) -> Iterator[str]:
         )
         corner = f", up to {corner}" if corner else ""
         yield f"Hypervolume of the front on the validation items: {report.hypervolume:.4g}{corner}."
-    for name, why in report.unfinished.items():
-        yield f"{name} has no numbers: {why}."
 
 
 def _models(models: tuple[ModelFacts, ...]) -> Markup:
