@@ -155,6 +155,17 @@ def results_examples(store: Store) -> tuple[object, ...]:
     return store.examples(read_results(store).task, "test")
 
 
+def test_a_source_file_that_is_edited_meanwhile_does_not_split_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = iter(range(1000))
+    monkeypatch.setattr("cosilo.benchmark.identity.code_identity", lambda *_: next(versions))
+    bench(folder, point("small") + point("large"))
+    with opened(folder / "run") as results:
+        assert [p.name for p in results.points] == ["small", "large"]
+        assert not results.unfinished
+
+
 def test_the_ledger_of_a_run_is_whole(folder: Path) -> None:
     from cosilo.boundary.ledger import connect
 

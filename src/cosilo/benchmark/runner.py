@@ -95,6 +95,7 @@ class Runner:
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
         self._started = False
+        self._ids: dict[str, str] = {}
 
     async def run(self) -> list[Outcome]:
         """Finish the run; what is done already is not done again.
@@ -180,8 +181,12 @@ class Runner:
     # ── one point ────────────────────────────────────────────────────────────
 
     def _id(self, point: PointConfig) -> str:
-        sends = bool(make_strategy(point).needs.sends)
-        return trial_identity(self.plan, point, task=self._task_id, sends=sends)
+        # Worked out once: a source file that is edited meanwhile must not split a run.
+        if point.name not in self._ids:
+            sends = bool(make_strategy(point).needs.sends)
+            found = trial_identity(self.plan, point, task=self._task_id, sends=sends)
+            self._ids[point.name] = found
+        return self._ids[point.name]
 
     def _done(self, id: str) -> bool:
         trial = self.store.trial(id)
