@@ -3,8 +3,8 @@
     python benchmarks/gateway/soak.py --minutes 30
 
 First the machine's capacity is measured, then about 70 % of it is asked for, JSON and streams by
-turns. Once a minute memory and p99 are noted. Memory must not grow by more than 10 % (and 10 MB), and the
-median p99 of the last third not exceed twice that of the first, for the exit code to be 0.
+turns. Once a minute memory and p99 are noted. Memory must not grow by more than 10 % (and 10 MB), and
+the median p99 of the last third not exceed twice that of the first, for the exit code to be 0.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,13 @@ def mocking() -> Iterator[Mock]:
 
 
 @contextmanager
-def serving(folder: Path, config: str, *, workers: int = 1) -> Iterator[Gateway]:
+def serving(
+    folder: Path, config: str | None, *, workers: int = 1, flags: Sequence[str] = ("gateway.toml",)
+) -> Iterator[Gateway]:
     """A gateway with `config` (without [server] and [store], which are added)."""
-    write_config(folder, config, workers=workers)
-    process = Process([sys.executable, "-c", MAIN, "serve", "gateway.toml"], cwd=folder)
+    if config is not None:
+        write_config(folder, config, workers=workers)
+    process = Process([sys.executable, "-c", MAIN, "serve", *flags], cwd=folder)
     try:
         port = int(process.wait_for(_SERVES.pattern, times=workers)[1])
         yield Gateway(process, port, folder)

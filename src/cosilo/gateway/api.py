@@ -134,9 +134,13 @@ class Gateway:
             await before.close()
 
     async def close(self) -> None:
-        """Finish what is still being settled, and close the points."""
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        """Finish what is still being settled, if it can be within seconds, and close the points."""
+        if self._background:
+            _, late = await asyncio.wait(self._background, timeout=5.0)
+            for task in late:
+                task.cancel()
+            if late:
+                log.error("%d requests stay unsettled until the next start", len(late))
         await self.setup.close()
 
     # One request.
@@ -351,15 +355,15 @@ class Gateway:
             self._later(self._settle_again(x.tab, x.spent, facts))
 
     async def _settle_again(self, tab: Tab, spent: Spend, facts: RequestFacts) -> None:
-        """Until the store takes it, or it is the next start's to book the reservation whole."""
-        for wait in (0.0, 1.0, 2.0, 5.0, 10.0, 30.0):
+        """Until the store takes it; what is open at the end the next start books whole."""
+        wait = 0.0
+        while True:
             await asyncio.sleep(wait)
             try:
                 await tab.settle(spent, facts)
+                return
             except StoreError:
-                continue
-            return
-        log.error("request %s stays unsettled: its whole reservation is booked", tab.request)
+                wait = min(2 * wait + 0.5, 15.0)
 
     # Around it.
 
