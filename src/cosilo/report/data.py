@@ -175,6 +175,12 @@ class Report:
         return tuple(sorted(found, key=lambda o: FAMILIES.index(o.family)))
 
     @property
+    def secrets_known(self) -> bool:
+        """False when none were given and none detected: then no number says how private a point is."""
+        kinds = [k for c in self.crossed.values() for k in (c.secrets, c.background)]
+        return self.task.gold_secrets or not kinds or any(kinds)
+
+    @property
     def chosen(self) -> str | None:
         """The name of the point that the certificate chose."""
         held = self.certificate.chosen if self.certificate is not None else None
