@@ -31,7 +31,7 @@ SIZES: Mapping[Split, int] = {
 }
 """Small, so that the whole demo takes minutes on two cores."""
 
-GOLD = 90
+GOLD = 50
 """How many of the training messages somebody has labelled; the rest are a pool without labels."""
 
 
@@ -298,7 +298,7 @@ defences = [[], ["pseudonym"]]
 # The small model answers what it is sure of.
 [[points]]
 strategy = "cascade"
-calls = [0.3, 0.6]
+calls = [0.2, 0.4]
 defences = [[], ["pseudonym"]]
 
 # The large model is told what the small one thinks.
@@ -309,6 +309,7 @@ defences = ["pseudonym"]
 # The large model labels the pool, the small one learns from it and then answers alone.
 [[points]]
 strategy = "distil_labels"
+items = 40
 gold = true
 defences = ["pseudonym"]
 

@@ -35,7 +35,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "the terminal at {SHOP} says no although there is enough in the account",
         "I need a new card, mine is damaged",
         "my card was swallowed by the cash machine",
-        "I cannot find my card since {WHEN}",
+        "I cannot find my card, I noticed {WHEN}",
         "please send me a replacement card",
         "my wallet is gone, everything was in it",
         "I left it in the slot at the {PLACE} and when I came back it was not there",
