@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, stream
-from cosilo.types import Delta, closing
+from cosilo.types import Delta, Generation, closing
+
+Reply = TypeVar("Reply", Generation, Delta)
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,8 @@ class LMOwner:
     """Serves `model` up to the access level it `exposes`.
 
     Attributes:
-        exposes: a request for more than this level is refused.
+        exposes: a request for more than this level is refused, and what a back end shows unasked
+            (token log-probabilities) is left out of the reply.
     """
 
     model: TextModel
@@ -32,9 +38,8 @@ class LMOwner:
         match message:
             case Ask():
                 self._permit(message)
-                return Completion(
-                    generation=await self.model.generate(message.chat, message.sampling)
-                )
+                reply = await self.model.generate(message.chat, message.sampling)
+                return Completion(generation=self._shown(reply))
             case _:
                 raise CapabilityError(
                     f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
@@ -45,7 +50,12 @@ class LMOwner:
         self._permit(ask)
         async with closing(stream(self.model, ask.chat, ask.sampling)) as deltas:
             async for delta in deltas:
-                yield delta
+                yield self._shown(delta)
+
+    def _shown(self, reply: Reply) -> Reply:
+        if reply.tokens and self.exposes < Access.LOGPROBS:
+            return replace(reply, tokens=())
+        return reply
 
     def _permit(self, ask: Ask) -> None:
         if ask.sampling.top_logprobs and self.exposes < Access.LOGPROBS:
