@@ -514,7 +514,9 @@ def test_workers_share_keys_and_budgets_and_a_killed_one_is_replaced(
 
 def test_a_configuration_that_cannot_work_stops_at_once(mock: Mock, tmp_path: Path) -> None:
     for workers in (1, 2):
-        write_config(tmp_path, point(mock).replace('large = "lm"', 'large = "lmm"'), workers=workers)
+        write_config(
+            tmp_path, point(mock).replace('large = "lm"', 'large = "lmm"'), workers=workers
+        )
 
         process = Process([sys.executable, "-c", MAIN, "serve", "gateway.toml"], cwd=tmp_path)
         assert process.child.wait(30) == 2
