@@ -10,7 +10,7 @@ from cosilo.defences.detection import Span
 from cosilo.defences.words import NOT_NAMES
 
 _WORD = rf"[{UPPER}][\w'’\-]{{0,40}}+"
-_PART = rf"(?:{_WORD}|[{UPPER}]\.)"
+_PART = rf"(?:[{UPPER}]\.|{_WORD})"
 _NAMES = rf"{_PART}(?:[ ](?:{PARTICLE}[ ]){{0,2}}{_PART}){{0,4}}"
 _LOWER = r"[^\W\d_][\w'’\-]{2,40}"
 _ANY_CASE = r"[^\W\d_][\w'’\-]{1,40}(?:[ ](?:[a-z]\.?[ ])?[^\W\d_][\w'’\-]{2,40})?"

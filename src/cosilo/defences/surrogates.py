@@ -1,8 +1,10 @@
-"""Numbers and dates that stand for others: 473 for 5, 'August 2031' for 'March 2023'.
+"""Numbers, dates and words that stand for others: 473 for 5, 'August 2031' for 'March 2023', 'Dovekalu'
+for 'Alice'.
 
-A small model writes better SQL around `LIMIT 473` than around `LIMIT NUMBER_k7q2mx`. A surrogate is
-derived under the key like a placeholder, has the form of what it stands for, and comes back in the
-other forms a model writes it in: 'April 1, 2023' as '2023-04-01', a month as its first and last day.
+A small model writes better SQL around `LIMIT 473` than around `LIMIT NUMBER_k7q2mx`, and takes
+"the patient VALUE_k7q2mx" for an identifier, not a name. A surrogate is derived under the key like a
+placeholder, has the form of what it stands for, and comes back in the other forms a model writes it
+in: 'April 1, 2023' as '2023-04-01', a month as its first and last day, a word in small letters.
 """
 
 from __future__ import annotations
@@ -59,10 +61,12 @@ FIRST_YEAR, YEARS = 1930, 80
 
 
 def disguise(kind: str, value: str, draw: Draw) -> Cover | None:
-    """The surrogate for a value of kind NUMBER, COUNT, DAY, MONTH, YEAR or DATE (a day of some year);
-    None for others, and for a form not known here: those get a placeholder.
+    """The surrogate for a value of kind NUMBER, COUNT, DAY, MONTH, YEAR, DATE (a day of some year) or
+    VALUE; None for others, and for a form not known here: those get a placeholder.
     """
     match kind:
+        case "VALUE":
+            return _text(value, draw)
         case "NUMBER":
             return _number(value, draw)
         case "COUNT":
@@ -76,6 +80,42 @@ def disguise(kind: str, value: str, draw: Draw) -> Cover | None:
         case "DATE":
             return _day_of_year(value, draw)
     return None
+
+
+_CONSONANTS, _VOWELS, _CODES = "bdfgklmnprstvz", "aeiou", "BDFGHJKLQVWXZ"
+
+
+def _text(value: str, draw: Draw) -> Cover | None:
+    """Words that no language has, in the case of the value's own; at most four of them. A code of
+    capitals ('US', 'AAPL') stays one, of three letters or more.
+    """
+    words = value.split(" ")
+    if not all(re.fullmatch(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*", word) for word in words):
+        return None
+    others = [_word(word, draw, f"word {i}") for i, word in enumerate(words[:4])]
+    shown = " ".join(others)
+    pairs = [(shown, value)]
+    if 1 < len(words) == len(others):  # a model may ask for first and last name apart
+        pairs += zip(others, words, strict=True)
+    aliases: dict[str, str] = {}
+    for other, own in pairs:
+        for change in (str, str.lower, str.upper, str.title):
+            aliases.setdefault(change(other), change(own))
+    return Cover(shown, aliases)
+
+
+def _word(word: str, draw: Draw, purpose: str) -> str:
+    if word.isupper() and 1 < len(word) <= 5:
+        size = max(3, len(word))
+        return "".join(draw.of(_CODES, f"{purpose} {i}") for i in range(size))
+    syllables = [
+        draw.of(_CONSONANTS, f"{purpose} {i}") + draw.of(_VOWELS, f"{purpose} {i} v")
+        for i in range(4)
+    ]
+    other = "".join(syllables)
+    if word.isupper():
+        return other.upper() if len(word) > 1 else other.capitalize()
+    return other.capitalize() if word[0].isupper() else other
 
 
 def _number(value: str, draw: Draw) -> Cover | None:
