@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cosilo.gateway.ui.data import Axis, Front, Mark
+if TYPE_CHECKING:
+    from cosilo.gateway.ui.data import Front
 
 
 def front_of(path: Path) -> Front | None:
@@ -18,6 +20,7 @@ def front_of(path: Path) -> Front | None:
         StoreError: its files cannot be read.
     """
     from cosilo.benchmark.results import compared, opened
+    from cosilo.gateway.ui.data import Axis, Front, Mark
     from cosilo.selection import objectives_of, pareto_front
 
     with opened(path) as results:
