@@ -1,4 +1,4 @@
-"""Scores stored trials: nothing in here calls a model that answers, so scoring again is free."""
+"""Scores stored trials. No model that answers is called in here, so scoring again costs no money."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Result, Store, Trial
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
+from cosilo.models.base import Embedder
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run
+from cosilo.session import make_model
 from cosilo.tasks.base import Split
 from cosilo.types import Delta
 
@@ -32,11 +34,18 @@ def measuring_version(plan: Plan) -> str:
 
 
 async def measure(
-    plan: Plan, store: Store, task: str, trial: Trial, *, only: Sequence[str] | None = None
+    plan: Plan,
+    store: Store,
+    task: str,
+    trial: Trial,
+    *,
+    encoder: Embedder | None,
+    only: Sequence[str] | None = None,
 ) -> None:
     """Attack and score `trial` on every split, and keep the numbers.
 
     Args:
+        encoder: the public sentence encoder that attackers may use; None for none.
         only: the attacks to use, instead of those of the plan.
     """
     names = plan.attacks.names if only is None else tuple(only)
@@ -44,10 +53,22 @@ async def measure(
     for split in MEASURED:
         run = load_run(plan, store, task, trial, split)
         if run.items:
-            run = await attacked(run, names=names, seed=plan.seed)
+            run = await attacked(run, names=names, seed=plan.seed, embedder=encoder)
             store.put_result(
                 trial.id, split, version, Result(tuple(measure_all(run)), item_values(run))
             )
+
+
+def attackers_encoder(plan: Plan) -> Embedder | None:
+    """The sentence encoder that an attacker is given: the plan's own, which is a public model.
+
+    The small model's training is not in it.
+
+    Raises:
+        CatalogError: its files are not here.
+    """
+    model = make_model(plan.embedder or plan.small)
+    return model if isinstance(model, Embedder) else None
 
 
 def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) -> Run:

@@ -25,7 +25,13 @@ from cosilo.benchmark import clock
 from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import Estimate, Work, estimate, measured_pace
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
-from cosilo.benchmark.measure import measure, measuring_version, tampered_chain, tampering
+from cosilo.benchmark.measure import (
+    attackers_encoder,
+    measure,
+    measuring_version,
+    tampered_chain,
+    tampering,
+)
 from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent
@@ -40,6 +46,7 @@ from cosilo.errors import (
     StoreError,
     UnreachableError,
 )
+from cosilo.models.base import Embedder
 from cosilo.objectives.base import Item
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
 from cosilo.strategies.base import Session, Strategy, forecast
@@ -95,6 +102,7 @@ class Runner:
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
         self._started = False
+        self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._ids: dict[str, str] = {}
 
     async def run(self) -> list[Outcome]:
@@ -202,7 +210,9 @@ class Runner:
                 self._reports.note(f"{point.name}: {error}")
                 return Outcome(point, id, error)
         if self.store.result(id, "test", measuring_version(self.plan)) is None:
-            await measure(self.plan, self.store, self._task_id, trial)
+            if self._encoder is None:
+                self._encoder = (attackers_encoder(self.plan),)
+            await measure(self.plan, self.store, self._task_id, trial, encoder=self._encoder[0])
         return Outcome(point, id)
 
     async def _tried(self, point: PointConfig, trial: Trial) -> tuple[Trial, CosiloError | None]:

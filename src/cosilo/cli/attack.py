@@ -29,7 +29,7 @@ def register(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.attacks.base import attacks
-    from cosilo.benchmark.measure import measure
+    from cosilo.benchmark.measure import attackers_encoder, measure
     from cosilo.benchmark.results import opened, read_results
     from cosilo.cli.select import show
     from cosilo.errors import ConfigError
@@ -39,11 +39,19 @@ def run(arguments: argparse.Namespace) -> int:
         if name not in attacks.names():
             raise ConfigError(unknown("attack", name, attacks.names()))
     with opened(arguments.run, write=True) as results:
+        encoder = attackers_encoder(results.plan)
         done = {n: t for n, t in results.trials.items() if t.state == "done"}
         for number, (name, trial) in enumerate(done.items(), 1):
             print(f"{number}/{len(done)} {name}")
             asyncio.run(
-                measure(results.plan, results.store, results.task, trial, only=arguments.attack)
+                measure(
+                    results.plan,
+                    results.store,
+                    results.task,
+                    trial,
+                    encoder=encoder,
+                    only=arguments.attack,
+                )
             )
         show(read_results(results.store))
     return 0
