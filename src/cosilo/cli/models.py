@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cosilo.errors import CatalogError
-from cosilo.models import catalog
-from cosilo.models.catalog import Entry
-from cosilo.models.pull import Progress, pull
+
+if TYPE_CHECKING:
+    from cosilo.models.catalog import Entry
+    from cosilo.models.pull import Progress
 
 
 def register(verbs: Any) -> None:
@@ -39,6 +40,8 @@ def register(verbs: Any) -> None:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
+    from cosilo.models.pull import pull
+
     for entry in _chosen(arguments):
         print(f"{entry.name}: {entry.kind}, {_megabytes(entry.size)}")
         print(f"  licence: {entry.licence}")
@@ -53,6 +56,8 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from cosilo.models import catalog
+
     wrong = 0
     for entry in _chosen(arguments):
         if arguments.all and not arguments.names and not catalog.is_here(entry.name):
@@ -67,6 +72,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from cosilo.models import catalog
+
     for entry in catalog.entries().values():
         print(f"{entry.name}  ({'here' if catalog.is_here(entry.name) else 'not here'})")
         print(f"    {entry.kind}, {_megabytes(entry.size)}")
@@ -81,6 +88,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Entry]:
+    from cosilo.models import catalog
+
     if arguments.all:
         return list(catalog.entries().values())
     if not arguments.names:
