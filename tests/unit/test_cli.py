@@ -115,7 +115,7 @@ def test_importing_the_command_line_is_light() -> None:
     code = (
         "import json, sys; from cosilo.cli import make_parser; make_parser();"
         "print(json.dumps([m for m in ('torch', 'sklearn', 'spacy', 'onnxruntime',"
-        " 'xllamacpp', 'aiohttp') if m in sys.modules]))"
+        " 'xllamacpp') if m in sys.modules]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == []
