@@ -24,7 +24,7 @@ import msgspec
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.defences.base import Defence, defences
-from cosilo.defences.detection import Detector, Span, shifted, windows
+from cosilo.defences.detection import WINDOW, Detector, Span, shifted, windows
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.presidio import PresidioDetector
@@ -252,7 +252,8 @@ class Pseudonym(Defence):
                         here = await asyncio.to_thread(detector.detect, window, public)
                     found += shifted(here, offset)
             known = tuple(found)
-            self._spans.put(name.hexdigest(), known)
+            if len(text) <= WINDOW:  # longer ones would make the memory grow
+                self._spans.put(name.hexdigest(), known)
         return list(known)
 
 
