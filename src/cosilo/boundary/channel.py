@@ -124,8 +124,13 @@ class Boundary:
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         async with closing(self._guarded_stream(ask, 0)) as deltas:
-            async for delta in deltas:
-                yield delta
+            try:
+                async for delta in deltas:
+                    yield delta
+            except (CosiloError, GeneratorExit):
+                raise
+            except Exception as error:
+                raise _doubt(error) from None
 
     async def _guarded(self, message: Message, depth: int) -> Message:
         if depth == len(self._guards):
@@ -136,23 +141,14 @@ class Boundary:
 
         return await _fail_closed(self._guards[depth].guard(message, forward, request=self.request))
 
-    async def _guarded_stream(self, ask: Ask, depth: int) -> AsyncGenerator[Delta, None]:
+    def _guarded_stream(self, ask: Ask, depth: int) -> AsyncIterator[Delta]:
         if depth == len(self._guards):
-            deltas: AsyncIterator[Delta] = self._cross_stream(ask)
-        else:
+            return self._cross_stream(ask)
 
-            def forward(inner: Ask) -> AsyncIterator[Delta]:
-                return self._guarded_stream(inner, depth + 1)
+        def forward(inner: Ask) -> AsyncIterator[Delta]:
+            return self._guarded_stream(inner, depth + 1)
 
-            deltas = self._guards[depth].guard_stream(ask, forward, request=self.request)
-        async with closing(deltas) as pieces:
-            try:
-                async for delta in pieces:
-                    yield delta
-            except (CosiloError, GeneratorExit):
-                raise
-            except Exception as error:
-                raise _doubt(error) from None
+        return self._guards[depth].guard_stream(ask, forward, request=self.request)
 
     async def _cross(self, message: Message) -> Message:
         payload, reservation = self._depart(message)

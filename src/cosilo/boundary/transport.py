@@ -6,12 +6,12 @@ what the bytes hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from cosilo.boundary.messages import Ask, Message, decode
 from cosilo.errors import UnexpectedReplyError
-from cosilo.types import Delta, closing
+from cosilo.types import Delta
 
 
 class Transport(Protocol):
@@ -38,11 +38,8 @@ class InProcess:
     async def carry(self, message: Message, payload: bytes) -> Message:
         return await self.party.handle(decode(payload))
 
-    async def carry_stream(self, ask: Ask, payload: bytes) -> AsyncGenerator[Delta, None]:
+    def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
         received = decode(payload)
         if not isinstance(received, Ask):
             raise UnexpectedReplyError("only an Ask can be answered in pieces")
-        deltas = self.party.handle_stream(received)
-        async with closing(deltas) as pieces:
-            async for delta in pieces:
-                yield delta
+        return self.party.handle_stream(received)

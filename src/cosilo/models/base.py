@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cosilo.errors import CapabilityError
 from cosilo.registry import Registry
-from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, closing, disassemble
+from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, disassemble
 
 Array = NDArray[np.float32]
 
@@ -87,14 +87,15 @@ def _streams(model: TextModel) -> TypeGuard[StreamingModel]:
     return hasattr(model, "stream")
 
 
-async def stream(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+def stream(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
     """`model`'s reply in pieces; one piece when the model cannot stream."""
     if _streams(model):
-        async with closing(model.stream(chat, sampling)) as deltas:
-            async for delta in deltas:
-                yield delta
-    else:
-        yield disassemble(await model.generate(chat, sampling))
+        return model.stream(chat, sampling)
+    return _in_one_piece(model, chat, sampling)
+
+
+async def _in_one_piece(model: TextModel, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+    yield disassemble(await model.generate(chat, sampling))
 
 
 @overload

@@ -12,7 +12,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import Registry
-from cosilo.types import Answer, Chat, Delta, Sampling, closing, disassemble
+from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,19 @@ def _streams(strategy: Strategy) -> TypeGuard[StreamingStrategy]:
     return hasattr(strategy, "stream")
 
 
-async def stream(strategy: Strategy, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
+def stream(strategy: Strategy, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
     """`strategy`'s answer in pieces, the whole `Answer` last; one piece if it cannot stream."""
     if _streams(strategy):
-        async with closing(strategy.stream(session, chat)) as pieces:
-            async for piece in pieces:
-                yield piece
-    else:
-        answer = await strategy.answer(session, chat)
-        yield disassemble(answer.generation)
-        yield answer
+        return strategy.stream(session, chat)
+    return _in_one_piece(strategy, session, chat)
+
+
+async def _in_one_piece(
+    strategy: Strategy, session: Session, chat: Chat
+) -> AsyncIterator[Delta | Answer]:
+    answer = await strategy.answer(session, chat)
+    yield disassemble(answer.generation)
+    yield answer
 
 
 async def ask(session: Session, chat: Chat) -> Completion:
