@@ -194,7 +194,7 @@ def serving(
         write_config(folder, config, workers=workers)
     process = Process([sys.executable, "-c", MAIN, "serve", *flags], cwd=folder)
     try:
-        port = int(process.wait_for(_SERVES.pattern, times=workers)[1])
+        port = int(process.wait_for(_SERVES.pattern, times=workers, seconds=90)[1])
         yield Gateway(process, port, folder)
         assert process.child.poll() is None, "the gateway died:\n" + "".join(process.lines)
     finally:

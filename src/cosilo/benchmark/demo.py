@@ -301,9 +301,10 @@ strategy = "cascade"
 calls = [0.2, 0.4]
 defences = [[], ["pseudonym"]]
 
-# The large model is told what the small one thinks.
+# The large model is told what the small one thinks. No worked examples: nobody else's message leaves.
 [[points]]
 strategy = "supericl"
+examples = 0
 defences = ["pseudonym"]
 
 # The large model labels the pool, the small one learns from it and then answers alone.
