@@ -40,7 +40,6 @@ _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
 _ALWAYS = frozenset({401, 402, 403, 404, 405})  # what refuses one request like this refuses all
 _DONE = b"[DONE]"
-_NOTHING = Delta()
 _WHOLE = frozenset({"application/json", "application/problem+json", "text/html"})
 """Content types of replies that are no stream of events, though one was asked for."""
 
