@@ -10,12 +10,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
 from cosilo.benchmark.clock import Clock, aside
-from cosilo.models.base import Access, Array, Classifier, Embedder, TextModel, Trainable
+from cosilo.models.base import (
+    Access,
+    Array,
+    Classifier,
+    Embedder,
+    TextModel,
+    Tokens,
+    Trainable,
+    require,
+)
 from cosilo.types import Chat, Demonstration, Generation, Sampling
 
 
@@ -136,8 +146,49 @@ class _Embeds(Remembering):
         return self.model.embed(texts)
 
 
+class _Logits(Remembering):
+    @property
+    def vocabulary(self) -> str:
+        return require(self.model, Access.LOGITS, by="the small model").vocabulary
+
+    @property
+    def vocabulary_size(self) -> int:
+        return require(self.model, Access.LOGITS, by="the small model").vocabulary_size
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        return require(self.model, Access.LOGITS, by="the small model").tokenize(chat, reply)
+
+    async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+        return await require(self.model, Access.LOGITS, by="the small model").logits(sequences)
+
+
+class _Activations(Remembering):
+    async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
+        model = require(self.model, Access.ACTIVATIONS, by="the small model")
+        return await model.activations(sequences, layer)
+
+
+class _Weights(Remembering):
+    @property
+    def module(self) -> Any:
+        return require(self.model, Access.WEIGHTS, by="the small model").module
+
+    def save(self, folder: Path | str) -> None:
+        require(self.model, Access.WEIGHTS, by="the small model").save(folder)
+
+
+_BESIDE = ((Trainable, _Trainable), (Classifier, _Classifies), (Embedder, _Embeds))
+_RUNGS = (
+    (Access.WEIGHTS, _Weights),
+    (Access.ACTIVATIONS, _Activations),
+    (Access.LOGITS, _Logits),
+)
+
+
 def remembering(model: TextModel, memory: Memory | None = None) -> Remembering:
     """`model`, asked once per question, able to do all else that `model` can."""
-    extras = ((Trainable, _Trainable), (Classifier, _Classifies), (Embedder, _Embeds))
-    bases = tuple(extra for protocol, extra in extras if isinstance(model, protocol))
+    bases: list[type[Remembering]] = [
+        extra for protocol, extra in _BESIDE if isinstance(model, protocol)
+    ]
+    bases += [extra for level, extra in _RUNGS if model.access >= level]
     return type("Remembering", (*bases, Remembering), {})(model, memory or ShortMemory())  # type: ignore[no-any-return]

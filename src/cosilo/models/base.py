@@ -8,8 +8,10 @@ the ladder: they are things a *local* model can do besides answering.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Protocol, Self, TypeGuard, overload, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeGuard, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,80 @@ class LogprobModel(TextModel, Protocol):
     """A model whose generations carry `tokens` with log-probabilities when asked for."""
 
 
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A chat and a reply to it, as one model's tokens.
+
+    Attributes:
+        ids: prompt and reply, shape (n,).
+        start: the index of the reply's first token; it is at least 1.
+        pieces: what each of the reply's n - start tokens stands for. They join to the reply in UTF-8;
+            the token that ends the turn stands for b"".
+    """
+
+    ids: NDArray[np.int32]
+    start: int
+    pieces: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class LogitModel(LogprobModel, Protocol):
+    """A model that shows what it predicted, over its whole vocabulary, for any reply.
+
+    Calls made at the same time are computed together.
+    """
+
+    @property
+    def vocabulary(self) -> str:
+        """A hash of the tokeniser: where it is equal, equal texts have equal ids."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many logits a token has: the width of the model's output."""
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        """The prompt for a reply to `chat`, then `reply` and the end of its turn."""
+
+    async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+        """What was predicted for each reply token: shapes (n_i - start_i, vocabulary_size).
+
+        Row t is predicted from the tokens before the reply's token t. The values may be shifted by a
+        constant per row, as logits are.
+
+        Raises:
+            RejectedError: a sequence is longer than the model's context.
+            ModelError: the model failed.
+        """
+
+
+class ActivationModel(LogitModel, Protocol):
+    """A model that also shows what goes on between its layers."""
+
+    async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
+        """The hidden state of each token after `layer` layers: shapes (n_i, hidden).
+
+        Layer 0 is the embedding. The last layer's state is before the final norm.
+
+        Raises:
+            ConfigError: there is no such layer.
+            RejectedError: a sequence is longer than the model's context.
+            ModelError: the model failed.
+        """
+
+
+class WeightModel(ActivationModel, Protocol):
+    """A model whose weights its owner holds."""
+
+    @property
+    def module(self) -> Any:
+        """The `torch.nn.Module` itself, loaded; changing it changes the model."""
+
+    def save(self, folder: Path | str) -> None:
+        """Write everything that is needed to load the model again into `folder`."""
+
+
 @runtime_checkable
 class Trainable(Protocol):
     def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Self:
@@ -100,6 +176,14 @@ async def _in_one_piece(model: TextModel, chat: Chat, sampling: Sampling) -> Asy
 
 @overload
 def require(model: TextModel, level: Literal[Access.LOGPROBS], *, by: str) -> LogprobModel: ...
+@overload
+def require(model: TextModel, level: Literal[Access.LOGITS], *, by: str) -> LogitModel: ...
+@overload
+def require(
+    model: TextModel, level: Literal[Access.ACTIVATIONS], *, by: str
+) -> ActivationModel: ...
+@overload
+def require(model: TextModel, level: Literal[Access.WEIGHTS], *, by: str) -> WeightModel: ...
 @overload
 def require(model: TextModel, level: Access, *, by: str) -> TextModel: ...
 def require(model: TextModel, level: Access, *, by: str) -> TextModel:

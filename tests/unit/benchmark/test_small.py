@@ -9,7 +9,16 @@ import pytest
 
 from cosilo.benchmark.clock import install
 from cosilo.benchmark.small import noting, remembering
-from cosilo.models.base import Access, Array, Classifier, Embedder, TextModel, Trainable
+from cosilo.models.base import (
+    Access,
+    Array,
+    Classifier,
+    Embedder,
+    TextModel,
+    Tokens,
+    Trainable,
+    require,
+)
 from cosilo.models.scripted import ScriptedModel
 from cosilo.types import Chat, Demonstration, Generation, Sampling, user
 
@@ -97,3 +106,39 @@ async def test_a_trained_copy_has_a_memory_of_its_own() -> None:
     trained = model.fit([Demonstration("1", user("q"), "after")])
     assert (await trained.generate(user("q"), Sampling())).text == "after"
     assert (await model.generate(user("q"), Sampling())).text == "before"
+
+
+class WhiteBox(Plain):
+    access = Access.WEIGHTS
+    vocabulary = "hash"
+    vocabulary_size = 3
+    module = object()
+    saved = ""
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        return Tokens(np.array([1, 2], np.int32), 1, (reply.encode(),))
+
+    async def logits(self, sequences: list[Tokens]) -> list[Array]:
+        return [np.zeros((len(s.pieces), 3), np.float32) for s in sequences]
+
+    async def activations(self, sequences: list[Tokens], layer: int) -> list[Array]:
+        return [np.full((len(s), 2), layer, np.float32) for s in sequences]
+
+    def save(self, folder: str) -> None:
+        self.saved = folder
+
+
+async def test_every_rung_of_the_ladder_is_passed_on() -> None:
+    inner = WhiteBox()
+    model = require(remembering(inner), Access.WEIGHTS, by="test")
+    tokens = model.tokenize(user("q"), "yes")
+    assert (model.vocabulary, model.vocabulary_size, tokens.pieces) == ("hash", 3, (b"yes",))
+    assert [x.shape for x in await model.logits([tokens])] == [(1, 3)]
+    assert [x.tolist() for x in await model.activations([tokens], 4)] == [[[4, 4], [4, 4]]]
+    assert model.module is inner.module
+    model.save("there")
+    assert inner.saved == "there"
+
+
+def test_a_rung_the_model_lacks_is_not_made_up() -> None:
+    assert not hasattr(remembering(Plain()), "logits")
