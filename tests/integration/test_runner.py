@@ -19,6 +19,7 @@ from cosilo.benchmark.results import limits_for, opened, read_results
 from cosilo.benchmark.runner import Outcome, Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.ledger import verify
+from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
 from cosilo.session import open_point
 
@@ -166,6 +167,23 @@ def test_a_source_file_that_is_edited_meanwhile_does_not_split_a_run(
         assert not results.unfinished
 
 
+def test_what_preparing_found_reaches_the_report(folder: Path) -> None:
+    outcomes, _ = bench(folder, point("small") + point("distil_labels"))
+    with opened(folder / "run") as results:
+        (card,) = results.store.cards(outcomes[1].trial)
+        (poisoned,) = results.store.cards(outcomes[1].trial, "tampered")
+        report = make_report(results)
+    assert card.facts["asked"] == card.facts["kept"] == sum(card.tables["labels"].values()) > 0
+    assert poisoned.tables["labels"] != card.tables["labels"]
+    prepared = report.prepared["distil_labels"]
+    assert prepared.cards == (card,)
+    small, distilled = (p.test["utility"].value for p in report.points)
+    assert prepared.gain is not None
+    assert prepared.gain.value == pytest.approx(distilled - small)
+    assert prepared.gain.size > 0
+    assert "small" not in report.prepared
+
+
 def test_the_ledger_of_a_run_is_whole(folder: Path) -> None:
     from cosilo.boundary.ledger import connect
 
@@ -211,7 +229,7 @@ def test_a_point_that_fails_does_not_stop_the_others(folder: Path) -> None:
     assert outcomes[1].error is None
     assert any("distil_labels" in note for note in counting.notes)
     with opened(folder / "run") as results:
-        assert "fewer than two" in results.unfinished["distil_labels"]
+        assert "all name the same one, 'cat'" in results.unfinished["distil_labels"]
         assert [p.name for p in results.points] == ["large"]
 
 

@@ -251,6 +251,7 @@ class Runner:
             strategy, session = await strategy.prepare(session)
             trial = replace(trial, attempt=ledger.attempt)
             store.put_trial(trial)
+            store.put_cards(trial.id, "plain", session.cards)
             for split, examples in todo.items():
                 commit = self._committing(trial, "plain", split, ledger.attempt)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
@@ -289,6 +290,7 @@ class Runner:
                 transport=InProcess(party),
             )
             strategy, session = await strategy.prepare(session)
+            store.put_cards(trial.id, "tampered", session.cards)
             for split, examples in todo.items():
                 commit = self._committing(trial, "tampered", split, ledger.attempt)
                 await self._answering(strategy, session, split, commit, trial).run(examples)

@@ -2,7 +2,8 @@
 
     RUN/plan.toml       the plan, as it was given
         run.json        versions, seeds, machine
-        run.sqlite      trials, items with their answers, measurements, what was paid
+        run.sqlite      trials, what preparing found, items with their answers, measurements, what was
+                        paid
         ledger.sqlite   what crossed: one chain per trial
         replay.sqlite   every LM answer (unless the plan shares one between runs)
         lock            held by the one process that works on the run
@@ -31,6 +32,7 @@ from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.models.replay import request_key
 from cosilo.objectives.base import Floats, Item, Measurement
+from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer, Chat, Generation, Sampling
 
@@ -56,6 +58,9 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE TABLE IF NOT EXISTS results (
     trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
     PRIMARY KEY (trial, split)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cards (
+    trial TEXT NOT NULL, pass TEXT NOT NULL, cards BLOB NOT NULL, PRIMARY KEY (trial, pass)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS small (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS paid (
@@ -228,6 +233,16 @@ class Store:
                     trial.error,
                 ),
             )
+
+    def put_cards(self, trial: str, which: Pass, cards: Sequence[Card]) -> None:
+        """Keep what the trial's `prepare` found, instead of what an earlier attempt did."""
+        with self._change() as db:
+            db.execute("INSERT OR REPLACE INTO cards VALUES (?,?,?)", (trial, which, _pack(cards)))
+
+    def cards(self, trial: str, which: Pass = "plain") -> tuple[Card, ...]:
+        """What the trial's `prepare` found."""
+        rows = self._rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
+        return msgspec.msgpack.decode(rows[0][0], type=tuple[Card, ...]) if rows else ()
 
     # ── items ────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cosilo.benchmark.results import Results
     from cosilo.objectives import Reliability
-    from cosilo.report.data import Crossed, ModelFacts, Report
+    from cosilo.objectives.base import Run
+    from cosilo.report.data import Crossed, ModelFacts, Prepared, Report
     from cosilo.selection import Certificate, Limit
 
 DESCRIPTION = """\
@@ -98,6 +99,7 @@ def make_report(
     crossed, costs = {}, {}
     for name, shown in _crossings(results) if full else ():
         crossed[name], costs[name] = shown
+    prepared = dict(_prepared(results))
     return Report(
         title=results.plan.name,
         task=TaskFacts(
@@ -119,6 +121,7 @@ def make_report(
         certificate=certificate,
         crossed=crossed,
         costs={name: cost for name, cost in costs.items() if cost is not None},
+        prepared=prepared,
         reliability=dict(_reliability(results)) if full else {},
         unfinished=results.unfinished,
         versions=_versions(described),
@@ -145,6 +148,25 @@ def _crossings(results: Results) -> Iterator[tuple[str, tuple[Crossed, Any]]]:
         run = load_run(results.plan, store, task, trial, "test")
         refused = store.refused(trial.id, "test")
         yield point.name, (crossed(run, mask, refused=refused), cost(run))
+
+
+def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:
+    """What preparing found, where it found anything, beside the small model alone."""
+    from cosilo.benchmark.measure import load_run
+    from cosilo.report.data import Prepared
+    from cosilo.report.gain import gain
+
+    def run(name: str) -> Run:
+        return load_run(results.plan, results.store, results.task, results.trial(name), "test")
+
+    small = next((p.name for p in results.points if p.strategy == "small"), None)
+    for point in results.points:
+        cards = results.store.cards(results.trial(point.name).id)
+        if cards:
+            yield (
+                point.name,
+                Prepared(cards=cards, gain=gain(run(small), run(point.name)) if small else None),
+            )
 
 
 def _reliability(results: Results) -> Iterator[tuple[str, Reliability]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.objectives.wording import label
 from cosilo.report.data import FAMILIES, Report
-from cosilo.report.words import count, interval, number, unit
+from cosilo.report.words import bought, count, found, interval, number, unit
 from cosilo.selection import Point
 
 _COLUMNS = 5  # that fit beside a name
@@ -31,6 +31,8 @@ def show(report: Report, *, console: Console | None = None, every: bool = False)
         out.print(Text(_legend(report, shown), style="dim"))
     else:
         out.print(Text("No point of this run is finished."))
+    for line in _prepared(report):
+        out.print(Text(line, style="dim"))
     for name, why in report.unfinished.items():
         out.print(Text(f"{name} has no numbers: {why}"))
     if report.certificate is not None:
@@ -68,15 +70,25 @@ def _columns(report: Report) -> list[Objective]:
     return sorted(chosen, key=lambda o: FAMILIES.index(o.family))
 
 
+def _prepared(report: Report) -> Iterator[str]:
+    """What preparing found, a line a card, and what it bought."""
+    for name, prepared in report.prepared.items():
+        for card in prepared.cards:
+            facts = ", ".join(f"{key} {found(value)}" for key, value in card.facts.items())
+            yield f"{name}: {card.title}: {facts}"
+        if prepared.gain is not None:
+            yield f"{name}: {', '.join(bought(prepared.gain))}"
+
+
 def _short(objective: Objective) -> str:
     return "$" if objective.unit.startswith("USD") else unit(objective)
 
 
-def _cell(found: Measurement | None) -> Text:
-    if found is None:
+def _cell(measured: Measurement | None) -> Text:
+    if measured is None:
         return Text("–")
-    text = Text(number(found.objective, found.value))
-    return text.append(f"\n{interval(found).replace(' ', '')}", style="dim")
+    text = Text(number(measured.objective, measured.value))
+    return text.append(f"\n{interval(measured).replace(' ', '')}", style="dim")
 
 
 def _mark(report: Report, point: Point) -> str:

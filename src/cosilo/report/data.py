@@ -11,6 +11,7 @@ from cosilo.boundary.meter import Price, Totals
 from cosilo.objectives.base import Link, Objective
 from cosilo.objectives.reliability import Reliability
 from cosilo.selection import Certificate, Limit, Point, objectives_of
+from cosilo.strategies.cards import Card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,36 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What preparing a point bought.
+
+    Attributes:
+        value, low, high: utility after less utility of the small model alone, paired, with its 95 %
+            interval, as shares.
+        items: test items both answered.
+        size, usd: bytes both ways and money that preparing took, in all.
+    """
+
+    value: float
+    low: float
+    high: float
+    items: int
+    size: int
+    usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Attributes:
+    cards: what the point's strategies found while preparing.
+    gain: None where the run has no point that is the small model alone.
+    """
+
+    cards: tuple[Card, ...]
+    gain: Gain | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything a report shows. Private text is in it only as masked examples.
 
@@ -139,6 +170,7 @@ class Report:
             when not worked out.
         certificate: None when no limit was given.
         crossed, costs: by point name; a point may be missing.
+        prepared: the same, of the points whose preparing found something to tell.
         reliability: whose confidence on what, e.g. "small model alone, test items" → its diagram.
         unfinished: point name → why it has no numbers.
         notes: what a reader must know, beyond what the report says of itself.
@@ -160,6 +192,7 @@ class Report:
     certificate: Certificate | None = None
     crossed: Mapping[str, Crossed] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    prepared: Mapping[str, Prepared] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     unfinished: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

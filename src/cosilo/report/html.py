@@ -22,6 +22,7 @@ from cosilo.report.page.crossings import crossings
 from cosilo.report.page.facts import facts, provenance
 from cosilo.report.page.front import drawn_from, front
 from cosilo.report.page.points import no_points, points
+from cosilo.report.page.preparing import preparing
 from cosilo.report.page.verdict import verdict
 
 
@@ -63,6 +64,7 @@ def html(report: Report) -> str:
             front(report, axes) if axes else None,
             points(report) if report.points else no_points(report),
             crossings(report),
+            preparing(report),
             costs(report),
             confidence(report),
             provenance(report),
@@ -96,6 +98,7 @@ def _contents(report: Report, has_front: bool) -> Markup:
         ("front", "Front", has_front),
         ("points", "Points", True),
         ("left", "What left the building", bool(report.crossed)),
+        ("preparing", "What preparing found", bool(report.prepared)),
         ("cost", "Cost and latency", bool(report.costs)),
         ("confidence", "Confidence", bool(report.reliability)),
         ("made", "How this was made", True),

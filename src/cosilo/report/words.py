@@ -6,7 +6,7 @@ import math
 
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.objectives.wording import amount, label
-from cosilo.report.data import Report
+from cosilo.report.data import Gain, Report
 from cosilo.selection import Limit, Point
 
 
@@ -105,3 +105,27 @@ def bound(report: Report, limit: Limit, split: str) -> float | None:
 def clipped(text: str, most: int) -> str:
     """`text`, cut to `most` characters with an ellipsis where it is longer."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def found(value: int | float | str) -> str:
+    """A value of a card: counts in full, three digits of anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or (value == int(value) and abs(value) >= 1000):
+        return f"{value:,.0f}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+def bought(gain: Gain) -> tuple[str, str]:
+    """ "+2.4 points [0.3, 4.6]" and "18.2 kB, $0.013 per point"; nothing bought has no price."""
+    value, low, high = (
+        f"{100 * x:.1f}".replace("-", "−") for x in (gain.value, gain.low, gain.high)
+    )
+    plus = "+" if gain.value > 0 else ""
+    said = f"{plus}{value} points of utility over small alone [{low}, {high}]"
+    if not gain.size:
+        return said, "nothing crossed"
+    if gain.value <= 0:
+        return said, f"{size(gain.size)}, {dollars(gain.usd)} in all"
+    points = 100 * gain.value
+    return said, f"{size(gain.size / points)}, {dollars(gain.usd / points)} per point"

@@ -12,6 +12,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import Registry
+from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
 
 
@@ -21,11 +22,17 @@ class Session:
 
     Attributes:
         sampling: how the answer at hand is wanted (the task's, or the gateway client's).
+        cards: what preparing found, in the order it was found.
     """
 
     owner: DataOwner
     lm: Channel
     sampling: Sampling = Sampling()
+    cards: tuple[Card, ...] = ()
+
+    def with_card(self, card: Card) -> Session:
+        """The session with one more thing that preparing found."""
+        return replace(self, cards=(*self.cards, card))
 
     def bind(
         self, request: str, *, sampling: Sampling | None = None, budget: Budget | None = None

@@ -15,6 +15,7 @@ from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.objectives.base import Item, Measurement, Objective
+from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Secret, Task
 from cosilo.types import Answer, Generation, Sampling, user
 
@@ -162,3 +163,12 @@ def test_a_read_only_folder_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot be read or written"):
         Store(tmp_path / "file" / "run", write=True)
+
+
+def test_what_preparing_found_is_kept_per_pass(store: Store) -> None:
+    card = Card(by="s", title="t", facts={"kept": 3, "share": 0.5, "how": "x"}, examples=("text",))
+    store.put_cards("t", "plain", (card, card))
+    store.put_cards("t", "tampered", ())
+    store.put_cards("t", "plain", (card,))
+    assert store.cards("t") == (card,)
+    assert store.cards("t", "tampered") == store.cards("other") == ()

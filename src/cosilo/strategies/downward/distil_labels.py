@@ -6,7 +6,7 @@ Hard-label distillation, the baseline of e.g. Hsieh et al., "Distilling Step-by-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cosilo.boundary.messages import Ask
@@ -17,12 +17,11 @@ from cosilo.strategies.base import (
     Needs,
     Session,
     Strategy,
-    ask,
     forecast,
     strategies,
 )
-from cosilo.strategies.fanout import fan_out
-from cosilo.types import Answer, Chat, Demonstration
+from cosilo.strategies.labelling import read_labels, replies, require_classes
+from cosilo.types import Answer, Chat
 
 
 @strategies.register("distil_labels")
@@ -61,36 +60,23 @@ class DistilLabels:
         owner = session.owner
         model = require_trainable(owner.model, by="distil_labels")
         pool = (owner.pool or owner.private)[: self.items]
-        labelled = await label(session, pool)
-        if len({d.target for d in labelled}) < 2:
-            raise DataError(
-                f"the large model's usable labels for {len(pool)} pool items name fewer than two "
-                "classes, so there is nothing to train on"
-            )
-        examples = (*owner.private, *labelled) if self.gold else labelled
+        if not pool:
+            raise DataError("distil_labels has no pool for the large model to label")
+        choices = session.sampling.choices
+        said = await replies(
+            session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling)
+        )
+        labels = read_labels(pool, [r.text if r else None for r in said], choices)
+        require_classes(labels, closed=bool(choices))
+        examples = (*owner.private, *labels.examples) if self.gold else labels.examples
         trained = model.fit(examples, seed=self.seed)
         if not isinstance(trained, TextModel):
             raise TypeError(f"{type(trained).__name__} was trained but cannot answer")
-        return await self._next().prepare(replace(session, owner=replace(owner, model=trained)))
+        session = replace(session, owner=replace(owner, model=trained))
+        return await self._next().prepare(session.with_card(labels.card("distil_labels", choices)))
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         raise ValueError("distil_labels only prepares: answer with the strategy prepare returns")
 
     def _next(self) -> Strategy:
         return strategies.create(self.then, **self.then_options)
-
-
-async def label(session: Session, pool: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-    """`pool` with the LM's replies as targets.
-
-    A reply outside a closed set of answers is dropped: the LM invented that label.
-    """
-    known = {c.casefold(): c for c in session.sampling.choices}
-
-    async def one(example: Demonstration) -> Demonstration:
-        bound = session.bind(f"pool/{example.id}")
-        reply = (await ask(bound, example.chat)).generation.text.strip()
-        target = known.get(reply.casefold(), "") if known else reply
-        return Demonstration(example.id, example.chat, target)
-
-    return tuple(d for d in await fan_out(one, pool) if d.target)

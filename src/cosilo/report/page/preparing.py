@@ -1,0 +1,68 @@
+"""What preparing a point found and what it bought: the cards of its strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cosilo.report.data import Prepared, Report
+from cosilo.report.markup import Markup, tag
+from cosilo.report.page.blocks import right, section, table
+from cosilo.report.words import bought, found
+from cosilo.strategies.cards import Card, Number
+
+
+def preparing(report: Report) -> Markup | None:
+    """Per point, the cards and the gain; None where no strategy had anything to tell."""
+    shown = [(p, report.prepared[p.name]) for p in report.points if p.name in report.prepared]
+    if not shown:
+        return None
+    return section(
+        "preparing",
+        "What preparing found",
+        tag(
+            "p",
+            "Counted once, while the point was prepared. Texts shown here were written by the large "
+            "model or are public; none is an item of the data owner's.",
+            class_="note",
+        ),
+        *(_prepared(point.name, prepared) for point, prepared in shown),
+    )
+
+
+def _prepared(name: str, prepared: Prepared) -> Markup:
+    gain = bought(prepared.gain) if prepared.gain else ("", "")
+    return tag(
+        "details",
+        tag(
+            "summary",
+            tag("b", name),
+            tag("span", ", ".join(card.title for card in prepared.cards)),
+            tag("span", gain[0]),
+            tag("span", gain[1]),
+        ),
+        [
+            tag("div", tag("div", *_counts(card)), tag("div", *_texts(card)))
+            for card in prepared.cards
+        ],
+        class_="point",
+    )
+
+
+def _counts(card: Card) -> Iterator[Markup]:
+    yield tag("h3", f"{card.title} ({card.by})")
+    rows = [[tag("th", name, scope="row"), right(found(v))] for name, v in card.facts.items()]
+    if rows:
+        yield table(["", right("", cell="th")], rows, label=card.title)
+
+
+def _texts(card: Card) -> Iterator[Markup]:
+    for title, numbers in card.tables.items():
+        yield tag("h3", title)
+        yield _numbers(title, numbers)
+    for text in card.examples:
+        yield tag("figure", tag("pre", text), class_="message")
+
+
+def _numbers(title: str, numbers: Mapping[str, Number]) -> Markup:
+    rows = [[tag("th", name, scope="row"), right(found(n))] for name, n in numbers.items()]
+    return tag("div", table(["", right("", cell="th")], rows, label=title), class_="tall")

@@ -1,0 +1,97 @@
+"""What preparing found is shown with what it bought, and nothing in it can break the page."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+import made_up
+from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.meter import Price
+from cosilo.objectives.base import Item, Run
+from cosilo.report.console import show
+from cosilo.report.data import Gain, Prepared, Report
+from cosilo.report.gain import gain
+from cosilo.report.html import html
+from cosilo.report.words import bought, found
+from cosilo.strategies.cards import Card
+from cosilo.tasks.base import Example
+from cosilo.types import Answer, Generation, user
+
+CARD = Card(
+    by="zerogen",
+    title="generated data",
+    facts={"kept": 1412, "bytes up per kept example": 211.3},
+    tables={"dropped": {"too short": 31, "near-duplicate": 104}},
+    examples=("</pre><script>alert(1)</script>",),
+)
+GAIN = Gain(value=0.0312, low=0.004, high=0.058, items=400, size=312_000, usd=0.78)
+
+
+def report() -> Report:
+    made = made_up.report()
+    return replace(made, prepared={"distil_labels": Prepared(cards=(CARD,), gain=GAIN)})
+
+
+def test_the_page_shows_cards_and_gain() -> None:
+    page = html(report())
+    for words in (
+        "1,412",
+        "211",
+        "near-duplicate",
+        "+3.1 points",
+        "[0.4, 5.8]",
+        "100 kB, $0.25 per",
+    ):
+        assert words in page
+    assert "<script>alert(1)" not in page
+    assert "What preparing found" not in html(made_up.report())
+
+
+def test_the_console_says_it_in_a_line() -> None:
+    out = io.StringIO()
+    show(report(), console=Console(file=out, width=80))
+    said = " ".join(out.getvalue().split())
+    assert "distil_labels: generated data: kept 1,412, bytes up per kept example 211" in said
+    assert "+3.1 points of utility over small alone [0.4, 5.8]" in said
+
+
+def test_what_bought_nothing_has_no_price_per_point() -> None:
+    said, price = bought(replace(GAIN, value=-0.01, low=-0.03, high=0.01))
+    assert said.startswith("−1.0 points")
+    assert price == "312 kB, $0.78 in all"
+    assert bought(replace(GAIN, size=0))[1] == "nothing crossed"
+
+
+def test_values_of_cards_are_written_for_people() -> None:
+    assert [found(v) for v in (3, 12345, 0.12345, 4321.0, -0.5, "x")] == [
+        "3", "12,345", "0.123", "4,321", "−0.5", "x",
+    ]  # fmt: skip
+
+
+def test_the_gain_is_paired_and_counts_what_preparing_sent() -> None:
+    def run(grades: list[float], ledger: MemoryLedger) -> Run:
+        items = tuple(
+            Item(Example(str(i), user("q"), ("a",)), Answer(Generation("a"), "small"), g)
+            for i, g in enumerate(grades)
+        )
+        return Run(items, MemoryLedger().entries, ledger.entries, price=Price(2.0, 10.0))
+
+    ledger = MemoryLedger()
+    up = Ask(chat=user("label this"))
+    down = Completion(generation=Generation("a", prompt_tokens=500_000, completion_tokens=10_000))
+    ledger.append("pool/1", "up", up, encode(up))
+    ledger.append("pool/1", "down", down, encode(down))
+    before = run([0, 0, 1, 1] * 10, MemoryLedger())
+    after = run([1, 0, 1, 1] * 10, ledger)
+    bought_ = gain(before, after)
+    assert bought_ is not None
+    assert bought_.value == pytest.approx(0.25)
+    assert 0 < bought_.low < 0.25 < bought_.high
+    assert bought_.size == len(encode(up)) + len(encode(down))
+    assert bought_.usd == pytest.approx(1.1)
+    assert gain(run([], ledger), after) is None
