@@ -8,7 +8,16 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Score,
+    Scored,
+    Scores,
+    decode,
+    encode,
+)
 from cosilo.errors import UnexpectedReplyError
 from cosilo.types import Delta, Generation, Sampling, ToolCall, Turn, assemble, disassemble
 
@@ -42,6 +51,26 @@ def test_completion_round_trip(text: str, tokens: int, seconds: float) -> None:
         generation=Generation(text, prompt_tokens=tokens, seconds=seconds), epsilon=0.5
     )
     assert decode(encode(message)) == message
+
+
+@given(
+    st.lists(st.builds(Scored, st.lists(TURNS, max_size=3).map(tuple), TEXT), min_size=1).map(tuple)
+)
+def test_score_round_trip_and_bound(items: tuple[Scored, ...]) -> None:
+    score = Score(items=items, top=8, ids=False, pieces=True)
+    assert decode(encode(score)) == score
+    bound, written = score.tokens_bound()
+    said = (t.content for i in items for t in i.chat)
+    assert bound >= sum(len(text.encode()) // 2 for text in (*said, *(i.reply for i in items)))
+    assert written == 0
+
+
+@given(st.binary(max_size=40), st.lists(st.lists(st.binary(max_size=4)).map(tuple)).map(tuple))
+def test_scores_round_trip(packed: bytes, pieces: tuple[tuple[bytes, ...], ...]) -> None:
+    lengths = tuple(map(len, pieces))
+    scores = Scores(packed=packed, lengths=lengths, vocabulary="v", pieces=pieces, prompt_tokens=7)
+    assert decode(encode(scores)) == scores
+    assert scores.usage() == (7, 0)
 
 
 @given(st.binary(max_size=80))

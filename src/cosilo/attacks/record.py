@@ -7,20 +7,28 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from cosilo.attacks.base import View
-from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores
+from cosilo.types import Chat
 
 
 def texts(message: Message) -> list[str]:
     """Every piece of text in `message`, as it crossed."""
     if isinstance(message, Ask):
-        found = [turn.content for turn in message.chat]
-        found += [turn.name for turn in message.chat]
-        found += [call.arguments for turn in message.chat for call in turn.tool_calls]
-        found += [message.sampling.tools, message.sampling.response_format]
+        found = [*_spoken(message.chat), message.sampling.tools, message.sampling.response_format]
         return [text for text in found if text]
+    if isinstance(message, Score):
+        found = [text for i in message.items for text in (*_spoken(i.chat), i.reply)]
+        return [text for text in found if text]
+    if isinstance(message, Scores):
+        return []  # numbers, about a text that went up
     if isinstance(message, Completion):
         return [message.generation.text] if message.generation.text else []
     return list(_strings(msgspec.to_builtins(message)))
+
+
+def _spoken(chat: Chat) -> list[str]:
+    calls = [call.arguments for turn in chat for call in turn.tool_calls]
+    return [*(turn.content for turn in chat), *(turn.name for turn in chat), *calls]
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -71,9 +79,9 @@ def spoken(view: View, only: Collection[str] | None = None) -> dict[str, str]:
 
 
 def replies(view: View) -> dict[str, str]:
-    """The LM's last reply to each request that it answered."""
+    """The LM's last reply to each request that it answered in words."""
     return {
         entry.request: "\n".join(texts(entry.message))
         for entry in view.entries()
-        if entry.direction == "down"
+        if entry.direction == "down" and not isinstance(entry.message, Scores)
     }

@@ -12,13 +12,14 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import msgspec
 
 from cosilo.boundary.ledger import Entry
-from cosilo.boundary.messages import Ask, Completion, Message, encode
+from cosilo.boundary.logits import pack, unpack
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, encode
 from cosilo.boundary.transport import Handles
 from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble
 
@@ -64,6 +65,8 @@ class Tampering:
             return msgspec.structs.replace(
                 reply, generation=self._changed(message, reply.generation)
             )
+        if isinstance(message, Score) and isinstance(reply, Scores) and self.changes(message):
+            return msgspec.structs.replace(reply, packed=_inverted(reply.packed))
         return reply
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
@@ -82,7 +85,7 @@ class Tampering:
             entry.request
             for entry in entries
             if entry.direction == "up"
-            and isinstance(message := entry.message, Ask)
+            and isinstance(message := entry.message, Ask | Score)
             and self.changes(message)
         )
 
@@ -96,6 +99,14 @@ class Tampering:
             text = corrupted(reply.text, rng)
         tokens = (TokenLogprob(text, SURE),) if reply.tokens else ()
         return msgspec.structs.replace(reply, text=text, tokens=tokens)
+
+
+def _inverted(packed: bytes) -> bytes:
+    """The same tokens at each place, the likeliest of them now the least likely."""
+    top = unpack(packed)
+    ends = top.logprobs.max(axis=1) + top.logprobs.min(axis=1)
+    turned = ends[:, None] - top.logprobs
+    return pack(replace(top, logprobs=turned if top.ids is not None else turned[:, ::-1]))
 
 
 def _draw(seed: int, message: Message) -> random.Random:

@@ -4,16 +4,18 @@
     (n, V)            ids, log-probabilities, rest mass
 
 An id and its place are one number, id × places + place; these are sorted and their gaps coded, so a
-token that is likely at many places costs little at each. Log-probabilities are quantised as steps below the place's top one, and
-what the tokens left out have together, the rest mass, goes along: what comes out is a distribution
-again. Gaps and steps pass through Huffman codes (zlib's).
+token that is likely at many places costs little at each. Log-probabilities are quantised as steps
+below the place's top one, and what the tokens left out have together, the rest mass, goes along:
+what comes out is a distribution again. Gaps and steps pass through Huffman codes (zlib's).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ _VERSION = 1
 _WITH_IDS = 1
 _ESCAPE = 255  # a symbol that says: more is in the list of what did not fit
 _DEEPEST = 65_535
-_LARGEST = 1 << 28  # numbers in one message: more is refused before any memory is taken
+_MOST = 1 << 24  # numbers in one message, and tokens in a vocabulary
 _LOGIT = 2_048.0  # steps per unit of the rest mass's log-odds
 
 
@@ -57,6 +59,38 @@ class TopK:
     def __len__(self) -> int:
         return len(self.rest)
 
+    def parts(self, lengths: Sequence[int]) -> list[TopK]:
+        """Cut into pieces of these lengths: undoes `joined`.
+
+        Raises:
+            UnexpectedReplyError: the lengths do not add up.
+        """
+        if sum(lengths) != len(self) or min(lengths, default=0) < 0:
+            raise UnexpectedReplyError(
+                f"log-probabilities came for {len(self)} places, not for {sum(lengths)}"
+            )
+        ends = np.cumsum(lengths)
+        return [
+            TopK(
+                None if self.ids is None else self.ids[end - length : end],
+                self.logprobs[end - length : end],
+                self.rest[end - length : end],
+                self.size,
+            )
+            for length, end in zip(lengths, ends, strict=True)
+        ]
+
+
+def joined(tops: Sequence[TopK]) -> TopK:
+    """One after the other; all of one vocabulary, and of as many tokens a place."""
+    ids = [t.ids for t in tops if t.ids is not None]
+    return TopK(
+        np.concatenate(ids) if ids else None,
+        np.concatenate([t.logprobs for t in tops]),
+        np.concatenate([t.rest for t in tops]),
+        tops[0].size,
+    )
+
 
 def top_k(logits: Floats, k: int, *, ids: bool = True) -> TopK:
     """The `k` most probable tokens of each row of `logits`, exactly.
@@ -68,7 +102,7 @@ def top_k(logits: Floats, k: int, *, ids: bool = True) -> TopK:
     Raises:
         ValueError: k < 1, or a row that is no distribution (NaN, +inf, all -inf).
     """
-    n, size = logits.shape
+    size = logits.shape[1]
     if k < 1:
         raise ValueError(f"k = {k!r} is not positive")
     if not np.isfinite(logits.max(axis=1, initial=-np.inf)).all():
@@ -130,21 +164,22 @@ def _unpack(data: bytes) -> TopK:
     version, with_ids, n, k, size, step, *lengths = _HEAD.unpack_from(data)
     if version != _VERSION or with_ids not in (0, _WITH_IDS):
         raise ValueError(f"format {version}/{with_ids} is unknown")
-    if not (0 < k <= size and 0 < step < 1e3):
+    if not (0 < k <= size <= _MOST and 0 < step < 1e3):
         raise ValueError("the header makes no sense")
     if sum(lengths) + _HEAD.size != len(data):
         raise ValueError("the sections are cut")
     # A Huffman code takes at least one bit a symbol, so what the header claims can be believed.
-    if n * k > min(8 * lengths[2], _LARGEST) or 4 * n != lengths[4]:
+    if n * k > min(8 * lengths[2], _MOST) or 4 * n != lengths[4]:
         raise ValueError("the header claims more than the bytes can hold")
     ends = np.cumsum([_HEAD.size, *lengths])
-    classes, low, plain, more, rests = (data[a:b] for a, b in zip(ends, ends[1:], strict=False))
+    classes, low, plain, more, rests = (data[a:b] for a, b in pairwise(ends))
     symbols = _unsymbols(plain, more, n * k)
     rest, deepest = _unrests(rests)
     if with_ids:
-        keys = np.cumsum(_uncoded(classes, low, n * k) + 1) - 1
-        if n and (keys[-1] >= n * size or keys[0] < 0):
+        gaps = _uncoded(classes, low, n * k)
+        if gaps.sum(dtype=np.float64) + n * k > n * size:  # in floats, which do not wrap around
             raise ValueError("a token id is out of range")
+        keys = np.cumsum(gaps + 1) - 1
         rows, ids = keys % max(n, 1), keys // max(n, 1)
         order = np.argsort(rows, kind="stable")
         if (np.bincount(rows, minlength=n) != k).any():
@@ -155,9 +190,9 @@ def _unpack(data: bytes) -> TopK:
         steps = np.cumsum(symbols.reshape(n, k), axis=1)
     if (steps < 0).any():
         raise ValueError("a probability is above the top one")
-    weights = np.exp(-step * (steps - steps.min(axis=1, initial=_DEEPEST, keepdims=True)))
-    kept = np.log1p(-np.exp(rest)) - np.log(weights.sum(axis=1))
-    logprobs = -step * (steps - steps.min(axis=1, initial=_DEEPEST, keepdims=True)) + kept[:, None]
+    below = -step * (steps - steps.min(axis=1, initial=_DEEPEST, keepdims=True))
+    kept = np.log1p(-np.exp(rest)) - np.log(np.exp(below).sum(axis=1))
+    logprobs = below + kept[:, None]
     return TopK(
         ids.astype(np.int32) if with_ids else None,
         logprobs.astype(np.float32),
@@ -193,7 +228,7 @@ def _coded(numbers: Integers) -> tuple[bytes, bytes]:
 
 def _uncoded(classes: bytes, low: bytes, count: int) -> Integers:
     lengths = _unhuffman(classes, count).astype(np.int64)
-    if lengths.max(initial=0) > 60:
+    if lengths.max(initial=0) > 52:
         raise ValueError("a number is too large")
     extra = np.maximum(lengths - 1, 0)
     starts = np.cumsum(extra) - extra

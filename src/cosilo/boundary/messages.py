@@ -9,7 +9,7 @@ Nothing here may mention an `Example` or a `Secret`, and the import rules see to
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -62,14 +62,68 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
 
     def tokens_bound(self) -> tuple[int, int]:
-        # Byte-level tokenisers emit at most one token per byte; real text stays above two bytes a
-        # token, and each turn costs a few template tokens.
-        sizes = [
-            len(t.content.encode()) + sum(len(c.arguments) + len(c.name) for c in t.tool_calls)
-            for t in self.chat
-        ]
-        sizes += [len(self.sampling.tools), len(self.sampling.response_format)]
-        return sum(sizes) // 2 + 8 * len(self.chat) + 8, self.sampling.max_tokens
+        more = len(self.sampling.tools) + len(self.sampling.response_format)
+        return _prompt_bound(self.chat, more), self.sampling.max_tokens
+
+
+class Scored(Value, frozen=True):
+    """A chat and a reply to it that the LM is asked to look at."""
+
+    chat: Chat
+    reply: str
+
+
+class Scores(Message, frozen=True, kw_only=True):
+    """What the LM would have said in place of each reply's tokens.
+
+    Attributes:
+        packed: `boundary.logits.pack` of all replies' places, one after the other.
+        lengths: how many places each reply has, its end of turn among them.
+        vocabulary: a hash of the LM's tokeniser. Ids mean the same where it is the same.
+        pieces: what each of a reply's tokens stands for in UTF-8, where that was asked for.
+        prompt_tokens: what it took; everything was read, nothing written.
+    """
+
+    reveals: ClassVar[Access] = Access.LOGITS
+    packed: bytes
+    lengths: tuple[int, ...]
+    vocabulary: str
+    pieces: tuple[tuple[bytes, ...], ...] = ()
+    prompt_tokens: int = 0
+
+    def usage(self) -> tuple[int, int]:
+        return self.prompt_tokens, 0
+
+
+class Score(Request[Scores], frozen=True, kw_only=True):
+    """Replies that the LM is asked to give its next-token probabilities for, word by word.
+
+    Attributes:
+        top: how many of the most probable tokens are wanted at each place.
+        ids: say which tokens they are; without, only their sorted probabilities come.
+        pieces: say how the LM cuts the replies into tokens.
+    """
+
+    reply: ClassVar[type[Message]] = Scores
+    reveals: ClassVar[Access] = Access.LOGITS
+    items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1)]
+    top: Annotated[int, msgspec.Meta(ge=1)] = 64
+    ids: bool = True
+    pieces: bool = False
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return sum(_prompt_bound(i.chat, len(i.reply.encode())) for i in self.items), 0
+
+
+def _prompt_bound(chat: Chat, more: int) -> int:
+    """Most tokens in `chat` and `more` bytes beside it."""
+    # Byte-level tokenisers emit at most one token per byte; real text stays above two bytes a
+    # token, and each turn costs a few template tokens.
+    sizes = [
+        len(t.content.encode()) + sum(len(c.arguments) + len(c.name) for c in t.tool_calls)
+        for t in chat
+    ]
+    return (sum(sizes) + more) // 2 + 8 * len(chat) + 8
 
 
 def encode(message: Message) -> bytes:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.logits import TopK, joined, pack, top_k
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores
 from cosilo.errors import CapabilityError
-from cosilo.models.base import Access, TextModel, stream
+from cosilo.models.base import Access, TextModel, Tokens, require, stream
 from cosilo.types import Delta, Generation, closing
 
 Reply = TypeVar("Reply", Generation, Delta)
@@ -40,6 +42,8 @@ class LMOwner:
                 self._permit(message)
                 reply = await self.model.generate(message.chat, message.sampling)
                 return Completion(generation=self._shown(reply))
+            case Score() if self.exposes >= Access.LOGITS:
+                return await self._scored(message)
             case _:
                 raise CapabilityError(
                     f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
@@ -51,6 +55,23 @@ class LMOwner:
         async with closing(stream(self.model, ask.chat, ask.sampling)) as deltas:
             async for delta in deltas:
                 yield self._shown(delta)
+
+    async def _scored(self, score: Score) -> Scores:
+        model = require(self.model, Access.LOGITS, by=f"{self.name}, asked to score replies,")
+        texts = [model.tokenize(item.chat, item.reply) for item in score.items]
+
+        async def one(tokens: Tokens) -> TopK:
+            (logits,) = await model.logits([tokens])
+            return top_k(logits, score.top, ids=score.ids)  # of V numbers a token, k are kept
+
+        found = await asyncio.gather(*map(one, texts))
+        return Scores(
+            packed=pack(joined(found)),
+            lengths=tuple(map(len, found)),
+            vocabulary=model.vocabulary,
+            pieces=tuple(t.pieces for t in texts) if score.pieces else (),
+            prompt_tokens=sum(map(len, texts)),
+        )
 
     def _shown(self, reply: Reply) -> Reply:
         if reply.tokens and self.exposes < Access.LOGPROBS:

@@ -14,12 +14,14 @@ from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.surrogate import Surrogate
 from cosilo.attacks.tampering import Tampering, corrupted
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.logits import unpack
+from cosilo.boundary.messages import Ask, Completion, Score, Scored, Scores, encode
 from cosilo.errors import StoreError
 from cosilo.models.base import Access, Array
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Generation, Sampling, ToolCall, Turn, assemble, user
+from toy_lm import ToyLM
 
 PEOPLE = ("Anna Berg", "Anna", "Carl Öst", "Carl Öst", "Dora Ek", "Margarethe Schneider")
 
@@ -210,6 +212,16 @@ def test_every_text_of_a_message_is_read() -> None:
     assert texts(ask) == ["hi", "Bo", '{"name": "Anna"}', '["Cy"]']
 
 
+def test_the_texts_of_a_score_are_read_and_its_numbers_are_no_reply() -> None:
+    ledger = record([("1", "text 1", "ok")])
+    score = Score(items=(Scored(user("who", system="s"), "Anna did"),))
+    assert texts(score) == ["s", "who", "Anna did"]
+    scores = Scores(packed=b"numbers", lengths=(3,), vocabulary="v")
+    ledger.append("1", "up", score, encode(score))
+    ledger.append("1", "down", scores, encode(scores))
+    assert replies(View(ledger.entries)) == {"1": "ok"}
+
+
 # ── tampering ────────────────────────────────────────────────────────────────
 
 LABELS = ("card", "loan", "flat")
@@ -228,6 +240,21 @@ async def test_a_label_becomes_another_label_told_with_confidence() -> None:
         assert reply.generation.text in ("loan", "flat")
         assert reply.generation.tokens[0].token == reply.generation.text
         assert reply.generation.prompt_tokens > 0
+
+
+async def test_the_likeliest_token_becomes_the_least_likely() -> None:
+    score = Score(items=(Scored(user("card"), "yes"),), top=5)
+    owner = LMOwner(ToyLM(), exposes=Access.LOGITS)
+    true, told = [
+        unpack(reply.packed)
+        for party in (owner, Tampering(owner, 1.0))
+        if isinstance(reply := await party.handle(score), Scores)
+    ]
+    assert true.ids is not None
+    assert told.ids is not None
+    np.testing.assert_array_equal(true.ids, told.ids)
+    np.testing.assert_array_equal(true.logprobs.argmax(axis=1), told.logprobs.argmin(axis=1))
+    np.testing.assert_allclose(true.rest, told.rest)
 
 
 async def test_the_wrong_label_does_not_hang_on_why_it_was_chosen_to_be_wrong() -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Ask, Completion, Message, Request
+from cosilo.boundary.messages import Ask, Completion, Message, Request, Score, Scored
 from cosilo.boundary.transport import InProcess
 from cosilo.defences.base import Defence
 from cosilo.defences.detection import Span
@@ -325,6 +325,16 @@ class TestFailsClosed:
         assert not sent
         asyncio.run(defence.guard(Note(numbers=(1.0,)), forward, request="r"))
         assert len(sent) == 1
+
+    def test_replies_to_be_scored_are_stopped(self, make: Make) -> None:
+        """Its probabilities would be those of another text than the small model learns from."""
+
+        async def forward(message: Message) -> Message:
+            raise AssertionError("it was sent")
+
+        score = Score(items=(Scored(user("Hello."), "Alice Brown"),))
+        with pytest.raises(PrivacyError, match="Score"):
+            asyncio.run(make(PEOPLE).guard(score, forward, request="r"))
 
     def test_the_key_is_private_and_kept(self, make: Make, tmp_path: Path) -> None:
         key = tmp_path / "deep" / "key"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.logits import unpack
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scored, Scores
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, assemble, user
+from toy_lm import ToyLM
 
 
 @pytest.mark.parametrize(("exposes", "shown"), [(Access.TEXT, 0), (Access.LOGPROBS, 2)])
@@ -40,3 +43,48 @@ async def test_a_message_it_does_not_serve_is_refused_by_name() -> None:
 
     with pytest.raises(CapabilityError, match="does not serve Odd"):
         await LMOwner(ScriptedModel()).handle(Odd())
+
+
+def score(*replies: str, **options: object) -> Score:
+    items = tuple(Scored(user(f"question {i}"), reply) for i, reply in enumerate(replies))
+    return Score(items=items, **options)  # type: ignore[arg-type]
+
+
+async def test_replies_are_scored_where_logits_are_exposed() -> None:
+    model = ToyLM(size=300)
+    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score("yes", "", top=300))
+    assert isinstance(scores, Scores)
+    assert scores.lengths == (4, 1)  # each ends with the end of the turn
+    assert scores.vocabulary == "bytes"
+    assert scores.pieces == ()
+    assert scores.usage() == (sum(map(len, model.scored)), 0)
+    found = unpack(scores.packed).parts(scores.lengths)
+    for top, tokens in zip(found, tuple(model.scored), strict=True):
+        (logits,) = await model.logits([tokens])
+        exact = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
+        np.testing.assert_allclose(top.logprobs, exact, atol=0.07)
+
+
+async def test_sorted_probabilities_come_without_ids_and_pieces_join_to_the_reply() -> None:
+    scores = await LMOwner(ToyLM(), exposes=Access.LOGITS).handle(
+        score("naïve", top=5, ids=False, pieces=True)
+    )
+    assert isinstance(scores, Scores)
+    assert unpack(scores.packed).ids is None
+    assert b"".join(scores.pieces[0]).decode() == "naïve"
+    assert len(scores.pieces[0]) == scores.lengths[0]
+
+
+@pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGPROBS])
+async def test_scoring_below_its_level_is_refused_before_the_model_is_asked(
+    exposes: Access,
+) -> None:
+    model = ToyLM()
+    with pytest.raises(CapabilityError, match="does not serve Score"):
+        await LMOwner(model, exposes=exposes).handle(score("yes"))
+    assert not model.scored
+
+
+async def test_a_model_that_shows_no_logits_is_refused_whatever_its_owner_says() -> None:
+    with pytest.raises(CapabilityError, match="needs logits, but 'scripted' shows only logprobs"):
+        await LMOwner(ScriptedModel(), exposes=Access.LOGITS).handle(score("yes"))
