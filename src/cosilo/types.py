@@ -114,11 +114,15 @@ class Delta(Value, frozen=True):
 
 
 class Demonstration(Value, frozen=True):
-    """A chat and the reply wanted for it: what models are trained and calibrated on."""
+    """A chat and the reply wanted for it: what models are trained and calibrated on.
+
+    `weight` is how much it counts in training beside the others: 2 as much as two copies of it.
+    """
 
     id: str
     chat: Chat
     target: str
+    weight: float = 1.0
 
 
 class Answer(Value, frozen=True):

@@ -137,7 +137,7 @@ class WeightModel(ActivationModel, Protocol):
 @runtime_checkable
 class Trainable(Protocol):
     def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Self:
-        """A trained copy; the receiver is left as it was.
+        """A trained copy; the receiver is left as it was. Each example counts by its weight.
 
         Raises:
             DataError: no examples, or a single target where two are needed.

@@ -80,7 +80,7 @@ class ClassifierModel:
         Raises:
             DataError: no examples, one target only, or targets that never repeat.
         """
-        wanted = [e for e in examples if e.target]
+        wanted = [e for e in examples if e.target and e.weight > 0]
         if examples and not wanted:
             raise DataError(f"none of the {len(examples)} training examples has a target")
         texts = [last_user(e.chat) for e in wanted]
@@ -88,6 +88,7 @@ class ClassifierModel:
             self.encoder.embed(texts).vectors,
             texts,
             [e.target for e in wanted],
+            weights=[e.weight for e in wanted],
             features=self.features,
             seed=seed,
             threads=self.encoder.threads,

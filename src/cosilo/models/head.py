@@ -135,6 +135,7 @@ def train(
     texts: Sequence[str],
     targets: Sequence[str],
     *,
+    weights: Sequence[float] | None = None,
     features: Features = "auto",
     seed: int = 0,
     threads: int = 1,
@@ -143,6 +144,8 @@ def train(
 
     Args:
         vectors: unit vectors of `texts`, shape (n, dimension).
+        weights: how much each example counts, above 0: in fitting and in cross-validation; all the
+            same by default.
         features: with "auto", cross-validation decides whether n-grams are used.
         threads: of the linear algebra.
 
@@ -153,9 +156,10 @@ def train(
     _require_classes(targets)
     labels = tuple(sorted(set(targets)))
     y = np.array([labels.index(t) for t in targets])
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     kinds = ("embedding", "embedding+tfidf") if features == "auto" else (features,)
     with _limited(threads):
-        data = _Data(vectors, list(texts), y, len(labels))
+        data = _Data(vectors, list(texts), y, w, len(labels))
         search = data.some(_SEARCH_ITEMS, seed)
         found = [_search(search, kind, seed) for kind in kinds]
         best = min((f for f in found if f is not None), key=lambda f: f.log_loss, default=None)
@@ -163,16 +167,14 @@ def train(
             best = _score(data, best.features, (best.strength,), seed, folds=3)[0]
         kind = best.features if best else kinds[0]
         terms = learn_terms(data.texts) if kind == "embedding+tfidf" else ()
-        weights, bias = next(
-            _fits(data.features(terms), y, len(labels), (best.strength if best else 1.0,))
-        )
+        fitted, bias = next(_fits(data.features(terms), data, (best.strength if best else 1.0,)))
     validation = (
         Validation(best.features, best.strength, best.accuracy, best.log_loss, best.items)
         if best
         else None
     )
     temperature = best.temperature if best else 1.0
-    return Head(labels, weights, bias, temperature, terms, validation)
+    return Head(labels, fitted, bias, temperature, terms, validation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +182,12 @@ class _Data:
     vectors: Array
     texts: list[str]
     y: Any
+    w: Any
     classes: int
 
     def rows(self, index: Any) -> _Data:
-        return _Data(
-            self.vectors[index], [self.texts[i] for i in index], self.y[index], self.classes
-        )
+        texts = [self.texts[i] for i in index]
+        return _Data(self.vectors[index], texts, self.y[index], self.w[index], self.classes)
 
     def some(self, most: int, seed: int) -> _Data:
         """At most about `most` rows with every class in its share, two of each at least."""
@@ -230,20 +232,20 @@ def _score(
         train, test = data.rows(inside), data.rows(outside)
         terms = learn_terms(train.texts) if kind == "embedding+tfidf" else ()
         x, held_out = train.features(terms), test.features(terms)
-        for s, (w, b) in enumerate(_fits(x, train.y, data.classes, strengths)):
-            logits[s, outside] = np.asarray(held_out @ w.T) + b
+        for s, (fitted, bias) in enumerate(_fits(x, train, strengths)):
+            logits[s, outside] = np.asarray(held_out @ fitted.T) + bias
     scored = fold >= 0
     if not scored.any():
         return []
     return [
-        _found(kind, strength, logits[s, scored], data.y[scored])
+        _found(kind, strength, logits[s, scored], data.y[scored], data.w[scored])
         for s, strength in enumerate(strengths)
     ]
 
 
-def _found(kind: str, strength: float, logits: Any, y: Any) -> _Found:
-    temperature, loss = _temperature(logits, y)
-    accuracy = float((logits.argmax(axis=1) == y).mean())
+def _found(kind: str, strength: float, logits: Any, y: Any, w: Any) -> _Found:
+    temperature, loss = _temperature(logits, y, w)
+    accuracy = float(np.average(logits.argmax(axis=1) == y, weights=w))
     return _Found(kind, strength, temperature, accuracy, loss, len(y))
 
 
@@ -261,31 +263,29 @@ def _folds(y: Any, folds: int, seed: int) -> Any:
     return fold
 
 
-def _fits(
-    x: Any, y: Any, classes: int, strengths: Sequence[float]
-) -> Iterator[tuple[Array, Array]]:
+def _fits(x: Any, data: _Data, strengths: Sequence[float]) -> Iterator[tuple[Array, Array]]:
     """Weights and bias at each strength, each fit starting from the one before."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength)
-        _quiet_fit(model, x, y)
+        _quiet_fit(model, x, data.y, data.w)
         w, b = model.coef_, model.intercept_
-        if classes == 2:  # scikit-learn keeps one row for two classes
+        if data.classes == 2:  # scikit-learn keeps one row for two classes
             w, b = np.concatenate([-w / 2, w / 2]), np.concatenate([-b / 2, b / 2])
         yield w.astype(np.float32), b.astype(np.float32)
 
 
-def _quiet_fit(model: Any, x: Any, y: Any) -> None:
+def _quiet_fit(model: Any, x: Any, y: Any, w: Any) -> None:
     import warnings
 
     with warnings.catch_warnings():  # a fit that stops early is judged by its scores like any other
         warnings.simplefilter("ignore")
-        model.fit(x, y)
+        model.fit(x, y, sample_weight=w)
 
 
-def _temperature(logits: Any, y: Any) -> tuple[float, float]:
+def _temperature(logits: Any, y: Any, w: Any) -> tuple[float, float]:
     """The temperature with the least log loss, between 1/20 and 20, and that loss."""
     from scipy.optimize import minimize_scalar
 
@@ -293,7 +293,7 @@ def _temperature(logits: Any, y: Any) -> tuple[float, float]:
         scaled = logits / math.exp(log_t)
         peak = scaled.max(axis=1)
         normaliser = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        return float((normaliser - scaled[np.arange(len(y)), y]).mean())
+        return float(np.average(normaliser - scaled[np.arange(len(y)), y], weights=w))
 
     found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
     return math.exp(float(found.x)), float(found.fun)

@@ -47,6 +47,25 @@ def test_it_tells_classes_apart() -> None:
     assert abs(head.validation.accuracy - right) < 0.08
 
 
+def test_examples_count_by_their_weight() -> None:
+    x, y = cloud(300)
+    wrong = [f"label {(int(label[-1]) + 1) % 3}" for label in y]
+    both, said = np.concatenate([x, x]), [*y, *wrong]
+
+    def accuracy(weights: list[float] | None) -> float:
+        head = train(both, blank(600), said, weights=weights, features="embedding")
+        p = head.probabilities(x, blank(300))
+        return float(np.mean([head.labels[i] == t for i, t in zip(p.argmax(1), y, strict=True)]))
+
+    assert accuracy([1.0] * 300 + [0.01] * 300) > 0.8
+    assert accuracy([0.01] * 300 + [1.0] * 300) < 0.2
+    plain = train(x, blank(300), y, features="embedding")
+    assert (
+        plain.digest()
+        == train(x, blank(300), y, weights=[1.0] * 300, features="embedding").digest()
+    )
+
+
 def test_its_confidence_is_its_accuracy_on_new_data() -> None:
     """Without the temperature this head is off by more: the second assertion says so."""
     x, y = cloud(250, noise=1.6)
