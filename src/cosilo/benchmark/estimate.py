@@ -94,7 +94,9 @@ def estimate(
         asked: list[tuple[str, list[Chat], float]] = [
             ("tune", [e.chat for e in parts.owner.calibration], expected.tune),
             ("pool", [e.chat for e in pool], 1.0),
+            ("public", [e.chat for e in parts.owner.public[: expected.public]], 1.0),
         ]
+        alone.append(_Batch(expected.own[0], 0, *expected.own[1:]))
         for split, examples in splits:
             asked.append((split, [e.chat for e in examples], expected.answer))
         for name, chats, share in asked:

@@ -29,7 +29,8 @@ _EDGE_BYTES = 1 << 20
 
 def task_identity(plan: Plan) -> str:
     """The hash of the task's configuration and of every data file it names."""
-    paths = [plan.base / name for names in plan.task.files.values() for name in names]
+    named = [*plan.task.files.values(), plan.task.public]
+    paths = [plan.base / name for names in named for name in names]
     paths += [plan.base / v for v in plan.task.options.values() if isinstance(v, str) and v]
     return hash_of([plain(plan.task), [_whole(path) for path in paths if path.exists()]])
 

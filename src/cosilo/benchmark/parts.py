@@ -160,6 +160,7 @@ def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | No
         model=small,
         private=tuple(gold),
         pool=tuple(Demonstration(d.id, d.chat, "") for d in rest),
+        public=tuple(e.demonstration() for e in task.public),
         calibration=tuple(e.demonstration() for e in task.splits.get("tune", ())),
         grade=grade,
         embedder=embedder,

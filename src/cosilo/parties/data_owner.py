@@ -27,6 +27,7 @@ class DataOwner:
         model: the small model, trained on `private` when the plan says so.
         private: the training data with gold targets.
         pool: private inputs without gold targets (empty targets), for labelling by the LM.
+        public: inputs without targets that are nobody's private ones.
         calibration: data that neither the model nor any measure uses: strategies tune on it.
         grade: how this owner grades an answer, 0 (wrong) to 1 (right).
         embedder: turns text into vectors for routers and attacks on the own side.
@@ -35,6 +36,7 @@ class DataOwner:
     model: TextModel
     private: tuple[Demonstration, ...] = ()
     pool: tuple[Demonstration, ...] = ()
+    public: tuple[Demonstration, ...] = ()
     calibration: tuple[Demonstration, ...] = ()
     grade: Grader = exact
     embedder: Embedder | None = None

@@ -68,13 +68,18 @@ class Forecast:
 
     Attributes:
         tune: share of the calibration items asked about in `prepare`.
-        pool: how many of the pool's items are asked about there; None for all.
+        pool, public: how many of the pool's and of the public items are asked about there; None
+            for all.
+        own: calls there with prompts of the strategy's own, and the tokens of all of them, in and
+            out, about.
         answer: calls per item that is answered.
         plain: it asks the items' own questions, so strategies behind the same defences share them.
     """
 
     tune: float = 1.0
     pool: int | None = 0
+    public: int | None = 0
+    own: tuple[int, int, int] = (0, 0, 0)
     answer: float = 1.0
     plain: bool = False
 

@@ -68,6 +68,7 @@ class Task:
     Attributes:
         kind: the kind of grading, e.g. "classification".
         splits: the examples of each split; a split may be empty.
+        public: questions without answers that are nobody's private ones; none stands in a split.
         grade: (example, answer text) → 0 … 1.
         sampling: how answers to this task are asked for.
         labels: the closed set of answers, where there is one.
@@ -83,3 +84,4 @@ class Task:
     labels: tuple[str, ...] = ()
     gold_secrets: bool = True
     notes: tuple[str, ...] = ()
+    public: tuple[Example, ...] = ()

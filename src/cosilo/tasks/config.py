@@ -69,10 +69,13 @@ class Columns:
 
     def named(self) -> list[str]:
         """Every column the plan names."""
-        single = (self.target, self.id, self.context, self.secrets, self.group)
-        many = (*self.texts, *self.secret_columns)
+        more = (self.target, self.secrets, *self.secret_columns)
         recorded = (*self.recorded.values(), *self.recorded_seconds.values())
-        return [column for column in (*many, *single, *recorded) if column]
+        return [*self.asked(), *(column for column in (*more, *recorded) if column)]
+
+    def asked(self) -> list[str]:
+        """The columns that a question is made of."""
+        return [column for column in (*self.texts, self.id, self.context, self.group) if column]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ class TaskConfig:
         files: where the rows are: "file" (one file, divided) or one entry per split; several files
             of one split are read one after the other. When "train" comes without some of tune,
             validation and certificate, it is divided into itself and those.
+        public: files of questions that are nobody's private ones; answers are not read.
         split: split → share, of the file that is divided; the defaults are in `tasks.splits`.
         instructions: the system turn's text; the kind's own when empty.
         max_items: split → the most items it may have, sampled by class.
@@ -94,6 +98,7 @@ class TaskConfig:
 
     kind: str
     files: Mapping[Source, tuple[str, ...]]
+    public: tuple[str, ...] = ()
     name: str = "task"
     columns: Columns = Columns()
     split: Mapping[Split, float] = field(default_factory=dict)
@@ -144,12 +149,14 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
         made = [_example(item, form, columns, None if gold else detect) for item in chosen]
         splits[split] = tuple(example for example, _ in made)
         absent += sum(missing for _, missing in made)
+    public = _public(config, form, base, {key(i) for items in sources.values() for i in items}, key)
     if absent:
         notes.append(f"{absent} secrets of the data do not occur in what the models are given")
     return Task(
         name=config.name,
         kind=config.kind,
         splits=splits,
+        public=public,
         grade=form.grade,
         sampling=form.sampling,
         labels=form.labels,
@@ -160,20 +167,42 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
 
 def _items(config: TaskConfig, source: Source, base: Path) -> list[Item]:
     columns = config.columns
-    items: list[Item] = []
-    for name in config.files[source]:
-        path = base / name
-        rows = read_rows(path)
-        check_columns(rows, columns.named(), file=path)
-        items.extend(_item(row, columns) for row in rows)
-    return _with_ids(items, columns.id)
+    rows = [r for name in config.files[source] for r in _rows(base / name, columns.named())]
+    return _with_ids([_item(row, columns) for row in rows], columns.id)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
+    rows = read_rows(path)
+    check_columns(rows, columns, file=path)
+    return rows
+
+
+def _public(
+    config: TaskConfig, form: Form, base: Path, private: set[str], key: Callable[[Item], str]
+) -> tuple[Example, ...]:
+    """The public questions, each once.
+
+    Raises:
+        DataError: some of them are private ones too.
+    """
+    columns = replace(config.columns, target="", recorded={}, recorded_seconds={})
+    rows = [r for name in config.public for r in _rows(base / name, columns.asked())]
+    items = _with_ids([_item(row, columns) for row in rows], columns.id)
+    keyed = {key(item): item for item in items}
+    both = len(keyed.keys() & private)
+    if both:
+        raise DataError(
+            f"'public' holds {both} of the task's own texts among its {len(keyed)}: they would leave "
+            "as public ones; take them out of the file"
+        )
+    return tuple(Example(f"public-{i.id}", form.chat(i), ("",)) for i in keyed.values())
 
 
 def _item(row: Row, columns: Columns) -> Item:
     return Item(
         id=cell_text(row, columns.id) if columns.id else "",
         text=_text(row, columns.texts),
-        target=lookup(row.values, columns.target),
+        target=lookup(row.values, columns.target) if columns.target else "",
         row=row,
         context=cell_text(row, columns.context) if columns.context else "",
         group=cell_text(row, columns.group) if columns.group else "",
@@ -315,6 +344,7 @@ class _Table:
     validation: str | tuple[str, ...] = ()
     certificate: str | tuple[str, ...] = ()
     test: str | tuple[str, ...] = ()
+    public: str | tuple[str, ...] = ()
     columns: Columns = Columns()
     split: Mapping[str, float] = field(default_factory=dict)
     instructions: str = ""
@@ -353,6 +383,7 @@ def parse_task(table: Mapping[str, object], *, where: str = "[task]") -> TaskCon
         kind=found.kind,
         name=found.name,
         files=files,
+        public=_tuple(found.public) if found.public else (),
         columns=found.columns,
         split=split,
         instructions=found.instructions,

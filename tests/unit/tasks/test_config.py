@@ -430,3 +430,28 @@ def test_a_table_in_full(tmp_path: Path) -> None:
     assert config.files == {"train": ("train.jsonl",), "test": ("a.jsonl", "b.jsonl")}
     assert config.columns.texts == ("body",)
     assert config.max_items == {"test": 10}
+
+
+def test_public_questions_stand_beside_the_splits_without_answers(one_file: Path) -> None:
+    more = rows_of(20, start=1000)
+    write(one_file, "public.jsonl", [{"id": r["id"], "text": r["text"]} for r in more])
+    task = load(one_file, file="all.jsonl", public="public.jsonl")
+    assert [last_user(e.chat) for e in task.public] == [r["text"] for r in more]
+    assert {e.target for e in task.public} == {""}
+    assert task.public[0].chat[0] == task.splits["test"][0].chat[0]
+    assert not {e.id for e in task.public} & set().union(*ids(task).values())
+    assert load(one_file, file="all.jsonl").public == ()
+
+
+def test_a_public_file_that_holds_private_texts_is_refused_with_the_count(one_file: Path) -> None:
+    private = rows_of(300)
+    rows = [*rows_of(20, start=1000), {"id": "x", "text": f"  {str(private[7]['text']).upper()}!"}]
+    write(one_file, "public.jsonl", [*rows, {"id": "y", "text": private[8]["text"]}])
+    with pytest.raises(DataError, match=r"holds 2 of the task's own texts among its 22") as caught:
+        load(one_file, file="all.jsonl", public="public.jsonl")
+    assert str(private[8]["text"]) not in str(caught.value)
+
+
+def test_public_questions_alone_are_no_task(one_file: Path) -> None:
+    with pytest.raises(ConfigError, match="no data"):
+        load(one_file, public="all.jsonl")
