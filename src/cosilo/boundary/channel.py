@@ -114,7 +114,7 @@ class Boundary:
             PrivacyError: a guard was in doubt; nothing was sent.
             ModelError: the other party did not answer.
         """
-        reply = await self._guarded(request, 0)
+        reply = await _fail_closed(self._guarded(request, 0))
         if not isinstance(reply, request.reply):
             raise UnexpectedReplyError(
                 f"{type(request).__name__} was answered with {type(reply).__name__}, "
@@ -123,6 +123,7 @@ class Boundary:
         return cast(R, reply)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
+        doubt: BoundaryError | None = None
         async with closing(self._guarded_stream(ask, 0)) as deltas:
             try:
                 async for delta in deltas:
@@ -130,7 +131,9 @@ class Boundary:
             except (CosiloError, GeneratorExit):
                 raise
             except Exception as error:
-                raise _doubt(error) from None
+                doubt = _doubt(error)
+        if doubt is not None:
+            raise doubt
 
     async def _guarded(self, message: Message, depth: int) -> Message:
         if depth == len(self._guards):
@@ -204,9 +207,10 @@ async def _fail_closed(guarded: Awaitable[Message]) -> Message:
     except CosiloError:
         raise
     except Exception as error:
-        raise _doubt(error) from None
+        doubt = _doubt(error)
+    raise doubt  # out here, so that the original is not kept as its context
 
 
 def _doubt(error: Exception) -> BoundaryError:
     # The original text may quote what it failed on, so only the class name is passed on.
-    return PrivacyError(f"a guard failed ({type(error).__name__}), so nothing more was sent")
+    return PrivacyError(f"a crossing failed ({type(error).__name__}), so nothing more was sent")

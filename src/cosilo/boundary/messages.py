@@ -62,7 +62,7 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
 
     def tokens_bound(self) -> tuple[int, int]:
-        more = len(self.sampling.tools) + len(self.sampling.response_format)
+        more = len(f"{self.sampling.tools}{self.sampling.response_format}".encode())
         return _prompt_bound(self.chat, more), self.sampling.max_tokens
 
 
@@ -117,13 +117,12 @@ class Score(Request[Scores], frozen=True, kw_only=True):
 
 def _prompt_bound(chat: Chat, more: int) -> int:
     """Most tokens in `chat` and `more` bytes beside it."""
-    # Byte-level tokenisers emit at most one token per byte; real text stays above two bytes a
-    # token, and each turn costs a few template tokens.
-    sizes = [
-        len(t.content.encode()) + sum(len(c.arguments) + len(c.name) for c in t.tool_calls)
-        for t in chat
-    ]
-    return (sum(sizes) + more) // 2 + 8 * len(chat) + 8
+    # Byte-level tokenisers emit at most one token per byte, and come close to it on digits. Each
+    # turn, and each call in it, costs a few template tokens.
+    texts = [text for t in chat for text in (t.content, t.name, t.tool_call_id)]
+    calls = [c for t in chat for c in t.tool_calls]
+    texts += [text for c in calls for text in (c.id, c.name, c.arguments)]
+    return len("".join(texts).encode()) + more + 8 * (len(chat) + len(calls)) + 8
 
 
 def encode(message: Message) -> bytes:

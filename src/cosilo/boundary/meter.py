@@ -7,12 +7,13 @@ the check and the reservation, so no interleaving of concurrent crossings can pa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import msgspec
 
 from cosilo.boundary.messages import Message
-from cosilo.errors import BudgetExceededError
+from cosilo.errors import BudgetExceededError, PrivacyError
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,10 @@ class Meter:
 
         Raises:
             BudgetExceededError: a limit would be passed; nothing is reserved.
+            PrivacyError: its ε is negative or no number, so no budget could hold.
         """
+        if not 0 <= request.epsilon < math.inf:
+            raise PrivacyError(f"ε = {request.epsilon} is no privacy cost, so nothing was sent")
         tokens_in, tokens_out = request.tokens_bound()
         most = Totals(
             messages=1,

@@ -174,11 +174,13 @@ class Pseudonym(Defence):
             raise
         except Exception as error:
             # Only the class: the text of a detector's error may quote what it failed on.
-            raise PrivacyError(
-                f"private values could not be looked for ({type(error).__name__}), so nothing was sent"
-            ) from None
-        self._counts.put(request, vault.counts)
-        return vault, hidden
+            what = type(error).__name__
+        else:
+            self._counts.put(request, vault.counts)
+            return vault, hidden
+        raise PrivacyError(
+            f"private values could not be looked for ({what}), so nothing was sent"
+        )
 
     async def spans(self, ask: Ask) -> list[list[Span]]:
         """What would be hidden in each text of `ask` if it began a conversation: for reports and

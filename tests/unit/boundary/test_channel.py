@@ -23,7 +23,7 @@ from cosilo.errors import (
 )
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.types import Chat, Delta, Generation, Sampling, Turn, user
+from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall, Turn, user
 
 SECRET = "patient 4711"
 
@@ -260,3 +260,58 @@ async def test_a_guard_that_breaks_in_mid_stream_stops_it() -> None:
         await read()
     assert received == ["a"]
     assert SECRET not in str(caught.value)
+
+
+async def test_what_fails_beyond_the_guards_hides_its_own_words_too() -> None:
+    class Broken:
+        async def carry(self, message: Message, payload: bytes) -> Message:
+            raise ValueError(SECRET)
+
+        async def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
+            raise ValueError(SECRET)
+            yield Delta()
+
+    boundary = Boundary(Broken(), declared=frozenset({Ask}))
+    with pytest.raises(PrivacyError) as whole:
+        await boundary.send(Ask(chat=user("x")))
+    with pytest.raises(PrivacyError) as pieces:
+        [d async for d in boundary.stream(Ask(chat=user("x")))]
+    for caught in (whole.value, pieces.value):
+        assert SECRET not in str(caught)
+    assert boundary.meter.reserved.messages == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_chain_of_errors_leads_back_to_what_a_guard_said(stream: bool) -> None:
+    class Broken(Defence):
+        async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
+            raise KeyError(SECRET)
+
+    boundary = road(guards=(Defence(), Broken()))
+    with pytest.raises(PrivacyError) as caught:
+        if stream:
+            [d async for d in boundary.stream(Ask(chat=user("x")))]
+        else:
+            await boundary.send(Ask(chat=user("x")))
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), -1.0])
+async def test_an_epsilon_that_would_break_the_budget_is_refused(epsilon: float) -> None:
+    model = ScriptedModel()
+    boundary = road(model, meter=Meter(Budget(epsilon=1.0)))
+    with pytest.raises(PrivacyError):
+        await boundary.send(Ask(chat=user("x"), epsilon=epsilon))
+    assert not model.seen
+    with pytest.raises(BudgetExceededError):
+        await boundary.send(Ask(chat=user("x"), epsilon=1.5))
+
+
+def test_no_tokeniser_makes_more_tokens_of_a_request_than_its_bound() -> None:
+    """Digits are a token each in most vocabularies; other scripts take several bytes a character."""
+    call = ToolCall("id", "look", '{"name": "' + "\u732b" * 100 + '"}')
+    chat = (Turn("user", "7" * 1000, name="n" * 50), Turn("assistant", tool_calls=(call,)))
+    tools = '["' + "\u732b" * 100 + '"]'
+    tokens, _ = Ask(chat=chat, sampling=Sampling(tools=tools)).tokens_bound()
+    assert tokens >= 1000 + 50 + len(call.arguments.encode()) + len(tools.encode())

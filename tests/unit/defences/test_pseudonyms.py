@@ -298,6 +298,7 @@ class TestFailsClosed:
         with pytest.raises(PrivacyError) as caught:
             talk.stream(user("my secret"))
         assert "secret" not in str(caught.value)
+        assert caught.value.__context__ is None, "the detector's own words stay with it"
         assert not talk.model.seen
         assert not list(talk.boundary.ledger.entries())
 
