@@ -178,9 +178,7 @@ class Pseudonym(Defence):
         else:
             self._counts.put(request, vault.counts)
             return vault, hidden
-        raise PrivacyError(
-            f"private values could not be looked for ({what}), so nothing was sent"
-        )
+        raise PrivacyError(f"private values could not be looked for ({what}), so nothing was sent")
 
     async def spans(self, ask: Ask) -> list[list[Span]]:
         """What would be hidden in each text of `ask` if it began a conversation: for reports and
