@@ -58,7 +58,7 @@ class Guess:
 class Attack(Protocol):
     """Attributes:
     about: what its targets are: "secrets" (values of one item), "records" (which item a message
-        came from) or "replies" (what the LM would answer).
+        came from), "replies" (what the LM would answer) or "model" (what the LM is like inside).
     """
 
     about: ClassVar[str]

@@ -100,6 +100,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
 
     Attributes:
         top: how many of the most probable tokens are wanted at each place.
+        temperature: what the logits are divided by before anything else.
         ids: say which tokens they are; without, only their sorted probabilities come.
         pieces: say how the LM cuts the replies into tokens.
     """
@@ -108,6 +109,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     reveals: ClassVar[Access] = Access.LOGITS
     items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1)]
     top: Annotated[int, msgspec.Meta(ge=1)] = 64
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     ids: bool = True
     pieces: bool = False
 

@@ -122,6 +122,7 @@ def _attack(factory: Callable[..., Any]) -> list[str]:
         "secrets": "the secret values of an item",
         "records": "which item a message came from",
         "replies": "what the large model would answer",
+        "model": "what the large model is like inside",
     }
     key = factory().about
     return [f"tries to learn: {about.get(key, key)}", "sees: what crossed, and nothing else"]

@@ -10,7 +10,7 @@ import numpy as np
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats, Measurement, Objective, Run, objectives
 from cosilo.objectives.reading import reading
-from cosilo.objectives.scoring import replies_right
+from cosilo.objectives.scoring import HIDDEN, replies_right
 from cosilo.tasks.text import rouge_l
 
 
@@ -34,6 +34,8 @@ class Exposure:
             return None
         known = list(reading(run).replies.values())
         agree = _same if run.labels else rouge_l
+        if not known and reading(run).scored:
+            return None  # it was asked, in numbers: there are no words to foretell
         if not known:
             # Nothing came down, so nothing was given away; no estimate, hence no spread either.
             note = "the LM was not asked"
@@ -52,6 +54,32 @@ class Exposure:
             *intervals.mean(values, self.objective.bounds),
             baseline=float(np.mean([agree(reply, constant) for reply in known])),
             note=f"strongest attack: {name}, trained on up to {len(known)} replies",
+        )
+
+
+@objectives.register("output_layer")
+class OutputLayer:
+    """Whether the logits on record show the LM's output layer (up to a rotation) and how wide its
+    hidden state is: 1 when an attack finds where their subspace ends, else 0.
+
+    It is one fact about the whole record, so there are no values for the certificate to test.
+    """
+
+    objective: ClassVar[Objective] = Objective("output_layer", "exposure", "min", "share")
+
+    def values(self, run: Run) -> Floats | None:
+        return None
+
+    def __call__(self, run: Run) -> Measurement | None:
+        places = reading(run).scored if reading(run).has_content else 0
+        found = [g for guesses in run.guesses.values() for g in guesses if g.target == HIDDEN]
+        if not places or not found:
+            return None
+        best = max(found, key=lambda guess: guess.score)
+        shown = float(bool(best.value))
+        note = f"hidden size {best.value}" if best.value else "no width stands out"
+        return Measurement(
+            self.objective, shown, places, shown, shown, baseline=0.0, note=f"{note}, n = places"
         )
 
 

@@ -16,7 +16,7 @@ from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
 from cosilo.boundary.ledger import Entry
-from cosilo.boundary.messages import Completion, Message
+from cosilo.boundary.messages import Completion, Message, Scores
 from cosilo.boundary.meter import Price
 from cosilo.objectives.base import Run
 from cosilo.tasks.base import Example
@@ -83,6 +83,15 @@ class Reading:
     def replies(self) -> Mapping[str, str]:
         """The LM's last reply to each request, of the items and of `prepare`."""
         return replies(View(self.everything))
+
+    @cached_property
+    def scored(self) -> int:
+        """Places of replies that the LM gave its probabilities for."""
+        return sum(
+            sum(entry.message.lengths)
+            for entry in self.everything()
+            if entry.kind == Scores.__name__ and isinstance(entry.message, Scores)
+        )
 
     def everything(self) -> Iterator[Entry]:
         """What crossed while preparing, then what crossed for the items."""

@@ -21,6 +21,8 @@ from cosilo.tasks.base import Example
 from cosilo.types import last_user
 
 FOLDS = 5
+HIDDEN = "lm#hidden"
+"""The target that asks for the width of the LM's last hidden state."""
 
 Entries = Callable[[], Iterator[Entry]]
 
@@ -44,6 +46,7 @@ async def attacked(
     if not reading(run).has_content:
         return run
     record = View(run.entries, model, embedder)
+    whole = reading(run).everything  # the LM is the same while preparing
     nothing = replace(record, entries=lambda: iter(()))
     guesses, priors = {}, {}
     for name in attacks.names() if names is None else names:
@@ -52,8 +55,9 @@ async def attacked(
             guesses[name] = await _held_out(attack, run, record, seed)
             asked = reply_targets(run)
         else:
-            asked = secret_targets(run) if attack.about == "secrets" else record_targets(run)
-            guesses[name] = tuple(await attack.guess(record, asked))
+            asked = _TARGETS[attack.about](run)
+            view = replace(record, entries=whole) if attack.about == "model" else record
+            guesses[name] = tuple(await attack.guess(view, asked))
         priors[name] = tuple(await attack.guess(nothing, asked))
     return replace(run, guesses=guesses, priors=priors)
 
@@ -82,6 +86,14 @@ def reply_targets(run: Run) -> list[Target]:
     """What the LM answered to each request, those of `prepare` among them: a strategy that had a
     pool labelled and then asks nothing has exposed the LM all the same."""
     return [Target(f"{r}#reply", r, "reply", run.labels) for r in reading(run).replies]
+
+
+def model_targets(run: Run) -> list[Target]:
+    """What the LM is like inside: nobody knows the answer, so a guess is told as it is."""
+    return [Target(HIDDEN, "", "hidden size")]
+
+
+_TARGETS = {"secrets": secret_targets, "records": record_targets, "model": model_targets}
 
 
 async def _held_out(attack: Attack, run: Run, record: View, seed: int) -> tuple[Guess, ...]:

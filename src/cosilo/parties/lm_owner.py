@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 from msgspec.structs import replace
 
 from cosilo.boundary.logits import TopK, joined, pack, top_k
@@ -62,7 +63,8 @@ class LMOwner:
 
         async def one(tokens: Tokens) -> TopK:
             (logits,) = await model.logits([tokens])
-            return top_k(logits, score.top, ids=score.ids)  # of V numbers a token, k are kept
+            scaled = logits / np.float32(score.temperature)
+            return top_k(scaled, score.top, ids=score.ids)  # of V numbers a token, k are kept
 
         found = await asyncio.gather(*map(one, texts))
         return Scores(

@@ -56,6 +56,7 @@ def test_every_attack_is_registered_and_says_what_it_is_about() -> None:
         "relink": "records",
         "relink_embedding": "records",
         "surrogate": "replies",
+        "output_layer": "model",
     }
 
 

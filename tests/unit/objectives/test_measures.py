@@ -12,12 +12,15 @@ import pytest
 
 from cosilo.attacks.base import Guess
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.messages import Ask, Completion, Score, Scored, encode
 from cosilo.boundary.meter import Meter, Price
+from cosilo.models.base import Access
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Item, Link, Measurement, Run, objectives
 from cosilo.objectives.reading import Reading, count
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Answer, Generation, user
+from toy_lm import ToyLM
 
 C = Any  # the `Crossing` class of this folder's conftest, handed over by its fixture
 MakeRun = Callable[..., Run]
@@ -378,3 +381,36 @@ def test_items_without_secrets_are_left_out_of_privacy(crossing: C, make_run: Ma
     assert item_values(run)["entity_leak"].tolist() == [1]
     assert item_values(run)["identifiers_sent"].tolist() == [1, 0]
     assert isinstance(run.items[0], Item)
+
+
+async def scored_run(make_run: MakeRun, crossing: C, *, top: int, items: int = 40) -> Run:
+    """Nothing is asked; a pool of replies is scored while preparing."""
+    ledger = MemoryLedger()
+    owner = LMOwner(ToyLM(12), exposes=Access.LOGITS)
+    for i in range(items):
+        score = Score(items=(Scored(user(f"question {i}"), f"answer {i:02}"),), top=top)
+        scores = await owner.handle(score)
+        ledger.append(f"pool/{i}", "up", score, encode(score))
+        ledger.append(f"pool/{i}", "down", scores, encode(scores))
+    run = make_run([crossing("a"), crossing("b")])
+    return await attacked(replace(run, prepare=ledger.entries), names=["surrogate", "output_layer"])
+
+
+async def test_logits_on_record_show_the_output_layer_or_not(
+    crossing: C, make_run: MakeRun
+) -> None:
+    found = measured(await scored_run(make_run, crossing, top=300))
+    m = found["output_layer"]
+    assert (m.value, m.n) == (1.0, 400)
+    assert "hidden size 12" in m.note
+    assert "exposure" not in found  # no words came down that a surrogate could foretell
+    m = measured(await scored_run(make_run, crossing, top=8))["output_layer"]
+    assert (m.value, m.n) == (0.0, 400)
+    assert "no width" in m.note
+
+
+async def test_without_logits_there_is_no_output_layer_to_speak_of(
+    crossing: C, make_run: MakeRun
+) -> None:
+    run = await attacked(make_run([crossing("a", sent="a")]), names=["output_layer"])
+    assert "output_layer" not in measured(run)
