@@ -288,11 +288,15 @@ async def test_no_chain_of_errors_leads_back_to_what_a_guard_said(stream: bool) 
             raise KeyError(SECRET)
 
     boundary = road(guards=(Defence(), Broken()))
-    with pytest.raises(PrivacyError) as caught:
+
+    async def cross() -> None:
         if stream:
             [d async for d in boundary.stream(Ask(chat=user("x")))]
         else:
             await boundary.send(Ask(chat=user("x")))
+
+    with pytest.raises(PrivacyError) as caught:
+        await cross()
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
