@@ -16,8 +16,9 @@ from pathlib import Path
 
 from cosilo.errors import DataError
 from cosilo.tasks.base import Example
-from cosilo.tasks.database import Databases, Limits, QueryError, Rows
+from cosilo.tasks.database import Databases
 from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds
+from cosilo.tasks.query import Limits, QueryError, Rows
 from cosilo.tasks.results import same_result
 from cosilo.tasks.text import references
 from cosilo.types import Chat, Sampling, Turn

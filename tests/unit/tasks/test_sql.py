@@ -1,7 +1,6 @@
 import hashlib
 import json
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 from cosilo.errors import DataError
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task, parse_task
-from cosilo.tasks.database import Databases, Limits, QueryError, _open
+from cosilo.tasks.database import Databases
+from cosilo.tasks.query import Limits, QueryError, open_database
 from cosilo.tasks.results import same_result
 from cosilo.tasks.sql import constants, is_ordered, sql_in, stands_in
 from cosilo.types import last_user
@@ -118,6 +118,13 @@ BOMBS = {
     + "b'",
     "many like": "SELECT "
     + " + ".join(["(replace(printf('%200000d', 1), ' ', 'a') LIKE '" + "%a" * 400 + "b%')"] * 20),
+    "doubling clauses": "WITH a0 AS (SELECT 1 AS x), "
+    + ", ".join(f"a{i} AS (SELECT l.x FROM a{i - 1} l, a{i - 1} r)" for i in range(1, 40))
+    + " SELECT count(*) FROM a39",
+    "many trims": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000), "
+    "t(a, b) AS (SELECT group_concat('a', ''), group_concat('b', '') FROM n) SELECT "
+    + ", ".join(f"length(trim(a, b || '{i}a'))" for i in range(90))
+    + " FROM t",
     "needle": "SELECT instr(replace(printf('%250000d', 1), ' ', 'a'), "
     "replace(printf('%125000d', 1), ' ', 'a') || 'b')",
 }
@@ -125,21 +132,19 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_query_that_takes_too_much_is_stopped(databases: Databases, name: str) -> None:
-    databases.path("desk")
-    started = time.thread_time()
     try:
         rows = databases.query("desk", BOMBS[name])
     except QueryError:
         pass
-    else:  # answered after all, in bounded time and space
+    else:  # answered after all, within its limits
         assert name in ("like", "many like", "needle", "long text")
         assert len(repr(rows)) < 1000
-    assert time.thread_time() - started < 3
+    assert len(databases.query("desk", "SELECT * FROM people")) == 4
 
 
 def test_each_lock_holds_without_the_others(databases: Databases) -> None:
     """The authorizer refuses a write first; the connection and the file would do so as well."""
-    with closing(_open(databases.path("desk"))) as connection:
+    with closing(open_database(databases.path("desk"))) as connection:
         assert connection.execute("PRAGMA query_only").fetchone() == (1,)
         with pytest.raises(sqlite3.OperationalError):
             connection.execute("DELETE FROM people")
