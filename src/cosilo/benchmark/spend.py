@@ -8,12 +8,13 @@ It is booked in the run's own file before it is made, so that the budget also ho
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Budget, Meter, Price, Totals
-from cosilo.models.base import Access, TextModel, identity
+from cosilo.models.base import Access, Array, LogitModel, TextModel, Tokens, identity, require
 from cosilo.types import Chat, Generation, Sampling
 
 
@@ -70,6 +71,40 @@ class Paid:
             if number is not None:
                 self._store.settle(number, cost, perf_counter() - started)
         return generation
+
+    @property
+    def vocabulary(self) -> str:
+        return self._logits.vocabulary
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._logits.vocabulary_size
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        return self._logits.tokenize(chat, reply)
+
+    async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+        """The model's logits; reading is paid for by the token like a prompt.
+
+        Raises:
+            BudgetExceededError: it would cost more than the run has left; nothing was asked.
+        """
+        tokens = sum(map(len, sequences))
+        cost = Totals(messages=1, tokens_in=tokens, usd=self.price.usd(tokens, 0))
+        self._meter.hold(cost)
+        started, number = perf_counter(), None
+        try:
+            number = self._store.pay(cost)
+            self.calls += 1
+            return await self._logits.logits(sequences)
+        finally:
+            self._meter.settle(cost, cost)
+            if number is not None:
+                self._store.settle(number, cost, perf_counter() - started)
+
+    @property
+    def _logits(self) -> LogitModel:
+        return require(self.model, Access.LOGITS, by="scoring replies")
 
     async def close(self) -> None:
         await self.model.close()

@@ -115,7 +115,7 @@ class Meter:
             usd=self.price.usd(tokens_in, tokens_out),
             epsilon=request.epsilon,
         )
-        self._reserve(most)
+        self.hold(most)
         return most
 
     def settle(self, reservation: Totals, cost: Totals) -> None:
@@ -147,7 +147,12 @@ class Meter:
             epsilon=request.epsilon,
         )
 
-    def _reserve(self, most: Totals) -> None:
+    def hold(self, most: Totals) -> None:
+        """Set `most` aside, to be settled later.
+
+        Raises:
+            BudgetExceededError: a limit would be passed; nothing is set aside.
+        """
         if self._limits:
             after = self.totals + self.reserved + most
             for name, limit in self._limits:
@@ -158,7 +163,7 @@ class Meter:
                         "nothing was sent"
                     )
         if self.parent:
-            self.parent._reserve(most)
+            self.parent.hold(most)
         self.reserved += most
 
 

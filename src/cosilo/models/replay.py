@@ -15,14 +15,14 @@ import asyncio
 import hashlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from cosilo.errors import OfflineError, RejectedError, StoreError
-from cosilo.models.base import Access, TextModel, identity
+from cosilo.models.base import Access, Array, LogitModel, TextModel, Tokens, identity, require
 from cosilo.models.base import stream as stream_of
 from cosilo.types import Chat, Delta, Generation, Sampling, assemble, closing, disassemble
 
@@ -224,6 +224,33 @@ class ReplayModel:
         finally:
             flight.land(None)
             self._flights.pop(key, None)
+
+    @property
+    def vocabulary(self) -> str:
+        return self._logits.vocabulary
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._logits.vocabulary_size
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        return self._logits.tokenize(chat, reply)
+
+    async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+        """The inner model's logits, which are too large to record.
+
+        Raises:
+            OfflineError: `offline`.
+        """
+        if self.offline:
+            raise OfflineError(
+                f"the logits of {self.name!r} are not recorded, and new calls are refused (--offline)"
+            )
+        return await self._logits.logits(sequences)
+
+    @property
+    def _logits(self) -> LogitModel:
+        return require(self.inner, Access.LOGITS, by="scoring replies")
 
     async def close(self) -> None:
         tasks = [f.task for f in self._flights.values() if f.task is not None]

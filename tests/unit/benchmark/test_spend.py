@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cosilo.benchmark.spend import Paid
@@ -14,6 +15,7 @@ from cosilo.boundary.meter import Budget, Price
 from cosilo.errors import BudgetExceededError, UnreachableError
 from cosilo.models.scripted import ScriptedModel
 from cosilo.types import Chat, Generation, Sampling, user
+from toy_lm import ToyLM
 
 PRICE = Price(1e6, 1e6)  # a dollar a token
 
@@ -77,3 +79,17 @@ async def test_a_cancelled_call_may_be_billed_all_the_same(store: Store) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert store.paid().tokens_out == 7
+
+
+async def test_reading_for_logits_is_paid_like_a_prompt(store: Store) -> None:
+    model = ToyLM()
+    tokens = model.tokenize(user("question"), "yes")
+    paid = Paid(model, store, Budget(tokens_in=len(tokens)), PRICE)
+    (found,) = await paid.logits([tokens])
+    np.testing.assert_array_equal(found, (await model.logits([tokens]))[0])
+    assert (store.paid().tokens_in, store.paid().usd) == (len(tokens), len(tokens))
+    asked = len(model.scored)
+    with pytest.raises(BudgetExceededError):
+        await paid.logits([tokens])
+    assert len(model.scored) == asked
+    assert paid.totals == store.paid()

@@ -20,6 +20,7 @@ from cosilo.models.replay import ReplayModel, ReplayStore, request_key
 from cosilo.models.scripted import ScriptedModel
 from cosilo.testing import ModelContract
 from cosilo.types import Delta, Generation, Sampling, Turn, assemble, user
+from toy_lm import ToyLM
 
 GREEDY = Sampling()
 SECRET = "Ottilie Katzenstein"
@@ -293,3 +294,16 @@ def test_answers_are_stored_without_what_was_asked(tmp_path: Path) -> None:
     content = b"".join(p.read_bytes() for p in tmp_path.iterdir())
     assert msgspec.msgpack.encode("reply")[1:] in content
     assert SECRET.encode() not in content
+
+
+async def test_logits_pass_through_and_are_refused_offline(tmp_path: Path) -> None:
+    inner = ToyLM()
+    tokens = inner.tokenize(user("question"), "yes")
+    model = ReplayModel(inner, tmp_path / "replay.sqlite")
+    assert (model.vocabulary, model.vocabulary_size) == (inner.vocabulary, inner.vocabulary_size)
+    assert len((await model.logits([model.tokenize(user("question"), "yes")]))[0]) == 4
+    await model.close()
+    offline = ReplayModel(inner, tmp_path / "replay.sqlite", offline=True)
+    with pytest.raises(OfflineError):
+        await offline.logits([tokens])
+    await offline.close()
