@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from bag import Bag
+from cosilo.models.base import TextModel
+from cosilo.models.scripted import ScriptedModel
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.testing import StrategyContract
+from cosilo.types import Chat, last_user
 
 
 class TestSmall(StrategyContract):
@@ -51,8 +55,25 @@ class TestDistilThenCascade(StrategyContract):
         return strategies.create("distil_labels", then="cascade", then_options={"calls": 0.3})
 
 
+class TestZeroGen(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("zerogen", each=4)
+
+    def small(self) -> TextModel:
+        return Bag()
+
+    def large(self) -> ScriptedModel:
+        return ScriptedModel(texts, name="large")
+
+
+def texts(chat: Chat) -> str:
+    """Four texts on the label that the last turn asks for."""
+    label = last_user(chat).partition("label '")[2].partition("'")[0]
+    return "\n".join(f"{label} {label}s {n * 'un'}{label} {n}" for n in range(1, 5))
+
+
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "supericl", "distil_labels",
+        "small", "large", "cascade", "router", "supericl", "distil_labels", "zerogen",
     }  # fmt: skip
     assert set(strategies.names()) == covered

@@ -35,6 +35,7 @@ LOCAL = ("llamacpp", "torch")
 """Kinds that run on this machine, so that trying one out costs no money."""
 
 PROBED = 3
+_WRAPPING = 500  # bytes that asking for texts puts around the system turn
 
 Work = Sequence[tuple[Split, Sequence[Example]]]
 
@@ -97,6 +98,7 @@ def estimate(
             ("public", [e.chat for e in parts.owner.public[: expected.public]], 1.0),
         ]
         alone.append(_Batch(expected.own[0], 0, *expected.own[1:]))
+        alone.append(_written(parts, *expected.per_label))
         for split, examples in splits:
             asked.append((split, [e.chat for e in examples], expected.answer))
         for name, chats, share in asked:
@@ -147,6 +149,15 @@ class _Batch:
     recorded: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+
+
+def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
+    """Calls for each label, whose prompts hold the task's system turn."""
+    labels = len(parts.task.labels)
+    chat = parts.task.splits["test"][0].chat
+    system = sum(len(t.content.encode()) for t in chat if t.role == "system") + _WRAPPING
+    tokens = round(system / BYTES_PER_TOKEN)
+    return _Batch(calls * labels, 0, calls * labels * tokens, tokens_out * labels)
 
 
 def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:

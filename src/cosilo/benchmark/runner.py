@@ -38,6 +38,7 @@ from cosilo.benchmark.progress import Reports, Silent
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Pass, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
+from cosilo.boundary.meter import Meter
 from cosilo.boundary.transport import InProcess
 from cosilo.errors import (
     BudgetExceededError,
@@ -246,6 +247,7 @@ class Runner:
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
+                meter=Meter(price=self.plan.large.price),
                 ledger=ledger,
             )
             strategy, session = await strategy.prepare(session)
@@ -286,6 +288,7 @@ class Runner:
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
+                meter=Meter(price=self.plan.large.price),
                 ledger=ledger,
                 transport=InProcess(party),
             )

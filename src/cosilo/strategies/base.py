@@ -70,6 +70,8 @@ class Forecast:
         tune: share of the calibration items asked about in `prepare`.
         pool, public: how many of the pool's and of the public items are asked about there; None
             for all.
+        per_label: calls there for each label of a closed set with prompts made of the task's system
+            turn, and the tokens of their replies, about.
         own: calls there with prompts of the strategy's own, and the tokens of all of them, in and
             out, about.
         answer: calls per item that is answered.
@@ -79,6 +81,7 @@ class Forecast:
     tune: float = 1.0
     pool: int | None = 0
     public: int | None = 0
+    per_label: tuple[int, int] = (0, 0)
     own: tuple[int, int, int] = (0, 0, 0)
     answer: float = 1.0
     plain: bool = False

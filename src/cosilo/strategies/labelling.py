@@ -10,14 +10,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cosilo.boundary.messages import Ask
 from cosilo.errors import CosiloError, DataError, PrivacyError, RejectedError
 from cosilo.models.chat_api import nearest_choice
+from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Session
 from cosilo.strategies.cards import Card
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Demonstration, Generation
+
+
+def pool_of(
+    owner: DataOwner, which: Literal["private", "public"], *, by: str
+) -> tuple[Demonstration, ...]:
+    """What the LM shall be asked about.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    pool = owner.public if which == "public" else owner.pool or owner.private
+    if not pool:
+        where = "[task] names no 'public' file" if which == "public" else "no training items"
+        raise DataError(f"{by} has no {which} pool for the large model to label: {where}")
+    return pool
 
 
 async def replies(

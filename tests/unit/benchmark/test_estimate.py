@@ -81,6 +81,7 @@ def point(strategy: str, more: str = "") -> str:
         (point("router", "calls = 0.25"), 6 + 3),
         (point("distil_labels"), 8),
         (point("distil_labels", "items = 3"), 3),
+        (point("zerogen", "each = 12"), 2 * 3),  # five a call, for each of two labels
         (point("large") + point("cascade", "calls = 0.5"), 12),  # they share their answers
         (point("large") + point("router") + point("cascade"), 18),
         (point("large", 'defences = [[], ["idle"]]'), 24),  # behind a defence other words are sent

@@ -111,5 +111,5 @@ async def test_an_empty_pool_is_a_clear_error() -> None:
     empty = open_session(
         DataOwner(ScriptedModel()), LMOwner(ScriptedModel()), strategies.create("distil_labels")
     )
-    with pytest.raises(DataError, match="no pool"):
+    with pytest.raises(DataError, match="no private pool"):
         await strategies.create("distil_labels").prepare(empty)
