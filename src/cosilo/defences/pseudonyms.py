@@ -27,6 +27,7 @@ from cosilo.defences.base import Defence, defences
 from cosilo.defences.detection import WINDOW, Detector, Span, shifted, windows
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.secret_key import secret_key
@@ -245,16 +246,25 @@ class Pseudonym(Defence):
             for offset, window in windows(text):
                 if time.monotonic() > deadline:
                     raise TimeoutError
-                for detector in self.detectors:
-                    if len(window) <= _INLINE:
-                        here = detector.detect(window, public)
-                    else:
-                        here = await asyncio.to_thread(detector.detect, window, public)
-                    found += shifted(here, offset)
+                found += shifted(await self._look(window, public), offset)
+                plain = plainly(window)
+                if plain is not None:
+                    for start, read in windows(plain.text):
+                        seen = shifted(await self._look(read, public), start)
+                        found += shifted(map(plain.written, seen), offset)
             known = tuple(found)
             if len(text) <= WINDOW:  # longer ones would make the memory grow
                 self._spans.put(name.hexdigest(), known)
         return list(known)
+
+    async def _look(self, text: str, public: str) -> list[Span]:
+        found: list[Span] = []
+        for detector in self.detectors:
+            if len(text) <= _INLINE:
+                found += detector.detect(text, public)
+            else:
+                found += await asyncio.to_thread(detector.detect, text, public)
+        return [span for span in found if span.start < span.end]
 
 
 _LITERAL = frozenset({"NUMBER", "COUNT", "DAY", "MONTH", "YEAR", "DATE", "TIME", "VALUE"})

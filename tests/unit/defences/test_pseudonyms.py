@@ -289,6 +289,29 @@ class TestInjection:
         assert "Alice" not in talk.send(user("Alice Brown wrote.")).text
 
 
+class TestSpellings:
+    """A value is hidden however it is written; what comes back is what was written."""
+
+    @pytest.mark.parametrize(
+        ("text", "rests"),
+        [
+            ("write to jane\u200b.doe@example.com", ["jane", "doe"]),
+            ("card 4111\u00a01111\u00a01111\u00a01111", ["4111", "1111"]),
+            ("card 4111\u200b1111\u200b1111\u200b1111", ["4111", "1111"]),
+            ("ssn 123\u201145\u20116789", ["123", "6789"]),
+            ("my name is Jose\u0301 Mu\u0308ller", ["Jose", "ller"]),
+            ("mail \uff4a\uff41\uff4e\uff45\uff20\uff58\uff0e\uff43\uff4f\uff4d", ["\uff4a\uff41"]),
+            (r"""{"mail": "j\u006frg.m@example.com"}""", ["rg.m", "j\\"]),
+            ("write to jane&#46;doe@example.com", ["jane", "doe"]),
+            ("card \u20664111111111111111\u2069", ["4111"]),
+        ],
+    )
+    def test_no_part_of_it_leaves(self, make: Make, text: str, rests: list[str]) -> None:
+        talk = Talk(make())
+        assert talk.send(user(text)).text == text
+        assert not [rest for rest in rests if rest in talk.seen]
+
+
 class TestFailsClosed:
     def test_a_failing_detector_sends_nothing_and_says_nothing(self, make: Make) -> None:
         talk = Talk(make(Broken()))
