@@ -18,11 +18,14 @@ from cosilo.types import Sampling, ToolCall, Turn
 
 Change = Callable[[str], str]
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
+_TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
+_COLON = re.compile(r"[ \t\r\n]*:")
 # What a JSON schema is made of: changing it would change what the reply must look like.
 _STRUCTURE = frozenset(
     ("type", "name", "required", "$ref", "$schema", "$id", "format", "pattern", "strict")
 )
+# What is below these is not schema but data.
+_DATA = frozenset(("default", "example", "examples", "const", "enum"))
 
 
 def texts_of(ask: Ask, *, public_system: bool) -> list[str]:
@@ -73,28 +76,37 @@ def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -
         return not leaf.is_key or f'"{leaf.text}"' not in sampling.tools
 
     calls = tuple(
-        ToolCall(c.id, c.name, _json(c.arguments, change, in_arguments)) for c in turn.tool_calls
+        ToolCall(_some(c.id, change), c.name, _json(c.arguments, change, in_arguments))
+        for c in turn.tool_calls
     )
-    # A tool's name is the application's; the name of somebody who speaks is not.
-    named = turn.name and turn.role != "tool"
     return msgspec.structs.replace(
         turn,
         content=change(turn.content),
-        name=change(turn.name) if named else turn.name,
+        # A tool's name is the application's; the name of somebody who speaks is not.
+        name=turn.name if turn.role == "tool" else _some(turn.name, change),
+        tool_call_id=_some(turn.tool_call_id, change),
         tool_calls=calls,
     )
 
 
+def _some(text: str, change: Change) -> str:
+    return change(text) if text else text
+
+
 @dataclass(frozen=True)
 class Leaf:
-    """A string or number of a JSON text, decoded; `key` is the last key before it."""
+    """A string or number of a JSON text, decoded; `key` is the last key before it, `above` are those
+    that lead to what it stands in."""
 
     text: str
     is_key: bool
     key: str
+    above: tuple[str, ...]
 
 
 def _in_schema(leaf: Leaf) -> bool:
+    if not _DATA.isdisjoint(leaf.above):
+        return True
     return not leaf.is_key and leaf.key not in _STRUCTURE
 
 
@@ -110,14 +122,21 @@ def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
         return change(text)
     parts: list[str] = []
     at, key = 0, ""
+    above: list[str] = []
     for token in _TOKEN.finditer(text):
         written = token.group()
+        if written in "{[":
+            above.append(key)
+            continue
+        if written in "}]":
+            key = above.pop()
+            continue
         is_text = written[0] == '"'
         value = str(json.loads(written)) if is_text else written
-        is_key = is_text and text[token.end() :].lstrip(" \t\r\n").startswith(":")
+        is_key = is_text and _COLON.match(text, token.end()) is not None
         if is_key:
             key = value
-        if not written[0].isalpha() and wanted(Leaf(value, is_key, key)):
+        if not written[0].isalpha() and wanted(Leaf(value, is_key, key, tuple(above))):
             changed = change(value)
             if changed != value:
                 parts += text[at : token.start()], json.dumps(changed, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ from cosilo.boundary.transport import InProcess
 from cosilo.defences.base import Defence
 from cosilo.defences.detection import Span
 from cosilo.defences.pseudonyms import Pseudonym
+from cosilo.defences.texts import texts_of
 from cosilo.errors import ConfigError, PrivacyError
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
@@ -480,6 +482,43 @@ class TestTools:
         assert "alice" not in sent
         assert function["name"] == "mail"
         assert function["parameters"]["required"] == ["to"]
+
+    def test_data_inside_a_tools_schema_are_hidden_whatever_their_keys(self, make: Make) -> None:
+        shape = {
+            "name": {"type": "string", "default": {"name": "Alice Brown", "type": "VIP"}},
+            "to": {"examples": [{"name": "alice@x.org", "John Roe": 1}], "type": "string"},
+        }
+        tools = json.dumps([{"function": {"name": "mail", "parameters": {"properties": shape}}}])
+        talk = Talk(make(PEOPLE))
+        talk.send(user("Hello"), tools=tools)
+        sent = talk.model.asked[-1].tools
+        assert not [value for value in PEOPLE.kinds if value in sent]
+        assert json.loads(sent)[0]["function"]["name"] == "mail"
+        assert list(json.loads(sent)[0]["function"]["parameters"]["properties"]) == ["name", "to"]
+
+    def test_ids_of_calls_are_hidden_and_still_name_the_call(self, make: Make) -> None:
+        call = ToolCall("look up Alice Brown", "find", "{}")
+        chat = (
+            Turn("user", "Who is it?"),
+            Turn("assistant", tool_calls=(call,)),
+            Turn("tool", "found", tool_call_id=call.id, name="find"),
+        )
+        talk = Talk(make(PEOPLE), lambda c: Generation("x"))
+        talk.send(chat)
+        _, asked, answered = talk.model.seen[-1]
+        assert "Alice" not in asked.tool_calls[0].id
+        assert asked.tool_calls[0].id == answered.tool_call_id
+
+    def test_long_arguments_are_walked_in_one_pass(self, make: Make) -> None:
+        def seconds(keys: int) -> float:
+            call = ToolCall("1", "f", json.dumps({f"k{i}": "v" for i in range(keys)}))
+            ask = Ask(chat=(Turn("assistant", tool_calls=(call,)),))
+            started = time.thread_time()
+            texts_of(ask, public_system=False)
+            return time.thread_time() - started
+
+        seconds(100)
+        assert seconds(80_000) < 40 * seconds(4_000)
 
 
 class TestStreams:
