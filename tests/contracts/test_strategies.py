@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from a_writer import WordEmbedder, writes
 from bag import Bag
 from cosilo.models.base import TextModel
 from cosilo.models.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.testing import StrategyContract
 from cosilo.types import Chat, last_user
@@ -72,8 +76,20 @@ def texts(chat: Chat) -> str:
     return "\n".join(f"{label} {label}s {n * 'un'}{label} {n}" for n in range(1, 5))
 
 
+class TestPrivateEvolution(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("private_evolution", about="a message", each=8, rounds=2)
+
+    def large(self) -> ScriptedModel:
+        return ScriptedModel(writes)
+
+    def owner(self) -> DataOwner:
+        return replace(super().owner(), embedder=WordEmbedder())
+
+
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "router", "supericl", "distil_labels", "zerogen",
+        "private_evolution",
     }  # fmt: skip
     assert set(strategies.names()) == covered

@@ -221,7 +221,8 @@ def _prior(run: Run, name: str) -> tuple[Guess, ...]:
 
 @objectives.register("epsilon")
 class Epsilon:
-    """The largest ε any item spent, by basic composition over its messages.
+    """The ε that preparing spent and the largest that any item spent beside it, by basic composition
+    over messages (whose ε may be shares of an exact total).
 
     What it protects, and under which neighbour relation, is the defence's to say. It never stands
     for a measured leak: a message without ε is one without a guarantee, and the note counts them.
@@ -234,9 +235,12 @@ class Epsilon:
 
     def __call__(self, run: Run) -> Measurement | None:
         spent = reading(run).traffic
-        value = max((found.epsilon for found in spent.values()), default=0.0)
+        before = reading(run).prepared.epsilon
+        value = before + max((found.epsilon for found in spent.values()), default=0.0)
         if value == 0:
             return None
         bare = sum(found.unstated for found in spent.values())
-        note = f"{bare} messages carried no ε" if bare else ""
+        notes = [f"{before:.3g} of it to prepare"] if before else []
+        notes += [f"{bare} messages carried no ε"] if bare else []
+        note = "; ".join(notes)
         return Measurement(self.objective, value, len(run.items), value, value, note=note)

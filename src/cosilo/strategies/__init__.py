@@ -1,7 +1,15 @@
 """How the two parties work together. Importing this package registers every strategy it holds."""
 
-from cosilo.strategies.downward import distil_labels, zerogen
+from cosilo.strategies.downward import distil_labels, private_evolution, zerogen
 from cosilo.strategies.inference import cascade, ends, router
 from cosilo.strategies.upward import supericl
 
-__all__ = ["cascade", "distil_labels", "ends", "router", "supericl", "zerogen"]
+__all__ = [
+    "cascade",
+    "distil_labels",
+    "ends",
+    "private_evolution",
+    "router",
+    "supericl",
+    "zerogen",
+]

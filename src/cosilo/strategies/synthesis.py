@@ -177,7 +177,9 @@ async def write(
                 raise
             return []
         whole = reply.finish_reason != "length"
-        return [Synthetic(t, label, source) for t in _texts(reply.text, wanted.lines, whole=whole)]
+        return [
+            Synthetic(t, label, source) for t in read_texts(reply.text, wanted.lines, whole=whole)
+        ]
 
     return [text for texts in await fan_out(one, jobs) for text in texts]
 
@@ -186,7 +188,7 @@ _LEAD = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+")
 _QUOTES = "\"'“”‘’` "
 
 
-def _texts(reply: str, lines: int, *, whole: bool) -> list[str]:
+def read_texts(reply: str, lines: int, *, whole: bool) -> list[str]:
     """The texts in a reply. The last line of one that was cut off is no text."""
     if lines == 1:
         return [reply.strip().strip(_QUOTES)] if reply.strip() and whole else []

@@ -81,7 +81,8 @@ def make_run() -> MakeRun:
             items.append(Item(example(str(k), c), answer, c.grade, c.seconds, c.cpu_seconds))
         for k, c in enumerate(background):
             if c.sent is not None:
-                send(prepare, f"pool/b{k}", c.sent, Generation(c.reply, prompt_tokens=5))
+                reply = Generation(c.reply, prompt_tokens=5)
+                send(prepare, f"pool/b{k}", c.sent, reply, epsilon=c.epsilon)
         examples = tuple(example(f"b{k}", c) for k, c in enumerate(background))
         return Run(tuple(items), ledger.entries, prepare.entries, examples, **options)
 

@@ -329,6 +329,16 @@ def test_epsilon_is_the_largest_any_item_spent(crossing: C, make_run: MakeRun) -
     assert (m.value, m.note) == (2.0, "1 messages carried no ε")
 
 
+def test_epsilon_counts_what_preparing_spent_for_every_item(crossing: C, make_run: MakeRun) -> None:
+    background = [crossing("p", sent="p", epsilon=1.5), crossing("q", sent="q", epsilon=0.5)]
+    alone = measured(make_run([crossing("a")], background=background))["epsilon"]
+    assert (alone.value, alone.note) == (2.0, "2 of it to prepare")
+    both = measured(make_run([crossing("a", sent="a", epsilon=0.25)], background=background))[
+        "epsilon"
+    ]
+    assert both.value == 2.25
+
+
 async def test_every_number_is_finite_and_inside_its_interval(four: Run) -> None:
     run = tampered(await attacked(four), [0, 0, 1, 1], [True] * 4, {"0"})
     for m in measure_all(run):

@@ -1,0 +1,403 @@
+"""Synthetic training data that grows towards the private data, which no message ever holds.
+
+Aug-PE: Xie et al., "Differentially Private Synthetic Data via Foundation Model APIs 2: Text" (arXiv
+2403.01749), after Lin et al. (arXiv 2305.15560).
+
+    label, what the texts are ──▶ LM ──▶ candidates of each label ◀──────────────────┐
+                                             │                                       │
+    private records ── each votes for its nearest candidate ──▶ counts + N(0, σ²)    │
+                                             │                                       │
+                            the most voted ──┴──▶ LM: "write variations of this" ────┘  × rounds
+                                             │
+                                             └──▶ the small model is trained on the last candidates
+
+What crosses is what to write about and texts that the LM wrote itself; which of them go back to it
+depends on the private records through the noisy counts alone. The counts stay here. The guarantee is
+(ε, δ) over all rounds together, for adding or removing one record of `private` (or, on request, for
+replacing one): see `boundary.accountant`. The label set, the description, the encoder and the number
+of rounds are taken as known to everybody.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from cosilo.boundary.accountant import (
+    Floats,
+    Neighbours,
+    Noise,
+    increments,
+    noise_for,
+    secret_noise,
+    sensitivity,
+    usual_delta,
+)
+from cosilo.boundary.messages import Ask
+from cosilo.errors import CapabilityError, DataError, PrivacyError
+from cosilo.models.base import Array, Embedder, Trainable
+from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.cards import Card
+from cosilo.strategies.duplicates import Repeats
+from cosilo.strategies.fanout import fan_out
+from cosilo.strategies.synthesis import Synthetic, examples, read_texts
+from cosilo.strategies.teaching import Teaching
+from cosilo.types import Chat, Demonstration, Sampling, last_user, user
+
+Population = dict[str, list[str]]  # label → candidates
+
+_LONGEST = 4_000  # characters of one synthetic text
+_BLANK = "_"
+
+
+@strategies.register("private_evolution")
+@dataclass(frozen=True, kw_only=True)
+class PrivateEvolution(Teaching):
+    """Train the small model on the LM's synthetic data, chosen by differentially private votes.
+
+    Attributes:
+        about: what the texts are, e.g. "a customer's complaint about a bank"; it goes to the LM.
+        epsilon: for all rounds together; inf for votes without noise, which promises nothing.
+        delta: 1 / (N ln N) of the N private records when unset, which tells the LM's owner N.
+        neighbours: what one record more or less means: "add_or_remove" it, or "replace" it.
+        rounds: how often the records vote; 0 trains on what the LM writes unguided.
+        each: candidates of every label at any time, and texts to train on at the end.
+        expand: a vote keeps one candidate in so many; the others make way for its variations.
+        select: keep the most voted ("rank") or draw them with their counts as weights ("sample").
+        threshold: when drawing, counts up to it weigh nothing.
+        vary: ask for a text like the kept one ("paraphrase"), or blank out words of it and have them
+            filled in anew ("fill_in").
+        blank: share of the words that "fill_in" blanks out.
+        lines: texts asked for in one message, one a line; 1 where texts have several lines.
+        gold: also train on the owner's records themselves; the model is then as private as they are.
+        max_tokens, temperature: of each reply of the LM.
+        then: the strategy that answers with the trained small model.
+        then_options: that strategy's options.
+        seed: of the LM's sampling and of the training; never of the noise, which has none.
+    """
+
+    name: ClassVar[str] = "private_evolution"
+
+    about: str
+    epsilon: float = 4.0
+    delta: float | None = None
+    neighbours: Neighbours = "add_or_remove"
+    rounds: int = 4
+    each: int = 40
+    expand: int = 4
+    select: Literal["rank", "sample"] = "rank"
+    threshold: float = 0.0
+    vary: Literal["paraphrase", "fill_in"] = "paraphrase"
+    blank: float = 0.5
+    lines: int = 5
+    gold: bool = False
+    max_tokens: int = 256
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.about.strip():
+            raise ValueError("about is empty: say what the texts are")
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon = {self.epsilon!r} is not positive")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise ValueError(f"delta = {self.delta!r} is not between 0 and 1")
+        if self.rounds < 0:
+            raise ValueError(f"rounds = {self.rounds!r} is negative")
+        for name in ("each", "lines", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        if self.expand < 2:
+            raise ValueError(
+                f"expand = {self.expand!r}: a vote needs more candidates than it keeps"
+            )
+        if not 0 < self.blank < 1:
+            raise ValueError(f"blank = {self.blank!r} is not between 0 and 1")
+
+    def forecast(self) -> Forecast:
+        each = self._kept() * math.ceil((self.expand - 1) / self.lines)
+        calls = math.ceil(self.each / self.lines) + self.rounds * each
+        words = calls * min(self.max_tokens, 30 * self.lines)
+        return replace(forecast(self.next()), plain=False, per_label=(calls, words))
+
+    async def lessons(
+        self, session: Session, model: Trainable
+    ) -> tuple[Sequence[Demonstration], Session]:
+        owner, labels = session.owner, session.sampling.choices
+        if not labels:
+            raise DataError("private_evolution needs a closed set of labels to write texts for")
+        voters = self._voters(session)
+        costs = self._costs(sum(map(len, voters.values())))
+        threshold = None if self.select == "rank" else self.threshold
+        population = await self._written(session, labels)
+        for number, (sigma, epsilon) in enumerate(costs, 1):
+            for label, texts in population.items():
+                counts = vote(voters[label], _embed(owner.embedder, texts))
+                order = ranked(counts, sigma, threshold=threshold)
+                population[label] = [texts[i] for i in order]
+            population = await self._varied(session, population, number, epsilon)
+        made = [Synthetic(text, label) for label in labels for text in population[label]]
+        gold = owner.private if self.gold else ()
+        card = self._card(population, costs, sum(map(len, voters.values())))
+        return (*gold, *examples(session, made)), session.with_card(card)
+
+    # ── before anything is sent: all that can fail on the owner's own side ───
+
+    def _voters(self, session: Session) -> dict[str, Array]:
+        """The private records' vectors by label. A record without one of the labels has no vote."""
+        owner, labels = session.owner, session.sampling.choices
+        if not self.rounds:
+            return {label: np.zeros((0, 0), np.float32) for label in labels}
+        if owner.embedder is None:
+            raise CapabilityError(
+                "private_evolution compares texts by a sentence encoder of the owner's, and there is "
+                "none: set [models.embedder], or a small model that embeds"
+            )
+        texts: Population = {label: [] for label in labels}
+        for example in owner.private:
+            if example.target in texts:
+                texts[example.target].append(last_user(example.chat))
+        if not any(texts.values()):
+            raise DataError(
+                f"none of the {len(owner.private)} private records has one of the labels, so there "
+                "is nobody to vote"
+            )
+        return {label: _embed(owner.embedder, found) for label, found in texts.items()}
+
+    def _costs(self, records: int) -> list[tuple[float, float]]:
+        """(σ, the ε that it adds) of each round."""
+        if not self.rounds:
+            return []
+        delta = usual_delta(records) if self.delta is None else self.delta
+        moved = sensitivity(self.neighbours)
+        sigma = noise_for(self.epsilon, delta, rounds=self.rounds, sensitivity=moved)
+        if sigma == 0:
+            return [(0.0, 0.0)] * self.rounds  # no guarantee, so none is stated
+        each = increments(sigma, delta, rounds=self.rounds, sensitivity=moved)
+        return [(sigma, epsilon) for epsilon in each]
+
+    def _kept(self) -> int:
+        """Candidates of each label that a vote keeps."""
+        return max(1, self.each // self.expand)
+
+    # ── what crosses ─────────────────────────────────────────────────────────
+
+    async def _written(self, session: Session, labels: Sequence[str]) -> Population:
+        """The first candidates: nothing private is in what asks for them."""
+        calls = math.ceil(self.each / self.lines)
+        prompts = [
+            (label, random_prompt(self.about, label, self.lines), self.seed + i)
+            for label in labels
+            for i in range(calls)
+        ]
+        said = await self._asked(session, prompts, 0, 0.0)
+        return {label: _distinct(said[label], self.each, label) for label in labels}
+
+    async def _varied(
+        self, session: Session, population: Population, number: int, epsilon: float
+    ) -> Population:
+        """The best candidates and the LM's variations of them, filled up with the next best ones
+        where the LM only repeated itself."""
+        more = self.expand - 1
+        calls = math.ceil(more / self.lines)
+        prompts = []
+        for label, texts in population.items():
+            for text in texts[: self._kept()]:
+                for i in range(calls):
+                    seed = self.seed + 1000 * number + i
+                    shown = blanked(text, self.blank, seed) if self.vary == "fill_in" else text
+                    count = min(self.lines, more - i * self.lines)
+                    prompt = variation_prompt(self.about, label, shown, count, how=self.vary)
+                    prompts.append((label, prompt, seed))
+        said = await self._asked(session, prompts, number, epsilon)
+        return {
+            label: _distinct(
+                [*texts[: self._kept()], *said[label], *texts[self._kept() :]], self.each, label
+            )
+            for label, texts in population.items()
+        }
+
+    async def _asked(
+        self,
+        session: Session,
+        prompts: Sequence[tuple[str, Chat, int]],
+        number: int,
+        epsilon: float,
+    ) -> Population:
+        """What the LM writes to each prompt, by label.
+
+        The first message carries the ε of the whole round and goes alone: a vote is spent as soon as
+        anything that depends on it leaves, and a budget that cannot bear it stops all of it.
+        """
+
+        async def one(numbered: tuple[int, tuple[str, Chat, int]]) -> list[str]:
+            i, (_, chat, seed) = numbered
+            sampling = Sampling(
+                max_tokens=self.max_tokens, temperature=self.temperature, top_p=0.95, seed=seed
+            )
+            ask = Ask(chat=chat, sampling=sampling, epsilon=epsilon if i == 0 else 0.0)
+            reply = (await session.lm.bind(f"evolve/{number}/{i}").send(ask)).generation
+            whole = reply.finish_reason != "length"
+            return read_texts(reply.text, self.lines, whole=whole)
+
+        numbered = list(enumerate(prompts))
+        said = [await one(numbered[0]), *await fan_out(one, numbered[1:])]
+        found: Population = {label: [] for label, _, _ in prompts}
+        for (label, _, _), texts in zip(prompts, said, strict=True):
+            found[label] += texts
+        return found
+
+    def _card(
+        self, population: Population, costs: Sequence[tuple[float, float]], records: int
+    ) -> Card:
+        total = sum(epsilon for _, epsilon in costs)
+        private = "none: nothing private was used" if not costs else "∞: no guarantee"
+        facts: dict[str, float | str] = {
+            "ε, all rounds": total if total else private,
+            "votes a record has in each round": 1,
+            "neighbours": self.neighbours,
+            "rounds": len(costs),
+            "records that voted": records,
+            "texts trained on": sum(map(len, population.values())),
+        }
+        if total:
+            facts["δ"] = usual_delta(records) if self.delta is None else self.delta
+            facts["σ"] = costs[0][0]
+        return Card(
+            by="private_evolution",
+            title="synthetic data by private votes",
+            facts=facts,
+            tables={"texts by label": {label: len(found) for label, found in population.items()}},
+            examples=tuple(found[0] for found in population.values() if found),
+        )
+
+
+# ── the vote: the one place where private records and candidates meet ────────
+
+
+def vote(voters: Array, candidates: Array) -> Floats:
+    """How many of the voters have each candidate as their nearest, shape (candidates,).
+
+    Args:
+        voters, candidates: unit vectors, shapes (n, dimension) and (k, dimension). Ties go to the
+            first, so that a record has one vote whatever happens.
+    """
+    if not len(voters):
+        return np.zeros(len(candidates))
+    nearest = (voters @ candidates.T).argmax(axis=1)
+    return np.bincount(nearest, minlength=len(candidates)).astype(np.float64)
+
+
+def ranked(
+    counts: Floats,
+    sigma: float,
+    *,
+    threshold: float | None = None,
+    noise: Noise = secret_noise,
+) -> list[int]:
+    """The positions of all candidates, those with the most votes after noise first.
+
+    Args:
+        threshold: draw them instead, without putting back, by how far they are above it; those that
+            are not come last, in any order.
+        noise: the cryptographic one; tests and simulations bring their own.
+    """
+    noisy = counts + noise(len(counts), sigma)
+    if threshold is None:
+        return [int(i) for i in np.argsort(-noisy, kind="stable")]
+    source = secrets.SystemRandom()
+    # Efraimidis and Spirakis: the largest u^(1/w) are a draw by the weights w.
+    keys = [
+        (1, source.random() ** (1 / weight)) if weight > 0 else (0, source.random())
+        for weight in noisy - threshold
+    ]
+    return sorted(range(len(keys)), key=lambda i: keys[i], reverse=True)
+
+
+def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:
+    """Unit vectors of `texts`, checked: a vector that is none would vote for anything.
+
+    Raises:
+        PrivacyError: the encoder's vectors are not finite, one per text and of length 1.
+    """
+    assert embedder is not None
+    if not texts:
+        return np.zeros((0, 0), np.float32)
+    found = np.asarray(embedder.embed(texts), np.float32)
+    if found.ndim != 2 or len(found) != len(texts):
+        raise PrivacyError(
+            f"the sentence encoder gave an array of shape {found.shape} for {len(texts)} texts; "
+            "nothing more is sent"
+        )
+    if not np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-2):
+        raise PrivacyError("the sentence encoder gave vectors that are not of length 1")
+    return found
+
+
+# ── prompts and replies ──────────────────────────────────────────────────────
+
+
+def random_prompt(about: str, label: str, count: int) -> Chat:
+    """Asks for texts of a label, with nothing private in it."""
+    return user(f"{_asked_for(count, f'example of {about}')} {_of(label)} {_form(count)}")
+
+
+def variation_prompt(
+    about: str, label: str, text: str, count: int, *, how: Literal["paraphrase", "fill_in"]
+) -> Chat:
+    """Asks for texts like `text`; its last turn is `text` alone."""
+    task = (
+        f"{_asked_for(count, f'variation of {about}')} {_of(label)} Keep the style, change the words "
+        "and the details."
+        if how == "paraphrase"
+        else f"Fill in each {_BLANK} of {about}. {_of(label)} Give {_number(count)}."
+    )
+    return user(text, system=f"{task} {_form(count)}")
+
+
+def _asked_for(count: int, what: str) -> str:
+    return f"Write {_number(count)}: {what}." if count > 1 else f"Write one {what}."
+
+
+def _number(count: int) -> str:
+    return f"{count} different ones" if count > 1 else "one"
+
+
+def _of(label: str) -> str:
+    return f'Its category is "{label.replace("_", " ")}".'
+
+
+def _form(count: int) -> str:
+    return "One per line, no numbers, nothing else." if count > 1 else "Reply with it alone."
+
+
+def blanked(text: str, share: float, seed: int) -> str:
+    """`text` with about `share` of its words blanked out, at least one and never all."""
+    words = text.split()
+    if len(words) < 2:
+        return text
+    rng = random.Random(f"{seed} {text}")
+    count = min(len(words) - 1, max(1, round(share * len(words))))
+    hidden = set(rng.sample(range(len(words)), count))
+    return " ".join(_BLANK if i in hidden else word for i, word in enumerate(words))
+
+
+def _distinct(texts: Sequence[str], most: int, label: str) -> list[str]:
+    """The first `most` of `texts` that say something, and something else than those before.
+
+    Raises:
+        DataError: there is none.
+    """
+    repeats, found = Repeats(), []
+    for text in texts:
+        says = any(c.isalnum() for c in text) and not text.endswith(":")
+        if says and repeats.add(text[:_LONGEST]):
+            found.append(text[:_LONGEST])
+    if not found:
+        raise DataError(f"the large model wrote no usable text for the label {label!r}")
+    return found[:most]
