@@ -70,6 +70,16 @@ class TestZeroGen(StrategyContract):
         return ScriptedModel(texts, name="large")
 
 
+class TestProGen(TestZeroGen):
+    def strategy(self) -> Strategy:
+        return strategies.create("progen", each=8, rounds=2)
+
+
+class TestStepByStep(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("step_by_step")
+
+
 def texts(chat: Chat) -> str:
     """Four texts on the label that the last turn asks for."""
     label = last_user(chat).partition("label '")[2].partition("'")[0]
@@ -89,7 +99,7 @@ class TestPrivateEvolution(StrategyContract):
 
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "supericl", "distil_labels", "zerogen",
-        "private_evolution",
+        "small", "large", "cascade", "router", "supericl",
+        "distil_labels", "step_by_step", "zerogen", "progen", "private_evolution",
     }  # fmt: skip
     assert set(strategies.names()) == covered

@@ -1,6 +1,12 @@
 """How the two parties work together. Importing this package registers every strategy it holds."""
 
-from cosilo.strategies.downward import distil_labels, private_evolution, zerogen
+from cosilo.strategies.downward import (
+    distil_labels,
+    private_evolution,
+    progen,
+    step_by_step,
+    zerogen,
+)
 from cosilo.strategies.inference import cascade, ends, router
 from cosilo.strategies.upward import supericl
 
@@ -9,7 +15,9 @@ __all__ = [
     "distil_labels",
     "ends",
     "private_evolution",
+    "progen",
     "router",
+    "step_by_step",
     "supericl",
     "zerogen",
 ]

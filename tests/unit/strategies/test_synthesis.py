@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable
-
 import msgspec
 import pytest
 
 from bag import Bag
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.meter import Meter, Price
 from cosilo.errors import DataError
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
-from cosilo.strategies.base import Session, strategies
+from cosilo.strategies.base import strategies
 from cosilo.strategies.synthesis import Sieve, Synthetic, Wanted, question, usual_words, write
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
-
-LABELS = ("lost_card", "refund", "top_up")
-SYSTEM = "Sort the mail.\n\nLabels:\n- lost_card\n- refund\n- top_up"
-WORDS = {
-    "lost_card": "my card is gone and somebody took it away from me",
-    "refund": "the shop shall pay my money back for this purchase please",
-    "top_up": "adding funds to the account by bank transfer did not work",
-}
-PRIVATE = "Ann Lee of Elm Street wants something"
-
-
-def owner(count: int = 12, system: str = SYSTEM) -> DataOwner:
-    def example(i: int) -> Demonstration:
-        label = LABELS[i % 3]
-        return Demonstration(f"e{i}", user(f"{PRIVATE}: {WORDS[label]} {i}", system=system), label)
-
-    return DataOwner(
-        Bag(),
-        private=tuple(example(i) for i in range(count)),
-        calibration=tuple(example(i) for i in range(count, 2 * count)),
-    )
-
-
-def writer(texts: Callable[[str, int], str] | None = None) -> ScriptedModel:
-    """An LM that writes for the label it is asked for; no two texts are alike."""
-    count = 0
-
-    def reply(chat: Chat) -> str:
-        nonlocal count
-        found = re.search(r"label '(\w+)'", last_user(chat))
-        assert found is not None
-        lines = []
-        for _ in range(5):
-            count += 1
-            words = WORDS[found[1]].split()
-            turn = count * 7 % len(words)
-            mixed = " ".join([*words[turn:], *words[:turn]])
-            text = f"{mixed} {'abcdefghij'[count % 10] * 9} {count * 7919}"
-            lines.append(texts(found[1], count) if texts else text)
-        return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))
-
-    return ScriptedModel(reply, name="writer", access=Access.TEXT)
-
-
-def session(
-    large: ScriptedModel, *, ledger: MemoryLedger | None = None, of: DataOwner | None = None
-) -> Session:
-    return open_session(
-        of or owner(),
-        LMOwner(large),
-        strategies.create("zerogen"),
-        sampling=Sampling(choices=LABELS, max_tokens=4),
-        ledger=ledger,
-        meter=Meter(price=Price(1.0, 2.0)),
-    )
+from generated import owner, session, text_of, writer
 
 
 async def test_nothing_of_the_owners_texts_leaves() -> None:
@@ -109,7 +50,7 @@ async def test_the_small_model_learns_the_task_from_generated_texts() -> None:
 
 async def test_a_label_without_texts_is_a_clear_error() -> None:
     def texts(label: str, count: int) -> str:
-        return "no" if label == "refund" else f"{WORDS[label]} {'xyzuvw'[count % 6] * 8} {count}"
+        return "no" if label == "refund" else text_of(label, count)
 
     with pytest.raises(DataError, match=r"no text for 1 of 3 labels, 'refund'.* too short"):
         await strategies.create("zerogen", each=10, agree=False).prepare(session(writer(texts)))
@@ -118,9 +59,7 @@ async def test_a_label_without_texts_is_a_clear_error() -> None:
 async def test_texts_that_the_small_model_gives_to_another_label_are_dropped() -> None:
     def texts(label: str, count: int) -> str:
         true = "top_up" if label == "refund" and count % 5 == 0 else label
-        rng = random.Random(count)
-        noise = " ".join("".join(rng.choices("bcdfghjklm", k=8)) for _ in range(4))
-        return f"{' '.join(rng.sample(WORDS[true].split(), 6))} {noise}"
+        return text_of(true, count)
 
     _, plain = await strategies.create("zerogen", each=40, agree=False).prepare(
         session(writer(texts))

@@ -1,0 +1,134 @@
+"""The large model writes in rounds; what helped the small one most is shown to it as good examples.
+
+Ye et al., "ProGen: Progressive Zero-shot Dataset Generation via In-context Feedback" (arXiv
+2210.12329).
+
+       ┌───────────────────────────────────────────────────────────────────┐
+       ▼                                                                   │
+    LM writes ──▶ sieve ──▶ small model ──▶ influence on the owner's ──▶ best texts
+                                            validation loss
+
+What goes up besides what ZeroGen sends are texts that the LM wrote itself. Which of them go up was
+chosen with the owner's validation examples, which tells a little about these: their texts and labels
+never cross, but the choice is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from cosilo.errors import CapabilityError
+from cosilo.models.base import Classifier, Embedder, Trainable
+from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.calibration import calibration
+from cosilo.strategies.influence import Readable, influence
+from cosilo.strategies.synthesis import (
+    Sieve,
+    Synthetic,
+    Wanted,
+    card,
+    examples,
+    usual_words,
+    write,
+)
+from cosilo.strategies.teaching import Teaching
+from cosilo.types import Demonstration
+
+
+@strategies.register("progen")
+@dataclass(frozen=True, kw_only=True)
+class ProGen(Teaching):
+    """Train the small model on texts that the large one wrote in rounds, then go on.
+
+    Attributes:
+        each: texts asked for of every label, in all rounds together.
+        rounds: how many; the first is shown no examples.
+        shown: of every label, how many of the most helpful texts are shown in the next round.
+        lines: texts asked for in one call, one a line; 1 where texts have several lines.
+        temperature: of the LM.
+        agree: drop texts that the small model, trained on the others, gives to another label.
+        gold: also train on the owner's own examples with their gold targets.
+        then: the strategy that answers with the trained small model.
+        then_options: that strategy's options.
+        seed: of the writing and the training.
+    """
+
+    name: ClassVar[str] = "progen"
+
+    each: int = 50
+    rounds: int = 3
+    shown: int = 4
+    lines: int = 5
+    temperature: float = 1.0
+    agree: bool = True
+    gold: bool = False
+
+    def __post_init__(self) -> None:
+        self._wanted(words=20)
+        if self.rounds < 2 or self.shown < 1:
+            raise ValueError("rounds must be 2 or more, and shown 1 or more")
+
+    def forecast(self) -> Forecast:
+        calls, tokens = self._wanted(words=20).cost()
+        each = (calls * self.rounds, tokens * self.rounds)
+        return replace(forecast(self.next()), plain=False, per_label=each)
+
+    async def lessons(
+        self, session: Session, model: Trainable
+    ) -> tuple[Sequence[Demonstration], Session]:
+        owner, before = session.owner, session.lm.totals
+        choices = session.sampling.choices
+        validation = calibration(session, by=self.name)
+        least, most, usual = usual_words(owner)
+        wanted, sieve = self._wanted(words=usual), Sieve((least, most))
+        gold = owner.private if self.gold else ()
+        kept: list[Synthetic] = []
+        best: dict[str, list[str]] = {}
+        for n in range(self.rounds):
+            kept += sieve(
+                await write(session, wanted, source=f"round {n}", shown=best, seed=self.seed)
+            )
+            sieve.require_labels(kept, choices, by=self.name)
+            if n + 1 < self.rounds:
+                made = examples(session, kept)
+                judge = readable(model.fit((*gold, *made), seed=self.seed), by=self.name)
+                best = most_helpful(kept, influence(judge, made, validation), self.shown)
+        if self.agree:
+            kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
+            sieve.require_labels(kept, choices, by=self.name)
+        asked = self.rounds * wanted.calls() * wanted.lines * len(choices)
+        found = card(self.name, session, sieve, kept, asked=asked, before=before)
+        return (*gold, *examples(session, kept)), session.with_card(found)
+
+    def _wanted(self, *, words: int) -> Wanted:
+        """Of one round."""
+        each = -(-self.each // max(self.rounds, 1))
+        return Wanted(each=each, lines=self.lines, temperature=self.temperature, words=words)
+
+
+def readable(model: object, *, by: str) -> Readable:
+    """`model` as one whose training examples can be judged.
+
+    Raises:
+        CapabilityError: it shows no class probabilities or no vectors.
+    """
+    if not (isinstance(model, Classifier) and isinstance(model, Embedder)):
+        raise CapabilityError(
+            f"{by} judges texts by a small model with class probabilities and sentence vectors; "
+            f"{type(model).__name__} shows none"
+        )
+    return model
+
+
+def most_helpful(texts: Sequence[Synthetic], scores: np.ndarray, most: int) -> dict[str, list[str]]:
+    """Of every label the texts with the highest scores, best first."""
+    best: dict[str, list[str]] = {}
+    for i in np.argsort(-scores, kind="stable"):
+        chosen = best.setdefault(texts[i].label, [])
+        if len(chosen) < most:
+            chosen.append(texts[i].text)
+    return best
