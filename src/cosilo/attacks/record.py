@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 
 import msgspec
@@ -14,7 +15,10 @@ from cosilo.types import Chat
 def texts(message: Message) -> list[str]:
     """Every piece of text in `message`, as it crossed."""
     if isinstance(message, Ask):
-        found = [*_spoken(message.chat), message.sampling.tools, message.sampling.response_format]
+        asked = message.sampling
+        found = [*_spoken(message.chat), *_json(asked.tools), *_json(asked.response_format)]
+        # Not the choices: every label goes with every item and tells nothing of this one.
+        found += [asked.tool_choice, *asked.stop]
         return [text for text in found if text]
     if isinstance(message, Score):
         found = [text for i in message.items for text in (*_spoken(i.chat), i.reply)]
@@ -22,13 +26,40 @@ def texts(message: Message) -> list[str]:
     if isinstance(message, Scores):
         return []  # numbers, about a text that went up
     if isinstance(message, Completion):
-        return [message.generation.text] if message.generation.text else []
+        calls = [call.arguments for call in message.generation.tool_calls]
+        return [text for text in (message.generation.text, *calls) if text]
     return list(_strings(msgspec.to_builtins(message)))
 
 
 def _spoken(chat: Chat) -> list[str]:
-    calls = [call.arguments for turn in chat for call in turn.tool_calls]
-    return [*(turn.content for turn in chat), *(turn.name for turn in chat), *calls]
+    calls = [call for turn in chat for call in turn.tool_calls]
+    found = [*(turn.content for turn in chat), *(turn.name for turn in chat)]
+    found += [text for call in calls for text in (*_json(call.arguments), call.id, call.name)]
+    answered = {call.id for call in calls}
+    return found + [turn.tool_call_id for turn in chat if turn.tool_call_id not in answered]
+
+
+def _json(text: str) -> list[str]:
+    """`text`, and what its strings say where they are written with escapes."""
+    if "\\" not in text:
+        return [text]
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    return [text, "\n".join(_said(value))]
+
+
+def _said(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _said(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _said(inner)
+    else:
+        yield str(value)
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -95,7 +95,7 @@ def mean(values: Floats, bounds: Interval | None = None) -> Interval:
     if np.ptp(values) == 0:
         return _constant(float(values[0]), len(values), bounds)
     total = len(values)
-    return bootstrap(lambda weights: weights @ values / total, total)
+    return bootstrap(lambda weights: weights @ values / total, total, bounds=bounds)
 
 
 def difference(first: Floats, second: Floats, bounds: Interval | None = None) -> Interval:
@@ -107,7 +107,7 @@ def difference(first: Floats, second: Floats, bounds: Interval | None = None) ->
     if np.ptp(gaps) == 0:
         return _constant(float(gaps[0]), len(gaps), bounds)
     total = len(gaps)
-    return bootstrap(lambda weights: weights @ gaps / total, total)
+    return bootstrap(lambda weights: weights @ gaps / total, total, bounds=bounds)
 
 
 def _constant(value: float, n: int, bounds: Interval | None) -> Interval:
@@ -117,7 +117,14 @@ def _constant(value: float, n: int, bounds: Interval | None) -> Interval:
     return value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)
 
 
-def bootstrap(statistic: Statistic, n: int, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(
+    statistic: Statistic,
+    n: int,
+    *,
+    bounds: Interval | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
     """The bias-corrected, accelerated bootstrap interval over items.
 
     Efron, "Better Bootstrap Confidence Intervals" (1987). The statistic gets the items' weights (how
@@ -125,6 +132,8 @@ def bootstrap(statistic: Statistic, n: int, *, resamples: int = 2000, seed: int 
 
     Args:
         n: items; at least 1.
+        bounds: of the statistic; where no resample differs, as for a single item, the interval is
+            that of `mean` for values that are all the same.
     """
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK // n)
@@ -137,7 +146,11 @@ def bootstrap(statistic: Statistic, n: int, *, resamples: int = 2000, seed: int 
     estimate = float(statistic(np.ones((1, n)))[0])
     # Ties count half, so that a lumpy statistic is not corrected for a bias it does not have.
     below = float((found < estimate).mean() + (found == estimate).mean() / 2)
-    if found[0] == found[-1] or not 0 < below < 1:
+    if found[-1] - found[0] <= 1e-12 * abs(
+        estimate
+    ):  # sums of equal numbers may differ in the last
+        return _constant(estimate, n, bounds)
+    if not 0 < below < 1:
         return min(estimate, float(found[0])), max(estimate, float(found[-1]))
     normal = NormalDist()
     shift, acceleration = normal.inv_cdf(below), _acceleration(statistic, n, rows)

@@ -53,7 +53,7 @@ class Privacy:
             best: Floats = _advantage(weights @ right.T / n, weights @ prior.T / n).max(axis=1)
             return best
 
-        low, high = intervals.bootstrap(strongest, n)
+        low, high = intervals.bootstrap(strongest, n, bounds=self.objective.bounds)
         if value in (0.0, 1.0):  # the bootstrap sees no spread in items that are all alike
             low, high = intervals.wilson(value * n, n)
         baseline = float(prior[int(each.argmax())].mean())

@@ -63,7 +63,7 @@ def reliability(
         total: Floats = np.abs(weights @ gaps).sum(axis=1) / n
         return total
 
-    low, high = intervals.bootstrap(error, n)
+    low, high = intervals.bootstrap(error, n, bounds=(0.0, 1.0))
     return Reliability(
         lower=filled / bins,
         upper=(filled + 1) / bins,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -210,7 +211,27 @@ def test_every_text_of_a_message_is_read() -> None:
     call = ToolCall("1", "find", '{"name": "Anna"}')
     chat = (Turn("assistant", "", tool_calls=(call,)), Turn("user", "hi", name="Bo"))
     ask = Ask(chat=chat, sampling=Sampling(tools='["Cy"]'))
-    assert texts(ask) == ["hi", "Bo", '{"name": "Anna"}', '["Cy"]']
+    assert texts(ask) == ["hi", "Bo", '{"name": "Anna"}', "1", "find", '["Cy"]']
+
+
+def test_no_field_of_a_message_hides_a_text_from_the_attacks() -> None:
+    """All but the labels, which go with every item."""
+    call = ToolCall("call Ann", "find Bea", r'{"Cleo": ["J\u00f6rg", "a\nDan"]}')
+    chat = (
+        Turn("assistant", "Eva", tool_calls=(call,), name="Fay"),
+        Turn("tool", "Gus", tool_call_id="for Hal", name="Ida"),
+    )
+    ask = Ask(
+        chat=chat,
+        sampling=Sampling(
+            stop=("Jan",), tools=r'["K\u00e4te"]', tool_choice="Leo", response_format='{"Mia": 1}'
+        ),
+    )
+    read = "\n".join(texts(ask))
+    asked, answered = ("Ann", "Bea", "Cleo", "Jörg", "Dan", "Eva", "Fay"), ("Gus", "Hal", "Ida")
+    names = (*asked, *answered, "Jan", "Käte", "Leo", "Mia")
+    assert [name for name in names if not re.search(rf"\b{name}\b", read)] == []
+    assert texts(Completion(generation=Generation("", tool_calls=(call,)))) == [call.arguments]
 
 
 def test_the_texts_of_a_score_are_read_and_its_numbers_are_no_reply() -> None:

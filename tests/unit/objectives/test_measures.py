@@ -151,6 +151,28 @@ async def test_privacy_is_the_strongest_attacks_advantage(four: Run) -> None:
     assert item_values(run)["privacy"].tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("n", [1, 2, 12])
+@pytest.mark.parametrize("known", [2, 3])
+async def test_privacy_of_items_that_are_all_alike_is_not_known_exactly(
+    crossing: C, make_run: MakeRun, n: int, known: int
+) -> None:
+    """Every item told one of its secrets: the next may tell all or none."""
+    items = [
+        crossing("text", [(f"k{i}", f"value{i}n{k}") for i in range(known)], f"it is value0n{k}")
+        for k in range(n)
+    ]
+    for item in items:
+        item.text = " ".join(value for _, value in item.secrets)
+    common = [crossing("aaa", [(f"k{i}", "aaa") for i in range(known)])] * 3  # the prior's guess
+    run = await attacked(make_run(items, background=common), names=["verbatim"])
+    found = measured(run)["privacy"]
+    assert found.value == pytest.approx(1 / known)
+    assert found.low < found.value < found.high
+    if n == 1:
+        assert found.low < 0.05
+        assert found.high > 0.95
+
+
 async def test_privacy_of_a_record_of_nothing_is_zero_with_an_interval(
     crossing: C, make_run: MakeRun
 ) -> None:
