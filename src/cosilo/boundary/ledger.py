@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -176,6 +177,8 @@ class SqliteLedger:
         self._key = key
         self._seal = seal
         try:
+            # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._db = connect(self.path, timeout=timeout)
             self._db.executescript(_SCHEMA)
             head = self._db.execute(
@@ -184,7 +187,7 @@ class SqliteLedger:
             last = self._db.execute(
                 "SELECT max(attempt) FROM entries WHERE chain = ?", (chain,)
             ).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the ledger {str(self.path)!r}: {error}") from error
         self._count: int = head[0] if head else 0
         self._hash: bytes = head[1] if head else GENESIS
@@ -222,9 +225,12 @@ class SqliteLedger:
                 (self.chain, self._count + 1, entry.hash, mac),
             )
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
+            # Also when interrupted: an open transaction would keep every writer out from now on.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise StoreError(
                 f"cannot record a crossing in {str(self.path)!r}: {error}; nothing was sent"
                 if direction == "up"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -64,6 +65,8 @@ class ReplayStore:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         with self._guarded("opened"):
+            # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._connection = sqlite3.connect(
                 self.path, timeout=30, isolation_level=None, check_same_thread=False
             )

@@ -135,3 +135,28 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.sqlite").write_text("not a database, and long enough to be read as one " * 40)
     with pytest.raises(StoreError, match="cannot open the ledger"):
         SqliteLedger(tmp_path / "l.sqlite", "trial")
+
+
+def test_a_ledger_is_its_owners_alone(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l.sqlite")
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+    assert len(list(tmp_path.iterdir())) > 1, "the write-ahead log stands beside it"
+    ledger.close()
+
+
+def test_an_interrupted_append_leaves_the_ledger_open_to_others(tmp_path: Path) -> None:
+    class Interrupted(sqlite3.Connection):
+        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if sql.startswith("INSERT INTO heads"):
+                raise KeyboardInterrupt
+            return super().execute(sql, *args)
+
+    ledger = filled(tmp_path / "l.sqlite", 2)
+    ledger._db.close()
+    ledger._db = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None, factory=Interrupted)
+    message = Ask(chat=user("x"))
+    with pytest.raises(KeyboardInterrupt):
+        ledger.append("item", "up", message, encode(message))
+    other = SqliteLedger(tmp_path / "l.sqlite", "other", key=KEY, timeout=0.1)
+    other.append("item", "up", message, encode(message))
+    assert verify(connect(tmp_path / "l.sqlite"), key=KEY) == []

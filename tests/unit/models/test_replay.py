@@ -75,6 +75,13 @@ async def test_second_time_is_free_and_says_what_the_first_took(tmp_path: Path) 
     await second.close()
 
 
+def test_recorded_answers_are_their_owners_alone(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.sqlite")
+    store.put(b"key", "model", Generation(SECRET))
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+    store.close()
+
+
 async def test_offline_refuses_and_says_nothing_private(tmp_path: Path) -> None:
     inner = ScriptedModel()
     model = ReplayModel(inner, tmp_path / "r.sqlite", offline=True)
