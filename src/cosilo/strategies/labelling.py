@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cosilo.boundary.messages import Ask
 from cosilo.errors import CosiloError, DataError, PrivacyError, RejectedError
+from cosilo.models.base import Trainable
 from cosilo.models.chat_api import nearest_choice
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Session
 from cosilo.strategies.cards import Card
+from cosilo.strategies.crossfit import disowned, out_of_fold
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Demonstration, Generation
 
@@ -76,6 +78,7 @@ class Labels:
         mapped: of `examples`, those whose reply said the label in other words.
         invented: replies that named no known label, or several; their items are dropped.
         refused: items that a guard or the endpoint refused.
+        disowned: labels that the small model took for mistakes; their items are dropped.
     """
 
     examples: tuple[Demonstration, ...]
@@ -84,6 +87,7 @@ class Labels:
     mapped: int = 0
     invented: int = 0
     refused: int = 0
+    disowned: int = 0
 
     def card(self, by: str, choices: Sequence[str]) -> Card:
         """The counts, and the balance of a closed set of labels."""
@@ -97,6 +101,7 @@ class Labels:
                 "of these said in other words": self.mapped,
                 "dropped, not a known label": self.invented,
                 "dropped, refused by a guard or the endpoint": self.refused,
+                "dropped, the small model takes it for a mistake": self.disowned,
             },
             tables={"labels": {c: balance[c] for c in choices}} if choices else {},
         )
@@ -127,6 +132,25 @@ def read_labels(
         rows.append(row)
     refused = sum(text is None for text in said)
     return Labels(tuple(examples), tuple(rows), len(pool), mapped, invented, refused)
+
+
+def agreed(
+    labels: Labels, model: Trainable, *, beside: Sequence[Demonstration] = (), seed: int = 0
+) -> Labels:
+    """`labels` without those that `model`, trained on the others, takes for mistakes.
+
+    Raises:
+        CapabilityError: the trained model gives no probabilities.
+    """
+    known, found = out_of_fold(model, labels.examples, beside=beside, seed=seed)
+    wrong = disowned([e.target for e in labels.examples], known, found)
+    kept = [i for i, bad in enumerate(wrong) if not bad]
+    return replace(
+        labels,
+        examples=tuple(labels.examples[i] for i in kept),
+        rows=tuple(labels.rows[i] for i in kept),
+        disowned=sum(wrong),
+    )
 
 
 def require_classes(labels: Labels, *, closed: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bag import Bag
 from cosilo.boundary.messages import Ask, Message
 from cosilo.errors import DataError, PrivacyError, RejectedError
 from cosilo.models.scripted import ScriptedModel
@@ -12,7 +13,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import Session, strategies
 from cosilo.strategies.labelling import read_labels, replies, require_classes
-from cosilo.types import Demonstration, Generation, Sampling, user
+from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
 
 CHOICES = ("lost_card", "card", "refund")
 POOL = tuple(Demonstration(f"p{i}", user(f"message {i}"), "") for i in range(6))
@@ -29,7 +30,7 @@ def test_replies_are_mapped_where_it_is_clear_which_label_they_name() -> None:
     assert labels.rows == (0, 1, 2)
     assert (labels.mapped, labels.invented, labels.refused) == (2, 2, 1)
     card = labels.card("here", CHOICES)
-    assert list(card.facts.values()) == [6, 3, 2, 2, 1]
+    assert list(card.facts.values()) == [6, 3, 2, 2, 1, 0]
     assert card.tables["labels"] == {"lost_card": 1, "card": 1, "refund": 1}
 
 
@@ -113,3 +114,30 @@ async def test_an_empty_pool_is_a_clear_error() -> None:
     )
     with pytest.raises(DataError, match="no private pool"):
         await strategies.create("distil_labels").prepare(empty)
+
+
+async def test_labels_that_the_small_model_takes_for_mistakes_are_dropped_and_counted() -> None:
+    words = {"lost_card": "gone stolen vanished away", "refund": "money back shop paid"}
+
+    def item(i: int) -> Demonstration:
+        said = words[CHOICES[2 * (i % 2)]].split()
+        return Demonstration(f"p{i}", user(f"{said[i % 4]} {said[(i + 1) % 4]} {i}"), "")
+
+    def label(chat: Chat) -> str:
+        text = last_user(chat)
+        right = any(word in text for word in words["refund"].split())
+        return CHOICES[2 * (right != (int(text.split()[-1]) < 6))]  # the first six are wrong
+
+    pool = tuple(item(i) for i in range(60))
+    opened = open_session(
+        DataOwner(Bag(), pool=pool),
+        LMOwner(ScriptedModel(label)),
+        strategies.create("distil_labels"),
+        sampling=Sampling(choices=CHOICES),
+    )
+    _, plain = await strategies.create("distil_labels").prepare(opened)
+    _, clean = await strategies.create("distil_labels", agree=True).prepare(opened)
+    assert [s.cards[0].facts["kept"] for s in (plain, clean)] == [60, 54]
+    assert list(clean.cards[0].facts.values())[-1] == 6
+    taught = clean.owner.model.examples  # type: ignore[attr-defined]
+    assert {e.id for e in taught} == {f"p{i}" for i in range(6, 60)}

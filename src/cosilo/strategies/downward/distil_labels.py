@@ -13,7 +13,13 @@ from typing import ClassVar, Literal
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
-from cosilo.strategies.labelling import pool_of, read_labels, replies, require_classes
+from cosilo.strategies.labelling import (
+    agreed,
+    pool_of,
+    read_labels,
+    replies,
+    require_classes,
+)
 from cosilo.strategies.teaching import Teaching
 from cosilo.types import Demonstration
 
@@ -26,6 +32,8 @@ class DistilLabels(Teaching):
     Attributes:
         pool: what the LM labels: the owner's private pool, or the task's public questions.
         items: how many of them, in their order; all when unset.
+        agree: drop labels that the small model, trained on the others, takes for mistakes: the LM's
+            own, or those of somebody who tampers with its replies.
         gold: also train on the owner's own examples with their gold targets.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
@@ -36,6 +44,7 @@ class DistilLabels(Teaching):
 
     pool: Literal["private", "public"] = "private"
     items: int | None = None
+    agree: bool = False
     gold: bool = False
 
     def __post_init__(self) -> None:
@@ -59,5 +68,9 @@ class DistilLabels(Teaching):
         )
         labels = read_labels(pool, [r.text if r else None for r in said], choices)
         require_classes(labels, closed=bool(choices))
+        gold = session.owner.private if self.gold else ()
+        if self.agree:
+            labels = agreed(labels, model, beside=gold, seed=self.seed)
+            require_classes(labels, closed=bool(choices))
         session = session.with_card(labels.card(self.name, choices))
-        return (*(session.owner.private if self.gold else ()), *labels.examples), session
+        return (*gold, *labels.examples), session
