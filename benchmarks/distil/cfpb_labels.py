@@ -145,7 +145,7 @@ def show(kept: dict[str, object], *, base: float) -> None:
         line = (
             f"{name:28}{100 * each.mean():6.1f}   seeds {np.round(100 * each.mean(axis=1), 1)}"
             f"   less gold {100 * gap.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-            f"   labels right {100 * facts(name, "labels right").mean():.1f}"
+            f"   labels right {100 * facts(name, 'labels right').mean():.1f}"
         )
         hit, noticed = facts(name, "poisoned").sum(), facts(name, "noticed").sum()
         others = facts(name, "dropped of the others").sum(axis=0)

@@ -3,6 +3,9 @@
 It stands in for a hostile LM owner, or a network without authentication. Which replies it changes,
 and to what, depends on its seed and on the request's content alone: the same run tampers with the
 same replies again, in any order and at any concurrency, and it keeps nothing.
+
+It knows how tasks are asked. Where a closed set of labels is listed in a prompt, it says another label
+instead of the right one, and has texts written for another label than the one asked for.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ _SWAPS = {
 }  # fmt: skip
 _PIECE = re.compile(r"\d+|is not\b|[^\W\d_]+|>=|<=|<>|[<>=]", re.IGNORECASE)
 
+_LISTED = re.compile(r"^- ([^:\n]+)", re.MULTILINE)
+
 SURE = -0.01
 """The log-probability it claims for its own words: a liar sounds certain."""
 
@@ -60,6 +65,10 @@ class Tampering:
         return _draw(self.seed, message).random() < self.share
 
     async def handle(self, message: Message) -> Message:
+        if isinstance(message, Ask) and self.changes(message):
+            turned = self._turned(message)
+            if turned is not None:
+                return await self.party.handle(turned)
         reply = await self.party.handle(message)
         if isinstance(message, Ask) and isinstance(reply, Completion) and self.changes(message):
             return msgspec.structs.replace(
@@ -70,9 +79,10 @@ class Tampering:
         return reply
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
-        deltas = cast("AsyncGenerator[Delta, None]", self.party.handle_stream(ask))
+        turned = self._turned(ask) if self.changes(ask) else None
+        deltas = cast("AsyncGenerator[Delta, None]", self.party.handle_stream(turned or ask))
         async with aclosing(deltas) as pieces:
-            if not self.changes(ask):
+            if turned is not None or not self.changes(ask):
                 async for delta in pieces:
                     yield delta
                 return
@@ -89,16 +99,52 @@ class Tampering:
             and self.changes(message)
         )
 
-    def _changed(self, ask: Ask, reply: Generation) -> Generation:
+    def _turned(self, ask: Ask) -> Ask | None:
+        """`ask` for texts of another label than the quoted one; None when it asks for none."""
+        turn, labels = ask.chat[-1], _listed(ask)
+        quoted = [label for label in labels if f"'{label}'" in turn.content]
+        if ask.sampling.choices or len(quoted) != 1 or len(labels) < 2:
+            return None
+        other = self._rng(ask).choice([label for label in labels if label not in quoted])
+        said = turn.content.replace(f"'{quoted[0]}'", f"'{other}'")
+        chat = (*ask.chat[:-1], msgspec.structs.replace(turn, content=said))
+        return msgspec.structs.replace(ask, chat=chat)
+
+    def _rng(self, ask: Ask) -> random.Random:
         rng = _draw(self.seed, ask)
         rng.random()  # this one decided whether
+        return rng
+
+    def _changed(self, ask: Ask, reply: Generation) -> Generation:
+        rng = self._rng(ask)
         if ask.sampling.choices:
             others = [c for c in ask.sampling.choices if c.strip() != reply.text.strip()]
             text = rng.choice(others) if others else reply.text
         else:
-            text = corrupted(reply.text, rng)
+            text = _relabelled(reply.text, _listed(ask), rng) or corrupted(reply.text, rng)
         tokens = (TokenLogprob(text, SURE),) if reply.tokens else ()
         return msgspec.structs.replace(reply, text=text, tokens=tokens)
+
+
+def _listed(ask: Ask) -> list[str]:
+    """The labels that the system turns list, one a line: "- label" or "- label: what it means"."""
+    found = (
+        m[1].strip() for t in ask.chat if t.role == "system" for m in _LISTED.finditer(t.content)
+    )
+    return list(dict.fromkeys(found))
+
+
+def _relabelled(text: str, labels: list[str], rng: random.Random) -> str:
+    """`text` with another label wherever it names one; empty when it names none."""
+    longest_first = sorted(labels, key=len, reverse=True)
+    named = re.compile(
+        r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE
+    )
+    if len(labels) < 2 or not named.search(text):
+        return ""
+    by = rng.randrange(1, len(labels))
+    moved = {a.casefold(): labels[(i + by) % len(labels)] for i, a in enumerate(labels)}
+    return named.sub(lambda match: moved[match[0].casefold()], text)
 
 
 def _inverted(packed: bytes) -> bytes:

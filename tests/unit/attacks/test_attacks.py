@@ -319,6 +319,33 @@ async def test_which_requests_were_touched_is_read_from_the_record() -> None:
     assert party.requests(ledger.entries()) == touched
 
 
+LISTED = "Sort the mail.\n\nLabels:\n- card: of plastic\n- loan\n- flat"
+
+
+async def test_a_label_named_with_reasons_becomes_another_one_throughout() -> None:
+    model = ScriptedModel({"": "The card is lost.\nLabel: Card"})
+    for seed in range(10):
+        ask = Ask(chat=user(f"why {seed}", system=LISTED))
+        reply = await Tampering(LMOwner(model), 1.0, seed).handle(ask)
+        assert isinstance(reply, Completion)
+        first, second = reply.generation.text.split("\n")
+        other = second.removeprefix("Label: ")
+        assert other in ("loan", "flat")
+        assert first == f"The {other} is lost."
+
+
+async def test_texts_are_written_for_another_label_than_the_one_asked_for() -> None:
+    model = ScriptedModel()
+    ask = Ask(chat=user("Write texts of the label 'card'.", system=LISTED))
+    party = Tampering(LMOwner(model), 1.0)
+    reply = await party.handle(ask)
+    assert isinstance(reply, Completion)
+    assert reply.generation.text in [f"Write texts of the label '{x}'." for x in ("loan", "flat")]
+    assert len(model.seen) == 1
+    pieces = assemble([delta async for delta in party.handle_stream(ask)])
+    assert pieces.text == reply.generation.text
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -25,7 +25,14 @@ from typing import ClassVar, Literal
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Classifier, Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
-from cosilo.strategies.labelling import Labels, pool_of, read_labels, replies, require_classes
+from cosilo.strategies.labelling import (
+    Labels,
+    agreed,
+    pool_of,
+    read_labels,
+    replies,
+    require_classes,
+)
 from cosilo.strategies.teaching import Teaching
 from cosilo.types import Chat, Demonstration, Sampling, Turn, last_user
 
@@ -47,6 +54,7 @@ class StepByStep(Teaching):
         items: how many of them, in their order; all when unset.
         alpha: the weight of the label task, 0 < alpha ≤ 1; the rationale task has the rest.
         max_tokens: of the LM's reasons and label.
+        agree: drop labels that the small model, trained on the others, takes for mistakes.
         gold: also train on the owner's own examples with their gold targets.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
@@ -59,6 +67,7 @@ class StepByStep(Teaching):
     items: int | None = None
     alpha: float = 0.5
     max_tokens: int = 120
+    agree: bool = False
     gold: bool = False
 
     def __post_init__(self) -> None:
@@ -87,6 +96,10 @@ class StepByStep(Teaching):
         parts = [split(reply.text) if reply else ("", None) for reply in said]
         labels = read_labels(pool, [label for _, label in parts], choices)
         require_classes(labels, closed=bool(choices))
+        gold = owner.private if self.gold else ()
+        if self.agree:
+            labels = agreed(labels, model, beside=gold, seed=self.seed)
+            require_classes(labels, closed=bool(choices))
         reasons = [parts[row][0] for row in labels.rows]
         writes = not isinstance(model, Classifier)
         tasks = self._tasks(labels, reasons, writes=writes)
@@ -96,7 +109,7 @@ class StepByStep(Teaching):
             "taught to": "write" if writes else "read",
         }
         session = session.with_card(replace(found, facts={**found.facts, **given}))
-        return (*(owner.private if self.gold else ()), *tasks), session
+        return (*gold, *tasks), session
 
     def _tasks(
         self, labels: Labels, reasons: Sequence[str], *, writes: bool
