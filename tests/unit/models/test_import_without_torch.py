@@ -13,7 +13,7 @@ from cosilo.cli import make_parser
 from cosilo.models.base import models
 
 make_parser()
-assert {"llamacpp"} <= set(models.names())
+assert {"torch", "llamacpp"} <= set(models.names())
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "transformers", "peft"}))
 """
 

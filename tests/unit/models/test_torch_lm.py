@@ -1,0 +1,483 @@
+"""The torch back end on every rung, on a tiny model; the real one where it is here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_lm
+from cosilo.errors import CatalogError, ConfigError, DataError, RejectedError, StoreError
+from cosilo.models import catalog, torch_files
+from cosilo.models.base import Access, TextModel, models, require
+from cosilo.models.torch_lm import TorchModel, has_bfloat16, mean_loss, torch_lm
+from cosilo.models.torch_tokens import ChatTokens
+from cosilo.testing import ModelContract
+from cosilo.types import Demonstration, Generation, Sampling, assemble, user
+
+LABELS = ("refund", "billing", "delivery")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_lm.folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def model(place: Path) -> TorchModel:
+    return torch_lm(path=place, batch=4, epochs=4, learning_rate=1e-2)
+
+
+def examples(count: int = 24) -> list[Demonstration]:
+    return [
+        Demonstration(str(i), user(f"{i % 7} {LABELS[i % 3]}"), LABELS[i % 3]) for i in range(count)
+    ]
+
+
+class TestContract(ModelContract):
+    @pytest.fixture(autouse=True)
+    def _place(self, place: Path) -> None:
+        self.place = place
+
+    def model(self) -> TextModel:
+        return torch_lm(path=self.place)
+
+
+class TestContractChoices(TestContract):
+    def sampling(self) -> Sampling:
+        return Sampling(choices=LABELS)
+
+
+class TestContractSampled(TestContract):
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=12, temperature=1.2, top_p=0.9, seed=3, top_logprobs=3)
+
+
+async def test_a_reply_is_what_plain_decoding_gives(model: TorchModel) -> None:
+    """Greedy, token by token, without a cache: the slow, obvious version."""
+    reply = await model.generate(user("hello"), Sampling(max_tokens=10, top_logprobs=2))
+    ids = model.tokens.prompt(user("hello"))
+    said: list[int] = []
+    logprobs: list[float] = []
+    for _ in range(10):
+        with torch.no_grad():
+            row = model.module(torch.tensor([ids + said])).logits[0, -1].log_softmax(-1)
+        if int(row.argmax()) == model.tokens.end:
+            break
+        said.append(int(row.argmax()))
+        logprobs.append(float(row.max()))
+    text = b"".join(model.tokens.piece(i) for i in said).decode("utf-8", "replace")
+    assert reply.text == text
+    assert [t.logprob for t in reply.tokens] == pytest.approx(logprobs, abs=1e-4)
+    assert all(t.top[0][1] == pytest.approx(t.logprob) for t in reply.tokens)
+    assert (reply.prompt_tokens, reply.seconds > 0) == (len(ids), True)
+
+
+async def test_replies_written_together_are_those_written_alone(model: TorchModel) -> None:
+    chats = [user("hello" * n) for n in (1, 5, 2, 9)]
+    samplings = [
+        Sampling(max_tokens=n, temperature=t, seed=n) for n, t in ((3, 0), (9, 1), (12, 0), (1, 1))
+    ]
+    alone = [await model.generate(c, s) for c, s in zip(chats, samplings, strict=True)]
+    batches: list[int] = []
+    compute = model._compute
+    model._compute = lambda jobs: batches.append(len(jobs)) or compute(jobs)  # type: ignore
+    together = await asyncio.gather(*map(model.generate, chats, samplings))
+    assert batches == [4]
+    assert [r.text for r in together] == [r.text for r in alone]
+    assert [r.completion_tokens for r in together] == [r.completion_tokens for r in alone]
+
+
+async def test_a_seed_gives_the_same_reply_and_another_one_another(model: TorchModel) -> None:
+    def ask(seed: int) -> Any:
+        return model.generate(user("q"), Sampling(max_tokens=12, temperature=1.0, seed=seed))
+
+    first, again, other = [(await ask(s)).text for s in (1, 1, 2)]
+    assert first == again != other
+
+
+async def test_samples_follow_the_models_probabilities(model: TorchModel) -> None:
+    model.parallel = 400
+    replies = await asyncio.gather(
+        *(
+            model.generate(user("q"), Sampling(max_tokens=1, temperature=0.25, top_p=0.5, seed=s))
+            for s in range(400)
+        )
+    )
+    ids = model.tokens.prompt(user("q"))
+    with torch.no_grad():
+        p = (model.module(torch.tensor([ids])).logits[0, -1].double() / 0.25).softmax(-1).numpy()
+    ranked = np.argsort(-p)
+    kept = ranked[: int(np.searchsorted(np.cumsum(p[ranked]), 0.5)) + 1]
+    texts = [model.tokens.piece(int(i)).decode("utf-8", "replace") for i in kept]
+    assert {r.text for r in replies} <= set(texts)
+    share = sum(r.text == texts[0] for r in replies) / 400
+    expected = sum(p[i] for i, t in zip(kept, texts, strict=True) if t == texts[0]) / p[kept].sum()
+    assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 400)
+
+
+async def test_a_stop_string_ends_the_reply_and_is_no_part_of_it(model: TorchModel) -> None:
+    whole = await model.generate(user("q"), Sampling(max_tokens=30))
+    stop = whole.text[5:8]
+    assert stop
+    cut = whole.text.index(stop)
+    sampling = Sampling(max_tokens=30, stop=(stop,))
+    reply = await model.generate(user("q"), sampling)
+    assert (reply.text, reply.finish_reason) == (whole.text[:cut], "stop")
+    pieces = [p async for p in model.stream(user("q"), sampling)]
+    assert assemble(pieces).text == reply.text
+    assert len(reply.tokens) < len(whole.tokens)
+
+
+async def test_choices_have_the_models_own_probabilities(model: TorchModel) -> None:
+    """Against one forward pass per choice; the middle one begins like the first."""
+    choices = ("refund", "refunds", "billing", "é")
+    reply = await model.generate(user("q"), Sampling(choices=choices))
+    scores = {}
+    for choice in choices:
+        tokens = model.tokenize(user("q"), choice)
+        (logits,) = await model.logits([tokens])
+        rows = torch.tensor(logits).log_softmax(-1)
+        reply_ids = torch.tensor(tokens.ids[tokens.start :].astype(np.int64))
+        scores[choice] = float(rows.gather(-1, reply_ids[:, None]).sum())
+    total = np.logaddexp.reduce(list(scores.values()))
+    expected = {c: s - total for c, s in scores.items()}
+    assert dict(reply.tokens[0].top) == pytest.approx(expected, abs=1e-4)
+    assert reply.text == max(scores, key=scores.__getitem__)
+    drawn = {
+        (await model.generate(user("q"), Sampling(choices=choices, temperature=9, seed=s))).text
+        for s in range(12)
+    }
+    assert len(drawn) > 1
+
+
+async def test_logits_are_those_of_a_plain_forward_pass(model: TorchModel) -> None:
+    given = [
+        model.tokenize(user("hello" * n), "the refund" * m) for n, m in ((1, 3), (4, 1), (2, 0))
+    ]
+    for tokens, logits in zip(given, await model.logits(given), strict=True):
+        with torch.no_grad():
+            whole = model.module(torch.tensor(tokens.ids[None].astype(np.int64))).logits[0]
+        assert logits.shape == (len(tokens) - tokens.start, model.vocabulary_size)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, whole[tokens.start - 1 : -1], atol=1e-4)
+
+
+async def test_activations_are_the_hidden_states(model: TorchModel) -> None:
+    given = [model.tokenize(user("hello" * n), "refund") for n in (1, 4)]
+    for tokens, *layers in zip(
+        given, *[await model.activations(given, k) for k in (0, 1)], strict=True
+    ):
+        with torch.no_grad():
+            states = model.module(
+                torch.tensor(tokens.ids[None].astype(np.int64)), output_hidden_states=True
+            ).hidden_states
+        for k, found in enumerate(layers):
+            np.testing.assert_allclose(found, states[k][0], atol=1e-4)
+    (last,) = await model.activations(given[:1], 2)
+    with torch.no_grad():
+        tokens = torch.tensor(given[0].ids[None].astype(np.int64))
+        normed = model.module.model.norm(torch.tensor(last))
+        np.testing.assert_allclose(normed, model.module.model(tokens)[0][0], atol=1e-4)
+    with pytest.raises(ConfigError, match="no layer 3"):
+        await model.activations(given, 3)
+
+
+async def test_the_pieces_of_a_reply_join_to_it(model: TorchModel) -> None:
+    for text in ("", "the refund", "é 🙂 日本", "<|im_end|> is text here", "a\n\n b\t"):
+        tokens = model.tokenize(user("q <|im_end|>"), text)
+        assert b"".join(tokens.pieces) == text.encode()
+        assert len(tokens.pieces) == len(tokens) - tokens.start
+        assert tokens.pieces[-1] == b""
+        assert tokens.ids[-1] == model.tokens.end == 2
+        assert list(tokens.ids[: tokens.start]) == model.tokens.prompt(user("q <|im_end|>"))
+        assert 2 not in tokens.ids[tokens.start : -1]
+
+
+def test_pieces_of_a_tokeniser_with_spaces_as_letters_join_too() -> None:
+    """As Llama 2 and Mistral have it: `▁` for a space, `<0x..>` for bytes, a space put in front."""
+    from tokenizers import Tokenizer, decoders, normalizers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *"▁helowrd", "▁h", "▁w"]
+    inner = Tokenizer(
+        kinds.BPE(
+            vocab={w: i for i, w in enumerate(words)},
+            merges=[("▁", "h"), ("▁", "w")],
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    inner.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokens = ChatTokens(
+        PreTrainedTokenizerFast(
+            tokenizer_object=inner,
+            bos_token="<s>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            chat_template=(
+                "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}"
+                "{{ '</s>' }}{% endif %}{% endfor %}"
+            ),
+        )
+    )
+    assert tokens.end == 2
+    for text in ("hello world", "é hello", "  two"):
+        ids, pieces = tokens.reply(text)
+        assert b"".join(pieces) == text.encode()
+        said = [tokens.piece(i) for i in ids]
+        assert b"".join([tokens.first(said[0]), *said[1:]]) == text.encode()
+
+
+async def test_what_the_back_end_cannot_do_is_refused(model: TorchModel, place: Path) -> None:
+    with pytest.raises(RejectedError, match="tools"):
+        await model.generate(user("q"), Sampling(tools="[]"))
+    long = user("q" * 600)
+    ok = model.generate(user("q"), Sampling(max_tokens=2))
+    found = await asyncio.gather(
+        ok, model.generate(long, Sampling(max_tokens=2)), return_exceptions=True
+    )
+    assert isinstance(found[0], Generation), "the error of one is no other's"
+    assert isinstance(found[1], RejectedError)
+    assert "512" in str(found[1])
+    assert "qqq" not in str(found[1])
+    with pytest.raises(RejectedError, match="context 512"):
+        await model.logits([model.tokenize(long, "x")])
+    near = user("q" * (512 - len(model.tokens.prompt(user(""))) - 3))
+    assert (await model.generate(near, Sampling(max_tokens=50))).completion_tokens <= 3
+
+
+async def test_who_leaves_a_stream_frees_its_place(model: TorchModel) -> None:
+    pieces = model.stream(user("q"), Sampling(max_tokens=400))
+    async for _ in pieces:
+        break
+    await pieces.aclose()
+    reply = await model.generate(user("q"), Sampling(max_tokens=2))
+    assert reply.completion_tokens == 2
+    await model.close()
+    assert (await model.generate(user("q"), Sampling(max_tokens=2))).text == reply.text
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_teaches_and_leaves_the_model_as_it_was(
+    place: Path, method: str, tmp_path: Path
+) -> None:
+    rate = 1e-2 if method == "lora" else 3e-3
+    model = torch_lm(path=place, method=method, batch=4, epochs=30, learning_rate=rate)  # type: ignore[arg-type]
+    before = {n: p.clone() for n, p in model.module.named_parameters()}
+    identity = model.identity
+    trained = model.fit(examples(), seed=1)
+    assert all(torch.equal(before[n], p) for n, p in model.module.named_parameters())
+    assert model.identity == identity != trained.identity
+
+    asked = [e.chat for e in examples(30)[24:]]
+
+    async def answers(of: TorchModel) -> list[str]:
+        return [
+            r.text
+            for r in await asyncio.gather(
+                *(of.generate(c, Sampling(choices=LABELS)) for c in asked)
+            )
+        ]
+
+    wanted = [LABELS[i % 3] for i in range(24, 30)]
+    assert asyncio.run(answers(trained)) == wanted
+    assert asyncio.run(answers(model)) != wanted
+
+    trained.save(tmp_path / "whole")
+    again = torch_lm(path=tmp_path / "whole")
+    assert asyncio.run(answers(again)) == wanted
+    assert sorted(p.suffix for p in (tmp_path / "whole").iterdir()) == sorted(
+        [".json"] * 4 + [".jinja", ".safetensors"]
+    )
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", local_files_only=True)
+    assert len(plain.model.layers) == 2
+    if method == "full":
+        with pytest.raises(RejectedError, match="no adapter"):
+            trained.save_adapter(tmp_path / "adapter")
+        return
+    trained.save_adapter(tmp_path / "adapter")
+    adapted = torch_lm(path=place, adapter=tmp_path / "adapter")
+    assert asyncio.run(answers(adapted)) == wanted
+    assert adapted.identity != torch_lm(path=place).identity
+    more = adapted.fit(examples(), seed=2)
+    assert asyncio.run(answers(adapted)) == wanted
+    assert asyncio.run(answers(more)) == wanted
+
+
+def test_the_loss_is_on_replies_alone(model: TorchModel) -> None:
+    sequences = [model.tokenize(user("hello"), "refund"), model.tokenize(user("q"), "the billing")]
+    total = count = 0.0
+    for s in sequences:
+        with torch.no_grad():
+            rows = (
+                model.module(torch.tensor(s.ids[None].astype(np.int64))).logits[0].log_softmax(-1)
+            )
+        for t in range(s.start, len(s)):
+            total -= float(rows[t - 1, int(s.ids[t])])
+            count += 1
+    assert mean_loss(model.module, sequences) == pytest.approx(total / count, abs=1e-5)
+
+
+def test_a_fit_that_was_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
+    def make(folder: Path | None, stop: int = 0) -> TorchModel:
+        model = torch_lm(path=place, batch=8, epochs=3, learning_rate=1e-2, checkpoints=folder)
+
+        def report(progress: Any) -> None:
+            if progress.step == stop:
+                raise KeyboardInterrupt
+
+        model.report = report
+        return model
+
+    whole = make(None).fit(examples())
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, stop=2).fit(examples())
+    assert make(tmp_path).fit(examples()).identity == whole.identity
+    with pytest.raises(StoreError, match="another training"):
+        make(tmp_path).fit(examples(12))
+
+
+def test_nothing_to_learn_is_refused(model: TorchModel) -> None:
+    for empty in ([], [Demonstration("a", user("q"), "")]):
+        with pytest.raises(DataError, match="has a target"):
+            model.fit(empty)
+
+
+def test_pickles_and_missing_files_are_refused(place: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(place, copied)
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
+    with pytest.raises(CatalogError, match=r"pytorch_model\.bin is a pickle"):
+        torch_lm(path=copied)
+    (copied / "config.json").unlink()
+    with pytest.raises(CatalogError, match=r"no config\.json"):
+        torch_lm(path=copied)
+    with pytest.raises(CatalogError, match="is not there"):
+        torch_lm(path=tmp_path / "nowhere")
+    with pytest.raises(CatalogError, match=r"no adapter_config\.json"):
+        torch_lm(path=place, adapter=copied)
+    with pytest.raises(ConfigError, match="either model"):
+        torch_lm()
+    (tmp_path / "x.gguf").write_bytes(b"nothing")
+    with pytest.raises(CatalogError, match="cannot be read as a GGUF"):
+        torch_lm(path=tmp_path / "x.gguf").tokenize(user("q"), "")
+
+
+def test_code_that_comes_with_a_model_is_not_run(place: Path, tmp_path: Path) -> None:
+    import json
+
+    copied = tmp_path / "model"
+    shutil.copytree(place, copied)
+    config = json.loads((copied / "config.json").read_text())
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"},
+    }
+    (copied / "config.json").write_text(json.dumps(config))
+    (copied / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(CatalogError, match="cannot be loaded"):
+        torch_lm(path=copied).tokenize(user("q"), "")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_identity_is_the_content(place: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(place, copied)
+    assert torch_lm(path=copied).identity == torch_lm(path=place).identity
+    other = tiny_lm.folder(tmp_path / "other", seed=1)
+    assert torch_lm(path=other).identity != torch_lm(path=place).identity
+    module, words = tiny_lm.module(300), ChatTokens(tiny_lm.tokenizer())
+    held = TorchModel.holding(module, words, name="held")
+    before = held.identity
+    with torch.no_grad():
+        module.model.norm.weight[0] += 1
+    assert held.identity != before
+
+
+def test_equal_vocabularies_are_told_by_their_hash(place: Path) -> None:
+    same = ChatTokens(tiny_lm.tokenizer())
+    assert same.vocabulary == torch_lm(path=place).vocabulary
+    assert ChatTokens(tiny_lm.tokenizer(("other",))).vocabulary != same.vocabulary
+
+
+def test_it_is_registered_on_the_top_rung(place: Path) -> None:
+    model = models.create("torch", path=place)
+    assert require(model, Access.WEIGHTS, by="test").vocabulary_size == len(tiny_lm.tokenizer())
+
+
+def test_bfloat16_is_used_only_where_the_machine_has_it(place: Path) -> None:
+    assert torch_lm(path=place).module.dtype is (
+        torch.bfloat16 if has_bfloat16() else torch.float32
+    )
+    assert torch_lm(path=place, precision="bfloat16").module.dtype is torch.bfloat16
+
+
+def test_a_full_disk_while_saving_is_said(
+    model: TorchModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    model.save(target)
+    before = sorted(p.name for p in target.iterdir())
+
+    def full(self: Any, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(model.module), "save_pretrained", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        model.save(target)
+    assert sorted(p.name for p in target.iterdir()) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+TEXTS = (
+    "Hello world 12345, it's 3.14!  two  spaces\n\nnew",
+    "日本語のテキスト é ü 🙂",
+    "def f(x):\n    return x+1\t#c  ",
+    "I'LL don't we've ½ 10:30 and <b>bold</b>",
+)
+
+
+@pytest.mark.models("smollm2-135m-instruct")
+@pytest.mark.slow
+async def test_the_real_gguf_is_unpacked_once_and_agrees_with_llama_cpp() -> None:
+    from cosilo.models.llamacpp import llamacpp
+
+    mine, other = torch_lm("smollm2-135m-instruct"), llamacpp("smollm2-135m-instruct", threads=1)
+    source = catalog.path("smollm2-135m-instruct")
+    folder = torch_files.unpack(source)
+    try:
+        for text in TEXTS:
+            assert mine.tokens.reply(text)[0][:-1] == [i for i, _ in other._opened().tokens(text)]
+        chat, sampling = user("What is the capital of France?"), Sampling(max_tokens=8)
+        ours, theirs = await mine.generate(chat, sampling), await other.generate(chat, sampling)
+        assert ours.prompt_tokens == theirs.prompt_tokens
+        assert ours.text == theirs.text
+        first, second = ours.tokens[0].logprob, theirs.tokens[0].logprob
+        assert first == pytest.approx(second, abs=0.15)  # llama.cpp quantises activations too
+        written = (folder / "model.safetensors").stat().st_mtime_ns
+        assert torch_files.unpack(source) == folder
+        assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    finally:
+        await mine.close()
+        await other.close()
