@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def _unpack(gguf: Path, sha256: str, folder: Path) -> None:
     torch, transformers = _packages()
     words = read_tokenizer(gguf)
     try:
-        with quiet():
+        with quiet(), redirect_stderr(io.StringIO()):  # its bar for GGUF heeds no setting
             module = transformers.AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
             )

@@ -469,12 +469,14 @@ async def test_the_real_gguf_is_unpacked_once_and_agrees_with_llama_cpp() -> Non
     try:
         for text in TEXTS:
             assert mine.tokens.reply(text)[0][:-1] == [i for i, _ in other._opened().tokens(text)]
-        chat, sampling = user("What is the capital of France?"), Sampling(max_tokens=8)
+        chat = user("Write a short poem about rain.")
+        sampling = Sampling(max_tokens=12, top_logprobs=5)
         ours, theirs = await mine.generate(chat, sampling), await other.generate(chat, sampling)
         assert ours.prompt_tokens == theirs.prompt_tokens
         assert ours.text == theirs.text
-        first, second = ours.tokens[0].logprob, theirs.tokens[0].logprob
-        assert first == pytest.approx(second, abs=0.15)  # llama.cpp quantises activations too
+        # llama.cpp also quantises the activations, so it is near and not equal.
+        first, second = dict(ours.tokens[0].top), dict(theirs.tokens[0].top)
+        assert first == pytest.approx(second, abs=0.2)
         written = (folder / "model.safetensors").stat().st_mtime_ns
         assert torch_files.unpack(source) == folder
         assert (folder / "model.safetensors").stat().st_mtime_ns == written
