@@ -26,7 +26,7 @@ async def main(url: str, secret: str, bearer: str) -> None:
     for request in ("left", "not-left", "half-settled", "finished"):
         first = await accounts.reserve(key, most, request=request)
         if request != "not-left":
-            ledger.append(request, "up", ask, encode(ask))
+            await ledger.append(request, "up", ask, encode(ask))
         if request in ("half-settled", "finished"):
             second = await accounts.reserve(key, Spend(usd=0.5), request=request)
             spent = Spend(usd=0.25, tokens_in=5, tokens_out=7, requests=1, entities=1)

@@ -448,12 +448,12 @@ async def test_workers_write_chains_of_their_own_and_take_over_those_of_the_dead
     assert one.ledger("p").chain != two.ledger("p").chain
     ask = Ask(chat=user("hello"))
     for store in (one, two, one):
-        store.ledger("p").append("r", "up", ask, encode(ask))
+        await store.ledger("p").append("r", "up", ask, encode(ask))
     chain = one.ledger("p").chain
     await one.close()
     three = await opens()
     assert three.ledger("p").chain == chain
-    three.ledger("p").append("r", "up", ask, encode(ask))
+    await three.ledger("p").append("r", "up", ask, encode(ask))
     assert [(e.number, e.attempt) for e in three.ledger("p").entries()] == [(0, 0), (1, 0), (2, 1)]
 
 

@@ -52,8 +52,8 @@ def fill(url: str, secret: Path, count: int = 4, **options: Any) -> list[str]:
             most = Spend(usd=1.0, requests=1, entities=2)
             held = await store.accounts.reserve(key, most, request=request)
             ask, reply = Ask(chat=user(f"{WORDS} {i}")), Completion(generation=Generation("ok"))
-            store.ledger("p").append(request, "up", ask, encode(ask))
-            store.ledger("p").append(request, "down", reply, encode(reply))
+            await store.ledger("p").append(request, "up", ask, encode(ask))
+            await store.ledger("p").append(request, "down", reply, encode(reply))
             facts = RequestFacts(
                 request=request, point="private", strategy="large", endpoint="chat", outcome="ok",
                 status=200, lm_calls=1, bytes_up=len(encode(ask)), bytes_down=len(encode(reply)),
@@ -175,7 +175,7 @@ def fill_more(url: str, secret: Path) -> None:
     async def run() -> None:
         store = await open_store(url, secret=secret)
         ask = Ask(chat=user("more"))
-        store.ledger("p").append("more", "up", ask, encode(ask))
+        await store.ledger("p").append("more", "up", ask, encode(ask))
         key = (await store.list_keys())[0].key
         held = await store.accounts.reserve(key, Spend(requests=1), request="more")
         facts = RequestFacts(
@@ -276,7 +276,7 @@ def test_a_rotated_key_seals_what_is_new_and_the_old_one_still_unseals(
     async def more() -> None:
         store = await open_store(url, secret=secret, keep="content", vault=vault)
         ask = Ask(chat=user("more"))
-        store.ledger("p").append("more", "up", ask, encode(ask))
+        await store.ledger("p").append("more", "up", ask, encode(ask))
         await store.close()
 
     asyncio.run(more())
@@ -417,7 +417,7 @@ def test_the_ledger_of_a_run_is_verified_too(
 ) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.sqlite", "trial")
     ask = Ask(chat=user("hello"))
-    ledger.append("test/1", "up", ask, encode(ask))
+    asyncio.run(ledger.append("test/1", "up", ask, encode(ask)))
     ledger.close()
     for where in (tmp_path, tmp_path / "ledger.sqlite"):
         assert main(["audit", "verify", str(where)]) == 0

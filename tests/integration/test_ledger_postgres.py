@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def connect(postgres: Callable[[], str]) -> Iterator[Open]:
 
 def put(ledger: Any, i: int) -> None:
     ask = Ask(chat=user(f"message {i}"))
-    ledger.append(f"request-{i}", "up" if i % 2 == 0 else "down", ask, encode(ask))
+    asyncio.run(ledger.append(f"request-{i}", "up" if i % 2 == 0 else "down", ask, encode(ask)))
 
 
 def test_it_records_what_the_one_in_a_file_does(

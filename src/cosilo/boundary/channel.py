@@ -154,19 +154,19 @@ class Boundary:
         return self._guards[depth].guard_stream(ask, forward, request=self.request)
 
     async def _cross(self, message: Message) -> Message:
-        payload, reservation = self._depart(message)
+        payload, reservation = await self._depart(message)
         cost = self.meter.cost(message, len(payload), None, 0)
         try:
             reply = await self._transport.carry(message, payload)
             answer = encode(reply)
             cost = self.meter.cost(message, len(payload), reply, len(answer))
-            self.ledger.append(self.request, "down", reply, answer)
+            await self.ledger.append(self.request, "down", reply, answer)
         finally:
             self.meter.settle(reservation, cost)
         return reply
 
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
-        payload, reservation = self._depart(ask)
+        payload, reservation = await self._depart(ask)
         received: list[Delta] = []
         try:
             deltas = self._transport.carry_stream(ask, payload)
@@ -181,11 +181,11 @@ class Boundary:
                     reply = Completion(generation=assemble(received))
                     answer = encode(reply)
                     cost = self.meter.cost(ask, len(payload), reply, len(answer))
-                    self.ledger.append(self.request, "down", reply, answer)
+                    await self.ledger.append(self.request, "down", reply, answer)
             finally:
                 self.meter.settle(reservation, cost)
 
-    def _depart(self, message: Message) -> tuple[bytes, Totals]:
+    async def _depart(self, message: Message) -> tuple[bytes, Totals]:
         if type(message) not in self.declared:
             names = ", ".join(sorted(t.__name__ for t in self.declared)) or "nothing"
             raise UndeclaredMessageError(
@@ -194,7 +194,7 @@ class Boundary:
         payload = encode(message)
         reservation = self.meter.reserve(message, len(payload))
         try:
-            self.ledger.append(self.request, "up", message, payload)
+            await self.ledger.append(self.request, "up", message, payload)
         except BaseException:
             self.meter.settle(reservation, Totals())
             raise

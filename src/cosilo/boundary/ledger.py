@@ -16,11 +16,12 @@ import hmac
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from cosilo.boundary.batches import Batches
 from cosilo.boundary.messages import Message, decode
 from cosilo.errors import StoreError
 
@@ -66,9 +67,20 @@ class Entry:
         return decode(self.payload)
 
 
+class Crossing(NamedTuple):
+    """What an entry is made of: `payload` is the encoded `message`."""
+
+    request: str
+    direction: Direction
+    message: Message
+    payload: bytes
+
+
 class Ledger(Protocol):
-    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
-        """Record one crossing.
+    async def append(
+        self, request: str, direction: Direction, message: Message, payload: bytes
+    ) -> None:
+        """Record one crossing; on record once this returns.
 
         Raises:
             StoreError: it could not be recorded; the message must then not be sent.
@@ -104,20 +116,13 @@ class MemoryLedger:
         self.keep = keep
         self._entries: list[Entry] = []
 
-    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
+    async def append(
+        self, request: str, direction: Direction, message: Message, payload: bytes
+    ) -> None:
         before = self._entries[-1].hash if self._entries else GENESIS
+        crossing = Crossing(request, direction, message, payload)
         self._entries.append(
-            make_entry(
-                self.chain,
-                len(self._entries),
-                0,
-                request,
-                direction,
-                message,
-                payload,
-                self.keep,
-                before,
-            )
+            make_entry(self.chain, len(self._entries), 0, crossing, self.keep, before)
         )
 
     def entries(self) -> Iterator[Entry]:
@@ -147,7 +152,8 @@ CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
 class SqliteLedger:
     """A ledger in an SQLite file, one chain per writer.
 
-    Each append is one transaction, so what was sent before a `kill -9` is on record after it.
+    What tasks append in the same turn of the event loop is one transaction, and each of them goes on
+    only when it is committed: what was sent before a `kill -9` is on record after it.
 
     Args:
         path: the file; made when absent.
@@ -176,6 +182,7 @@ class SqliteLedger:
         self.keep: Keep = keep
         self._key = key
         self._seal = seal
+        self._batches = Batches(self._write)
         try:
             # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -193,36 +200,24 @@ class SqliteLedger:
         self._hash: bytes = head[1] if head else GENESIS
         self.attempt: int = (last[0] + 1) if last and last[0] is not None else 0
 
-    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
-        entry = make_entry(
-            self.chain,
-            self._count,
-            self.attempt,
-            request,
-            direction,
-            message,
-            payload,
-            self.keep,
-            self._hash,
+    async def append(
+        self, request: str, direction: Direction, message: Message, payload: bytes
+    ) -> None:
+        await self._batches.put(Crossing(request, direction, message, payload))
+
+    async def _write(self, batch: Sequence[Crossing]) -> Sequence[Exception | None]:
+        rows, last = link(
+            self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal
         )
-        stored = entry.payload
-        if stored is not None and self._seal is not None:
-            stored = self._seal(stored)
-        mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
+        count = self._count + len(batch)
+        mac = head_mac(self._key, self.chain, count, last)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    entry.chain, entry.number, entry.attempt, entry.request, entry.direction,
-                    entry.kind, entry.size, entry.digest, entry.at, entry.epsilon, stored,
-                    entry.hash,
-                ),
-            )  # fmt: skip
+            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
             self._db.execute(
                 "INSERT INTO heads VALUES (?,?,?,?) ON CONFLICT (chain) DO UPDATE SET"
                 " count = excluded.count, hash = excluded.hash, mac = excluded.mac",
-                (self.chain, self._count + 1, entry.hash, mac),
+                (self.chain, count, last, mac),
             )
             self._db.execute("COMMIT")
         except BaseException as error:
@@ -231,13 +226,16 @@ class SqliteLedger:
                 self._db.execute("ROLLBACK")
             if not isinstance(error, sqlite3.Error):
                 raise
-            raise StoreError(
+            return [self._failed(crossing.direction, error) for crossing in batch]
+        self._count, self._hash = count, last
+        return [None] * len(batch)
+
+    def _failed(self, direction: Direction, error: sqlite3.Error) -> StoreError:
+        if direction == "up":
+            return StoreError(
                 f"cannot record a crossing in {str(self.path)!r}: {error}; nothing was sent"
-                if direction == "up"
-                else f"cannot record a reply in {str(self.path)!r}: {error}"
-            ) from error
-        self._count += 1
-        self._hash = entry.hash
+            )
+        return StoreError(f"cannot record a reply in {str(self.path)!r}: {error}")
 
     def entries(self) -> Iterator[Entry]:
         return read_entries(self._db, self.chain)
@@ -335,23 +333,37 @@ def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:
 
 
 def make_entry(
+    chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
+) -> Entry:
+    """The entry that records `crossing` after the one with hash `previous`."""
+    request, direction, message, payload = crossing
+    fields = (
+        chain, number, attempt, request, direction, type(message).__name__, len(payload),
+        hashlib.sha256(payload).digest(), time.time(), message.epsilon,
+        payload if keep == "content" else None,
+    )  # fmt: skip
+    return Entry(*fields, entry_hash(previous, Entry(*fields, b"")))
+
+
+def link(
     chain: str,
-    number: int,
+    count: int,
     attempt: int,
-    request: str,
-    direction: Direction,
-    message: Message,
-    payload: bytes,
+    batch: Sequence[Crossing],
     keep: Keep,
     previous: bytes,
-) -> Entry:
-    """The entry that records `message` (encoded: `payload`) after the one with hash `previous`."""
-    digest = hashlib.sha256(payload).digest()
-    bare = Entry(
-        chain, number, attempt, request, direction, type(message).__name__, len(payload), digest,
-        time.time(), message.epsilon, payload if keep == "content" else None, b"",
-    )  # fmt: skip
-    return Entry(
-        chain, number, attempt, request, direction, bare.kind, bare.size, digest,
-        bare.at, bare.epsilon, bare.payload, entry_hash(previous, bare),
-    )  # fmt: skip
+    seal: Seal | None,
+) -> tuple[list[tuple[object, ...]], bytes]:
+    """The rows that record `batch` at the end of a chain of `count` entries, and the last hash."""
+    rows: list[tuple[object, ...]] = []
+    for number, crossing in enumerate(batch, count):
+        entry = make_entry(chain, number, attempt, crossing, keep, previous)
+        previous = entry.hash
+        stored = entry.payload
+        if stored is not None and seal is not None:
+            stored = seal(stored)
+        rows.append((
+            entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
+            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
+        ))  # fmt: skip
+    return rows, previous

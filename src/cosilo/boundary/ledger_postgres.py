@@ -8,13 +8,17 @@ Needs the `postgres` extra (psycopg 3).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cosilo.boundary.batches import Batches
 from cosilo.boundary.ledger import (
     GENESIS,
+    Crossing,
     Direction,
     Entry,
     Head,
@@ -22,7 +26,7 @@ from cosilo.boundary.ledger import (
     Seal,
     find_faults,
     head_mac,
-    make_entry,
+    link,
 )
 from cosilo.boundary.messages import Message
 from cosilo.errors import ConfigError, StoreError
@@ -64,7 +68,9 @@ CREATE OR REPLACE TRIGGER entries_append_only BEFORE UPDATE OR DELETE ON cosilo.
 
 _APPEND = """
 WITH entry AS (
-    INSERT INTO cosilo.entries VALUES (%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s)
+    INSERT INTO cosilo.entries SELECT * FROM unnest(
+        %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+        %s::bytea[], %s::float8[], %s::float8[], %s::bytea[], %s::bytea[])
 )
 INSERT INTO cosilo.heads VALUES (%s,%s,%s,%s)
 ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash, mac = excluded.mac
@@ -74,7 +80,8 @@ ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash, 
 class PostgresLedger:
     """One writer's chain in PostgreSQL.
 
-    Each append is one statement and one round trip.
+    A batch of entries is one statement and one round trip, made in a thread: the event loop serves
+    others while it is under way, and what they append meanwhile is the next batch.
 
     Args:
         open: a new connection in autocommit mode, to a database that has `SCHEMA`.
@@ -101,6 +108,8 @@ class PostgresLedger:
         self._open = open
         self._key = key
         self._seal = seal
+        self._batches = Batches(self._write)
+        self._using = threading.Lock()  # the connection, and where the chain ends
         self._count, self._hash = 0, GENESIS
         self._db = self._connect()
         last = self._ask(
@@ -110,38 +119,40 @@ class PostgresLedger:
         )
         self.attempt: int = last[0] + 1 if last and last[0] is not None else 0
 
-    def append(self, request: str, direction: Direction, message: Message, payload: bytes) -> None:
-        def put() -> Entry:
-            entry = make_entry(
-                self.chain, self._count, self.attempt, request, direction, message, payload,
-                self.keep, self._hash,
-            )  # fmt: skip
-            stored = entry.payload
-            if stored is not None and self._seal is not None:
-                stored = self._seal(stored)
-            mac = head_mac(self._key, self.chain, self._count + 1, entry.hash)
-            values = (
-                entry.chain, entry.number, entry.attempt, entry.request, entry.direction,
-                entry.kind, entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
-                self.chain, self._count + 1, entry.hash, mac,
-            )  # fmt: skip
-            written.append(entry.hash)
-            self._ask(lambda db: db.execute(_APPEND, values))
-            return entry
+    async def append(
+        self, request: str, direction: Direction, message: Message, payload: bytes
+    ) -> None:
+        await self._batches.put(Crossing(request, direction, message, payload))
 
-        written: list[bytes] = []
-        try:
-            entry = put()
-        except StoreError:
-            # The connection may have gone stale, and whether the entry was written is not known:
-            # where the chain ends now says so.
-            self._db.close()
-            self._db = self._connect()
-            if self._hash in written:
-                return
-            entry = put()
-        self._count += 1
-        self._hash = entry.hash
+    async def _write(self, batch: Sequence[Crossing]) -> Sequence[Exception | None]:
+        await asyncio.to_thread(self._put, batch)
+        return [None] * len(batch)
+
+    def _put(self, batch: Sequence[Crossing]) -> None:
+        with self._using:
+            rows, last = self._link(batch)
+            try:
+                self._insert(rows, last)
+            except StoreError:
+                # The connection may have gone stale, and whether the batch was written is not known:
+                # where the chain ends now says so.
+                self._db.close()
+                self._db = self._connect()
+                if self._hash == last:
+                    return
+                rows, last = self._link(batch)
+                self._insert(rows, last)
+            self._count += len(batch)
+            self._hash = last
+
+    def _link(self, batch: Sequence[Crossing]) -> tuple[list[tuple[object, ...]], bytes]:
+        return link(self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal)
+
+    def _insert(self, rows: Sequence[tuple[object, ...]], last: bytes) -> None:
+        count = self._count + len(rows)
+        head = (self.chain, count, last, head_mac(self._key, self.chain, count, last))
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        self._ask(lambda db: db.execute(_APPEND, (*columns, *head)))
 
     def entries(self) -> Iterator[Entry]:
         with closing(self._open()) as db:
@@ -153,11 +164,12 @@ class PostgresLedger:
         Raises:
             StoreError: it could not.
         """
-        try:
-            self._ask(lambda db: db.execute("SELECT 1"))
-        except StoreError:
-            self._db.close()
-            self._db = self._connect()
+        with self._using:
+            try:
+                self._ask(lambda db: db.execute("SELECT 1"))
+            except StoreError:
+                self._db.close()
+                self._db = self._connect()
 
     def close(self) -> None:
         self._db.close()

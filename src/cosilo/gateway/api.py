@@ -523,4 +523,5 @@ def _log_failure(x: Exchange, error: Exception) -> None:
 
 
 def _new_id() -> str:
-    return os.urandom(12).hex()
+    """Unique, and later ones sort behind: what is stored side by side costs fewer pages to write."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1.1 protocol with the limits it lacks: how long a client may take to send a
-request's head or to take its answer, and how large a head may be."""
+"""uvicorn's HTTP/1.1 protocol with what it lacks: limits on how long a client may take to send a
+request's head or to take its answer and on how large a head may be; and small pieces sent together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 64 << 10
+AT_ONCE = 64 << 10  # bytes; more does not wait to be sent with what follows
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def protocol(patience: Patience) -> type[asyncio.Protocol]:
             self._unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
             self._timer = self.loop.call_later(patience.header, transport.abort)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -81,3 +82,39 @@ def protocol(patience: Patience) -> type[asyncio.Protocol]:
                 self._timer = None
 
     return Limited
+
+
+class Gathering:
+    """A transport that sends what is written in one turn of the event loop with one system call.
+
+    The events of a stream often arrive together, and a call for each costs more than making them.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+            if not self._transport.is_closing():
+                self._transport.write(data)

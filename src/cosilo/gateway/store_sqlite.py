@@ -5,8 +5,9 @@
           secret            what hashes and seals hang on; keep a copy elsewhere
           workers/N.lock    held by the worker whose chain is N
 
-Each change is one short transaction that takes the write lock at once (BEGIN IMMEDIATE), so what it
-reads is what it changes, in whichever process. A lock file is let go by the kernel when its worker
+Each change is made in a short transaction that takes the write lock at once (BEGIN IMMEDIATE), so
+what it reads is what it changes, in whichever process; requests that reserve or settle in the same
+turn of the event loop share one. A lock file is let go by the kernel when its worker
 dies, however it dies; what that worker had set aside is settled by the next one to look:
 
 * nothing when the ledger has no message that left for the request (recording comes before sending),
@@ -22,15 +23,16 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cosilo.boundary.batches import Batches
 from cosilo.boundary.ledger import Keep, Ledger, Seal, SqliteLedger, connect
-from cosilo.errors import ConfigError, StoreError
+from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.gateway.accounts import (
     Accounts,
     Key,
@@ -149,6 +151,11 @@ UPDATE keys SET
 WHERE id = ?
 """
 
+_RELEASE = """
+DELETE FROM reservations WHERE id = ?
+RETURNING usd, tokens_in, tokens_out, requests, entities, epsilon
+"""
+
 _ROLL = """
 UPDATE keys SET past_usd = past_usd + used_usd, past_in = past_in + used_in,
     past_out = past_out + used_out, past_requests = past_requests + used_requests,
@@ -157,10 +164,9 @@ UPDATE keys SET past_usd = past_usd + used_usd, past_in = past_in + used_in,
 WHERE id = :key AND since < :start
 """
 
-# The request admitted `limit` requests ago must have begun a minute ago: an exact window, one row.
-_RATE = """
-INSERT INTO starts VALUES (:key, :place, :now)
-ON CONFLICT (key, place) DO UPDATE SET at = excluded.at WHERE at <= excluded.at - :window
+_PLACE = """
+SELECT k.admitted % ?1, s.at FROM keys k
+LEFT JOIN starts s ON s.key = k.id AND s.place = k.admitted % ?1 WHERE k.id = ?2
 """
 
 _FACTS = f"""
@@ -169,6 +175,10 @@ ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
     tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
     entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
 """
+
+
+Change = Callable[[sqlite3.Connection], None]
+"""Part of a transaction. It raises a CosiloError before it has written anything, or not at all."""
 
 
 class SqliteStore:
@@ -203,6 +213,7 @@ class SqliteStore:
         self._session_pepper = derive(secret, "sessions")
         self._lock: int | None = None
         self._ledger: SqliteLedger | None = None
+        self._batches = Batches(self._write)
         self.slot = -1
         self.run = f"{_machine()}/{secrets.token_hex(8)}"
         with self._guarded():
@@ -274,42 +285,57 @@ class SqliteStore:
     async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
         amounts = at_most(most)
         id = secrets.token_hex(12)
-        now = self._clock()
-        with self._change() as db:
-            if key.limits.period != "total":
-                start = period_start(key.limits.period, now)
-                db.execute(_ROLL, {"key": key.id, "start": start})
-            if not db.execute(
-                _RESERVE,
-                {
-                    "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
-                    "out": amounts.tokens_out, "requests": amounts.requests,
-                    "entities": amounts.entities, "epsilon": amounts.epsilon,
-                },
-            ).rowcount:  # fmt: skip
-                raise self._refused(key, amounts)
-            if key.limits.requests_per_minute is not None and amounts.requests:
-                self._admit(key, key.limits.requests_per_minute, now)
-            db.execute(
-                "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                (id, key.id, request, self.slot, self.run, now, *amounts),
-            )
+        await self._batches.put(lambda db: self._reserve(db, key, amounts, id, request))
         return Reservation(id=id, key=key.id, request=request, most=most)
+
+    def _reserve(
+        self, db: sqlite3.Connection, key: Key, amounts: Amounts, id: str, request: str
+    ) -> None:
+        now = self._clock()
+        if key.limits.period != "total":
+            db.execute(_ROLL, {"key": key.id, "start": period_start(key.limits.period, now)})
+        limited = key.limits.requests_per_minute is not None and amounts.requests > 0
+        place = self._place(key, amounts, now) if limited else 0
+        if not db.execute(
+            _RESERVE,
+            {
+                "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
+                "out": amounts.tokens_out, "requests": amounts.requests,
+                "entities": amounts.entities, "epsilon": amounts.epsilon,
+            },
+        ).rowcount:  # fmt: skip
+            raise self._refused(key, amounts) or StoreError(
+                f"the store refused a reservation of key {key.id!r} for no reason"
+            )
+        if limited:
+            db.execute("INSERT OR REPLACE INTO starts VALUES (?,?,?)", (key.id, place, now))
+        db.execute(
+            "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (id, key.id, request, self.slot, self.run, now, *amounts),
+        )
 
     async def settle(
         self, reservation: Reservation, spent: Spend, *, request: RequestFacts
     ) -> None:
+        def settle(db: sqlite3.Connection) -> None:
+            held = db.execute(_RELEASE, (reservation.id,)).fetchone()
+            if held is not None:
+                most = Amounts(*held)
+                self._book(reservation.key, most, what_was(spent, most), request)
+
+        await self._batches.put(settle)
+
+    async def _write(self, changes: Sequence[Change]) -> Sequence[Exception | None]:
+        """All `changes` in one transaction."""
+        outcomes: list[Exception | None] = []
         with self._change() as db:
-            held = db.execute(
-                "SELECT usd, tokens_in, tokens_out, requests, entities, epsilon"
-                " FROM reservations WHERE id = ?",
-                (reservation.id,),
-            ).fetchone()
-            if held is None:
-                return
-            db.execute("DELETE FROM reservations WHERE id = ?", (reservation.id,))
-            most = Amounts(*held)
-            self._book(reservation.key, most, what_was(spent, most), request)
+            for change in changes:
+                try:
+                    change(db)
+                    outcomes.append(None)
+                except CosiloError as error:
+                    outcomes.append(error)
+        return outcomes
 
     def _book(self, key: str, held: Amounts, spent: Amounts, facts: RequestFacts) -> None:
         """Move `spent` from what is held to what is used, and keep the facts."""
@@ -325,20 +351,26 @@ class SqliteStore:
                 [(hour, key, kind, count) for kind, count in facts.kinds.items()],
             )
 
-    def _admit(self, key: Key, rpm: int, now: float) -> None:
-        query = "SELECT admitted FROM keys WHERE id = ?"
-        admitted = self._db.execute(query, (key.id,)).fetchone()[0]
-        place = (admitted - 1) % rpm if rpm else 0
-        marks = {"key": key.id, "place": place, "now": now, "window": RATE_WINDOW}
-        if rpm and self._db.execute(_RATE, marks).rowcount:
-            return
-        last = self._db.execute(
-            "SELECT at FROM starts WHERE key = ? AND place = ?", (key.id, place)
-        ).fetchone()
-        raise over("requests", key.limits, (last[0] if last else now) + RATE_WINDOW - now)
+    def _place(self, key: Key, amounts: Amounts, now: float) -> int:
+        """Where the start of the key's next request is kept: the request admitted `rpm` requests ago
+        stands there, and must have begun a minute ago. An exact window, for one row.
 
-    def _refused(self, key: Key, amounts: Amounts) -> Exception:
-        """Which limit refused it."""
+        Raises:
+            OverBudgetError: it has not.
+        """
+        rpm = key.limits.requests_per_minute or 0
+        row = self._db.execute(_PLACE, (max(rpm, 1), key.id)).fetchone()
+        if row is None:
+            raise self._gone(key)
+        place, last = row
+        if rpm and (last is None or last <= now - RATE_WINDOW):
+            return int(place)
+        raise self._refused(key, amounts) or over(
+            "requests", key.limits, (now if last is None else last) + RATE_WINDOW - now
+        )
+
+    def _refused(self, key: Key, amounts: Amounts) -> Exception | None:
+        """Which limit, other than the rate, refuses `amounts`."""
         row = self._db.execute(
             "SELECT limit_usd, used_usd + held_usd, limit_tokens,"
             " used_in + used_out + held_in + held_out, limit_entities,"
@@ -347,7 +379,7 @@ class SqliteStore:
             (key.id,),
         ).fetchone()
         if row is None:
-            return StoreError(f"the store knows no key {key.id!r} any more")
+            return self._gone(key)
         kinds: tuple[tuple[SpendKind, int], ...] = (
             ("usd", amounts.usd), ("tokens", amounts.tokens),
             ("entities", amounts.entities), ("epsilon", amounts.epsilon),
@@ -356,7 +388,10 @@ class SqliteStore:
             limit, taken = row[2 * i], row[2 * i + 1]
             if limit is not None and taken + wanted > limit:
                 return over(kind, key.limits)
-        return StoreError(f"the store refused a reservation of key {key.id!r} for no reason")
+        return None
+
+    def _gone(self, key: Key) -> StoreError:
+        return StoreError(f"the store knows no key {key.id!r} any more")
 
     # ── workers ──────────────────────────────────────────────────────────────
 

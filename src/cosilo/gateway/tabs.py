@@ -155,10 +155,12 @@ class Till(Defence):
         if tab is None:
             return await forward(message)
         most = await self._charge(tab, message)
+        before = tab.totals.messages
         try:
             reply = await forward(message)
         except asyncio.CancelledError:
-            tab.lost += cut_off(most)
+            if tab.totals.messages > before:  # it had left
+                tab.lost += cut_off(most)
             raise
         self._settle(tab, most, reply.usage())
         return reply
@@ -168,6 +170,7 @@ class Till(Defence):
     ) -> AsyncIterator[Delta]:
         tab = self._tabs.get(request)
         most = Spend() if tab is None else await self._charge(tab, ask)
+        before = 0 if tab is None else tab.totals.messages
         begun = False
         last = Delta()
         try:
@@ -177,7 +180,8 @@ class Till(Defence):
                     last = piece
                     yield piece
         except asyncio.CancelledError:
-            if tab is not None and not begun:  # of a reply begun, the meter knows the cost
+            # Of a reply begun, the meter knows the cost; what had not left has none.
+            if tab is not None and not begun and tab.totals.messages > before:
                 tab.lost += cut_off(most)
             raise
         if tab is not None:

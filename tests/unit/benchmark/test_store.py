@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def test_what_an_interrupted_attempt_sent_is_not_counted(store: Store) -> None:
     for requests in (("test/e0", "tune/x", "test/e1"), ("tune/x", "test/e1", "validation/e1")):
         ledger = SqliteLedger(store.ledger_path, "t")
         for request in requests:
-            ledger.append(request, "up", ask, encode(ask))
+            asyncio.run(ledger.append(request, "up", ask, encode(ask)))
         ledger.close()
     found = [(e.request, e.attempt) for e in store.record("t", "test", {"e0": 0, "e1": 1})]
     assert found == [("e0", 0), ("e1", 1)]
@@ -107,7 +108,7 @@ def test_what_an_interrupted_attempt_sent_is_not_counted(store: Store) -> None:
     assert [(e.request, e.attempt) for e in prepared] == [("tune/x", 1)]
     assert not store.proved("t")
     ledger = SqliteLedger(store.ledger_path, "t")
-    ledger.append("test/e1", "down", ask, encode(ask))
+    asyncio.run(ledger.append("test/e1", "down", ask, encode(ask)))
     ledger.close()
     assert store.proved("t")
 

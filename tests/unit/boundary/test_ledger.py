@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger, SqliteLedger, connect, read_entries, verify
+from cosilo.boundary.ledger import (
+    MemoryLedger,
+    SqliteLedger,
+    connect,
+    read_entries,
+    verify,
+)
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import StoreError
 from cosilo.types import user
@@ -19,7 +26,9 @@ def filled(path: Path, n: int = 6, **kwargs: object) -> SqliteLedger:
     ledger = SqliteLedger(path, "trial", key=KEY, **kwargs)  # type: ignore[arg-type]
     for i in range(n):
         message = Ask(chat=user(f"message {i}"))
-        ledger.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
+        asyncio.run(
+            ledger.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
+        )
     return ledger
 
 
@@ -115,7 +124,7 @@ def test_a_chain_rebuilt_without_the_key_is_found(tmp_path: Path) -> None:
     (tmp_path / "forged").mkdir()
     forged = SqliteLedger(tmp_path / "forged" / "l.sqlite", "trial")
     message = Ask(chat=user("nothing to see"))
-    forged.append("item-0", "up", message, encode(message))
+    asyncio.run(forged.append("item-0", "up", message, encode(message)))
     assert verify(connect(tmp_path / "forged" / "l.sqlite"), key=KEY)
 
 
@@ -123,7 +132,9 @@ def test_memory_and_sqlite_record_the_same(tmp_path: Path) -> None:
     memory = MemoryLedger("trial")
     for i in range(6):
         message = Ask(chat=user(f"message {i}"))
-        memory.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
+        asyncio.run(
+            memory.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
+        )
     on_disk = list(filled(tmp_path / "l.sqlite").entries())
     for a, b in zip(memory.entries(), on_disk, strict=True):
         assert (a.number, a.request, a.direction, a.kind, a.size, a.digest) == (
@@ -156,7 +167,7 @@ def test_an_interrupted_append_leaves_the_ledger_open_to_others(tmp_path: Path) 
     ledger._db = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None, factory=Interrupted)
     message = Ask(chat=user("x"))
     with pytest.raises(KeyboardInterrupt):
-        ledger.append("item", "up", message, encode(message))
+        asyncio.run(ledger.append("item", "up", message, encode(message)))
     other = SqliteLedger(tmp_path / "l.sqlite", "other", key=KEY, timeout=0.1)
-    other.append("item", "up", message, encode(message))
+    asyncio.run(other.append("item", "up", message, encode(message)))
     assert verify(connect(tmp_path / "l.sqlite"), key=KEY) == []

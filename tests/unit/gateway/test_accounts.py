@@ -148,15 +148,15 @@ async def test_a_full_disk_stops_the_ledger_before_anything_is_sent(tmp_path: Pa
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
 
-    def append_on() -> None:
+    async def append_on() -> None:
         for i in range(1000):
-            ledger.append(f"r{i}", "up", ask, encode(ask))
+            await ledger.append(f"r{i}", "up", ask, encode(ask))
 
     with pytest.raises(StoreError, match="nothing was sent"):
-        append_on()
+        await append_on()
     before = len(list(ledger.entries()))
     ledger._db.execute("PRAGMA max_page_count = 1000000")
-    ledger.append("after", "up", ask, encode(ask))
+    await ledger.append("after", "up", ask, encode(ask))
     assert [e.number for e in ledger.entries()] == list(range(before + 1))
     await store.close()
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.messages import Ask, Completion
 from cosilo.objectives.base import Item, Run
 from cosilo.tasks.base import Example, Secret
+from cosilo.testing import put_on_record
 from cosilo.types import Answer, Generation, user
 
 
@@ -44,9 +45,9 @@ def send(
     ledger: MemoryLedger, request: str, text: str, reply: Generation, *, epsilon: float = 0.0
 ) -> None:
     ask = Ask(chat=user(text, system="Answer with yes or no."), epsilon=epsilon)
-    ledger.append(request, "up", ask, encode(ask))
+    put_on_record(ledger, request, "up", ask)
     completion = Completion(generation=reply)
-    ledger.append(request, "down", completion, encode(completion))
+    put_on_record(ledger, request, "down", completion)
 
 
 MakeRun = Callable[..., Run]
