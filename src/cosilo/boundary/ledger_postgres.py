@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosilo.boundary.batches import Batches
@@ -172,6 +172,11 @@ class PostgresLedger:
                 self._db = self._connect()
 
     def close(self) -> None:
+        # The server lets the lock go by itself, but only once it has noticed that we left.
+        with suppress(StoreError):
+            self._ask(
+                lambda db: db.execute("SELECT pg_advisory_unlock(%s)", (lock_number(self.chain),))
+            )
         self._db.close()
 
     def _connect(self) -> Connection:
