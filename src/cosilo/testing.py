@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cosilo.boundary.ledger import Direction, MemoryLedger
+from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.defences.base import Defence
@@ -33,14 +33,6 @@ from cosilo.types import Answer, Chat, Delta, Demonstration, Sampling, assemble,
 
 LABELS = ("billing", "delivery", "refund")
 CANARY = "canary-7413-zebra"
-
-
-def put_on_record(
-    ledger: MemoryLedger, request: str, direction: Direction, message: Message
-) -> None:
-    """Put one crossing on a record in memory, which never waits: with or without an event loop."""
-    with contextlib.suppress(StopIteration):
-        ledger.append(request, direction, message, encode(message)).send(None)
 
 
 class StrategyContract:

@@ -12,10 +12,9 @@ from cosilo.attacks.relink import Relink, match
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.tampering import Tampering
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Ask, encode
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.testing import put_on_record
 from cosilo.types import Sampling, user
 
 LETTERS = st.text("ab1 .-", max_size=14)
@@ -109,7 +108,7 @@ def record(texts: dict[str, str]) -> View:
     ledger = MemoryLedger()
     for request, text in texts.items():
         ask = Ask(chat=user(text))
-        put_on_record(ledger, request, "up", ask)
+        ledger.append(request, "up", ask, encode(ask))
     return View(ledger.entries)
 
 

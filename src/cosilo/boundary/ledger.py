@@ -16,7 +16,7 @@ import hmac
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -77,10 +77,10 @@ class Crossing(NamedTuple):
 
 
 class Ledger(Protocol):
-    async def append(
+    def append(
         self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> None:
-        """Record one crossing; on record once this returns.
+    ) -> Awaitable[None]:
+        """Record one crossing; it is on record once this was awaited.
 
         Raises:
             StoreError: it could not be recorded; the message must then not be sent.
@@ -116,17 +116,25 @@ class MemoryLedger:
         self.keep = keep
         self._entries: list[Entry] = []
 
-    async def append(
+    def append(
         self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> None:
+    ) -> Awaitable[None]:
         before = self._entries[-1].hash if self._entries else GENESIS
         crossing = Crossing(request, direction, message, payload)
         self._entries.append(
             make_entry(self.chain, len(self._entries), 0, crossing, self.keep, before)
         )
+        return _Done()
 
     def entries(self) -> Iterator[Entry]:
         return iter(tuple(self._entries))
+
+
+class _Done:
+    """Nothing to wait for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 _SCHEMA = """

@@ -21,7 +21,6 @@ from cosilo.errors import StoreError
 from cosilo.models.base import Access, Array
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.testing import put_on_record
 from cosilo.types import Generation, Sampling, ToolCall, Turn, assemble, user
 from toy_lm import ToyLM
 
@@ -34,10 +33,10 @@ def record(
     ledger = MemoryLedger(keep=keep)  # type: ignore[arg-type]
     for request, said, reply in crossings:
         ask = Ask(chat=user(said, system="Classify the text."))
-        put_on_record(ledger, request, "up", ask)
+        ledger.append(request, "up", ask, encode(ask))
         if reply is not None:
             completion = Completion(generation=Generation(reply))
-            put_on_record(ledger, request, "down", completion)
+            ledger.append(request, "down", completion, encode(completion))
     return ledger
 
 
@@ -312,8 +311,8 @@ async def test_which_requests_were_touched_is_read_from_the_record() -> None:
         ask = Ask(chat=user(f"card {i}"), sampling=Sampling(choices=LABELS))
         reply = await party.handle(ask)
         assert isinstance(reply, Completion)
-        put_on_record(ledger, str(i), "up", ask)
-        put_on_record(ledger, str(i), "down", reply)
+        ledger.append(str(i), "up", ask, encode(ask))
+        ledger.append(str(i), "down", reply, encode(reply))
         if reply.generation.text != "card":
             touched.add(str(i))
     assert 5 < len(touched) < 25

@@ -132,9 +132,7 @@ def test_memory_and_sqlite_record_the_same(tmp_path: Path) -> None:
     memory = MemoryLedger("trial")
     for i in range(6):
         message = Ask(chat=user(f"message {i}"))
-        asyncio.run(
-            memory.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
-        )
+        memory.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
     on_disk = list(filled(tmp_path / "l.sqlite").entries())
     for a, b in zip(memory.entries(), on_disk, strict=True):
         assert (a.number, a.request, a.direction, a.kind, a.size, a.digest) == (

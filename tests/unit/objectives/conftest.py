@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask, Completion
+from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.objectives.base import Item, Run
 from cosilo.tasks.base import Example, Secret
-from cosilo.testing import put_on_record
 from cosilo.types import Answer, Generation, user
 
 
@@ -45,9 +44,9 @@ def send(
     ledger: MemoryLedger, request: str, text: str, reply: Generation, *, epsilon: float = 0.0
 ) -> None:
     ask = Ask(chat=user(text, system="Answer with yes or no."), epsilon=epsilon)
-    put_on_record(ledger, request, "up", ask)
+    ledger.append(request, "up", ask, encode(ask))
     completion = Completion(generation=reply)
-    put_on_record(ledger, request, "down", completion)
+    ledger.append(request, "down", completion, encode(completion))
 
 
 MakeRun = Callable[..., Run]

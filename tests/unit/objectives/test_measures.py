@@ -19,7 +19,6 @@ from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Item, Link, Measurement, Run, objectives
 from cosilo.objectives.reading import Reading, count
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.testing import put_on_record
 from cosilo.types import Answer, Generation, user
 from toy_lm import ToyLM
 
@@ -95,11 +94,11 @@ def test_money_is_booked_as_the_meter_books_it() -> None:
     for request, generation in (("a", Generation("stated", prompt_tokens=7, completion_tokens=3)),
                                 ("b", Generation("unstated")), ("c", None)):  # fmt: skip
         ask = Ask(chat=user("what is it?" * 20))
-        put_on_record(ledger, request, "up", ask)
+        ledger.append(request, "up", ask, encode(ask))
         reserved = meter.reserve(ask, len(encode(ask)))
         reply = None if generation is None else Completion(generation=generation)
         if reply is not None:
-            put_on_record(ledger, request, "down", reply)
+            ledger.append(request, "down", reply, encode(reply))
         size = 0 if reply is None else len(encode(reply))
         meter.settle(reserved, meter.cost(ask, len(encode(ask)), reply, size))
     found = count(ledger.entries, meter.price).values()
@@ -244,7 +243,7 @@ async def test_worked_examples_in_prompts_count_as_background_leaks(
     for entry in run.entries():
         if entry.direction == "up":
             ask = Ask(chat=(*user("example: Greta Holm wrote"), *user(f"text {entry.request}")))
-            put_on_record(ledger, entry.request, "up", ask)
+            ledger.append(entry.request, "up", ask, encode(ask))
     m = measured(replace(run, entries=ledger.entries))
     assert m["prepare_entity_leak"].value == 0.5
     assert m["entity_leak"].value == 0.0

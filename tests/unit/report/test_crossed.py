@@ -15,7 +15,6 @@ from cosilo.report.crossed import LONGEST, crossed
 from cosilo.report.data import Tally
 from cosilo.report.masking import BLOCK, Masker
 from cosilo.tasks.base import Example, Secret
-from cosilo.testing import put_on_record
 from cosilo.types import Answer, Generation, user
 
 ANN = Secret("1/1", "person", "Ann Lee")
@@ -34,9 +33,9 @@ def reply(text: str, seconds: float = 0.5) -> Completion:
 
 
 def sent(ledger: MemoryLedger, request: str, up: Ask, down: Completion | None = None) -> None:
-    put_on_record(ledger, request, "up", up)
+    ledger.append(request, "up", up, encode(up))
     if down is not None:
-        put_on_record(ledger, request, "down", down)
+        ledger.append(request, "down", down, encode(down))
 
 
 def run_of(
