@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.logits import top_k
+from cosilo.boundary.logits import TopK, top_k
 
 torch = pytest.importorskip("torch")
 
-from cosilo.strategies.downward.losses import Teacher, divergence, sorted_distance  # noqa: E402
+from cosilo.models.torch_losses import Teacher, divergence, sorted_distance  # noqa: E402
 
 LOSSES = ("forward_kl", "reverse_kl", "jsd")
 
@@ -23,6 +23,10 @@ def pair(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
     teacher, student = rng.normal(size=(2, n, size)) * scale
     return teacher.astype(np.float32), student.astype(np.float32)
+
+
+def taught(top: TopK) -> Teacher:
+    return Teacher.of(top.ids, top.logprobs, top.rest, top.size)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -59,9 +63,7 @@ def test_a_loss_is_its_definition_over_the_outcomes_known(
 ) -> None:
     teacher, student = found
     top = top_k(teacher / temperature, k)
-    got = divergence(
-        torch.tensor(student), Teacher.of(top), loss, temperature=temperature, beta=beta
-    )
+    got = divergence(torch.tensor(student), taught(top), loss, temperature=temperature, beta=beta)
     assert top.ids is not None
     for i, value in enumerate(got.tolist()):
         p, q = softmax(teacher[i] / temperature), softmax(student[i] / temperature)
@@ -79,7 +81,7 @@ def test_a_student_like_its_teacher_has_nothing_to_learn(
     found: tuple[np.ndarray, np.ndarray], loss: str
 ) -> None:
     logits = torch.tensor(found[0], requires_grad=True)
-    got = divergence(logits, Teacher.of(top_k(found[0], 3)), loss)
+    got = divergence(logits, taught(top_k(found[0], 3)), loss)
     got.sum().backward()
     assert got.detach().abs().max() < 1e-5
     assert logits.grad is not None
@@ -89,7 +91,7 @@ def test_a_student_like_its_teacher_has_nothing_to_learn(
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_ends_of_the_jsd_are_the_two_divergences(beta: float) -> None:
     teacher, student = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
-    top = Teacher.of(top_k(teacher, 4))
+    top = taught(top_k(teacher, 4))
     ends = "reverse_kl" if beta else "forward_kl"
     torch.testing.assert_close(
         divergence(torch.tensor(student), top, "jsd", beta=beta),
@@ -104,7 +106,7 @@ def test_the_sorted_distance_is_its_definition_for_any_two_vocabularies(
     n = min(len(one[0]), len(other[0]))
     teacher, student = one[0][:n], other[0][:n]
     top = top_k(teacher, teacher.shape[1], ids=False)
-    got = sorted_distance(torch.tensor(student), Teacher.of(top))
+    got = sorted_distance(torch.tensor(student), taught(top))
     size = max(teacher.shape[1], student.shape[1])
     for i, value in enumerate(got.tolist()):
         p, q = np.zeros(size), np.zeros(size)
@@ -118,7 +120,7 @@ def test_gradients_flow_where_the_teacher_named_few_tokens_or_all() -> None:
     for k in (1, 8):
         for loss in LOSSES:
             logits = torch.zeros(3, 8, requires_grad=True)
-            divergence(logits, Teacher.of(top_k(teacher, k)), loss).sum().backward()
+            divergence(logits, taught(top_k(teacher, k)), loss).sum().backward()
             assert logits.grad is not None
             assert torch.isfinite(logits.grad).all()
             assert logits.grad.abs().sum() > 0
