@@ -43,6 +43,9 @@ class ToyLM:
         ids = np.array([*prompt, *said, END], np.int32)
         return Tokens(ids, len(prompt), (*(bytes([b]) for b in said), b""))
 
+    def piece(self, token: int) -> bytes:
+        return bytes([token]) if token < END else b""
+
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
         self.scored += sequences
         return [

@@ -68,7 +68,14 @@ def test_score_round_trip_and_bound(items: tuple[Scored, ...]) -> None:
 @given(st.binary(max_size=40), st.lists(st.lists(st.binary(max_size=4)).map(tuple)).map(tuple))
 def test_scores_round_trip(packed: bytes, pieces: tuple[tuple[bytes, ...], ...]) -> None:
     lengths = tuple(map(len, pieces))
-    scores = Scores(packed=packed, lengths=lengths, vocabulary="v", pieces=pieces, prompt_tokens=7)
+    scores = Scores(
+        packed=packed,
+        lengths=lengths,
+        vocabulary="v",
+        pieces=pieces,
+        spelt=(packed,),
+        prompt_tokens=7,
+    )
     assert decode(encode(scores)) == scores
     assert scores.usage() == (7, 0)
 

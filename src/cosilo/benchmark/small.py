@@ -158,6 +158,9 @@ class _Logits(Remembering):
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return require(self.model, Access.LOGITS, by="the small model").tokenize(chat, reply)
 
+    def piece(self, token: int) -> bytes:
+        return require(self.model, Access.LOGITS, by="the small model").piece(token)
+
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
         return await require(self.model, Access.LOGITS, by="the small model").logits(sequences)
 
@@ -172,6 +175,11 @@ class _Weights(Remembering):
     @property
     def module(self) -> Any:
         return require(self.model, Access.WEIGHTS, by="the small model").module
+
+    def with_module(self, module: Any) -> Remembering:
+        """The model with other weights, and a memory of its own."""
+        changed = require(self.model, Access.WEIGHTS, by="the small model").with_module(module)
+        return remembering(changed)
 
     def save(self, folder: Path | str) -> None:
         require(self.model, Access.WEIGHTS, by="the small model").save(folder)

@@ -83,6 +83,9 @@ class Paid:
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return self._logits.tokenize(chat, reply)
 
+    def piece(self, token: int) -> bytes:
+        return self._logits.piece(token)
+
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
         """The model's logits; reading is paid for by the token like a prompt.
 

@@ -71,14 +71,14 @@ class TopK:
             )
         ends = np.cumsum(lengths)
         return [
-            TopK(
-                None if self.ids is None else self.ids[end - length : end],
-                self.logprobs[end - length : end],
-                self.rest[end - length : end],
-                self.size,
-            )
+            self.rows(np.arange(end - length, end))
             for length, end in zip(lengths, ends, strict=True)
         ]
+
+    def rows(self, places: Integers) -> TopK:
+        """What is known at some of the places."""
+        ids = None if self.ids is None else self.ids[places]
+        return TopK(ids, self.logprobs[places], self.rest[places], self.size)
 
 
 def joined(tops: Sequence[TopK]) -> TopK:

@@ -81,6 +81,7 @@ class Scores(Message, frozen=True, kw_only=True):
         lengths: how many places each reply has, its end of turn among them.
         vocabulary: a hash of the LM's tokeniser. Ids mean the same where it is the same.
         pieces: what each of a reply's tokens stands for in UTF-8, where that was asked for.
+        spelt: what each id in `packed` stands for, from the lowest id up, where that was asked for.
         prompt_tokens: what it took; everything was read, nothing written.
     """
 
@@ -89,6 +90,7 @@ class Scores(Message, frozen=True, kw_only=True):
     lengths: tuple[int, ...]
     vocabulary: str
     pieces: tuple[tuple[bytes, ...], ...] = ()
+    spelt: tuple[bytes, ...] = ()
     prompt_tokens: int = 0
 
     def usage(self) -> tuple[int, int]:
@@ -102,7 +104,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
         top: how many of the most probable tokens are wanted at each place.
         temperature: what the logits are divided by before anything else.
         ids: say which tokens they are; without, only their sorted probabilities come.
-        pieces: say how the LM cuts the replies into tokens.
+        pieces: say how the LM cuts the replies into tokens, and what the ids stand for.
     """
 
     reply: ClassVar[type[Message]] = Scores

@@ -96,6 +96,9 @@ class LogitModel(LogprobModel, Protocol):
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         """The prompt for a reply to `chat`, then `reply` and the end of its turn."""
 
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a reply; nothing where it is special, or stands for no text."""
+
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
         """What was predicted for each reply token: shapes (n_i - start_i, vocabulary_size).
 
@@ -129,6 +132,9 @@ class WeightModel(ActivationModel, Protocol):
     @property
     def module(self) -> Any:
         """The `torch.nn.Module` itself, loaded; changing it changes the model."""
+
+    def with_module(self, module: Any) -> WeightModel:
+        """The same model with other weights: `module` takes the same tokens."""
 
     def save(self, folder: Path | str) -> None:
         """Write everything that is needed to load the model again into `folder`."""

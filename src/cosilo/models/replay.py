@@ -239,6 +239,9 @@ class ReplayModel:
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return self._logits.tokenize(chat, reply)
 
+    def piece(self, token: int) -> bytes:
+        return self._logits.piece(token)
+
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
         """The inner model's logits, which are too large to record.
 

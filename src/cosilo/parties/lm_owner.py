@@ -67,11 +67,14 @@ class LMOwner:
             return top_k(scaled, score.top, ids=score.ids)  # of V numbers a token, k are kept
 
         found = await asyncio.gather(*map(one, texts))
+        whole = joined(found)
+        named = [] if whole.ids is None else np.unique(whole.ids).tolist()
         return Scores(
-            packed=pack(joined(found)),
+            packed=pack(whole),
             lengths=tuple(map(len, found)),
             vocabulary=model.vocabulary,
             pieces=tuple(t.pieces for t in texts) if score.pieces else (),
+            spelt=tuple(map(model.piece, named)) if score.pieces else (),
             prompt_tokens=sum(map(len, texts)),
         )
 

@@ -1,7 +1,9 @@
 """How the two parties work together. Importing this package registers every strategy it holds."""
 
 from cosilo.strategies.downward import (
+    distil_across,
     distil_labels,
+    distil_logits,
     private_evolution,
     progen,
     step_by_step,
@@ -12,7 +14,9 @@ from cosilo.strategies.upward import supericl
 
 __all__ = [
     "cascade",
+    "distil_across",
     "distil_labels",
+    "distil_logits",
     "ends",
     "private_evolution",
     "progen",

@@ -73,6 +73,26 @@ async def test_sorted_probabilities_come_without_ids_and_pieces_join_to_the_repl
     assert unpack(scores.packed).ids is None
     assert b"".join(scores.pieces[0]).decode() == "naïve"
     assert len(scores.pieces[0]) == scores.lengths[0]
+    assert scores.spelt == ()
+
+
+async def test_the_tokens_it_names_are_spelt_where_asked_for() -> None:
+    model = ToyLM()
+    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score("hi", top=7, pieces=True))
+    assert isinstance(scores, Scores)
+    named = np.unique(unpack(scores.packed).ids)  # type: ignore[arg-type]
+    assert scores.spelt == tuple(model.piece(i) for i in named.tolist())
+
+
+async def test_a_temperature_comes_before_the_top_is_taken() -> None:
+    model = ToyLM()
+    scores = await LMOwner(model, exposes=Access.LOGITS).handle(
+        score("hi", top=300, temperature=2.0)
+    )
+    assert isinstance(scores, Scores)
+    (logits,) = await model.logits(model.scored[:1])
+    exact = logits / 2 - np.logaddexp.reduce(logits / 2, axis=1)[:, None]
+    np.testing.assert_allclose(unpack(scores.packed).logprobs, exact, atol=0.07)
 
 
 @pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGPROBS])

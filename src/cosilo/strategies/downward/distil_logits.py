@@ -1,0 +1,202 @@
+"""The small model learns the large one's next-token probabilities, not only its words.
+
+    pool ─ Ask ─▶ replies ─ Score ─▶ the k likeliest tokens at each place ─▶ train the small model
+                     ▲                                                           │
+                     └────────── on_policy: replies it samples itself ◀──────────┘
+
+White-box distillation: forward KL (Hinton et al., arXiv 1503.02531), reverse KL (MiniLLM, arXiv
+2306.08543) and, on the small model's own samples, the generalised JSD (GKD, Agarwal et al., arXiv
+2306.13649). Both models must share a vocabulary. No gradient flows through sampling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import msgspec
+
+from cosilo.boundary.logits import TopK, joined
+from cosilo.boundary.messages import Ask, Message, Score, Scored
+from cosilo.errors import CapabilityError, DataError
+from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, forecast, strategies
+from cosilo.strategies.downward.learning import Learning, learn
+from cosilo.strategies.downward.scoring import Question, opinions
+from cosilo.strategies.labelling import read_labels, replies
+from cosilo.types import Answer, Chat
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A reply to `chat` as the small model's tokens, and what the large one would have said."""
+
+    chat: Chat
+    tokens: Tokens
+    top: TopK
+
+
+@strategies.register("distil_logits")
+@dataclass(frozen=True, kw_only=True)
+class DistilLogits:
+    """Train the small model towards the large one's next-token probabilities, then go on with another
+    strategy.
+
+    Attributes:
+        loss: "forward_kl" covers all that the large model might say, "reverse_kl" seeks what it surely
+            says, "jsd" lies between, by `beta`.
+        k: how many of the large model's likeliest tokens are sent for each place.
+        temperature: of both models' probabilities in the loss.
+        beta: of "jsd", 0 to 1: from forward to reverse.
+        on_policy: the share of steps whose replies the small model samples itself, to be scored then.
+        items: how many pool items are learned from, in the pool's order; all of them when unset.
+        gold: learn from the owner's own examples and their targets; no reply of the LM is asked for.
+        steps, batch, learning_rate: of the training.
+        rank: of the LoRA matrices; 0 trains all weights.
+        then: the strategy that answers with the trained small model.
+        then_options: that strategy's options.
+        seed: of the training.
+    """
+
+    loss: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    k: int = 64
+    temperature: float = 1.0
+    beta: float = 0.5
+    on_policy: float = 0.0
+    items: int | None = None
+    gold: bool = False
+    steps: int = 200
+    batch: int = 8
+    learning_rate: float = 2e-4
+    rank: int = 8
+    then: str = "small"
+    then_options: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("k", "temperature", "items"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value!r} is not positive")
+        for name in ("beta", "on_policy"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not between 0 and 1")
+        self._learning()
+
+    @property
+    def needs(self) -> Needs:
+        after = self._next().needs
+        asked: frozenset[type[Message]] = frozenset() if self.gold else frozenset({Ask})
+        sends = after.sends | asked | {Score}
+        return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS)
+
+    def forecast(self) -> Forecast:
+        after = forecast(self._next())
+        # Scoring reads what is known already: a call for each message, at most one an item.
+        return replace(after, pool=self.items, plain=False)
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        owner = session.owner
+        model = require(owner.model, Access.WEIGHTS, by="distil_logits")
+        pool = (owner.private if self.gold else owner.pool or owner.private)[: self.items]
+        if not pool:
+            raise DataError("distil_logits has no pool to learn from")
+        await self._require_one_vocabulary(session, model, pool[0].chat)
+        if not self.gold:
+            choices = session.sampling.choices
+            said = await replies(
+                session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling)
+            )
+            labels = read_labels(pool, [r.text if r else None for r in said], choices)
+            pool, session = (
+                labels.examples,
+                session.with_card(labels.card("distil_logits", choices)),
+            )
+        if not pool:
+            raise DataError("distil_logits got no reply from the large model that could be learned")
+        lessons = await self._lessons(session, model, [Scored(d.chat, d.target) for d in pool])
+        loop = asyncio.get_running_loop()
+
+        def own(module: Any, batch: Sequence[Lesson], seed: int) -> list[Lesson]:
+            """The batch with replies that the module writes now; called in the training's thread."""
+            work = self._sampled(session, model.with_module(module), batch, seed)
+            return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+        def loss(module: Any, batch: Sequence[Lesson]) -> Any:
+            import torch
+
+            if self.on_policy and float(torch.rand(())) < self.on_policy:
+                batch = own(module, batch, int(torch.randint(1 << 30, ())))
+            return self._loss(module, batch)
+
+        trained, card = await learn(model, lessons, loss, self._loss, self._learning())
+        session = replace(session, owner=replace(owner, model=trained))
+        return await self._next().prepare(session.with_card(card))
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        raise ValueError("distil_logits only prepares: answer with the strategy prepare returns")
+
+    def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
+        """The mean over all places of the batch: a scalar with its gradient."""
+        from cosilo.models.torch_batch import device_of, pad, predict
+        from cosilo.models.torch_losses import Teacher, divergence
+
+        device = device_of(module)
+        padded = pad([lesson.tokens for lesson in batch], device)
+        student = predict(module, padded)[padded.counted]
+        top = joined([lesson.top for lesson in batch])
+        teacher = Teacher.of(top.ids, top.logprobs, top.rest, top.size, device)
+        return divergence(
+            student, teacher, self.loss, temperature=self.temperature, beta=self.beta
+        ).mean()
+
+    async def _lessons(
+        self, session: Session, model: WeightModel, items: Sequence[Scored]
+    ) -> list[Lesson]:
+        found, _ = await opinions(session, items, Question(self.k, self.temperature))
+        lessons = [
+            Lesson(item.chat, model.tokenize(item.chat, item.reply), opinion.top)
+            for item, opinion in zip(items, found, strict=True)
+        ]
+        # A reply that is empty or cut differently (which one vocabulary does not do) teaches nothing.
+        return [x for x in lessons if len(x.top) == len(x.tokens) - x.tokens.start]
+
+    async def _sampled(
+        self, session: Session, student: WeightModel, batch: Sequence[Lesson], seed: int
+    ) -> list[Lesson]:
+        sampling = msgspec.structs.replace(
+            session.sampling, temperature=1.0, choices=(), top_logprobs=0, seed=seed
+        )
+        said = await asyncio.gather(
+            *(
+                student.generate(lesson.chat, msgspec.structs.replace(sampling, seed=seed + i))
+                for i, lesson in enumerate(batch)
+            )
+        )
+        items = [Scored(x.chat, s.text) for x, s in zip(batch, said, strict=True)]
+        return await self._lessons(session, student, items)
+
+    async def _require_one_vocabulary(
+        self, session: Session, model: WeightModel, chat: Chat
+    ) -> None:
+        _, vocabulary = await opinions(session, [Scored(chat, "")], Question(1))
+        if vocabulary != model.vocabulary:
+            raise CapabilityError(
+                f"distil_logits needs one tokeniser for both models, and {model.name!r} has another "
+                "than the large model; distil_across works across tokenisers"
+            )
+
+    def _learning(self) -> Learning:
+        return Learning(
+            by="distil_logits",
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            rank=self.rank,
+            seed=self.seed,
+        )
+
+    def _next(self) -> Strategy:
+        return strategies.create(self.then, **self.then_options)
