@@ -38,7 +38,9 @@ async def read(folder: Path, model: str, each: int) -> list[Path]:
     missing = [t for t in texts(each) if not (folder / f"{t[0]}.npy").exists()]
     if missing:
         teacher = require(
-            make_model(ModelConfig(kind="torch", options={"model": model})), Access.LOGITS, by="codec"
+            make_model(ModelConfig(kind="torch", options={"model": model})),
+            Access.LOGITS,
+            by="codec",
         )
         for name, question, reply in missing:
             (found,) = await teacher.logits([teacher.tokenize(user(question), reply)])

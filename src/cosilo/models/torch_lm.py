@@ -170,6 +170,20 @@ class TorchModel:
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return self.tokens.tokenize(chat, reply)
 
+    def piece(self, token: int) -> bytes:
+        return self.tokens.piece(token)
+
+    def with_module(self, module: Any) -> TorchModel:
+        """This model with other weights; `module` must take the same tokens."""
+        return TorchModel.holding(
+            module,
+            self.tokens,
+            name=self.name,
+            parallel=self.parallel,
+            tuning=self.tuning,
+            report=self.report,
+        )
+
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The reply.
 
@@ -270,14 +284,7 @@ class TorchModel:
             report=self.report,
             precision="bfloat16" if _is_half(module) else "float32",
         )
-        return TorchModel.holding(
-            trained.to(module.dtype) if tuning.method == "full" else trained,
-            tokens,
-            name=self.name,
-            parallel=self.parallel,
-            tuning=tuning,
-            report=self.report,
-        )
+        return self.with_module(trained.to(module.dtype) if tuning.method == "full" else trained)
 
     def save(self, folder: Path | str) -> None:
         """Write an ordinary Hugging Face folder; an adapter becomes part of the weights.
