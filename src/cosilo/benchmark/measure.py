@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from hashlib import sha256
+
+import numpy as np
 
 from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, plain, source_identity
@@ -10,7 +13,7 @@ from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Result, Store, Trial
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
-from cosilo.models.base import Embedder
+from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run
 from cosilo.session import make_model
@@ -59,6 +62,25 @@ async def measure(
             )
 
 
+class Recalling:
+    """`embedder`, asked once per text: every point's attackers read the same original texts."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._known: dict[bytes, Array] = {}
+
+    def embed(self, texts: Sequence[str]) -> Array:
+        """Unit-length sentence vectors, shape (len(texts), dimension)."""
+        keys = [sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        new = {k: t for k, t in zip(keys, texts, strict=True) if k not in self._known}
+        if new or not texts:
+            vectors = self._embedder.embed(list(new.values()))
+            if not texts:
+                return vectors
+            self._known.update(zip(new, vectors, strict=True))
+        return np.stack([self._known[k] for k in keys])
+
+
 def attackers_encoder(plan: Plan) -> Embedder | None:
     """The sentence encoder that an attacker is given: the plan's own, which is a public model.
 
@@ -68,7 +90,7 @@ def attackers_encoder(plan: Plan) -> Embedder | None:
         CatalogError: its files are not here.
     """
     model = make_model(plan.embedder or plan.small)
-    return model if isinstance(model, Embedder) else None
+    return Recalling(model) if isinstance(model, Embedder) else None
 
 
 def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) -> Run:
