@@ -75,6 +75,11 @@ class TestProGen(TestZeroGen):
         return strategies.create("progen", each=8, rounds=2)
 
 
+class TestFuseGen(TestZeroGen):
+    def strategy(self) -> Strategy:
+        return strategies.create("fusegen", each=16, rounds=2)
+
+
 class TestStepByStep(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("step_by_step")
@@ -100,7 +105,7 @@ class TestPrivateEvolution(StrategyContract):
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "router", "supericl",
-        "distil_labels", "step_by_step", "zerogen", "progen", "private_evolution",
+        "distil_labels", "step_by_step", "zerogen", "progen", "fusegen", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
     }  # fmt: skip

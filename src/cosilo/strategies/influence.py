@@ -18,7 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cosilo.errors import CapabilityError
 from cosilo.models.base import Classifier, Embedder
+from cosilo.strategies.synthesis import Synthetic
 from cosilo.types import Demonstration, last_user
 
 Floats = NDArray[np.float64]
@@ -29,6 +31,20 @@ _DAMPING = 1e-3
 
 class Readable(Classifier, Embedder, Protocol):
     """A classifier of sentence vectors that shows both."""
+
+
+def readable(model: object, *, by: str) -> Readable:
+    """`model` as one whose training examples can be judged.
+
+    Raises:
+        CapabilityError: it shows no class probabilities or no vectors.
+    """
+    if not (isinstance(model, Classifier) and isinstance(model, Embedder)):
+        raise CapabilityError(
+            f"{by} judges texts by a small model with class probabilities and sentence vectors; "
+            f"{type(model).__name__} shows none"
+        )
+    return model
 
 
 def influence(
@@ -54,6 +70,16 @@ def influence(
     towards = _solve(vectors, towards.T).T
     scores: Floats = np.einsum("nc,cd,nd->n", errors, towards, x)
     return scores
+
+
+def most_helpful(texts: Sequence[Synthetic], scores: Floats, most: int) -> dict[str, list[str]]:
+    """Of every label the texts with the highest scores, best first."""
+    best: dict[str, list[str]] = {}
+    for i in np.argsort(-scores, kind="stable"):
+        chosen = best.setdefault(texts[i].label, [])
+        if len(chosen) < most:
+            chosen.append(texts[i].text)
+    return best
 
 
 def _gradients(model: Readable, examples: Sequence[Demonstration]) -> tuple[Floats, Floats, Floats]:

@@ -10,7 +10,7 @@ from cosilo.errors import CapabilityError, DataError
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import forecast, strategies
-from cosilo.strategies.downward.progen import most_helpful
+from cosilo.strategies.influence import most_helpful
 from cosilo.strategies.synthesis import Synthetic
 from cosilo.types import last_user
 from generated import owner, session, writer

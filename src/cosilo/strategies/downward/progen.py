@@ -19,13 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
-from cosilo.errors import CapabilityError
-from cosilo.models.base import Classifier, Embedder, Trainable
+from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.calibration import calibration
-from cosilo.strategies.influence import Readable, influence
+from cosilo.strategies.influence import influence, most_helpful, readable
 from cosilo.strategies.synthesis import (
     Sieve,
     Synthetic,
@@ -108,27 +105,3 @@ class ProGen(Teaching):
         """Of one round."""
         each = -(-self.each // max(self.rounds, 1))
         return Wanted(each=each, lines=self.lines, temperature=self.temperature, words=words)
-
-
-def readable(model: object, *, by: str) -> Readable:
-    """`model` as one whose training examples can be judged.
-
-    Raises:
-        CapabilityError: it shows no class probabilities or no vectors.
-    """
-    if not (isinstance(model, Classifier) and isinstance(model, Embedder)):
-        raise CapabilityError(
-            f"{by} judges texts by a small model with class probabilities and sentence vectors; "
-            f"{type(model).__name__} shows none"
-        )
-    return model
-
-
-def most_helpful(texts: Sequence[Synthetic], scores: np.ndarray, most: int) -> dict[str, list[str]]:
-    """Of every label the texts with the highest scores, best first."""
-    best: dict[str, list[str]] = {}
-    for i in np.argsort(-scores, kind="stable"):
-        chosen = best.setdefault(texts[i].label, [])
-        if len(chosen) < most:
-            chosen.append(texts[i].text)
-    return best
