@@ -64,7 +64,8 @@ def plainly(text: str) -> Plain | None:
             letters.append(letter)
             starts.append(unit.start())
             ends.append(unit.end())
-    return Plain("".join(letters), tuple(starts), tuple(ends))
+    read = "".join(letters)
+    return Plain(read, tuple(starts), tuple(ends)) if read != text else None
 
 
 def _unescaped(unit: re.Match[str]) -> str:

@@ -1,10 +1,11 @@
-"""Blacks out what is private in a message, so that it can be shown as an example of what crossed.
+r"""Blacks out what is private in a message, so that it can be shown as an example of what crossed.
 
     "Call Ann Lee on 0170 123456"  ──▶  "Call ▇person▇ on ▇number▇"
 
 In doubt a message is not shown at all: after masking, the text is searched again the way the attacks
 search, and if any secret is still found the result is None. A block says the kind and never the
-length. What looks like an e-mail address or a long number is masked even where nobody called it a
+length. Escapes (J\u00f6rg, J&ouml;rg) and signs that nobody sees are read, and shown, as what they
+stand for. What looks like an e-mail address or a long number is masked even where nobody called it a
 secret, because secrets that were detected are never all of them.
 """
 
@@ -16,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
+from cosilo.defences.plainly import plainly
 from cosilo.tasks.base import Secret
 
 BLOCK = "▇"
@@ -30,6 +32,7 @@ _LOOKS_PRIVATE = (
 )
 _GUESSED = frozenset(kind for kind, _ in _LOOKS_PRIVATE)
 _ANYWHERE = 4  # a shorter value is looked for between word edges only: "al" also stands in "also"
+_WRAPPINGS = 4  # escapes of escapes that are read
 _PART = 3  # the shortest word of a value that is masked on its own
 
 Span = tuple[int, int, str]  # start, end, kind
@@ -75,6 +78,13 @@ class Masker:
             own: the secrets of the item the text belongs to: also their single words are masked, and
                 they are searched for with a few edits afterwards.
         """
+        for _ in range(_WRAPPINGS):
+            plain = plainly(text)
+            if plain is None:
+                break
+            text = plain.text
+        else:
+            return None
         text = text.replace(BLOCK, "■")
         own = tuple(own)
         words = [m.span() for m in _WORD.finditer(text)]

@@ -30,7 +30,9 @@ def test_what_is_read(written: str, read: str) -> None:
     assert plain.text == read
 
 
-@pytest.mark.parametrize("text", ["", "Jane Doe, 12 St. John's Rd", "Jörg 100 % & Söhne\n", "猫"])
+@pytest.mark.parametrize(
+    "text", ["", "Jane Doe, 12 St. John's Rd", "Jörg 100 % & Söhne\n", "猫", "&no;"]
+)
 def test_what_is_written_plainly_is_not_read_twice(text: str) -> None:
     assert plainly(text) is None
 

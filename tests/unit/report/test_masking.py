@@ -33,9 +33,16 @@ def outside(text: str) -> list[str]:
         ("write to a.kern@bank.example today", "write to ▇e-mail▇ today"),
         ("call +49 (0)170 / 123 45 67", "call ▇number▇"),
         ("nothing here", "nothing here"),
+        (r"I am A\u006en M\u00fcller-Lee", "I am ▇person▇"),
+        ("I am Ann M&uuml;ller-Lee", "I am ▇person▇"),
+        ("I am Ann%20M%C3%BCller-Lee", "I am ▇person▇"),
+        ("I am Ann M&amp;uuml;ller-Lee", "I am ▇person▇"),
+        ("card 4111\u00a01111\u202f1111\u20111111", "card ▇number▇"),
+        ("AT&T; and a \u202eword", "AT&T; and a word"),
+        ("&amp;amp;amp;amp;amp;", None),
     ],
 )
-def test_a_secret_becomes_a_block_with_its_kind(text: str, shown: str) -> None:
+def test_a_secret_becomes_a_block_with_its_kind(text: str, shown: str | None) -> None:
     assert masked(text, [ANN, IBAN, AMOUNT]) == shown
 
 
