@@ -28,6 +28,7 @@ from cosilo.types import (
 )
 
 _LEAST_LOGPROB = -9999.0
+_MOST_TOKENS = 10**9
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -292,11 +293,16 @@ def _finish(reason: str | None) -> FinishReason | None:
 def _usage(reply: _Reply) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if reply.usage is not None:
-        found["prompt_tokens"] = max(0, reply.usage.prompt_tokens or 0)
-        found["completion_tokens"] = max(0, reply.usage.completion_tokens or 0)
+        found["prompt_tokens"] = _count(reply.usage.prompt_tokens)
+        found["completion_tokens"] = _count(reply.usage.completion_tokens)
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
+
+
+def _count(tokens: int | None) -> int:
+    """`tokens`; 0, as where none is stated, for a number that no request can have used."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else 0
 
 
 def last_piece(pieces: Sequence[Delta]) -> Delta:

@@ -384,7 +384,10 @@ class OpenAIModel:
         host = urlsplit(self.base_url).netloc
         if response is None:
             return f"{self.model!r} at {host}"
-        return f"{self.model!r} at {host}: HTTP {response.status}, {response.content_type}"
+        kind = response.content_type
+        if not re.fullmatch(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}", kind):
+            kind = "an odd content type"  # which may quote
+        return f"{self.model!r} at {host}: HTTP {response.status}, {kind}"
 
     async def _pool(self) -> _Pool:
         for loop in [o for o in self._pools if o.is_closed()]:
@@ -433,8 +436,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         data += piece
         if len(data) > MAX_REPLY_BYTES:
             raise RejectedError(
-                f"HTTP {response.status}, {response.content_type}: the reply is longer than "
-                f"{MAX_REPLY_BYTES >> 20} MB"
+                f"HTTP {response.status}: the reply is longer than {MAX_REPLY_BYTES >> 20} MB"
             )
     return bytes(data)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cosilo.boundary.messages import Completion, encode
 from cosilo.errors import ConfigError, CosiloError, RejectedError, UnreachableError
 from cosilo.models.base import Access, TextModel, models, require
 from cosilo.models.openai_compatible import OpenAIModel, _retry_after
@@ -259,6 +260,16 @@ async def test_without_usage_tokens_are_estimated() -> None:
     assert said.prompt_tokens > 10
 
 
+@pytest.mark.parametrize("count", [10**30, 2**64, 10**10, -5])
+async def test_a_usage_that_cannot_be_is_as_none_and_can_be_recorded(count: int) -> None:
+    body = json.loads(reply("x" * 40))
+    body["usage"] = {"prompt_tokens": count, "completion_tokens": count}
+    said, _ = await ask([http(json.dumps(body).encode())])
+    assert said.completion_tokens == 10
+    assert 10 < said.prompt_tokens < 1000
+    assert encode(Completion(generation=said))
+
+
 async def test_choices_are_mapped_where_clear() -> None:
     choices = Sampling(choices=("refund", "delivery"))
     assert (await ask(ok("It is a **Refund**."), sampling=choices))[0].text == "refund"
@@ -325,6 +336,12 @@ async def test_a_reply_that_is_none(answer: bytes, says: str) -> None:
     text, wire = await refused(RejectedError, [answer])
     assert says in text
     assert len(wire.requests) == 1
+
+
+async def test_a_content_type_that_quotes_is_not_repeated() -> None:
+    text, _ = await refused(RejectedError, [http(b"{}", 400, f"text/{SECRET.lower()}")])
+    assert "an odd content type" in text
+    assert SECRET.lower() not in text
 
 
 async def test_a_body_that_breaks_off_is_asked_for_again() -> None:
