@@ -12,7 +12,7 @@ from cosilo.models.base import Array
 from cosilo.types import Chat
 
 SUBJECTS = ("red", "blue", "green", "brown", "grey", "white", "black", "pink")
-_CATEGORY = re.compile(r'category is "([^"]+)"')
+_CATEGORY = re.compile(r'Category: "([^"]+)"')
 _BLANK = re.compile(r"(?<!\w)_(?!\w)")
 
 

@@ -344,36 +344,29 @@ def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:
 
 def random_prompt(about: str, label: str, count: int) -> Chat:
     """Asks for texts of a label, with nothing private in it."""
-    return user(f"{_asked_for(count, f'example of {about}')} {_of(label)} {_form(count)}")
+    what = f"{count} different examples" if count > 1 else "one example"
+    return user(f"Write {what} of {about}. {_of(label)} {_form(count)}")
 
 
 def variation_prompt(
     about: str, label: str, text: str, count: int, *, how: Literal["paraphrase", "fill_in"]
 ) -> Chat:
-    """Asks for texts like `text`; its last turn is `text` alone."""
-    task = (
-        f"{_asked_for(count, f'variation of {about}')} {_of(label)} Keep the style, change the words "
-        "and the details."
-        if how == "paraphrase"
-        else f"Fill in each {_BLANK} of {about}. {_of(label)} Give {_number(count)}."
-    )
-    return user(text, system=f"{task} {_form(count)}")
-
-
-def _asked_for(count: int, what: str) -> str:
-    return f"Write {_number(count)}: {what}." if count > 1 else f"Write one {what}."
-
-
-def _number(count: int) -> str:
-    return f"{count} different ones" if count > 1 else "one"
+    """Asks for texts like `text`; the last turn is `text` alone."""
+    if how == "paraphrase":
+        what = f"{count} similar ones" if count > 1 else "a similar one"
+        task = f"Write {what} with other words and details."
+    else:
+        what = f"in {count} different ways" if count > 1 else "with new words"
+        task = f"Fill in each {_BLANK} of it {what}."
+    return user(text, system=f"The user shows you {about}. {_of(label)} {task} {_form(count)}")
 
 
 def _of(label: str) -> str:
-    return f'Its category is "{label.replace("_", " ")}".'
+    return f'Category: "{label.replace("_", " ")}".'
 
 
 def _form(count: int) -> str:
-    return "One per line, no numbers, nothing else." if count > 1 else "Reply with it alone."
+    return "One per line, no numbers, nothing else." if count > 1 else "Nothing else."
 
 
 def blanked(text: str, share: float, seed: int) -> str:
