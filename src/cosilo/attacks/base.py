@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from cosilo.boundary.ledger import Entry
-from cosilo.models.base import Embedder, TextModel
+from cosilo.models.base import Classifier, Embedder, TextModel
 from cosilo.registry import Registry
+from cosilo.types import Chat
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class View:
         entries: reads the record, lazily, each time it is called.
         model: a public model the attacker may use; None for none.
         embedder: a public sentence encoder the attacker may use; None for none.
+        published: the data owner's trained small model, where it is given away or its answers are
+            sold; None where nobody else holds it.
     """
 
     entries: Callable[[], Iterator[Entry]]
     model: TextModel | None = None
     embedder: Embedder | None = None
+    published: TextModel | Classifier | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,15 @@ class Target:
         request: the item whose messages may hold the answer; empty when the attacker must find out.
         kind: what is asked for ("secret:person", "record", …).
         candidates: the answers to choose from; the attacker's background knowledge.
+        chat, label: the text that the question is about and its label, where the attacker holds them.
     """
 
     id: str
     request: str
     kind: str
     candidates: tuple[str, ...] = ()
+    chat: Chat = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,9 @@ class Guess:
 class Attack(Protocol):
     """Attributes:
     about: what its targets are: "secrets" (values of one item), "records" (which item a message
-        came from), "replies" (what the LM would answer) or "model" (what the LM is like inside).
+        came from), "replies" (what the LM would answer), "model" (what the LM is like inside),
+        "members" (whether preparing learned from a text, by what it sent) or "published" (the same, by
+        the small model it trained).
     """
 
     about: ClassVar[str]

@@ -107,6 +107,7 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
         entries=lambda: store.record(trial.id, split, attempts),
         prepare=lambda: store.prepare_record(trial.id, trial.attempt, MEASURED),
         background=tuple(e for s in BACKGROUND for e in store.examples(task, s)),
+        members=frozenset(e.id for e in store.examples(task, "train")),
         price=plan.large.price,
         link=plan.link,
         # An item that was not answered again would have been answered the same.

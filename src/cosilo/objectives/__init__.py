@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cosilo.objectives import efficiency, exposure, integrity, privacy, utility
+from cosilo.objectives import efficiency, exposure, integrity, membership, privacy, utility
 from cosilo.objectives.base import Floats, Measurement, Run, objectives
 from cosilo.objectives.reading import reading
 from cosilo.objectives.reliability import Reliability, reliability
@@ -18,6 +18,7 @@ __all__ = [
     "integrity",
     "item_values",
     "measure_all",
+    "membership",
     "privacy",
     "reliability",
     "utility",

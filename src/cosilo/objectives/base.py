@@ -94,6 +94,7 @@ class Run:
         prepare: reads the record of `prepare`.
         background: the owner's other examples (train and tune) that `prepare` or a prompt may have
             shown; without them, what `prepare` leaked stays uncounted.
+        members: ids of those that `prepare` may have learned from.
         guesses: attack name → its guesses on this run's record.
         priors: attack name → the same attack's guesses without the record.
         tampered: the same items answered while a share of the LM's replies was tampered with.
@@ -106,6 +107,7 @@ class Run:
     entries: Callable[[], Iterator[Entry]]
     prepare: Callable[[], Iterator[Entry]] = lambda: iter(())
     background: tuple[Example, ...] = ()
+    members: frozenset[str] = frozenset()
     price: Price = Price()
     link: Link = Link()
     guesses: Mapping[str, tuple[Guess, ...]] = field(default_factory=dict)

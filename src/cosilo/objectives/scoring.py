@@ -14,13 +14,16 @@ import numpy as np
 
 from cosilo.attacks.base import Attack, Guess, Target, View, attacks
 from cosilo.boundary.ledger import Entry
-from cosilo.models.base import Embedder, TextModel
+from cosilo.models.base import Classifier, Embedder, TextModel
 from cosilo.objectives.base import Floats, Run
 from cosilo.objectives.reading import reading
 from cosilo.tasks.base import Example
 from cosilo.types import last_user
 
 FOLDS = 5
+
+MOST_MEMBERS = 500
+"""Texts of either kind that a membership attack is asked about."""
 HIDDEN = "lm#hidden"
 """The target that asks for the width of the LM's last hidden state."""
 
@@ -34,9 +37,14 @@ async def attacked(
     seed: int = 0,
     model: TextModel | None = None,
     embedder: Embedder | None = None,
+    published: TextModel | Classifier | None = None,
 ) -> Run:
     """`run` with the guesses of every attack in `names` (all that are registered when None), with
     the record and without it.
+
+    Args:
+        published: the trained small model, where its owner gives it away; without it, attacks on it
+            are left out.
 
     Where the ledger kept digests only there is nothing to attack: the run comes back as it was.
 
@@ -48,15 +56,22 @@ async def attacked(
     record = View(run.entries, model, embedder)
     whole = reading(run).everything  # the LM is the same while preparing
     nothing = replace(record, entries=lambda: iter(()))
+    views = {
+        "model": replace(record, entries=whole),
+        "members": replace(record, entries=run.prepare),
+        "published": replace(nothing, published=published),
+    }
     guesses, priors = {}, {}
     for name in attacks.names() if names is None else names:
         attack = attacks.create(name)
+        if attack.about == "published" and published is None:
+            continue
         if attack.about == "replies":
             guesses[name] = await _held_out(attack, run, record, seed)
             asked = reply_targets(run)
         else:
             asked = _TARGETS[attack.about](run)
-            view = replace(record, entries=whole) if attack.about == "model" else record
+            view = views.get(attack.about, record)
             guesses[name] = tuple(await attack.guess(view, asked))
         priors[name] = tuple(await attack.guess(nothing, asked))
     return replace(run, guesses=guesses, priors=priors)
@@ -93,7 +108,26 @@ def model_targets(run: Run) -> list[Target]:
     return [Target(HIDDEN, "", "hidden size")]
 
 
-_TARGETS = {"secrets": secret_targets, "records": record_targets, "model": model_targets}
+def member_targets(run: Run) -> list[Target]:
+    """Texts with their labels: some that `prepare` may have learned from, and the items, which it
+    cannot have seen. At most `MOST_MEMBERS` of each."""
+    known = [e for e in run.background if e.id in run.members]
+    asked = _some(known) + _some([item.example for item in run.items])
+    return [Target(f"{e.id}#member", "", "member", chat=e.chat, label=e.target) for e in asked]
+
+
+def _some(examples: Sequence[Example]) -> list[Example]:
+    """At most `MOST_MEMBERS` of them, which ones their ids' hashes say."""
+    return sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())[:MOST_MEMBERS]
+
+
+_TARGETS = {
+    "secrets": secret_targets,
+    "records": record_targets,
+    "model": model_targets,
+    "members": member_targets,
+    "published": member_targets,
+}
 
 
 async def _held_out(attack: Attack, run: Run, record: View, seed: int) -> tuple[Guess, ...]:
@@ -161,6 +195,17 @@ def replies_right(
         if f"{request}#reply" in answers
     ]
     return np.array([agree(*pair) for pair in pairs]) if pairs else None
+
+
+def member_scores(run: Run, guesses: Sequence[Guess]) -> tuple[Floats, Floats] | None:
+    """The scores given to texts that were learned from, and to those that were not; None when the
+    guesses are about something else."""
+    scores = {guess.target: guess.score for guess in guesses}
+    found = [t.id for t in member_targets(run) if t.id in scores]
+    known = {f"{id}#member" for id in run.members}
+    inside = np.array([scores[id] for id in found if id in known])
+    outside = np.array([scores[id] for id in found if id not in known])
+    return (inside, outside) if len(inside) and len(outside) else None
 
 
 def with_secrets(examples: Sequence[Example]) -> list[int]:

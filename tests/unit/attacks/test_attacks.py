@@ -58,6 +58,12 @@ def test_every_attack_is_registered_and_says_what_it_is_about() -> None:
         "relink_embedding": "records",
         "surrogate": "replies",
         "output_layer": "model",
+        "nearest_text": "members",
+        "votes": "members",
+        "loss": "published",
+        "confidence": "published",
+        "min_k": "published",
+        "calibrated": "published",
     }
 
 

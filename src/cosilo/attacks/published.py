@@ -1,0 +1,211 @@
+"""Was this record among those that a published model was trained on?
+
+The attacker holds the trained small model (the view's `published`), because its owner gives it away
+or sells its answers, and texts with their labels, of which a half were trained on. Shokri et al.,
+"Membership Inference Attacks against Machine Learning Models" (arXiv 1610.05820); Carlini et al.,
+"Membership Inference Attacks From First Principles" (arXiv 2112.03570); Shi et al., "Detecting
+Pretraining Data from Large Language Models" (arXiv 2310.16789).
+
+A split may be guessable without any training: put the same attack to a model that was trained on none
+of the texts, and read its success as the base rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosilo.attacks.base import Guess, Target, View, attacks
+from cosilo.models.base import Array, Classifier, Embedder, Tokens
+from cosilo.models.head import Head, train
+from cosilo.types import Chat, Demonstration, last_user
+
+Floats = NDArray[np.float64]
+
+_LOWEST = 0.2  # of a reply's tokens, for Min-K%
+_BATCH = 16
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """The part of a `LogitModel` that is needed to score a reply."""
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens: ...
+    async def logits(self, sequences: Sequence[Tokens]) -> list[Array]: ...
+
+
+class Learner(Protocol):
+    """Trains copies of what the attacker takes the published model to be."""
+
+    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Classifier: ...
+
+
+class _OnModel:
+    about: ClassVar[str] = "published"
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        """One number per target, the higher the more likely trained on; None where this attack does
+        not apply to the published model."""
+        raise NotImplementedError
+
+    async def guess(self, view: View, targets: Sequence[Target]) -> list[Guess]:
+        found = await self.scores(view, targets) if view.published is not None and targets else None
+        if found is None:
+            return [Guess(t.id, "", 0.5) for t in targets]
+        return [
+            Guess(t.id, "record", 0.5 + math.atan(float(s)) / math.pi)
+            for t, s in zip(targets, found, strict=True)
+        ]
+
+
+@attacks.register("loss")
+class Loss(_OnModel):
+    """The surer the model is of the label, the more likely it has seen it."""
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        if isinstance(view.published, Classifier):
+            return _margins(view.published, targets)
+        if isinstance(view.published, Scoring):
+            return np.array([each.mean() for each in await _logprobs(view.published, targets)])
+        return None
+
+
+@attacks.register("confidence")
+class Confidence(_OnModel):
+    """The surer the model is of whatever it says, the more likely: the label need not be known."""
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        if not isinstance(view.published, Classifier):
+            return None
+        rows = view.published.probabilities([last_user(t.chat) for t in targets])
+        top = np.clip(rows.max(axis=1).astype(np.float64), 1e-6, 1 - 1e-6)
+        found: Floats = np.log(top) - np.log1p(-top)
+        return found
+
+
+@attacks.register("min_k")
+class MinK(_OnModel):
+    """The mean of the least likely fifth of the reply's tokens; for models that show logits."""
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        if not isinstance(view.published, Scoring):
+            return None
+        found = await _logprobs(view.published, targets)
+        return np.array([np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean() for x in found])
+
+
+@attacks.register("calibrated")
+class Calibrated(_OnModel):
+    """LiRA: the model's margin, against the margins of models trained with the text and without it.
+
+    The attacker trains `shadows` models on random halves of its own texts. Each text is then in about
+    half of them; the margins of both halves are taken as Gaussians with each text's own means and a
+    common spread, as the paper does where shadows are few.
+
+    Args:
+        shadows: how many.
+        learner: what trains them; by default a head on the view's encoder.
+    """
+
+    def __init__(self, shadows: int = 16, learner: Learner | None = None) -> None:
+        if shadows < 4:
+            raise ValueError(f"shadows = {shadows!r}: too few to tell in from out; 4 or more")
+        self.shadows = shadows
+        self.learner = learner
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        learner = self.learner or (_Heads(view.embedder) if view.embedder is not None else None)
+        if not isinstance(view.published, Classifier) or learner is None:
+            return None
+        rng = np.random.default_rng(0)
+        order = np.array([rng.permutation(len(targets)) for _ in range((self.shadows + 1) // 2)])
+        # Halves and their complements: every text is in exactly half of the shadows.
+        inside = np.concatenate([order < len(targets) / 2, order >= len(targets) / 2])
+        inside = inside[: self.shadows]
+        margins = np.array(
+            [
+                _margins(learner.fit(_examples(targets, row), seed=i), targets)
+                for i, row in enumerate(inside)
+            ]
+        )
+        return _ratios(_margins(view.published, targets), margins, inside)
+
+
+def _ratios(margins: Floats, shadow: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """log N(margin; in) − log N(margin; out), shapes (n,), (shadows, n), (shadows, n)."""
+    means, spreads = [], []
+    for mask in (inside, ~inside):
+        count = np.maximum(mask.sum(axis=0), 1)
+        mean = np.where(mask, shadow, 0).sum(axis=0) / count
+        left = np.where(mask, shadow - mean, 0)
+        means.append(mean)
+        spreads.append(max(1e-3, math.sqrt((left**2).sum() / max(1, mask.sum() - len(mean)))))
+    (m_in, m_out), (s_in, s_out) = means, spreads
+    found: Floats = (
+        (margins - m_out) ** 2 / (2 * s_out**2)
+        - (margins - m_in) ** 2 / (2 * s_in**2)
+        + math.log(s_out / s_in)
+    )
+    return found
+
+
+def _margins(model: Classifier, targets: Sequence[Target]) -> Floats:
+    """log p/(1 − p) of each target's label; the floor where the model does not know the label."""
+    rows = model.probabilities([last_user(t.chat) for t in targets])
+    column = {label: i for i, label in enumerate(model.labels)}
+    p = np.array(
+        [
+            row[column[t.label]] if t.label in column else 0.0
+            for row, t in zip(rows, targets, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    found: Floats = np.log(p) - np.log1p(-p)
+    return found
+
+
+def _examples(targets: Sequence[Target], mask: NDArray[np.bool_]) -> list[Demonstration]:
+    return [
+        Demonstration(t.id, t.chat, t.label)
+        for t, taken in zip(targets, mask, strict=True)
+        if taken
+    ]
+
+
+async def _logprobs(model: Scoring, targets: Sequence[Target]) -> list[Floats]:
+    """The log-probability of each token of each target's label, given its chat."""
+    found: list[Floats] = []
+    for start in range(0, len(targets), _BATCH):
+        tokens = [model.tokenize(t.chat, t.label) for t in targets[start : start + _BATCH]]
+        for sequence, logits in zip(tokens, await model.logits(tokens), strict=True):
+            wide = logits.astype(np.float64)
+            wide -= wide.max(axis=1, keepdims=True)
+            said = sequence.ids[sequence.start :]
+            picked = wide[np.arange(len(said)), said]
+            found.append(picked - np.log(np.exp(wide).sum(axis=1)))
+    return found
+
+
+class _Heads:
+    """Linear heads on the attacker's encoder."""
+
+    def __init__(self, encoder: Embedder) -> None:
+        self._encoder = encoder
+
+    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> Classifier:
+        texts, labels = [last_user(e.chat) for e in examples], [e.target for e in examples]
+        return _Headed(self._encoder, train(self._encoder.embed(texts), texts, labels, seed=seed))
+
+
+class _Headed:
+    def __init__(self, encoder: Embedder, head: Head) -> None:
+        self._encoder, self._head = encoder, head
+        self.labels = head.labels
+
+    def probabilities(self, texts: Sequence[str]) -> Array:
+        return self._head.probabilities(self._encoder.embed(texts), texts)
