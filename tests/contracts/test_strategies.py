@@ -80,6 +80,14 @@ class TestFuseGen(TestZeroGen):
         return strategies.create("fusegen", each=16, rounds=2)
 
 
+class TestNarrowLabels(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("narrow_labels", items=6, candidates=2)
+
+    def small(self) -> TextModel:
+        return Bag()
+
+
 class TestStepByStep(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("step_by_step")
@@ -105,7 +113,8 @@ class TestPrivateEvolution(StrategyContract):
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "router", "supericl",
-        "distil_labels", "step_by_step", "zerogen", "progen", "fusegen", "private_evolution",
+        "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
+        "narrow_labels", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
     }  # fmt: skip
