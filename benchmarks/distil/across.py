@@ -1,7 +1,7 @@
 """Qwen2.5-Coder-1.5B teaches SmolLM2-135M eight confusable intents of CLINC150, across tokenisers.
 
-    sample   Qwen answers 200 training and 240 test questions, once, at temperature 1 (llama.cpp)
-    score    Qwen reads its own 200 answers: the 64 likeliest tokens at each place (torch)
+    sample   Qwen answers 200 training and 160 test questions, once, at temperature 1 (llama.cpp)
+    score    Qwen reads 120 of its own answers: the 64 likeliest tokens at each place (torch)
     train    SmolLM2 learns from the answers alone, or from the probabilities as well; per seed
     report   loss on Qwen's held-out answers and accuracy on the gold intents, method against method
 
@@ -14,11 +14,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from cosilo.session import ModelConfig, make_model
+import numpy as np
+import torch
+
+from cosilo.boundary.messages import Scored, Scores, decode, encode
+from cosilo.models.base import Access
+from cosilo.models.scripted import ScriptedModel
+from cosilo.models.torch_decoding import score as score_replies
+from cosilo.models.torch_lm import TorchModel, prepared
+from cosilo.models.torch_training import Progress, Schedule, train
+from cosilo.objectives import intervals
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import ModelConfig, make_model, open_session
+from cosilo.strategies.downward.distil_across import DistilAcross, Lesson, lessons_from
+from cosilo.strategies.downward.scoring import TOGETHER, Opinion, Question, read
 from cosilo.types import Chat, Sampling, user
 
 DATA = Path("../shared/data/clinc150")
@@ -33,7 +49,9 @@ INTENTS = {
     "pay_bill": "pay bill",
 }
 SYSTEM = f"What is the request about? Reply with one of: {', '.join(INTENTS.values())}."
-EACH = {"train": 25, "test": 30}
+EACH = {"train": 25, "test": 20}
+LEARNED = 15  # training questions of each intent that are learned from
+LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 
 
 def items(split: str) -> list[dict[str, str]]:
@@ -74,7 +92,7 @@ async def sample(folder: Path, stop: float) -> bool:
     model = make_model(
         ModelConfig(
             kind="llamacpp",
-            options={"model": "qwen2.5-coder-1.5b-instruct", "threads": 1, "parallel": 1},
+            options={"model": LARGE, "threads": 1, "parallel": 1},
         )
     )
     for split in EACH:
@@ -91,15 +109,176 @@ async def sample(folder: Path, stop: float) -> bool:
     return True
 
 
+async def score(folder: Path, stop: float) -> bool:
+    """Qwen's opinion of its training answers, eight to a message, as it crossed."""
+    rows = training(folder)
+    (folder / "scores").mkdir(exist_ok=True)
+    question = Question(64, pieces=True)
+    session = None
+    for start in range(0, len(rows), TOGETHER):
+        path = folder / "scores" / f"{start:03}.msgpack"
+        if path.exists():
+            continue
+        if perf_counter() > stop:
+            return False
+        if session is None:
+            model = make_model(ModelConfig(kind="torch", options={"model": LARGE, "threads": 1}))
+            session = open_session(
+                DataOwner(ScriptedModel(access=Access.WEIGHTS)),
+                LMOwner(model, exposes=Access.LOGITS),
+                DistilAcross(gold=True),
+            )
+        items = [Scored(chat(row), row["said"]) for row in rows[start : start + TOGETHER]]
+        path.write_bytes(encode(await session.lm.send(question.about(items))))
+        print(path.name, session.lm.totals, flush=True)
+    return True
+
+
+def training(folder: Path) -> list[dict[str, Any]]:
+    """The answered training questions that are learned from, some of each intent."""
+    left = dict.fromkeys(INTENTS.values(), LEARNED)
+    kept = []
+    for row in Kept(folder / "train.jsonl").rows:
+        if row["said"] and left[row["gold"]]:
+            left[row["gold"]] -= 1
+            kept.append(row)
+    return kept
+
+
+def lessons(folder: Path, model: TorchModel, arm: str) -> list[Lesson]:
+    """The training answers as SmolLM2's tokens, with what `arm` is told of Qwen's opinion."""
+    rows = training(folder)
+    items = [Scored(chat(row), row["said"]) for row in rows]
+    found: list[Opinion | None] = [None] * len(items)
+    if arm != "words":
+        found = []
+        for path in sorted((folder / "scores").glob("*.msgpack")):
+            scores = decode(path.read_bytes())
+            assert isinstance(scores, Scores)
+            found += read(scores, Question(64, pieces=True), len(scores.lengths))
+    if arm == "uld":
+        found = [
+            replace(o, top=replace(o.top, ids=None, logprobs=-np.sort(-o.top.logprobs, axis=1)))
+            for o in found
+            if o is not None
+        ]
+    return lessons_from(model, items, found)
+
+
+def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchModel | None:
+    """SmolLM2 trained by `arm`; None when the time is up, to go on from its checkpoint."""
+    model = make_model(ModelConfig(kind="torch", options={"model": SMALL, "threads": 1}))
+    assert isinstance(model, TorchModel)
+    strategy = DistilAcross(weight=0.0 if arm == "words" else 1.0)
+    module = prepared(model.module, method="lora", rank=8, seed=seed)
+    schedule = Schedule(
+        steps=steps, batch=6, learning_rate=1e-3, seed=seed, checkpoint_seconds=20, patience=0
+    )
+
+    def report(progress: Progress) -> None:
+        print(arm, seed, progress, flush=True)
+        if perf_counter() > stop:
+            raise TimeoutError
+
+    try:
+        train(
+            module,
+            lessons(folder, model, arm),
+            strategy._loss,
+            schedule,
+            folder=folder / f"train-{arm}-{seed}",
+            run=arm,
+            report=report,
+        )
+    except TimeoutError:
+        return None
+    return model.with_module(module)
+
+
+def measured(folder: Path, model: TorchModel, name: str, stop: float) -> bool:
+    """For each held-out question: the intent `model` finds likeliest, and the loss on Qwen's answer."""
+    kept = Kept(folder / f"measured-{name}.jsonl")
+    labels = list(INTENTS.values())
+    ends = [model.tokens.reply(label)[0] for label in labels]
+    for row in held_out(folder)[len(kept.rows) :]:
+        if perf_counter() > stop:
+            return False
+        said = model.tokens.reply(row["said"])[0]
+        with torch.inference_mode():
+            *each, own = score_replies(model.module, model.tokens.prompt(chat(row)), [*ends, said])
+        picked = labels[int(np.argmax(each))]
+        kept.add(
+            {"right": picked == row["gold"], "like": picked == row["said"], "nats": -own,
+             "tokens": len(said), "bytes": len(row["said"].encode())}
+        )  # fmt: skip
+    return True
+
+
+def held_out(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in Kept(folder / "test.jsonl").rows if row["said"]]
+
+
+def report(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> None:
+    """Means over questions and seeds; intervals over questions, a question's seeds kept together."""
+    qwen = [row["said"] == row["gold"] for row in held_out(folder)]
+    print(f"Qwen: {np.mean(qwen):.3f} right, n = {len(qwen)}, eight intents (base rate 0.125)")
+    found = {
+        arm: {
+            key: np.mean(
+                [
+                    [float(r[key]) for r in Kept(folder / f"measured-{arm}-{s}.jsonl").rows]
+                    for s in seeds
+                ],
+                axis=0,
+            )
+            for key in ("right", "like", "nats", "tokens")
+        }
+        for arm in arms
+    }
+    for arm, values in found.items():
+        per_token = values["nats"].sum() / values["tokens"].sum()
+        print(
+            f"{arm}: {values['right'].mean():.3f} right, {values['like'].mean():.3f} as Qwen said,"
+        )
+        print(f"  {values['nats'].mean():.3f} nats an answer, {per_token:.3f} a token")
+        for key in ("right", "nats"):
+            gain = values[key] - found["words"][key]
+            low, high = intervals.bootstrap(lambda w, g=gain: w @ g / len(g), len(gain))
+            print(f"  {key} − words: {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}], n = {len(gain)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["sample"])
+    parser.add_argument("stage", choices=["sample", "score", "train", "report"])
     parser.add_argument("--folder", type=Path, default=Path("runs/distil/across"))
     parser.add_argument("--seconds", type=float, default=330)
+    parser.add_argument("--arms", nargs="*", default=["words", "aligned"])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
-    stop = perf_counter() + options.seconds
-    done = asyncio.run(sample(options.folder, stop))
+    folder, stop = options.folder, perf_counter() + options.seconds
+    if options.stage == "report":
+        report(folder, options.seeds, options.arms)
+        return
+    done = True
+    if options.stage == "train":
+        for seed in options.seeds:
+            for arm in options.arms:
+                name = f"{arm}-{seed}"
+                done = done and trained_and_measured(folder, arm, seed, options.steps, name, stop)
+    else:
+        stage = sample if options.stage == "sample" else score
+        done = asyncio.run(stage(folder, stop))
     print("done" if done else "to be gone on with")
+
+
+def trained_and_measured(
+    folder: Path, arm: str, seed: int, steps: int, name: str, stop: float
+) -> bool:
+    if len(Kept(folder / f"measured-{name}.jsonl").rows) == len(held_out(folder)):
+        return True
+    model = learnt(folder, arm, seed, steps, stop)
+    return model is not None and measured(folder, model, name, stop)
 
 
 if __name__ == "__main__":

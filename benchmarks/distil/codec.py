@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,62 +50,74 @@ async def read(folder: Path, model: str, each: int) -> list[Path]:
     return [folder / f"{name}.npy" for name, _, _ in texts(each)]
 
 
-def lost(logits: Array, exact: TopK, back: TopK) -> dict[str, float]:
-    """Sums over the places: errors of kept values, and divergences from the exact teacher in nats."""
+def beyond(logits: Array, exact: TopK) -> tuple[np.ndarray, np.ndarray]:
+    """Of the tokens left out at each place: Σ p log p, and Σ p."""
     assert exact.ids is not None
     p = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     p -= np.log(np.exp(p).sum(axis=1, keepdims=True))
-    kept = np.exp(exact.logprobs.astype(np.float64))
-    others = p.copy()
-    np.put_along_axis(others, exact.ids.astype(np.int64), -np.inf, axis=1)
-    with np.errstate(invalid="ignore"):
-        entropy = np.nansum(np.exp(others) * others, axis=1)  # of what is left out, Σ p log p
-    mass, many = np.exp(others).sum(axis=1), logits.shape[1] - kept.shape[1]
-
-    def divergence(top: TopK) -> np.ndarray:
-        spread = top.rest.astype(np.float64) - np.log(many)
-        named = (kept * (exact.logprobs - top.logprobs.astype(np.float64))).sum(axis=1)
-        return named + entropy - mass * spread
-
-    return {
-        "error": float(np.abs(back.logprobs - exact.logprobs).mean(axis=1).sum()),
-        "kl": float(divergence(back).sum()),
-        "kl_of_k": float(divergence(exact).sum()),
-        "kl_without_rest": float(-np.log(kept.sum(axis=1)).sum()),
-    }
+    np.put_along_axis(p, exact.ids.astype(np.int64), -np.inf, axis=1)
+    weights = np.exp(p)
+    return (weights * np.maximum(p, -1e3)).sum(axis=1), weights.sum(axis=1)
 
 
-def row(files: list[Path], k: int, step: float) -> dict[str, float]:
-    sizes, places, sums = [], [], []
+def rows(files: list[Path], k: int, steps: Sequence[float]) -> Iterator[dict[str, float]]:
+    """One row per step: bytes, errors of kept values, divergences from the exact teacher in nats.
+
+    The rest mass is spread evenly over the tokens that were not named.
+    """
+    found: dict[float, list[tuple[float, ...]]] = {step: [] for step in steps}
     for path in files:
         logits = np.load(path)
-        exact = top_k(logits, k)
-        data = pack(exact, step=step)
-        sizes.append(len(data))
-        places.append(len(exact))
-        sums.append(lost(logits, exact, unpack(data)))
-    n = sum(places)
-    found = {key: sum(s[key] for s in sums) / n for key in sums[0]}
+        exact, few = top_k(logits, k), top_k(logits, k, ids=False)
+        entropy, mass = beyond(logits, exact)
+        kept = np.exp(exact.logprobs.astype(np.float64))
+        many = logits.shape[1] - kept.shape[1]
 
-    def each(weights: np.ndarray) -> np.ndarray:
-        return (weights @ np.array(sizes)) / (weights @ np.array(places))
+        def divergence(
+            top: TopK,
+            e: TopK = exact,
+            p: Any = kept,
+            h: Any = entropy,
+            m: Any = mass,
+            n: int = many,
+        ) -> float:
+            named = (p * (e.logprobs - top.logprobs.astype(np.float64))).sum(axis=1)
+            return float((named + h - m * (top.rest.astype(np.float64) - np.log(n))).sum())
 
-    low, high = intervals.bootstrap(each, len(files))
-    sorted_only = sum(len(pack(top_k(np.load(p), k, ids=False), step=step)) for p in files) / n
-    return {
-        "n": n,
-        "bytes": sum(sizes) / n,
-        "low": low,
-        "high": high,
-        **found,
-        "sorted": sorted_only,
-    }
+        for step in steps:
+            data = pack(exact, step=step)
+            back = unpack(data)
+            found[step].append(
+                (
+                    len(exact),
+                    len(data),
+                    len(pack(few, step=step)),
+                    float(np.abs(back.logprobs - exact.logprobs).mean(axis=1).sum()),
+                    divergence(back),
+                    divergence(exact),
+                    float(-np.log(kept.sum(axis=1)).sum()),
+                )
+            )
+    for step in steps:
+        table = np.array(found[step])
+
+        def each(weights: np.ndarray, t: Any = table) -> np.ndarray:
+            return (weights @ t[:, 1]) / (weights @ t[:, 0])
+
+        low, high = intervals.bootstrap(each, len(files))
+        n = table[:, 0].sum()
+        size, small, error, kl, kl_of_k, no_rest = table[:, 1:].sum(axis=0) / n
+        yield {
+            "n": n, "bytes": size, "low": low, "high": high, "sorted": small, "error": error,
+            "kl": kl, "kl_of_k": kl_of_k, "no_rest": no_rest, "step": step,
+        }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--each", type=int, default=10)
+    parser.add_argument("--each", type=int, default=10, help="replies of either data set")
+    parser.add_argument("--k", type=int, nargs="*", default=[16, 32, 64, 128, 256])
     parser.add_argument("--folder", type=Path, default=Path("runs/distil/logits"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -112,12 +125,12 @@ def main() -> None:
     print(
         "k     step     n   bytes/token [95 %]       error    KL      KL of k  no rest  sorted only"
     )
-    for k in (16, 32, 64, 128, 256):
-        for step in (0.25, 0.125, 0.0625, 0.03125):
-            f = row(files, k, step)
+    for k in options.k:
+        for f in rows(files, k, (0.25, 0.125, 0.0625, 0.03125)):
             print(
-                f"{k:<4} {step:8} {f['n']:5.0f}  {f['bytes']:6.1f} [{f['low']:.1f}, {f['high']:.1f}]"
-                f"  {f['error']:8.4f}  {f['kl']:.4f}  {f['kl_of_k']:.4f}  {f['kl_without_rest']:.4f}"
+                f"{k:<4} {f['step']:8} {f['n']:5.0f}"
+                f"  {f['bytes']:6.1f} [{f['low']:.1f}, {f['high']:.1f}]"
+                f"  {f['error']:8.4f}  {f['kl']:.4f}  {f['kl_of_k']:.4f}  {f['no_rest']:.4f}"
                 f"  {f['sorted']:6.1f}",
                 flush=True,
             )

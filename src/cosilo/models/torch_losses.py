@@ -30,7 +30,7 @@ class Teacher:
     """What is known of a teacher's distributions at n places, as tensors.
 
     Attributes:
-        ids: the tokens it named, shape (n, k); None where only their sorted values are known.
+        ids: the tokens it named, shape (n, k), ascending; None where only sorted values are known.
         logprobs: shape (n, k).
         rest: log of what all other tokens have, shape (n,); None where it named its whole vocabulary.
     """
@@ -68,8 +68,8 @@ def divergence(
         beta: of `jsd`: the teacher's share in the mixture.
     """
     logits = logits.float() / temperature
-    if teacher.rest is None:
-        student = logits.log_softmax(1).gather(1, teacher.ids)
+    if teacher.rest is None:  # then the ids, which ascend, are all there are
+        student = logits.log_softmax(1)
     else:
         others = logits.scatter(1, teacher.ids, -math.inf).logsumexp(1)
         student = _with(logits.gather(1, teacher.ids), others).log_softmax(1)

@@ -72,14 +72,19 @@ async def opinions(
     found: list[Opinion] = []
     vocabularies = set()
     for chunk, scores in zip(chunks, await fan_out(some, chunks, concurrency=2), strict=True):
-        found += _read(scores, question, len(chunk))
+        found += read(scores, question, len(chunk))
         vocabularies.add(scores.vocabulary)
     if len(vocabularies) != 1:
         raise UnexpectedReplyError("the large model's vocabulary changed while it was asked")
     return found, vocabularies.pop()
 
 
-def _read(scores: Scores, question: Question, count: int) -> Iterator[Opinion]:
+def read(scores: Scores, question: Question, count: int) -> Iterator[Opinion]:
+    """The opinions in the reply to a `question` about `count` items.
+
+    Raises:
+        UnexpectedReplyError: they are not about these.
+    """
     top = unpack(scores.packed)
     named = top.ids is not None
     if len(scores.lengths) != count or named != question.ids:
