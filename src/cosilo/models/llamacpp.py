@@ -10,6 +10,7 @@ be those of a choice. So choices are not generated under a grammar but scored (s
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import os
@@ -59,7 +60,7 @@ class LlamaCppModel:
         path: a GGUF file.
         n_ctx: tokens of prompt and reply together, for each of `parallel` requests at once.
         threads: of the engine; all cores by default.
-        identity: see `base.identity`; by default the file's name and size.
+        identity: see `base.identity`; by default the file's name and `fingerprint`.
 
     Raises:
         CatalogError: no such file, or no GGUF.
@@ -85,7 +86,7 @@ class LlamaCppModel:
                 raise ConfigError(f"{option} must be 1 or more, not {getattr(self, option)}")
         _require_gguf(path)
         self._name = name or path.stem
-        self._identity = identity or f"{path.name}:{path.stat().st_size}"
+        self._identity = identity or f"{path.name}:{fingerprint(path)}"
         self._engine: _Engine | None = None
         self._opening = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -410,6 +411,21 @@ def _require_gguf(path: Path) -> None:
         raise CatalogError(f"model file {str(path)!r} cannot be read: {error.strerror}") from None
     if magic != b"GGUF":
         raise CatalogError(f"{str(path)!r} is no GGUF file")
+
+
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a file's size and of blocks all over it: of another file of the same size, as training
+    further makes, it is another. Hashing gigabytes whole would take longer than loading them."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(_SAMPLES):
+            file.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 @models.register("llamacpp")
