@@ -283,3 +283,13 @@ def test_values_of_different_items_or_outside_their_bounds_are_refused() -> None
 
 def test_no_points_are_no_error() -> None:
     assert certify([], [Limit(PRIVACY, 0.1)]).sentence().startswith("no point can be certified")
+
+
+@pytest.mark.parametrize("objective", [LATENCY, UTILITY])
+def test_a_value_that_is_no_number_certifies_nothing(objective: Objective) -> None:
+    values = np.full(240, 0.5)
+    values[7] = np.nan
+    made = point("a", {objective.name: 0.5}, {objective.name: values})
+    bound = 1.0 if objective is LATENCY else 0.1
+    with pytest.raises(ConfigError, match="values that are none"):
+        certify([made], [Limit(objective, bound)])

@@ -18,7 +18,16 @@ from cosilo.defences.restoring import (
     restored_tokens,
     segments,
 )
-from cosilo.types import Delta, Generation, Sampling, TokenLogprob, ToolCall, ToolCallDelta
+from cosilo.types import (
+    Delta,
+    Generation,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    assemble,
+    disassemble,
+)
 
 
 def restored(
@@ -49,7 +58,8 @@ class ReplyStream:
 
     def __init__(self, restorer: Restorer, sampling: Sampling, *, sql: bool) -> None:
         self._restorer = restorer
-        self._choices = bool(sampling.choices)
+        self._sampling, self._sql = sampling, sql
+        self._whole: list[Delta] = []  # with choices only the whole reply tells whether it is one
         self._text = Stream(restorer, Sql() if sql else Plain())
         self._calls: dict[int, Stream] = {}
         self._raw = ""
@@ -58,8 +68,8 @@ class ReplyStream:
         self._held_end: Delta | None = None
 
     def feed(self, delta: Delta) -> Iterator[Delta]:
-        if self._choices:
-            yield delta
+        if self._sampling.choices:
+            self._whole.append(delta)
             return
         text = self._text.feed(delta.text)
         self._raw += delta.text
@@ -81,7 +91,10 @@ class ReplyStream:
             yield out
 
     def finish(self) -> Iterator[Delta]:
-        if self._choices:
+        if self._sampling.choices:
+            if self._whole:
+                whole = assemble(self._whole)
+                yield disassemble(restored(whole, self._restorer, self._sampling, sql=self._sql))
             return
         text = self._text.finish()
         calls = []

@@ -258,6 +258,9 @@ def _check(points: Sequence[Point], limits: Sequence[Limit]) -> None:
                 f"objective {name!r} has values of {min(sizes)} and of {max(sizes)} items on the "
                 "certificate split; all points must be measured on the same items"
             )
+        for point in points:
+            if np.isnan(point.certificate.get(name, ())).any():  # it would pass every comparison
+                raise ConfigError(f"objective {name!r} of {point.name!r} has values that are none")
 
 
 def _items(points: Sequence[Point], limits: Sequence[Limit]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -94,7 +95,7 @@ def check_columns(rows: Sequence[Row], paths: Sequence[str], *, file: Path) -> N
     for path in paths:
         if any(lookup(row.values, path, _MISSING) is not _MISSING for row in rows):
             continue
-        names = sorted({name for row in rows for name in _paths(row.values)})
+        names = _names(rows)
         near = get_close_matches(path, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
@@ -137,6 +138,14 @@ def check_text(text: str, *, where: str) -> None:
         raise DataError(
             f"{where} holds {size:,} bytes of text; at most {TEXT_LIMIT_BYTES:,} are accepted"
         )
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The columns, and of the keys nested in them those that half of the rows have: a key that few
+    have may be a value itself, as in {"calls": {"Ann Lee": 3}}."""
+    counts = Counter(name for row in rows for name in _paths(row.values))
+    columns = {name for row in rows for name in row.values}
+    return sorted(columns | {name for name, count in counts.items() if 2 * count >= len(rows)})
 
 
 def _paths(values: Mapping[str, object], prefix: str = "") -> Iterator[str]:

@@ -534,6 +534,13 @@ class TestStreams:
         assert pieces[-1].finish_reason == "stop"
         assert pieces[-1].completion_tokens == 7
 
+    @pytest.mark.parametrize("text", ["Alice Brown called", "yes"])
+    def test_with_choices_the_pieces_still_add_up_to_the_whole(self, make: Make, text: str) -> None:
+        talk = Talk(make(PEOPLE))
+        pieces = talk.stream(user(text), choices=("yes", "no"))
+        assert assemble(pieces).text == talk.send(user(text), choices=("yes", "no")).text == text
+        assert pieces[-1].finish_reason == "stop"
+
     def test_what_is_held_at_the_end_is_let_go(self, make: Make) -> None:
         talk = Talk(make(PEOPLE), lambda c: Generation(f"{c[-1].content} PERSON_"))
         whole = "".join(d.text for d in talk.stream(user("Alice Brown")))

@@ -244,3 +244,15 @@ def test_characters_no_model_takes_are_refused(tmp_path: Path, value: str, words
 def test_a_list_is_no_text() -> None:
     with pytest.raises(DataError, match="holds a list, not a text"):
         cell_text(Row("line 1", {"text": ["a"]}), "text")
+
+
+def test_a_misspelt_column_shows_no_keys_that_may_be_values(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    people = ("Ann Lee", "Bo Roe", "Cy Poe", "Di Doe")
+    path.write_text(
+        "".join(json.dumps({"text": "x", "calls": {p: 3, "total": 3}}) + "\n" for p in people)
+    )
+    with pytest.raises(DataError) as caught:
+        check_columns(read_rows(path), ["call.total"], file=path)
+    assert "calls.total" in str(caught.value)
+    assert not [p for p in people if p in str(caught.value)]
