@@ -10,11 +10,13 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import cosilo
 from cosilo.benchmark.plan import Plan
@@ -81,10 +83,29 @@ def small_identity(plan: Plan, *, task: str) -> str:
 
 def code_identity(plan: Plan, point: PointConfig) -> object:
     """The version, and the source of what the plan names: a method that was changed runs again."""
-    named = [strategies.get(point.strategy), kinds.get(plan.task.kind)]
-    named += [defences.get(d.kind) for d in point.defences]
+    methods = [strategies.get(point.strategy)]
+    if isinstance(then := point.options.get("then"), str):
+        methods.append(strategies.get(then))
+    named = [kinds.get(plan.task.kind), *(defences.get(d.kind) for d in point.defences)]
     named += [models.get(m.kind) for m in (plan.small, plan.large)]
-    return [cosilo.__version__, *map(_sources, named)]
+    return [cosilo.__version__, *map(_method, methods), *map(_sources, named)]
+
+
+def _method(factory: Callable[..., object]) -> str:
+    """The hash of the modules a strategy is made of: its own, and those it takes things from in the
+    same package."""
+    found: dict[str, ModuleType] = {}
+    left = [factory.__module__]
+    while left:
+        name = left.pop()
+        module = sys.modules.get(name)
+        if module is None or name in found:
+            continue
+        found[name] = module
+        owners = {str(getattr(value, "__module__", "")) for value in vars(module).values()}
+        left += sorted(owner for owner in owners if owner.startswith("cosilo.strategies."))
+    files = [getattr(module, "__file__", None) for _, module in sorted(found.items())]
+    return hash_of([_whole(Path(file)) for file in files if file])
 
 
 def _sources(factory: Callable[..., object]) -> str:

@@ -9,6 +9,8 @@ import pytest
 from cosilo.benchmark.identity import plain, task_identity, trial_identity
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.models.base import Access
+from cosilo.strategies import synthesis
+from cosilo.strategies.inference import cascade
 
 PLAN = """
 name = "desk"
@@ -69,6 +71,27 @@ def test_the_same_plan_is_the_same_work(folder: Path) -> None:
 def test_what_counts(folder: Path, old: str, new: str, same: list[bool]) -> None:
     changed = ids(folder, old, new)
     assert [a == b for a, b in zip(ids(folder), changed, strict=True)] == same
+
+
+def test_modules_that_strategies_share_count(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    plan = PLAN.replace('"small"\n', '"zerogen"\nthen = "cascade"\n', 1)
+    assert plan != PLAN
+
+    def ids() -> list[str]:
+        found = parse_plan(plan, folder / "p.toml")
+        return [trial_identity(found, p, task="t", sends=True) for p in found.points]
+
+    before = ids()
+    for module, changes in (
+        (synthesis, [False, True]),  # zerogen is made of it
+        (cascade, [True, True]),  # and ends in the other one
+    ):
+        with monkeypatch.context() as patch:
+            edited = folder / "edited.py"
+            edited.write_text("# an edit\n")
+            patch.setattr(module, "__file__", str(edited))
+            assert [a != b for a, b in zip(before, ids(), strict=True)] == changes
+        assert ids() == before
 
 
 def test_the_data_count_by_their_content(folder: Path) -> None:
