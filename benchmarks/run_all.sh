@@ -34,3 +34,5 @@ bench mts_dialog benchmarks/plans/mts_dialog.toml
 "$PYTHON" benchmarks/data/text2sql_defog.py
 bench text2sql benchmarks/plans/text2sql_defog.toml
 script overhead benchmarks/overhead.py
+script codec benchmarks/distil/codec.py --each 6
+script output_layer benchmarks/distil/output_layer.py

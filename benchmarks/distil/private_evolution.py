@@ -20,7 +20,6 @@ import math
 import secrets
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -166,7 +165,9 @@ async def write(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("what", choices=["write", "measure"])
     parser.add_argument("--seconds", type=float, default=330.0)
     parser.add_argument("--data", type=Path, default=DATA)

@@ -27,7 +27,6 @@ Floats = NDArray[np.float32]
 
 _COLUMNS = 4_096  # tokens looked at: more than any hidden state is wide that they can show
 _ROWS = 8_192
-_GAP = 2.0  # a fall between two neighbouring singular values that noise does not show
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Space:
     Attributes:
         tokens: which tokens, shape (t,).
         basis: orthonormal, shape (width, t).
-        gap: how far the singular values fall behind the width, as a factor.
+        gap: the last singular value within the width, as a multiple of what rounding can make.
     """
 
     tokens: NDArray[np.int64]
@@ -79,23 +78,23 @@ def output_space(tops: Sequence[TopK]) -> Space | None:
         return None
     tokens, values = _common(tops)
     n, t = values.shape
+    if min(n, t) < 4:
+        return None
     # Log-probabilities are logits less a number of each row's own; centring takes it out, and one
     # dimension of the tokens with it.
     centred = values - values.mean(axis=1, keepdims=True)
-    if min(n, t) < 4:
-        return None
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    # The last direction is the centring's own; a fall must leave something to fall to.
-    levels = np.maximum(singular[: min(n, t - 1)], singular[0] * 1e-7)
-    falls = levels[:-1] / levels[1:]
-    at = int(falls.argmax())
-    if falls[at] < _GAP:
+    # No singular value of n × t independent errors lies above this (Marchenko and Pastur, 1967).
+    noise = max(top.error for top in tops) * (np.sqrt(n) + np.sqrt(t)) + 1e-5 * singular[0]
+    width = int((singular > noise).sum())
+    if not 0 < width < min(n, t - 1) - 1:
         return None
-    return Space(tokens, directions[: at + 1], float(falls[at]))
+    return Space(tokens, directions[:width], float(singular[width - 1] / noise))
 
 
 def _common(tops: Sequence[TopK]) -> tuple[NDArray[np.int64], Floats]:
-    """Tokens that many rows all name, and these rows' values: the squarest such block."""
+    """Tokens that many rows all name, and these rows' values: of such blocks the one that can show the
+    highest rank."""
     size = tops[0].size
     counts = np.zeros(size, np.int64)
     for top in tops:
@@ -117,5 +116,6 @@ def _common(tops: Sequence[TopK]) -> tuple[NDArray[np.int64], Floats]:
     until = np.where(missing.any(axis=1), missing.argmax(axis=1), len(order))
     widths = np.arange(1, len(order) + 1)
     rows = len(table) - np.searchsorted(np.sort(until), widths)
-    best = int(np.minimum(rows, widths).argmax()) + 1
+    squarest = rows[int(np.minimum(rows, widths).argmax())]
+    best = int(widths[rows == squarest].max())
     return order[:best], table[until >= best][:, :best]

@@ -11,6 +11,7 @@ what comes out is a distribution again. Gaps and steps pass through Huffman code
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -49,12 +50,14 @@ class TopK:
         rest: log of the probability that all other tokens have together, shape (n,); -inf when
             there are none.
         size: how many tokens the vocabulary has.
+        error: the standard deviation that rounding added to `logprobs`.
     """
 
     ids: NDArray[np.int32] | None
     logprobs: Floats
     rest: Floats
     size: int
+    error: float = 0.0
 
     def __len__(self) -> int:
         return len(self.rest)
@@ -78,7 +81,7 @@ class TopK:
     def rows(self, places: Integers) -> TopK:
         """What is known at some of the places."""
         ids = None if self.ids is None else self.ids[places]
-        return TopK(ids, self.logprobs[places], self.rest[places], self.size)
+        return TopK(ids, self.logprobs[places], self.rest[places], self.size, self.error)
 
 
 def joined(tops: Sequence[TopK]) -> TopK:
@@ -89,6 +92,7 @@ def joined(tops: Sequence[TopK]) -> TopK:
         np.concatenate([t.logprobs for t in tops]),
         np.concatenate([t.rest for t in tops]),
         tops[0].size,
+        max(t.error for t in tops),
     )
 
 
@@ -198,6 +202,7 @@ def _unpack(data: bytes) -> TopK:
         logprobs.astype(np.float32),
         rest.astype(np.float32),
         size,
+        step / math.sqrt(12),
     )
 
 
