@@ -9,6 +9,7 @@ CosiloError                     exit code 1
 │   ├── UndeclaredMessageError
 │   ├── UnexpectedReplyError
 │   ├── BudgetExceededError     3: results so far are kept
+│   │   └── RequestBudgetError  this request alone may cost too much; others may not
 │   └── PrivacyError            a guard was in doubt, so nothing was sent
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
@@ -57,6 +58,9 @@ class UnexpectedReplyError(BoundaryError): ...
 
 class BudgetExceededError(BoundaryError):
     exit_code = 3
+
+
+class RequestBudgetError(BudgetExceededError): ...
 
 
 class PrivacyError(BoundaryError): ...

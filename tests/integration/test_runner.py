@@ -15,7 +15,7 @@ from cosilo.benchmark.measure import tampered_chain
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.progress import Silent
 from cosilo.benchmark.reopen import reopen
-from cosilo.benchmark.results import limits_for, opened, read_results
+from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
 from cosilo.benchmark.runner import Outcome, Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.ledger import verify
@@ -268,6 +268,25 @@ def test_limits_come_from_the_flags_or_else_from_the_plan(folder: Path) -> None:
             limits_for(results, ["cals=1"], [])
         with pytest.raises(ConfigError, match="did you mean 'large'"):
             limits_for(results, [], ["utility=0.9x-larg"])
+
+
+def test_a_request_over_its_budget_is_refused_and_the_mean_can_then_be_certified(
+    folder: Path,
+) -> None:
+    rows = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()]
+    for row in rows[::10]:
+        row["text"] += " and went on and on" * 20
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    text = PLAN.replace("[attacks]", "[request_budget]\nusd = 0.0002\n[attacks]")
+    outcomes, _ = bench(folder, point("large"), text)
+    assert [o.error for o in outcomes] == [None]
+    with opened(folder / "run") as results:
+        assert results.store.refused(outcomes[0].trial, "test") > 0
+        assert results.points[0].test["utility"].value < 1
+        assert ceilings_of(results) == {"usd_per_1k": 0.2}
+        sentence = make_report(results, ["usd_per_1k=0.15"], full=False).certificate
+        assert sentence is not None
+        assert sentence.sentence().startswith("with 95 % confidence: large has at most $0.15")
 
 
 async def test_a_point_opens_again_as_it_was_measured(folder: Path) -> None:

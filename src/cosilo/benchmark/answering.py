@@ -1,9 +1,9 @@
 """Answers the items of one split, many at once, each committed as soon as it is there.
 
-An item that a guard or the endpoint refuses for good (a text no detector can read, a prompt that is
-too long for the LM) counts as answered wrongly, and the report counts it: leaving it out would
-flatter the point. But a wrong key or a broken endpoint refuses every item. So refusals are held back
-until the LM answers one; when `HOPELESS` come in a row, the first is raised and none is kept.
+An item that a guard, its budget or the endpoint refuses for good (a text no detector can read, a
+prompt that is too long for the LM) counts as answered wrongly, and the report counts it: leaving it
+out would flatter the point. But a wrong key or a broken endpoint refuses every item. So refusals are
+held back until the LM answers one; when `HOPELESS` come in a row, the first is raised and none is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from cosilo.benchmark.clock import Clock, timed
 from cosilo.benchmark.small import noting
-from cosilo.errors import CosiloError, PrivacyError, RejectedError
+from cosilo.boundary.meter import Budget
+from cosilo.errors import CosiloError, PrivacyError, RejectedError, RequestBudgetError
 from cosilo.objectives.base import Item
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Task
@@ -33,6 +34,7 @@ class Answering:
         name: what the items' crossings are bound under: `name/id`.
         commit: keeps answered items, each with why it was refused (empty: it was not).
         proved: the LM has answered items of this trial before.
+        budget: of each item.
     """
 
     task: Task
@@ -42,6 +44,7 @@ class Answering:
     commit: Commit
     concurrency: int = 8
     proved: bool = False
+    budget: Budget | None = None
 
     async def run(self, examples: Sequence[Example]) -> None:
         """Answer all `examples`.
@@ -74,10 +77,10 @@ class Answering:
         self._release()
 
     async def _one(self, example: Example) -> None:
-        session = self.session.bind(f"{self.name}/{example.id}")
+        session = self.session.bind(f"{self.name}/{example.id}", budget=self.budget)
         try:
             item = await answer_item(self.task, self.strategy, session, example)
-        except (PrivacyError, RejectedError) as refusal:
+        except (PrivacyError, RejectedError, RequestBudgetError) as refusal:
             if isinstance(refusal, RejectedError) and refusal.everything:
                 raise
             self._hold(_nothing(example), refusal)

@@ -1,27 +1,29 @@
 """When two trials are the same work: the hash of everything that decides an outcome.
 
-The data and the model files count by their content, the methods by their source. What only decides
+The data and the model files count by their content, the methods by their source and that of all they
+import. What only decides
 how fast it goes or how it is scored (concurrency, prices, the link, attacks) does not count.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import cosilo
+from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.plan import Plan
 from cosilo.defences.base import defences
 from cosilo.models.base import models
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import ModelConfig, PointConfig
 from cosilo.strategies.base import strategies
 from cosilo.tasks.kinds import kinds
@@ -51,6 +53,7 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         "models": [model_identity(m) for m in involved if m is not None],
         "seed": plan.seed,
         "tamper": plan.attacks.tamper_share if sends else 0,
+        "request_budget": plain(plan.request_budget) if sends else None,
         "code": code_identity(plan, point),
     }
     return hash_of(settings)
@@ -77,43 +80,70 @@ def model_identity(config: ModelConfig) -> dict[str, object]:
 
 def small_identity(plan: Plan, *, task: str) -> str:
     """What decides the small model's answers: itself, its training data, the seed."""
-    code = _sources(models.get(plan.small.kind))
+    code = code_behind(models.get(plan.small.kind))
     return hash_of([task, model_identity(plan.small), plan.seed, cosilo.__version__, code])
 
 
 def code_identity(plan: Plan, point: PointConfig) -> object:
-    """The version, and the source of what the plan names: a method that was changed runs again."""
-    methods = [strategies.get(point.strategy)]
+    """The version, and the source behind what the plan names: a method that was changed, or
+    anything it uses, runs again. That costs no money where it asks the same as before.
+    """
+    named = [strategies.get(point.strategy), kinds.get(plan.task.kind)]
     if isinstance(then := point.options.get("then"), str):
-        methods.append(strategies.get(then))
-    named = [kinds.get(plan.task.kind), *(defences.get(d.kind) for d in point.defences)]
+        named.append(strategies.get(then))
+    named += [defences.get(d.kind) for d in point.defences]
     named += [models.get(m.kind) for m in (plan.small, plan.large)]
-    return [cosilo.__version__, *map(_method, methods), *map(_sources, named)]
+    return [cosilo.__version__, *map(code_behind, [*named, LMOwner, Tampering])]
 
 
-def _method(factory: Callable[..., object]) -> str:
-    """The hash of the modules a strategy is made of: its own, and those it takes things from in the
-    same package."""
-    found: dict[str, ModuleType] = {}
-    left = [factory.__module__]
-    while left:
-        name = left.pop()
-        module = sys.modules.get(name)
-        if module is None or name in found:
-            continue
-        found[name] = module
-        owners = {str(getattr(value, "__module__", "")) for value in vars(module).values()}
-        left += sorted(owner for owner in owners if owner.startswith("cosilo.strategies."))
-    files = [getattr(module, "__file__", None) for _, module in sorted(found.items())]
-    return hash_of([_whole(Path(file)) for file in files if file])
+def code_behind(factory: Callable[..., object]) -> str:
+    """The hash of the module that `factory` is defined in and of every module of Cosilo's that it
+    imports, however deep; empty where there is no source.
 
-
-def _sources(factory: Callable[..., object]) -> str:
-    """The hash of the module that `factory` is defined in; empty where there is no source."""
+    Naming a module does not count the others of its package, although Python loads them.
+    """
     try:
-        return _whole(Path(inspect.getfile(factory)))
-    except (TypeError, OSError):
+        file = Path(inspect.getfile(factory))
+        modules = _reached(file)
+        return hash_of([_whole(file), *(_whole(path) for path in sorted(modules - {file}))])
+    except (TypeError, OSError, SyntaxError):
         return ""
+
+
+@cache
+def _reached(file: Path) -> frozenset[Path]:
+    """`file` and all of Cosilo's files that it imports, directly or not."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path)
+    return frozenset(found)
+
+
+@cache
+def _imported(file: Path) -> frozenset[Path]:
+    """Cosilo's files that the module in `file` imports, those imported for types alone as well."""
+    found: set[Path | None] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(_file_of(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            whole = _file_of(node.module)
+            found.update(_file_of(f"{node.module}.{a.name}") or whole for a in node.names)
+    return frozenset(path for path in found if path is not None)
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of one of Cosilo's modules; None for any other."""
+    first, *rest = module.split(".")
+    if first != "cosilo" or not rest:
+        return None
+    path = Path(cosilo.__file__).parent.joinpath(*rest)
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 @cache

@@ -9,6 +9,7 @@
     [search]                          tries points from ranges {low, high, log} instead of a grid
     [limits]  [at_least]              what a point must hold to be certified
     [budget]                          for the whole run
+    [request_budget]                  for one request: more is refused, so its mean can be certified
     [link]  [attacks]  [replay]       the network stated for latency; who attacks; a shared store
 
 An option whose value is a list is a grid, unless the strategy takes a list there: one point per
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from cosilo.attacks.base import attacks
 from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
-from cosilo.objectives.base import Link
+from cosilo.objectives.base import Link, objectives
 from cosilo.registry import unknown
+from cosilo.selection import parse_limit
 from cosilo.session import (
     DefenceConfig,
     ModelConfig,
@@ -115,6 +117,33 @@ class Replay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestBudget:
+    """What one item or served request may cost at most. A request that might cost more is refused
+    before anything is sent, and counts as answered wrongly; None means unlimited.
+
+    What comes back is not known beforehand, so `bytes_down` cannot be limited.
+    """
+
+    messages: int | None = None
+    bytes_up: int | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            limit = getattr(self, f.name)
+            if limit is not None and limit <= 0:
+                raise ValueError(f"{f.name} = {limit!r} is not positive")
+
+    @property
+    def budget(self) -> Budget | None:
+        """As a meter takes it; None when nothing is limited."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Budget(**given) if any(v is not None for v in given.values()) else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A plan, read and checked.
 
@@ -138,6 +167,7 @@ class Plan:
     concurrency: int = 8
     link: Link = Link()
     budget: Budget = field(default_factory=Budget)
+    request_budget: RequestBudget = RequestBudget()
     limits: Mapping[str, float] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
@@ -162,6 +192,7 @@ class _File:
     concurrency: int = 8
     link: Link = Link()
     budget: Budget = field(default_factory=Budget)
+    request_budget: RequestBudget = RequestBudget()
     limits: Mapping[str, float] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
@@ -221,6 +252,7 @@ def parse_plan(text: str, path: Path) -> Plan:
         if name not in attacks.names():
             raise ConfigError(f"{where}: [attacks]: {unknown('attack', name, attacks.names())}")
     points, spaces = _points(file, where, path.parent)
+    _check_limits(file, None if spaces else [p.name for p in points], where)
     return Plan(
         path=path,
         text=text,
@@ -235,6 +267,7 @@ def parse_plan(text: str, path: Path) -> Plan:
         concurrency=file.concurrency,
         link=file.link,
         budget=file.budget,
+        request_budget=file.request_budget,
         limits=file.limits,
         at_least=file.at_least,
         delta=file.delta,
@@ -242,6 +275,29 @@ def parse_plan(text: str, path: Path) -> Plan:
         attacks=file.attacks,
         replay=_beside(file.replay, path.parent),
     )
+
+
+def limit_texts(
+    limits: Mapping[str, float], at_least: Mapping[str, float | str]
+) -> tuple[list[str], list[str]]:
+    """A plan's limits as the flags of `cosilo select` would state them: at most, at least."""
+    at_most = [f"{name}={value!r}" for name, value in limits.items()]
+    return at_most, [f"{name}={value}" for name, value in at_least.items()]
+
+
+def _check_limits(file: _File, points: list[str] | None, where: str) -> None:
+    """Refuse a limit on something that does not exist before anything is spent."""
+    import cosilo.objectives  # noqa: F401 — registers them
+
+    known = {name: objectives.create(name).objective for name in objectives.names()}
+    at_most, at_least = limit_texts(file.limits, file.at_least)
+    try:
+        for text in at_most:
+            parse_limit(text, known, points=points, direction="at most")
+        for text in at_least:
+            parse_limit(text, known, points=points, direction="at least")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _beside(replay: Replay, base: Path) -> Replay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosilo.benchmark.plan import Plan, parse_plan
+import numpy as np
+
+from cosilo.benchmark.plan import Plan, limit_texts, parse_plan
 from cosilo.benchmark.store import Result, Store, Trial
 from cosilo.errors import ConfigError, StoreError
+from cosilo.models.base import models
 from cosilo.objectives.base import Measurement
 from cosilo.registry import unknown
 from cosilo.selection import Limit, Point, objectives_of, parse_limit
@@ -91,14 +95,38 @@ def limits_for(
         ConfigError: a limit names an unknown objective or point, or is none.
     """
     if not at_most and not at_least:
-        at_most = [f"{name}={value!r}" for name, value in results.plan.limits.items()]
-        at_least = [f"{name}={value}" for name, value in results.plan.at_least.items()]
+        at_most, at_least = limit_texts(results.plan.limits, results.plan.at_least)
     known = objectives_of(results.points)
     names = [p.name for p in results.points]
     return (
         *(parse_limit(text, known, points=names, direction="at most") for text in at_most),
         *(parse_limit(text, known, points=names, direction="at least") for text in at_least),
     )
+
+
+def ceilings_of(results: Results) -> dict[str, float]:
+    """Objective name → the most one item can have, where the plan's `[request_budget]` enforces it.
+
+    A retry can bill a prompt again, so these are counted in. Where an item has more all the same
+    (an endpoint billed more than it was sent), nothing is enforced, and the objective is left out.
+    """
+    plan = results.plan
+    given = plan.request_budget
+    retries = inspect.signature(models.get(plan.large.kind)).parameters.get("retries")
+    tries = 1 + (plan.large.options.get("retries", retries.default) if retries else 0)
+    found = {
+        "usd_per_1k": None if given.usd is None else 1000 * tries * given.usd,
+        "tokens_in": None if given.tokens_in is None else tries * given.tokens_in,
+        "tokens_out": given.tokens_out,
+        "bytes_up": given.bytes_up,
+        "round_trips": given.messages,
+    }
+    return {
+        name: float(most)
+        for name, most in found.items()
+        if most is not None
+        and all((p.certificate.get(name, np.zeros(1)) <= most).all() for p in results.points)
+    }
 
 
 def compared(points: Sequence[Point]) -> tuple[str, ...]:

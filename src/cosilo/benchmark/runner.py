@@ -311,6 +311,7 @@ class Runner:
             commit=commit,
             concurrency=self.plan.concurrency,
             proved=self.store.proved(trial.id),
+            budget=self.plan.request_budget.budget,
         )
 
     def _left(self, id: str, which: Pass, split: Split) -> list[Example]:

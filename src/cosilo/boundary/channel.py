@@ -100,7 +100,7 @@ class Boundary:
             self._transport,
             declared=self.declared,
             guards=self._guards,
-            meter=Meter(budget, parent=self.meter),
+            meter=Meter(budget, parent=self.meter, request=True),
             ledger=self.ledger,
             request=request,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import msgspec
 
 from cosilo.boundary.messages import Message
-from cosilo.errors import BudgetExceededError, PrivacyError
+from cosilo.errors import BudgetExceededError, PrivacyError, RequestBudgetError
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,7 @@ class Meter:
         budget: limits for everything this meter sees.
         price: what the LM's tokens cost.
         parent: a meter that is charged as well; both budgets must hold.
+        request: what it sees is one task item or gateway request.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Meter:
         *,
         price: Price | None = None,
         parent: Meter | None = None,
+        request: bool = False,
     ) -> None:
         self.budget = budget or Budget()
         self.price: Price = price or (parent.price if parent else Price())
@@ -96,6 +98,8 @@ class Meter:
         self.totals = Totals()  # settled crossings
         self.reserved = Totals()  # crossings under way
         self._limits = [] if budget is None else _limits(budget)
+        self._exceeded = RequestBudgetError if request else BudgetExceededError
+        self._of = "budget of one request" if request else "budget"
 
     def reserve(self, request: Message, size: int) -> Totals:
         """Set aside the most `request` (encoded in `size` bytes) can cost.
@@ -158,8 +162,8 @@ class Meter:
             for name, limit in self._limits:
                 would = getattr(after, name)
                 if would > limit:
-                    raise BudgetExceededError(
-                        f"{name} would reach {would:g}, over the budget of {limit:g}; "
+                    raise self._exceeded(
+                        f"{name} would reach {would:g}, over the {self._of}, {limit:g}; "
                         "nothing was sent"
                     )
         if self.parent:

@@ -82,7 +82,7 @@ def make_report(
     Raises:
         ConfigError: a limit names an unknown objective or point.
     """
-    from cosilo.benchmark.results import compared, limits_for
+    from cosilo.benchmark.results import ceilings_of, compared, limits_for
     from cosilo.report.data import Report, TaskFacts
     from cosilo.selection import certify, pareto_front
 
@@ -94,7 +94,8 @@ def make_report(
     if points:
         limits = limits_for(results, at_most, at_least)
         sure = results.plan.delta if delta is None else delta
-        certificate = certify(points, limits, delta=sure) if limits else None
+        if limits:
+            certificate = certify(points, limits, delta=sure, ceilings=ceilings_of(results))
     objectives = compared(points)
     crossed, costs = {}, {}
     for name, shown in _crossings(results) if full else ():

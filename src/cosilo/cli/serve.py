@@ -119,6 +119,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
                 answers=run.answers,
                 sampling=run.task.sampling,
                 serving=serving,
+                budget=run.plan.request_budget.budget,
             )
             for point in run.points
         ]

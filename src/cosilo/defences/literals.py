@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -59,6 +59,8 @@ _POSSESSIVE = re.compile(r"['’]s$")
 _WORDS = re.compile(r"[^\W_]+(?:['’&.\-][^\W_]+)*")
 
 
+_MOST_COLUMNS = 3
+
 Index = Mapping[str, set[tuple[str, ...]]]
 
 
@@ -69,10 +71,24 @@ class Cells:
     Attributes:
         tables: the names of its tables; they tell whether a schema is its schema.
         values: texts of its cells; each is private wherever a question names it.
+        columns: text of a cell → the columns it stands in, as table.column.
     """
 
     tables: frozenset[str]
     values: frozenset[str]
+    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> Mapping[str, Mapping[bool, set[str]]]:
+        """A text in small letters → the columns in which it is a whole value (True), or one word of
+        a short one (False)."""
+        found: dict[str, dict[bool, set[str]]] = {}
+        for value, columns in self.columns.items():
+            words = [w.casefold() for w in _WORDS.findall(value)]
+            parts = words if 1 < len(words) <= 3 else []
+            for text, whole in [(value.casefold(), True), *((word, False) for word in parts)]:
+                found.setdefault(text, {}).setdefault(whole, set()).update(columns)
+        return found
 
     @cached_property
     def index(self) -> Index:
@@ -108,6 +124,20 @@ class LiteralDetector:
         for cells in named or self._databases:
             spans += _stored(text, known, cells.index)
         return spans
+
+    def about(self, value: str, public: str) -> str:
+        """What the LM may know of a hidden value: the columns of `public`'s database that it stands
+        in; empty when it stands in none, or in many.
+        """
+        known = _vocabulary(public)
+        for cells in self._databases:
+            if not cells.tables or not cells.tables <= known:
+                continue
+            places = cells.places.get(value.casefold(), {})
+            for whole, what in ((True, "a value"), (False, "part of a value")):
+                if 0 < len(places.get(whole, ())) <= _MOST_COLUMNS:
+                    return f"{what} of {' or '.join(sorted(places[whole]))}"
+        return ""
 
 
 def _formed(text: str, known: frozenset[str]) -> Iterator[Span]:
@@ -220,7 +250,7 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 def _cells(connection: sqlite3.Connection, longest: int) -> Cells:
-    values: set[str] = set()
+    values: dict[str, set[str]] = {}
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     tables = [str(row[0]) for row in rows]
     for table in tables:
@@ -229,8 +259,9 @@ def _cells(connection: sqlite3.Connection, longest: int) -> Cells:
             query = f"SELECT DISTINCT {name} FROM {_quote(table)} WHERE typeof({name}) = 'text'"
             for (value,) in connection.execute(f"{query} AND length({name}) <= ?", (longest,)):
                 if any(c.isalpha() for c in value):
-                    values.add(value)
-    return Cells(frozenset(t.casefold() for t in tables), frozenset(values))
+                    values.setdefault(value, set()).add(f"{table}.{column[1]}")
+    columns = {value: frozenset(found) for value, found in values.items()}
+    return Cells(frozenset(t.casefold() for t in tables), frozenset(values), columns)
 
 
 def _quote(name: str) -> str:

@@ -82,6 +82,8 @@ class Pseudonym(Defence):
     replies: "sql" quotes restored text where SQL needs it; "text" puts values back as they are.
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
+    hints: tell the LM which column of `databases` each hidden value stands in: what a question
+        without its values has lost. It learns from that that the value is in the data.
     key_file: the key that placeholders are derived under; made when it is not there.
     seconds: how long looking through one message may take.
     remember: conversations (and requests, for `counts`) kept in memory.
@@ -99,6 +101,7 @@ class Pseudonym(Defence):
         replies: Literal["text", "sql"] = "text",
         databases: Path | None = None,
         values: Sequence[str] = (),
+        hints: bool = False,
         key_file: Path = Path(".cosilo/pseudonym.key"),
         seconds: float = 60.0,
         remember: int = 10_000,
@@ -123,6 +126,7 @@ class Pseudonym(Defence):
         self._system = system
         self._conversation = conversation
         self._sql = replies == "sql"
+        self._hints = hints
         self._key_file = Path(key_file)
         self._key: bytes | None = None
         self._seconds = seconds
@@ -197,7 +201,26 @@ class Pseudonym(Defence):
         for text, hidden in zip(texts, masked, strict=True):
             if vault.restore(hidden) != text:
                 raise PrivacyError("a message could not be restored exactly, so nothing was sent")
+        if self._hints:
+            masked = [
+                hidden + self._hint(text, here, vault, public_text(ask))
+                for text, hidden, here in zip(texts, masked, spans, strict=True)
+            ]
         return vault, with_texts(ask, masked, public_system=self._system == "public")
+
+    def _hint(self, text: str, spans: Sequence[Span], vault: Vault, public: str) -> str:
+        """What follows a hidden text: which column each of its values stands in."""
+        told: dict[str, str] = {}
+        for span in spans:
+            value = text[span.start : span.end]
+            for detector in self.detectors:
+                if span.kind == "VALUE" and isinstance(detector, LiteralDetector):
+                    about = detector.about(value, public)
+                    if about:
+                        told[vault.shown(value)] = about
+        if not told:
+            return ""
+        return "\n\n" + " ".join(f"{shown!r} is {about}." for shown, about in told.items())
 
     async def _found(self, ask: Ask) -> tuple[list[str], list[list[Span]]]:
         texts = texts_of(ask, public_system=self._system == "public")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,9 +20,13 @@ from cosilo.types import TokenLogprob
 
 _SEPARATOR = r"(?:\\{0,2}_|[ \-])"
 _LONGEST_SEPARATOR = 3
-# A number or date surrogate stands alone: 473 is not restored in 1473, 2,473 or 473.5.
+# A number or date surrogate stands alone: 473 is not restored in 1473, 2,473 or 473.5, and a number
+# of two digits not in a date or a time of day.
 _BEFORE = r"(?<!\w)(?<!\d[.,])"
 _AFTER = r"(?!\w|[.,][1-9])"
+_BEFORE_SMALL = rf"{_BEFORE}(?<!\d[-:/])"
+_AFTER_SMALL = r"(?!\w|[.,][1-9]|[-:/]\d)"
+_SMALL = re.compile(r"\d{1,2}(?:\.\d+)?")
 _CONTEXT = 2
 
 
@@ -121,8 +125,12 @@ class Restorer:
             self._longest = max(self._longest, len(shown) + _LONGEST_SEPARATOR)
         self._pattern = None
 
-    def knows_any(self, aliases: Iterable[str]) -> bool:
-        return any(a in self._plain or _normal(a) in self._values for a in aliases)
+    def knows_other(self, aliases: Mapping[str, str]) -> bool:
+        """Whether one of `aliases` is issued already, for another value."""
+        return any(
+            self._plain.get(alias, value) != value or _normal(alias) in self._values
+            for alias, value in aliases.items()
+        )
 
     def scan(self, text: str, at: int, *, final: bool) -> tuple[list[Segment], int]:
         """The placeholders of `text` from `at` on, and up to where nothing can change any more.
@@ -161,23 +169,25 @@ class Restorer:
     def _may_begin(self, tail: str) -> bool:
         if tail in self._beginnings or _normal(tail) in self._beginnings:
             return True
-        return tail in self._plain or (tail[-1] in ".," and tail[:-1] in self._plain)
+        return tail in self._plain or (tail[-1] in ".,-:/" and tail[:-1] in self._plain)
 
     def _compiled(self) -> re.Pattern[str]:
         kinds = sorted({key.partition("_")[0] for key in self._values}, key=len, reverse=True)
         codes = {len(key.partition("_")[2]) for key in self._values}
         length = f"{{{min(codes)},{max(codes)}}}" if codes else ""
         coded = rf"(?i:(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{length})" if kinds else r"(?!)"
-        plain = "|".join(re.escape(p) for p in sorted(self._plain, key=len, reverse=True))
-        plain = rf"{_BEFORE}(?:{plain}){_AFTER}" if plain else r"(?!)"
+        longest = sorted(self._plain, key=len, reverse=True)
+        small = "|".join(re.escape(p) for p in longest if _SMALL.fullmatch(p)) or r"(?!)"
+        other = "|".join(re.escape(p) for p in longest if not _SMALL.fullmatch(p)) or r"(?!)"
+        plain = rf"{_BEFORE}(?:{other}){_AFTER}|{_BEFORE_SMALL}(?:{small}){_AFTER_SMALL}"
         return re.compile(rf"{coded}|(?P<plain>{plain})")
 
 
-_LEFT, _RIGHT = re.compile(_BEFORE), re.compile(_AFTER)
+_LEFT, _RIGHT = re.compile(_BEFORE_SMALL), re.compile(_AFTER_SMALL)
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether a surrogate in the place of these characters would be found again."""
+    """Whether any surrogate in the place of these characters would be found again."""
     return _LEFT.match(text, start) is not None and _RIGHT.match(text, end) is not None
 
 

@@ -1,10 +1,11 @@
-"""Numbers, dates and words that stand for others: 473 for 5, 'August 2031' for 'March 2023', 'Dovekalu'
+"""Numbers, dates and words that stand for others: 37 for 5, 'August 2011' for 'March 2023', 'Dovekalu'
 for 'Alice'.
 
-A small model writes better SQL around `LIMIT 473` than around `LIMIT NUMBER_k7q2mx`, and takes
+A small model writes better SQL around `LIMIT 37` than around `LIMIT NUMBER_k7q2mx`, and takes
 "the patient VALUE_k7q2mx" for an identifier, not a name. A surrogate is derived under the key like a
-placeholder, has the form of what it stands for, and comes back in the other forms a model writes it
-in: 'April 1, 2023' as '2023-04-01', a month as its first and last day, a word in small letters.
+placeholder, has the form and size of what it stands for, and comes back in the other forms a model
+writes it in: 'April 1, 2023' as '2023-04-01', a month as its first and last day, a word in small
+letters. The dates of one conversation move together, so that a range stays one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Draw:
-    """Choices that the key and a label decide."""
+    """Choices that the key and a label decide.
+
+    Attributes:
+        shared: the label of choices that all values of a conversation share.
+    """
 
     key: bytes
     label: str
+    shared: str = ""
+
+    @property
+    def together(self) -> Draw:
+        return Draw(self.key, self.shared)
 
     def number(self, purpose: str) -> int:
         text = f"{self.label}\0{purpose}".encode(errors="surrogatepass")
@@ -57,7 +67,16 @@ _WORDS = """zero one two three four five six seven eight nine ten eleven twelve 
 fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
 UNITS, TENS = _WORDS.split()[:20], _WORDS.split()[20:]
 WORDS = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(TENS, 2)}
-FIRST_YEAR, YEARS = 1930, 80
+
+# Whole numbers of two digits that a model hardly writes of its own accord: no round ones, no hours,
+# days, weeks, dozens or powers of two.
+UNUSUAL = [n for n in range(13, 98) if n % 5 and n % 12 and n % 7 and n not in (13, 16, 18, 22, 29,
+           31, 32, 33, 44, 51, 52, 53, 54, 59, 61, 62, 64, 66, 88, 97)]  # fmt: skip
+YEARS_BACK = range(4, 30)
+_DAYS_BACK = 365 * len(YEARS_BACK)
+
+
+DATES = frozenset({"DAY", "MONTH", "YEAR", "DATE"})
 
 
 def disguise(kind: str, value: str, draw: Draw) -> Cover | None:
@@ -123,11 +142,12 @@ def _number(value: str, draw: Draw) -> Cover | None:
     if match is None:
         return None
     whole, fraction = match[1].replace(",", ""), match[2] or ""
-    # At least three digits, none of them 0 at an end: a model writes 1, 10 or 100 of its own accord.
-    size = max(3, len(whole))
-    digits = str(1 + draw.below(9, "first"))
-    digits += "".join(str(draw.below(10, f"digit {i}")) for i in range(size - 2))
-    digits += str(1 + draw.below(9, "last"))
+    if len(whole) <= 2:
+        digits = str(draw.of(UNUSUAL, "small"))
+    else:  # as many digits, none of them 0 at an end
+        digits = str(1 + draw.below(9, "first"))
+        digits += "".join(str(draw.below(10, f"digit {i}")) for i in range(len(whole) - 2))
+        digits += str(1 + draw.below(9, "last"))
     places = "".join(str(1 + draw.below(9, f"place {i}")) for i in range(len(fraction) - 1))
     shown = f"{int(digits):,}" if "," in value else digits
     plain, grouped = whole + fraction, f"{int(whole):,}{fraction}"
@@ -142,21 +162,30 @@ def _count(value: str, draw: Draw) -> Cover | None:
     number = WORDS.get(value.casefold())
     if number is None:
         return None
-    tens, unit = draw.below(len(TENS), "tens"), 1 + draw.below(9, "unit")
-    shown = f"{TENS[tens]}-{UNITS[unit]}"
+    other = draw.of([n for n in UNUSUAL if n > 20], "count")
+    shown = f"{TENS[other // 10 - 2]}-{UNITS[other % 10]}"
     shown = shown.capitalize() if value[0].isupper() else shown
-    return Cover(shown, {shown: value, str(10 * (tens + 2) + unit): str(number)})
+    return Cover(shown, {shown: value, str(other): str(number)})
 
 
 def _year(value: str, draw: Draw) -> Cover | None:
     if not re.fullmatch(r"\d{4}", value):
         return None
-    year = FIRST_YEAR + draw.below(YEARS, "year")
+    year = int(value) - _years_back(draw)
     aliases = {str(year): value}
     for step in (-1, 1):  # where the year ends: '2032-01-01' for one that began in 2031
         aliases[f"{year + step}-01-01"] = f"{int(value) + step}-01-01"
         aliases[f"{year + step}-12-31"] = f"{int(value) + step}-12-31"
     return Cover(str(year), aliases)
+
+
+def _years_back(draw: Draw) -> int:
+    return draw.together.of(YEARS_BACK, "years")
+
+
+def _moved(month: tuple[int, int], draw: Draw) -> tuple[int, int]:
+    """Another month of another year, as far away as every other month of the conversation."""
+    return _stepped(month, 1 + draw.together.below(11, "months") - 12 * _years_back(draw))
 
 
 def _month(value: str, draw: Draw) -> Cover | None:
@@ -171,13 +200,12 @@ def _month(value: str, draw: Draw) -> Cover | None:
         if match is None or not 1 <= int(match[3]) <= 12:
             return None
         names, month, year = None, int(match[3]), int(match[1])
-    other_month = 1 + draw.below(12, "month")
-    other_year = FIRST_YEAR + draw.below(YEARS, "year")
+    here = (year, month)
+    there = other_year, other_month = _moved(here, draw)
     if names:
         shown = f"{_cased(names[other_month - 1], match[1])}{match[2]}{other_year}"
     else:
         shown = f"{other_year}-{other_month:02}"
-    here, there = (year, month), (other_year, other_month)
     aliases = {shown: value, _iso_month(there): _iso_month(here)}
     aliases[f"{_iso_month(there)}-{_days(there):02}"] = f"{_iso_month(here)}-{_days(here):02}"
     for step in (-1, 1):
@@ -204,7 +232,6 @@ _DAY_WORDS = (
 
 
 def _day(value: str, draw: Draw) -> Cover | None:
-    other = datetime.date(FIRST_YEAR, 1, 1) + datetime.timedelta(draw.below(365 * YEARS, "day"))
     for form in _DAY_FORMS + _DAY_WORDS:
         match = form.fullmatch(value)
         if match:
@@ -215,7 +242,8 @@ def _day(value: str, draw: Draw) -> Cover | None:
     try:
         month = int(parts["m"]) if "m" in parts else _index(parts["n"])
         day = datetime.date(int(parts["y"]), month, int(parts["d"]))
-    except ValueError:
+        other = _other_day(day, draw)
+    except (ValueError, OverflowError):
         return None
     if "n" in parts:
         names = _names(parts["n"])
@@ -245,6 +273,15 @@ def _day(value: str, draw: Draw) -> Cover | None:
         for form_ in ("%Y-%m-%d", "%Y%m%d"):
             aliases.setdefault((other + by).strftime(form_), (day + by).strftime(form_))
     return Cover(shown, aliases)
+
+
+def _other_day(day: datetime.date, draw: Draw) -> datetime.date:
+    """Another day, as far away as every other day of the conversation: a range keeps its length.
+
+    Raises:
+        OverflowError: it would be before the year 1.
+    """
+    return day - datetime.timedelta(365 * YEARS_BACK[0] + draw.together.below(_DAYS_BACK, "days"))
 
 
 def _day_of_year(value: str, draw: Draw) -> Cover | None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from cosilo.defences.detection import Span, resolve
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
-from cosilo.defences.surrogates import Draw, disguise
+from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 CODE = 6
@@ -82,9 +82,22 @@ class Vault:
         }
         words = {w for value in values for w in _WORDS.findall(value.casefold())}
         glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
-        for value, kind in values.items():
-            if value not in self._shown:
-                self._add(value, kind, taken, words, plain=value not in glued)
+        new = {v: k for v, k in values.items() if v not in self._shown}
+        dates = {v: k for v, k in new.items() if k in DATES and v not in glued}
+
+        def fits(attempt: int) -> bool:
+            covers = [disguise(k, v, self._draw(k, v, attempt)) for v, k in dates.items()]
+            return all(c is not None and self._free(c, taken, words) for c in covers)
+
+        # Dates move together: where all of them can, by the same distance.
+        first = next(filter(fits, range(_TRIES // 4)), 0) if len(dates) > 1 else 0
+        for value, kind in new.items():
+            tries = range(first if value in dates else 0, _TRIES)
+            self._add(value, kind, taken, words, tries if value not in glued else range(0))
+
+    def shown(self, value: str) -> str:
+        """What stands for `value`, which has been issued."""
+        return self._shown[value]
 
     def hide(self, text: str, spans: Sequence[Span]) -> str:
         """`text` with the placeholder of each span's value in its place."""
@@ -99,25 +112,41 @@ class Vault:
         """`text` with the values back in."""
         return restore(self._restorer, text)
 
-    def _add(self, value: str, kind: str, taken: str, words: set[str], *, plain: bool) -> None:
-        for attempt in range(2 * _TRIES):
-            draw = Draw(self._key, f"{kind}\0{value}\0{attempt}")
-            few = attempt < _TRIES and self._surrogates < SURROGATES
-            cover = disguise(kind, value, draw) if plain and few else None
-            shown = cover.shown if cover else f"{kind}_{draw.code(ALPHABET, CODE)}"
-            aliases = cover.aliases if cover else {shown: value}
-            if self._restorer.knows_any(aliases):
-                continue
-            if cover and not words.isdisjoint(_WORDS.findall(shown.casefold())):
-                continue
-            if cover and any(alias in taken for alias in aliases):
-                continue
-            self._surrogates += cover is not None
-            self._restorer.add(aliases, follow=kind == "VALUE", plain=cover is not None)
-            self._shown[value] = shown
-            self._kinds[value] = kind
-            return
+    def _add(
+        self, value: str, kind: str, taken: str, words: set[str], surrogates: Iterable[int]
+    ) -> None:
+        """Issue a placeholder for `value`: a surrogate at one of these tries, or else a code."""
+        for attempt in surrogates if self._surrogates < SURROGATES else ():
+            cover = disguise(kind, value, self._draw(kind, value, attempt))
+            if cover is None:
+                break
+            if self._free(cover, taken, words):
+                self._surrogates += 1
+                self._issued(value, kind, cover, plain=True)
+                return
+        for attempt in range(_TRIES, 2 * _TRIES):
+            shown = f"{kind}_{self._draw(kind, value, attempt).code(ALPHABET, CODE)}"
+            cover = Cover(shown, {shown: value})
+            if not self._restorer.knows_other(cover.aliases) and shown not in taken:
+                self._issued(value, kind, cover, plain=False)
+                return
         raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
+
+    def _issued(self, value: str, kind: str, cover: Cover, *, plain: bool) -> None:
+        self._restorer.add(cover.aliases, follow=kind == "VALUE", plain=plain)
+        self._shown[value] = cover.shown
+        self._kinds[value] = kind
+
+    def _free(self, cover: Cover, taken: str, words: set[str]) -> bool:
+        """Whether nothing else can be taken for this surrogate, and it spells no value."""
+        return (
+            not self._restorer.knows_other(cover.aliases)
+            and words.isdisjoint(_WORDS.findall(cover.shown.casefold()))
+            and not any(alias in taken for alias in cover.aliases)
+        )
+
+    def _draw(self, kind: str, value: str, attempt: int) -> Draw:
+        return Draw(self._key, f"{kind}\0{value}\0{attempt}", shared=f"\0{attempt}")
 
     def _lookalikes(self, text: str) -> list[Span]:
         shaped = [Span(*m.span(), "TEXT") for m in _LOOKALIKE.finditer(text)]

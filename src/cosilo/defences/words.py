@@ -25,7 +25,7 @@ yoy can could will would should may might must please if else per-user out off u
 still other another such one zero letter letters value values column columns table tables row
 rows record records result results data percent percentage ratio rate rank ranking type types
 status made make makes monday tuesday wednesday thursday friday saturday sunday weekday weekend
-weekends
+weekends unix datetime timestamp yyyy mm dd hh ss
 """)
 
 # Words that follow "my name", "I am", "call" … and are no names.

@@ -71,7 +71,7 @@ async def answer_one(
     """
     failure: ModelError | None = None
     for number, route in enumerate(point.routes):
-        session = _bind(route, sampling, tab)
+        session = _bind(point, route, sampling, tab)
         try:
             async with asyncio.timeout(point.serving.timeout_seconds) as limit:
                 DEADLINE.set(limit)
@@ -98,7 +98,7 @@ async def stream_one(
     """
     failure: ModelError | None = None
     for number, route in enumerate(point.routes):
-        session = _bind(route, sampling, tab)
+        session = _bind(point, route, sampling, tab)
         served.route, served.fallback = route.name, number > 0
         begun = False
         try:
@@ -172,8 +172,8 @@ class Patience:
             self._timer = self._loop.call_at(later, self._look)
 
 
-def _bind(route: Route, sampling: Sampling, tab: Tab) -> Session:
-    session = route.session.bind(tab.request, sampling=sampling)
+def _bind(point: Point, route: Route, sampling: Sampling, tab: Tab) -> Session:
+    session = route.session.bind(tab.request, sampling=sampling, budget=point.budget)
     tab.channels.append(session.lm)
     return session
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.ledger import Ledger
-from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.transport import InProcess
 from cosilo.defences.base import Defence
 from cosilo.errors import ConfigError
@@ -68,6 +68,7 @@ class Recipe:
             answers of the run it comes from, so that nothing is paid twice.
         sampling: how answers were drawn when the point was measured; it holds for what the client
             leaves open.
+        budget: what one request may cost, as when the point was measured.
     """
 
     config: PointConfig
@@ -76,6 +77,7 @@ class Recipe:
     answers: TextModel | None = None
     sampling: Sampling = Sampling()
     serving: Serving = field(default_factory=Serving)
+    budget: Budget | None = None
 
     @property
     def name(self) -> str:
@@ -106,6 +108,7 @@ class Point:
     routes: tuple[Route, ...]
     defences: tuple[Defence, ...]
     embedder: Embedder | None
+    budget: Budget | None = None
 
     @property
     def model(self) -> str:
@@ -190,6 +193,7 @@ async def open_recipe(
         routes=tuple(routes),
         defences=defences,
         embedder=recipe.owner.embedder,
+        budget=recipe.budget,
     )
 
 

@@ -20,6 +20,7 @@ from cosilo.errors import (
     CosiloError,
     ModelError,
     PrivacyError,
+    RequestBudgetError,
     StoreError,
     UnreachableError,
 )
@@ -102,6 +103,8 @@ def refusal(error: BaseException) -> Refusal:
             return Refusal(
                 429, text, "insufficient_quota", "insufficient_quota", error.kind, _NO_RETRY
             )
+        case RequestBudgetError():
+            return Refusal(400, text, "invalid_request_error", "request_over_budget")
         case BudgetExceededError():
             return Refusal(429, text, "insufficient_quota", "insufficient_quota", headers=_NO_RETRY)
         case PrivacyError():

@@ -46,6 +46,13 @@ _BIAS = 100.0  # lifts the tokens of interest above all others; the rest is then
 _PROMPT_CACHE_MIB = 512
 
 
+def usable_cores() -> int:
+    """How many cores this process may run on, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class LlamaCppModel:
     """A GGUF model; loaded when first asked.
 
@@ -59,7 +66,8 @@ class LlamaCppModel:
     Args:
         path: a GGUF file.
         n_ctx: tokens of prompt and reply together, for each of `parallel` requests at once.
-        threads: of the engine; all cores by default.
+        threads: of the engine; by default as many as the cores this process may use, because threads
+            that share a core wait for one another.
         identity: see `base.identity`; by default the file's name and `fingerprint`.
 
     Raises:
@@ -79,7 +87,7 @@ class LlamaCppModel:
     ) -> None:
         self.path = path
         self.n_ctx = n_ctx
-        self.threads = threads if threads is not None else (os.cpu_count() or 1)
+        self.threads = threads if threads is not None else usable_cores()
         self.parallel = parallel
         for option in ("n_ctx", "threads", "parallel"):
             if getattr(self, option) < 1:

@@ -24,6 +24,7 @@ TEXT_LIMIT_BYTES = 2 * 1024 * 1024
 _DELIMITERS = ",;\t|"
 _SNIFFED_ROWS = 50
 _NAMES_SHOWN = 30
+_LINES_SHOWN = 20
 _MISSING = object()
 
 
@@ -235,17 +236,25 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = _header(path, next(reader))
         first = reader.line_num + 1
+        broken: list[tuple[int, int]] = []
         for cells in reader:
             where = f"{path} line {first}"
-            first = reader.line_num + 1
+            line, first = first, reader.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise DataError(
-                    f"{where}: {len(cells)} cells, but the header has {len(header)} "
-                    f"(delimiter {delimiter!r})"
-                )
+                broken.append((line, len(cells)))
+                continue
             yield Row(where, dict(zip(header, cells, strict=True)))
+        if broken:
+            line, width = broken[0]
+            others = ", ".join(str(n) for n, _ in broken[1:_LINES_SHOWN])
+            more = ", …" if len(broken) > _LINES_SHOWN else ""
+            also = f"; {len(broken) - 1} more lines are like it: {others}{more}" if others else ""
+            raise DataError(
+                f"{path} line {line}: {width} cells, but the header has {len(header)} "
+                f"(delimiter {delimiter!r}){also}"
+            )
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: malformed CSV: {_reason(error)}") from None
     finally:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.identity import plain, task_identity, trial_identity
+import cosilo
+from cosilo.benchmark import identity
+from cosilo.benchmark.identity import code_behind, plain, task_identity, trial_identity
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.models.base import Access
 from cosilo.strategies import synthesis
@@ -65,6 +67,7 @@ def test_the_same_plan_is_the_same_work(folder: Path) -> None:
         ('[models.small]\nkind = "scripted"', '[models.small]\nkind = "scripted"\nconfidence = 0.5',
          [False, False]),
         ('name = "desk"', 'name = "desk"\n[attacks]\ntamper_share = 0.3', [False, True]),
+        ('name = "desk"', 'name = "desk"\n[request_budget]\nusd = 0.3', [False, True]),
         ('kind = "classification"', 'kind = "classification"\ninstructions = "x"', [False, False]),
     ],
 )  # fmt: skip
@@ -109,3 +112,39 @@ def test_plain_is_what_json_holds() -> None:
         "c": ["1", "2"],
         "d": "inf",
     }
+
+
+def test_a_method_counts_with_all_that_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "cosilo"
+    (package / "shared").mkdir(parents=True)
+    for name in ("__init__", "shared/__init__", "shared/deep", "shared/other", "shared/types"):
+        (package / f"{name}.py").write_text("")
+    (package / "shared/near.py").write_text("from cosilo.shared import deep\n")
+    method = tmp_path / "mine.py"
+    method.write_text(
+        "from cosilo.shared.near import x\nif False:\n    import cosilo.shared.types\n"
+    )
+    monkeypatch.setattr(cosilo, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr("inspect.getfile", lambda _: str(method))
+
+    def code() -> str:
+        identity._reached.cache_clear()
+        identity._imported.cache_clear()
+        return code_behind(lambda: None)
+
+    before = code()
+    for name, counts in (
+        ("other", False),
+        ("__init__", False),
+        ("deep", True),
+        ("near", True),
+        ("types", True),
+    ):
+        file = package / f"shared/{name}.py"
+        text = file.read_text()
+        file.write_text(text + "# changed\n")
+        assert (code() != before) is counts, name
+        file.write_text(text)
+    assert code() == before

@@ -195,3 +195,24 @@ def test_options_have_the_strategys_own_types() -> None:
     found = plan(HEAD + '[[points]]\nstrategy = "cascade"\ncalls = 1\n')
     assert Cascade(**found.points[0].options) == Cascade(calls=1.0)
     assert isinstance(found.points[0].options["calls"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[limits]\nprivasy = 0.1", "did you mean 'privacy'"),
+        ("[at_least]\nprivacy = 0.1", "at most something"),
+        ('[at_least]\nutility = "0.9x-larg"', "did you mean 'large'"),
+        ("[request_budget]\nusd = 0", "not positive"),
+        ("[request_budget]\nbytes_down = 5", "bytes_up"),
+    ],
+)
+def test_limits_and_budgets_are_checked_before_anything_is_spent(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(HEAD.replace("[task]", f"{text}\n[task]", 1) + POINT)
+
+
+def test_a_budget_for_each_request() -> None:
+    assert plan(HEAD + POINT).request_budget.budget is None
+    found = plan(HEAD.replace("[task]", "[request_budget]\nusd = 0.01\n[task]", 1) + POINT)
+    assert found.request_budget.budget == Budget(usd=0.01)

@@ -170,6 +170,18 @@ class TestLiterals:
         # Without a schema that says which database is meant, the values of all are private.
         assert covered(detector, text) == "###### orders of ############ in ####"
 
+    def test_what_is_said_of_a_value_is_where_it_stands(self, tmp_path: Path) -> None:
+        (tmp_path / "shop.sql").write_text(
+            "CREATE TABLE customers (full_name text, city text, kind text, note text, x text);"
+            "INSERT INTO customers VALUES ('Ada Hahn', 'lima', 'shop', 'shop', 'shop');"
+            "INSERT INTO customers VALUES ('Lima', 'oslo', 'b', 'c', 'd');"
+        )
+        detector = LiteralDetector(databases=read_cells(tmp_path))
+        assert detector.about("LIMA", SCHEMA) == "a value of customers.city or customers.full_name"
+        assert detector.about("hahn", SCHEMA) == "part of a value of customers.full_name"
+        assert detector.about("nobody", SCHEMA) == ""
+        assert detector.about("lima", "CREATE TABLE flights (city text)") == ""  # another database
+
     def test_given_values_are_private(self) -> None:
         detector = LiteralDetector(["blue whale"])
         assert covered(detector, "about the Blue Whale?") == "about the ##########?"

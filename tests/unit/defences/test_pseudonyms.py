@@ -34,6 +34,7 @@ from cosilo.types import (
     ToolCallDelta,
     Turn,
     assemble,
+    last_user,
     user,
 )
 
@@ -162,6 +163,35 @@ class TestContract(DefenceContract):
 
     def defence(self) -> Defence:
         return Pseudonym(detectors=("patterns",), key_file=self.key_file)
+
+
+async def test_a_hint_says_where_a_hidden_value_stands_and_not_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "shop.sql").write_text(
+        "CREATE TABLE cars (make text); INSERT INTO cars VALUES ('Ford');"
+    )
+    seen: list[Ask] = []
+
+    async def forward(message: Message) -> Message:
+        assert isinstance(message, Ask)
+        seen.append(message)
+        shown = last_user(message.chat).split()[3]
+        return Completion(generation=Generation(f"SELECT * FROM cars WHERE make = '{shown}'"))
+
+    defence = Pseudonym(
+        detectors=["literals"],
+        system="public",
+        replies="sql",
+        databases=tmp_path,
+        hints=True,
+        key_file=tmp_path / "key",
+    )
+    ask = Ask(chat=user("How many red Ford cars?", system="CREATE TABLE cars (make text)"))
+    reply = await defence.guard(ask, forward, request="r")
+    question, _, hint = last_user(seen[0].chat).partition("\n\n")
+    assert "Ford" not in last_user(seen[0].chat)
+    assert hint == f"{question.split()[3]!r} is a value of cars.make."
+    assert isinstance(reply, Completion)
+    assert reply.generation.text == "SELECT * FROM cars WHERE make = 'Ford'"
 
 
 class TestConversations:

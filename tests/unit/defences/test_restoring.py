@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import datetime
 import sqlite3
 
 import pytest
@@ -104,6 +105,26 @@ class TestDates:
         month = list(calendar.month_abbr).index(name)
         day = int(shown["DATE"].split()[1].rstrip("stndrh"))
         assert vault.restore(f"'{shown['YEAR']}-{month:02}-{day:02}'") == "'2022-12-31'"
+
+    def test_dates_move_together_so_that_a_range_keeps_its_length(self) -> None:
+        for seed in range(30):
+            vault = Vault(bytes([seed]) * 32, "c")
+            text = "from 2023-04-04 to 2023-05-21"
+            spans = [Span(5, 15, "DAY"), Span(19, 29, "DAY")]
+            vault.issue([text], [spans], "")
+            _, start, _, end = vault.hide(text, spans).split()
+            days = datetime.date.fromisoformat(end) - datetime.date.fromisoformat(start)
+            assert days.days == 47
+            assert vault.restore(f"'{start}' AND '{end}'") == "'2023-04-04' AND '2023-05-21'"
+
+    def test_a_small_number_is_no_part_of_a_date_or_a_time(self) -> None:
+        vault, shown = vault_for(NUMBER="7")
+        n = shown["NUMBER"]
+        assert (
+            vault.restore(f"date('now', '-{n} days') LIMIT {n}") == "date('now', '-7 days') LIMIT 7"
+        )
+        for own in (f"'2024-06-{n}'", f"'2024-{n}-01'", f"'10:{n}:00'", f"{n}/4/1999", f"1{n}"):
+            assert vault.restore(own) == own
 
     def test_number_words(self) -> None:
         vault, shown = vault_for(COUNT="three")

@@ -145,6 +145,13 @@ def test_ragged_rows_say_which_line(tmp_path: Path) -> None:
     assert "line 62: 2 cells, but the header has 3" in message
 
 
+def test_every_ragged_row_is_named_at_once(tmp_path: Path) -> None:
+    rows = [f"{n};{PRIVATE.replace(';', '')}" + ";x" * (n in (3, 7, 40)) for n in range(60)]
+    message = refused(write(tmp_path, "a.csv", "id;text\n" + "\n".join(rows)))
+    assert "line 5: 3 cells, but the header has 2 (delimiter ';')" in message
+    assert message.endswith("2 more lines are like it: 9, 42")
+
+
 def test_a_quote_never_closed_is_refused(tmp_path: Path) -> None:
     message = refused(write(tmp_path, "a.csv", f'id,text\n1,a\n2,"{PRIVATE}\n'))
     assert "a quoted cell is never closed" in message
