@@ -3,12 +3,12 @@
     python benchmarks/data/text2sql_defog.py     # once: SQLite files out of the dumps, in runs/data
     python benchmarks/text2sql.py [--split test] [--limit N]
 
-The LM (Qwen2.5-Coder-1.5B) sees the schema and the owner's notes, never a row. Each question is
-asked twice, as it is and behind the pseudonym defence with the "literals" detector; the SQL that
-comes back runs locally and counts when its result matches any gold alternative.
-Which literals still leave is counted by benchmarks/pseudonyms/literals.py. Answers are recorded
-as they come, so a second run
-resumes, and a finished one asks nothing. Intervals: Wilson; the difference is paired, by bootstrap.
+The LM (Qwen2.5-Coder-1.5B) sees the schema and the owner's notes, never a row. Each question is asked
+twice, as it is and behind the pseudonym defence with the "literals" detector, which adds the columns
+that hidden values stand in; the SQL that comes back runs locally and counts when its result matches
+any gold alternative. Which literals still leave is counted by benchmarks/pseudonyms/literals.py.
+Answers are recorded as they come, so a second run resumes, and a finished one asks nothing.
+Intervals: Wilson; the difference is paired, by bootstrap.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ async def ask_all(
                 detectors=["literals"],
                 system="public",
                 replies="sql",
+                hints=True,
                 databases=data / "text2sql_defog" / "db",
                 key_file=data / "pseudonym.key",
             )

@@ -1,6 +1,6 @@
 """Which literals of questions about private databases still stand in the message sent.
 
-    python benchmarks/pseudonyms/literals.py [--split train|test] [--show]
+    python benchmarks/pseudonyms/literals.py [--split train|test] [--show] [--shared ../shared/data]
 
 For every question of `text2sql_defog` about a private database: the string and number literals of
 its gold SQL that the question spells out, and those of them that the user turn still spells out
@@ -24,7 +24,7 @@ from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.objectives.intervals import wilson
 from cosilo.types import Generation, last_user, user
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "text2sql_defog"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Question:
     gold: tuple[str, ...]
 
 
-def questions(split: str) -> Iterator[Question]:
+def questions(data: Path, split: str) -> Iterator[Question]:
     schemas = {
         row["db"]: ";\n".join(row["ddl"])
-        for row in map(json.loads, (DATA / "schemas.jsonl").read_text("utf-8").splitlines())
+        for row in map(json.loads, (data / "schemas.jsonl").read_text("utf-8").splitlines())
     }
-    for row in map(json.loads, (DATA / f"{split}.jsonl").read_text("utf-8").splitlines()):
+    for row in map(json.loads, (data / f"{split}.jsonl").read_text("utf-8").splitlines()):
         if row["private"]:
             public = f"{schemas[row['db']]}\n{row['instructions']}"
             yield Question(row["id"], row["question"], public, tuple(row["gold_sql"]))
@@ -82,17 +82,20 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--split", default="test", choices=["train", "test"])
     arguments.add_argument("--show", action="store_true", help="name the literals that left")
+    arguments.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     options = arguments.parse_args()
+    data = options.shared / "text2sql_defog"
     private = public = left = public_left = asked = changed = 0
     with tempfile.TemporaryDirectory() as folder:
         defence = Pseudonym(
             detectors=["literals"],
             system="public",
             replies="sql",
-            databases=DATA / "db",
+            hints=True,
+            databases=data / "db",
             key_file=Path(folder, "key"),
         )
-        for question in questions(options.split):
+        for question in questions(data, options.split):
             message = asyncio.run(sent(defence, question))
             asked += 1
             changed += message != question.text

@@ -11,13 +11,14 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 
 from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
 from cosilo.errors import CosiloError
+from cosilo.models.llamacpp import usable_cores
 from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import forecast
@@ -37,6 +38,22 @@ LOCAL = ("llamacpp", "torch")
 PROBED = 3
 _WRAPPING = 500  # bytes that asking for texts puts around the system turn
 
+BUSY = 0.7
+"""A model that gets less of the processor than this shares it with others."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds from one answer to the next, as measured.
+
+    Attributes:
+        share: of the processor's time that the model got meanwhile, 0 to 1; 1 where that is unknown.
+    """
+
+    seconds: float
+    share: float = 1.0
+
+
 Work = Sequence[tuple[Split, Sequence[Example]]]
 
 
@@ -50,6 +67,7 @@ class Estimate:
         tokens_in, tokens_out: of these calls, about.
         minutes: of the LM's time, waiting included.
         measured: the minutes come from calls made before, not from a rule of thumb.
+        share: of the processor's time that the model got in these calls.
     """
 
     calls: int
@@ -59,11 +77,15 @@ class Estimate:
     usd: float
     minutes: float
     measured: bool
+    share: float = 1.0
 
     def __str__(self) -> str:
         if not self.calls:
             return f"no LM call to make ({self.recorded} answers are recorded)"
         source = "as measured so far" if self.measured else "a rough guess"
+        if self.share < BUSY:
+            alone = self.minutes * self.share
+            source += f", on a busy machine; about {alone:.1f} on one that does nothing else"
         return (
             f"at most {self.calls} LM calls ({self.recorded} more are recorded and free), "
             f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out, "
@@ -76,12 +98,12 @@ def estimate(
     parts: Parts,
     left: Sequence[tuple[PointConfig, Work]],
     *,
-    pace: float | None,
+    pace: Pace | None,
 ) -> Estimate:
     """The cost of `left`: points with the items they still have to answer, by split.
 
     Args:
-        pace: seconds from one answer to the next, as measured; None when it was not.
+        pace: None when it was not measured.
     """
     shared: dict[tuple[str, str], _Batch] = {}
     alone: list[_Batch] = []
@@ -117,30 +139,38 @@ def estimate(
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usd=parts.paid.price.usd(tokens_in, tokens_out),
-        minutes=calls * (guess if pace is None else pace) / 60,
+        minutes=calls * (guess if pace is None else pace.seconds) / 60,
         measured=pace is not None,
+        share=1.0 if pace is None else pace.share,
     )
 
 
-async def measured_pace(plan: Plan, parts: Parts, store: Store) -> float | None:
-    """Seconds from one answer to the next: of the calls this run made, or of a few made now.
+async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
+    """How fast the LM answers: by the calls this run made last, or by a few made now.
 
     Only a model that runs on this machine is tried out, since that costs no money; its answers are
-    recorded like all others. None for a model that would have to be paid, or takes no time.
+    recorded like all others. The first is not timed: it loads the model and reads what all prompts
+    begin with. None for a model that would have to be paid, or takes no time.
     """
     before = store.seconds_per_call()
     if before is not None:
-        return before / plan.concurrency
+        return Pace(before / plan.concurrency)
     if plan.large.kind not in LOCAL:
         return None
     chats = [e.chat for e in parts.task.splits["validation"]]
-    new = [c for c in chats if not parts.replay.holds(c, parts.task.sampling)][:PROBED]
-    started = perf_counter()
+    new = [c for c in chats if not parts.replay.holds(c, parts.task.sampling)][: 1 + PROBED]
+    first, others = new[:1], new[1:]
     try:
-        await asyncio.gather(*(parts.replay.generate(c, parts.task.sampling) for c in new))
+        for chat in first:
+            await parts.replay.generate(chat, parts.task.sampling)
+        wall, cpu = perf_counter(), process_time()
+        await asyncio.gather(*(parts.replay.generate(c, parts.task.sampling) for c in others))
     except CosiloError:  # what is wrong with it will be said where it matters
         return None
-    return (perf_counter() - started) / len(new) if new else None
+    wall, cpu = perf_counter() - wall, process_time() - cpu
+    if not others:
+        return None
+    return Pace(wall / len(others), min(1.0, cpu / (wall * usable_cores())))
 
 
 @dataclass(frozen=True)

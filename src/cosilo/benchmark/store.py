@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, cast
 
 import msgspec
@@ -391,9 +392,12 @@ class Store:
         return Totals(messages=row[0], **amounts)
 
     def seconds_per_call(self) -> float | None:
-        """Mean service time of the calls made so far; None before any."""
-        row = self._rows("SELECT avg(seconds) FROM paid WHERE settled AND seconds > 0")[0]
-        return float(row[0]) if row[0] is not None else None
+        """Median service time of the last calls; None before any. The first of a process loads the
+        model, and an hour ago the machine may have been busy.
+        """
+        last = "SELECT seconds FROM paid WHERE settled AND seconds > 0 ORDER BY rowid DESC LIMIT 50"
+        found = [float(row[0]) for row in self._rows(last)]
+        return median(found) if found else None
 
     # ── the database ─────────────────────────────────────────────────────────
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.estimate import Estimate, estimate, measured_pace
+from cosilo.benchmark.estimate import Estimate, Pace, estimate, measured_pace
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.benchmark.store import Store
 from cosilo.boundary.meter import Totals
 from cosilo.defences.base import Defence, defences
 from cosilo.tasks.base import Split
+from cosilo.types import Chat, Generation, Sampling
 
 PLAN = """
 name = "desk"
@@ -107,15 +108,41 @@ async def test_a_model_that_takes_no_time_takes_no_minutes(folder: Path) -> None
 async def test_minutes_come_from_the_calls_made_before(folder: Path) -> None:
     plan, parts, store = opened(folder, point("large"))
     assert await measured_pace(plan, parts, store) is None  # it would have to be paid
-    store.settle(store.pay(Totals(messages=1)), Totals(messages=1), 8.0)
+    for seconds in (90.0, 8.0, 8.0):  # the first loaded the model
+        store.settle(store.pay(Totals(messages=1)), Totals(messages=1), seconds)
     pace = await measured_pace(plan, parts, store)
-    assert pace == 2.0  # four at once
+    assert pace == Pace(2.0)  # four at once
     work = [(plan.points[0], [("test", parts.task.splits["test"])])]
     assert estimate(plan, parts, work, pace=pace).minutes == pytest.approx(4 * 2 / 60)
     await parts.close()
     store.close()
 
 
+async def test_a_local_model_is_tried_out_after_it_has_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, parts, store = opened(folder, point("large"))
+    monkeypatch.setattr("cosilo.benchmark.estimate.LOCAL", ("scripted",))
+
+    async def generate(chat: Chat, sampling: Sampling) -> Generation:
+        asked.append(chat)
+        return Generation("a")
+
+    asked: list[Chat] = []
+    times = iter((10.0, 16.0))
+    monkeypatch.setattr(parts.replay, "generate", generate)
+    monkeypatch.setattr("cosilo.benchmark.estimate.perf_counter", lambda: next(times))
+    monkeypatch.setattr("cosilo.benchmark.estimate.process_time", lambda: 0.5 * len(asked))
+    monkeypatch.setattr("cosilo.benchmark.estimate.usable_cores", lambda: 2)
+    pace = await measured_pace(plan, parts, store)
+    assert len(asked) == 4
+    assert pace == Pace(2.0, share=1.5 / 12)
+    await parts.close()
+    store.close()
+
+
 def test_it_says_so_in_one_line() -> None:
+    busy = str(Estimate(3, 2, 10, 5, 0.5, 8.0, True, 0.25))
+    assert "8.0 min of LM time (as measured so far, on a busy machine; about 2.0 on one" in busy
     assert "at most 3 LM calls" in str(Estimate(3, 2, 10, 5, 0.5, 1.0, True))
     assert str(Estimate(0, 2, 0, 0, 0, 0, False)) == "no LM call to make (2 answers are recorded)"
