@@ -1,12 +1,12 @@
 """Private evolution on real texts: what the small model learns at ε = 4 and ε = ∞, and what it tells.
 
-    python benchmarks/distil/private_evolution.py write [--seconds 330]   # the LM; again until it says done
+    python benchmarks/distil/private_evolution.py write [--seconds 330]   # the LM, until done
     python benchmarks/distil/private_evolution.py measure                 # no LM: utility, attacks, ε
 
 600 private requests to a voice assistant (`clinc150`, 100 of each of six domains), six labels, MiniLM
-with a linear head as the small model, Qwen2.5-Coder-1.5B as the LM. Four runs of three rounds: ε = 4 with
-three draws of the noise, and ε = ∞. The LM's texts are shared between runs by the replay store, so what
-differs between draws is the noise (and what the LM then writes). The noise of each run comes from a
+with a linear head as the small model, Qwen2.5-Coder-1.5B as the LM. Four runs of three rounds: ε = 4
+with three draws of the noise, and ε = ∞. The LM's texts are shared between runs by the replay store, so
+what differs between draws is the noise (and what the LM then writes). The noise of each run is of a
 generator whose seed was taken from the operating system once and is kept in the run's folder: a run
 that is resumed must not draw again, and this folder is nobody's secret.
 """
@@ -54,7 +54,7 @@ FOLDER = Path("runs/private_evolution")
 DATA = Path("../shared/data/clinc150")
 
 
-class Stop(ModelError):
+class StopError(ModelError):
     """The time of this turn is over."""
 
 
@@ -67,7 +67,7 @@ class Timed:
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         if time.monotonic() > self.deadline:
-            raise Stop("the time of this turn is over")
+            raise StopError("the time of this turn is over")
         return await self.inner.generate(chat, sampling)
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ async def write(arguments: argparse.Namespace) -> int:
             await lm.generate(item.chat, Sampling(max_tokens=24, choices=LABELS))
         print("done")
         return 0
-    except Stop:
+    except StopError:
         print(f"stopped: {lm.misses} new calls; run it again", flush=True)
         return 3
     finally:
