@@ -9,8 +9,10 @@ Every LM call goes through the replay, so an answer is paid for once; every paid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cosilo.benchmark.clock import aside
 from cosilo.benchmark.identity import small_identity, task_identity
@@ -27,8 +29,9 @@ from cosilo.models.recorded import RecordedModel
 from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.registry import unknown
-from cosilo.session import DefenceConfig, PointConfig, make_defences, make_model
+from cosilo.registry import Registry, unknown
+from cosilo.session import PointConfig, make_defences, make_model
+from cosilo.strategies.base import strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
@@ -131,19 +134,26 @@ def replay_path(plan: Plan, store: Store) -> Path:
 
 
 def keyed(point: PointConfig, folder: Path) -> PointConfig:
-    """`point`, its defences' keys kept in `folder` unless the plan names another place.
+    """`point`, its strategy's and defences' keys kept in `folder` unless the plan names another place.
 
-    A defence that derives placeholders under another key would ask the LM other questions, so the
-    key stays with the recorded answers.
+    Placeholders or noise derived under another key would ask the LM other questions, so the keys stay
+    with the recorded answers.
     """
 
-    def with_key(config: DefenceConfig) -> DefenceConfig:
-        if "key_file" not in options_of(defences.get(config.kind)) or "key_file" in config.options:
-            return config
-        key = folder / f"{config.kind}.key"
-        return replace(config, options={**config.options, "key_file": key})
+    def with_key(
+        registry: Registry[Any], kind: str, options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if "key_file" not in options_of(registry.get(kind)) or "key_file" in options:
+            return options
+        return {**options, "key_file": folder / f"{kind}.key"}
 
-    return replace(point, defences=tuple(map(with_key, point.defences)))
+    return replace(
+        point,
+        options=with_key(strategies, point.strategy, point.options),
+        defences=tuple(
+            replace(d, options=with_key(defences, d.kind, d.options)) for d in point.defences
+        ),
+    )
 
 
 def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | None) -> DataOwner:

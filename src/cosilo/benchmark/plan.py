@@ -314,7 +314,9 @@ def _points(
     points: list[PointConfig] = []
     spaces: list[Space] = []
     for number, table in enumerate(file.points, 1):
-        for found in _spelt_out(table, known, file.seed, where=f"{where}: [[points]] {number}"):
+        for found in _spelt_out(
+            table, known, file.seed, where=f"{where}: [[points]] {number}", base=base
+        ):
             (spaces if isinstance(found, Space) else points).append(found)  # type: ignore[arg-type]
     if not points and not spaces:
         raise ConfigError(f"{where}: no [[points]] are given, so there is nothing to compare")
@@ -332,7 +334,7 @@ def _points(
 
 
 def _spelt_out(
-    table: Table, known: Mapping[str, DefenceConfig], seed: int, *, where: str
+    table: Table, known: Mapping[str, DefenceConfig], seed: int, *, where: str, base: Path
 ) -> list[PointConfig | Space]:
     """One point per combination of the values that `table` lists."""
     strategy = table.get("strategy")
@@ -355,7 +357,7 @@ def _spelt_out(
         if isinstance(found, Range):
             ranges[key] = found
         else:
-            axes[key] = found
+            axes[key] = [base / v if isinstance(v, Path) else v for v in found]
     whole = frozenset(k for k in ranges if accepted[k].type in (int, int | None))
     made: list[PointConfig | Space] = []
     for around in _combinations(table.get("defences", []), known, where=f"{where}: defences"):

@@ -16,6 +16,7 @@ to another: Δ = √2, not 2. See `sensitivity`.
 from __future__ import annotations
 
 import math
+import random
 import secrets
 from collections.abc import Callable
 from statistics import NormalDist
@@ -123,8 +124,12 @@ def best_auc(mu: float) -> float:
     return _CDF(mu / math.sqrt(2))
 
 
-def secret_noise(size: int, sigma: float) -> Floats:
-    """Independent Gaussian draws from the operating system's cryptographic source, shape (size,).
+def secret_noise(size: int, sigma: float, source: random.Random | None = None) -> Floats:
+    """Independent Gaussian draws from a cryptographic source, shape (size,).
+
+    Args:
+        source: the operating system's when unset; `secret_key.KeyedRandom` where the same question
+            must have the same answer again.
 
     Floating-point care: a Gaussian made of one or two uniform doubles leaves holes in what it can
     reach, from which noise can be told off (Mironov 2012). Each draw is therefore half the sum of
@@ -133,7 +138,7 @@ def secret_noise(size: int, sigma: float) -> Floats:
     where the holes are, are gone; counts are whole numbers, so the sum stays on the grid. What is
     released of a noisy histogram is in any case only which counts are the largest.
     """
-    source = secrets.SystemRandom()
+    source = source or secrets.SystemRandom()
     each = math.sqrt(_DRAWS)
     drawn = np.array(
         [sum(source.gauss(0.0, sigma) for _ in range(_DRAWS)) / each for _ in range(size)],

@@ -23,6 +23,7 @@ import msgspec
 
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.secret_key import secret_key
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.detection import WINDOW, Detector, Span, shifted, windows
 from cosilo.defences.literals import LiteralDetector, read_cells
@@ -30,7 +31,6 @@ from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.replies import ReplyStream, restored
-from cosilo.defences.secret_key import secret_key
 from cosilo.defences.texts import public_text, texts_of, with_texts
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,3 +326,43 @@ async def test_what_says_nothing_or_the_same_again_is_no_candidate() -> None:
 
 def test_the_subjects_are_more_than_are_kept() -> None:
     assert len(SUBJECTS) == 8, "the population tests above count on it"
+
+
+# ── the same question has the same answer ────────────────────────────────────
+
+
+async def sent(strategy: Strategy, private: Sequence[Demonstration]) -> list[str]:
+    ledger = MemoryLedger()
+    await strategy.prepare(session(strategy, private=private, ledger=ledger))
+    return [t for e in ledger.entries() if e.direction == "up" for t in texts(e.message)]
+
+
+async def test_under_one_key_preparing_again_sends_the_same(tmp_path: Path) -> None:
+    records = [record(i) for i in range(40)]
+    noisy = {"epsilon": 0.1, "rounds": 3}
+    keyed = evolution(**noisy, key_file=tmp_path / "noise.key")
+    first = await sent(keyed, records)
+    assert await sent(keyed, records) == first
+    assert await sent(evolution(**noisy, key_file=tmp_path / "other.key"), records) != first
+    assert await sent(evolution(**noisy), records) != await sent(evolution(**noisy), records)
+
+
+@pytest.mark.parametrize("select", ["rank", "sample"])
+async def test_one_record_less_gets_noise_of_its_own(tmp_path: Path, select: str) -> None:
+    """Were the noise the same, the difference of two releases would be the record's bare vote."""
+    drawn: list[float] = []
+
+    def watched(counts: object, sigma: float, **how: object) -> list[int]:
+        source = how["source"]
+        assert isinstance(source, random.Random)
+        drawn.append(source.random())
+        return ranked(counts, sigma, **how)  # type: ignore[arg-type]
+
+    strategy = evolution(epsilon=1.0, select=select, key_file=tmp_path / "noise.key")
+    records = [record(i) for i in range(40)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cosilo.strategies.downward.private_evolution.ranked", watched)
+        await sent(strategy, records)
+        whole, drawn[:] = drawn[:2], []
+        await sent(strategy, records[:-1])
+    assert len(set(whole) | set(drawn[:2])) == 4, "two labels, two data sets, no noise in common"

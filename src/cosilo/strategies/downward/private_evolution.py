@@ -20,11 +20,15 @@ of rounds are taken as known to everybody.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -40,6 +44,7 @@ from cosilo.boundary.accountant import (
     usual_delta,
 )
 from cosilo.boundary.messages import Ask
+from cosilo.boundary.secret_key import KeyedRandom, secret_key
 from cosilo.errors import CapabilityError, DataError, PrivacyError
 from cosilo.models.base import Array, Embedder, Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
@@ -51,6 +56,7 @@ from cosilo.strategies.teaching import Teaching
 from cosilo.types import Chat, Demonstration, Sampling, last_user, user
 
 Population = dict[str, list[str]]  # label → candidates
+Source = Callable[[object], random.Random]  # what a vote is about → what it draws from
 
 _LONGEST = 4_000  # characters of one synthetic text
 _BLANK = "_"
@@ -79,7 +85,10 @@ class PrivateEvolution(Teaching):
         max_tokens, temperature: of each reply of the LM.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
-        seed: of the LM's sampling and of the training; never of the noise, which has none.
+        key_file: the key that the noise is derived under; made when it is not there. Preparing again
+            over the same records and candidates says the same again and spends nothing more; other
+            records get other noise. Without it, each preparation draws fresh noise and spends anew.
+        seed: of the LM's sampling and of the training; never of the noise.
     """
 
     name: ClassVar[str] = "private_evolution"
@@ -99,6 +108,7 @@ class PrivateEvolution(Teaching):
     gold: bool = False
     max_tokens: int = 256
     temperature: float = 1.0
+    key_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.about.strip():
@@ -134,11 +144,13 @@ class PrivateEvolution(Teaching):
         voters = self._voters(session)
         costs = self._costs(sum(map(len, voters.values())))
         threshold = None if self.select == "rank" else self.threshold
+        source = self._sources(owner.private) if costs else _fresh
         population = await self._written(session, labels)
         for number, (sigma, epsilon) in enumerate(costs, 1):
             for label, texts in population.items():
                 counts = vote(voters[label], _embed(owner.embedder, texts))
-                order = ranked(counts, sigma, threshold=threshold)
+                drawn = source([number, label, sigma, texts])
+                order = ranked(counts, sigma, threshold=threshold, source=drawn)
                 population[label] = [texts[i] for i in order]
             population = await self._varied(session, population, number, epsilon)
         made = [Synthetic(text, label) for label in labels for text in population[label]]
@@ -180,6 +192,20 @@ class PrivateEvolution(Teaching):
             return [(0.0, 0.0)] * self.rounds  # no guarantee, so none is stated
         each = increments(sigma, delta, rounds=self.rounds, sensitivity=moved)
         return [(sigma, epsilon) for epsilon in each]
+
+    def _sources(self, records: Sequence[Demonstration]) -> Source:
+        """Where each vote's randomness comes from.
+
+        Raises:
+            ConfigError: the key cannot be made or read.
+        """
+        if self.key_file is None:
+            return _fresh
+        key = secret_key(self.key_file)
+        # All that decides the counts is in the context. Two data sets that differ in one record must
+        # not share noise, or the difference of what they release would be the record's bare vote.
+        known = [[last_user(r.chat), r.target] for r in records]
+        return partial(_derived, key, _digest([known, self.neighbours]))
 
     def _kept(self) -> int:
         """Candidates of each label that a vote keeps."""
@@ -298,25 +324,40 @@ def ranked(
     sigma: float,
     *,
     threshold: float | None = None,
-    noise: Noise = secret_noise,
+    noise: Noise | None = None,
+    source: random.Random | None = None,
 ) -> list[int]:
     """The positions of all candidates, those with the most votes after noise first.
 
     Args:
         threshold: draw them instead, without putting back, by how far they are above it; those that
             are not come last, in any order.
-        noise: the cryptographic one; tests and simulations bring their own.
+        noise: the cryptographic one of `source`; tests and simulations bring their own.
+        source: of all that is drawn; the operating system's when unset.
     """
+    source = source or secrets.SystemRandom()
+    noise = noise or partial(secret_noise, source=source)
     noisy = counts + noise(len(counts), sigma)
     if threshold is None:
         return [int(i) for i in np.argsort(-noisy, kind="stable")]
-    source = secrets.SystemRandom()
     # Efraimidis and Spirakis: the largest u^(1/w) are a draw by the weights w.
     keys = [
         (1, source.random() ** (1 / weight)) if weight > 0 else (0, source.random())
         for weight in noisy - threshold
     ]
     return sorted(range(len(keys)), key=lambda i: keys[i], reverse=True)
+
+
+def _fresh(_: object) -> random.Random:
+    return secrets.SystemRandom()
+
+
+def _derived(key: bytes, records: str, vote: object) -> random.Random:
+    return KeyedRandom(key, f"{records} {_digest(vote)}".encode())
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:

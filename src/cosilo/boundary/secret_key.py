@@ -1,9 +1,12 @@
-"""The key that placeholders are derived under: a file only its owner can read."""
+"""Keys that placeholders and noise are derived under: files only their owner can read."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import os
+import random
 import secrets
 from pathlib import Path
 
@@ -34,6 +37,33 @@ def secret_key(path: Path) -> bytes:
             f"the key {str(path)!r} has {len(key)} bytes; at least {_SIZE} are needed"
         )
     return key
+
+
+class KeyedRandom(random.Random):
+    """Draws that `key` and `context` fix together, and that nobody without the key can tell from fresh
+    ones: HMAC-SHA256 of the context, then of a counter. It has no other state to seed."""
+
+    def __new__(cls, key: bytes, context: bytes) -> KeyedRandom:
+        return super().__new__(cls)
+
+    def __init__(self, key: bytes, context: bytes) -> None:
+        self._stream = hmac.digest(key, context, hashlib.sha256)
+        self._count = 0
+        super().__init__()
+
+    def getrandbits(self, k: int, /) -> int:
+        blocks = []
+        for _ in range(-(-k // 256)):
+            counter = self._count.to_bytes(8, "big")
+            blocks.append(hmac.digest(self._stream, counter, hashlib.sha256))
+            self._count += 1
+        return int.from_bytes(b"".join(blocks), "big") >> (256 * len(blocks) - k)
+
+    def random(self) -> float:
+        return self.getrandbits(53) * 2.0**-53
+
+    def seed(self, *_: object, **__: object) -> None:
+        """Nothing: the key and the context are the seed."""
 
 
 def _make(path: Path) -> None:
