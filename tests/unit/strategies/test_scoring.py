@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from toy_lm import ToyLM
 
 from cosilo.boundary.messages import Message, Scored, Scores
 from cosilo.errors import CapabilityError, UnexpectedReplyError
@@ -19,6 +18,7 @@ from cosilo.strategies.base import Session
 from cosilo.strategies.downward.distil_across import DistilAcross
 from cosilo.strategies.downward.scoring import TOGETHER, Question, opinions
 from cosilo.types import user
+from toy_lm import ToyLM
 
 ITEMS = [Scored(user(f"question {i}"), f"answer {i}") for i in range(TOGETHER + 3)]
 
