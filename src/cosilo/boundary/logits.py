@@ -115,13 +115,14 @@ def top_k(logits: Floats, k: int, *, ids: bool = True) -> TopK:
     chosen = np.argpartition(logits, size - k, axis=1)[:, size - k :]
     chosen.sort(axis=1)
     top = logits.max(axis=1, keepdims=True)
-    weights = np.exp((logits - top).astype(np.float64))
-    total = weights.sum(axis=1)
+    weights = logits - top
+    np.exp(weights, out=weights)
+    total = weights.sum(axis=1, dtype=np.float64)
     kept = np.take_along_axis(logits, chosen, axis=1)
     logprobs = (kept - top - np.log(total)[:, None]).astype(np.float32)
     np.put_along_axis(weights, chosen, 0.0, axis=1)
     with np.errstate(divide="ignore"):
-        rest = np.log(weights.sum(axis=1) / total).astype(np.float32)
+        rest = np.log(weights.sum(axis=1, dtype=np.float64) / total).astype(np.float32)
     if not ids:
         return TopK(None, -np.sort(-logprobs, axis=1), rest, size)
     return TopK(chosen.astype(np.int32), logprobs, rest, size)
