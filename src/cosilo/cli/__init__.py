@@ -27,7 +27,19 @@ Large and small models, working together across silos: measured, certified, serv
     cosilo report RUN                 one HTML file with everything
     cosilo serve RUN --point NAME     an OpenAI-compatible endpoint for that point"""
 
-ORDER = ("bench", "select", "report", "attack", "list", "models", "demo", "serve", "keys", "audit")
+ORDER = (
+    "bench",
+    "select",
+    "report",
+    "attack",
+    "list",
+    "models",
+    "fit",
+    "demo",
+    "serve",
+    "keys",
+    "audit",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

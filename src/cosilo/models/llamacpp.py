@@ -43,7 +43,6 @@ T = TypeVar("T")
 
 _TOP = 20  # alternatives shown per token at most
 _BIAS = 100.0  # lifts the tokens of interest above all others; the rest is then worth e^-100
-_PROMPT_CACHE_MIB = 512
 
 
 def usable_cores() -> int:
@@ -68,6 +67,7 @@ class LlamaCppModel:
         n_ctx: tokens of prompt and reply together, for each of `parallel` requests at once.
         threads: of the engine; by default as many as the cores this process may use, because threads
             that share a core wait for one another.
+        prompt_cache_mib: memory for prompts that may come again, in MiB.
         identity: see `base.identity`; by default the file's name and `fingerprint`.
 
     Raises:
@@ -84,11 +84,13 @@ class LlamaCppModel:
         n_ctx: int = 4096,
         threads: int | None = None,
         parallel: int = 4,
+        prompt_cache_mib: int = 512,
     ) -> None:
         self.path = path
         self.n_ctx = n_ctx
         self.threads = threads if threads is not None else usable_cores()
         self.parallel = parallel
+        self.prompt_cache_mib = prompt_cache_mib
         for option in ("n_ctx", "threads", "parallel"):
             if getattr(self, option) < 1:
                 raise ConfigError(f"{option} must be 1 or more, not {getattr(self, option)}")
@@ -194,7 +196,9 @@ class LlamaCppModel:
     def _opened(self) -> _Engine:
         with self._opening:
             if self._engine is None:
-                self._engine = _Engine(self.path, self.n_ctx, self.threads, self.parallel)
+                self._engine = _Engine(
+                    self.path, self.n_ctx, self.threads, self.parallel, self.prompt_cache_mib
+                )
             return self._engine
 
     def _body(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
@@ -242,7 +246,9 @@ class LlamaCppModel:
 class _Engine:
     """llama.cpp with a model loaded. Its calls block, and may be made from several threads at once."""
 
-    def __init__(self, path: Path, n_ctx: int, threads: int, parallel: int) -> None:
+    def __init__(
+        self, path: Path, n_ctx: int, threads: int, parallel: int, prompt_cache_mib: int
+    ) -> None:
         # Threads that wait at OpenMP's barriers would spin; where cores are shared, that costs ten
         # times the work itself (measured beside a busy core: 11 CPU seconds, not 1.4, for 64 tokens).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -264,7 +270,7 @@ class _Engine:
                 0  # threads that wait must not spin: the cores are shared with the small model
             )
         options.cache_prompt = True
-        options.cache_ram_mib = _PROMPT_CACHE_MIB
+        options.cache_ram_mib = prompt_cache_mib
         options.warmup = False
         options.verbosity = -1  # its log would quote prompts
         options.ui = False
@@ -443,6 +449,7 @@ def llamacpp(
     n_ctx: int = 4096,
     threads: int | None = None,
     parallel: int = 4,
+    prompt_cache_mib: int = 512,
 ) -> LlamaCppModel:
     """A GGUF model inside this process, over llama.cpp.
 
@@ -452,12 +459,18 @@ def llamacpp(
         n_ctx: tokens of prompt and reply together, for each request.
         threads: all cores by default.
         parallel: requests that are decoded together.
+        prompt_cache_mib: memory for prompts that may come again, in MiB.
 
     Raises:
         CatalogError: the model is not there; the message says how to pull it.
         ConfigError: both or neither of `model` and `path`.
     """
-    numbers: dict[str, Any] = {"n_ctx": n_ctx, "threads": threads, "parallel": parallel}
+    numbers: dict[str, Any] = {
+        "n_ctx": n_ctx,
+        "threads": threads,
+        "parallel": parallel,
+        "prompt_cache_mib": prompt_cache_mib,
+    }
     if bool(model) == (path is not None):
         raise ConfigError("model 'llamacpp' needs either model (a catalog name) or path (a GGUF)")
     if path is not None:

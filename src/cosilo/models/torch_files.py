@@ -298,6 +298,7 @@ def quiet() -> Iterator[None]:
 
 def _packages() -> tuple[Any, Any]:
     try:
+        import gguf  # noqa: F401
         import peft  # noqa: F401
         import torch
         import transformers

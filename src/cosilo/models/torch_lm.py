@@ -36,6 +36,7 @@ from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, Array, Tokens, models
 from cosilo.models.torch_batch import device_of, pad, predict, reply_loss, together
 from cosilo.models.torch_decoding import Writer, score, write
+from cosilo.models.torch_layers import is_adapted, states
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress, Schedule, train
 from cosilo.types import (
@@ -292,7 +293,7 @@ class TorchModel:
         Raises:
             StoreError: it cannot be written; what was there stays.
         """
-        torch_files.save(_merged(self.module), self.tokens.words, Path(folder))
+        torch_files.save(merged(self.module), self.tokens.words, Path(folder))
 
     def save_adapter(self, folder: Path | str) -> None:
         """Write the adapter alone; open it with the option `adapter`.
@@ -301,7 +302,7 @@ class TorchModel:
             RejectedError: the model has none.
             StoreError: it cannot be written; what was there stays.
         """
-        if not _is_adapted(self.module):
+        if not is_adapted(self.module):
             raise RejectedError("the model has no adapter: it was not trained with method = 'lora'")
         torch_files.save(self.module, None, Path(folder))
 
@@ -496,60 +497,6 @@ class _Job:
             self.future.set_result(result)
 
 
-def layers_of(module: Any) -> Any:
-    """The decoder layers of a causal model, as a list of modules.
-
-    Raises:
-        ConfigError: it is built in another way.
-    """
-    inner = module.get_base_model() if _is_adapted(module) else module
-    layers = getattr(inner.get_decoder(), "layers", None)
-    if layers is None:
-        raise ConfigError(f"the layers of a {type(inner).__name__} are not known here")
-    return layers
-
-
-def states(module: Any, sequences: Sequence[Tokens], layer: int) -> list[Array]:
-    """The hidden states after `layer` layers, (n_i, hidden); layers behind it are not computed.
-
-    Raises:
-        ConfigError: there is no such layer.
-    """
-    layers = layers_of(module)
-    if not 0 <= layer <= len(layers):
-        raise ConfigError(f"there is no layer {layer}: the model has 0 to {len(layers)}")
-    batch = pad(sequences, device_of(module))
-    seen: list[Any] = []
-
-    def before(_: Any, given: Any, named: Any) -> None:
-        seen.append(given[0] if given else named["hidden_states"])
-        raise _SeenEnoughError
-
-    def after(_: Any, __: Any, made: Any) -> None:
-        seen.append(made[0] if isinstance(made, tuple) else made)
-        raise _SeenEnoughError
-
-    hook = (
-        layers[layer - 1].register_forward_hook(after)
-        if layer
-        else layers[0].register_forward_pre_hook(before, with_kwargs=True)
-    )
-    try:
-        predict(module, batch)
-    except _SeenEnoughError:
-        pass
-    finally:
-        hook.remove()
-    return [
-        np.ascontiguousarray(row[-len(s) :].float().cpu().numpy())
-        for row, s in zip(seen[0], sequences, strict=True)
-    ]
-
-
-class _SeenEnoughError(Exception):
-    """Ends a forward pass at the layer that was asked for."""
-
-
 def prepared(module: Any, *, method: str, rank: int = 8, seed: int = 0) -> Any:
     """A copy of `module` to train: an adapter around shared, frozen weights, or all weights in float32.
 
@@ -558,8 +505,8 @@ def prepared(module: Any, *, method: str, rank: int = 8, seed: int = 0) -> Any:
     import torch
 
     if method == "full":
-        return _merged(module).float().requires_grad_(True)
-    if _is_adapted(module):
+        return merged(module).float().requires_grad_(True)
+    if is_adapted(module):
         own = {n for n, _ in module.named_parameters() if "lora_" in n}
         shared = {id(p): p for n, p in module.named_parameters() if n not in own}
         copied = copy.deepcopy(module, shared)
@@ -604,14 +551,10 @@ def has_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def _merged(module: Any) -> Any:
+def merged(module: Any) -> Any:
     """A copy of `module` in which an adapter has become part of the weights."""
     copied = copy.deepcopy(module)
-    return copied.merge_and_unload() if _is_adapted(module) else copied
-
-
-def _is_adapted(module: Any) -> bool:
-    return hasattr(module, "peft_config") and hasattr(module, "merge_and_unload")
+    return copied.merge_and_unload() if is_adapted(module) else copied
 
 
 def _is_half(module: Any) -> bool:

@@ -1,0 +1,204 @@
+"""SmolLM2 teaches its own half-depth student: how much of what dropping layers cost comes back.
+
+    python benchmarks/healing.py                     both arms, three seeds; resumes
+    python benchmarks/healing.py --seconds 330       stops between runs once that time is over
+    python benchmarks/healing.py --report            the table of what is there
+
+Text: complaints that the CFPB publishes (../shared/data/cfpb_raw), 128 tokens a sequence; training and
+choosing layers read its train split, the held-out loss its test split, once per finished run. The two
+arms see the same sequences in the same order, so only the loss differs:
+
+    teacher   the divergence from the whole model's next-token distribution
+    text      the text's own next token (healing without the teacher)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+
+from cosilo.errors import RunBusyError
+from cosilo.models.base import Tokens
+from cosilo.models.torch_batch import reply_loss
+from cosilo.models.torch_depth import importance, plain, without
+from cosilo.models.torch_healing import freeze_ends, teacher_loss
+from cosilo.models.torch_lm import mean_loss, torch_lm
+from cosilo.models.torch_training import Progress, Schedule, train
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cfpb_raw"
+LENGTH = 128
+ARMS = ("teacher", "text")
+SEEDS = (0, 1, 2)
+HELD_OUT = 40  # sequences; 5,080 predicted tokens
+CHOSEN_ON = 3  # sequences that the layers are measured on
+STEPS, BATCH = 100, 2
+RATES = {"teacher": 5e-4, "text": 5e-4}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/healing"))
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--try-rates", type=float, nargs="*", default=())
+    arguments = parser.parse_args()
+    if not arguments.report:
+        work(arguments)
+    report(arguments.folder)
+
+
+def work(arguments: Any) -> None:
+    end = perf_counter() + arguments.seconds
+    folder = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    model = torch_lm("smollm2-135m-instruct", precision="float32")
+    teacher = model.module.requires_grad_(False)
+    train_text = plain(model.tokens, texts(arguments.data / "train.jsonl"), length=LENGTH)
+    held_out = sample(plain(model.tokens, texts(arguments.data / "test.jsonl"), length=LENGTH), 9)
+    held_out = held_out[:HELD_OUT]
+    pool = sample(train_text, 8)
+    chosen_on, validation, pool = pool[:CHOSEN_ON], pool[CHOSEN_ON:11], pool[11:]
+
+    layers = folder / "layers.json"
+    if not layers.exists():
+        started = process_time()
+        found = importance(teacher, chosen_on, drop=15, at_once=2, report=print)
+        about = {
+            "order": found.order,
+            "losses": found.losses,
+            "change": found.change,
+            "cpu_seconds": process_time() - started,
+        }
+        about["teacher"] = losses(teacher, held_out)
+        about["dropped"] = losses(without(teacher, found.order), held_out)
+        layers.write_text(json.dumps(about))
+    dropped = json.loads(layers.read_text())["order"]
+
+    for rate in arguments.try_rates:  # chosen on train text alone
+        for arm in ARMS:
+            student, loss = start(teacher, dropped, arm)
+            schedule = Schedule(steps=20, batch=BATCH, learning_rate=rate)
+            outcome = train(student, pool[-50:], loss, schedule)
+            found_loss = mean_loss(student, validation)
+            print(f"rate {rate:g} {arm}: {found_loss:.4f}, {outcome.seconds:.0f} s", flush=True)
+            if perf_counter() > end:
+                return
+    if arguments.try_rates:
+        return
+
+    for seed in SEEDS:
+        for arm in ARMS:
+            place = folder / f"{arm}-{seed}.json"
+            if place.exists():
+                continue
+            if perf_counter() > end:
+                return
+            student, loss = start(teacher, dropped, arm)
+            seen = sample(pool, seed)[: STEPS * BATCH]
+            schedule = Schedule(
+                steps=STEPS, batch=BATCH, learning_rate=RATES[arm], seed=seed, patience=0
+            )
+            cpu = process_time()
+            try:
+                outcome = train(
+                    student,
+                    seen,
+                    loss,
+                    schedule,
+                    folder=folder / f"{arm}-{seed}",
+                    run=f"{arm} {dropped}",
+                    report=tell,
+                )
+            except RunBusyError:  # another turn works on this one
+                continue
+            about = {
+                "held_out": losses(student, held_out),
+                "steps": STEPS,
+                "seconds": outcome.seconds,
+                "cpu_seconds": process_time() - cpu,
+                "trained_on": outcome.losses,
+            }
+            place.write_text(json.dumps(about))
+            for file in (folder / f"{arm}-{seed}").iterdir():
+                file.unlink()
+
+
+def start(teacher: Any, dropped: Sequence[int], arm: str) -> tuple[Any, Any]:
+    """A fresh student and the loss of an arm."""
+    student = without(teacher, dropped).requires_grad_(True)
+    freeze_ends(student)
+    return student, teacher_loss(teacher) if arm == "teacher" else reply_loss
+
+
+def losses(module: Any, sequences: Sequence[Tokens]) -> list[float]:
+    """Nats per token of each sequence."""
+    return [mean_loss(module, [s]) for s in sequences]
+
+
+def texts(path: Path) -> list[str]:
+    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    return [str(row["text"]) for row in rows]
+
+
+def sample(sequences: Sequence[Tokens], seed: int) -> list[Tokens]:
+    order = np.random.default_rng(seed).permutation(len(sequences))
+    return [sequences[i] for i in order]
+
+
+def tell(progress: Progress) -> None:
+    if progress.step % 10 == 0:
+        print(
+            f"{progress.step}/{progress.steps} loss {progress.loss:.3f}, "
+            f"{progress.seconds_left:.0f} s left",
+            flush=True,
+        )
+
+
+def report(folder: Path) -> None:
+    about = json.loads((folder / "layers.json").read_text())
+    whole, dropped = np.array(about["teacher"]), np.array(about["dropped"])
+    gap = dropped.mean() - whole.mean()
+    print(f"layers dropped, in order: {about['order']}")
+    print(f"held-out, {len(whole)} sequences of {LENGTH} tokens of complaints:")
+    print(f"  whole model     {whole.mean():.3f} nats, perplexity {math.exp(whole.mean()):,.1f}")
+    print(
+        f"  half its layers {dropped.mean():.3f} nats, perplexity {math.exp(dropped.mean()):,.1f}"
+    )
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(whole), (2000, len(whole)))
+    per_arm: dict[str, list[Any]] = {}
+    for arm in ARMS:
+        for path in sorted(folder.glob(f"{arm}-*.json")):
+            run = json.loads(path.read_text())
+            healed = np.array(run["held_out"])
+            recovered = (dropped - healed)[draws].mean(1) / (dropped - whole)[draws].mean(1)
+            low, high = np.quantile(recovered, [0.025, 0.975])
+            per_arm.setdefault(arm, []).append(healed)
+            print(
+                f"  {path.stem:10s} {healed.mean():.3f} nats, perplexity {math.exp(healed.mean()):,.1f}"
+                f", recovers {(dropped.mean() - healed.mean()) / gap:.1%} [{low:.1%}, {high:.1%}] "
+                f"of {gap:.3f} nats; {run['steps']} steps, {run['cpu_seconds']:.0f} CPU s"
+            )
+    for arm, runs in per_arm.items():
+        share = [(dropped.mean() - healed.mean()) / gap for healed in runs]
+        spread = f" ± {np.std(share, ddof=1):.1%}" if len(share) > 1 else ""
+        print(f"  {arm}: {np.mean(share):.1%}{spread} over {len(share)} seeds")
+    if len(per_arm) == 2:
+        paired = min(len(per_arm[arm]) for arm in ARMS)
+        more = np.mean(per_arm["text"][:paired], 0) - np.mean(per_arm["teacher"][:paired], 0)
+        low, high = np.quantile(more[draws].mean(1), [0.025, 0.975])
+        print(
+            f"  the teacher is worth {more.mean():.3f} nats [{low:.3f}, {high:.3f}] at equal steps"
+        )
+
+
+if __name__ == "__main__":
+    main()

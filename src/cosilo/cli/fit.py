@@ -1,0 +1,154 @@
+"""`cosilo fit`: build a small model from a larger one, sized to this machine."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosilo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cosilo.models.fitting import Built
+    from cosilo.models.torch_training import Progress
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "fit",
+        help="build a small model from a larger one, sized to this machine",
+        description=(
+            "Measure this machine, choose the depth and the quantisation that hold the limits, drop\n"
+            "the layers that are missed the least, teach what is left with the whole model's own\n"
+            "predictions, write a GGUF for the llamacpp back end, and measure what was built.\n"
+            "Stopped at any moment, the same command goes on.\n\n"
+            "    cosilo fit smollm2-135m-instruct --ms-per-token 15 --memory 1GB --out small"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a GGUF: its name in the catalog, or a path")
+    parser.add_argument(
+        "--ms-per-token", type=float, required=True, metavar="MS", help="of decoding, at most"
+    )
+    parser.add_argument(
+        "--memory", required=True, metavar="SIZE", help="of the whole process, at most: 800MB, 1GB"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what is built")
+    parser.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="public text to choose layers and to teach with: .txt, or .jsonl with a key text; the "
+        "nearer to the later use, the better; Python's manual if none is given",
+    )
+    for name, default, what in (
+        ("--threads", None, "of decoding; all cores by default"),
+        ("--context", 2048, "tokens of prompt and reply that memory is measured for (2048)"),
+        ("--steps", 60, "of teaching; 0 for none (60)"),
+        ("--batch", 2, "sequences per step (2)"),
+        ("--length", 128, "tokens per sequence (128)"),
+        ("--seed", 0, "of the order of the text (0)"),
+    ):
+        parser.add_argument(name, type=int, default=default, metavar="N", help=what)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cosilo.models.fitting import Wanted, fit, source_of
+    from cosilo.models.sizing import Limits
+
+    if not arguments.ms_per_token > 0:
+        raise ConfigError(f"--ms-per-token must be above 0, not {arguments.ms_per_token:g}")
+    for name, least in (("context", 64), ("steps", 0), ("batch", 1), ("length", 8)):
+        if getattr(arguments, name) < least:
+            raise ConfigError(f"--{name} must be {least} or more, not {getattr(arguments, name)}")
+    limits = Limits(arguments.ms_per_token, memory_size(arguments.memory))
+    threads = arguments.threads or len(os.sched_getaffinity(0))
+    wanted = Wanted(
+        source=source_of(arguments.model),
+        limits=limits,
+        out=arguments.out,
+        text=tuple(arguments.text),
+        threads=threads,
+        context=arguments.context,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        length=arguments.length,
+        seed=arguments.seed,
+    )
+    built = fit(wanted, say=_say, progress=_Healing())
+    for line in summary(built, limits):
+        print(line)
+    print(
+        "\nIn a plan or a gateway's configuration:\n\n"
+        f'    kind = "llamacpp"\n    path = "{built.gguf}"\n    n_ctx = {arguments.context}\n'
+        f"    threads = {threads}\n    parallel = 1\n    prompt_cache_mib = 0"
+    )
+    return 0 if limits.hold(built.speed) else 1
+
+
+def summary(built: Built, limits: Any) -> list[str]:
+    """What was built, in words."""
+    from cosilo.models.sizing import megabytes
+
+    speed = built.speed
+    within = "within" if limits.hold(speed) else "NOT within"
+    lines = [
+        f"built {built.gguf}: {built.size.layers} of {built.of_layers} layers, "
+        f"{built.size.quantisation}, {megabytes(built.gguf.stat().st_size)}",
+        f"measured: {speed.ms_per_token:.1f} ms per token and {megabytes(speed.memory)}, {within} "
+        f"the limits of {limits.ms_per_token:g} ms and {megabytes(limits.memory)}",
+    ]
+    if built.dropped:
+        gap = built.cut - built.whole
+        back = f"{(built.cut - built.healed) / gap:.0%}" if gap > 0 else "nothing was lost"
+        lines.append(
+            f"held-out text, perplexity before quantisation: {math.exp(built.whole):,.1f} whole, "
+            f"{math.exp(built.cut):,.1f} without the layers, {math.exp(built.healed):,.1f} as built "
+            f"({back} of the lost nats)"
+        )
+    return lines
+
+
+def memory_size(text: str) -> int:
+    """Bytes of "1GB", "800 MB" or "512MiB".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"--memory must be a size such as 800MB or 1GB, not {text!r}")
+    return round(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+class _Healing:
+    """A line on stderr for every tenth of the steps."""
+
+    def __init__(self) -> None:
+        self._tenth = 0
+
+    def __call__(self, progress: Progress) -> None:
+        tenth = progress.step * 10 // progress.steps
+        if tenth > self._tenth:
+            self._tenth = tenth
+            left = f", about {progress.seconds_left:.0f} s left" if progress.seconds_left else ""
+            found = progress.validation
+            held = f", held-out {found:.3f}" if found is not None else ""
+            print(
+                f"  step {progress.step} of {progress.steps}: loss {progress.loss:.3f}{held}{left}",
+                file=sys.stderr,
+                flush=True,
+            )
