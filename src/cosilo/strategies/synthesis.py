@@ -294,13 +294,15 @@ def usual_words(owner: DataOwner) -> tuple[int, int, int]:
     return min(max(2, int(low / 2)), size // 3), max(8, int(high * 1.5)), size
 
 
-def examples(session: Session, texts: Sequence[Synthetic]) -> tuple[Demonstration, ...]:
+def examples(
+    session: Session, texts: Sequence[Synthetic], *, weight: float = 1.0
+) -> tuple[Demonstration, ...]:
     """`texts` as questions of the task, with their labels as targets."""
     owner = session.owner
     known = next(iter((*owner.private, *owner.pool, *owner.calibration)), None)
     system = tuple(t for t in known.chat if t.role == "system") if known else ()
     return tuple(
-        Demonstration(f"synthetic-{i}", (*system, Turn("user", t.text)), t.label)
+        Demonstration(f"synthetic-{i}", (*system, Turn("user", t.text)), t.label, weight)
         for i, t in enumerate(texts)
     )
 

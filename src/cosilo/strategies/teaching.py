@@ -57,3 +57,13 @@ class Teaching:
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         raise ValueError(f"{self.name} only prepares: answer with the strategy prepare returns")
+
+
+def require_weight(weight: float) -> None:
+    """Refuse a weight of examples that would take them out, or turn them around.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if not weight > 0:
+        raise ValueError(f"weight = {weight!r} is not positive")

@@ -7,7 +7,7 @@ import pytest
 
 from bag import Bag
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.errors import DataError
+from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
@@ -144,3 +144,13 @@ def test_lengths_are_the_owners_own_with_room() -> None:
     low, high, usual = usual_words(owner())
     assert low < usual == 20 < high
     assert usual_words(DataOwner(Bag())) == (3, 400, 20)
+
+
+async def test_generated_texts_count_by_their_weight_beside_gold_ones() -> None:
+    strategy = strategies.create("zerogen", each=10, gold=True, weight=0.2)
+    _, after = await strategy.prepare(session(writer()))
+    taught = after.owner.model.examples  # type: ignore[attr-defined]
+    assert [e.weight for e in taught[:12]] == [1.0] * 12
+    assert {e.weight for e in taught[12:]} == {0.2}
+    with pytest.raises(ConfigError, match="weight = 0"):
+        strategies.create("zerogen", weight=0)

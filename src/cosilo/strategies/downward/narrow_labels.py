@@ -23,7 +23,7 @@ from cosilo.models.base import Access, Trainable
 from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
 from cosilo.strategies.labelling import pool_of, read_labels, replies
 from cosilo.strategies.narrowing import blended, judge_of, least_sure, narrowed, views
-from cosilo.strategies.teaching import Teaching
+from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
 
 
@@ -59,8 +59,7 @@ class NarrowLabels(Teaching):
             raise ValueError(f"candidates = {self.candidates!r} leave no choice")
         if self.trust is not None and self.trust < 0:
             raise ValueError(f"trust = {self.trust!r} is negative")
-        if self.weight <= 0:
-            raise ValueError(f"weight = {self.weight!r} is not positive")
+        require_weight(self.weight)
 
     @property
     def needs(self) -> Needs:

@@ -32,7 +32,7 @@ from cosilo.strategies.synthesis import (
     usual_words,
     write,
 )
-from cosilo.strategies.teaching import Teaching
+from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
 
 
@@ -49,6 +49,7 @@ class ProGen(Teaching):
         temperature: of the LM.
         agree: drop texts that the small model, trained on the others, gives to another label.
         gold: also train on the owner's own examples with their gold targets.
+        weight: of a generated text beside a gold example.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
         seed: of the writing and the training.
@@ -63,9 +64,11 @@ class ProGen(Teaching):
     temperature: float = 1.0
     agree: bool = True
     gold: bool = False
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         self._wanted(words=20)
+        require_weight(self.weight)
         if self.rounds < 2 or self.shown < 1:
             raise ValueError("rounds must be 2 or more, and shown 1 or more")
 
@@ -99,7 +102,7 @@ class ProGen(Teaching):
             sieve.require_labels(kept, choices, by=self.name)
         asked = self.rounds * wanted.calls() * wanted.lines * len(choices)
         found = card(self.name, session, sieve, kept, asked=asked, before=before)
-        return (*gold, *examples(session, kept)), session.with_card(found)
+        return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 
     def _wanted(self, *, words: int) -> Wanted:
         """Of one round."""

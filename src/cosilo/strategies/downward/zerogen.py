@@ -18,7 +18,7 @@ from typing import ClassVar
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.synthesis import Sieve, Wanted, card, examples, usual_words, write
-from cosilo.strategies.teaching import Teaching
+from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
 
 
@@ -33,6 +33,7 @@ class ZeroGen(Teaching):
         temperature: of the LM.
         agree: drop texts that the small model, trained on the others, gives to another label.
         gold: also train on the owner's own examples with their gold targets.
+        weight: of a generated text beside a gold example.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
         seed: of the writing and the training.
@@ -45,9 +46,11 @@ class ZeroGen(Teaching):
     temperature: float = 1.0
     agree: bool = True
     gold: bool = False
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         Wanted(each=self.each, lines=self.lines, temperature=self.temperature)
+        require_weight(self.weight)
 
     def forecast(self) -> Forecast:
         wanted = Wanted(each=self.each, lines=self.lines)
@@ -67,4 +70,4 @@ class ZeroGen(Teaching):
         sieve.require_labels(kept, session.sampling.choices, by=self.name)
         asked = wanted.calls() * wanted.lines * len(session.sampling.choices)
         found = card(self.name, session, sieve, kept, asked=asked, before=before)
-        return (*gold, *examples(session, kept)), session.with_card(found)
+        return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
