@@ -1,12 +1,12 @@
 """A small model from recorded LMs' labels beside the same one from gold labels; and poisoned labels.
 
-    python benchmarks/distil/cfpb_labels.py [--dev]
+    python benchmarks/distil/cfpb_labels.py [--dev] [--only gold "GPT-4.5 balance" …]
 
-Each seed trains on another random 80 % of the train file; only "gold" sees a gold label of it. `--dev`
-scores on the other 20 %; without it, on the test file. Differences are paired over the test items, the
-mean over the seeds of an item's difference; intervals are bootstraps over the items. Poison: a party in
-between replaces a share of GPT-4.5's labels by random others. Every number is kept as soon as it is
-there, and not worked out twice.
+Each seed trains on another random 80 % of the train file; only "gold" sees a gold label of it, and the
+test file is scored. `--dev` is five-fold cross-validation on the train file instead. Differences are
+paired over the test items, the mean over the seeds of an item's difference; intervals are bootstraps
+over the items. Poison: a party in between replaces a share of GPT-4.5's labels by random others. Every
+number is kept as soon as it is there, and not worked out twice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.boundary.transport import InProcess
 from cosilo.models.classifier import ClassifierModel
 from cosilo.models.encoder import Encoder
+from cosilo.models.head import Features
 from cosilo.models.recorded import RecordedModel
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
@@ -40,8 +42,10 @@ TEACHERS = {
     "Claude 3.5 Sonnet": "claude-3-5-sonnet",
     "o1": "o1",
 }
-SHARES = (0.05, 0.1, 0.2, 0.4)
-SEEDS = range(3)
+SHARES = (0.1, 0.2, 0.4)
+SEEDS, FOLDS = range(3), range(5)
+HOWS = ("", "balance", "agree")
+FEATURES: Features = "embedding+tfidf"  # what cross-validation chose on this data every time
 
 
 def load(folder: Path) -> Task:
@@ -61,20 +65,20 @@ def load(folder: Path) -> Task:
 
 
 async def learned(
-    task: Task, teacher: str, pool: Sequence[Example], *, seed: int, agree: bool, poison: float
+    task: Task, teacher: str, pool: Sequence[Example], *, seed: int, how: str, poison: float
 ) -> tuple[list[Demonstration], set[str]]:
     """What the strategy trains on, and the ids of the items whose label was poisoned."""
-    model = ClassifierModel(ENCODER)
+    model = ClassifierModel(ENCODER, features=FEATURES)
     answers = ((e.chat, *e.recorded[teacher]) for e in pool)
     owner = DataOwner(model, pool=tuple(Demonstration(e.id, e.chat, "") for e in pool))
     party = Tampering(LMOwner(RecordedModel(answers, name=teacher)), poison, seed)
-    strategy = DistilLabels(agree=agree, seed=seed)
+    strategy = DistilLabels(agree="agree" in how, balance="balance" in how, seed=seed)
     session = open_session(
         owner,
         party.party,
         strategy,
         sampling=task.sampling,
-        transport=InProcess(party),  # type: ignore[arg-type]
+        transport=InProcess(party),
     )
     lessons, _ = await strategy.lessons(session, model)
     hit = {e.id for e in pool if party.changes(Ask(chat=e.chat, sampling=task.sampling))}
@@ -82,35 +86,39 @@ async def learned(
 
 
 def right(lessons: Sequence[Demonstration], items: Sequence[Example], seed: int) -> list[int]:
-    model = ClassifierModel(ENCODER).fit(lessons, seed=seed)
+    model = ClassifierModel(ENCODER, features=FEATURES).fit(lessons, seed=seed)
     found = model.probabilities([last_user(e.chat) for e in items]).argmax(axis=1)
     return [int(model.labels[i] == e.target) for i, e in zip(found, items, strict=True)]
 
 
-def run(task: Task, kept: dict[str, object], save: Path, *, dev: bool) -> None:
+def run(
+    task: Task, kept: dict[str, dict[str, Any]], save: Path, *, dev: bool, only: Sequence[str]
+) -> None:
     train = task.splits["train"]
-    for seed in SEEDS:
-        order = np.random.default_rng(seed).permutation(len(train))
-        cut = round(0.8 * len(train))
-        pool = [train[i] for i in order[:cut]]
-        items = [train[i] for i in order[cut:]] if dev else list(task.splits["test"])
-        jobs = [("gold", "gold", False, 0.0)]
-        jobs += [(f"{t}{' agree' * a}", t, a, 0.0) for t in TEACHERS for a in (False, True)]
+    for seed in FOLDS if dev else SEEDS:
+        order = np.random.default_rng(0 if dev else seed).permutation(len(train))
+        out = {int(i) for i in (order[seed::5] if dev else order[::5])}
+        pool = [e for i, e in enumerate(train) if i not in out]
+        items = [train[i] for i in sorted(out)] if dev else list(task.splits["test"])
+        jobs = [("gold", "gold", "", 0.0)]
+        jobs += [(f"{t} {h}".strip(), t, h, 0.0) for t in TEACHERS for h in HOWS]
         jobs += [
-            (f"poison {share}{' agree' * a}", "GPT-4.5", a, share)
+            (f"poison {share} {h}".strip(), "GPT-4.5", h, share)
             for share in SHARES
-            for a in (False, True)
+            for h in ("", "agree")
         ]
-        for name, teacher, agree, poison in jobs:
+        for name, teacher, how, poison in jobs:
+            if only and name not in only:
+                continue
             key = f"{seed} {name}"
             if key in kept:
                 continue
             truth = {e.id: e.target for e in pool}
             if teacher == "gold":
-                lessons, hit = [e.demonstration() for e in pool], set()
+                lessons, hit = [e.demonstration() for e in pool], set[str]()
             else:
                 lessons, hit = asyncio.run(
-                    learned(task, teacher, pool, seed=seed, agree=agree, poison=poison)
+                    learned(task, teacher, pool, seed=seed, how=how, poison=poison)
                 )
             left = {d.id for d in lessons}
             clean = set(truth) - hit
@@ -122,37 +130,40 @@ def run(task: Task, kept: dict[str, object], save: Path, *, dev: bool) -> None:
                 "dropped of the others": [len(clean - left), len(clean)],
             }
             save.write_text(json.dumps(kept))
-            print(key, round(float(np.mean(kept[key]["right"])), 4), flush=True)  # type: ignore[index]
+            print(key, round(float(np.mean(kept[key]["right"])), 4), flush=True)
 
 
-def show(kept: dict[str, object], *, base: float) -> None:
-    def rows(name: str) -> np.ndarray:
-        return np.array([kept[f"{seed} {name}"]["right"] for seed in SEEDS], float)  # type: ignore[index]
+def show(kept: dict[str, dict[str, Any]], *, base: float, dev: bool) -> None:
+    seeds = FOLDS if dev else SEEDS
 
-    def facts(name: str, what: str) -> np.ndarray:
-        return np.array([kept[f"{seed} {name}"][what] for seed in SEEDS])  # type: ignore[index]
+    def facts(name: str, what: str) -> list[Any]:
+        return [kept[f"{seed} {name}"][what] for seed in seeds]
 
-    gold = rows("gold")
-    print(f"n = {gold.shape[1]}, base rate {100 * base:.1f} %, {len(SEEDS)} seeds")
-    print(f"{'gold':28}{100 * gold.mean():6.1f}   seeds {np.round(100 * gold.mean(axis=1), 1)}")
+    def grades(name: str) -> np.ndarray:
+        """Per item: its one fold's grade, or the mean over the seeds."""
+        rows = facts(name, "right")
+        return np.concatenate(rows).astype(float) if dev else np.mean(rows, axis=0)
+
+    gold = grades("gold")
     names = dict.fromkeys(key.partition(" ")[2] for key in kept)
-    for name in names:
-        if name == "gold":
-            continue
-        each = rows(name)
-        gap = each.mean(axis=0) - gold.mean(axis=0)
-        low, high = intervals.difference(each.mean(axis=0), gold.mean(axis=0), (-1.0, 1.0))
+    print(
+        f"n = {len(gold)}, base rate {100 * base:.1f} %, {len(seeds)} {'folds' if dev else 'seeds'}"
+    )
+    for name in (n for n in names if all(f"{seed} {n}" in kept for seed in seeds)):
+        each = grades(name)
+        low, high = intervals.difference(each, gold, (-1.0, 1.0))
+        own = " ".join(f"{100 * np.mean(r):.1f}" for r in facts(name, "right"))
         line = (
-            f"{name:28}{100 * each.mean():6.1f}   seeds {np.round(100 * each.mean(axis=1), 1)}"
-            f"   less gold {100 * gap.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-            f"   labels right {100 * facts(name, 'labels right').mean():.1f}"
+            f"{name:26} {100 * each.mean():5.1f} ({own})   less gold {100 * (each - gold).mean():+.1f}"
+            f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+            f"   labels right {100 * np.mean(facts(name, 'labels right')):.1f}"
         )
-        hit, noticed = facts(name, "poisoned").sum(), facts(name, "noticed").sum()
-        others = facts(name, "dropped of the others").sum(axis=0)
+        hit, noticed = sum(facts(name, "poisoned")), sum(facts(name, "noticed"))
+        lost, others = np.sum(facts(name, "dropped of the others"), axis=0)
         if hit:
-            low, high = intervals.wilson(noticed, int(hit))
+            low, high = intervals.wilson(noticed, hit)
             line += f"   noticed {noticed} of {hit} [{100 * low:.0f}, {100 * high:.0f} %]"
-        print(line + f"   others dropped {others[0]} of {others[1]}" * bool(others[0]))
+        print(line + f"   others dropped {lost} of {others}" * bool(lost))
 
 
 if __name__ == "__main__":
@@ -160,12 +171,13 @@ if __name__ == "__main__":
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/cfpb_llm"))
     parser.add_argument("--out", type=Path, default=Path("runs/distil_cfpb"))
+    parser.add_argument("--only", nargs="*", default=[], help="names to work out")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / ("dev.json" if arguments.dev else "test.json")
-    found: dict[str, object] = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
     ENCODER = Encoder("minilm-int8", threads=1)
     the_task = load(arguments.data)
-    run(the_task, found, file, dev=arguments.dev)
+    run(the_task, found, file, dev=arguments.dev, only=arguments.only)
     counts = np.unique([e.target for e in the_task.splits["test"]], return_counts=True)[1]
-    show(found, base=float(counts.max() / counts.sum()))
+    show(found, dev=arguments.dev, base=float(counts.max() / counts.sum()))

@@ -153,6 +153,14 @@ def agreed(
     )
 
 
+def balanced(examples: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
+    """`examples` with weights by which every target counts the same; their sum stays as it is."""
+    counts = Counter(e.target for e in examples)
+    total = sum(e.weight for e in examples)
+    share = {target: total / len(counts) / count for target, count in counts.items()}
+    return tuple(Demonstration(e.id, e.chat, e.target, share[e.target]) for e in examples)
+
+
 def require_classes(labels: Labels, *, closed: bool) -> None:
     """Refuse labels that leave nothing to learn.
 

@@ -12,7 +12,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import Session, strategies
-from cosilo.strategies.labelling import read_labels, replies, require_classes
+from cosilo.strategies.labelling import balanced, read_labels, replies, require_classes
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
 
 CHOICES = ("lost_card", "card", "refund")
@@ -49,6 +49,13 @@ def test_labels_of_no_class_or_one_are_refused(said: list[str], why: str) -> Non
     with pytest.raises(DataError, match=why):
         require_classes(read_labels(POOL[:2], said, CHOICES), closed=True)
     require_classes(read_labels(POOL[:2], ["card", "refund"], CHOICES), closed=True)
+
+
+def test_balanced_labels_count_the_same_however_often_they_are_said() -> None:
+    labels = read_labels(POOL[:4], ["card", "card", "card", "refund"], CHOICES)
+    found = balanced(labels.examples)
+    assert [e.weight for e in found] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+    assert [(e.id, e.target) for e in found] == [(e.id, e.target) for e in labels.examples]
 
 
 class Refuses:

@@ -15,6 +15,7 @@ from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.labelling import (
     agreed,
+    balanced,
     pool_of,
     read_labels,
     replies,
@@ -34,6 +35,8 @@ class DistilLabels(Teaching):
         items: how many of them, in their order; all when unset.
         agree: drop labels that the small model, trained on the others, takes for mistakes: the LM's
             own, or those of somebody who tampers with its replies.
+        balance: weigh the LM's labels so that each label counts the same, however often the LM says
+            it: right where the labels are about equally frequent and the LM prefers some.
         gold: also train on the owner's own examples with their gold targets.
         then: the strategy that answers with the trained small model.
         then_options: that strategy's options.
@@ -45,6 +48,7 @@ class DistilLabels(Teaching):
     pool: Literal["private", "public"] = "private"
     items: int | None = None
     agree: bool = False
+    balance: bool = False
     gold: bool = False
 
     def __post_init__(self) -> None:
@@ -73,4 +77,5 @@ class DistilLabels(Teaching):
             labels = agreed(labels, model, beside=gold, seed=self.seed)
             require_classes(labels, closed=bool(choices))
         session = session.with_card(labels.card(self.name, choices))
-        return (*gold, *labels.examples), session
+        taught = balanced(labels.examples) if self.balance else labels.examples
+        return (*gold, *taught), session
