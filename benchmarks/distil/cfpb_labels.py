@@ -71,11 +71,12 @@ async def learned(
     model = ClassifierModel(ENCODER, features=FEATURES)
     answers = ((e.chat, *e.recorded[teacher]) for e in pool)
     owner = DataOwner(model, pool=tuple(Demonstration(e.id, e.chat, "") for e in pool))
-    party = Tampering(LMOwner(RecordedModel(answers, name=teacher)), poison, seed)
+    lm = LMOwner(RecordedModel(answers, name=teacher))
+    party = Tampering(lm, poison, seed)
     strategy = DistilLabels(agree="agree" in how, balance="balance" in how, seed=seed)
     session = open_session(
         owner,
-        party.party,
+        lm,
         strategy,
         sampling=task.sampling,
         transport=InProcess(party),
