@@ -1,14 +1,14 @@
-"""Private evolution on real texts: what the small model learns at ε = 4 and ε = ∞, and what it tells.
+"""Private evolution on real texts: what the small model learns at ε = 4 and at ε = ∞, and what is told.
 
-    python benchmarks/distil/private_evolution.py write [--seconds 330]   # the LM, until done
-    python benchmarks/distil/private_evolution.py measure                 # no LM: utility, attacks, ε
+    python benchmarks/distil/private_evolution.py write [--model …] [--seconds 330]  # until "done"
+    python benchmarks/distil/private_evolution.py measure [--model …]  # no LM: utility, attacks, ε
 
 600 private requests to a voice assistant (`clinc150`, 100 of each of six domains), six labels, MiniLM
-with a linear head as the small model, Qwen2.5-Coder-1.5B as the LM. Four runs of three rounds: ε = 4
-with three draws of the noise, and ε = ∞. The LM's texts are shared between runs by the replay store, so
-what differs between draws is the noise (and what the LM then writes). The noise of each run is of a
-generator whose seed was taken from the operating system once and is kept in the run's folder: a run
-that is resumed must not draw again, and this folder is nobody's secret.
+with a linear head as the small model; the LM is SmolLM2-135M or Qwen2.5-Coder-1.5B. Four runs: ε = 4
+with three draws of the noise, and ε = ∞; `zero` is what the LM writes unguided. Runs share the LM's
+texts through the replay store, so what differs between draws is the noise, and what the LM then writes.
+A run that is resumed must not draw its noise again: it comes from a generator whose seed was taken from
+the operating system once and is kept in the run's folder.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import asyncio
 import json
 import math
 import secrets
+import sqlite3
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,19 +31,25 @@ from pathlib import Path
 import numpy as np
 
 import cosilo.session  # noqa: F401 — registers strategies and models
+from cosilo.attacks.base import Attack, Target, View
+from cosilo.attacks.membership import NearestText, Votes
+from cosilo.attacks.published import Calibrated, Confidence, Loss
 from cosilo.boundary.accountant import Noise
 from cosilo.boundary.ledger import MemoryLedger
 from cosilo.errors import ModelError
-from cosilo.models.base import TextModel, models
+from cosilo.models.base import Access, Array, TextModel, models
 from cosilo.models.classifier import ClassifierModel
 from cosilo.models.encoder import Encoder
 from cosilo.models.replay import ReplayModel
+from cosilo.objectives import intervals
+from cosilo.objectives.base import Floats
+from cosilo.objectives.membership import auc, tpr
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
-from cosilo.strategies.base import Session, strategies
+from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.strategies.downward import private_evolution as evolution
-from cosilo.types import Chat, Demonstration, Generation, Sampling, user
+from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
 
 LABELS = ("auto_and_commute", "banking", "credit_cards", "home", "travel", "utility")
 INSTRUCTIONS = (
@@ -48,7 +58,18 @@ INSTRUCTIONS = (
 )
 PER_LABEL = 100  # private records of each label; as many again are never shown to anybody
 LM_ITEMS = 150
-OPTIONS = {"about": "what a user says to a voice assistant", "each": 16, "rounds": 3, "lines": 8}
+EACH_TEST = 200  # test items of each label
+OPTIONS: dict[str, object] = {
+    "about": "what a user says to a voice assistant",
+    "lines": 4,
+    "max_tokens": 80,
+}
+SIZES: dict[
+    str, dict[str, object]
+] = {  # the larger LM is given fewer calls: it takes ten times as long
+    "smollm2-135m-instruct": {"each": 16, "rounds": 3},
+    "qwen2.5-coder-1.5b-instruct": {"each": 12, "rounds": 2},
+}
 RUNS = {"eps4-0": 4.0, "inf": math.inf, "eps4-1": 4.0, "eps4-2": 4.0}
 FOLDER = Path("runs/private_evolution")
 DATA = Path("../shared/data/clinc150")
@@ -91,7 +112,7 @@ def split(data: Path) -> tuple[list[Demonstration], list[Demonstration], list[De
     train, test = rows("train", data), rows("test", data)
     private = [e for label in LABELS for e in train[label][:PER_LABEL]]
     others = [e for label in LABELS for e in train[label][PER_LABEL : 2 * PER_LABEL]]
-    return private, others, [e for label in LABELS for e in test[label]]
+    return private, others, [e for label in LABELS for e in test[label][:EACH_TEST]]
 
 
 def noise_of(folder: Path, name: str) -> Noise:
@@ -104,11 +125,15 @@ def noise_of(folder: Path, name: str) -> Noise:
 
 
 def opened(
-    name: str, lm: TextModel, private: list[Demonstration], ledger: MemoryLedger | None = None
-) -> tuple[object, Session]:
+    name: str,
+    lm: TextModel,
+    private: list[Demonstration],
+    folder: Path,
+    ledger: MemoryLedger | None = None,
+) -> tuple[Strategy, Session]:
     """The strategy of run `name` and its session."""
-    encoder = ClassifierModel(Encoder())
-    options = {**OPTIONS, "epsilon": RUNS.get(name, 4.0)}
+    encoder = ClassifierModel(Encoder(), features="embedding")
+    options = {**OPTIONS, **SIZES[folder.name], "epsilon": RUNS.get(name, 4.0)}
     if name == "zero":
         options["rounds"] = 0
     strategy = strategies.create("private_evolution", **options)
@@ -125,11 +150,11 @@ async def grown(
     ledger: MemoryLedger | None = None,
 ) -> Session:
     """Run `name`, prepared."""
-    strategy, session = opened(name, lm, private, ledger)
+    strategy, session = opened(name, lm, private, folder, ledger)
     plain = evolution.ranked
     try:
         evolution.ranked = partial(plain, noise=noise_of(folder, name))  # type: ignore[assignment]
-        _, session = await strategy.prepare(session)  # type: ignore[attr-defined]
+        _, session = await strategy.prepare(session)
     finally:
         evolution.ranked = plain
     return session
@@ -164,6 +189,182 @@ async def write(arguments: argparse.Namespace) -> int:
         await lm.close()
 
 
+# ── measuring: no LM from here on ────────────────────────────────────────────
+
+
+class Remembered:
+    """Trains heads on the public encoder, each set of examples once."""
+
+    def __init__(self, encoder: ClassifierModel) -> None:
+        self._encoder = encoder
+        self._known: dict[tuple[str, ...], ClassifierModel] = {}
+
+    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> ClassifierModel:
+        key = tuple(f"{e.id} {e.target}" for e in examples)
+        if key not in self._known:
+            self._known[key] = self._encoder.fit(examples, seed=seed)
+        return self._known[key]
+
+
+class Nobody:
+    """Stands for the LM where every answer is on record."""
+
+    name = "nobody"
+    access = Access.TEXT
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        raise AssertionError("an answer is missing from the replay store")
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Grown:
+    """What came of one run: the small model, what it was trained on, its card, its record, and the
+    candidates' vectors of each round and label."""
+
+    model: ClassifierModel
+    facts: dict[str, object]
+    ledger: MemoryLedger
+    candidates: list[dict[str, Array]]
+
+
+async def regrown(name: str, identity: str, private: list[Demonstration], folder: Path) -> Grown:
+    """Run `name` again from the replay store."""
+    nobody = Nobody()
+    nobody.identity = identity  # type: ignore[attr-defined]
+    lm = ReplayModel(nobody, folder / "replay.sqlite", offline=True)
+    ledger = MemoryLedger()
+    seen: list[Array] = []
+    plain = evolution.vote
+
+    def watched(voters: Array, candidates: Array) -> np.ndarray:
+        seen.append(candidates)
+        return plain(voters, candidates)
+
+    evolution.vote = watched  # type: ignore[assignment]
+    try:
+        session = await grown(name, lm, private, folder, ledger)
+    finally:
+        evolution.vote = plain
+        await lm.close()
+    by_round = [
+        dict(zip(LABELS, seen[i : i + len(LABELS)], strict=True))
+        for i in range(0, len(seen), len(LABELS))
+    ]
+    model = session.owner.model
+    assert isinstance(model, ClassifierModel)
+    return Grown(model, dict(session.cards[-1].facts), ledger, by_round)
+
+
+def right(model: ClassifierModel, items: list[Demonstration]) -> Floats:
+    """Per item, 1 where the most probable label is its own."""
+    rows = model.probabilities([last_user(e.chat) for e in items])
+    said = [model.labels[i] for i in rows.argmax(axis=1)]
+    return np.array([float(a == e.target) for a, e in zip(said, items, strict=True)])
+
+
+def share(values: Floats) -> str:
+    low, high = intervals.wilson(float(values.sum()), len(values))
+    return f"{100 * values.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def gap(first: Floats, second: Floats) -> str:
+    low, high = intervals.difference(first, second, (-1.0, 1.0))
+    return f"{100 * (first - second).mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def target(example: Demonstration) -> Target:
+    return Target(example.id, "", "member", chat=example.chat, label=example.target)
+
+
+async def attack(
+    attack_: Attack, view: View, inside: list[Demonstration], outside: list[Demonstration]
+) -> str:
+    guesses = await attack_.guess(view, [target(e) for e in (*inside, *outside)])
+    scores = {g.target: g.score for g in guesses}
+    a = np.array([scores[e.id] for e in inside])
+    b = np.array([scores[e.id] for e in outside])
+    value, low, high = auc(a, b)
+    rate, *ends = tpr(a, b)
+    return (
+        f"AUC {value:.3f} [{low:.3f}, {high:.3f}], TPR at 1 % FPR {100 * rate:.1f} % "
+        f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+    )
+
+
+async def measure(arguments: argparse.Namespace) -> int:
+    private, others, test = split(arguments.data)
+    third = [e for label in LABELS for e in rows("train", arguments.data)[label][200:300]]
+    identity = recorded_identity(arguments.folder / "replay.sqlite")
+    encoder = ClassifierModel(Encoder(), features="embedding")
+    learner = Remembered(encoder)
+    print(f"{len(private)} private records, {len(others)} strangers, {len(test)} test items\n")
+
+    runs = {n: await regrown(n, identity, private, arguments.folder) for n in ("zero", *RUNS)}
+    scored = {"gold": right(learner.fit(private), test)}
+    scored |= {name: right(run.model, test) for name, run in runs.items()}
+    print("utility")
+    for name, values in scored.items():
+        facts = runs[name].facts if name in runs else {}
+        about = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+            for k, v in facts.items()
+            if k in ("ε, all rounds", "δ", "σ", "texts trained on")
+        )
+        print(f"  {name:7} {share(values)}; against zero {gap(values, scored['zero'])}; {about}")
+    four = np.mean([scored[n] for n in RUNS if n.startswith("eps4")], axis=0)
+    print(
+        f"  mean of the ε = 4 runs {100 * four.mean():.1f} %; against zero {gap(four, scored['zero'])}"
+    )
+    asked = lm_sample(test)
+    nobody = Nobody()
+    nobody.identity = identity  # type: ignore[attr-defined]
+    lm = ReplayModel(nobody, arguments.folder / "replay.sqlite", offline=True)
+    sampling = Sampling(max_tokens=24, choices=LABELS)
+    if all(lm.holds(e.chat, sampling) for e in asked):
+        said = [(await lm.generate(e.chat, sampling)).text for e in asked]
+        alone = np.array([float(s == e.target) for s, e in zip(said, asked, strict=True)])
+        print(f"  LM alone, {len(asked)} items {share(alone)}")
+    await lm.close()
+
+    print("\nmembership, by what preparing sent")
+    for name, run in runs.items():
+        view = View(run.ledger.entries, embedder=encoder)
+        for attack_ in (NearestText(), Votes()):
+            said = await attack(attack_, view, private, others)
+            print(f"  {name:7} {type(attack_).__name__:12} {said}", flush=True)
+
+    print("\nmembership, by the trained model")
+    models_ = {"gold": learner.fit(private), "untrained on any of them": learner.fit(third)}
+    models_ |= {name: runs[name].model for name in ("zero", "eps4-0", "inf")}
+    for name, model in models_.items():
+        view = View(lambda: iter(()), embedder=encoder, published=model)
+        for attack_ in (Loss(), Confidence(), Calibrated(8, learner)):
+            said = await attack(attack_, view, private, others)
+            print(f"  {name:24} {type(attack_).__name__:12} {said}", flush=True)
+
+    keep_candidates(runs, arguments.folder)
+    return 0
+
+
+def recorded_identity(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as store:
+        (found,) = store.execute("SELECT DISTINCT model FROM answers").fetchall()
+    return str(found[0])
+
+
+def keep_candidates(runs: dict[str, Grown], folder: Path) -> None:
+    """The candidates' vectors of every vote, for `vote_attack.py`."""
+    arrays = {
+        f"{name}/{number}/{label}": vectors
+        for name, run in runs.items()
+        for number, round_ in enumerate(run.candidates)
+        for label, vectors in round_.items()
+    }
+    np.savez_compressed(folder / "candidates.npz", **arrays)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -172,10 +373,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=330.0)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--model", default="qwen2.5-coder-1.5b-instruct")
+    parser.add_argument("--model", choices=sorted(SIZES), default="smollm2-135m-instruct")
     arguments = parser.parse_args()
+    arguments.folder /= arguments.model
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(write(arguments))
+    work = write if arguments.what == "write" else measure
+    return asyncio.run(work(arguments))
 
 
 if __name__ == "__main__":

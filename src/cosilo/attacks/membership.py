@@ -61,15 +61,10 @@ class Votes:
         found = rounds(view, labels)
         if not found or view.embedder is None or not targets:
             return [_unsure(t) for t in targets]
-        scores = np.zeros(len(targets))
         polls = [
-            (rows, poll)
-            for round_ in found
-            for rows, poll in _polls(round_, targets, labels, view.embedder)
+            each for round_ in found for each in _polls(round_, targets, labels, view.embedder)
         ]
-        noise = max(_NOISES, key=lambda sigma: sum(poll.fitted(sigma)[1] for _, poll in polls))
-        for rows, poll in polls:
-            scores[rows] += poll.ratios(noise, poll.fitted(noise)[0])
+        scores = likelihood_ratios(polls, len(targets))
         return [_guess(t, float(s)) for t, s in zip(targets, scores, strict=True)]
 
 
@@ -102,25 +97,36 @@ class Poll:
 
     def fitted(self, sigma: float) -> tuple[float, float]:
         """(the threshold that explains best what was chosen, its log-likelihood)."""
-        thresholds = np.arange(-1.0, float(self.votes.max(initial=0)) + 2.0, 0.5)
-        fits = [(float(t), self._likelihood(sigma, float(t))) for t in thresholds]
-        return max(fits, key=lambda fit: fit[1])
+        most = int(self.votes.max(initial=0))
+        chance = _chances(sigma, most, 0)[self.votes]
+        fits = np.where(self.chosen[:, None] == 1, np.log(chance), np.log1p(-chance)).sum(axis=0)
+        best = int(fits.argmax())
+        return float(_thresholds(most)[best]), float(fits[best])
 
     def ratios(self, sigma: float, threshold: float) -> Floats:
         """Per text: log P(what became of its candidate | it voted) − log P(… | it did not)."""
+        most = int(self.votes.max(initial=0))
+        column = int(np.abs(_thresholds(most) - threshold).argmin())
         others = np.maximum(self.votes - 1, 0)
-        with_ = _chances(others, 1, sigma, threshold)
-        without = _chances(others, 0, sigma, threshold)
+        with_ = _chances(sigma, most, 1)[others, column]
+        without = _chances(sigma, most, 0)[others, column]
         chosen = np.log(with_) - np.log(without)
         passed = np.log1p(-with_) - np.log1p(-without)
         each = np.where(self.chosen == 1, chosen, passed)
         found: Floats = each[self.nearest]
         return found
 
-    def _likelihood(self, sigma: float, threshold: float) -> float:
-        chance = _chances(self.votes, 0, sigma, threshold)
-        each = np.where(self.chosen == 1, np.log(chance), np.log1p(-chance))
-        return float(each.sum())
+
+def likelihood_ratios(polls: Sequence[tuple[NDArray[np.int64], Poll]], count: int) -> Floats:
+    """The score of each of `count` texts over all votes, each with the texts that took part in it.
+
+    One noise is fitted to all votes, a threshold to each.
+    """
+    scores = np.zeros(count)
+    noise = max(_NOISES, key=lambda sigma: sum(poll.fitted(sigma)[1] for _, poll in polls))
+    for rows, poll in polls:
+        scores[rows] += poll.ratios(noise, poll.fitted(noise)[0])
+    return scores
 
 
 def rounds(view: View, labels: Sequence[str]) -> list[Round]:
@@ -199,23 +205,32 @@ def poll(voters: Array, candidates: Array, chosen: Sequence[bool]) -> Poll:
     return Poll(votes, np.array(chosen, dtype=np.int64), nearest)
 
 
-def _chances(others: NDArray[np.int64], own: int, sigma: float, threshold: float) -> Floats:
-    """P(a candidate passes) when each of `others` voted with probability ½ and `own` votes are sure."""
-    table = [_chance(int(n), own, sigma, threshold) for n in range(int(others.max(initial=0)) + 1)]
-    found: Floats = np.clip(np.array(table)[others], 1e-6, 1 - 1e-6)
+def _thresholds(most: int) -> Floats:
+    """The numbers of votes that may have been enough, where no candidate can have more than `most`."""
+    found: Floats = np.arange(-1.0, most + 2.0, 0.5)
     return found
 
 
-@lru_cache(maxsize=100_000)
-def _chance(others: int, own: int, sigma: float, threshold: float) -> float:
-    return sum(
-        math.comb(others, k)
-        * _PRIOR**k
-        * (1 - _PRIOR) ** (others - k)
-        * 0.5
-        * math.erfc((threshold - k - own) / (sigma * math.sqrt(2)))
-        for k in range(others + 1)
+@lru_cache(maxsize=1024)
+def _chances(sigma: float, most: int, own: int) -> Floats:
+    """P(a candidate passes) when each of v others voted with probability ½ and `own` votes are sure.
+
+    Shape (most + 1, thresholds): one row for each v.
+    """
+    passes = np.array(
+        [
+            [0.5 * math.erfc((t - k - own) / (sigma * math.sqrt(2))) for t in _thresholds(most)]
+            for k in range(most + 1)
+        ]
     )
+    voted = np.array(
+        [
+            [math.comb(v, k) * _PRIOR**k * (1 - _PRIOR) ** (v - k) for k in range(most + 1)]
+            for v in range(most + 1)
+        ]
+    )
+    found: Floats = np.clip(voted @ passes, 1e-6, 1 - 1e-6)
+    return found
 
 
 def _unsure(target: Target) -> Guess:
