@@ -7,8 +7,7 @@
 with a linear head as the small model; the LM is SmolLM2-135M or Qwen2.5-Coder-1.5B. Four runs: ε = 4
 with three draws of the noise, and ε = ∞; `zero` is what the LM writes unguided. Runs share the LM's
 texts through the replay store, so what differs between draws is the noise, and what the LM then writes.
-A run that is resumed must not draw its noise again: it comes from a generator whose seed was taken from
-the operating system once and is kept in the run's folder.
+Each run has a key of its own for its noise, so that a run that is resumed says the same again.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ import argparse
 import asyncio
 import json
 import math
-import secrets
 import sqlite3
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,7 +31,6 @@ import cosilo.session  # noqa: F401 — registers strategies and models
 from cosilo.attacks.base import Attack, Target, View
 from cosilo.attacks.membership import NearestText, Votes
 from cosilo.attacks.published import Calibrated, Confidence, Loss
-from cosilo.boundary.accountant import Noise
 from cosilo.boundary.ledger import MemoryLedger
 from cosilo.errors import ModelError
 from cosilo.models.base import Access, Array, TextModel, models
@@ -115,15 +111,6 @@ def split(data: Path) -> tuple[list[Demonstration], list[Demonstration], list[De
     return private, others, [e for label in LABELS for e in test[label][:EACH_TEST]]
 
 
-def noise_of(folder: Path, name: str) -> Noise:
-    """The noise of run `name`, the same each time it is resumed."""
-    kept = folder / f"{name}.noise"
-    if not kept.exists():
-        kept.write_text(secrets.token_hex(16))
-    rng = np.random.default_rng(int(kept.read_text(), 16))
-    return lambda size, sigma: rng.normal(0.0, sigma, size)
-
-
 def opened(
     name: str,
     lm: TextModel,
@@ -133,7 +120,10 @@ def opened(
 ) -> tuple[Strategy, Session]:
     """The strategy of run `name` and its session."""
     encoder = ClassifierModel(Encoder(), features="embedding")
-    options = {**OPTIONS, **SIZES[folder.name], "epsilon": RUNS.get(name, 4.0)}
+    key = folder.absolute() / f"{name}.key"
+    options = {
+        **OPTIONS, **SIZES[folder.name], "epsilon": RUNS.get(name, 4.0), "key_file": key
+    }  # fmt: skip
     if name == "zero":
         options["rounds"] = 0
     strategy = strategies.create("private_evolution", **options)
@@ -151,12 +141,7 @@ async def grown(
 ) -> Session:
     """Run `name`, prepared."""
     strategy, session = opened(name, lm, private, folder, ledger)
-    plain = evolution.ranked
-    try:
-        evolution.ranked = partial(plain, noise=noise_of(folder, name))  # type: ignore[assignment]
-        _, session = await strategy.prepare(session)
-    finally:
-        evolution.ranked = plain
+    _, session = await strategy.prepare(session)
     return session
 
 
