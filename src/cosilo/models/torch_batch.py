@@ -85,6 +85,23 @@ def reply_loss(module: Any, sequences: Sequence[Tokens]) -> Any:
     return cross_entropy(logits[batch.counted].float(), batch.targets[batch.counted])
 
 
+def weighed_loss(module: Any, lessons: Sequence[tuple[Tokens, float]]) -> Any:
+    """As `reply_loss`, each reply's tokens counting by its weight; weights are about 1 on average.
+
+    They are not made to add up within a batch: in a batch of light replies the loss is small.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    batch = pad([tokens for tokens, _ in lessons], device_of(module))
+    logits = predict(module, batch)
+    each = cross_entropy(
+        logits[batch.counted].float(), batch.targets[batch.counted], reduction="none"
+    )
+    weights = torch.tensor([weight for _, weight in lessons], device=each.device)
+    return (each * weights[:, None].expand_as(batch.counted)[batch.counted]).mean()
+
+
 def device_of(module: Any) -> Any:
     """Where the module's parameters lie."""
     return next(module.parameters()).device

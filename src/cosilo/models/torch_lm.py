@@ -34,7 +34,7 @@ from cosilo.errors import (
 )
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, Array, Tokens, models
-from cosilo.models.torch_batch import device_of, pad, predict, reply_loss, together
+from cosilo.models.torch_batch import device_of, pad, predict, reply_loss, together, weighed_loss
 from cosilo.models.torch_decoding import Writer, score, write
 from cosilo.models.torch_layers import is_adapted, states
 from cosilo.models.torch_tokens import ChatTokens
@@ -245,7 +245,8 @@ class TorchModel:
         return await self._arrays("activations", sequences, layer)
 
     def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> TorchModel:
-        """A copy trained to give the targets of `examples` as replies (the loss is on those alone).
+        """A copy trained to give the targets of `examples` as replies (the loss is on those alone,
+        each by its example's weight).
 
         A frozen base is shared with this model, not copied. Examples longer than the context are cut
         at the start of their prompt.
@@ -255,14 +256,16 @@ class TorchModel:
             ModelError: the loss is not finite.
             StoreError: the checkpoints cannot be written, or are another training's.
         """
-        wanted = [e for e in examples if e.target]
+        wanted = [e for e in examples if e.target and e.weight > 0]
         if not wanted:
             raise DataError(f"none of the {len(examples)} training examples has a target")
         tuning = self.tuning
         module, tokens = self._opened()
         sequences = [_cut(tokens.tokenize(e.chat, e.target), self.context) for e in wanted]
         held = _held_out(len(sequences), tuning.validation, seed)
-        kept = [s for i, s in enumerate(sequences) if i not in held]
+        mean = sum(e.weight for e in wanted) / len(wanted)
+        weights = [e.weight / mean for e in wanted]
+        kept = [(sequences[i], weights[i]) for i in range(len(wanted)) if i not in held]
         out = [sequences[i] for i in sorted(held)]
         trained = prepared(module, method=tuning.method, rank=tuning.rank, seed=seed)
         steps = max(1, math.ceil(tuning.epochs * len(kept) / tuning.batch))
@@ -277,11 +280,11 @@ class TorchModel:
         train(
             trained,
             kept,
-            reply_loss,
+            weighed_loss,
             schedule,
             validate=(lambda m: mean_loss(m, out)) if out else None,
             folder=tuning.checkpoints,
-            run=_data_digest(sequences) + self.identity,
+            run=_data_digest(sequences, weights) + self.identity,
             report=self.report,
             precision="bfloat16" if _is_half(module) else "float32",
         )
@@ -619,8 +622,8 @@ def _weights_digest(module: Any) -> str:
     return found.hexdigest()[:16]
 
 
-def _data_digest(sequences: Sequence[Tokens]) -> str:
-    text = json.dumps([[s.start, s.ids.tolist()] for s in sequences])
+def _data_digest(sequences: Sequence[Tokens], weights: Sequence[float]) -> str:
+    text = json.dumps([[s.start, s.ids.tolist()] for s in sequences] + [list(weights)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

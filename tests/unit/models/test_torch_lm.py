@@ -16,6 +16,7 @@ import tiny_lm
 from cosilo.errors import CatalogError, ConfigError, DataError, RejectedError, StoreError
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, TextModel, models, require
+from cosilo.models.torch_batch import reply_loss, weighed_loss
 from cosilo.models.torch_lm import TorchModel, has_bfloat16, mean_loss, torch_lm
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.testing import ModelContract
@@ -323,6 +324,35 @@ def test_training_teaches_and_leaves_the_model_as_it_was(
     more = adapted.fit(examples(), seed=2)
     assert asyncio.run(answers(adapted)) == wanted
     assert asyncio.run(answers(more)) == wanted
+
+
+def test_replies_count_by_their_weight_in_the_loss(model: TorchModel) -> None:
+    sequences = [model.tokenize(user("hello"), "refund"), model.tokenize(user("q"), "the billing")]
+    lengths = [len(s) - s.start for s in sequences]
+    with torch.no_grad():
+        alone = [float(reply_loss(model.module, [s])) for s in sequences]
+        found = float(weighed_loss(model.module, list(zip(sequences, (0.5, 1.5), strict=True))))
+        whole = float(reply_loss(model.module, sequences))
+        even = float(weighed_loss(model.module, [(s, 1.0) for s in sequences]))
+    slow = sum(w * n * x for w, n, x in zip((0.5, 1.5), lengths, alone, strict=True)) / sum(lengths)
+    assert found == pytest.approx(slow, rel=1e-5)
+    assert even == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_wrong_target_of_no_weight_teaches_nothing(place: Path) -> None:
+    model = torch_lm(path=place, method="full", batch=4, epochs=30, learning_rate=3e-3)
+    wrong = [
+        Demonstration(f"w{i}", e.chat, LABELS[(LABELS.index(e.target) + 1) % 3], weight=0.01)
+        for i, e in enumerate(examples())
+    ]
+    trained = model.fit([*examples(), *wrong], seed=1)
+
+    async def answers() -> list[str]:
+        chats = [e.chat for e in examples()]
+        found = (trained.generate(c, Sampling(choices=LABELS)) for c in chats)
+        return [r.text for r in await asyncio.gather(*found)]
+
+    assert asyncio.run(answers()) == [e.target for e in examples()]
 
 
 def test_the_loss_is_on_replies_alone(model: TorchModel) -> None:
