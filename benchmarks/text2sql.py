@@ -32,6 +32,7 @@ from cosilo.strategies.base import strategies
 from cosilo.tasks.base import Example, Split, Task
 from cosilo.tasks.config import Columns, TaskConfig, load_task
 
+AT_ONCE = 4
 PRIVATE = ("broker", "car_dealership", "derm_treatment", "ewallet")
 
 
@@ -70,13 +71,19 @@ async def ask_all(
     large = strategies.create("large")
     owner = DataOwner(ScriptedModel())
     session = open_session(owner, LMOwner(model), large, defences=guards, sampling=task.sampling)
-    grades = []
-    for number, example in enumerate(examples, 1):
-        answer = await large.answer(session.bind(example.id), example.chat)
-        grades.append(task.grade(example, answer.text))
-        print(f"\r{'hidden' if hidden else 'raw':6s} {number}/{len(examples)}", end="", flush=True)
+    grades: dict[str, float] = {}
+    left = iter(examples)
+
+    async def work() -> None:
+        for example in left:
+            answer = await large.answer(session.bind(example.id), example.chat)
+            grades[example.id] = task.grade(example, answer.text)
+            what = "hidden" if hidden else "raw"
+            print(f"\r{what:6s} {len(grades)}/{len(examples)}", end="", flush=True)
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     print()
-    return grades
+    return [grades[example.id] for example in examples]
 
 
 async def main() -> None:

@@ -72,6 +72,8 @@ WORDS = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(T
 # days, weeks, dozens or powers of two.
 UNUSUAL = [n for n in range(13, 98) if n % 5 and n % 12 and n % 7 and n not in (13, 16, 18, 22, 29,
            31, 32, 33, 44, 51, 52, 53, 54, 59, 61, 62, 64, 66, 88, 97)]  # fmt: skip
+# The same for round numbers: "the past 70 days" reads otherwise than "the past 94 days".
+_UNUSUAL_ROUND = (40, 50, 70, 80)
 YEARS_BACK = range(4, 30)
 _DAYS_BACK = 365 * len(YEARS_BACK)
 
@@ -142,8 +144,11 @@ def _number(value: str, draw: Draw) -> Cover | None:
     if match is None:
         return None
     whole, fraction = match[1].replace(",", ""), match[2] or ""
+    zeros = len(whole) - len(whole.rstrip("0"))
     if len(whole) <= 2:
-        digits = str(draw.of(UNUSUAL, "small"))
+        digits = str(draw.of(_UNUSUAL_ROUND if zeros == 1 < len(whole) else UNUSUAL, "small"))
+    elif zeros == len(whole) - 1:  # a digit and noughts
+        digits = str(draw.of(_UNUSUAL_ROUND, "round") // 10) + zeros * "0"
     else:  # as many digits, none of them 0 at an end
         digits = str(1 + draw.below(9, "first"))
         digits += "".join(str(draw.below(10, f"digit {i}")) for i in range(len(whole) - 2))

@@ -126,6 +126,17 @@ class TestDates:
         for own in (f"'2024-06-{n}'", f"'2024-{n}-01'", f"'10:{n}:00'", f"{n}/4/1999", f"1{n}"):
             assert vault.restore(own) == own
 
+    @pytest.mark.parametrize("value", ["70", "10", "200", "4000"])
+    def test_a_round_number_stays_round(self, value: str) -> None:
+        for seed in range(20):
+            vault = Vault(bytes([seed]) * 32, "c")
+            vault.issue([value], [[Span(0, len(value), "NUMBER")]], "")
+            shown = vault.hide(value, [Span(0, len(value), "NUMBER")])
+            assert shown != value
+            assert len(shown) == len(value)
+            assert shown.endswith(value[1:])
+            assert vault.restore(f"LIMIT {shown}") == f"LIMIT {value}"
+
     def test_number_words(self) -> None:
         vault, shown = vault_for(COUNT="three")
         assert shown["COUNT"] != "three"
