@@ -36,3 +36,7 @@ bench text2sql benchmarks/plans/text2sql_defog.toml
 script overhead benchmarks/overhead.py
 script codec benchmarks/distil/codec.py --each 6
 script output_layer benchmarks/distil/output_layer.py
+script private_evolution_write benchmarks/distil/private_evolution.py write --seconds 36000
+script private_evolution benchmarks/distil/private_evolution.py measure
+script vote_attack benchmarks/distil/vote_attack.py
+script membership benchmarks/distil/membership.py
