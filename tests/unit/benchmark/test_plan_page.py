@@ -23,5 +23,7 @@ def test_the_plan_in_the_docs_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "large+pseudonym",
         "careful-calls=0.2+pseudonym",
         "careful-calls=0.4+pseudonym",
+        "private_evolution-epsilon=4",
+        "private_evolution-epsilon=inf",
     ]
     assert [s.point.name for s in plan.spaces] == ["router"]
