@@ -3,7 +3,7 @@
     python benchmarks/distil/vote_attack.py [--trials 400] [--folder …]
 
 Needs the candidates that `private_evolution.py measure` keeps of a real run (ε = ∞). They are held
-fixed and only the vote is repeated: three rounds, six labels, 600 records a time. Two attackers who
+fixed and only the vote is repeated: two rounds, six labels, 600 records a time. Two attackers who
 know the method, the encoder, the candidates, and what was chosen:
 
 * one who holds 1,200 texts, half of which are records, drawn anew each time (the attack `votes`);
@@ -33,7 +33,7 @@ from cosilo.strategies.downward.private_evolution import ranked
 from cosilo.types import last_user
 
 EACH = 200  # texts of each label that the first attacker holds
-KEPT = 4  # candidates of each label that a vote keeps
+KEPT = 3  # candidates of each label that a vote keeps
 EXPOSED = 5  # records that the second attacker is tried on
 
 Ballots = list[
