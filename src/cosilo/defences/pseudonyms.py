@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 _INLINE = 2_000  # characters that are looked through without leaving the event loop's thread
 _REMEMBERED = 4_096  # texts whose spans are kept, so that a conversation's old turns cost nothing
-_HIDE_TRIES = 3
 
 
 class _Recent(Generic[T]):

@@ -161,14 +161,14 @@ def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
 
 
 def _glued(text: str, spans: Sequence[Span]) -> Iterator[str]:
-    """The values of spans that touch a word, a number or one another: a surrogate would be lost."""
-    last = -1
+    """The values of spans that touch a word, a number or one another, also through a point or comma
+    (a placeholder may end with a digit): a surrogate would be lost."""
     for i, span in enumerate(spans):
-        start, end = span.start, span.end
-        following = spans[i + 1].start if i + 1 < len(spans) else -1
-        if start == last or end == following or not stands_alone(text, start, end):
-            yield text[start:end]
-        last = end
+        before = text[spans[i - 1].end : span.start] if i else None
+        after = text[span.end : spans[i + 1].start] if i + 1 < len(spans) else None
+        touches = any(gap in ("", ".", ",") for gap in (before, after))
+        if touches or not stands_alone(text, span.start, span.end):
+            yield text[span.start : span.end]
 
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")

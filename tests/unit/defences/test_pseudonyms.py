@@ -321,6 +321,18 @@ class TestInjection:
         assert "Alice" not in talk.send(user("Alice Brown wrote.")).text
 
 
+class TestNeighbours:
+    @pytest.mark.parametrize("between", ["", ".", ",", ", ", "-", "_"])
+    def test_values_side_by_side_come_back_under_any_key(self, make: Make, between: str) -> None:
+        """A code may end with a digit, and a surrogate may not follow a digit and a point."""
+        words = Words(**{"Ann": "PERSON", "Bob": "VALUE", "05": "NUMBER", "three": "COUNT"})
+        defence = make(words)
+        text = f"see Ann{between}Bob{between}three{between}Ann{between}05 and Bob{between}05 now"
+        talk = Talk(defence)
+        for i in range(100):  # a conversation's placeholders are drawn anew
+            assert talk.send(user(text), f"r{i}").text == text
+
+
 class TestSpellings:
     """A value is hidden however it is written; what comes back is what was written."""
 
