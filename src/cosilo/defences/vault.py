@@ -160,13 +160,16 @@ def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
     return span if kind == span.kind else replace(span, kind=kind)
 
 
+_JOINTS = frozenset(("", *".,-:/"))
+
+
 def _glued(text: str, spans: Sequence[Span]) -> Iterator[str]:
-    """The values of spans that touch a word, a number or one another, also through a point or comma
-    (a placeholder may end with a digit): a surrogate would be lost."""
+    """The values of spans that touch a word, a number or one another, also through a sign that
+    stands in numbers (a placeholder may end with a digit): a surrogate would be lost."""
     for i, span in enumerate(spans):
         before = text[spans[i - 1].end : span.start] if i else None
         after = text[span.end : spans[i + 1].start] if i + 1 < len(spans) else None
-        touches = any(gap in ("", ".", ",") for gap in (before, after))
+        touches = any(gap is not None and gap in _JOINTS for gap in (before, after))
         if touches or not stands_alone(text, span.start, span.end):
             yield text[span.start : span.end]
 

@@ -322,7 +322,7 @@ class TestInjection:
 
 
 class TestNeighbours:
-    @pytest.mark.parametrize("between", ["", ".", ",", ", ", "-", "_"])
+    @pytest.mark.parametrize("between", ["", ".", ",", ", ", "-", ":", "/", "_"])
     def test_values_side_by_side_come_back_under_any_key(self, make: Make, between: str) -> None:
         """A code may end with a digit, and a surrogate may not follow a digit and a point."""
         words = Words(**{"Ann": "PERSON", "Bob": "VALUE", "05": "NUMBER", "three": "COUNT"})
