@@ -1,6 +1,6 @@
 """Qwen2.5-Coder-1.5B teaches SmolLM2-135M eight confusable intents of CLINC150, across tokenisers.
 
-    sample   Qwen answers 200 training and 160 test questions, once, at temperature 1 (llama.cpp)
+    sample   Qwen answers 200 training and 120 test questions, once, at temperature 1 (llama.cpp)
     score    Qwen reads 120 of its own answers: the 64 likeliest tokens at each place (torch)
     train    SmolLM2 learns from the answers alone, or from the probabilities as well; per seed
     report   loss on Qwen's held-out answers and accuracy on the gold intents, method against method
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +50,7 @@ INTENTS = {
     "pay_bill": "pay bill",
 }
 SYSTEM = f"What is the request about? Reply with one of: {', '.join(INTENTS.values())}."
-EACH = {"train": 25, "test": 20}
+EACH = {"train": 25, "test": 15}
 LEARNED = 15  # training questions of each intent that are learned from
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 
@@ -172,7 +173,7 @@ def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchM
     strategy = DistilAcross(weight=0.0 if arm == "words" else 1.0)
     module = prepared(model.module, method="lora", rank=8, seed=seed)
     schedule = Schedule(
-        steps=steps, batch=6, learning_rate=1e-3, seed=seed, checkpoint_seconds=20, patience=0
+        steps=steps, batch=4, learning_rate=1e-3, seed=seed, checkpoint_seconds=20, patience=0
     )
 
     def report(progress: Progress) -> None:
@@ -215,12 +216,12 @@ def measured(folder: Path, model: TorchModel, name: str, stop: float) -> bool:
 
 
 def held_out(folder: Path) -> list[dict[str, Any]]:
-    return [row for row in Kept(folder / "test.jsonl").rows if row["said"]]
+    return Kept(folder / "test.jsonl").rows
 
 
 def report(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> None:
     """Means over questions and seeds; intervals over questions, a question's seeds kept together."""
-    qwen = [row["said"] == row["gold"] for row in held_out(folder)]
+    qwen = [row["said"].casefold() == row["gold"] for row in held_out(folder)]
     print(f"Qwen: {np.mean(qwen):.3f} right, n = {len(qwen)}, eight intents (base rate 0.125)")
     found = {
         arm: {
@@ -254,31 +255,45 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=330)
     parser.add_argument("--arms", nargs="*", default=["words", "aligned"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     folder, stop = options.folder, perf_counter() + options.seconds
     if options.stage == "report":
         report(folder, options.seeds, options.arms)
         return
-    done = True
     if options.stage == "train":
-        for seed in options.seeds:
-            for arm in options.arms:
-                name = f"{arm}-{seed}"
-                done = done and trained_and_measured(folder, arm, seed, options.steps, name, stop)
+        wanted = [(arm, seed) for seed in options.seeds for arm in options.arms]
+        others = [(arm, seed) for seed in (0, 1, 2) for arm in ("words", "aligned")]
+        done = all(
+            [
+                trained_and_measured(folder, arm, seed, options.steps, stop)
+                for arm, seed in dict.fromkeys((*wanted, *others))
+            ]
+        )
     else:
         stage = sample if options.stage == "sample" else score
         done = asyncio.run(stage(folder, stop))
     print("done" if done else "to be gone on with")
 
 
-def trained_and_measured(
-    folder: Path, arm: str, seed: int, steps: int, name: str, stop: float
-) -> bool:
-    if len(Kept(folder / f"measured-{name}.jsonl").rows) == len(held_out(folder)):
-        return True
-    model = learnt(folder, arm, seed, steps, stop)
-    return model is not None and measured(folder, model, name, stop)
+def trained_and_measured(folder: Path, arm: str, seed: int, steps: int, stop: float) -> bool:
+    """Whether all of it is done; what another process works on, or cannot be done yet, is left."""
+    name = f"{arm}-{seed}"
+    scored = len(list((folder / "scores").glob("*.msgpack"))) * TOGETHER
+    if perf_counter() > stop or (arm != "words" and scored < len(training(folder))):
+        return False
+    with (folder / f"{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        everything = len(items("test"))
+        if len(Kept(folder / f"measured-{name}.jsonl").rows) == everything:
+            return True
+        model = learnt(folder, arm, seed, steps, stop)
+        if model is None or not measured(folder, model, name, stop):
+            return False
+        return len(Kept(folder / f"measured-{name}.jsonl").rows) == everything
 
 
 if __name__ == "__main__":
