@@ -1,7 +1,7 @@
 """Qwen2.5-Coder-1.5B teaches SmolLM2-135M eight confusable intents of CLINC150, across tokenisers.
 
-    sample   Qwen answers 200 training and 120 test questions, once, at temperature 1 (llama.cpp)
-    score    Qwen reads 120 of its own answers: the 64 likeliest tokens at each place (torch)
+    sample   Qwen answers 200 training and 80 test questions, once, at temperature 1 (llama.cpp)
+    score    Qwen reads 80 of its own answers: the 64 likeliest tokens at each place (torch)
     train    SmolLM2 learns from the answers alone, or from the probabilities as well; per seed
     report   loss on Qwen's held-out answers and accuracy on the gold intents, method against method
 
@@ -15,7 +15,8 @@ import argparse
 import asyncio
 import fcntl
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -50,8 +51,9 @@ INTENTS = {
     "pay_bill": "pay bill",
 }
 SYSTEM = f"What is the request about? Reply with one of: {', '.join(INTENTS.values())}."
-EACH = {"train": 25, "test": 15}
-LEARNED = 15  # training questions of each intent that are learned from
+EACH = {"train": 25, "test": 10}
+LEARNED = 10  # training questions of each intent that are learned from
+ARMS, SEEDS = ("words", "aligned"), (0, 1, 2)
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 
 
@@ -250,30 +252,40 @@ def report(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["sample", "score", "train", "report"])
+    parser.add_argument("stage", nargs="?", default="go-on", help="or report")
     parser.add_argument("--folder", type=Path, default=Path("runs/distil/across"))
     parser.add_argument("--seconds", type=float, default=330)
-    parser.add_argument("--arms", nargs="*", default=["words", "aligned"])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--arms", nargs="*", default=ARMS)
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
     folder, stop = options.folder, perf_counter() + options.seconds
+    folder.mkdir(parents=True, exist_ok=True)
     if options.stage == "report":
         report(folder, options.seeds, options.arms)
         return
-    if options.stage == "train":
-        wanted = [(arm, seed) for seed in options.seeds for arm in options.arms]
-        others = [(arm, seed) for seed in (0, 1, 2) for arm in ("words", "aligned")]
-        done = all(
-            [
-                trained_and_measured(folder, arm, seed, options.steps, stop)
-                for arm, seed in dict.fromkeys((*wanted, *others))
-            ]
-        )
-    else:
-        stage = sample if options.stage == "sample" else score
-        done = asyncio.run(stage(folder, stop))
-    print("done" if done else "to be gone on with")
+    for stage in (sample, score):
+        with alone(folder / f"{stage.__name__}.lock") as mine:
+            if mine:
+                asyncio.run(stage(folder, stop))
+    done = [
+        trained_and_measured(folder, arm, seed, options.steps, stop)
+        for seed in SEEDS
+        for arm in ARMS
+    ]
+    print("done" if all(done) else f"{sum(done)} of {len(done)} done: run it again")
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether no other process is at it."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def trained_and_measured(folder: Path, arm: str, seed: int, steps: int, stop: float) -> bool:
@@ -282,12 +294,10 @@ def trained_and_measured(folder: Path, arm: str, seed: int, steps: int, stop: fl
     scored = len(list((folder / "scores").glob("*.msgpack"))) * TOGETHER
     if perf_counter() > stop or (arm != "words" and scored < len(training(folder))):
         return False
-    with (folder / f"{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    everything = len(items("test"))
+    with alone(folder / f"{name}.lock") as mine:
+        if not mine:
             return False
-        everything = len(items("test"))
         if len(Kept(folder / f"measured-{name}.jsonl").rows) == everything:
             return True
         model = learnt(folder, arm, seed, steps, stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ from cosilo.models.base import Access, TextModel, Tokens, require, stream
 from cosilo.types import Delta, Generation, closing
 
 Reply = TypeVar("Reply", Generation, Delta)
+
+_VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class LMOwner:
             scaled = logits / np.float32(score.temperature)
             return top_k(scaled, score.top, ids=score.ids)  # of V numbers a token, k are kept
 
-        found = await asyncio.gather(*map(one, texts))
+        found: list[TopK] = []
+        for group in _groups(texts, model.vocabulary_size):
+            found += await asyncio.gather(*map(one, group))
         whole = joined(found)
         named = [] if whole.ids is None else np.unique(whole.ids).tolist()
         return Scores(
@@ -88,3 +92,17 @@ class LMOwner:
             raise CapabilityError(
                 f"{self.name} exposes {self.exposes.name.lower()}: log-probabilities were asked for"
             )
+
+
+def _groups(texts: Sequence[Tokens], size: int) -> Iterator[list[Tokens]]:
+    """`texts` in order, in groups whose logits fit into memory together."""
+    group: list[Tokens] = []
+    values = 0
+    for text in texts:
+        more = (len(text) - text.start) * size
+        if group and values + more > _VALUES:
+            yield group
+            group, values = [], 0
+        group.append(text)
+        values += more
+    yield group

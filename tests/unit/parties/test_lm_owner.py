@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from cosilo.boundary.logits import unpack
 from cosilo.boundary.messages import Ask, Completion, Message, Score, Scored, Scores
 from cosilo.errors import CapabilityError
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Array, Tokens
 from cosilo.models.scripted import ScriptedModel
+from cosilo.parties import lm_owner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, assemble, user
 from toy_lm import ToyLM
@@ -108,3 +112,25 @@ async def test_scoring_below_its_level_is_refused_before_the_model_is_asked(
 async def test_a_model_that_shows_no_logits_is_refused_whatever_its_owner_says() -> None:
     with pytest.raises(CapabilityError, match="needs logits, but 'scripted' shows only logprobs"):
         await LMOwner(ScriptedModel(), exposes=Access.LOGITS).handle(score("yes"))
+
+
+async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, most = ToyLM(), 0
+
+    async def logits(sequences: Sequence[Tokens]) -> list[Array]:
+        nonlocal most
+        pending.add(id(sequences))
+        most = max(most, len(pending))
+        await asyncio.sleep(0)
+        found = await ToyLM.logits(model, sequences)
+        pending.discard(id(sequences))
+        return found
+
+    pending: set[int] = set()
+    monkeypatch.setattr(model, "logits", logits)
+    monkeypatch.setattr(lm_owner, "_VALUES", 10 * model.vocabulary_size)
+    replies = ("four", "five", "a reply longer than all of it", "x")
+    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score(*replies))
+    assert isinstance(scores, Scores)
+    assert scores.lengths == tuple(len(r) + 1 for r in replies)
+    assert most == 2
