@@ -186,7 +186,7 @@ class Gateway:
         scheme, _, bearer = header(scope, b"authorization").partition(b" ")
         if scheme.lower() != b"bearer" or not bearer:
             raise RequestError(
-                "no key: send it as 'Authorization: Bearer …'",
+                "no key: send one that `cosilo keys create` made as 'Authorization: Bearer …'",
                 status=401, code="missing_api_key", headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         key = await self.store.accounts.authenticate(bearer.strip().decode("latin-1"))
