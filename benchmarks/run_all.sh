@@ -40,3 +40,9 @@ script private_evolution_write benchmarks/distil/private_evolution.py write --se
 script private_evolution benchmarks/distil/private_evolution.py measure
 script vote_attack benchmarks/distil/vote_attack.py
 script membership benchmarks/distil/membership.py
+script healing benchmarks/healing.py
+echo "== fit"
+for ms in 15 7; do
+  "$PYTHON" -m cosilo fit smollm2-135m-instruct --ms-per-token "$ms" --memory 1GB --out "runs/fit-$ms" \
+    --text ../shared/data/cfpb_raw/train.jsonl 2>&1 | tee "runs/logs/fit-$ms.txt"
+done

@@ -19,6 +19,8 @@ from cosilo.models.sizing import Limits
 from cosilo.models.torch_lm import torch_lm
 from cosilo.types import Sampling, user
 
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
 LAYERS = 4
 
 

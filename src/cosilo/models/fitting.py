@@ -38,9 +38,9 @@ from cosilo.models.torch_lm import TorchModel, has_bfloat16, mean_loss, merged, 
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress, Schedule, train
 
-_MEASURED_ON = 4  # sequences that the layers are measured on
+_MEASURED_ON = 2  # sequences that the layers are measured on
 _HELD_OUT = 16  # sequences that the losses stated are measured on
-_ROUNDS = 8  # measurements of all layers, at most
+_ROUNDS = 5  # measurements of all layers, at most
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from cosilo.models.torch_lm import mean_loss
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Schedule, train
 
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
 LAYERS = 4
 
 

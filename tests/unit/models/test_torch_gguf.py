@@ -20,6 +20,8 @@ from cosilo.models.torch_lm import TorchModel, torch_lm
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.types import Sampling, user
 
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from cosilo.models.torch_tokens import ChatTokens
 from cosilo.testing import ModelContract
 from cosilo.types import Demonstration, Generation, Sampling, assemble, user
 
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
 LABELS = ("refund", "billing", "delivery")
 
 
@@ -353,6 +355,17 @@ def test_a_wrong_target_of_no_weight_teaches_nothing(place: Path) -> None:
         return [r.text for r in await asyncio.gather(*found)]
 
     assert asyncio.run(answers()) == [e.target for e in examples()]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_bfloat16_model_is_trained_in_float32(place: Path, method: str) -> None:
+    """Small steps are lost in bfloat16: at this rate, its weights would hardly move."""
+    options = {"method": method, "batch": 8, "epochs": 6, "learning_rate": 1e-3}
+    model = torch_lm(path=place, precision="bfloat16", **options)  # type: ignore[arg-type]
+    trained = model.fit(examples())
+    sequences = [model.tokenize(e.chat, e.target) for e in examples()]
+    assert mean_loss(trained.module, sequences) < mean_loss(model.module, sequences)
+    assert trained.module.dtype is torch.bfloat16
 
 
 def test_the_loss_is_on_replies_alone(model: TorchModel) -> None:

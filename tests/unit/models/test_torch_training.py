@@ -27,6 +27,8 @@ from cosilo.models.base import Tokens
 from cosilo.models.torch_batch import pad, predict, reply_loss, together
 from cosilo.models.torch_training import Progress, Schedule, order, train
 
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
 EXAMPLES = tiny.examples()[:8]
 
 
