@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.downward.distil_labels import DistilLabels
+from cosilo.strategies.labelling import balanced
 from cosilo.tasks.base import Example, Task
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.types import Demonstration, last_user
@@ -42,6 +44,8 @@ TEACHERS = {
     "Claude 3.5 Sonnet": "claude-3-5-sonnet",
     "o1": "o1",
 }
+TOGETHER = "GPT-4.5 + both Claudes"
+GROUP = ("GPT-4.5", "Claude 3.7 Sonnet", "Claude 3.5 Sonnet")
 SHARES = (0.1, 0.2, 0.4)
 SEEDS, FOLDS = range(3), range(5)
 HOWS = ("", "balance", "agree")
@@ -86,6 +90,23 @@ async def learned(
     return list(lessons), hit
 
 
+async def learned_together(
+    task: Task, pool: Sequence[Example], *, seed: int, how: str
+) -> list[Demonstration]:
+    """The lessons of several LMs, each asked over a boundary of its own, a label's weight being the
+    share of them that gave it."""
+    shares: Counter[tuple[str, str]] = Counter()
+    for teacher in GROUP:
+        lessons, _ = await learned(task, teacher, pool, seed=seed, how="", poison=0.0)
+        shares.update((d.id, d.target) for d in lessons)
+    chats = {e.id: e.chat for e in pool}
+    taught = [
+        Demonstration(id, chats[id], label, count / len(GROUP))
+        for (id, label), count in shares.items()
+    ]
+    return list(balanced(taught)) if how == "balance" else taught
+
+
 def right(lessons: Sequence[Demonstration], items: Sequence[Example], seed: int) -> list[int]:
     model = ClassifierModel(ENCODER, features=FEATURES).fit(lessons, seed=seed)
     found = model.probabilities([last_user(e.chat) for e in items]).argmax(axis=1)
@@ -103,6 +124,7 @@ def run(
         items = [train[i] for i in sorted(out)] if dev else list(task.splits["test"])
         jobs = [("gold", "gold", "", 0.0)]
         jobs += [(f"{t} {h}".strip(), t, h, 0.0) for t in TEACHERS for h in HOWS]
+        jobs += [(f"{TOGETHER} {h}".strip(), TOGETHER, h, 0.0) for h in ("", "balance")]
         jobs += [
             (f"poison {share} {h}".strip(), "GPT-4.5", h, share)
             for share in SHARES
@@ -117,6 +139,9 @@ def run(
             truth = {e.id: e.target for e in pool}
             if teacher == "gold":
                 lessons, hit = [e.demonstration() for e in pool], set[str]()
+            elif teacher == TOGETHER:
+                lessons = asyncio.run(learned_together(task, pool, seed=seed, how=how))
+                hit = set()
             else:
                 lessons, hit = asyncio.run(
                     learned(task, teacher, pool, seed=seed, how=how, poison=poison)
@@ -125,7 +150,12 @@ def run(
             clean = set(truth) - hit
             kept[key] = {
                 "right": right(lessons, items, seed),
-                "labels right": float(np.mean([truth[d.id] == d.target for d in lessons])),
+                "labels right": float(
+                    np.average(
+                        [truth[d.id] == d.target for d in lessons],
+                        weights=[d.weight for d in lessons],
+                    )
+                ),
                 "poisoned": len(hit),
                 "noticed": len(hit - left),
                 "dropped of the others": [len(clean - left), len(clean)],

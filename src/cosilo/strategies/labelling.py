@@ -155,10 +155,13 @@ def agreed(
 
 def balanced(examples: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
     """`examples` with weights by which every target counts the same; their sum stays as it is."""
-    counts = Counter(e.target for e in examples)
-    total = sum(e.weight for e in examples)
-    share = {target: total / len(counts) / count for target, count in counts.items()}
-    return tuple(Demonstration(e.id, e.chat, e.target, share[e.target]) for e in examples)
+    counts: Counter[str] = Counter()
+    for e in examples:
+        counts[e.target] += e.weight  # type: ignore[assignment]
+    share = {target: counts.total() / len(counts) / count for target, count in counts.items()}
+    return tuple(
+        Demonstration(e.id, e.chat, e.target, e.weight * share[e.target]) for e in examples
+    )
 
 
 def require_classes(labels: Labels, *, closed: bool) -> None:
