@@ -25,5 +25,6 @@ def test_the_plan_in_the_docs_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "careful-calls=0.4+pseudonym",
         "private_evolution-epsilon=4",
         "private_evolution-epsilon=inf",
+        "distil_labels",
     ]
     assert [s.point.name for s in plan.spaces] == ["router"]
