@@ -124,6 +124,7 @@ def servers(names: list[str], litellm: str, core: int) -> Iterator[dict[str, Ser
                 key, model, ready = "sk-bench", "ok", "/healthz"
                 environment = dict(os.environ)
                 if server == "cosilo":
+                    ready = "/readyz"
                     key, model = asyncio.run(make_key(folder)), "cosilo/ok"
                     (folder / "gateway.toml").write_text(
                         GATEWAY.format(port=port, upstream=upstream)

@@ -277,9 +277,8 @@ def read_embedding(body: bytes) -> EmbeddingRequest:
 
 def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> Any:
     try:
-        given = _keys.decode(body)
         known = cls.__struct_fields__
-        for name, value in given.items():
+        for name, value in _keys.decode(body).items():
             if name not in known:
                 _unknown(name, bytes(value), known)
         return decoder.decode(body)

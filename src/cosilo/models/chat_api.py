@@ -212,6 +212,8 @@ def chunk(data: bytes | dict[str, Any]) -> Delta:
         return Delta(**usage)
     choice = reply.choices[0]
     message = choice.delta or choice.message or _Message()
+    if not (usage or message.tool_calls or choice.finish_reason or choice.logprobs):
+        return Delta(_text(message))  # as nearly all are
     return Delta(
         text=_text(message),
         tokens=_tokens(choice.logprobs),

@@ -40,6 +40,7 @@ _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
 _ALWAYS = frozenset({401, 402, 403, 404, 405})  # what refuses one request like this refuses all
 _DONE = b"[DONE]"
+_NOTHING = Delta()
 _WHOLE = frozenset({"application/json", "application/problem+json", "text/html"})
 """Content types of replies that are no stream of events, though one was asked for."""
 
@@ -234,7 +235,7 @@ class OpenAIModel:
                     if piece.completion_tokens or piece.prompt_tokens:
                         used = _used(piece)
                         piece = msgspec.structs.replace(piece, prompt_tokens=0, completion_tokens=0)
-                    if piece != Delta():
+                    if piece != _NOTHING:
                         yield piece
             if not any(piece.finish_reason for piece in ending):
                 raise _RetryError(f"{self._where(response)}: the stream ended before the reply did")

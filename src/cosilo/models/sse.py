@@ -45,9 +45,12 @@ class Events:
         self._rest += piece
         if b"\n" not in piece and b"\r" not in piece:
             return []
-        lines = self._rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = lines.pop()
-        return [event for line in lines if (event := self._line(bytes(line))) is not None]
+        text = bytes(self._rest)
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = text.split(b"\n")
+        self._rest = bytearray(lines.pop())
+        return [event for line in lines if (event := self._line(line)) is not None]
 
     def end(self) -> list[bytes]:
         """The event that the end of the stream completes: some servers omit the last empty line."""
