@@ -1,6 +1,10 @@
 """Hostile clients: fuzzed heads, bodies, encodings and manners, against a gateway on loopback.
 
-    python benchmarks/gateway/fuzz.py http://127.0.0.1:8400 --key … --model cosilo/x --pid PID -n 100000
+    python benchmarks/gateway/fuzz.py --turns 10 -n 10000 --out fuzz.jsonl
+    python benchmarks/gateway/fuzz.py http://127.0.0.1:8400 --key … --model cosilo/x --pid PID -n 10000
+
+The first form starts a gateway and a mock upstream of its own, sends as many turns as are not yet in
+the file, each with the next seed, and goes on where it was stopped.
 
 What must hold: the process stays the same and answers a good request at the end; a 5xx answer says
 which cause it has; its memory stays within `--most-mb` of where it began. Requests are drawn from
@@ -15,9 +19,13 @@ import json
 import random
 import re
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from loadgen import rss_mb
 
@@ -256,20 +264,41 @@ async def run(
     return statuses, faults, peak - begun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Hostile clients against a gateway on loopback.")
-    parser.add_argument("url")
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--pid", type=int, required=True)
-    parser.add_argument("-n", "--count", type=int, default=100_000)
-    parser.add_argument("-c", "--concurrency", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--huge-every", type=int, default=2000, help="one body of 50 MB in so many; 0: none"
-    )
-    parser.add_argument("--most-mb", type=float, default=150, help="memory it may grow by")
-    a = parser.parse_args()
+def report(count: int, seed: int, statuses: Counter[str], faults: list[str], grown: float) -> str:
+    return json.dumps({
+        "requests": count, "seed": seed, "grown_mb": round(grown, 1), "statuses": dict(statuses),
+        "faults": faults[:20],
+    })  # fmt: skip
+
+
+def turns(a: argparse.Namespace) -> list[str]:
+    """Turn after turn against one gateway of our own; what did not hold in any turn ever made."""
+    from tests.integration.gateway import mocking, serving, upstream
+
+    done = a.out.read_text().splitlines() if a.out.exists() else []
+    with tempfile.TemporaryDirectory(prefix="cosilo-fuzz-") as name, mocking() as mock:
+        config = upstream("lm", mock, "ok", retries=0)
+        config += '[[points]]\nname = "ok"\nstrategy = "large"\nlarge = "lm"\n'
+        with serving(Path(name), config) as gateway:
+            key = gateway.key()
+            begun = rss_mb(gateway.pid)
+            for seed in range(len(done), a.turns):
+                statuses, faults, peak = asyncio.run(
+                    run(
+                        gateway.root, key, "cosilo/ok", count=a.count, seed=seed, pid=gateway.pid,
+                        concurrency=min(a.concurrency, 64), huge_every=a.huge_every,
+                    )
+                )  # fmt: skip
+                grown = rss_mb(gateway.pid) - begun
+                if max(grown, peak) > a.most_mb:
+                    faults.append(f"memory grew by {max(grown, peak):.0f} MB")
+                done.append(report(a.count, seed, statuses, faults, grown))
+                a.out.write_text("".join(line + "\n" for line in done))
+                print(done[-1], flush=True)
+    return [fault for line in done for fault in json.loads(line)["faults"]]
+
+
+def once(a: argparse.Namespace) -> list[str]:
     statuses, faults, grown = asyncio.run(
         run(
             a.url, a.key, a.model, count=a.count, seed=a.seed, pid=a.pid,
@@ -278,8 +307,33 @@ def main() -> None:
     )  # fmt: skip
     if grown > a.most_mb:
         faults.append(f"memory grew by {grown:.0f} MB")
-    print(json.dumps({"requests": a.count, "grown_mb": round(grown, 1), "statuses": dict(statuses),
-                      "faults": len(faults)}))  # fmt: skip
+    print(report(a.count, a.seed, statuses, faults, grown))
+    return faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Hostile clients against a gateway on loopback.")
+    parser.add_argument("url", nargs="?", help="of a gateway that runs; else --turns and --out")
+    parser.add_argument("--key")
+    parser.add_argument("--model")
+    parser.add_argument("--pid", type=int)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument(
+        "--out", type=Path, help="a line for each turn; turns in it are not repeated"
+    )
+    parser.add_argument("-n", "--count", type=int, default=10_000)
+    parser.add_argument("-c", "--concurrency", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--huge-every", type=int, default=2000, help="one body of 50 MB in so many; 0: none"
+    )
+    parser.add_argument("--most-mb", type=float, default=150, help="memory it may grow by")
+    a = parser.parse_args()
+    if a.url is None and a.out is None:
+        parser.error("give the URL of a gateway, or --turns and --out")
+    if a.url is not None and None in (a.key, a.model, a.pid):
+        parser.error("a gateway that runs needs --key, --model and --pid")
+    faults = once(a) if a.url is not None else turns(a)
     for fault in faults[:20]:
         print(fault, file=sys.stderr)
     raise SystemExit(1 if faults else 0)

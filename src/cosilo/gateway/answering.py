@@ -83,6 +83,10 @@ async def answer_one(
         else:
             _note(served, route, number, answer)
             return answer
+        finally:
+            # A deadline knows its task, and the task its context: left in there, the two would keep
+            # each other, and all that the request held, until garbage is looked for.
+            DEADLINE.set(None)
     assert failure is not None
     raise failure
 
@@ -118,6 +122,8 @@ async def stream_one(
             failure = _late(point)
         except ModelError as error:
             failure = error
+        finally:
+            DEADLINE.set(None)
         if begun:
             break
     assert failure is not None

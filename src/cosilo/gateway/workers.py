@@ -29,6 +29,8 @@ Work = Callable[[socket.socket, mmap.mmap, int], Coroutine[None, None, None]]
 YOUNG = 5.0  # seconds: a worker that dies younger did not get far
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
+_M_MMAP_THRESHOLD = -3
+_LARGE = 64 << 10  # bytes
 
 
 def run_one(listener: socket.socket, work: Work) -> int:
@@ -109,6 +111,7 @@ def _fork(listener: socket.socket, memory: mmap.mmap, worker: int, work: Work) -
 
 
 def _run(main: Coroutine[None, None, None]) -> None:
+    _give_back_memory()
     try:
         import uvloop
     except ImportError:  # not on Windows, and not needed
@@ -116,6 +119,14 @@ def _run(main: Coroutine[None, None, None]) -> None:
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
+
+
+def _give_back_memory() -> None:
+    """Have what a large request took go back to the system with its end, and not stay in the heap."""
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    except (OSError, AttributeError):  # not glibc
+        return
 
 
 def _die_with(parent: int) -> None:
