@@ -1,4 +1,7 @@
-"""A closed-loop load generator: `concurrency` keep-alive connections, each with one request at a time.
+"""A load generator: `concurrency` keep-alive connections, each with one request at a time.
+
+Each asks again as soon as it is answered, or every so many seconds; then a request's time counts from
+when it was due, so that a server that stalls is not spared the requests it kept from being sent.
 
     python benchmarks/gateway/loadgen.py http://127.0.0.1:8400 --key … --model cosilo/x -c 16 -s 4
 
@@ -31,26 +34,35 @@ class Tally:
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered, until `until`."""
+    """One connection that asks again and again until `until`: `every` so many seconds, or at once."""
 
     def __init__(
-        self, request: bytes, stream: bool, until: float, tally: Tally, pause: float
+        self, request: bytes, stream: bool, until: float, tally: Tally, every: float, first: float
     ) -> None:
         self.request = request
         self.stream = stream
         self.until = until
         self.tally = tally
-        self.pause = pause
+        self.every = every
+        self.began = time.perf_counter() + first
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
-        self.ask()
+        self.wait()
+
+    def wait(self) -> None:
+        """Ask when it is time."""
+        loop = asyncio.get_running_loop()
+        left = self.began - time.perf_counter()
+        if left > 0:
+            loop.call_later(left, self.ask)
+        else:
+            loop.call_soon(self.ask)
 
     def ask(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
         self.tail = b""
-        self.began = time.perf_counter()
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
@@ -68,12 +80,11 @@ class Client(asyncio.Protocol):
             self.tally.fail("no [DONE]")
         else:
             self.tally.seconds.append(now - self.began)
-        if now >= self.until:
+        self.began = self.began + self.every if self.every else now
+        if max(now, self.began) >= self.until:
             self.finish()
-        elif self.pause:
-            asyncio.get_running_loop().call_later(self.pause, self.ask)
         else:
-            asyncio.get_running_loop().call_soon(self.ask)
+            self.wait()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
@@ -125,17 +136,17 @@ def make_request(url: str, key: str, model: str, *, stream: bool, max_tokens: in
 
 
 async def load(
-    url: str, request: bytes, *, concurrency: int, seconds: float, stream: bool, pause: float = 0.0
+    url: str, request: bytes, *, concurrency: int, seconds: float, stream: bool, every: float = 0.0
 ) -> Tally:
+    """`concurrency` connections for `seconds`; with `every`, they begin one after the other."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     tally = Tally()
     until = time.perf_counter() + seconds
     clients = []
-    for _ in range(concurrency):
-        _, client = await loop.create_connection(
-            lambda: Client(request, stream, until, tally, pause), parts.hostname, parts.port
-        )
+    for number in range(concurrency):
+        client = Client(request, stream, until, tally, every, every * number / concurrency)
+        await loop.create_connection(lambda client=client: client, parts.hostname, parts.port)
         clients.append(client)
     await asyncio.gather(*(c.done for c in clients))
     return tally
@@ -156,15 +167,12 @@ async def measure(
     stream: bool,
     pid: int | None = None,
     warm: float = 1.0,
-    pause: float = 0.0,
 ) -> dict[str, Any]:
     """One round: a warm-up, then `seconds` of load with the server's CPU taken around it."""
     request = make_request(url, key, model, stream=stream)
     await load(url, request, concurrency=concurrency, seconds=warm, stream=stream)
     before = cpu_seconds(pid) if pid else 0.0
-    tally = await load(
-        url, request, concurrency=concurrency, seconds=seconds, stream=stream, pause=pause
-    )
+    tally = await load(url, request, concurrency=concurrency, seconds=seconds, stream=stream)
     spent = cpu_seconds(pid) - before if pid else 0.0
     n = len(tally.seconds)
     return {
@@ -192,12 +200,11 @@ def main() -> None:
     parser.add_argument("-s", "--seconds", type=float, default=4.0)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--pid", type=int)
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds between requests")
     a = parser.parse_args()
     found = asyncio.run(
         measure(
             a.url, a.key, a.model, concurrency=min(a.concurrency, 256), seconds=a.seconds,
-            stream=a.stream, pid=a.pid, pause=a.pause,
+            stream=a.stream, pid=a.pid,
         )
     )  # fmt: skip
     print(json.dumps(found))
