@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway import wire
+from cosilo.gateway import asked, said
 from cosilo.gateway.accounts import Key, RequestFacts, Spend, Store
 from cosilo.gateway.answering import answer_one, bound, sampling_for, stream_one
 from cosilo.gateway.exchange import CLIENT_LEFT, Exchange, Setup
@@ -198,18 +198,15 @@ class Gateway:
         return key
 
     async def _chat(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        wanted = wire.read_chat(body)
-        await self._answer(x, wanted, (wanted.chat,), receive, send)
+        await self._answer(x, asked.read_chat(body), receive, send)
 
     async def _completions(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        wanted = wire.read_text(body)
-        await self._answer(x, wanted, wanted.chats, receive, send)
+        await self._answer(x, asked.read_text(body), receive, send)
 
     async def _answer(
         self,
         x: Exchange,
-        wanted: wire.ChatRequest | wire.TextRequest,
-        chats: Sequence[Chat],
+        wanted: asked.Continuation,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -219,14 +216,14 @@ class Gateway:
             _require_logprobs(point)
         asks = [
             (chat, sampling_for(point, wanted.sampling, i))
-            for chat in chats
+            for chat in wanted.chats
             for i in range(wanted.n)
         ]
         await self._reserve(x, bound(point, asks))
         watch = self._watch(x, receive)
         tail = b""
         answers: list[Answer] = []
-        writer = wire.ChunkWriter(
+        writer = said.ChunkWriter(
             x.id, int(x.started), point.model,
             chat=x.endpoint == "chat", usage=wanted.include_usage,
         )  # fmt: skip
@@ -244,11 +241,11 @@ class Gateway:
         await self._settle(x)
         if wanted.stream:
             if wanted.include_usage:
-                tail += writer.usage(wire.usage(a.generation for a in answers), x.facts)
-            await end(send, tail + wire.comment(x.facts) + wire.DONE)
+                tail += writer.usage(said.usage(a.generation for a in answers), x.facts)
+            await end(send, tail + said.comment(x.facts) + said.DONE)
         else:
-            choices = [wire.Choice(a.generation, wanted.logprobs) for a in answers]
-            write = wire.chat_answer if x.endpoint == "chat" else wire.text_answer
+            choices = [said.Choice(a.generation, wanted.logprobs) for a in answers]
+            write = said.chat_answer if x.endpoint == "chat" else said.text_answer
             body = to_json(write(x.id, int(x.started), point.model, choices))
             await respond(send, 200, body, encode_headers(x.headers))
 
@@ -265,7 +262,7 @@ class Gateway:
     async def _stream(
         self,
         x: Exchange,
-        writer: wire.ChunkWriter,
+        writer: said.ChunkWriter,
         asks: Sequence[tuple[Chat, Sampling]],
         logprobs: int | None,
         answers: list[Answer],
@@ -289,7 +286,7 @@ class Gateway:
                         await self._begin(x, send)
                     await piece(send, tail + data if tail else data)
                     tail = b""
-            tail += writer.last(index, wire.reason(answers[-1].generation))
+            tail += writer.last(index, said.reason(answers[-1].generation))
         if not x.begun:
             await self._begin(x, send)
         return tail
@@ -300,7 +297,7 @@ class Gateway:
         await begin_events(send, encode_headers(x.headers))
 
     async def _embeddings(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        wanted = wire.read_embedding(body)
+        wanted = asked.read_embedding(body)
         x.point = point = self._permitted(x, wanted.model)
         embedder = point.embedder
         if embedder is None:
@@ -317,7 +314,7 @@ class Gateway:
         finally:
             del self.tabs[x.id]
         await self._settle(x)
-        answer = wire.embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
+        answer = said.embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
         await respond(send, 200, to_json(answer), encode_headers(x.headers))
 
     # Money.
@@ -393,7 +390,7 @@ class Gateway:
         if told.status in (401, 403, 413, 429) or told.code == "overloaded":
             self.metrics.add("cosilo_refused_total", reason=told.code or str(told.status))
         if x.begun:
-            await end(send, wire.error_event(told.error))
+            await end(send, said.error_event(told.error))
             return
         x.status = told.status
         await _refuse(send, told, x.headers)

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cosilo.boundary.ledger import Keep, Ledger, Seal
+from cosilo.boundary.ledger import Keep, Seal
 from cosilo.boundary.ledger_postgres import (
     SCHEMA,
     ChainBusyError,
@@ -36,38 +36,31 @@ from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts import (
     Accounts,
     Key,
-    Limits,
     RequestFacts,
     Reservation,
     Spend,
     SpendKind,
 )
-from cosilo.gateway.keys import KeyState, NewKey, derive, hash_bearer, id_of, make_bearer, matches
+from cosilo.gateway.desk import Desk, Marks
+from cosilo.gateway.keys import derive, hash_bearer, id_of, matches
 from cosilo.gateway.store_records import (
     KEY_COLUMNS,
     KILLED,
     RATE_WINDOW,
     REQUEST_COLUMNS,
-    ROWS,
-    SESSION_SECONDS,
     SLOTS,
-    STATE_COLUMNS,
     Amounts,
-    Row,
-    Summary,
+    Place,
     active_key,
     at_most,
+    cost_of_killed,
     facts_columns,
-    key_state,
-    limit_nano,
+    facts_of_killed,
     over,
     postgres,
-    row_of,
-    summarise,
     what_was,
     worker_name,
 )
-from cosilo.registry import unknown
 
 if TYPE_CHECKING:
     import psycopg
@@ -245,33 +238,21 @@ async def open_postgres(
     return store
 
 
-class PostgresStore:
+class PostgresStore(Desk, Place):
     """Opened by `open_postgres`."""
 
     def __init__(self, url: str, *, secret: bytes, clock: Callable[[], float] | None) -> None:
+        super().__init__(secret)
         self._conninfo = conninfo(url)
         self._clock = clock
-        self._pepper = derive(secret, "keys")
-        self._session_pepper = derive(secret, "sessions")
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._ledger: PostgresLedger | None = None
-        self.slot = -1
         self.run = secrets.token_hex(8)
 
     @property
     def accounts(self) -> Accounts:
         return self
-
-    @property
-    def worker(self) -> str:
-        return worker_name(self.slot)
-
-    def ledger(self, point: str) -> Ledger:
-        """The chain of this worker; entries of all points follow one another in it."""
-        if self._ledger is None:
-            raise StoreError("this store was opened to look, not to serve")
-        return self._ledger
 
     async def check(self) -> None:
         await self._ask(
@@ -383,112 +364,29 @@ class PostgresStore:
             left = await cursor.fetchall()
             for id, key, request, *rest in left:
                 most, settled, sent = Amounts(*rest[:6]), rest[6], rest[7]
-                cost = most
-                if settled or not sent:
-                    cost = Amounts(0, 0, 0, most.requests, 0, 0)
-                facts = RequestFacts(
-                    request=request, point="", strategy="", endpoint="", outcome="error", status=0,
-                )  # fmt: skip
-                await self._book(db, id, key, cost, facts)
+                cost = cost_of_killed(most, settled or not sent)
+                await self._book(db, id, key, cost, facts_of_killed(request))
                 if not settled:
                     await db.execute(
                         "UPDATE requests SET outcome = %s WHERE request = %s", (KILLED, request)
                     )
         return len(left)
 
-    # ── keys ─────────────────────────────────────────────────────────────────
+    # ── what people do ───────────────────────────────────────────────────────
 
-    async def create_key(
-        self,
-        name: str,
-        *,
-        limits: Limits | None = None,
-        points: tuple[str, ...] = (),
-        admin: bool = False,
-        expires: float | None = None,
-    ) -> NewKey:
-        limits = limits or Limits()
-        id, bearer = make_bearer()
-        await self._ask(
-            lambda db: db.execute(
-                "INSERT INTO keys (id, name, hash, admin, points, expires, limit_usd,"
-                " limit_tokens, limit_entities, limit_epsilon, limit_rpm, period, created, since)"
-                " SELECT %s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s, t, period_start(%s, t)"
-                f" FROM (SELECT {self._now} AS t) AS clock",
-                (
-                    id, name, hash_bearer(self._pepper, bearer), int(admin),
-                    msgspec.json.encode(points).decode(), expires, limit_nano(limits.usd),
-                    limits.tokens, limits.entities, limit_nano(limits.epsilon),
-                    limits.requests_per_minute, limits.period, limits.period,
-                ),
-            )
-        )  # fmt: skip
-        key = Key(id=id, name=name, limits=limits, points=points, admin=admin)
-        return NewKey(key=key, bearer=bearer)
+    async def ask(self, query: str, marks: Marks) -> Sequence[Sequence[Any]]:
+        return await self._rows(postgres(query), marks)
 
-    async def list_keys(self) -> list[KeyState]:
-        rows = await self._rows(
-            f"SELECT {STATE_COLUMNS}, {self._now} FROM keys ORDER BY created, id"
-        )
-        return [key_state(row, row[-1]) for row in rows]
-
-    async def revoke_key(self, id: str) -> KeyState:
-        async def revoke(db: Connection) -> None:
+    async def tell(self, *changes: tuple[str, Marks]) -> None:
+        async def make(db: Connection) -> None:
             async with db.transaction():
-                await db.execute(
-                    f"UPDATE keys SET revoked = {self._now} WHERE id = %s AND revoked IS NULL",
-                    (id,),
-                )
-                await db.execute("DELETE FROM sessions WHERE key = %s", (id,))
+                for statement, marks in changes:
+                    await db.execute(postgres(statement), marks)
 
-        await self._ask(revoke)
-        states = {state.key.id: state for state in await self.list_keys()}
-        if id not in states:
-            raise ConfigError(unknown("key", id, states))
-        return states[id]
+        await self._ask(make)
 
-    # ── sessions of /ui ──────────────────────────────────────────────────────
-
-    async def open_session(self, key: Key) -> str:
-        token = secrets.token_urlsafe(32)
-        hashed = hash_bearer(self._session_pepper, token)
-
-        async def put(db: Connection) -> None:
-            now = await self._time(db)
-            await db.execute("DELETE FROM sessions WHERE expires < %s", (now,))
-            await db.execute(
-                "INSERT INTO sessions VALUES (%s,%s,%s) ON CONFLICT (hash) DO NOTHING",
-                (hashed, key.id, now + SESSION_SECONDS),
-            )
-
-        await self._ask(put)
-        return token
-
-    async def session_key(self, token: str) -> Key | None:
-        row = await self._row(
-            f"SELECT {KEY_COLUMNS}, {self._now} FROM keys WHERE id ="
-            f" (SELECT key FROM sessions WHERE hash = %s AND expires > {self._now})",
-            (hash_bearer(self._session_pepper, token),),
-        )
-        return active_key(row, row[-1]) if row else None
-
-    async def close_session(self, token: str) -> None:
-        hashed = hash_bearer(self._session_pepper, token)
-        await self._ask(lambda db: db.execute("DELETE FROM sessions WHERE hash = %s", (hashed,)))
-
-    # ── what people look at ──────────────────────────────────────────────────
-
-    async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
-        return await summarise(self._fetch, since, key, recent)
-
-    async def request_rows(
-        self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
-    ) -> list[Row]:
-        marks = {
-            "any_request": int(not request), "request": request, "any_key": int(not key),
-            "key": key, "since": since, "until": until,
-        }  # fmt: skip
-        return [row_of(row) for row in await self._fetch(ROWS, marks)]
+    async def now(self) -> float:
+        return await self._ask(self._time)
 
     async def purge(self, *, before: float) -> int:
         """Forget the content of crossings before then; a VACUUM then frees what it took up."""
@@ -511,9 +409,6 @@ class PostgresStore:
             return count
 
         return await self._ask(forget)
-
-    async def _fetch(self, query: str, marks: Mapping[str, object]) -> Sequence[Sequence[Any]]:
-        return await self._rows(postgres(query), marks)
 
     # ── the database ─────────────────────────────────────────────────────────
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from cosilo.boundary.ledger import Ledger
 from cosilo.errors import StoreError
 from cosilo.gateway.accounts import (
     Accounts,
@@ -382,3 +383,33 @@ def key_state(row: Sequence[Any], now: float) -> KeyState:
 def worker_name(slot: int) -> str:
     """The chain that the worker in place `slot` writes."""
     return f"worker-{slot}"
+
+
+def cost_of_killed(most: Amounts, booked: bool) -> Amounts:
+    """What a reservation of a killed worker is settled at: nothing where nothing had left, or where
+    another reservation of its request carries the cost; else the most it can have cost."""
+    return Amounts(0, 0, 0, most.requests, 0, 0) if booked else most
+
+
+def facts_of_killed(request: str) -> RequestFacts:
+    """All that is known of it."""
+    return RequestFacts(
+        request=request, point="", strategy="", endpoint="", outcome="error", status=0,
+    )  # fmt: skip
+
+
+class Place:
+    """A worker's place among those that share a store, and the chain it writes there."""
+
+    slot: int = -1
+    _ledger: Ledger | None = None
+
+    @property
+    def worker(self) -> str:
+        return worker_name(self.slot)
+
+    def ledger(self, point: str) -> Ledger:
+        """This worker's chain; entries of all points follow one another in it."""
+        if self._ledger is None:
+            raise StoreError("this store was opened to look, not to serve")
+        return self._ledger

@@ -22,33 +22,29 @@ import fcntl
 import os
 import secrets
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from cosilo.boundary.batches import Batches
-from cosilo.boundary.ledger import Keep, Ledger, Seal, SqliteLedger, connect
+from cosilo.boundary.ledger import Keep, Seal, SqliteLedger, connect
 from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.gateway.accounts import (
     Accounts,
     Key,
-    Limits,
     RequestFacts,
     Reservation,
     Spend,
     SpendKind,
 )
+from cosilo.gateway.desk import Desk, Marks
 from cosilo.gateway.keys import (
-    KeyState,
-    NewKey,
     derive,
     hash_bearer,
     id_of,
-    make_bearer,
     matches,
 )
 from cosilo.gateway.retention import purge_sqlite
@@ -57,26 +53,18 @@ from cosilo.gateway.store_records import (
     KILLED,
     RATE_WINDOW,
     REQUEST_COLUMNS,
-    ROWS,
-    SESSION_SECONDS,
     SLOTS,
-    STATE_COLUMNS,
     Amounts,
-    Row,
-    Summary,
+    Place,
     active_key,
     at_most,
+    cost_of_killed,
     facts_columns,
-    key_state,
-    limit_nano,
+    facts_of_killed,
     over,
     period_start,
-    row_of,
-    summarise,
     what_was,
-    worker_name,
 )
-from cosilo.registry import unknown
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
 
@@ -181,7 +169,7 @@ Change = Callable[[sqlite3.Connection], None]
 """Part of a transaction. It raises a CosiloError before it has written anything, or not at all."""
 
 
-class SqliteStore:
+class SqliteStore(Desk, Place):
     """One worker's way to the store in `folder`.
 
     Args:
@@ -207,14 +195,14 @@ class SqliteStore:
         work: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(secret)
         self.folder = folder
         self._clock = clock
-        self._pepper = derive(secret, "keys")
-        self._session_pepper = derive(secret, "sessions")
+        self._reader: sqlite3.Connection | None = None
+        self._looking = threading.Lock()
         self._lock: int | None = None
         self._ledger: SqliteLedger | None = None
         self._batches = Batches(self._write)
-        self.slot = -1
         self.run = f"{_machine()}/{secrets.token_hex(8)}"
         with self._guarded():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -242,16 +230,6 @@ class SqliteStore:
     def accounts(self) -> Accounts:
         return self
 
-    @property
-    def worker(self) -> str:
-        return worker_name(self.slot)
-
-    def ledger(self, point: str) -> Ledger:
-        """The chain of this worker; entries of all points follow one another in it."""
-        if self._ledger is None:
-            raise StoreError("this store was opened to look, not to serve")
-        return self._ledger
-
     async def check(self) -> None:
         with self._change() as db:
             db.execute(
@@ -264,6 +242,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         self._db.close()
+        if self._reader is not None:
+            self._reader.close()
         if self._ledger is not None:
             self._ledger.close()
         if self._lock is not None:
@@ -432,13 +412,8 @@ class SqliteStore:
             }
             for id, key, request, run, *amounts in left:
                 most = Amounts(*amounts)
-                cost = most
-                if request in settled or self._never_sent(request, run):
-                    cost = Amounts(0, 0, 0, most.requests, 0, 0)
-                facts = RequestFacts(
-                    request=request, point="", strategy="", endpoint="", outcome="error", status=0,
-                )  # fmt: skip
-                self._book(key, most, cost, facts)
+                booked = request in settled or self._never_sent(request, run)
+                self._book(key, most, cost_of_killed(most, booked), facts_of_killed(request))
                 db.execute("DELETE FROM reservations WHERE id = ?", (id,))
                 if request not in settled:
                     db.execute(
@@ -470,114 +445,29 @@ class SqliteStore:
             return None
         return handle
 
-    # ── keys ─────────────────────────────────────────────────────────────────
+    # ── what people do ───────────────────────────────────────────────────────
 
-    async def create_key(
-        self,
-        name: str,
-        *,
-        limits: Limits | None = None,
-        points: tuple[str, ...] = (),
-        admin: bool = False,
-        expires: float | None = None,
-    ) -> NewKey:
-        limits = limits or Limits()
-        id, bearer = make_bearer()
-        now = self._clock()
-        with self._change() as db:
-            db.execute(
-                "INSERT INTO keys (id, name, hash, admin, points, created, expires, limit_usd,"
-                " limit_tokens, limit_entities, limit_epsilon, limit_rpm, period, since)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    id, name, hash_bearer(self._pepper, bearer), int(admin),
-                    msgspec.json.encode(points).decode(), now, expires, limit_nano(limits.usd),
-                    limits.tokens, limits.entities, limit_nano(limits.epsilon),
-                    limits.requests_per_minute, limits.period, period_start(limits.period, now),
-                ),
-            )  # fmt: skip
-        key = Key(id=id, name=name, limits=limits, points=points, admin=admin)
-        return NewKey(key=key, bearer=bearer)
+    async def ask(self, query: str, marks: Marks) -> Sequence[Sequence[Any]]:
+        """On a connection of its own, in a thread: it may take longer than requests."""
 
-    async def list_keys(self) -> list[KeyState]:
-        return self._states("")
+        def read() -> list[Any]:
+            with self._guarded(), self._looking:
+                if self._reader is None:
+                    self._reader = connect(self.folder / "accounts.sqlite")
+                    self._reader.execute("PRAGMA query_only = ON")
+                return self._reader.execute(query, marks).fetchall()
 
-    async def revoke_key(self, id: str) -> KeyState:
-        with self._change() as db:
-            db.execute(
-                "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (self._clock(), id)
-            )
-            db.execute("DELETE FROM sessions WHERE key = ?", (id,))
-            known = [row[0] for row in db.execute("SELECT id FROM keys")]
-        if id not in known:
-            raise ConfigError(unknown("key", id, known))
-        return self._states("WHERE id = ?", id)[0]
+        return await asyncio.to_thread(read)
 
-    def _states(self, where: str, *arguments: str) -> list[KeyState]:
-        with self._guarded():
-            rows = self._db.execute(
-                f"SELECT {STATE_COLUMNS} FROM keys {where} ORDER BY created, id",
-                arguments,
-            ).fetchall()
-        return [key_state(row, self._clock()) for row in rows]
+    async def tell(self, *changes: tuple[str, Marks]) -> None:
+        def make(db: sqlite3.Connection) -> None:
+            for statement, marks in changes:
+                db.execute(statement, marks)
 
-    # ── sessions of /ui ──────────────────────────────────────────────────────
+        await self._batches.put(make)
 
-    async def open_session(self, key: Key) -> str:
-        token, now = secrets.token_urlsafe(32), self._clock()
-        with self._change() as db:
-            db.execute("DELETE FROM sessions WHERE expires < ?", (now,))
-            db.execute(
-                "INSERT INTO sessions VALUES (?,?,?)",
-                (hash_bearer(self._session_pepper, token), key.id, now + SESSION_SECONDS),
-            )
-        return token
-
-    async def session_key(self, token: str) -> Key | None:
-        with self._guarded():
-            row = self._db.execute(
-                f"SELECT {KEY_COLUMNS} FROM keys WHERE id ="
-                " (SELECT key FROM sessions WHERE hash = ? AND expires > ?)",
-                (hash_bearer(self._session_pepper, token), self._clock()),
-            ).fetchone()
-        return active_key(row, self._clock()) if row else None
-
-    async def close_session(self, token: str) -> None:
-        with self._change() as db:
-            db.execute(
-                "DELETE FROM sessions WHERE hash = ?", (hash_bearer(self._session_pepper, token),)
-            )
-
-    # ── what people look at ──────────────────────────────────────────────────
-
-    async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
-        with self._reader() as fetch:
-            return await summarise(fetch, since, key, recent)
-
-    async def request_rows(
-        self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
-    ) -> list[Row]:
-        marks = {
-            "any_request": int(not request), "request": request, "any_key": int(not key),
-            "key": key, "since": since, "until": until,
-        }  # fmt: skip
-        with self._reader() as fetch:
-            return [row_of(row) for row in await fetch(ROWS, marks)]
-
-    @contextmanager
-    def _reader(self) -> Iterator[Any]:
-        """Queries on a connection of their own, in a thread: they may take longer than requests."""
-        with self._guarded():
-            db = connect(self.folder / "accounts.sqlite")
-            db.execute("PRAGMA query_only = ON")
-            try:
-
-                async def fetch(query: str, marks: Mapping[str, object]) -> list[Any]:
-                    return await asyncio.to_thread(lambda: db.execute(query, marks).fetchall())
-
-                yield fetch
-            finally:
-                db.close()
+    async def now(self) -> float:
+        return self._clock()
 
     async def purge(self, *, before: float) -> int:
         return await asyncio.to_thread(purge_sqlite, self.folder / "ledger.sqlite", before)

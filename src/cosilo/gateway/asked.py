@@ -1,17 +1,14 @@
-"""OpenAI's JSON shapes: bodies in, answers and stream chunks out.
+"""What clients ask, from OpenAI's JSON: a body becomes one of the types below, or is refused.
 
-A body is parsed once into the types below; nothing past this file sees JSON. A field that is not
-known here is refused, because it may change what is meant; of the known ones that the models cannot
-honour, a neutral value is accepted and any other refused. Error texts name the field, never what
-stood in it.
+A body is parsed once; nothing past this file sees JSON. A field that is not known here is refused,
+because it may change what is meant; of the known ones that the models cannot honour, a neutral value
+is accepted and any other refused. Error texts name the field, never what stood in it.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -21,10 +18,7 @@ import msgspec
 from cosilo.gateway.refusals import RequestError
 from cosilo.types import (
     Chat,
-    Delta,
-    Generation,
     Role,
-    TokenLogprob,
     ToolCall,
     Turn,
 )
@@ -36,27 +30,14 @@ _NULL = Raw(b"null")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRequest:
-    """A request to continue a chat.
+class Continuation:
+    """A request to continue chats, each `n` times. The older API's texts are chats of one turn.
 
     Attributes:
         sampling: the fields of `Sampling` that the client set; the point's own hold for the rest.
         n: how many answers are wanted, each asked for on its own.
         logprobs: None when not wanted, else the number of alternatives shown for each token.
     """
-
-    model: str
-    chat: Chat
-    sampling: dict[str, Any] = field(default_factory=dict)
-    n: int = 1
-    stream: bool = False
-    include_usage: bool = False
-    logprobs: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRequest:
-    """A request to continue texts (the older API): one chat per text, each `n` times."""
 
     model: str
     chats: tuple[Chat, ...]
@@ -201,7 +182,7 @@ _choice = msgspec.json.Decoder(str | _Tool)
 _format = msgspec.json.Decoder(_Format)
 
 
-def read_chat(body: bytes) -> ChatRequest:
+def read_chat(body: bytes) -> Continuation:
     """The request in the body of `/v1/chat/completions`.
 
     Raises:
@@ -222,9 +203,9 @@ def read_chat(body: bytes) -> ChatRequest:
         # One alternative is the least that makes a back end show the token's own probability.
         given["top_logprobs"] = max(1, found.top_logprobs or 0)
     given |= _tool_fields(found)
-    return ChatRequest(
+    return Continuation(
         model=found.model,
-        chat=tuple(_turn(t, i) for i, t in enumerate(found.messages)),
+        chats=(tuple(_turn(t, i) for i, t in enumerate(found.messages)),),
         sampling=given,
         n=found.n or 1,
         stream=bool(found.stream),
@@ -233,7 +214,7 @@ def read_chat(body: bytes) -> ChatRequest:
     )
 
 
-def read_text(body: bytes) -> TextRequest:
+def read_text(body: bytes) -> Continuation:
     """The request in the body of `/v1/completions`.
 
     Raises:
@@ -247,7 +228,7 @@ def read_text(body: bytes) -> TextRequest:
     n = found.n or 1
     if n * len(prompts) > 64:
         raise RequestError("n times the number of prompts is above 64", param="n")
-    return TextRequest(
+    return Continuation(
         model=found.model,
         chats=tuple((Turn("user", p),) for p in prompts),
         sampling=given,
@@ -416,242 +397,3 @@ def _text_of(part: _Part, where: str) -> str:
         f"{where}: only text can be kept private, so only parts of type text are accepted",
         param=where, code="unsupported_content",
     )  # fmt: skip
-
-
-# Answers.
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One answer, as it goes to the client."""
-
-    generation: Generation
-    logprobs: int | None = None
-
-
-def chat_answer(
-    request: str, created: int, model: str, choices: Sequence[Choice]
-) -> dict[str, object]:
-    """The body of a finished chat."""
-    return {
-        "id": f"chatcmpl-{request}",
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [
-            {
-                "index": i,
-                "message": _message(c.generation),
-                "logprobs": _chat_logprobs(c.generation.tokens, c.logprobs),
-                "finish_reason": reason(c.generation),
-            }
-            for i, c in enumerate(choices)
-        ],
-        "usage": usage(c.generation for c in choices),
-    }
-
-
-def text_answer(
-    request: str, created: int, model: str, choices: Sequence[Choice]
-) -> dict[str, object]:
-    """The body of finished texts (the older API)."""
-    return {
-        "id": f"cmpl-{request}",
-        "object": "text_completion",
-        "created": created,
-        "model": model,
-        "choices": [
-            {
-                "index": i,
-                "text": c.generation.text,
-                "logprobs": _text_logprobs(c.generation.tokens, c.logprobs),
-                "finish_reason": reason(c.generation),
-            }
-            for i, c in enumerate(choices)
-        ],
-        "usage": usage(c.generation for c in choices),
-    }
-
-
-def embedding_answer(
-    model: str, rows: Sequence[Sequence[float]], *, base64_wanted: bool
-) -> dict[str, object]:
-    """The body with one vector per text; local vectors cost no tokens, so usage is zero."""
-    data = [
-        {
-            "object": "embedding",
-            "index": i,
-            "embedding": _packed(row) if base64_wanted else list(row),
-        }
-        for i, row in enumerate(rows)
-    ]
-    spent = {"prompt_tokens": 0, "total_tokens": 0}
-    return {"object": "list", "data": data, "model": model, "usage": spent}
-
-
-def usage(generations: Iterable[Generation]) -> dict[str, int]:
-    prompt = completion = 0
-    for g in generations:
-        prompt += g.prompt_tokens
-        completion += g.completion_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
-
-
-class ChunkWriter:
-    """Pieces of a streamed answer as server-sent events.
-
-    The envelope is the same for all pieces, so it is encoded once and each piece adds its own part.
-    """
-
-    def __init__(self, request: str, created: int, model: str, *, chat: bool, usage: bool) -> None:
-        self._chat = chat
-        kind = "chat.completion.chunk" if chat else "text_completion"
-        prefix = "chatcmpl-" if chat else "cmpl-"
-        envelope = {"id": prefix + request, "object": kind, "created": created, "model": model}
-        self._open = b"data: " + _encode(envelope)[:-1] + b',"choices":['
-        # With usage wanted, OpenAI says `usage: null` in every chunk but the last.
-        self._close = b'],"usage":null}\n\n' if usage else b"]}\n\n"
-        self._plain = (
-            self._open + b'{"index":0,"delta":{"content":',
-            b'},"logprobs":null,"finish_reason":null}' + self._close,
-        )
-
-    def first(self, index: int) -> bytes:
-        """The chunk that opens a chat answer."""
-        if not self._chat:
-            return b""
-        return self._choice(index, {"role": "assistant", "content": ""}, None, None)
-
-    def piece(self, index: int, delta: Delta, logprobs: int | None) -> bytes:
-        """The chunk for `delta`; empty when it holds nothing for the client."""
-        if not self._chat:
-            if not delta.text and not delta.tokens:
-                return b""
-            return self._text(index, delta.text, _text_logprobs(delta.tokens, logprobs), None)
-        if delta.text and not index and logprobs is None and not delta.tool_calls:
-            return self._plain[0] + _encode(delta.text) + self._plain[1]
-        body: dict[str, object] = {}
-        if delta.text:
-            body["content"] = delta.text
-        if delta.tool_calls:
-            body["tool_calls"] = [
-                {
-                    "index": c.index,
-                    **({"id": c.id, "type": "function"} if c.id else {}),
-                    "function": {
-                        **({"name": c.name} if c.name else {}),
-                        "arguments": c.arguments,
-                    },
-                }
-                for c in delta.tool_calls
-            ]
-        shown = _chat_logprobs(delta.tokens, logprobs) if delta.tokens else None
-        if not body and shown is None:
-            return b""
-        return self._choice(index, body, shown, None)
-
-    def last(self, index: int, reason: str) -> bytes:
-        """The chunk that ends an answer."""
-        if not self._chat:
-            return self._text(index, "", None, reason)
-        return self._choice(index, {}, None, reason)
-
-    def usage(self, spent: dict[str, int], facts: dict[str, object]) -> bytes:
-        """The chunk without choices that tells what the answer took."""
-        return (
-            self._open + b'],"usage":' + _encode(spent) + b',"cosilo":' + _encode(facts) + b"}\n\n"
-        )
-
-    def _choice(
-        self, index: int, delta: dict[str, object], logprobs: object, reason: str | None
-    ) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return self._open + _encode(choice) + self._close
-
-    def _text(self, index: int, text: str, logprobs: object, reason: str | None) -> bytes:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return self._open + _encode(choice) + self._close
-
-
-DONE = b"data: [DONE]\n\n"
-
-
-def comment(facts: dict[str, object]) -> bytes:
-    """An event that clients skip, with what became known only at the end."""
-    return b": cosilo " + _encode(facts) + b"\n\n"
-
-
-def error_event(error: dict[str, str | None]) -> bytes:
-    return b"data: " + _encode({"error": error}) + b"\n\n"
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def _message(generation: Generation) -> dict[str, object]:
-    message: dict[str, object] = {
-        "role": "assistant",
-        "content": generation.text if generation.text or not generation.tool_calls else None,
-        "refusal": None,
-    }
-    if generation.tool_calls:
-        message["tool_calls"] = [
-            {
-                "id": c.id,
-                "type": "function",
-                "function": {"name": c.name, "arguments": c.arguments},
-            }
-            for c in generation.tool_calls
-        ]
-    return message
-
-
-def reason(generation: Generation) -> str:
-    """Why the answer ended, in OpenAI's words."""
-    return "tool_calls" if generation.tool_calls else generation.finish_reason
-
-
-def _chat_logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:
-    if wanted is None or not tokens:
-        return None
-    return {
-        "content": [
-            {
-                **_token(t.token, t.logprob),
-                "top_logprobs": [_token(text, p) for text, p in t.top[:wanted]],
-            }
-            for t in tokens
-        ],
-        "refusal": None,
-    }
-
-
-def _token(text: str, logprob: float) -> dict[str, object]:
-    return {
-        "token": text,
-        "logprob": max(logprob, -9999.0),  # JSON knows no infinity
-        "bytes": list(text.encode("utf-8", "surrogatepass")),
-    }
-
-
-def _text_logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:
-    if wanted is None or not tokens:
-        return None
-    offsets, at = [], 0
-    for t in tokens:
-        offsets.append(at)
-        at += len(t.token)
-    return {
-        "tokens": [t.token for t in tokens],
-        "token_logprobs": [max(t.logprob, -9999.0) for t in tokens],
-        "top_logprobs": [{a: max(p, -9999.0) for a, p in t.top[:wanted]} for t in tokens],
-        "text_offset": offsets,
-    }
-
-
-def _packed(row: Sequence[float]) -> str:
-    return base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode()

@@ -1,0 +1,150 @@
+"""What people do with a store: make and revoke keys, log in at the page, look at what happened.
+
+None of it is on a request's way, so every store does it with these same queries; what a store must
+bring is three ways to its database.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cosilo.errors import ConfigError
+from cosilo.gateway.accounts import Key, Limits
+from cosilo.gateway.keys import KeyState, NewKey, derive, hash_bearer, make_bearer
+from cosilo.gateway.store_records import (
+    KEY_COLUMNS,
+    ROWS,
+    SESSION_SECONDS,
+    STATE_COLUMNS,
+    Row,
+    Summary,
+    active_key,
+    key_state,
+    limit_nano,
+    period_start,
+    row_of,
+    summarise,
+)
+from cosilo.registry import unknown
+
+Marks = Mapping[str, object]
+
+_CREATE = """
+INSERT INTO keys (id, name, hash, admin, points, created, expires, limit_usd, limit_tokens,
+    limit_entities, limit_epsilon, limit_rpm, period, since)
+VALUES (:id, :name, :hash, :admin, :points, :created, :expires, :usd, :tokens, :entities, :epsilon,
+    :rpm, :period, :since)
+"""
+
+
+class Desk(ABC):
+    """Keys, sessions and summaries over any database.
+
+    Args:
+        secret: the gateway's secret, which the hashes of keys and sessions hang on.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._pepper = derive(secret, "keys")
+        self._session_pepper = derive(secret, "sessions")
+
+    @abstractmethod
+    async def ask(self, query: str, marks: Marks) -> Sequence[Sequence[Any]]:
+        """The rows of `query`, whose parameters are written `:name`."""
+
+    @abstractmethod
+    async def tell(self, *changes: tuple[str, Marks]) -> None:
+        """Make all `changes` in one transaction."""
+
+    @abstractmethod
+    async def now(self) -> float:
+        """Seconds since the epoch, by the store's clock."""
+
+    async def create_key(
+        self,
+        name: str,
+        *,
+        limits: Limits | None = None,
+        points: tuple[str, ...] = (),
+        admin: bool = False,
+        expires: float | None = None,
+    ) -> NewKey:
+        limits = limits or Limits()
+        id, bearer = make_bearer()
+        now = await self.now()
+        marks = {
+            "id": id, "name": name, "hash": hash_bearer(self._pepper, bearer), "admin": int(admin),
+            "points": msgspec.json.encode(points).decode(), "created": now, "expires": expires,
+            "usd": limit_nano(limits.usd), "tokens": limits.tokens, "entities": limits.entities,
+            "epsilon": limit_nano(limits.epsilon), "rpm": limits.requests_per_minute,
+            "period": limits.period, "since": period_start(limits.period, now),
+        }  # fmt: skip
+        await self.tell((_CREATE, marks))
+        key = Key(id=id, name=name, limits=limits, points=points, admin=admin)
+        return NewKey(key=key, bearer=bearer)
+
+    async def list_keys(self) -> list[KeyState]:
+        now = await self.now()
+        rows = await self.ask(f"SELECT {STATE_COLUMNS} FROM keys ORDER BY created, id", {})
+        return [key_state(row, now) for row in rows]
+
+    async def revoke_key(self, id: str) -> KeyState:
+        marks = {"id": id, "now": await self.now()}
+        await self.tell(
+            ("UPDATE keys SET revoked = :now WHERE id = :id AND revoked IS NULL", marks),
+            ("DELETE FROM sessions WHERE key = :id", {"id": id}),
+        )
+        states = {state.key.id: state for state in await self.list_keys()}
+        if id not in states:
+            raise ConfigError(unknown("key", id, states))
+        return states[id]
+
+    async def open_session(self, key: Key) -> str:
+        token, now = secrets.token_urlsafe(32), await self.now()
+        marks = {"hash": self._session(token), "key": key.id, "expires": now + SESSION_SECONDS}
+        await self.tell(
+            ("DELETE FROM sessions WHERE expires < :now", {"now": now}),
+            ("INSERT INTO sessions VALUES (:hash, :key, :expires)", marks),
+        )
+        return token
+
+    async def session_key(self, token: str) -> Key | None:
+        now = await self.now()
+        rows = await self.ask(
+            f"SELECT {KEY_COLUMNS} FROM keys WHERE id ="
+            " (SELECT key FROM sessions WHERE hash = :hash AND expires > :now)",
+            {"hash": self._session(token), "now": now},
+        )
+        return active_key(rows[0], now) if rows else None
+
+    async def close_session(self, token: str) -> None:
+        marks = {"hash": self._session(token)}
+        await self.tell(("DELETE FROM sessions WHERE hash = :hash", marks))
+
+    async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
+        return await summarise(self.ask, since, key, recent)
+
+    async def request_rows(
+        self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
+    ) -> list[Row]:
+        marks = {
+            "any_request": int(not request), "request": request, "any_key": int(not key),
+            "key": key, "since": since, "until": until,
+        }  # fmt: skip
+        return [row_of(row) for row in await self.ask(ROWS, marks)]
+
+    async def forget_requests(self, *, before: float) -> None:
+        """Forget the finished requests from before then, and the hours before it counted by kind."""
+        marks = {"before": before}
+        await self.tell(
+            ("DELETE FROM requests WHERE at < :before", marks),
+            ("DELETE FROM kinds WHERE at < :before - 3600", marks),
+        )
+
+    def _session(self, token: str) -> bytes:
+        return hash_bearer(self._session_pepper, token)
