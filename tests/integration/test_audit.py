@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cosilo.boundary.ledger import SqliteLedger
+from cosilo.boundary.ledger import SqliteLedger, connect
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
@@ -424,3 +424,124 @@ def test_the_ledger_of_a_run_is_verified_too(
         assert "whoever can write the file can make them anew" in capsys.readouterr().out
     assert main(["audit", "show", str(tmp_path), "--request", "test/1", "--content"]) == 0
     assert '"hello"' in capsys.readouterr().out
+
+
+# An archive: the same record in two places, and no entry lost between them.
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A store whose first four requests were archived and that went on with four more."""
+    store, folder, secret = tmp_path / "store", tmp_path / "old", tmp_path / "store" / "secret"
+    fill(str(store), secret)
+    assert main(["audit", "archive", str(store), str(folder)]) == 0
+    fill_more(str(store), secret)
+    return store, folder, secret
+
+
+def test_an_archive_and_what_goes_on_from_it_are_whole(
+    archived: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder, secret = archived
+    assert main(["audit", "verify", str(store)]) == 0
+    assert main(["audit", "verify", str(folder), "--secret", str(secret)]) == 0
+    assert "8 entries of 1 chains and 4 finished requests" in capsys.readouterr().out
+    assert main(["audit", "show", str(folder), "--request", "request-2"]) == 0
+    assert "worker-0 #4" in capsys.readouterr().out
+    assert main(["audit", "show", str(store), "--request", "more"]) == 0
+    assert "worker-0 #8" in capsys.readouterr().out
+    with connect(store / "ledger.sqlite") as db:
+        assert db.execute("SELECT number, attempt FROM entries").fetchall() == [(8, 1)]
+
+
+def test_the_archives_heads_show_that_the_store_goes_on_there(
+    archived: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder, _ = archived
+    capsys.readouterr()
+    main(["audit", "heads", str(folder)])
+    noted = tmp_path / "heads.jsonl"
+    noted.write_text(capsys.readouterr().out)
+    assert main(["audit", "verify", str(store), "--heads", str(noted)]) == 0
+    noted.write_text(noted.read_text().replace('"hash":"', '"hash":"00'))
+    assert main(["audit", "verify", str(store), "--heads", str(noted)]) == 1
+    noted.write_text('{"chain":"worker-0","count":3,"hash":"00"}')
+    assert main(["audit", "verify", str(store), "--heads", str(noted)]) == 0
+    assert "1 noted heads lie in an archive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE bases SET count = 4",
+        "UPDATE bases SET at = at + 1e9",
+        "UPDATE bases SET hash = zeroblob(32)",
+        "UPDATE bases SET mac = (SELECT mac FROM heads)",
+        "DELETE FROM bases",
+    ],
+)
+def test_a_base_that_was_changed_is_found(
+    archived: tuple[Path, Path, Path], statement: str
+) -> None:
+    store, _, _ = archived
+    with connect(store / "ledger.sqlite") as db:
+        db.execute(statement)
+    assert main(["audit", "verify", str(store)]) == 1
+
+
+def test_a_head_of_long_ago_is_no_base(tmp_path: Path) -> None:
+    """Whoever noted a sealed head cannot drop what came before it."""
+    store = tmp_path / "store"
+    fill(str(store), store / "secret", 2)
+    with connect(store / "ledger.sqlite") as db:
+        old = db.execute("SELECT chain, count, hash, mac FROM heads").fetchone()
+    fill_more(str(store), store / "secret")
+    with connect(store / "ledger.sqlite") as db:
+        db.execute("DROP TRIGGER entries_no_delete")
+        db.execute("DELETE FROM entries WHERE number < ?", (old[1],))
+        db.execute("INSERT INTO bases VALUES (?,?,?,0,0.0,?)", old)
+    assert main(["audit", "verify", str(store)]) == 1
+
+
+def test_a_store_that_is_served_from_is_not_archived(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    fill(str(store), store / "secret")
+
+    async def run() -> None:
+        serving = await open_store(str(store))
+        code = await asyncio.to_thread(main, ["audit", "archive", str(store), str(tmp_path / "a")])
+        assert code != 0
+        await serving.close()
+
+    asyncio.run(run())
+    assert "stop the gateway first" in capsys.readouterr().err
+    (tmp_path / "there").mkdir()
+    assert main(["audit", "archive", str(store), str(tmp_path / "there")]) != 0
+    assert "new folder" in capsys.readouterr().err
+    assert main(["audit", "verify", str(store)]) == 0
+
+
+def test_what_a_killed_worker_left_is_settled_before_its_record_is_archived(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def run() -> None:
+        opened = await open_store(str(store))
+        key = (await opened.create_key("k")).key
+        await opened.accounts.reserve(key, Spend(usd=1.0, requests=1), request="left")
+        ask = Ask(chat=user("hello"))
+        await opened.ledger("p").append("left", "up", ask, encode(ask))
+        await opened.close()  # as when it is killed: nothing was settled
+
+    asyncio.run(run())
+    assert main(["audit", "archive", str(store), str(tmp_path / "old")]) == 0
+
+    async def look() -> float:
+        opened = await open_store(str(store), work=False)
+        try:
+            return (await opened.list_keys())[0].used.usd
+        finally:
+            await opened.close()
+
+    assert asyncio.run(look()) == 1.0

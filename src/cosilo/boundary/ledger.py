@@ -149,6 +149,10 @@ CREATE INDEX IF NOT EXISTS entries_with_content ON entries (at) WHERE payload IS
 CREATE TABLE IF NOT EXISTS heads (
     chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bases (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, attempt INTEGER NOT NULL,
+    at REAL NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE OF
     chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
@@ -200,7 +204,9 @@ class SqliteLedger:
                 "SELECT count, hash FROM heads WHERE chain = ?", (chain,)
             ).fetchone()
             last = self._db.execute(
-                "SELECT max(attempt) FROM entries WHERE chain = ?", (chain,)
+                "SELECT max(attempt) FROM (SELECT attempt FROM entries WHERE chain = ?1"
+                " UNION ALL SELECT attempt FROM bases WHERE chain = ?1)",
+                (chain,),
             ).fetchone()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the ledger {str(self.path)!r}: {error}") from error
@@ -284,7 +290,8 @@ def verify(db: sqlite3.Connection, *, key: bytes = b"", unseal: Seal | None = No
     """What is wrong with the ledger, one line per fault; empty when every chain is whole."""
     heads = {row[0]: Head(*row) for row in db.execute("SELECT chain, count, hash, mac FROM heads")}
     chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")]
-    return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal)
+    bases = {row[0]: Base(*row) for row in db.execute(BASES)}
+    return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal, bases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,17 +304,47 @@ class Head:
     mac: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where a chain goes on whose entries so far were put into an archive, at the time `at`."""
+
+    chain: str
+    count: int
+    hash: bytes
+    attempt: int
+    at: float
+    mac: bytes
+
+    @classmethod
+    def seal(cls, key: bytes, head: Head, attempt: int, at: float) -> Base:
+        """The base of a chain that has come as far as `head`."""
+        mac = _base_mac(key, head.chain, head.count, head.hash, attempt, at)
+        return cls(head.chain, head.count, head.hash, attempt, at, mac)
+
+    def holds(self, key: bytes) -> bool:
+        mac = _base_mac(key, self.chain, self.count, self.hash, self.attempt, self.at)
+        return hmac.compare_digest(mac, self.mac)
+
+
+BASES = "SELECT chain, count, hash, attempt, at, mac FROM bases"
+
+
 def find_faults(
     heads: Mapping[str, Head],
     chains: Iterable[str],
     entries: Callable[[str], Iterator[Entry]],
     key: bytes,
     unseal: Seal | None,
+    bases: Mapping[str, Base],
 ) -> list[str]:
     """What is wrong with the chains, wherever they are stored; payloads come as they are stored."""
     faults = []
-    for chain in sorted({*chains, *heads}):
+    for chain in sorted({*chains, *heads, *bases}):
         previous, expected = GENESIS, 0
+        if (base := bases.get(chain)) is not None:
+            previous, expected = base.hash, base.count
+            if not base.holds(key):
+                faults.append(f"{chain}: its base's seal does not match (altered, or another key)")
         for entry in entries(chain):
             if entry.number != expected:
                 faults.append(f"{chain}: entry {expected} is missing (next is {entry.number})")
@@ -338,6 +375,12 @@ def find_faults(
 def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:
     """HMAC-SHA-256 of a chain's length and last hash."""
     return hmac.digest(key, f"{chain}\x1f{count}\x1f".encode() + last, "sha256")
+
+
+def _base_mac(key: bytes, chain: str, count: int, last: bytes, attempt: int, at: float) -> bytes:
+    # Unlike a head's: a head of long ago must not pass for a base and hide what came before it.
+    text = f"base\x1f{chain}\x1f{count}\x1f{attempt}\x1f{at!r}\x1f"
+    return hmac.digest(key, text.encode() + last, "sha256")
 
 
 def make_entry(

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosilo.boundary.batches import Batches
 from cosilo.boundary.ledger import (
+    BASES,
     GENESIS,
+    Base,
     Crossing,
     Direction,
     Entry,
@@ -50,6 +52,10 @@ CREATE INDEX IF NOT EXISTS entries_by_request ON cosilo.entries (request);
 CREATE INDEX IF NOT EXISTS entries_with_content ON cosilo.entries (at) WHERE payload IS NOT NULL;
 CREATE TABLE IF NOT EXISTS cosilo.heads (
     chain TEXT PRIMARY KEY, count BIGINT NOT NULL, hash BYTEA NOT NULL, mac BYTEA NOT NULL
+);
+CREATE TABLE IF NOT EXISTS cosilo.bases (
+    chain TEXT PRIMARY KEY, count BIGINT NOT NULL, hash BYTEA NOT NULL, attempt BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, mac BYTEA NOT NULL
 );
 CREATE OR REPLACE FUNCTION cosilo.append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -247,7 +253,8 @@ def verify(db: Connection, *, key: bytes = b"", unseal: Seal | None = None) -> l
             for row in db.execute("SELECT chain, count, hash, mac FROM cosilo.heads")
         }
         chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM cosilo.entries")]
-        return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal)
+        bases = {row[0]: Base(*row) for row in db.execute(BASES.replace("bases", "cosilo.bases"))}
+        return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal, bases)
 
     return _asking(read)
 

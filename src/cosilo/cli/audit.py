@@ -32,7 +32,8 @@ def register(verbs: Any) -> None:
             "    cosilo audit show LEDGER --request ID\n"
             "    cosilo audit show LEDGER --key ID --day 2026-11-23\n"
             "    cosilo audit heads LEDGER > elsewhere/heads.jsonl\n"
-            "    cosilo audit verify LEDGER --heads elsewhere/heads.jsonl"
+            "    cosilo audit verify LEDGER --heads elsewhere/heads.jsonl\n"
+            "    cosilo audit archive STORE archive/2026-11"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,7 +46,9 @@ def register(verbs: Any) -> None:
     )
     verify.set_defaults(command=_verify)
     show = actions.add_parser("show", help="what left for a request, a key, a day")
-    show.add_argument("--request", default="", metavar="ID", help="x-request-id of the answer")
+    show.add_argument(
+        "--request", default="", metavar="ID", help="x-cosilo-request-id of the answer"
+    )
     show.add_argument("--key", default="", metavar="ID", help="as `cosilo keys list` shows it")
     show.add_argument("--day", type=_day, metavar="DATE", help="a day of UTC: 2026-11-23")
     show.add_argument("--content", action="store_true", help="also what was kept of the contents")
@@ -55,13 +58,28 @@ def register(verbs: Any) -> None:
     purge = actions.add_parser("purge", help="forget contents older than some days; digests stay")
     purge.add_argument("--days", type=float, required=True, metavar="N")
     purge.set_defaults(command=_purge)
-    for action in (verify, show, heads, purge):
+    archive = actions.add_parser(
+        "archive",
+        help="move the record so far into a folder of its own",
+        description=(
+            "Move the record so far into a new folder; its chains go on in the store. The gateway\n"
+            "must not run meanwhile. That the store goes on where the archive ends, its heads show:\n\n"
+            "    cosilo audit archive STORE ARCHIVE\n"
+            "    cosilo audit verify ARCHIVE --secret STORE/secret\n"
+            "    cosilo audit heads ARCHIVE > elsewhere/heads.jsonl\n"
+            "    cosilo audit verify STORE --heads elsewhere/heads.jsonl"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    archive.set_defaults(command=_archive)
+    for action in (verify, show, heads, purge, archive):
         action.add_argument("ledger", metavar="LEDGER")
+    archive.add_argument("folder", type=Path, metavar="ARCHIVE")
     for action in (verify, show):
         action.add_argument(
             "--content-keys", type=Path, metavar="FILE", help="what contents are sealed with"
         )
-    for action in (verify, purge):
+    for action in (verify, purge, archive):
         action.add_argument("--secret", type=Path, metavar="FILE", help="the gateway's secret")
     content_key = actions.add_parser(
         "content-key",
@@ -97,6 +115,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     if not verdict.unsealed:
         print("heads were checked without a secret: whoever can write the file can make them anew")
+    if verdict.archived:
+        print(f"{verdict.archived} noted heads lie in an archive: verify that with them too")
     if verdict.unread:
         print(f"{verdict.unread} sealed contents were not checked: give --content-keys")
     return 1 if verdict.faults else 0
@@ -194,6 +214,24 @@ def _purge(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"there is no ledger at {str(file)!r}")
         count = purge_sqlite(file, before)
     print(f"{count} contents forgotten; their digests stay")
+    return 0
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    from cosilo.gateway.archive import archive
+    from cosilo.gateway.keys import read_secret
+    from cosilo.gateway.store import folder_of, is_postgres
+
+    if is_postgres(arguments.ledger):
+        raise ConfigError(
+            "a record in PostgreSQL is archived with its own tools: pg_dump, partitions"
+        )
+    store = folder_of(arguments.ledger)
+    secret = read_secret(arguments.secret or store / "secret", make=False)
+    count = archive(store, arguments.folder, secret)
+    print(
+        f"{count} entries are in {str(arguments.folder)!r} now; the chains go on in {str(store)!r}"
+    )
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from cosilo.boundary import ledger
-from cosilo.boundary.ledger import Entry, Head, connect, find_faults
+from cosilo.boundary.ledger import BASES, Base, Entry, Head, connect, find_faults
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.keys import derive, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
@@ -42,6 +42,7 @@ class Verdict:
         chains: how many entries each holds.
         unread: contents that could not be checked, as they are sealed and no key was given.
         unsealed: whether heads were checked against a secret.
+        archived: noted heads that lie before what is here, to be checked in the archive.
     """
 
     faults: Sequence[str]
@@ -49,6 +50,7 @@ class Verdict:
     requests: int
     unread: int
     unsealed: bool
+    archived: int = 0
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -96,12 +98,19 @@ class Record:
         chains = self._rows("SELECT chain, count(*) FROM entries GROUP BY chain")
         sealed = self._secret is not None
         key = derive(self._secret, "ledger") if self._secret is not None else b""
+        bases = {row[0]: Base(*row) for row in self._rows(BASES)}
         faults = find_faults(
-            heads, [row[0] for row in chains], self._checkable, key, self._open_content
+            heads, [row[0] for row in chains], self._checkable, key, self._open_content, bases
         )
-        faults += self._against_anchors(anchors)
-        faults += self._against_requests([row_of(row) for row in rows])
-        return Verdict(faults, {c: n for c, n in chains}, len(rows), self._unread, sealed)
+        archived = [a for a in anchors if a.chain in bases and a.count < bases[a.chain].count]
+        faults += self._against_anchors([a for a in anchors if a not in archived], bases)
+        # What a request sent before the record was put into an archive is there, and checked there.
+        begun = max((base.at for base in bases.values()), default=0.0)
+        finished = [row for row in map(row_of, rows) if row.at >= begun]
+        faults += self._against_requests(finished)
+        return Verdict(
+            faults, {c: n for c, n in chains}, len(finished), self._unread, sealed, len(archived)
+        )
 
     def heads(self) -> dict[str, Head]:
         rows = self._rows("SELECT chain, count, hash, mac FROM heads ORDER BY chain")
@@ -153,15 +162,19 @@ class Record:
         )  # fmt: skip
         return [row_of(row) for row in rows]
 
-    def _against_anchors(self, anchors: Sequence[Anchor]) -> list[str]:
+    def _against_anchors(self, anchors: Sequence[Anchor], bases: Mapping[str, Base]) -> list[str]:
         faults = []
         for anchor in anchors:
             if not anchor.count:
                 continue
-            found = self._rows(
-                "SELECT hash FROM entries WHERE chain = :chain AND number = :number",
-                chain=anchor.chain, number=anchor.count - 1,
-            )  # fmt: skip
+            base = bases.get(anchor.chain)
+            if base is not None and base.count == anchor.count:
+                found: list[tuple[Any, ...]] = [(base.hash,)]
+            else:
+                found = self._rows(
+                    "SELECT hash FROM entries WHERE chain = :chain AND number = :number",
+                    chain=anchor.chain, number=anchor.count - 1,
+                )  # fmt: skip
             if not found or bytes(found[0][0]).hex() != anchor.hash:
                 faults.append(
                     f"{anchor.chain}: entry {anchor.count - 1} is not the one that was noted"

@@ -95,6 +95,7 @@ class StoreConfig:
         keep: of what crosses, `digest` or also the `content`.
         content_keys: the file of the keys that contents are sealed with.
         retention_days: after which contents are forgotten; digests stay.
+        requests_days: after which finished requests are forgotten; what keys spent in all stays.
     """
 
     url: str | None = None
@@ -102,10 +103,13 @@ class StoreConfig:
     keep: Literal["digest", "content"] = "digest"
     content_keys: Path | None = None
     retention_days: float | None = None
+    requests_days: float | None = None
 
     def __post_init__(self) -> None:
-        if self.retention_days is not None and not self.retention_days > 0:
-            raise ValueError(f"retention_days = {self.retention_days!r} is not positive")
+        for name in ("retention_days", "requests_days"):
+            days = getattr(self, name)
+            if days is not None and not days > 0:
+                raise ValueError(f"{name} = {days!r} is not positive")
         if self.keep == "digest" and (self.content_keys or self.retention_days):
             raise ValueError('content_keys and retention_days need keep = "content"')
         if self.keep == "content" and self.content_keys is None:

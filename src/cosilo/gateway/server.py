@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from cosilo.errors import CosiloError, ModelError, StoreError
 from cosilo.gateway.accounts import Store
 from cosilo.gateway.api import Gateway
-from cosilo.gateway.config import Layout
+from cosilo.gateway.config import Layout, StoreConfig
 from cosilo.gateway.exchange import Setup
 from cosilo.gateway.http import App, Bodies
 from cosilo.gateway.metrics import Metrics
@@ -160,7 +160,7 @@ async def work(
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        forgetting = loop.create_task(_forget(store, layout.store.retention_days))
+        forgetting = loop.create_task(_forget(store, layout.store))
         await uvicorn_server.serve(sockets=[listener])
         forgetting.cancel()
         await asyncio.gather(forgetting, return_exceptions=True)
@@ -170,13 +170,17 @@ async def work(
         await store.close()
 
 
-async def _forget(store: GatewayStore, days: float | None) -> None:
-    """Forget contents that are older than they may be, once an hour."""
-    while days is not None:
+async def _forget(store: GatewayStore, config: StoreConfig) -> None:
+    """Forget what is older than it may be, once an hour."""
+    while config.retention_days is not None or config.requests_days is not None:
+        now = time.time()
         try:
-            await store.purge(before=time.time() - days * 86400)
+            if config.retention_days is not None:
+                await store.purge(before=now - config.retention_days * 86400)
+            if config.requests_days is not None:
+                await store.forget_requests(before=now - config.requests_days * 86400)
         except StoreError as error:
-            log.error("old contents could not be forgotten: %s", error)
+            log.error("what is too old could not be forgotten: %s", error)
         await asyncio.sleep(3600)
 
 

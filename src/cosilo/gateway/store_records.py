@@ -219,6 +219,9 @@ class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
     async def purge(self, *, before: float) -> int:
         """Forget the content of crossings before then; how many. Their digests stay."""
 
+    async def forget_requests(self, *, before: float) -> None:
+        """Forget the finished requests from before then; what keys spent in all stays."""
+
 
 REQUEST_COLUMNS = (
     "request, key, worker, at, seconds, point, strategy, endpoint, outcome, status, by_whom, stream,"

@@ -68,7 +68,7 @@ from cosilo.gateway.store_records import (
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, hash BLOB NOT NULL, admin INTEGER NOT NULL,
     points TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL,
@@ -210,7 +210,7 @@ class SqliteStore(Desk, Place):
             for name in ("accounts.sqlite", "ledger.sqlite"):
                 _private(folder / name)
             self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
             self._check_secret(derive(secret, "check"))
             if not work:
                 SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
@@ -390,7 +390,7 @@ class SqliteStore(Desk, Place):
         for slot in slots:
             if slot == self.slot:
                 count += self._bury(slot)
-            elif (lock := self._try_lock(slot)) is not None:
+            elif (lock := try_lock(self.folder, slot)) is not None:
                 try:
                     count += self._bury(slot)
                 finally:
@@ -431,19 +431,10 @@ class SqliteStore(Desk, Place):
 
     def _claim(self) -> tuple[int, int]:
         for slot in range(SLOTS):
-            lock = self._try_lock(slot)
+            lock = try_lock(self.folder, slot)
             if lock is not None:
                 return slot, lock
         raise StoreError(f"{SLOTS} workers already share {str(self.folder)!r}")
-
-    def _try_lock(self, slot: int) -> int | None:
-        handle = os.open(self.folder / "workers" / f"{slot}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return handle
 
     # ── what people do ───────────────────────────────────────────────────────
 
@@ -512,6 +503,17 @@ class SqliteStore(Desk, Place):
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
         return StoreError(f"the store {str(self.folder)!r} cannot be read or written: {error}")
+
+
+def try_lock(folder: Path, slot: int) -> int | None:
+    """Take the place `slot` among the workers of the store in `folder`; None where it is taken."""
+    handle = os.open(folder / "workers" / f"{slot}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _machine() -> str:
