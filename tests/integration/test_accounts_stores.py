@@ -501,6 +501,25 @@ async def test_the_summary_adds_up(opens: Open) -> None:
     assert 10 < late.total.requests < 40
 
 
+async def test_old_requests_are_forgotten_and_what_was_spent_is_not(
+    opens: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosilo.gateway.desk._STEP", 3)
+    clock = Clock()
+    store = await opens(clock)
+    key = await key_with(store, usd=100)
+    for i in range(12):
+        held = await store.reserve(key, Spend(usd=1.0, requests=1), request=f"r{i}")
+        request = facts(f"r{i}", at=clock.now, kinds={"NAME": 1})
+        await store.settle(held, Spend(usd=0.5, requests=1), request=request)
+        clock.now += 3600
+    await store.forget_requests(before=clock.now - 5 * 3600)
+    assert [row.request for row in await store.request_rows()] == [f"r{i}" for i in range(7, 12)]
+    assert 5 <= (await store.summary(0.0)).kinds["NAME"] <= 6  # they are counted by the hour
+    now = await state(store)
+    assert (now.used.usd, now.total.usd, now.used.requests) == (6.0, 6.0, 12)
+
+
 async def test_an_empty_store_has_a_summary(store: Any) -> None:
     summary = await store.summary(0.0)
     assert (summary.total.requests, summary.total.p95, summary.hours) == (0, 0.0, [])

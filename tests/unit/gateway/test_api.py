@@ -29,7 +29,7 @@ from cosilo.gateway.http import Bodies
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.points import Recipe, Serving, open_recipe
 from cosilo.gateway.tabs import Tab
-from cosilo.gateway.upstreams import Absent, Upstream
+from cosilo.gateway.upstreams import DEADLINE, Absent, Upstream
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
@@ -873,3 +873,11 @@ async def test_metrics_count_and_hold_no_text() -> None:
 async def test_points_that_cannot_work_are_refused_when_opened(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="point 'x'"):
         await house(**wrong)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_finished_request_keeps_nothing_alive(stream: bool) -> None:
+    """A deadline left behind would hold the task, and with it the client's text."""
+    h = await house()
+    assert (await h.chat("hello you", stream=stream)).status == 200
+    assert DEADLINE.get() is None

@@ -114,6 +114,7 @@ def test_a_large_model_takes_many_requests_at_once_unless_it_says_how_many() -> 
         ('url = "there"', 'ulr = "there"', "did you mean 'url'"),
         ('url = "there"', 'keep = "content"', "content_keys"),
         ('url = "there"', "retention_days = 3", "keep"),
+        ('url = "there"', "requests_days = 0", "not positive"),
         ("consecutive = 2", "consecutive = 0", "at least 1"),
         ("[models.lm.breaker]", "[models.sm.breaker]", "no point has it as its large model"),
         ('strategy = "cascade"', 'strategy = "cascde"', "did you mean 'cascade'"),
