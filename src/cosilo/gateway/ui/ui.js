@@ -271,7 +271,7 @@ function recent(data) {
     return row;
   });
   const columns = [["time", "time"], ["point", "name"], ["outcome", ""], ["answered by", "name"], ["calls", "n"],
-    ["sent", "n"], ["private values", "name"], ["tokens", "n"], ["spent", "n"], ["took", "n"]];
+    ["sent", "n"], ["private values", "chips"], ["tokens", "n"], ["spent", "n"], ["took", "n"]];
   if (data.admin) columns.splice(1, 0, ["key", "name"]);
   $("recent").replaceChildren(rows.length ? table(columns, rows) : none("No request in this time."));
 }
