@@ -362,8 +362,9 @@ async def test_the_budget_race(url: str, secret: Path, store: Any) -> None:
     admitted = sum(int(a) for a, _ in results)
     refused = sum(int(r) for _, r in results)
     assert admitted + refused == 200
-    # A stream that got its first half but not its second gives it back, so the last may miss out.
-    assert 45 <= admitted <= 50
+    # A stream that got its first half but not its second gives it back, so some may miss out; how
+    # many is up to the machine, at the worst all 68, whose halves leave money for 16 others.
+    assert 16 <= admitted <= 50
     now = await state(store)
     assert now.held == Spend()
     assert now.used.usd == pytest.approx(admitted * 0.07, abs=1e-12)

@@ -132,6 +132,26 @@ def test_a_chain_taken_over_while_the_connection_was_lost_is_not_written(connect
     ledger.close()
 
 
+async def test_the_loop_serves_others_while_entries_wait_for_the_server(connect: Open) -> None:
+    ledger = PostgresLedger(connect, "chain", key=KEY)
+    other = connect()
+    other.execute("BEGIN")
+    other.execute("LOCK TABLE cosilo.entries IN EXCLUSIVE MODE")
+    ask = Ask(chat=user("hello"))
+    waiting = [
+        asyncio.ensure_future(ledger.append(f"request-{i}", "up", ask, encode(ask)))
+        for i in range(3)
+    ]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting), "none is on record yet"
+    other.execute("COMMIT")
+    await asyncio.gather(*waiting)
+    assert [e.request for e in ledger.entries()] == ["request-0", "request-1", "request-2"]
+    assert verify(connect(), key=KEY) == []
+    ledger.close()
+
+
 def test_an_unreachable_server_is_said_without_the_password(tmp_path: Path) -> None:
     psycopg = pytest.importorskip("psycopg")
 
