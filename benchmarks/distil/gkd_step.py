@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--path", type=Path, help="a Hugging Face folder in place of SmolLM2")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/distil/gkd_step.json"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
