@@ -46,3 +46,6 @@ for ms in 15 7; do
   "$PYTHON" -m cosilo fit smollm2-135m-instruct --ms-per-token "$ms" --memory 1GB --out "runs/fit-$ms" \
     --text ../shared/data/cfpb_raw/train.jsonl 2>&1 | tee "runs/logs/fit-$ms.txt"
 done
+script across benchmarks/distil/across.py --seconds 36000
+script across_report benchmarks/distil/across.py report
+# A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
