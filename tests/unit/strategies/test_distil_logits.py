@@ -11,7 +11,7 @@ from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Score
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.errors import BudgetExceededError, CapabilityError, DataError
-from cosilo.models.base import Access
+from cosilo.models.base import Access, require
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -66,6 +66,18 @@ async def test_the_same_seed_gives_the_same_model() -> None:
         strategy, session = opened(loss="jsd", on_policy=0.5, gold=True, steps=4, batch=4, seed=3)
         losses.append((await strategy.prepare(session))[1].cards[-1].facts)
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+async def test_a_model_in_bfloat16_stays_one(rank: int) -> None:
+    small = tiny(1)
+    small = small.with_module(small.module.bfloat16())
+    strategy, session = opened(small=small, gold=True, steps=4, batch=4, rank=rank)
+    _, after = await strategy.prepare(session)
+    trained = require(after.owner.model, Access.WEIGHTS, by="the test")
+    assert str(trained.module.dtype) == "torch.bfloat16"
+    facts = after.cards[-1].facts
+    assert facts["loss on these after"] < facts["loss on these before"]  # type: ignore[operator]
 
 
 async def test_gold_targets_need_no_reply_of_the_large_model() -> None:

@@ -70,13 +70,21 @@ async def learn(
     )
     method = "lora" if how.rank else "full"
     module = prepared(model.module, method=method, rank=how.rank or 1, seed=how.seed)
+    dtype = model.module.dtype  # weights that are all trained are so in float32, then rounded again
+    precision = "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
 
     def held_out(trained: Any) -> float:
         groups = [out[i : i + how.batch] for i in range(0, len(out), how.batch)]
         return sum(float(check(trained, g)) * len(g) for g in groups) / len(out)
 
     outcome = await asyncio.to_thread(
-        train, module, kept, loss, schedule, validate=held_out if out else None
+        train,
+        module,
+        kept,
+        loss,
+        schedule,
+        validate=held_out if out else None,
+        precision=precision,
     )
     facts: dict[str, int | float | str] = {
         "lessons": len(kept),
@@ -91,7 +99,8 @@ async def learn(
             "loss on these before": round(outcome.validations[0], 4),
             "loss on these after": round(outcome.validations[outcome.best_step], 4),
         }
-    return model.with_module(module), Card(by=how.by, title="training", facts=facts)
+    trained = model.with_module(module if how.rank else module.to(dtype))
+    return trained, Card(by=how.by, title="training", facts=facts)
 
 
 def divided(lessons: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
