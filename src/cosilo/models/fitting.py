@@ -1,7 +1,7 @@
 """A model sized to this machine, made from a larger one.
 
     GGUF ──▶ measure two depths ──▶ choose depth and quantisation ──▶ measure the layers ──▶ drop
-         ──▶ heal by the whole model's logits ──▶ GGUF, Hugging Face folder ──▶ measure them
+         ──▶ refit, heal by the whole model's logits ──▶ GGUF, Hugging Face folder ──▶ measure them
 
 Everything that took long is kept in `OUT/work`, so that an interrupted run goes on where it was.
 """
@@ -31,6 +31,7 @@ from cosilo.models.sizing import (
     choose,
     megabytes,
 )
+from cosilo.models.torch_compensation import compensate
 from cosilo.models.torch_depth import importance, plain, without
 from cosilo.models.torch_healing import freeze_ends, teacher_loss
 from cosilo.models.torch_layers import layers_of
@@ -39,6 +40,7 @@ from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress, Schedule, train
 
 _MEASURED_ON = 2  # sequences that the layers are measured on
+_REFITTED_ON = 40  # sequences that the layers which stay are refitted on
 _HELD_OUT = 16  # sequences that the losses stated are measured on
 _ROUNDS = 5  # measurements of all layers, at most
 
@@ -225,7 +227,11 @@ class _Work:
         """The student, and how wide an adapter it was healed with (None: all its layers)."""
         wanted = self.wanted
         student = without(self.teacher, dropped)
-        if not dropped or not wanted.steps:
+        if not dropped:
+            return student, None
+        self.say(f"refitting the {len(layers_of(student))} layers that stay")
+        compensate(student, self.teacher, dropped, self.healing_on[:_REFITTED_ON])
+        if not wanted.steps:
             return student, None
         rank = self.rank(student)
         self.say(

@@ -13,8 +13,7 @@ A layer that changes little may still be needed, and what can be spared depends 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from cosilo.errors import ConfigError
 from cosilo.models.base import Tokens
 from cosilo.models.torch_batch import device_of, pad
-from cosilo.models.torch_layers import layers_of
+from cosilo.models.torch_layers import entry, layers_of, output_of
 from cosilo.models.torch_tokens import ChatTokens
 
 
@@ -134,7 +133,7 @@ class _Text:
         self.module = module
         self.layers = layers_of(module)
         self.batch = pad(sequences, device_of(module))
-        self.start, self.given = _entry(module, self.batch)
+        self.start, self.given = entry(module, self.batch)
 
     def walk(self, kept: Sequence[int], state: Any = None) -> tuple[float, list[float]]:
         """The loss after `kept` layers (in order) from `state` on, and each one's change."""
@@ -159,8 +158,7 @@ class _Text:
         return found
 
     def step(self, layer: int, state: Any) -> Any:
-        made = self.layers[layer](state, **self.given)
-        return made[0] if isinstance(made, tuple) else made
+        return output_of(self.layers[layer](state, **self.given))
 
     def loss(self, state: Any) -> float:
         """Nats per reply token, from the last layer's state."""
@@ -177,38 +175,3 @@ class _Text:
         near = cosine_similarity(before.float(), after.float(), dim=-1)
         real = self.batch.mask.bool()
         return 1 - float(near[real].mean())
-
-
-def _entry(module: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-    """What the first layer is given: the state, and what all layers are given beside it."""
-    caught: list[tuple[Any, dict[str, Any]]] = []
-
-    def catch(_: Any, given: Any, named: dict[str, Any]) -> None:
-        rest = dict(named)
-        state = given[0] if given else rest.pop("hidden_states")
-        caught.append((state, rest))
-        raise _CaughtError
-
-    with _hooked(layers_of(module)[0], catch):
-        module(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-        )
-    return caught[0]
-
-
-@contextmanager
-def _hooked(layer: Any, catch: Any) -> Iterator[None]:
-    hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        yield
-    except _CaughtError:
-        pass
-    finally:
-        hook.remove()
-
-
-class _CaughtError(Exception):
-    """Ends a forward pass where its first layer begins."""

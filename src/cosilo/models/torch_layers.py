@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def states(module: Any, sequences: Sequence[Tokens], layer: int) -> list[Array]:
         raise _SeenEnoughError
 
     def after(_: Any, __: Any, made: Any) -> None:
-        seen.append(made[0] if isinstance(made, tuple) else made)
+        seen.append(output_of(made))
         raise _SeenEnoughError
 
     hook = (
@@ -67,5 +68,45 @@ def states(module: Any, sequences: Sequence[Tokens], layer: int) -> list[Array]:
     ]
 
 
+def output_of(made: Any) -> Any:
+    """The state in what a layer returned; some return more beside it."""
+    return made[0] if isinstance(made, tuple) else made
+
+
 class _SeenEnoughError(Exception):
     """Ends a forward pass at the layer that was asked for."""
+
+
+def entry(module: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+    """What the first layer is given: the state, and what all layers are given beside it."""
+    caught: list[tuple[Any, dict[str, Any]]] = []
+
+    def catch(_: Any, given: Any, named: dict[str, Any]) -> None:
+        rest = dict(named)
+        state = given[0] if given else rest.pop("hidden_states")
+        caught.append((state, rest))
+        raise _CaughtError
+
+    with _hooked(layers_of(module)[0], catch):
+        module(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            use_cache=False,
+        )
+    return caught[0]
+
+
+@contextmanager
+def _hooked(layer: Any, catch: Any) -> Iterator[None]:
+    hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        yield
+    except _CaughtError:
+        pass
+    finally:
+        hook.remove()
+
+
+class _CaughtError(Exception):
+    """Ends a forward pass where its first layer begins."""
