@@ -120,9 +120,10 @@ def test_what_cannot_be_written_or_read_is_refused(source: Path, tmp_path: Path)
 
 
 def test_a_file_is_timed_in_a_process_of_its_own(source: Path) -> None:
+    ballast = np.ones(400_000_000, np.uint8)  # this process's memory is not the other's
     found = measure(source, threads=1, context=128)
     assert 0 < found.ms_per_token < 1000
-    assert 10e6 < found.memory < 2e9
+    assert 10e6 < found.memory < len(ballast)
 
 
 def test_a_model_without_layers_is_exported_too(source: Path, tmp_path: Path) -> None:
