@@ -1,6 +1,6 @@
 """Who was trained on? The small model itself, if it were published: gold labels against an LM's labels.
 
-    python benchmarks/distil/membership.py [--seeds 3]
+    python benchmarks/distil/membership.py [--seeds 3] [--first 0]
 
 Consumer complaints (`cfpb_llm`) in three parts by a seeded shuffle: records that the model is trained
 on, strangers of the same kind, and others, on which a reference model is trained: the attacks' success
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from private_evolution import Remembered
 
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.published import Calibrated, Confidence, Loss
@@ -51,9 +52,10 @@ async def scored(
 async def run(arguments: argparse.Namespace) -> None:
     gold, said = rows(arguments.data)
     encoder = ClassifierModel(Encoder(), features="embedding")
+    learner = Remembered(encoder)
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     third = len(gold) // 3
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         order = np.random.default_rng(seed).permutation(len(gold))
         parts = [[int(i) for i in order[k * third : (k + 1) * third]] for k in range(3)]
         inside, outside, other = parts
@@ -66,7 +68,7 @@ async def run(arguments: argparse.Namespace) -> None:
         asked = [gold[i] for i in (*inside, *outside)]
         for name, victim in victims.items():
             view = View(lambda: iter(()), embedder=encoder, published=victim)
-            for attack in (Loss(), Confidence(), Calibrated(8, encoder)):
+            for attack in (Loss(), Confidence(), Calibrated(8, learner)):
                 scores = await scored(attack, view, asked)
                 a, b = scores[:third], scores[third:]
                 key = f"{name:24} {type(attack).__name__:10}"
@@ -87,6 +89,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--data", type=Path, default=DATA)
     asyncio.run(run(parser.parse_args()))
     return 0

@@ -32,7 +32,7 @@ from cosilo.attacks.base import Attack, Target, View
 from cosilo.attacks.membership import NearestText, Votes
 from cosilo.attacks.published import Calibrated, Confidence, Loss
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.errors import ModelError
+from cosilo.errors import ModelError, OfflineError
 from cosilo.models.base import Access, Array, TextModel, models
 from cosilo.models.classifier import ClassifierModel
 from cosilo.models.encoder import Encoder
@@ -60,7 +60,6 @@ OPTIONS: dict[str, object] = {
     "lines": 4,
     "max_tokens": 80,
 }
-SIZES: dict[str, object] = {"each": 12, "rounds": 2}  # small, for the sake of the LM's time
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-1.5b-instruct")
 RUNS = {"eps4-0": 4.0, "inf": math.inf, "eps4-1": 4.0, "eps4-2": 4.0}
 FOLDER = Path("runs/private_evolution")
@@ -117,9 +116,8 @@ def opened(
     """The strategy of run `name` and its session."""
     encoder = ClassifierModel(Encoder(), features="embedding")
     key = folder.absolute() / f"{name}.key"
-    options = {
-        **OPTIONS, **SIZES, "epsilon": RUNS.get(name, 4.0), "key_file": key
-    }  # fmt: skip
+    sizes = json.loads((folder / "sizes.json").read_text())
+    options = {**OPTIONS, **sizes, "epsilon": RUNS.get(name, 4.0), "key_file": key}
     if name == "zero":
         options["rounds"] = 0
     strategy = strategies.create("private_evolution", **options)
@@ -282,7 +280,12 @@ async def measure(arguments: argparse.Namespace) -> int:
     learner = Remembered(encoder)
     print(f"{len(private)} private records, {len(others)} strangers, {len(test)} test items\n")
 
-    runs = {n: await regrown(n, identity, private, arguments.folder) for n in ("zero", *RUNS)}
+    runs = {}
+    for name in ("zero", *RUNS):
+        try:
+            runs[name] = await regrown(name, identity, private, arguments.folder)
+        except OfflineError:
+            print(f"{name}: not written yet")
     scored = {"gold": right(learner.fit(private), test)}
     scored |= {name: right(run.model, test) for name, run in runs.items()}
     print("utility")
@@ -294,16 +297,16 @@ async def measure(arguments: argparse.Namespace) -> int:
             if k in ("ε, all rounds", "δ", "σ", "texts trained on")
         )
         print(f"  {name:7} {share(values)}; against zero {gap(values, scored['zero'])}; {about}")
-    four = np.mean([scored[n] for n in RUNS if n.startswith("eps4")], axis=0)
+    four = np.mean([scored[n] for n in runs if n.startswith("eps4")], axis=0)
     print(
         f"  mean of the ε = 4 runs {100 * four.mean():.1f} %; against zero {gap(four, scored['zero'])}"
     )
-    asked = lm_sample(test)
     nobody = Nobody()
     nobody.identity = identity  # type: ignore[attr-defined]
     lm = ReplayModel(nobody, arguments.folder / "replay.sqlite", offline=True)
     sampling = Sampling(max_tokens=24, choices=LABELS)
-    if all(lm.holds(e.chat, sampling) for e in asked):
+    asked = [e for e in lm_sample(test) if lm.holds(e.chat, sampling)]
+    if asked:
         said = [(await lm.generate(e.chat, sampling)).text for e in asked]
         alone = np.array([float(s == e.target) for s, e in zip(said, asked, strict=True)])
         print(f"  LM alone, {len(asked)} items {share(alone)}")
@@ -318,7 +321,7 @@ async def measure(arguments: argparse.Namespace) -> int:
 
     print("\nmembership, by the trained model")
     models_ = {"gold": learner.fit(private), "untrained on any of them": learner.fit(third)}
-    models_ |= {name: runs[name].model for name in ("zero", "eps4-0", "inf")}
+    models_ |= {name: runs[name].model for name in ("zero", "eps4-0", "inf") if name in runs}
     for name, model in models_.items():
         view = View(lambda: iter(()), embedder=encoder, published=model)
         for attack_ in (Loss(), Confidence(), Calibrated(8, learner)):
@@ -354,10 +357,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=330.0)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--each", type=int, default=12, help="candidates of each label")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     arguments = parser.parse_args()
     arguments.folder /= arguments.model
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "write":
+        sizes = {"each": arguments.each, "rounds": arguments.rounds}
+        (arguments.folder / "sizes.json").write_text(json.dumps(sizes))
     work = write if arguments.what == "write" else measure
     return asyncio.run(work(arguments))
 
