@@ -30,7 +30,8 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 from cosilo.boundary.messages import Scored
 from cosilo.models.base import Access, Tokens
 from cosilo.models.torch_batch import pad, predict
-from cosilo.models.torch_lm import TorchModel, layers_of
+from cosilo.models.torch_layers import layers_of
+from cosilo.models.torch_lm import TorchModel
 from cosilo.models.torch_losses import Teacher, divergence
 from cosilo.models.torch_training import Schedule, _Loop, order
 from cosilo.parties.data_owner import DataOwner
