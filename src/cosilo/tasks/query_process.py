@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +55,7 @@ class QueryProcess:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None  # stops the process, once
 
     def query(self, path: Path, sql: str, *, clock: str, limits: Limits) -> Rows:
         """As `query.query`.
@@ -87,8 +88,7 @@ class QueryProcess:
             pass
         finally:
             if data is None:
-                process.kill()
-                process.wait()
+                self._end()
         if data is not None:
             return msgspec.msgpack.decode(data, type=_Answer)
         if process.returncode == -signal.SIGXCPU:
@@ -97,6 +97,7 @@ class QueryProcess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
+            self._end()
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__],
@@ -108,11 +109,11 @@ class QueryProcess:
             except OSError as error:
                 what = error.strerror or type(error).__name__
                 raise DataError(f"no process for queries can be started: {what}") from None
-            weakref.finalize(self, _end, self._process)
+            self._end = weakref.finalize(self, _ended, self._process)
         return self._process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _ended(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):

@@ -1,7 +1,7 @@
 import hashlib
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,22 @@ def test_each_lock_holds_without_the_others(databases: Databases) -> None:
         connection.execute("PRAGMA query_only = OFF")
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM people")
+
+
+def test_a_process_that_dies_is_replaced_and_leaves_nothing_open(databases: Databases) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    databases.query("desk", "SELECT 1")
+    before = open_files()
+    for _ in range(3):
+        process = databases._process._process
+        assert process is not None
+        process.kill()
+        with suppress(QueryError):  # whether it is noticed before or after the question was sent
+            databases.query("desk", "SELECT 1")
+    assert databases.query("desk", "SELECT 1") == [(1,)]
+    assert open_files() == before
 
 
 def test_the_reason_is_said(databases: Databases) -> None:
