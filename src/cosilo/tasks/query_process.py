@@ -10,6 +10,7 @@ minutes in one operation. The kernel stops those; the next query gets a new proc
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import resource
@@ -28,6 +29,7 @@ import msgspec
 from cosilo.errors import DataError
 from cosilo.tasks.query import Limits, QueryError, Rows, query
 
+_PR_SET_DUMPABLE = 4
 _LENGTH = 8  # bytes that say how long a message is
 _SPARE_MEMORY = 64 << 20  # so that the limit which can say its reason is met first
 
@@ -70,6 +72,8 @@ class QueryProcess:
             raise QueryError("UnicodeEncodeError") from None
         with self._turn:
             answer = self._asked(question, limits)
+            if answer.failure == "MemoryError" or answer.failure.startswith("stopped"):
+                self._end()  # what it has left behind would count against the next query
         if answer.broken:
             raise DataError(answer.failure)
         if answer.failure:
@@ -156,7 +160,7 @@ def _limit(limits: Limits) -> None:
     """What the kernel allows this process until the next query; a second, the kernel's unit, more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = math.ceil(used.ru_utime + used.ru_stime + limits.seconds) + 1
-    sizes = [(resource.RLIMIT_CPU, seconds)]
+    sizes = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)]
     with suppress(OSError, ValueError, IndexError):  # only Linux says how large it is
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         space = pages * resource.getpagesize() + limits.memory_bytes + _SPARE_MEMORY
@@ -168,6 +172,13 @@ def _limit(limits: Limits) -> None:
         )
 
 
+def _leave_no_core() -> None:
+    """A core dump would hold rows; where dumps go to a program, no limit on their size stops it."""
+    with suppress(AttributeError, OSError):  # only Linux has it
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    _leave_no_core()
     _serve(sys.stdin.buffer, sys.stdout.buffer)

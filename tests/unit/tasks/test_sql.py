@@ -38,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def databases(folder: Path) -> Databases:
-    return Databases(folder / "db", clock=CLOCK, limits=Limits(seconds=0.5, rows=1000))
+    limits = Limits(seconds=0.5, rows=1000, memory_bytes=64 << 20)
+    return Databases(folder / "db", clock=CLOCK, limits=limits)
 
 
 def digest(path: Path) -> str:
