@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cosilo.boundary.ledger import Ledger, MemoryLedger
-from cosilo.boundary.meter import Price
+from cosilo.boundary.meter import Budget, Price
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import ConfigError, RejectedError, StoreError, UnreachableError
 from cosilo.gateway.accounts import (
@@ -196,6 +196,7 @@ async def house(
     exposes: Access = Access.LOGPROBS,
     breaker: BreakerConfig | None = None,
     limits: Limits | None = None,
+    budget: Budget | None = None,
     sampling: Sampling = Sampling(max_tokens=64),
     **settings: Any,
 ) -> House:
@@ -214,6 +215,7 @@ async def house(
         upstreams=tuple(upstreams),
         sampling=sampling,
         serving=serving or Serving(),
+        budget=budget,
     )
     point = await open_recipe(recipe, upstreams, tabs=tabs, ledger=books.ledger("x"))
     gateway = Gateway(
@@ -506,6 +508,20 @@ async def test_a_budget_that_is_out_stops_the_request_before_anything_leaves() -
         assert reply.headers["x-should-retry"] == "false"
     assert model.seen == []
     assert list(h.books.ledgers["x"].entries()) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_over_the_points_own_budget_is_refused_and_others_are_not(
+    stream: bool,
+) -> None:
+    large = ScriptedModel({"hello": "Hello to you."})
+    h = await house(large=[large], budget=Budget(tokens_in=60))
+    assert (await h.chat("hello", stream=stream)).status == 200
+    reply = await h.chat("hello " * 100, stream=stream)
+    assert reply.status == 400
+    assert reply.error["code"] == "request_over_budget"
+    assert len(large.seen) == 1
+    assert (await h.chat("hello", stream=stream)).status == 200
 
 
 async def test_a_rate_limit_says_when_to_come_back() -> None:
