@@ -34,6 +34,11 @@ bench mts_dialog benchmarks/plans/mts_dialog.toml
 "$PYTHON" benchmarks/data/text2sql_defog.py
 bench text2sql benchmarks/plans/text2sql_defog.toml
 script overhead benchmarks/overhead.py
+script cfpb_labels_dev benchmarks/distil/cfpb_labels.py --dev
+script cfpb_labels benchmarks/distil/cfpb_labels.py
+for turn in 1 2 3 4 5 6; do "$PYTHON" benchmarks/distil/banking77_texts.py write && break; done
+script banking77_dev benchmarks/distil/banking77_texts.py measure --dev
+script banking77 benchmarks/distil/banking77_texts.py measure
 script codec benchmarks/distil/codec.py --each 6
 script output_layer benchmarks/distil/output_layer.py
 script private_evolution_write benchmarks/distil/private_evolution.py write --seconds 36000
