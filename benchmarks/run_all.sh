@@ -43,7 +43,8 @@ script codec benchmarks/distil/codec.py --each 6
 script output_layer benchmarks/distil/output_layer.py
 script private_evolution_write benchmarks/distil/private_evolution.py write --seconds 36000
 script private_evolution benchmarks/distil/private_evolution.py measure
-script vote_attack benchmarks/distil/vote_attack.py
+script vote_attack benchmarks/distil/vote_attack.py --trials 400
+script vote_attack_ideal benchmarks/distil/vote_attack.py --ideal
 script membership benchmarks/distil/membership.py
 script healing benchmarks/healing.py
 echo "== fit"
