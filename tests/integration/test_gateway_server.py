@@ -31,7 +31,9 @@ from tests.integration.gateway import (
     write_config,
 )
 
+from cosilo.boundary.messages import Ask
 from cosilo.gateway.accounts import Limits
+from cosilo.types import Sampling, user
 
 SECRET = "ada.lovelace@example.org"
 WORDS = " ".join(f"w{i}" for i in range(48))
@@ -362,7 +364,9 @@ def test_a_race_never_overspends_and_the_books_match_the_upstreams(
 ) -> None:
     mock.reset()
     one = (4 + 2 * 48) / 1e6  # what the mock bills for "hello"
-    most = (5 // 2 + 16 + 2 * 48) / 1e6
+    hello = Ask(chat=user("hello"), sampling=Sampling(max_tokens=48))
+    prompt, reply = hello.tokens_bound()
+    most = (prompt + 2 * reply) / 1e6
     name = "racer"
     key = gateway.key(name, Limits(usd=50 * one))
 
