@@ -134,6 +134,16 @@ def read_labels(
     return Labels(tuple(examples), tuple(rows), len(pool), mapped, invented, refused)
 
 
+async def labelled(session: Session, pool: Sequence[Demonstration]) -> Labels:
+    """`pool` with what the LM answers to each item's own question.
+
+    Raises:
+        CosiloError: as for `replies`.
+    """
+    said = await replies(session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling))
+    return read_labels(pool, [r.text if r else None for r in said], session.sampling.choices)
+
+
 def agreed(
     labels: Labels, model: Trainable, *, beside: Sequence[Demonstration] = (), seed: int = 0
 ) -> Labels:

@@ -27,7 +27,7 @@ from cosilo.strategies.base import Forecast, Needs, Session, Strategy, forecast,
 from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
 from cosilo.strategies.downward.learning import Learning, learn
 from cosilo.strategies.downward.scoring import Opinion, Question, opinions
-from cosilo.strategies.labelling import read_labels, replies
+from cosilo.strategies.labelling import labelled
 from cosilo.types import Answer, Chat
 
 
@@ -105,15 +105,9 @@ class DistilAcross:
         if not pool:
             raise DataError("distil_across has no pool to learn from")
         if not self.gold:
-            choices = session.sampling.choices
-            said = await replies(
-                session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling)
-            )
-            labels = read_labels(pool, [r.text if r else None for r in said], choices)
-            pool, session = (
-                labels.examples,
-                session.with_card(labels.card("distil_across", choices)),
-            )
+            labels = await labelled(session, pool)
+            card = labels.card("distil_across", session.sampling.choices)
+            pool, session = labels.examples, session.with_card(card)
         if not pool:
             raise DataError("distil_across got no reply from the large model that could be learned")
         items = [Scored(d.chat, d.target) for d in pool]

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from cosilo.boundary.messages import Ask
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.labelling import (
     agreed,
     balanced,
+    labelled,
     pool_of,
-    read_labels,
-    replies,
     require_classes,
 )
 from cosilo.strategies.teaching import Teaching
@@ -67,10 +65,7 @@ class DistilLabels(Teaching):
     ) -> tuple[Sequence[Demonstration], Session]:
         pool = pool_of(session.owner, self.pool, by=self.name)[: self.items]
         choices = session.sampling.choices
-        said = await replies(
-            session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling)
-        )
-        labels = read_labels(pool, [r.text if r else None for r in said], choices)
+        labels = await labelled(session, pool)
         require_classes(labels, closed=bool(choices))
         gold = session.owner.private if self.gold else ()
         if self.agree:

@@ -25,7 +25,7 @@ from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, forecast, strategies
 from cosilo.strategies.downward.learning import Learning, learn
 from cosilo.strategies.downward.scoring import Question, opinions
-from cosilo.strategies.labelling import read_labels, replies
+from cosilo.strategies.labelling import labelled
 from cosilo.types import Answer, Chat
 
 
@@ -105,15 +105,9 @@ class DistilLogits:
             raise DataError("distil_logits has no pool to learn from")
         await self._require_one_vocabulary(session, model, pool[0].chat)
         if not self.gold:
-            choices = session.sampling.choices
-            said = await replies(
-                session, pool, lambda item: Ask(chat=item.chat, sampling=session.sampling)
-            )
-            labels = read_labels(pool, [r.text if r else None for r in said], choices)
-            pool, session = (
-                labels.examples,
-                session.with_card(labels.card("distil_logits", choices)),
-            )
+            labels = await labelled(session, pool)
+            card = labels.card("distil_logits", session.sampling.choices)
+            pool, session = labels.examples, session.with_card(card)
         if not pool:
             raise DataError("distil_logits got no reply from the large model that could be learned")
         lessons = await self._lessons(session, model, [Scored(d.chat, d.target) for d in pool])
