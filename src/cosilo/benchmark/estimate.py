@@ -21,9 +21,9 @@ from cosilo.errors import CosiloError
 from cosilo.models.llamacpp import usable_cores
 from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
-from cosilo.strategies.base import forecast
+from cosilo.strategies.base import Forecast, forecast
 from cosilo.tasks.base import Example, Split
-from cosilo.types import Chat
+from cosilo.types import Chat, Demonstration, Sampling
 
 BYTES_PER_TOKEN = 3.5
 REMOTE_SECONDS = 2.0
@@ -120,6 +120,7 @@ def estimate(
             ("public", [e.chat for e in parts.owner.public[: expected.public]], 1.0),
         ]
         alone.append(_Batch(expected.own[0], 0, *expected.own[1:]))
+        alone += _scored(parts, expected)
         alone.append(_written(parts, *expected.per_label))
         for split, examples in splits:
             asked.append((split, [e.chat for e in examples], expected.answer))
@@ -190,6 +191,38 @@ def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
     return _Batch(calls * labels, 0, calls * labels * tokens, tokens_out * labels)
 
 
+def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
+    """Replies that the LM reads: it writes nothing."""
+    gold, sampling = parts.owner.private, parts.task.sampling
+    pool = parts.owner.pool or gold
+    written = _answer(sampling)  # by either model, at most
+    told = sum(len(e.target.encode()) for e in gold) / BYTES_PER_TOKEN / max(1, len(gold))
+
+    def read(examples: Sequence[Demonstration], count: int, reply: float) -> _Batch:
+        prompts = sum(_tokens(e.chat) for e in examples) / max(1, len(examples))
+        return _Batch(calls=count, tokens_in=round(count * (prompts + reply)))
+
+    return [
+        read(pool, _most(expected.scored, len(pool)), written),
+        read(gold, _most(expected.scored_gold, len(gold)), told),
+        read(pool, expected.sampled, written),
+    ]
+
+
+def _most(count: int | None, there: int) -> int:
+    return there if count is None else min(count, there)
+
+
+def _answer(sampling: Sampling) -> float:
+    """Tokens of a reply, at most about."""
+    longest = max((len(c) for c in sampling.choices), default=0) / BYTES_PER_TOKEN + 1
+    return longest if sampling.choices else sampling.max_tokens
+
+
+def _tokens(chat: Chat) -> float:
+    return sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8
+
+
 def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:
     """The calls for a share of `chats`; only without defences is it `sure` what will be asked."""
     sampling = parts.task.sampling
@@ -197,12 +230,10 @@ def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> 
     new = [c for c in chats if not (free or (sure and parts.replay.holds(c, sampling)))]
     calls = math.ceil(share * len(chats))
     fresh = min(calls, len(new))
-    sizes = [sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8 for chat in new]
-    answer = max((len(c) for c in sampling.choices), default=0) / BYTES_PER_TOKEN + 1
-    out = answer if sampling.choices else sampling.max_tokens
+    sizes = [_tokens(chat) for chat in new]
     return _Batch(
         calls=fresh,
         recorded=calls - fresh,
         tokens_in=round(sum(sizes) / len(new) * fresh) if new else 0,
-        tokens_out=round(out * fresh),
+        tokens_out=round(_answer(sampling) * fresh),
     )

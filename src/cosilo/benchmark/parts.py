@@ -96,7 +96,7 @@ def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
     paid = Paid(large, store, plan.budget, price)
     replay = ReplayModel(paid, private(replay_path(plan, store)), offline=offline)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    lm = Elsewhere(replay, exposes=plan.large.exposes)
+    lm = Elsewhere(replay, exposes=plan.large.exposes, record=replay)
     others = (embedder,) if plan.embedder else ()
     return Parts(task, owner, lm, paid, replay, (small, *others, replay))
 

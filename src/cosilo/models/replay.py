@@ -34,7 +34,13 @@ CREATE TABLE IF NOT EXISTS answers (
     model TEXT NOT NULL,
     answer BLOB NOT NULL,
     recorded_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scores (
+    key BLOB PRIMARY KEY,
+    model TEXT NOT NULL,
+    scores BLOB NOT NULL,
+    recorded_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
 """
 
 
@@ -72,7 +78,7 @@ class ReplayStore:
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute(_SCHEMA)
+            self._connection.executescript(_SCHEMA)
 
     def get(self, key: bytes) -> Generation | None:
         """The answer recorded under `key`.
@@ -103,6 +109,29 @@ class ReplayStore:
                 (key, model, msgspec.msgpack.encode(answer)),
             )
         return self.get(key) or answer
+
+    def get_scores(self, key: bytes) -> bytes | None:
+        """The scores recorded under `key`, as they were put.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        query = "SELECT scores FROM scores WHERE key = ?"
+        with self._guarded("read"):
+            row = self._open().execute(query, (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put_scores(self, key: bytes, model: str, scores: bytes) -> None:
+        """Record `scores` unless another process was first.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._guarded("written"):
+            self._open().execute(
+                "INSERT OR IGNORE INTO scores (key, model, scores) VALUES (?, ?, ?)",
+                (key, model, scores),
+            )
 
     def __len__(self) -> int:
         with self._guarded("read"):
@@ -243,7 +272,7 @@ class ReplayModel:
         return self._logits.piece(token)
 
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
-        """The inner model's logits, which are too large to record.
+        """The inner model's logits. They are too large to record; what is made of them is not: `keep`.
 
         Raises:
             OfflineError: `offline`.
@@ -252,7 +281,26 @@ class ReplayModel:
             raise OfflineError(
                 f"the logits of {self.name!r} are not recorded, and new calls are refused (--offline)"
             )
+        self.misses += len(sequences)
         return await self._logits.logits(sequences)
+
+    def recall(self, question: bytes) -> bytes | None:
+        """What was made of the model's logits to answer `question`, if it was kept.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found = self.store.get_scores(self._scores_key(question))
+        self.hits += found is not None
+        return found
+
+    def keep(self, question: bytes, scores: bytes) -> None:
+        """Record what was made of the model's logits to answer `question`.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self.store.put_scores(self._scores_key(question), self.identity, scores)
 
     @property
     def _logits(self) -> LogitModel:
@@ -290,6 +338,10 @@ class ReplayModel:
 
     def _key(self, chat: Chat, sampling: Sampling) -> bytes:
         return request_key(self.identity, chat, sampling)
+
+    def _scores_key(self, question: bytes) -> bytes:
+        asked = {"format": _FORMAT, "model": self.identity, "score": question}
+        return hashlib.sha256(msgspec.msgpack.encode(asked, order="deterministic")).digest()
 
 
 class _Flight:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
 
 from cosilo.boundary.logits import TopK, joined, pack, top_k
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, decode, encode
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, Tokens, require, stream
 from cosilo.types import Delta, Generation, closing
@@ -21,6 +21,13 @@ Reply = TypeVar("Reply", Generation, Delta)
 _VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
 
 
+class Record(Protocol):
+    """Where scores are kept, so that the model reads no reply twice."""
+
+    def recall(self, question: bytes) -> bytes | None: ...
+    def keep(self, question: bytes, scores: bytes) -> None: ...
+
+
 @dataclass(frozen=True)
 class LMOwner:
     """Serves `model` up to the access level it `exposes`.
@@ -28,11 +35,13 @@ class LMOwner:
     Attributes:
         exposes: a request for more than this level is refused, and what a back end shows unasked
             (token log-probabilities) is left out of the reply.
+        record: of scores; without one each is computed when it is asked for.
     """
 
     model: TextModel
     exposes: Access = Access.TEXT
     name: str = "lm-owner"
+    record: Record | None = None
 
     async def handle(self, message: Message) -> Message:
         """The reply to `message`.
@@ -46,7 +55,7 @@ class LMOwner:
                 reply = await self.model.generate(message.chat, message.sampling)
                 return Completion(generation=self._shown(reply))
             case Score() if self.exposes >= Access.LOGITS:
-                return await self._scored(message)
+                return await self._recorded(message)
             case _:
                 raise CapabilityError(
                     f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
@@ -58,6 +67,17 @@ class LMOwner:
         async with closing(stream(self.model, ask.chat, ask.sampling)) as deltas:
             async for delta in deltas:
                 yield self._shown(delta)
+
+    async def _recorded(self, score: Score) -> Message:
+        if self.record is None:
+            return await self._scored(score)
+        question = encode(score)
+        known = self.record.recall(question)
+        if known is not None:
+            return decode(known)
+        scores = await self._scored(score)
+        self.record.keep(question, encode(scores))
+        return scores
 
     async def _scored(self, score: Score) -> Scores:
         model = require(self.model, Access.LOGITS, by=f"{self.name}, asked to score replies,")

@@ -75,6 +75,9 @@ class Forecast:
         own: calls there with prompts of the strategy's own, and the tokens of all of them, in and
             out, about.
         answer: calls per item that is answered.
+        scored, scored_gold: how many replies to pool items, and targets of the owner's own examples,
+            the LM is asked to score in `prepare`; None for all.
+        sampled: how many replies there that the small model writes in training are scored.
         plain: it asks the items' own questions, so strategies behind the same defences share them.
     """
 
@@ -84,6 +87,9 @@ class Forecast:
     per_label: tuple[int, int] = (0, 0)
     own: tuple[int, int, int] = (0, 0, 0)
     answer: float = 1.0
+    scored: int | None = 0
+    scored_gold: int | None = 0
+    sampled: int = 0
     plain: bool = False
 
 

@@ -314,3 +314,17 @@ async def test_logits_pass_through_and_are_refused_offline(tmp_path: Path) -> No
     with pytest.raises(OfflineError):
         await offline.logits([tokens])
     await offline.close()
+
+
+async def test_scores_are_kept_for_one_model_and_one_question(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.sqlite")
+    model, other = ReplayModel(ToyLM(), store), ReplayModel(ToyLM(name="another"), store)
+    assert model.recall(b"question") is None
+    model.keep(b"question", b"scores")
+    assert model.recall(b"question") == b"scores"
+    assert model.recall(b"another") is None
+    assert other.recall(b"question") is None
+    assert (model.hits, other.hits) == (1, 0)
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        model.recall(b"question")

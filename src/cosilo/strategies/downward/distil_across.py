@@ -96,7 +96,11 @@ class DistilAcross:
         return needs
 
     def forecast(self) -> Forecast:
-        return replace(forecast(self._next()), pool=self.items, plain=False)
+        after = replace(forecast(self._next()), plain=False)
+        scored = self.items if self.weight else 0
+        if self.gold:
+            return replace(after, scored_gold=scored)
+        return replace(after, pool=self.items, scored=scored)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         owner = session.owner

@@ -12,6 +12,7 @@ White-box distillation: forward KL (Hinton et al., arXiv 1503.02531), reverse KL
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -93,9 +94,11 @@ class DistilLogits:
         return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS)
 
     def forecast(self) -> Forecast:
-        after = forecast(self._next())
-        # Scoring reads what is known already: a call for each message, at most one an item.
-        return replace(after, pool=self.items, plain=False)
+        after = replace(forecast(self._next()), plain=False)
+        after = replace(after, sampled=1 + math.ceil(self.on_policy * self.steps * self.batch))
+        if self.gold:
+            return replace(after, scored_gold=self.items)
+        return replace(after, pool=self.items, scored=self.items)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         owner = session.owner

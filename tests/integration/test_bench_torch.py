@@ -1,0 +1,95 @@
+"""Benches whose small model learns from the large one's logits, with tiny models in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny_lm
+from cosilo.benchmark.plan import parse_plan
+from cosilo.benchmark.progress import Silent
+from cosilo.benchmark.results import opened
+from cosilo.benchmark.runner import Runner
+from cosilo.benchmark.store import Store
+from cosilo.selection import Point
+
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
+PLAN = """
+name = "desk"
+[attacks]
+names = ["output_layer"]
+tamper_share = 0
+[task]
+kind = "classification"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[models.small]
+kind = "torch"
+path = "small"
+[models.large]
+kind = "torch"
+path = "large"
+exposes = "logits"
+usd_per_m_in = 1.0
+[[points]]
+strategy = "distil_logits"
+steps = 40
+batch = 4
+learning_rate = 0.01
+on_policy = 0.1
+k = 8
+[[points]]
+strategy = "distil_across"
+steps = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    tiny_lm.folder(folder / "large", seed=0)
+    tiny_lm.folder(folder / "small", seed=1)
+    for split, size in {"train": 12, "validation": 4, "test": 16}.items():
+        rows = [
+            {"text": f"{split} about {i}", "label": ("refund", "billing")[i % 2]}
+            for i in range(size)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def bench(folder: Path, run: str, text: str) -> tuple[list[Point], int]:
+    """The points' results, and the calls that were paid for."""
+    store = Store(folder / run, write=True)
+    try:
+        plan = parse_plan(text, folder / "plan.toml")
+        outcomes = asyncio.run(Runner(plan, store, reports=Silent()).run())
+        paid = store.paid().messages
+    finally:
+        store.close()
+    assert [o.error for o in outcomes] == [None] * len(outcomes)
+    with opened(folder / run) as results:
+        return list(results.points), paid
+
+
+def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> None:
+    points, paid = bench(folder, "run", PLAN)
+    for point in points:
+        assert point.test["utility"].n == 16
+        assert point.test["calls"].value == 0  # after training the small model answers alone
+        assert point.test["output_layer"].value == 1  # logits give the teacher's width away
+        assert point.test["prepare_usd"].value > 0
+    # A reply to each training item, its score for the one and for the other, and which vocabulary.
+    assert paid >= 12 + 12 + 12 + 1
+    # A new run trains again, and the LM has nothing to read again: not even what the small one wrote.
+    recorded = '\n[replay]\npath = "run/replay.sqlite"\n[[points]]'
+    again, more = bench(folder, "again", PLAN.replace("\n[[points]]", recorded, 1))
+    assert more == 0
+    assert [p.test["utility"].value for p in again] == [p.test["utility"].value for p in points]
