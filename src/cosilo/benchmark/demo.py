@@ -25,7 +25,7 @@ from cosilo.tasks.splits import same_text
 SIZES: Mapping[Split, int] = {
     "train": 130,
     "tune": 40,
-    "validation": 40,
+    "validation": 30,
     "certificate": 40,
     "test": 50,
 }
@@ -310,7 +310,7 @@ defences = ["pseudonym"]
 # The large model labels the pool, the small one learns from it and then answers alone.
 [[points]]
 strategy = "distil_labels"
-items = 40
+items = 30
 gold = true
 defences = ["pseudonym"]
 
