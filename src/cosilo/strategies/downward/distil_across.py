@@ -13,22 +13,20 @@ that no token ids need to cross; the paper pairs places by number, here they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from cosilo.boundary.logits import TopK
 from cosilo.boundary.messages import Ask, Score, Scored
-from cosilo.errors import DataError
 from cosilo.models.base import Access, Tokens, WeightModel, require
-from cosilo.strategies.base import Forecast, Needs, Session, Strategy, forecast, strategies
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
-from cosilo.strategies.downward.learning import Learning, learn
+from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Opinion, Question, opinions
-from cosilo.strategies.labelling import labelled
-from cosilo.types import Answer, Chat
+from cosilo.types import Chat
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ class Lesson:
 
 @strategies.register("distil_across")
 @dataclass(frozen=True, kw_only=True)
-class DistilAcross:
+class DistilAcross(Learning):
     """Train the small model on the large one's replies and next-token probabilities, whatever their
     tokenisers, then go on with another strategy.
 
@@ -56,38 +54,26 @@ class DistilAcross:
         k: how many of the large model's likeliest tokens are sent for each place.
         weight: of the distance beside the reply's own log-likelihood; 0 learns from the words alone,
             and then nothing is scored.
-        items: how many pool items are learned from, in the pool's order; all of them when unset.
-        gold: learn from the owner's own examples and their targets; no reply of the LM is asked for.
-        steps, batch, learning_rate: of the training.
-        rank: of the LoRA matrices; 0 trains all weights.
-        then: the strategy that answers with the trained small model.
-        then_options: that strategy's options.
-        seed: of the training.
+
+    The others are those of `Learning`.
     """
+
+    name: ClassVar[str] = "distil_across"
 
     method: Literal["aligned", "uld"] = "aligned"
     k: int = 64
     weight: float = 1.0
-    items: int | None = None
-    gold: bool = False
-    steps: int = 200
-    batch: int = 8
-    learning_rate: float = 2e-4
-    rank: int = 8
-    then: str = "small"
-    then_options: Mapping[str, object] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or (self.items is not None and self.items < 1):
-            raise ValueError(f"k = {self.k!r} and items = {self.items!r} must be positive")
+        super().__post_init__()
+        if self.k < 1:
+            raise ValueError(f"k = {self.k!r} is not positive")
         if not self.weight >= 0:
             raise ValueError(f"weight = {self.weight!r} is negative")
-        self._learning()
 
     @property
     def needs(self) -> Needs:
-        after = self._next().needs
+        after = self.next().needs
         needs = replace(after, small=Access.WEIGHTS)
         if not self.gold:
             needs = replace(needs, sends=needs.sends | {Ask})
@@ -96,36 +82,16 @@ class DistilAcross:
         return needs
 
     def forecast(self) -> Forecast:
-        after = replace(forecast(self._next()), plain=False)
-        scored = self.items if self.weight else 0
-        if self.gold:
-            return replace(after, scored_gold=scored)
-        return replace(after, pool=self.items, scored=scored)
+        return self.forecast_scoring(scores=self.weight > 0)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
-        owner = session.owner
-        model = require(owner.model, Access.WEIGHTS, by="distil_across")
-        pool = (owner.private if self.gold else owner.pool or owner.private)[: self.items]
-        if not pool:
-            raise DataError("distil_across has no pool to learn from")
-        if not self.gold:
-            labels = await labelled(session, pool)
-            card = labels.card("distil_across", session.sampling.choices)
-            pool, session = labels.examples, session.with_card(card)
-        if not pool:
-            raise DataError("distil_across got no reply from the large model that could be learned")
-        items = [Scored(d.chat, d.target) for d in pool]
+        model = require(session.owner.model, Access.WEIGHTS, by=self.name)
+        items, session = await self.replies(session, self.pool(session))
         found: Sequence[Opinion | None] = [None] * len(items)
         if self.weight:
             question = Question(self.k, ids=self.method == "aligned", pieces=True)
             found, _ = await opinions(session, items, question)
-        lessons = lessons_from(model, items, found)
-        trained, card = await learn(model, lessons, self._loss, self._loss, self._learning())
-        session = replace(session, owner=replace(owner, model=trained))
-        return await self._next().prepare(session.with_card(card))
-
-    async def answer(self, session: Session, chat: Chat) -> Answer:
-        raise ValueError("distil_across only prepares: answer with the strategy prepare returns")
+        return await self.learned(session, model, lessons_from(model, items, found), self._loss)
 
     def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
         """Means over the batch's places and over its aligned ones: a scalar with its gradient."""
@@ -154,19 +120,6 @@ class DistilAcross:
         teacher = Teacher.of(top.ids, top.logprobs, top.rest, top.size, rows.device)
         here = rows[torch.as_tensor(lesson.places, device=rows.device)]
         return divergence(here, teacher) if top.ids is not None else sorted_distance(here, teacher)
-
-    def _learning(self) -> Learning:
-        return Learning(
-            by="distil_across",
-            steps=self.steps,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            rank=self.rank,
-            seed=self.seed,
-        )
-
-    def _next(self) -> Strategy:
-        return strategies.create(self.then, **self.then_options)
 
 
 def lessons_from(

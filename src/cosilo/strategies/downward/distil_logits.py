@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from cosilo.boundary.logits import TopK, joined
 from cosilo.boundary.messages import Ask, Message, Score, Scored
-from cosilo.errors import CapabilityError, DataError
+from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, Tokens, WeightModel, require
-from cosilo.strategies.base import Forecast, Needs, Session, Strategy, forecast, strategies
-from cosilo.strategies.downward.learning import Learning, learn
+from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
+from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Question, opinions
-from cosilo.strategies.labelling import labelled
-from cosilo.types import Answer, Chat
+from cosilo.types import Chat
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Lesson:
 
 @strategies.register("distil_logits")
 @dataclass(frozen=True, kw_only=True)
-class DistilLogits:
+class DistilLogits(Learning):
     """Train the small model towards the large one's next-token probabilities, then go on with another
     strategy.
 
@@ -52,68 +51,44 @@ class DistilLogits:
         temperature: of both models' probabilities in the loss.
         beta: of "jsd", 0 to 1: from forward to reverse.
         on_policy: the share of steps whose replies the small model samples itself, to be scored then.
-        items: how many pool items are learned from, in the pool's order; all of them when unset.
-        gold: learn from the owner's own examples and their targets; no reply of the LM is asked for.
-        steps, batch, learning_rate: of the training.
-        rank: of the LoRA matrices; 0 trains all weights.
-        then: the strategy that answers with the trained small model.
-        then_options: that strategy's options.
-        seed: of the training.
+
+    The others are those of `Learning`.
     """
+
+    name: ClassVar[str] = "distil_logits"
 
     loss: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
     k: int = 64
     temperature: float = 1.0
     beta: float = 0.5
     on_policy: float = 0.0
-    items: int | None = None
-    gold: bool = False
-    steps: int = 200
-    batch: int = 8
-    learning_rate: float = 2e-4
-    rank: int = 8
-    then: str = "small"
-    then_options: Mapping[str, object] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("k", "temperature", "items"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} = {value!r} is not positive")
+        super().__post_init__()
+        for name in ("k", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
         for name in ("beta", "on_policy"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not between 0 and 1")
-        self._learning()
 
     @property
     def needs(self) -> Needs:
-        after = self._next().needs
+        after = self.next().needs
         asked: frozenset[type[Message]] = frozenset() if self.gold else frozenset({Ask})
         sends = after.sends | asked | {Score}
         return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS)
 
     def forecast(self) -> Forecast:
-        after = replace(forecast(self._next()), plain=False)
-        after = replace(after, sampled=1 + math.ceil(self.on_policy * self.steps * self.batch))
-        if self.gold:
-            return replace(after, scored_gold=self.items)
-        return replace(after, pool=self.items, scored=self.items)
+        sampled = math.ceil(self.on_policy * self.steps * self.batch)
+        return replace(self.forecast_scoring(scores=True), sampled=1 + sampled)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
-        owner = session.owner
-        model = require(owner.model, Access.WEIGHTS, by="distil_logits")
-        pool = (owner.private if self.gold else owner.pool or owner.private)[: self.items]
-        if not pool:
-            raise DataError("distil_logits has no pool to learn from")
+        model = require(session.owner.model, Access.WEIGHTS, by=self.name)
+        pool = self.pool(session)
         await self._require_one_vocabulary(session, model, pool[0].chat)
-        if not self.gold:
-            labels = await labelled(session, pool)
-            card = labels.card("distil_logits", session.sampling.choices)
-            pool, session = labels.examples, session.with_card(card)
-        if not pool:
-            raise DataError("distil_logits got no reply from the large model that could be learned")
-        lessons = await self._lessons(session, model, [Scored(d.chat, d.target) for d in pool])
+        items, session = await self.replies(session, pool)
+        lessons = await self._lessons(session, model, items)
         loop = asyncio.get_running_loop()
 
         def own(module: Any, batch: Sequence[Lesson], seed: int) -> list[Lesson]:
@@ -128,12 +103,7 @@ class DistilLogits:
                 batch = own(module, batch, int(torch.randint(1 << 30, ())))
             return self._loss(module, batch)
 
-        trained, card = await learn(model, lessons, loss, self._loss, self._learning())
-        session = replace(session, owner=replace(owner, model=trained))
-        return await self._next().prepare(session.with_card(card))
-
-    async def answer(self, session: Session, chat: Chat) -> Answer:
-        raise ValueError("distil_logits only prepares: answer with the strategy prepare returns")
+        return await self.learned(session, model, lessons, loss, check=self._loss)
 
     def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
         """The mean over all places of the batch: a scalar with its gradient."""
@@ -181,19 +151,6 @@ class DistilLogits:
         _, vocabulary = await opinions(session, [Scored(chat, "")], Question(1))
         if vocabulary != model.vocabulary:
             raise CapabilityError(
-                f"distil_logits needs one tokeniser for both models, and {model.name!r} has another "
+                f"{self.name} needs one tokeniser for both models, and {model.name!r} has another "
                 "than the large model; distil_across works across tokenisers"
             )
-
-    def _learning(self) -> Learning:
-        return Learning(
-            by="distil_logits",
-            steps=self.steps,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            rank=self.rank,
-            seed=self.seed,
-        )
-
-    def _next(self) -> Strategy:
-        return strategies.create(self.then, **self.then_options)

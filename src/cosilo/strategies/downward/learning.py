@@ -1,18 +1,24 @@
 """A language model's training at home: a copy learns in a thread, the best of it is kept.
 
+pool ─ Ask ─▶ replies ─▶ lessons (a strategy's own)
+                            │
 model ─ copy, with an adapter ─▶ train(loss) ─▶ the weights best on lessons held out ─▶ model
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
+from cosilo.boundary.messages import Scored
 from cosilo.errors import DataError
 from cosilo.models.base import WeightModel
+from cosilo.strategies.base import Forecast, Session, Strategy, forecast, strategies
 from cosilo.strategies.cards import Card
+from cosilo.strategies.labelling import labelled
+from cosilo.types import Answer, Chat, Demonstration
 
 T = TypeVar("T")
 Loss = Callable[[Any, Sequence[T]], Any]
@@ -23,21 +29,96 @@ _FEWEST = 10  # lessons below which none is held out
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How a strategy trains; `rank` 0 trains all weights, else LoRA matrices of that rank."""
+    """What the strategies do that train a small model's weights and leave answering to another one.
 
-    by: str
-    steps: int
-    batch: int
-    learning_rate: float
-    rank: int
-    seed: int
+    Override `needs` and `prepare`, and set `name` to what the strategy is registered as.
+
+    Attributes:
+        items: how many pool items are learned from, in the pool's order; all of them when unset.
+        gold: learn from the owner's own examples and their targets; no reply of the LM is asked for.
+        steps, batch, learning_rate: of the training.
+        rank: of the LoRA matrices; 0 trains all weights.
+        then: the strategy that answers with the trained small model.
+        then_options: that strategy's options.
+        seed: of the training.
+    """
+
+    name: ClassVar[str]
+
+    items: int | None = None
+    gold: bool = False
+    steps: int = 200
+    batch: int = 8
+    learning_rate: float = 2e-4
+    rank: int = 8
+    then: str = "small"
+    then_options: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        for name in ("items", "steps", "batch", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value!r} is not positive")
         if self.rank < 0:
             raise ValueError(f"rank = {self.rank!r} is negative")
+
+    def next(self) -> Strategy:
+        """The strategy that answers, not prepared."""
+        return strategies.create(self.then, **self.then_options)
+
+    def forecast_scoring(self, *, scores: bool) -> Forecast:
+        """The calls for replies, where they are asked for, and for their scores."""
+        after = replace(forecast(self.next()), plain=False)
+        if self.gold:
+            return replace(after, scored_gold=self.items if scores else 0)
+        return replace(after, pool=self.items, scored=self.items if scores else 0)
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        raise ValueError(f"{self.name} only prepares: answer with the strategy prepare returns")
+
+    def pool(self, session: Session) -> tuple[Demonstration, ...]:
+        """What is learned from: of the owner's own examples or of the pool, as many as `items` says.
+
+        Raises:
+            DataError: there is nothing.
+        """
+        owner = session.owner
+        pool = (owner.private if self.gold else owner.pool or owner.private)[: self.items]
+        if not pool:
+            raise DataError(f"{self.name} has no pool to learn from")
+        return pool
+
+    async def replies(
+        self, session: Session, pool: Sequence[Demonstration]
+    ) -> tuple[list[Scored], Session]:
+        """`pool` with a reply to each item: its target where that is gold, else the LM's.
+
+        Raises:
+            DataError: the LM gave none that is of use.
+        """
+        if not self.gold:
+            labels = await labelled(session, pool)
+            session = session.with_card(labels.card(self.name, session.sampling.choices))
+            pool = labels.examples
+        if not pool:
+            raise DataError(
+                f"{self.name} got no reply from the large model that could be learned from"
+            )
+        return [Scored(item.chat, item.target) for item in pool], session
+
+    async def learned(
+        self,
+        session: Session,
+        model: WeightModel,
+        lessons: Sequence[T],
+        loss: Loss[T],
+        check: Loss[T] | None = None,
+    ) -> tuple[Strategy, Session]:
+        """What `prepare` returns, once `model` has learned from `lessons`; see `learn`."""
+        trained, card = await learn(model, lessons, loss, check or loss, self)
+        session = replace(session, owner=replace(session.owner, model=trained))
+        return await self.next().prepare(session.with_card(card))
 
 
 async def learn(
@@ -58,7 +139,7 @@ async def learn(
     from cosilo.models.torch_training import Schedule, train
 
     if not lessons:
-        raise DataError(f"{how.by} has nothing to learn from: no reply could be scored")
+        raise DataError(f"{how.name} has nothing to learn from: no reply could be scored")
     out, kept = divided(lessons, how.seed)
     schedule = Schedule(
         steps=how.steps,
@@ -100,7 +181,7 @@ async def learn(
             "loss on these after": round(outcome.validations[outcome.best_step], 4),
         }
     trained = model.with_module(module if how.rank else module.to(dtype))
-    return trained, Card(by=how.by, title="training", facts=facts)
+    return trained, Card(by=how.name, title="training", facts=facts)
 
 
 def divided(lessons: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
