@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 PLAN = """
 name = "desk"
 [attacks]
-names = ["output_layer"]
+names = ["output_layer", "loss", "min_k"]
+published = true
 tamper_share = 0
 [task]
 kind = "classification"
@@ -86,6 +87,9 @@ def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> Non
         assert point.test["calls"].value == 0  # after training the small model answers alone
         assert point.test["output_layer"].value == 1  # logits give the teacher's width away
         assert point.test["prepare_usd"].value > 0
+        remembered = point.test["model_membership"]
+        assert 16 < remembered.n <= 16 + 12  # what it was not trained on, and what it was
+        assert remembered.baseline == 0.5
     # A reply to each training item, its score for the one and for the other, and which vocabulary.
     assert paid >= 12 + 12 + 12 + 1
     # A new run trains again, and the LM has nothing to read again: not even what the small one wrote.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from cosilo.boundary.ledger import Entry
-from cosilo.models.base import Classifier, Embedder, TextModel
+from cosilo.models.base import Embedder, TextModel
 from cosilo.registry import Registry
 from cosilo.types import Chat
 
@@ -25,13 +25,13 @@ class View:
         model: a public model the attacker may use; None for none.
         embedder: a public sentence encoder the attacker may use; None for none.
         published: the data owner's trained small model, where it is given away or its answers are
-            sold; None where nobody else holds it.
+            sold, as far as it is a `Classifier` or scores replies; None where nobody else holds it.
     """
 
     entries: Callable[[], Iterator[Entry]]
     model: TextModel | None = None
     embedder: Embedder | None = None
-    published: TextModel | Classifier | None = None
+    published: object | None = None
 
 
 @dataclass(frozen=True)

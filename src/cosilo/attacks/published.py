@@ -30,12 +30,23 @@ _LOWEST = 0.2  # of a reply's tokens, for Min-K%
 _BATCH = 16
 
 
+Reply = tuple[Chat, str]
+
+
 @runtime_checkable
 class Scoring(Protocol):
     """The part of a `LogitModel` that is needed to score a reply."""
 
     def tokenize(self, chat: Chat, reply: str) -> Tokens: ...
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]: ...
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A model whose scores of replies are known already."""
+
+    async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:
+        """The log-probability of each token of each reply, given its chat."""
 
 
 class Learner(Protocol):
@@ -69,9 +80,8 @@ class Loss(_OnModel):
     async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
         if isinstance(view.published, Classifier):
             return _margins(view.published, targets)
-        if isinstance(view.published, Scoring):
-            return np.array([each.mean() for each in await _logprobs(view.published, targets)])
-        return None
+        found = await _logprobs(view.published, targets)
+        return None if found is None else np.array([each.mean() for each in found])
 
 
 @attacks.register("confidence")
@@ -92,9 +102,9 @@ class MinK(_OnModel):
     """The mean of the least likely fifth of the reply's tokens; for models that show logits."""
 
     async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
-        if not isinstance(view.published, Scoring):
-            return None
         found = await _logprobs(view.published, targets)
+        if found is None:
+            return None
         return np.array([np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean() for x in found])
 
 
@@ -177,11 +187,19 @@ def _examples(targets: Sequence[Target], mask: NDArray[np.bool_]) -> list[Demons
     ]
 
 
-async def _logprobs(model: Scoring, targets: Sequence[Target]) -> list[Floats]:
-    """The log-probability of each token of each target's label, given its chat."""
+async def _logprobs(model: object, targets: Sequence[Target]) -> list[Floats] | None:
+    """Those of each target's label; None from a model that does not show them."""
+    replies = [(t.chat, t.label) for t in targets]
+    if isinstance(model, Scored):
+        return await model.logprobs(replies)
+    return await reply_logprobs(model, replies) if isinstance(model, Scoring) else None
+
+
+async def reply_logprobs(model: Scoring, replies: Sequence[Reply]) -> list[Floats]:
+    """The log-probability of each token of each reply, given its chat."""
     found: list[Floats] = []
-    for start in range(0, len(targets), _BATCH):
-        tokens = [model.tokenize(t.chat, t.label) for t in targets[start : start + _BATCH]]
+    for start in range(0, len(replies), _BATCH):
+        tokens = [model.tokenize(*reply) for reply in replies[start : start + _BATCH]]
         for sequence, logits in zip(tokens, await model.logits(tokens), strict=True):
             wide = logits.astype(np.float64)
             wide -= wide.max(axis=1, keepdims=True)

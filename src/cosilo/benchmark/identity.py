@@ -56,6 +56,8 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         "request_budget": plain(plan.request_budget) if sends else None,
         "code": code_identity(plan, point),
     }
+    if plan.attacks.published:  # what the small model says can be heard only while it is there
+        settings["published"] = True
     return hash_of(settings)
 
 

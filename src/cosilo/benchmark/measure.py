@@ -10,6 +10,7 @@ import numpy as np
 from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, plain, source_identity
 from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.published import published
 from cosilo.benchmark.store import Result, Store, Trial
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
@@ -53,10 +54,14 @@ async def measure(
     """
     names = plan.attacks.names if only is None else tuple(only)
     version = measuring_version(plan)
+    said = store.said(trial.id)
     for split in MEASURED:
         run = load_run(plan, store, task, trial, split)
         if run.items:
-            run = await attacked(run, names=names, seed=plan.seed, embedder=encoder)
+            model = None if said is None else published(said)
+            run = await attacked(
+                run, names=names, seed=plan.seed, embedder=encoder, published=model
+            )
             store.put_result(
                 trial.id, split, version, Result(tuple(measure_all(run)), item_values(run))
             )
@@ -101,13 +106,16 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     items = store.items(trial.id, "plain", split, examples)
     chain = tampered_chain(trial.id)
     again = {i.example.id: i for i in store.items(trial.id, "tampered", split, examples)}
+    members = frozenset(e.id for e in store.examples(task, "train"))
+    said = store.said(trial.id)
     crossed = store.record(chain, split, store.answered(trial.id, "tampered", split))
     return Run(
         items=items,
         entries=lambda: store.record(trial.id, split, attempts),
         prepare=lambda: store.prepare_record(trial.id, trial.attempt, MEASURED),
         background=tuple(e for s in BACKGROUND for e in store.examples(task, s)),
-        members=frozenset(e.id for e in store.examples(task, "train")),
+        members=members,
+        learned=members & (said.learned if said is not None else frozenset()),
         price=plan.large.price,
         link=plan.link,
         # An item that was not answered again would have been answered the same.

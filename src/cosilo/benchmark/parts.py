@@ -168,6 +168,7 @@ def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | No
 
     return DataOwner(
         model=small,
+        learned=frozenset(d.id for d in gold) if plan.small.train else frozenset(),
         private=tuple(gold),
         pool=tuple(Demonstration(d.id, d.chat, "") for d in rest),
         public=tuple(e.demonstration() for e in task.public),

@@ -98,11 +98,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Attacks:
-    """Who attacks the record: `names` (all that are known when unset), and the share of the LM's
-    replies that is tampered with when integrity is measured."""
+    """Who attacks the record: `names` (all that are known when unset), the share of the LM's replies
+    that is tampered with when integrity is measured, and whether the small model is `published`,
+    given away or its answers sold, so that it is attacked as well."""
 
     names: tuple[str, ...] | None = None
     tamper_share: float = 0.1
+    published: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tamper_share <= 1:

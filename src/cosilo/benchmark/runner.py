@@ -35,6 +35,7 @@ from cosilo.benchmark.measure import (
 from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent
+from cosilo.benchmark.published import said_by
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Pass, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
@@ -49,6 +50,7 @@ from cosilo.errors import (
 )
 from cosilo.models.base import Embedder
 from cosilo.objectives.base import Item
+from cosilo.objectives.scoring import some
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
 from cosilo.strategies.base import Session, Strategy, forecast
 from cosilo.tasks.base import Example, Split
@@ -254,6 +256,7 @@ class Runner:
             trial = replace(trial, attempt=ledger.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)
+            await self._listen(trial, session)
             for split, examples in todo.items():
                 commit = self._committing(trial, "plain", split, ledger.attempt)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
@@ -262,6 +265,18 @@ class Runner:
         if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
         return replace(trial, memory=max(trial.memory, peak_memory()))
+
+    async def _listen(self, trial: Trial, session: Session) -> None:
+        """Keep what the small model says, where it is published, for those who will attack it."""
+        owner, splits = session.owner, self._open().task.splits
+        if not self.plan.attacks.published or not owner.learned:
+            return
+        train = splits.get("train", ())
+        learned = [e for e in train if e.id in owner.learned]
+        asked = [e for s in ANSWERED for e in some(splits.get(s, ()))]
+        said = await said_by(owner.model, owner.learned, [*some(learned or train), *asked])
+        if said is not None:
+            self.store.put_said(trial.id, said)
 
     async def _tamper(self, point: PointConfig, trial: Trial) -> None:
         """Answer again, with a party in between that changes a share of the LM's replies.

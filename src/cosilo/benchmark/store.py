@@ -28,6 +28,7 @@ from typing import Any, Literal, cast
 import msgspec
 import numpy as np
 
+from cosilo.benchmark.published import Said
 from cosilo.boundary.ledger import Entry, SqliteLedger, connect, read_entries
 from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, RunBusyError, StoreError
@@ -63,6 +64,7 @@ CREATE TABLE IF NOT EXISTS results (
 CREATE TABLE IF NOT EXISTS cards (
     trial TEXT NOT NULL, pass TEXT NOT NULL, cards BLOB NOT NULL, PRIMARY KEY (trial, pass)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS said (trial TEXT PRIMARY KEY, said BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS small (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS paid (
     number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, messages INTEGER NOT NULL,
@@ -244,6 +246,16 @@ class Store:
         """What the trial's `prepare` found."""
         rows = self._rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
         return msgspec.msgpack.decode(rows[0][0], type=tuple[Card, ...]) if rows else ()
+
+    def put_said(self, trial: str, said: Said) -> None:
+        """Keep what the trial's small model says of texts, instead of what an earlier attempt's did."""
+        with self._change() as db:
+            db.execute("INSERT OR REPLACE INTO said VALUES (?,?)", (trial, _pack(said)))
+
+    def said(self, trial: str) -> Said | None:
+        """What the trial's small model says of texts; None where that was not asked."""
+        rows = self._rows("SELECT said FROM said WHERE trial = ?", (trial,))
+        return msgspec.msgpack.decode(rows[0][0], type=Said) if rows else None
 
     # ── items ────────────────────────────────────────────────────────────────
 

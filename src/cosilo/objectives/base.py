@@ -95,6 +95,8 @@ class Run:
         background: the owner's other examples (train and tune) that `prepare` or a prompt may have
             shown; without them, what `prepare` leaked stays uncounted.
         members: ids of those that `prepare` may have learned from.
+        learned: ids of those that the small model was trained on in the end; empty where that is not
+            known, or where it was trained on none of them.
         guesses: attack name → its guesses on this run's record.
         priors: attack name → the same attack's guesses without the record.
         tampered: the same items answered while a share of the LM's replies was tampered with.
@@ -108,6 +110,7 @@ class Run:
     prepare: Callable[[], Iterator[Entry]] = lambda: iter(())
     background: tuple[Example, ...] = ()
     members: frozenset[str] = frozenset()
+    learned: frozenset[str] = frozenset()
     price: Price = Price()
     link: Link = Link()
     guesses: Mapping[str, tuple[Guess, ...]] = field(default_factory=dict)

@@ -71,13 +71,13 @@ class _Membership:
             name: scores
             for name, guesses in run.guesses.items()
             if attacks.create(name).about == self.about
-            and (scores := member_scores(run, guesses)) is not None
+            and (scores := member_scores(run, guesses, about=self.about)) is not None
         }
         if not found:
             return None
         name = max(found, key=lambda name: float(_wins(*found[name]).mean()))
         inside, outside = found[name]
-        prior = member_scores(run, run.priors.get(name, ()))
+        prior = member_scores(run, run.priors.get(name, ()), about=self.about)
         value, low, high = auc(inside, outside)
         rate, *ends = tpr(inside, outside)
         return Measurement(

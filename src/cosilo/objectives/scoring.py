@@ -14,7 +14,7 @@ import numpy as np
 
 from cosilo.attacks.base import Attack, Guess, Target, View, attacks
 from cosilo.boundary.ledger import Entry
-from cosilo.models.base import Classifier, Embedder, TextModel
+from cosilo.models.base import Embedder, TextModel
 from cosilo.objectives.base import Floats, Run
 from cosilo.objectives.reading import reading
 from cosilo.tasks.base import Example
@@ -37,7 +37,7 @@ async def attacked(
     seed: int = 0,
     model: TextModel | None = None,
     embedder: Embedder | None = None,
-    published: TextModel | Classifier | None = None,
+    published: object | None = None,
 ) -> Run:
     """`run` with the guesses of every attack in `names` (all that are registered when None), with
     the record and without it.
@@ -111,12 +111,21 @@ def model_targets(run: Run) -> list[Target]:
 def member_targets(run: Run) -> list[Target]:
     """Texts with their labels: some that `prepare` may have learned from, and the items, which it
     cannot have seen. At most `MOST_MEMBERS` of each."""
-    known = [e for e in run.background if e.id in run.members]
-    asked = _some(known) + _some([item.example for item in run.items])
+    return _members_and_others(run, run.members)
+
+
+def published_targets(run: Run) -> list[Target]:
+    """The same about the texts that the published model was trained on, where that is known."""
+    return _members_and_others(run, run.learned or run.members)
+
+
+def _members_and_others(run: Run, members: frozenset[str]) -> list[Target]:
+    known = [e for e in run.background if e.id in members]
+    asked = some(known) + some([item.example for item in run.items])
     return [Target(f"{e.id}#member", "", "member", chat=e.chat, label=e.target) for e in asked]
 
 
-def _some(examples: Sequence[Example]) -> list[Example]:
+def some(examples: Sequence[Example]) -> list[Example]:
     """At most `MOST_MEMBERS` of them, which ones their ids' hashes say."""
     return sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())[:MOST_MEMBERS]
 
@@ -126,7 +135,7 @@ _TARGETS = {
     "records": record_targets,
     "model": model_targets,
     "members": member_targets,
-    "published": member_targets,
+    "published": published_targets,
 }
 
 
@@ -197,12 +206,15 @@ def replies_right(
     return np.array([agree(*pair) for pair in pairs]) if pairs else None
 
 
-def member_scores(run: Run, guesses: Sequence[Guess]) -> tuple[Floats, Floats] | None:
+def member_scores(
+    run: Run, guesses: Sequence[Guess], *, about: str = "members"
+) -> tuple[Floats, Floats] | None:
     """The scores given to texts that were learned from, and to those that were not; None when the
     guesses are about something else."""
     scores = {guess.target: guess.score for guess in guesses}
-    found = [t.id for t in member_targets(run) if t.id in scores]
-    known = {f"{id}#member" for id in run.members}
+    found = [t.id for t in _TARGETS[about](run) if t.id in scores]
+    others = {f"{item.example.id}#member" for item in run.items}
+    known = set(found) - others
     inside = np.array([scores[id] for id in found if id in known])
     outside = np.array([scores[id] for id in found if id not in known])
     return (inside, outside) if len(inside) and len(outside) else None

@@ -5,8 +5,8 @@ It has no `handle`: the data owner always speaks first, so nothing can be asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from cosilo.models.base import Embedder, TextModel
 from cosilo.types import Demonstration
@@ -25,6 +25,8 @@ class DataOwner:
 
     Attributes:
         model: the small model, trained on `private` when the plan says so.
+        learned: ids of the examples that `model` was trained on; empty where it was not, or where
+            nobody noted it.
         private: the training data with gold targets.
         pool: private inputs without gold targets (empty targets), for labelling by the LM.
         public: inputs without targets that are nobody's private ones.
@@ -41,3 +43,8 @@ class DataOwner:
     grade: Grader = exact
     embedder: Embedder | None = None
     name: str = "data-owner"
+    learned: frozenset[str] = frozenset()
+
+    def taught(self, model: TextModel, lessons: Iterable[Demonstration]) -> DataOwner:
+        """The owner once `model` was trained on `lessons`."""
+        return replace(self, model=model, learned=frozenset(lesson.id for lesson in lessons))

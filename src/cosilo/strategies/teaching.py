@@ -52,7 +52,7 @@ class Teaching:
         trained = model.fit(lessons, seed=self.seed)
         if not isinstance(trained, TextModel):
             raise TypeError(f"{type(trained).__name__} was trained but cannot answer")
-        owner = replace(session.owner, model=trained)
+        owner = session.owner.taught(trained, lessons)
         return await self.next().prepare(replace(session, owner=owner))
 
     async def answer(self, session: Session, chat: Chat) -> Answer:

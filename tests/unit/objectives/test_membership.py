@@ -56,12 +56,29 @@ async def test_a_published_model_is_attacked_only_when_it_is_published(learned: 
         learned,
         names=["loss", "confidence"],
         embedder=WordEmbedder(),
-        published=model,  # type: ignore[arg-type]
+        published=model,
     )
     m = measured(run)["model_membership"]
+    assert m.n == 40
     assert m.baseline == 0.5
     assert "confidence" in m.note or "loss" in m.note
     assert "membership" not in measured(run)
+
+
+async def test_members_of_a_model_are_what_it_was_trained_on_where_that_is_known(
+    learned: Run,
+) -> None:
+    """The others of the pool would make it look as if the model remembered less."""
+    taught = learned.background[:5]
+    model = Bag([Demonstration(e.id, e.chat, f"label {i}") for i, e in enumerate(taught)])
+    labelled = tuple(
+        replace(e, targets=(f"label {i if i < 5 else 9}",))
+        for i, e in enumerate(learned.background)
+    )
+    run = replace(learned, background=labelled, learned=frozenset(e.id for e in taught))
+    m = measured(await attacked(run, names=["loss"], published=model))["model_membership"]
+    assert m.n == 5 + 20
+    assert m.value == 1
 
 
 def test_targets_hold_texts_and_labels_and_do_not_say_which_is_which(learned: Run) -> None:

@@ -86,12 +86,15 @@ class DistilAcross(Learning):
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         model = require(session.owner.model, Access.WEIGHTS, by=self.name)
-        items, session = await self.replies(session, self.pool(session))
+        examples, session = await self.replies(session, self.pool(session))
+        items = [Scored(example.chat, example.target) for example in examples]
         found: Sequence[Opinion | None] = [None] * len(items)
         if self.weight:
             question = Question(self.k, ids=self.method == "aligned", pieces=True)
             found, _ = await opinions(session, items, question)
-        return await self.learned(session, model, lessons_from(model, items, found), self._loss)
+        return await self.learned(
+            session, model, examples, lessons_from(model, items, found), self._loss
+        )
 
     def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
         """Means over the batch's places and over its aligned ones: a scalar with its gradient."""

@@ -87,7 +87,8 @@ class DistilLogits(Learning):
         model = require(session.owner.model, Access.WEIGHTS, by=self.name)
         pool = self.pool(session)
         await self._require_one_vocabulary(session, model, pool[0].chat)
-        items, session = await self.replies(session, pool)
+        examples, session = await self.replies(session, pool)
+        items = [Scored(example.chat, example.target) for example in examples]
         lessons = await self._lessons(session, model, items)
         loop = asyncio.get_running_loop()
 
@@ -103,7 +104,7 @@ class DistilLogits(Learning):
                 batch = own(module, batch, int(torch.randint(1 << 30, ())))
             return self._loss(module, batch)
 
-        return await self.learned(session, model, lessons, loss, check=self._loss)
+        return await self.learned(session, model, examples, lessons, loss, check=self._loss)
 
     def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
         """The mean over all places of the batch: a scalar with its gradient."""

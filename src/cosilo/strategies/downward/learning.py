@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from cosilo.boundary.messages import Scored
 from cosilo.errors import DataError
 from cosilo.models.base import WeightModel
 from cosilo.strategies.base import Forecast, Session, Strategy, forecast, strategies
@@ -91,8 +90,8 @@ class Learning:
 
     async def replies(
         self, session: Session, pool: Sequence[Demonstration]
-    ) -> tuple[list[Scored], Session]:
-        """`pool` with a reply to each item: its target where that is gold, else the LM's.
+    ) -> tuple[Sequence[Demonstration], Session]:
+        """`pool` with a reply to each item as its target: what is gold stays, else the LM's.
 
         Raises:
             DataError: the LM gave none that is of use.
@@ -105,19 +104,20 @@ class Learning:
             raise DataError(
                 f"{self.name} got no reply from the large model that could be learned from"
             )
-        return [Scored(item.chat, item.target) for item in pool], session
+        return pool, session
 
     async def learned(
         self,
         session: Session,
         model: WeightModel,
+        examples: Sequence[Demonstration],
         lessons: Sequence[T],
         loss: Loss[T],
         check: Loss[T] | None = None,
     ) -> tuple[Strategy, Session]:
-        """What `prepare` returns, once `model` has learned from `lessons`; see `learn`."""
+        """What `prepare` returns once `model` has learned `lessons`, made of `examples`."""
         trained, card = await learn(model, lessons, loss, check or loss, self)
-        session = replace(session, owner=replace(session.owner, model=trained))
+        session = replace(session, owner=session.owner.taught(trained, examples))
         return await self.next().prepare(session.with_card(card))
 
 

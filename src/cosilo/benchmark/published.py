@@ -1,0 +1,80 @@
+"""What a trial's small model says of texts, for attacks by whoever gets it: kept while it is at hand.
+
+after prepare: small model ── training texts, and the items ──▶ `Said` ──▶ the run's file
+scoring, any time later: `Said` ──▶ `published` ──▶ attacks
+
+So a run is attacked again, by another attack, without the model being trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+import numpy as np
+
+from cosilo.attacks.published import Floats, Reply, Scoring, reply_logprobs
+from cosilo.models.base import Array, Classifier, TextModel
+from cosilo.tasks.base import Example
+from cosilo.types import Chat, Value, last_user
+
+
+class Said(Value, frozen=True):
+    """Attributes:
+    learned: ids of the examples that the model was trained on; empty where that is not known.
+    labels: of a classifier, in the order of its probabilities.
+    probabilities: by digest of the text.
+    logprobs: of each token of the target, by digest of the chat and the target; of other models.
+    """
+
+    learned: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
+    probabilities: dict[bytes, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    logprobs: dict[bytes, tuple[float, ...]] = msgspec.field(default_factory=dict)
+
+
+async def said_by(
+    model: TextModel, learned: frozenset[str], examples: Sequence[Example]
+) -> Said | None:
+    """What `model` says of `examples`; None where it shows nothing but text."""
+    if isinstance(model, Classifier):
+        texts = [last_user(e.chat) for e in examples]
+        rows = model.probabilities(texts).astype(float).tolist()
+        by_text = dict(zip(map(_digest, texts), map(tuple, rows), strict=True))
+        return Said(learned, model.labels, probabilities=by_text)
+    if isinstance(model, Scoring):
+        replies = [(e.chat, e.target) for e in examples]
+        found = [tuple(each.tolist()) for each in await reply_logprobs(model, replies)]
+        return Said(learned, logprobs=dict(zip(map(_digest, replies), found, strict=True)))
+    return None
+
+
+def published(said: Said) -> Classifier | Reader:
+    """The model as an attacker meets it, as far as it was heard."""
+    return Labels(said) if said.labels else Reader(said)
+
+
+class Labels:
+    """A classifier that knows the texts it was asked about."""
+
+    def __init__(self, said: Said) -> None:
+        self.labels = said.labels
+        self._known = said.probabilities
+
+    def probabilities(self, texts: Sequence[str]) -> Array:
+        return np.array([self._known[_digest(text)] for text in texts], np.float32)
+
+
+class Reader:
+    """A language model that knows the replies it was asked about."""
+
+    def __init__(self, said: Said) -> None:
+        self._known = said.logprobs
+
+    async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:
+        return [np.array(self._known[_digest(reply)]) for reply in replies]
+
+
+def _digest(asked: str | tuple[Chat, str]) -> bytes:
+    return sha256(msgspec.msgpack.encode(asked)).digest()
