@@ -34,8 +34,9 @@ from cosilo.models.torch_batch import reply_loss
 from cosilo.models.torch_compensation import compensate
 from cosilo.models.torch_depth import importance, plain, without
 from cosilo.models.torch_healing import freeze_ends, teacher_loss
-from cosilo.models.torch_lm import mean_loss, torch_lm
+from cosilo.models.torch_lm import torch_lm
 from cosilo.models.torch_training import Progress, Schedule, train
+from cosilo.models.torch_tuning import mean_loss
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cfpb_raw"
 ROWS = 400  # complaints of each split

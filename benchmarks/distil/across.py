@@ -29,8 +29,9 @@ from cosilo.boundary.messages import Scored, Scores, decode, encode
 from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.models.torch_decoding import score as score_replies
-from cosilo.models.torch_lm import TorchModel, prepared
+from cosilo.models.torch_lm import TorchModel
 from cosilo.models.torch_training import Progress, Schedule, train
+from cosilo.models.torch_tuning import prepared
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

@@ -35,9 +35,10 @@ from cosilo.models.torch_compensation import compensate
 from cosilo.models.torch_depth import importance, plain, without
 from cosilo.models.torch_healing import freeze_ends, teacher_loss
 from cosilo.models.torch_layers import layers_of
-from cosilo.models.torch_lm import TorchModel, has_bfloat16, mean_loss, merged, prepared
+from cosilo.models.torch_lm import TorchModel, has_bfloat16
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress, Schedule, train
+from cosilo.models.torch_tuning import mean_loss, merged, prepared
 
 _MEASURED_ON = 2  # sequences that the layers are measured on
 _REFITTED_ON = 40  # sequences that the layers which stay are refitted on

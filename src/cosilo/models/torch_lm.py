@@ -8,10 +8,7 @@ A batch is made of what waits when the one before ends; nobody waits for a batch
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
-import json
-import math
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,11 +31,12 @@ from cosilo.errors import (
 )
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, Array, Tokens, models
-from cosilo.models.torch_batch import device_of, pad, predict, reply_loss, together, weighed_loss
+from cosilo.models.torch_batch import device_of, pad, predict, together
 from cosilo.models.torch_decoding import Writer, score, write
 from cosilo.models.torch_layers import is_adapted, states
 from cosilo.models.torch_tokens import ChatTokens
-from cosilo.models.torch_training import Progress, Schedule, train
+from cosilo.models.torch_training import Progress
+from cosilo.models.torch_tuning import Tuning, merged, tuned
 from cosilo.types import (
     Chat,
     Delta,
@@ -54,35 +52,6 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 _BATCH_TOKENS = 4096  # padded tokens of the sequences that are computed together
 _LOGIT_VALUES = 1 << 27  # half a gigabyte of logits at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How `fit` trains.
-
-    Attributes:
-        method: "lora" trains small matrices beside the frozen weights; "full" trains all weights.
-        rank: of the matrices.
-        learning_rate: 2e-4 for LoRA and 2e-5 for full training when unset.
-        validation: the share of the examples that decides when to stop; none below ten examples.
-        checkpoints: a folder from which an interrupted `fit` goes on.
-    """
-
-    method: Literal["lora", "full"] = "lora"
-    rank: int = 8
-    epochs: float = 3.0
-    batch: int = 8
-    learning_rate: float | None = None
-    validation: float = 0.1
-    patience: int = 3
-    checkpoints: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.epochs > 0 or not 0 <= self.validation < 1:
-            raise ConfigError(
-                f"rank = {self.rank!r} must be 1 or more, epochs = {self.epochs!r} above 0, and "
-                f"validation = {self.validation!r} a share below 1"
-            )
 
 
 class TorchModel:
@@ -259,36 +228,14 @@ class TorchModel:
         wanted = [e for e in examples if e.target and e.weight > 0]
         if not wanted:
             raise DataError(f"none of the {len(examples)} training examples has a target")
-        tuning = self.tuning
         module, tokens = self._opened()
-        sequences = [_cut(tokens.tokenize(e.chat, e.target), self.context) for e in wanted]
-        held = _held_out(len(sequences), tuning.validation, seed)
-        mean = sum(e.weight for e in wanted) / len(wanted)
-        weights = [e.weight / mean for e in wanted]
-        kept = [(sequences[i], weights[i]) for i in range(len(wanted)) if i not in held]
-        out = [sequences[i] for i in sorted(held)]
-        trained = prepared(module, method=tuning.method, rank=tuning.rank, seed=seed)
-        steps = max(1, math.ceil(tuning.epochs * len(kept) / tuning.batch))
-        schedule = Schedule(
-            steps=steps,
-            batch=tuning.batch,
-            learning_rate=tuning.learning_rate or (2e-4 if tuning.method == "lora" else 2e-5),
-            validate_every=max(1, round(steps / max(1.0, tuning.epochs))),
-            patience=tuning.patience,
-            seed=seed,
-        )
-        train(
-            trained,
-            kept,
-            weighed_loss,
-            schedule,
-            validate=(lambda m: mean_loss(m, out)) if out else None,
-            folder=tuning.checkpoints,
-            run=_data_digest(sequences, weights) + self.identity,
-            report=self.report,
-            precision="bfloat16" if _is_half(module) else "float32",
-        )
-        return self.with_module(trained.to(module.dtype) if tuning.method == "full" else trained)
+        sequences = [tokens.tokenize(e.chat, e.target) for e in wanted]
+        weights = [e.weight for e in wanted]
+        trained = tuned(
+            module, sequences, weights, self.tuning,
+            context=self.context, seed=seed, run=self.identity, report=self.report,
+        )  # fmt: skip
+        return self.with_module(trained)
 
     def save(self, folder: Path | str) -> None:
         """Write an ordinary Hugging Face folder; an adapter becomes part of the weights.
@@ -500,47 +447,6 @@ class _Job:
             self.future.set_result(result)
 
 
-def prepared(module: Any, *, method: str, rank: int = 8, seed: int = 0) -> Any:
-    """A copy of `module` to train: an adapter around shared, frozen weights, or all weights in float32.
-
-    A module that has an adapter keeps training that one, in a copy.
-    """
-    import torch
-
-    if method == "full":
-        return merged(module).float().requires_grad_(True)
-    if is_adapted(module):
-        own = {n for n, _ in module.named_parameters() if "lora_" in n}
-        shared = {id(p): p for n, p in module.named_parameters() if n not in own}
-        copied = copy.deepcopy(module, shared)
-        for name, parameter in copied.named_parameters():
-            parameter.requires_grad_(name in own)
-        return copied
-    import peft
-
-    copied = copy.deepcopy(module, {id(p): p for p in module.parameters()})
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with torch.random.fork_rng([]), torch_files.quiet():
-        torch.manual_seed(seed)
-        return peft.get_peft_model(copied, config)
-
-
-def mean_loss(module: Any, sequences: Sequence[Tokens]) -> float:
-    """The negative log-likelihood of a reply token, in nats, over all of `sequences`."""
-    import torch
-
-    total = count = 0.0
-    with torch.no_grad():
-        for group in together(sequences, _BATCH_TOKENS):
-            chosen = [sequences[i] for i in group]
-            tokens = sum(len(s) - s.start for s in chosen)
-            total += float(reply_loss(module, chosen)) * tokens
-            count += tokens
-    return total / max(1.0, count)
-
-
 def has_bfloat16() -> bool:
     """Whether this machine computes in bfloat16: its GPU, or its processor's own instructions."""
     import torch
@@ -552,34 +458,6 @@ def has_bfloat16() -> bool:
     except OSError:
         return False
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def merged(module: Any) -> Any:
-    """A copy of `module` in which an adapter has become part of the weights."""
-    copied = copy.deepcopy(module)
-    return copied.merge_and_unload() if is_adapted(module) else copied
-
-
-def _is_half(module: Any) -> bool:
-    return str(module.dtype) == "torch.bfloat16"
-
-
-def _cut(tokens: Tokens, context: int) -> Tokens:
-    """`tokens` without the start of its prompt, and if need be the end of its reply, to fit."""
-    over = len(tokens) - context
-    if over <= 0:
-        return tokens
-    front = min(over, tokens.start - 1)
-    end = len(tokens) - (over - front)
-    start = tokens.start - front
-    return Tokens(tokens.ids[front:end], start, tokens.pieces[: end - front - start])
-
-
-def _held_out(count: int, share: float, seed: int) -> set[int]:
-    if count < 10:
-        return set()
-    chosen = np.random.default_rng(seed).permutation(count)[: round(share * count)]
-    return {int(i) for i in chosen}
 
 
 def _picked(logprobs: Any, sampling: Sampling) -> int:
@@ -620,11 +498,6 @@ def _weights_digest(module: Any) -> str:
         found.update(name.encode())
         found.update(memoryview(flat.numpy()))
     return found.hexdigest()[:16]
-
-
-def _data_digest(sequences: Sequence[Tokens], weights: Sequence[float]) -> str:
-    text = json.dumps([[s.start, s.ids.tolist()] for s in sequences] + [list(weights)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @models.register("torch")

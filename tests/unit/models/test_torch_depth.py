@@ -14,9 +14,9 @@ from cosilo.models.base import Tokens
 from cosilo.models.torch_batch import reply_loss
 from cosilo.models.torch_depth import importance, plain, without
 from cosilo.models.torch_healing import freeze_ends, teacher_loss
-from cosilo.models.torch_lm import mean_loss
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Schedule, train
+from cosilo.models.torch_tuning import mean_loss
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 

@@ -17,8 +17,9 @@ from cosilo.errors import CatalogError, ConfigError, DataError, RejectedError, S
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, TextModel, models, require
 from cosilo.models.torch_batch import reply_loss, weighed_loss
-from cosilo.models.torch_lm import TorchModel, has_bfloat16, mean_loss, torch_lm
+from cosilo.models.torch_lm import TorchModel, has_bfloat16, torch_lm
 from cosilo.models.torch_tokens import ChatTokens
+from cosilo.models.torch_tuning import mean_loss
 from cosilo.testing import ModelContract
 from cosilo.types import Demonstration, Generation, Sampling, assemble, user
 

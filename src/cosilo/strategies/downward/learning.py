@@ -135,8 +135,8 @@ async def learn(
         DataError: there is nothing to learn from.
         ModelError: the loss is not finite; it says at which step.
     """
-    from cosilo.models.torch_lm import prepared
     from cosilo.models.torch_training import Schedule, train
+    from cosilo.models.torch_tuning import prepared
 
     if not lessons:
         raise DataError(f"{how.name} has nothing to learn from: no reply could be scored")
