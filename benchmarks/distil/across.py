@@ -1,6 +1,6 @@
 """Qwen2.5-Coder-1.5B teaches SmolLM2-135M eight confusable intents of CLINC150, across tokenisers.
 
-    sample   Qwen answers 200 training and 80 test questions, once, at temperature 1 (llama.cpp)
+    sample   Qwen answers 200 training and 160 test questions, once, at temperature 1 (llama.cpp)
     score    Qwen reads 80 of its own answers: the 64 likeliest tokens at each place (torch)
     train    SmolLM2 learns from the answers alone, or from the probabilities as well; per seed
     report   loss on Qwen's held-out answers and accuracy on the gold intents, method against method
@@ -52,9 +52,9 @@ INTENTS = {
     "pay_bill": "pay bill",
 }
 SYSTEM = f"What is the request about? Reply with one of: {', '.join(INTENTS.values())}."
-EACH = {"train": 25, "test": 10}
+EACH = {"train": 25, "test": 20}
 LEARNED = 10  # training questions of each intent that are learned from
-ARMS, SEEDS = ("words", "aligned"), (0, 1, 2)
+ARMS, SEEDS = ("words", "aligned", "uld"), (0, 1, 2)
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 
 
@@ -96,7 +96,7 @@ async def sample(folder: Path, stop: float) -> bool:
     model = make_model(
         ModelConfig(
             kind="llamacpp",
-            options={"model": LARGE, "threads": 1, "parallel": 1},
+            options={"model": LARGE, "parallel": 1},
         )
     )
     for split in EACH:
@@ -126,7 +126,7 @@ async def score(folder: Path, stop: float) -> bool:
         if perf_counter() > stop:
             return False
         if session is None:
-            model = make_model(ModelConfig(kind="torch", options={"model": LARGE, "threads": 1}))
+            model = make_model(ModelConfig(kind="torch", options={"model": LARGE}))
             session = open_session(
                 DataOwner(ScriptedModel(access=Access.WEIGHTS)),
                 LMOwner(model, exposes=Access.LOGITS),
@@ -171,7 +171,7 @@ def lessons(folder: Path, model: TorchModel, arm: str) -> list[Lesson]:
 
 def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchModel | None:
     """SmolLM2 trained by `arm`; None when the time is up, to go on from its checkpoint."""
-    model = make_model(ModelConfig(kind="torch", options={"model": SMALL, "threads": 1}))
+    model = make_model(ModelConfig(kind="torch", options={"model": SMALL}))
     assert isinstance(model, TorchModel)
     strategy = DistilAcross(weight=0.0 if arm == "words" else 1.0)
     module = prepared(model.module, method="lora", rank=8, seed=seed)
@@ -271,8 +271,8 @@ def main() -> None:
                 asyncio.run(stage(folder, stop))
     done = [
         trained_and_measured(folder, arm, seed, options.steps, stop)
-        for seed in SEEDS
-        for arm in ARMS
+        for seed in options.seeds
+        for arm in options.arms
     ]
     print("done" if all(done) else f"{sum(done)} of {len(done)} done: run it again")
 
