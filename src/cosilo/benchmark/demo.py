@@ -301,18 +301,15 @@ strategy = "cascade"
 calls = [0.2, 0.4]
 defences = [[], ["pseudonym"]]
 
-# The large model is told what the small one thinks. No worked examples: nobody else's message leaves.
-[[points]]
-strategy = "supericl"
-examples = 0
-defences = ["pseudonym"]
-
 # The large model labels the pool, the small one learns from it and then answers alone.
 [[points]]
 strategy = "distil_labels"
 items = 30
 gold = true
 defences = ["pseudonym"]
+
+# Others can stand beside these (`cosilo list strategies`), each with another hundred calls, such as
+# "supericl", which tells the large model what the small one thinks.
 
 [limits]
 entity_leak = 0.5

@@ -35,7 +35,10 @@ FREE = ("recorded", "scripted")
 LOCAL = ("llamacpp", "torch")
 """Kinds that run on this machine, so that trying one out costs no money."""
 
-PROBED = 3
+PROBED = 4
+TRIED: tuple[Split, ...] = ("validation", "certificate")
+"""Whose questions are asked to try a model out."""
+
 _WRAPPING = 500  # bytes that asking for texts puts around the system turn
 
 BUSY = 0.7
@@ -150,22 +153,22 @@ async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
     """How fast the LM answers: by the calls this run made last, or by a few made now.
 
     Only a model that runs on this machine is tried out, since that costs no money; its answers are
-    recorded like all others. The first is not timed: it loads the model and reads what all prompts
-    begin with. None for a model that would have to be paid, or takes no time.
+    recorded like all others. The first few are not timed: they load the model, and each of its slots
+    reads what all prompts begin with. None for a model that would have to be paid, or takes no time.
     """
     before = store.seconds_per_call()
     if before is not None:
         return Pace(before / plan.concurrency)
     if plan.large.kind not in LOCAL:
         return None
-    chats = [e.chat for e in parts.task.splits["validation"]]
-    new = [c for c in chats if not parts.replay.holds(c, parts.task.sampling)][: 1 + PROBED]
-    first, others = new[:1], new[1:]
+    sampling, splits = parts.task.sampling, parts.task.splits
+    chats = [e.chat for s in TRIED for e in splits.get(s, ())]
+    new = [c for c in chats if not parts.replay.holds(c, sampling)][: 2 * PROBED]
+    first, others = new[:PROBED], new[PROBED:]
     try:
-        for chat in first:
-            await parts.replay.generate(chat, parts.task.sampling)
+        await asyncio.gather(*(parts.replay.generate(c, sampling) for c in first))
         wall, cpu = perf_counter(), process_time()
-        await asyncio.gather(*(parts.replay.generate(c, parts.task.sampling) for c in others))
+        await asyncio.gather(*(parts.replay.generate(c, sampling) for c in others))
     except CosiloError:  # what is wrong with it will be said where it matters
         return None
     wall, cpu = perf_counter() - wall, process_time() - cpu

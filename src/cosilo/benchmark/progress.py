@@ -12,15 +12,14 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 
 class Reports(Protocol):
     """Told by the runner what happens."""
 
-    def begin(self, trials: int, items: int) -> None:
-        """`items` answers of `trials` trials are to be made."""
+    def begin(self, trials: int, items: int, calls: int) -> None:
+        """`items` answers of `trials` trials are to be made, with at most `calls` LM calls."""
 
     def trial(self, name: str, items: int) -> None:
         """A trial starts, with `items` answers to make; the one before it has ended."""
@@ -29,7 +28,8 @@ class Reports(Protocol):
         """Something a reader should know; never private text."""
 
     def advance(self, items: int, calls: int, usd: float) -> None:
-        """`items` more answers are kept; this process has made `calls` for `usd` so far."""
+        """`items` more answers are kept; since `begin` there were `calls` in all, and the run has
+        cost `usd`."""
 
     def end(self) -> None:
         """No more will come."""
@@ -38,11 +38,37 @@ class Reports(Protocol):
 class Silent:
     """Says nothing."""
 
-    def begin(self, trials: int, items: int) -> None: ...
+    def begin(self, trials: int, items: int, calls: int) -> None: ...
     def trial(self, name: str, items: int) -> None: ...
     def note(self, text: str) -> None: ...
     def advance(self, items: int, calls: int, usd: float) -> None: ...
     def end(self) -> None: ...
+
+
+class Left:
+    """How long it will still take: by the LM calls while there are any to come, since most answers
+    may be free; then by the answers.
+
+    Args:
+        items, calls: how many there will be, of calls at most.
+        now: seconds, of any clock.
+    """
+
+    def __init__(self, items: int, calls: int, now: float) -> None:
+        self._items, self._calls, self._started = items, calls, now
+        self._made = 0
+        self._since = (now, 0)  # when the last call was made, and the answers there were then
+
+    def seconds(self, done: int, calls: int, now: float) -> float:
+        """Once `done` answers were kept and `calls` were made."""
+        if calls > self._made:
+            self._made, self._since = calls, (now, done)
+        if 0 < calls < self._calls:
+            return (now - self._started) / calls * (self._calls - calls)
+        began, free = self._since
+        if done == free:
+            began, free = self._started, 0
+        return (now - began) / max(1, done - free) * (self._items - done)
 
 
 class Lines:
@@ -52,11 +78,13 @@ class Lines:
         self._stream = stream
         self._every = every_s
         self._trials = self._items = self._done = self._number = 0
-        self._started = self._last = 0.0
+        self._last = 0.0
+        self._left = Left(0, 0, 0.0)
 
-    def begin(self, trials: int, items: int) -> None:
+    def begin(self, trials: int, items: int, calls: int) -> None:
         self._trials, self._items = trials, items
-        self._started = self._last = monotonic()
+        self._last = monotonic()
+        self._left = Left(items, calls, self._last)
 
     def trial(self, name: str, items: int) -> None:
         self._number += 1
@@ -68,10 +96,10 @@ class Lines:
     def advance(self, items: int, calls: int, usd: float) -> None:
         self._done += items
         now = monotonic()
+        left = self._left.seconds(self._done, calls, now)
         if now - self._last < self._every and self._done < self._items:
             return
         self._last = now
-        left = (now - self._started) / self._done * (self._items - self._done)
         self._say(
             f"{self._done}/{self._items} answers, {calls} calls, ${usd:.4f} so far, "
             f"about {clock(left)} left"
@@ -92,30 +120,43 @@ class Bars:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[spent]}"),
             console=console,
         )
-        self._total = self._bars.add_task("all", total=None, spent="")
-        self._trial = self._bars.add_task("", total=None, visible=False, spent="")
-        self._trials = self._number = 0
+        self._total = self._bars.add_task("all", total=None, spent="", left="")
+        self._trial = self._bars.add_task("", total=None, visible=False, spent="", left="")
+        self._trials = self._number = self._done = 0
+        self._left = self._of_trial = Left(0, 0, 0.0)
+        self._before = 0  # answers that were kept when this trial began
 
-    def begin(self, trials: int, items: int) -> None:
+    def begin(self, trials: int, items: int, calls: int) -> None:
         self._trials = trials
+        self._left = Left(items, calls, monotonic())
         self._bars.update(self._total, total=items)
         self._bars.start()
 
     def trial(self, name: str, items: int) -> None:
         self._number += 1
-        self._bars.reset(self._trial, total=items, visible=True)
-        self._bars.update(self._trial, description=f"{self._number}/{self._trials} {name}")
+        self._before = self._done
+        self._of_trial = Left(items, 0, monotonic())
+        self._bars.reset(
+            self._trial, total=items, visible=True, left="",
+            description=f"{self._number}/{self._trials} {name}",
+        )  # fmt: skip
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
 
     def advance(self, items: int, calls: int, usd: float) -> None:
-        self._bars.advance(self._trial, items)
-        self._bars.update(self._total, advance=items, spent=f"{calls} calls ${usd:.4f}")
+        self._done += items
+        now = monotonic()
+        here = self._of_trial.seconds(self._done - self._before, 0, now)
+        left = self._left.seconds(self._done, calls, now)
+        self._bars.update(self._trial, advance=items, left=clock(here))
+        self._bars.update(
+            self._total, advance=items, left=clock(left), spent=f"{calls} calls ${usd:.4f}"
+        )
 
     def end(self) -> None:
         self._bars.stop()

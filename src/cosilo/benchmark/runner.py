@@ -104,6 +104,7 @@ class Runner:
         self._task_id = task_identity(plan)
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
+        self._calls_before = 0
         self._started = False
         self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._ids: dict[str, str] = {}
@@ -150,9 +151,11 @@ class Runner:
         sends = any(make_strategy(point).needs.sends for point, _ in work)
         try_out = sends and not self._offline
         pace = await measured_pace(self.plan, parts, self.store) if try_out else None
-        self._confirm(estimate(self.plan, parts, work, pace=pace))
+        expected = estimate(self.plan, parts, work, pace=pace)
+        self._confirm(expected)
+        self._calls_before = parts.paid.calls  # a few may have been tried out already
         answers = sum(len(examples) for _, splits in work for _, examples in splits)
-        self._reports.begin(len(work), answers)
+        self._reports.begin(len(work), answers, expected.calls)
 
     def _preflight(self, parts: Parts, point: PointConfig) -> None:
         strategy = make_strategy(point)
@@ -339,7 +342,8 @@ class Runner:
         def commit(items: Sequence[tuple[Item, str]]) -> None:
             self.store.add_items(trial.id, which, split, attempt, items)
             if which == "plain":
-                self._reports.advance(len(items), parts.paid.calls, parts.paid.totals.usd)
+                calls = parts.paid.calls - self._calls_before
+                self._reports.advance(len(items), calls, parts.paid.totals.usd)
 
         return commit
 

@@ -106,4 +106,4 @@ def test_the_plan_is_read_and_its_points_are_known(tmp_path: Path, tiny: bool) -
     task = load_task(plan.task, plan.base)
     assert task.labels == tuple(sorted(desk.INTENTS))
     strategies = {point.strategy for point in plan.points}
-    assert {"small", "large", "cascade", "supericl", "distil_labels"} <= strategies
+    assert {"small", "large", "cascade", "distil_labels"} <= strategies
