@@ -25,7 +25,7 @@ from cosilo.tasks.splits import same_text
 SIZES: Mapping[Split, int] = {
     "train": 130,
     "tune": 40,
-    "validation": 30,
+    "validation": 40,
     "certificate": 40,
     "test": 50,
 }
