@@ -359,6 +359,7 @@ def test_what_left_for_this_request_this_key_this_day(url: str, secret: Path) ->
         ]
         assert names(until=today - 86400) == []
         assert names(key=keys[0], until=today - 86400) == []
+        assert [record.key_id(given) for given in ("two", keys[1])] == [keys[1]] * 2
         (left,) = record.left(request="request-2")
     assert left.row is not None
     assert (left.row.key, left.row.spent.usd, left.row.kinds) == (keys[0], 0.5, {"NAME": 1})
@@ -383,6 +384,10 @@ def test_the_command_line_answers(
     assert shown.count(" left: Ask") == 2
     assert "2 NAME; $1.000000" in shown
     assert WORDS not in shown
+    assert main(["audit", "show", url, "--key", "one"]) == 0
+    assert capsys.readouterr().out == shown
+    assert main(["audit", "show", url, "--key", "ome"]) == 2
+    assert "did you mean 'one'?" in capsys.readouterr().err
     sealed = ["--content", "--content-keys", str(tmp_path / "content.keys")]
     assert main(["audit", "show", url, "--request", "request-1", *sealed]) == 0
     assert f"{WORDS} 1" in capsys.readouterr().out

@@ -141,7 +141,7 @@ class Bars:
         self._before = self._done
         self._of_trial = Left(items, 0, monotonic())
         self._bars.reset(
-            self._trial, total=items, visible=True, left="",
+            self._trial, total=items, visible=True, left="", spent="",
             description=f"{self._number}/{self._trials} {name}",
         )  # fmt: skip
 

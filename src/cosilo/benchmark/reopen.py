@@ -35,6 +35,7 @@ class Reopened:
     large: the large model itself, for requests to come.
     answers: the run's recorded answers and nothing else, for `prepare`.
     points: the operating points asked for.
+    system: the system turn that all of the task's questions have in common; empty where they differ.
     """
 
     plan: Plan
@@ -43,6 +44,7 @@ class Reopened:
     large: TextModel
     answers: TextModel
     points: tuple[PointConfig, ...]
+    system: str
 
 
 def reopen(path: Path, names: Sequence[str]) -> Reopened:
@@ -68,7 +70,17 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
     fill(large, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
     answers = ReplayModel(large, answers_path, offline=True)
-    return Reopened(plan, task, owner, large, answers, points)
+    return Reopened(plan, task, owner, large, answers, points, shared_system(task))
+
+
+def shared_system(task: Task) -> str:
+    """The system turn of every question of `task`; empty where they differ, or have none."""
+    found = {
+        "\n".join(turn.content for turn in example.chat if turn.role == "system")
+        for examples in task.splits.values()
+        for example in examples
+    }
+    return found.pop() if len(found) == 1 else ""
 
 
 def point_of(name: str, trial: Trial) -> PointConfig:

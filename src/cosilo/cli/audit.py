@@ -49,7 +49,7 @@ def register(verbs: Any) -> None:
     show.add_argument(
         "--request", default="", metavar="ID", help="x-cosilo-request-id of the answer"
     )
-    show.add_argument("--key", default="", metavar="ID", help="as `cosilo keys list` shows it")
+    show.add_argument("--key", default="", metavar="ID", help="or its name: see `cosilo keys list`")
     show.add_argument("--day", type=_day, metavar="DATE", help="a day of UTC: 2026-11-23")
     show.add_argument("--content", action="store_true", help="also what was kept of the contents")
     show.set_defaults(command=_show)
@@ -130,9 +130,8 @@ def _show(arguments: argparse.Namespace) -> int:
     requests, sent, usd = 0, 0, 0.0
     kinds: Counter[str] = Counter()
     with _record(arguments) as record:
-        for left in record.left(
-            request=arguments.request, key=arguments.key, since=since, until=until
-        ):
+        key = record.key_id(arguments.key) if arguments.key else ""
+        for left in record.left(request=arguments.request, key=key, since=since, until=until):
             requests += 1
             sent += sum(entry.size for entry in left.entries if entry.direction == "up")
             if left.row is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     server = load().server
     page = pages(front_of(arguments.source) if arguments.source.is_dir() else None)
     listener = bind(server.host, server.port)
+    if arguments.source.is_dir():
+        named = ", ".join(arguments.point)
+        print(f"cosilo: preparing {named} from what the run recorded", file=sys.stderr, flush=True)
 
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
@@ -120,6 +124,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
                 sampling=run.task.sampling,
                 serving=serving,
                 budget=run.plan.request_budget.budget,
+                system=run.system,
             )
             for point in run.points
         ]

@@ -22,7 +22,7 @@ from cosilo.gateway.refusals import UpstreamTimeoutError
 from cosilo.gateway.tabs import Tab
 from cosilo.gateway.upstreams import DEADLINE
 from cosilo.strategies.base import Session, stream
-from cosilo.types import Answer, Chat, Delta, Sampling, closing
+from cosilo.types import Answer, Chat, Delta, Sampling, Turn, closing
 
 
 @dataclass
@@ -33,6 +33,13 @@ class Served:
     by: str = ""
     fallback: bool = False
     suspect: bool = False
+
+
+def chat_for(point: Point, given: Chat) -> Chat:
+    """The client's conversation; the point's own system turn before one that has none."""
+    if not point.system or any(turn.role == "system" for turn in given):
+        return given
+    return (Turn("system", point.system), *given)
 
 
 def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Sampling:

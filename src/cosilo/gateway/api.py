@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway import asked, said
 from cosilo.gateway.accounts import Key, RequestFacts, Spend, Store
-from cosilo.gateway.answering import answer_one, bound, sampling_for, stream_one
+from cosilo.gateway.answering import answer_one, bound, chat_for, sampling_for, stream_one
 from cosilo.gateway.exchange import CLIENT_LEFT, Exchange, Setup
 from cosilo.gateway.http import (
     App,
@@ -215,7 +215,7 @@ class Gateway:
         if wanted.logprobs is not None:
             _require_logprobs(point)
         asks = [
-            (chat, sampling_for(point, wanted.sampling, i))
+            (chat_for(point, chat), sampling_for(point, wanted.sampling, i))
             for chat in wanted.chats
             for i in range(wanted.n)
         ]

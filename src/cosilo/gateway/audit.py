@@ -27,6 +27,7 @@ from cosilo.gateway.keys import derive, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
 from cosilo.gateway.store import folder_of, is_postgres
 from cosilo.gateway.store_records import ROWS, Row, postgres, row_of
+from cosilo.registry import unknown
 
 _ENTRY = (
     "SELECT chain, number, attempt, request, direction, kind, size, digest, at, epsilon, payload,"
@@ -152,6 +153,22 @@ class Record:
                 continue
             if row is not None or entries:
                 yield Left(name, row, [self._read(Entry(*e)) for e in entries])
+
+    def key_id(self, given: str) -> str:
+        """The id of the key with that id or name.
+
+        Raises:
+            ConfigError: no key or several keys of the store have it.
+        """
+        known = self._query("SELECT id, name FROM keys", {}) if self._finished else []
+        if not known or any(id == given for id, _ in known):  # an archive knows no keys
+            return given
+        named = [id for id, name in known if name == given]
+        if len(named) > 1:
+            raise ConfigError(f"several keys are called {given!r}: {', '.join(sorted(named))}")
+        if not named:
+            raise ConfigError(unknown("key", given, [part for key in known for part in key]))
+        return str(named[0])
 
     def _finished_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18

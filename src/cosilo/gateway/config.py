@@ -173,6 +173,7 @@ class _Served:
     embedder: str | None = None
     defences: tuple[str, ...] = ()
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    system: str = ""
     fallback: str = "refuse"
     timeout_seconds: float = Serving.timeout_seconds
     idle_seconds: float = Serving.idle_seconds
@@ -392,6 +393,7 @@ def _recipes(
                 upstreams=served.upstreams,
                 sampling=Sampling(**asdict(served.sampling)),
                 serving=_serving(served),
+                system=served.system,
             )
         )
     return recipes

@@ -69,6 +69,8 @@ class Recipe:
         sampling: how answers were drawn when the point was measured; it holds for what the client
             leaves open.
         budget: what one request may cost, as when the point was measured.
+        system: what a conversation begins with that has no system turn of its own, e.g. the task's
+            instructions, with which the point was measured.
     """
 
     config: PointConfig
@@ -78,6 +80,7 @@ class Recipe:
     sampling: Sampling = Sampling()
     serving: Serving = field(default_factory=Serving)
     budget: Budget | None = None
+    system: str = ""
 
     @property
     def name(self) -> str:
@@ -109,6 +112,7 @@ class Point:
     defences: tuple[Defence, ...]
     embedder: Embedder | None
     budget: Budget | None = None
+    system: str = ""
 
     @property
     def model(self) -> str:
@@ -194,6 +198,7 @@ async def open_recipe(
         defences=defences,
         embedder=recipe.owner.embedder,
         budget=recipe.budget,
+        system=recipe.system,
     )
 
 

@@ -34,7 +34,7 @@ from cosilo.models.base import Access
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig
-from cosilo.types import Chat, Delta, Generation, Sampling
+from cosilo.types import Chat, Delta, Generation, Sampling, Turn, user
 
 SECRET = "Ada Lovelace, born 10 December 1815"
 
@@ -198,6 +198,7 @@ async def house(
     limits: Limits | None = None,
     budget: Budget | None = None,
     sampling: Sampling = Sampling(max_tokens=64),
+    system: str = "",
     **settings: Any,
 ) -> House:
     books = Books()
@@ -216,6 +217,7 @@ async def house(
         sampling=sampling,
         serving=serving or Serving(),
         budget=budget,
+        system=system,
     )
     point = await open_recipe(recipe, upstreams, tabs=tabs, ledger=books.ledger("x"))
     gateway = Gateway(
@@ -365,6 +367,20 @@ async def test_what_the_client_sets_reaches_the_model_and_the_rest_is_the_points
     )
     await h.chat(temperature=1, stop=["x"])
     assert seen == [Sampling(max_tokens=7, temperature=1.0, stop=("x",), choices=("a", "b"))]
+
+
+async def test_a_conversation_without_a_system_turn_begins_with_the_points() -> None:
+    model = ScriptedModel()
+    h = await house(large=[model], system="Reply with a label.")
+    own = [{"role": "developer", "content": "Mine."}, {"role": "user", "content": "hello"}]
+    await h.chat()
+    await h.chat(messages=own)
+    await h.send("/v1/completions", {"model": "cosilo/x", "prompt": "hello"})
+    ours = (Turn("system", "Reply with a label."), Turn("user", "hello"))
+    assert model.seen == [ours, (Turn("system", "Mine."), Turn("user", "hello")), ours]
+    plain = ScriptedModel()
+    await (await house(large=[plain])).chat()
+    assert plain.seen == [user("hello")]
 
 
 async def test_logprobs_are_shown_when_asked_for() -> None:
@@ -578,8 +594,6 @@ class Lengthen(Defence):
 
     async def guard(self, message: Any, forward: Any, *, request: str) -> Any:
         import msgspec
-
-        from cosilo.types import Turn
 
         longer = (*message.chat, Turn("user", self.by))
         return await forward(msgspec.structs.replace(message, chat=longer))

@@ -51,6 +51,7 @@ fallback = "small"
 defences = ["hide"]
 timeout_seconds = 3
 sampling = {max_tokens = 9, temperature = 0.5}
+system = "Be brief."
 [[points]]
 strategy = "large"
 large = "lm"
@@ -71,6 +72,7 @@ def test_everything_is_taken_over() -> None:
     assert (lm.exposes, lm.price.usd_per_m_in) == (Access.LOGPROBS, 1.5)
     assert lm.breaker.config.consecutive == 2
     private, large = parts.recipes
+    assert (private.system, large.system) == ("Be brief.", "")
     assert (private.name, private.config.strategy, private.config.options) == (
         "private", "cascade", {"threshold": 0.5},
     )  # fmt: skip
