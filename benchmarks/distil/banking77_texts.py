@@ -36,7 +36,7 @@ from cosilo.tasks.base import Example, Task
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user
 
-GOLD, EACH, DRAWS, DEV = 10, 5, range(3), 2_000
+GOLD, EACH, DRAWS, DEV = 10, 10, range(3), 2_000
 WEIGHTS = (0.1, 0.3, 1.0)
 
 
@@ -87,9 +87,7 @@ class InTime(ReplayModel):
 
 
 def write(task: Task, out: Path, seconds: float) -> None:
-    lm = InTime(
-        llamacpp("qwen2.5-coder-1.5b-instruct", threads=1, parallel=1), out / "replay.sqlite"
-    )
+    lm = InTime(llamacpp("qwen2.5-coder-1.5b-instruct", parallel=4), out / "replay.sqlite")
     lm.until = monotonic() + seconds
     how = ZeroGen(each=EACH, agree=False)
     gold, _ = drawn(task, 0)
@@ -167,7 +165,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/distil_banking77"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    ENCODER = Encoder("minilm-int8", threads=1)
+    ENCODER = Encoder("minilm-int8")
     the_task = load(arguments.data)
     if arguments.what == "write":
         write(the_task, arguments.out, arguments.seconds)

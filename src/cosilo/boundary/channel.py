@@ -11,6 +11,7 @@ Guards wrap one another like middleware. The bracketed steps are innermost and b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar, cast
 
@@ -157,7 +158,11 @@ class Boundary:
         payload, reservation = await self._depart(message)
         cost = self.meter.cost(message, len(payload), None, 0)
         try:
-            reply = await self._transport.carry(message, payload)
+            try:
+                reply = await self._transport.carry(message, payload)
+            except asyncio.CancelledError:
+                cost = reservation  # it may be billed all the same
+                raise
             answer = encode(reply)
             cost = self.meter.cost(message, len(payload), reply, len(answer))
             await self.ledger.append(self.request, "down", reply, answer)
@@ -168,14 +173,17 @@ class Boundary:
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         payload, reservation = await self._depart(ask)
         received: list[Delta] = []
+        cost = self.meter.cost(ask, len(payload), None, 0)
         try:
             deltas = self._transport.carry_stream(ask, payload)
             async with closing(deltas) as pieces:
                 async for delta in pieces:
                     received.append(delta)
                     yield delta
+        except asyncio.CancelledError:
+            cost = reservation  # of a reply begun, what came is known
+            raise
         finally:
-            cost = self.meter.cost(ask, len(payload), None, 0)
             try:
                 if received:
                     reply = Completion(generation=assemble(received))

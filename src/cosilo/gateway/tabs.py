@@ -29,8 +29,6 @@ class Tab:
 
     Attributes:
         committed: what crossings have cost or can still cost; never above what is reserved.
-        lost: the most that crossings may have cost whose reply never came (the request was cut off
-            while the large model worked on it): it is billed, as an unknown cost must not look free.
     """
 
     accounts: Accounts
@@ -38,7 +36,6 @@ class Tab:
     request: str
     reserved: Spend = field(default_factory=Spend)
     committed: Spend = field(default_factory=Spend)
-    lost: Spend = field(default_factory=Spend)
     reservations: list[Reservation] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -101,9 +98,9 @@ class Tab:
     def spent(self, crossed: Totals) -> Spend:
         """What the request cost, given all that crossed for it."""
         return Spend(
-            usd=self.lost.usd + crossed.usd,
-            tokens_in=self.lost.tokens_in + crossed.tokens_in,
-            tokens_out=self.lost.tokens_out + crossed.tokens_out,
+            usd=crossed.usd,
+            tokens_in=crossed.tokens_in,
+            tokens_out=crossed.tokens_out,
             requests=1,
             entities=self.kinds.total() if self.kinds else 0,
             epsilon=crossed.epsilon,
@@ -155,13 +152,7 @@ class Till(Defence):
         if tab is None:
             return await forward(message)
         most = await self._charge(tab, message)
-        before = tab.totals.messages
-        try:
-            reply = await forward(message)
-        except asyncio.CancelledError:
-            if tab.totals.messages > before:  # it had left
-                tab.lost += cut_off(most)
-            raise
+        reply = await forward(message)
         self._settle(tab, most, reply.usage())
         return reply
 
@@ -170,20 +161,11 @@ class Till(Defence):
     ) -> AsyncIterator[Delta]:
         tab = self._tabs.get(request)
         most = Spend() if tab is None else await self._charge(tab, ask)
-        before = 0 if tab is None else tab.totals.messages
-        begun = False
         last = Delta()
-        try:
-            async with closing(forward(ask)) as pieces:
-                async for piece in pieces:
-                    begun = True
-                    last = piece
-                    yield piece
-        except asyncio.CancelledError:
-            # Of a reply begun, the meter knows the cost; what had not left has none.
-            if tab is not None and not begun and tab.totals.messages > before:
-                tab.lost += cut_off(most)
-            raise
+        async with closing(forward(ask)) as pieces:
+            async for piece in pieces:
+                last = piece
+                yield piece
         if tab is not None:
             self._settle(tab, most, (last.prompt_tokens * last.attempts, last.completion_tokens))
 
@@ -218,8 +200,3 @@ class Till(Defence):
                 epsilon=most.epsilon,
             )
             tab.committed += less(cost, most)
-
-
-def cut_off(most: Spend) -> Spend:
-    """What is billed for a crossing whose reply never came; the meter has counted its epsilon."""
-    return Spend(usd=most.usd, tokens_in=most.tokens_in, tokens_out=most.tokens_out)

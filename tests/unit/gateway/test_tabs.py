@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from cosilo.boundary.channel import Boundary
+from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Message
-from cosilo.boundary.meter import Price, Totals
+from cosilo.boundary.meter import Meter, Price
 from cosilo.gateway.accounts import Key, RequestFacts, Reservation, Spend
 from cosilo.gateway.tabs import Tab, Till
-from cosilo.types import user
+from cosilo.types import Delta, user
 
 
 class Generous:
@@ -28,11 +31,32 @@ class Generous:
     ) -> None: ...
 
 
-class Road:
-    """A channel that has carried so many messages."""
+class Hanging:
+    """A transport whose messages leave, and are never answered."""
 
     def __init__(self) -> None:
-        self.totals = Totals()
+        self.left = asyncio.Event()
+
+    async def carry(self, message: Message, payload: bytes) -> Message:
+        self.left.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
+        await self.carry(ask, payload)
+        yield Delta()
+
+
+class Stuck(MemoryLedger):
+    """A ledger that takes its time, so that nothing leaves meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def append(self, *args: Any, **options: Any) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("departed", [True, False])
@@ -40,28 +64,24 @@ class Road:
 async def test_only_what_had_left_is_billed_when_it_is_cut_off(
     departed: bool, streamed: bool
 ) -> None:
-    road: Any = Road()
-    tab = Tab(Generous(), Key(id="k", name="k"), "r", channels=[road])
-    till = Till({"r": tab}, Price(1e6, 1e6))
-
-    async def forward(message: Message) -> Message:
-        if departed:
-            road.totals = Totals(messages=1)
-        raise asyncio.CancelledError
-
-    async def forward_stream(ask: Ask) -> Any:
-        await forward(ask)
-        yield
-
+    road, ledger, price = Hanging(), MemoryLedger() if departed else Stuck(), Price(1e6, 1e6)
+    tab = Tab(Generous(), Key(id="k", name="k"), "r")
+    channel: Any = Boundary(
+        road,
+        declared=frozenset({Ask}),
+        guards=[Till({"r": tab}, price)],
+        meter=Meter(price=price),
+        ledger=ledger,
+    ).bind("r")
+    tab.channels.append(channel)
     ask = Ask(chat=user("hello"))
-    crossing: Any = (
-        anext(till.guard_stream(ask, forward_stream, request="r"))
-        if streamed
-        else till.guard(ask, forward, request="r")
-    )
+    crossing = asyncio.ensure_future(anext(channel.stream(ask)) if streamed else channel.send(ask))
+    await (ledger.asked if isinstance(ledger, Stuck) else road.left).wait()
+    crossing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await crossing
-    most = ask.tokens_bound()
-    assert tab.lost == (
-        Spend(usd=float(sum(most)), tokens_in=most[0], tokens_out=most[1]) if departed else Spend()
+    tokens_in, tokens_out = ask.tokens_bound()
+    most = Spend(
+        usd=float(tokens_in + tokens_out), tokens_in=tokens_in, tokens_out=tokens_out, requests=1
     )
+    assert tab.spent(tab.totals) == (most if departed else Spend(requests=1))
