@@ -10,6 +10,8 @@ An error names the endpoint, the status and the content type, never the body: it
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import os
 import random
 import re
@@ -32,6 +34,8 @@ from cosilo.models import chat_api
 from cosilo.models.base import Access, models
 from cosilo.models.sse import Events, EventTooLongError
 from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
+
+log = logging.getLogger("cosilo.models")
 
 MAX_REPLY_BYTES = 32 << 20
 BYTES_PER_TOKEN = 4
@@ -87,6 +91,12 @@ class OpenAIModel:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.base_url = _checked(base_url)
+        if in_clear(self.base_url):
+            log.warning(
+                "model %r is asked over http:// on another machine: whoever is on the way can read "
+                "along; use https://, or a tunnel",
+                model,
+            )
         self.model = model
         self.logprobs = logprobs
         self.concurrency = concurrency
@@ -463,6 +473,17 @@ def _retry_after(text: str) -> float:
         when = parsedate_to_datetime(text)
         return max(0.0, (when - datetime.now(UTC)).total_seconds())
     return 0.0
+
+
+def in_clear(base_url: str) -> bool:
+    """Whether what is sent to `base_url` leaves this machine unencrypted."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not here
 
 
 def _checked(base_url: str) -> str:

@@ -599,3 +599,22 @@ async def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
         await client.close()
     assert f"Bearer {KEY}\r\n" in wire.headers[0]
     assert KEY not in repr(vars(client)["base_url"]) + client.name + client.identity  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://lm.example.org/v1", True),
+        ("http://10.0.0.7:8000/v1", True),
+        ("https://lm.example.org/v1", False),
+        ("http://localhost:1/v1", False),
+        ("http://127.0.0.9:1/v1", False),
+        ("http://[::1]:1/v1", False),
+    ],
+)
+def test_prompts_that_others_on_the_way_could_read_are_warned_of(
+    url: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    OpenAIModel(url, "far", api_key="sk-secret")
+    assert ("can read along" in caplog.text) == told
+    assert "sk-secret" not in caplog.text
