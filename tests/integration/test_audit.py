@@ -452,6 +452,7 @@ def test_an_archive_and_what_goes_on_from_it_are_whole(
     assert main(["audit", "verify", str(folder), "--secret", str(secret)]) == 0
     assert "8 entries of 1 chains and 4 finished requests" in capsys.readouterr().out
     assert main(["audit", "show", str(folder), "--request", "request-2"]) == 0
+    assert main(["audit", "show", str(folder), "--key", "one"]) == 2  # it has no names
     assert "worker-0 #4" in capsys.readouterr().out
     assert main(["audit", "show", str(store), "--request", "more"]) == 0
     assert "worker-0 #8" in capsys.readouterr().out

@@ -13,10 +13,18 @@ pytest.importorskip("torch")
 import tiny_lm
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.progress import Silent
+from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
+from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.meter import Price
+from cosilo.gateway.breaker import Breaker
+from cosilo.gateway.points import Recipe, open_recipe
+from cosilo.gateway.upstreams import Upstream
+from cosilo.models.base import Access
 from cosilo.selection import Point
+from cosilo.types import user
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -97,3 +105,23 @@ def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> Non
     again, more = bench(folder, "again", PLAN.replace("\n[[points]]", recorded, 1))
     assert more == 0
     assert [p.test["utility"].value for p in again] == [p.test["utility"].value for p in points]
+
+
+def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
+    points, _ = bench(folder, "run", PLAN)  # as the test above left it, or made now
+
+    async def opened_again() -> str:
+        run = reopen(folder / "run", [points[0].name])
+        recipe = Recipe(
+            config=run.points[0], owner=run.owner, upstreams=("large",), answers=run.answers,
+            sampling=run.task.sampling, system=run.system,
+        )  # fmt: skip
+        upstream = Upstream("large", run.large, Access.LOGITS, Price(), Breaker("large", None))
+        point = await open_recipe(recipe, {"large": upstream}, tabs={}, ledger=MemoryLedger())
+        route = point.routes[0]
+        reply = await route.strategy.answer(route.session, user("about 1"))
+        await run.owner.model.close()
+        await run.answers.close()
+        return reply.generation.text
+
+    assert asyncio.run(opened_again()) in ("refund", "billing")

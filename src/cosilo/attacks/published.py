@@ -13,13 +13,14 @@ of the texts, and read its success as the base rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess, Target, View, attacks
+from cosilo.errors import RejectedError
 from cosilo.models.base import Array, Classifier, Embedder, Tokens
 from cosilo.models.head import Head, train
 from cosilo.types import Chat, Demonstration, last_user
@@ -81,7 +82,7 @@ class Loss(_OnModel):
         if isinstance(view.published, Classifier):
             return _margins(view.published, targets)
         found = await _logprobs(view.published, targets)
-        return None if found is None else np.array([each.mean() for each in found])
+        return None if found is None else _each(found, np.mean)
 
 
 @attacks.register("confidence")
@@ -105,7 +106,7 @@ class MinK(_OnModel):
         found = await _logprobs(view.published, targets)
         if found is None:
             return None
-        return np.array([np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean() for x in found])
+        return _each(found, lambda x: np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean())
 
 
 @attacks.register("calibrated")
@@ -187,6 +188,15 @@ def _examples(targets: Sequence[Target], mask: NDArray[np.bool_]) -> list[Demons
     ]
 
 
+def _each(found: Sequence[Floats], score: Callable[[Floats], Any]) -> Floats:
+    """The score of each; of what the model could not read, the median of the others: no opinion."""
+    scores = np.array([score(x) if len(x) else np.nan for x in found], dtype=np.float64)
+    if np.isnan(scores).any():
+        known = scores[~np.isnan(scores)]
+        scores[np.isnan(scores)] = np.median(known) if len(known) else 0.0
+    return scores
+
+
 async def _logprobs(model: object, targets: Sequence[Target]) -> list[Floats] | None:
     """Those of each target's label; None from a model that does not show them."""
     replies = [(t.chat, t.label) for t in targets]
@@ -196,17 +206,32 @@ async def _logprobs(model: object, targets: Sequence[Target]) -> list[Floats] | 
 
 
 async def reply_logprobs(model: Scoring, replies: Sequence[Reply]) -> list[Floats]:
-    """The log-probability of each token of each reply, given its chat."""
+    """The log-probability of each token of each reply, given its chat; empty where the model takes
+    no text of that length."""
     found: list[Floats] = []
     for start in range(0, len(replies), _BATCH):
         tokens = [model.tokenize(*reply) for reply in replies[start : start + _BATCH]]
-        for sequence, logits in zip(tokens, await model.logits(tokens), strict=True):
+        try:
+            every: list[Array | None] = list(await model.logits(tokens))
+        except RejectedError:
+            every = [await _logits(model, sequence) for sequence in tokens]
+        for sequence, logits in zip(tokens, every, strict=True):
+            if logits is None:
+                found.append(np.zeros(0))
+                continue
             wide = logits.astype(np.float64)
             wide -= wide.max(axis=1, keepdims=True)
             said = sequence.ids[sequence.start :]
             picked = wide[np.arange(len(said)), said]
             found.append(picked - np.log(np.exp(wide).sum(axis=1)))
     return found
+
+
+async def _logits(model: Scoring, sequence: Tokens) -> Array | None:
+    try:
+        return (await model.logits([sequence]))[0]
+    except RejectedError:
+        return None
 
 
 class _Heads:

@@ -164,7 +164,8 @@ async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
     sampling, splits = parts.task.sampling, parts.task.splits
     chats = [e.chat for s in TRIED for e in splits.get(s, ())]
     new = [c for c in chats if not parts.replay.holds(c, sampling)][: 2 * PROBED]
-    first, others = new[:PROBED], new[PROBED:]
+    half = (len(new) + 1) // 2
+    first, others = new[:half], new[half:]
     try:
         await asyncio.gather(*(parts.replay.generate(c, sampling) for c in first))
         wall, cpu = perf_counter(), process_time()
@@ -195,7 +196,8 @@ def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
 
 
 def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
-    """Replies that the LM reads: it writes nothing."""
+    """Replies that the LM reads: it writes nothing. They count as new, recorded or not: what will be
+    asked is known only once the replies are."""
     gold, sampling = parts.owner.private, parts.task.sampling
     pool = parts.owner.pool or gold
     written = _answer(sampling)  # by either model, at most

@@ -1,8 +1,9 @@
 """When two trials are the same work: the hash of everything that decides an outcome.
 
 The data and the model files count by their content, the methods by their source and that of all they
-import. What only decides
-how fast it goes or how it is scored (concurrency, prices, the link, attacks) does not count.
+import. What only decides how fast it goes or how it is scored (concurrency, prices, the link, which
+attacks) does not count; what an attack changes or hears while the trial runs (the share that is
+tampered with, a published model) does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.plan import Plan
 from cosilo.defences.base import defences
 from cosilo.models.base import models
+from cosilo.objectives.scoring import MOST_MEMBERS
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import ModelConfig, PointConfig
 from cosilo.strategies.base import strategies
@@ -57,7 +59,7 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         "code": code_identity(plan, point),
     }
     if plan.attacks.published:  # what the small model says can be heard only while it is there
-        settings["published"] = True
+        settings["published"] = MOST_MEMBERS
     return hash_of(settings)
 
 

@@ -47,7 +47,8 @@ class Silent:
 
 class Left:
     """How long it will still take: by the LM calls while there are any to come, since most answers
-    may be free; then by the answers.
+    may be free; then by the answers. Calls that answers could have needed and did not are not waited
+    for.
 
     Args:
         items, calls: how many there will be, of calls at most.
@@ -63,8 +64,12 @@ class Left:
         """Once `done` answers were kept and `calls` were made."""
         if calls > self._made:
             self._made, self._since = calls, (now, done)
+        if done >= self._items:
+            return 0.0
         if 0 < calls < self._calls:
-            return (now - self._started) / calls * (self._calls - calls)
+            share = (self._items - done) / self._items
+            left = min(self._calls - calls, self._calls * share)
+            return (now - self._started) / calls * left
         began, free = self._since
         if done == free:
             began, free = self._started, 0
@@ -127,8 +132,9 @@ class Bars:
         self._total = self._bars.add_task("all", total=None, spent="", left="")
         self._trial = self._bars.add_task("", total=None, visible=False, spent="", left="")
         self._trials = self._number = self._done = 0
-        self._left = self._of_trial = Left(0, 0, 0.0)
-        self._before = 0  # answers that were kept when this trial began
+        self._left = Left(0, 0, 0.0)
+        self._of_trial: Left | None = None
+        self._before = self._size = 0  # answers kept when this trial began, and those it will have
 
     def begin(self, trials: int, items: int, calls: int) -> None:
         self._trials = trials
@@ -138,8 +144,8 @@ class Bars:
 
     def trial(self, name: str, items: int) -> None:
         self._number += 1
-        self._before = self._done
-        self._of_trial = Left(items, 0, monotonic())
+        self._before, self._size = self._done, items
+        self._of_trial = None  # its clock starts with its first answer: `prepare` may take long
         self._bars.reset(
             self._trial, total=items, visible=True, left="", spent="",
             description=f"{self._number}/{self._trials} {name}",
@@ -151,9 +157,14 @@ class Bars:
     def advance(self, items: int, calls: int, usd: float) -> None:
         self._done += items
         now = monotonic()
-        here = self._of_trial.seconds(self._done - self._before, 0, now)
         left = self._left.seconds(self._done, calls, now)
-        self._bars.update(self._trial, advance=items, left=clock(here))
+        if self._of_trial is None:
+            self._before, self._size = self._done, self._size - items
+            self._of_trial = Left(self._size, 0, now)
+            here = ""
+        else:
+            here = clock(self._of_trial.seconds(self._done - self._before, 0, now))
+        self._bars.update(self._trial, advance=items, left=here)
         self._bars.update(
             self._total, advance=items, left=clock(left), spent=f"{calls} calls ${usd:.4f}"
         )

@@ -8,13 +8,14 @@ So a run is attacked again, by another attack, without the model being trained a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
 import numpy as np
 
 from cosilo.attacks.published import Floats, Reply, Scoring, reply_logprobs
+from cosilo.errors import StoreError
 from cosilo.models.base import Array, Classifier, TextModel
 from cosilo.tasks.base import Example
 from cosilo.types import Chat, Value, last_user
@@ -63,7 +64,7 @@ class Labels:
         self._known = said.probabilities
 
     def probabilities(self, texts: Sequence[str]) -> Array:
-        return np.array([self._known[_digest(text)] for text in texts], np.float32)
+        return np.array([_heard(self._known, text) for text in texts], np.float32)
 
 
 class Reader:
@@ -73,7 +74,19 @@ class Reader:
         self._known = said.logprobs
 
     async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:
-        return [np.array(self._known[_digest(reply)]) for reply in replies]
+        return [np.array(_heard(self._known, reply)) for reply in replies]
+
+
+def _heard(
+    known: Mapping[bytes, tuple[float, ...]], asked: str | tuple[Chat, str]
+) -> tuple[float, ...]:
+    try:
+        return known[_digest(asked)]
+    except KeyError:
+        raise StoreError(
+            "the published model was not asked about a text that an attack needs: the run's folder "
+            "and its plan do not belong together; run the plan into a new folder"
+        ) from None
 
 
 def _digest(asked: str | tuple[Chat, str]) -> bytes:

@@ -259,7 +259,10 @@ class Runner:
             trial = replace(trial, attempt=ledger.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)
-            await self._listen(trial, session)
+            if self.plan.attacks.published:
+                trial = replace(trial, memory=max(trial.memory, peak_memory()))
+                await self._listen(trial, session)
+                reset_peak_memory()  # attackers take their own
             for split, examples in todo.items():
                 commit = self._committing(trial, "plain", split, ledger.attempt)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
@@ -270,9 +273,9 @@ class Runner:
         return replace(trial, memory=max(trial.memory, peak_memory()))
 
     async def _listen(self, trial: Trial, session: Session) -> None:
-        """Keep what the small model says, where it is published, for those who will attack it."""
+        """Keep what the small model says for those who will attack it, where it was trained."""
         owner, splits = session.owner, self._open().task.splits
-        if not self.plan.attacks.published or not owner.learned:
+        if not owner.learned:
             return
         train = splits.get("train", ())
         learned = [e for e in train if e.id in owner.learned]

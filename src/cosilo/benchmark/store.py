@@ -2,10 +2,10 @@
 
     RUN/plan.toml       the plan, as it was given
         run.json        versions, seeds, machine
-        run.sqlite      trials, what preparing found, items with their answers, measurements, what was
-                        paid
+        run.sqlite      trials, what preparing found, what a published model says, items with their
+                        answers, measurements, what was paid
         ledger.sqlite   what crossed: one chain per trial
-        replay.sqlite   every LM answer (unless the plan shares one between runs)
+        replay.sqlite   every LM answer and score (unless the plan shares one between runs)
         lock            held by the one process that works on the run
 
 Items are committed one by one, so that a `kill -9` loses at most the items under way. The folder

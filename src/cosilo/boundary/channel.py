@@ -203,6 +203,10 @@ class Boundary:
         reservation = self.meter.reserve(message, len(payload))
         try:
             await self.ledger.append(self.request, "up", message, payload)
+        except asyncio.CancelledError:
+            # It is put on record all the same, so it counts as a message; nothing is billed for it.
+            self.meter.settle(reservation, self.meter.cost(message, len(payload), None, 0))
+            raise
         except BaseException:
             self.meter.settle(reservation, Totals())
             raise

@@ -158,10 +158,16 @@ class Record:
         """The id of the key with that id or name.
 
         Raises:
-            ConfigError: no key or several keys of the store have it.
+            ConfigError: no key or several keys of the record have it.
         """
         known = self._query("SELECT id, name FROM keys", {}) if self._finished else []
-        if not known or any(id == given for id, _ in known):  # an archive knows no keys
+        if any(id == given for id, _ in known):
+            return given
+        if not known:  # an archive has the requests, and not the keys
+            if not self._finished_rows(key=given):
+                raise ConfigError(
+                    f"no request of a key {given!r} is here; an archive knows ids only"
+                )
             return given
         named = [id for id, name in known if name == given]
         if len(named) > 1:

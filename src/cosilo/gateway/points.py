@@ -21,7 +21,7 @@ from cosilo.gateway.tabs import Tab, Till
 from cosilo.gateway.upstreams import Absent, Fuse, Upstream
 from cosilo.models.base import Access, Embedder, TextModel
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.lm_owner import LMOwner, Record
 from cosilo.registry import unknown
 from cosilo.session import PointConfig, make_defences, make_strategy, open_session, require_all
 from cosilo.strategies.base import Session, Strategy
@@ -162,6 +162,7 @@ async def open_recipe(
     lm = LMOwner(
         recipe.answers or (first.model if first else Absent("large")),
         exposes=first.exposes if first else Access.TEXT,
+        record=recipe.answers if isinstance(recipe.answers, Record) else None,
     )
     for upstream in chosen:
         require_all(

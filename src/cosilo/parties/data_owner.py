@@ -25,8 +25,8 @@ class DataOwner:
 
     Attributes:
         model: the small model, trained on `private` when the plan says so.
-        learned: ids of the examples that `model` was trained on; empty where it was not, or where
-            nobody noted it.
+        learned: ids of the examples that `model` was given to learn from; empty where it was not, or
+            where nobody noted it.
         private: the training data with gold targets.
         pool: private inputs without gold targets (empty targets), for labelling by the LM.
         public: inputs without targets that are nobody's private ones.
@@ -45,6 +45,14 @@ class DataOwner:
     name: str = "data-owner"
     learned: frozenset[str] = frozenset()
 
-    def taught(self, model: TextModel, lessons: Iterable[Demonstration]) -> DataOwner:
-        """The owner once `model` was trained on `lessons`."""
-        return replace(self, model=model, learned=frozenset(lesson.id for lesson in lessons))
+    def taught(
+        self, model: TextModel, lessons: Iterable[Demonstration], *, further: bool
+    ) -> DataOwner:
+        """The owner once `model` was trained on `lessons`.
+
+        Args:
+            further: the training began with the weights of the owner's model, so that what these
+                had learned is in the new ones too.
+        """
+        before = self.learned if further else frozenset()
+        return replace(self, model=model, learned=before | {lesson.id for lesson in lessons})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ Reply = TypeVar("Reply", Generation, Delta)
 _VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
 
 
+@runtime_checkable
 class Record(Protocol):
     """Where scores are kept, so that the model reads no reply twice."""
 

@@ -52,7 +52,10 @@ class Teaching:
         trained = model.fit(lessons, seed=self.seed)
         if not isinstance(trained, TextModel):
             raise TypeError(f"{type(trained).__name__} was trained but cannot answer")
-        owner = session.owner.taught(trained, lessons)
+        further = (
+            session.owner.model.access >= Access.WEIGHTS
+        )  # a head on an encoder begins anew each time
+        owner = session.owner.taught(trained, lessons, further=further)
         return await self.next().prepare(replace(session, owner=owner))
 
     async def answer(self, session: Session, chat: Chat) -> Answer:

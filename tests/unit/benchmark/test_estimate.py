@@ -88,7 +88,7 @@ def point(strategy: str, more: str = "") -> str:
         (point("large", 'defences = [[], ["idle"]]'), 24),  # behind a defence other words are sent
         (point("large") + point("supericl"), 24),
         (point("distil_logits"), 8 + 8 + 1),  # replies, their scores, and which vocabulary it is
-        (point("distil_logits", "items = 3\non_policy = 0.5\nsteps = 10\nbatch = 2"), 3 + 3 + 11),
+        (point("distil_logits", "items = 3\non_policy = 0.5\nsteps = 10\nbatch = 2"), 3 + 3 + 21),
         (point("distil_logits", "gold = true"), 8 + 1),
         (point("distil_across", "items = 5"), 5 + 5),
         (point("distil_across", "items = 5\nweight = 0"), 5),

@@ -13,7 +13,8 @@ from bag import Bag
 from cosilo.attacks.base import Target, View, attacks
 from cosilo.benchmark.published import Said, published, said_by
 from cosilo.benchmark.store import Store
-from cosilo.models.base import TextModel
+from cosilo.errors import RejectedError, StoreError
+from cosilo.models.base import Array, TextModel, Tokens
 from cosilo.models.scripted import ScriptedModel
 from cosilo.tasks.base import Example
 from cosilo.types import Demonstration, user
@@ -52,6 +53,32 @@ async def test_every_attack_guesses_the_same(model: TextModel, names: tuple[str,
 
 async def test_a_model_that_shows_nothing_but_text_is_not_asked() -> None:
     assert await said_by(ScriptedModel(), frozenset(), EXAMPLES) is None
+
+
+async def test_a_reply_too_long_for_the_model_gets_no_opinion() -> None:
+    class Short(ToyLM):
+        async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+            if any(len(s) > 60 for s in sequences):
+                raise RejectedError("longer than the context")
+            return await super().logits(sequences)
+
+    long = Example("long", user("word " * 20), "a")
+    said = await said_by(Short(), frozenset(), [*EXAMPLES, long])
+    assert said is not None
+    assert sum(not x for x in said.logprobs.values()) == 1
+    target = Target("long#member", "", "member", chat=long.chat, label="a")
+    view = View(lambda: iter(()), published=published(said))
+    *others, own = await attacks.create("loss").guess(view, [*TARGETS, target])
+    scores = sorted(g.score for g in others)
+    assert scores[len(scores) // 2 - 1] <= own.score <= scores[len(scores) // 2]
+
+
+@pytest.mark.parametrize("model", [trained(EXAMPLES), ToyLM()])
+async def test_a_text_that_it_was_not_asked_about_is_said(model: TextModel) -> None:
+    said = await said_by(model, frozenset(), EXAMPLES[1:])
+    assert said is not None
+    with pytest.raises(StoreError, match="was not asked about a text"):
+        await guessed("loss", published(said))
 
 
 async def test_it_is_kept_by_trial(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.messages import Ask, Message, encode
 from cosilo.boundary.meter import Meter, Price
 from cosilo.gateway.accounts import Key, RequestFacts, Reservation, Spend
 from cosilo.gateway.tabs import Tab, Till
@@ -85,3 +85,5 @@ async def test_only_what_had_left_is_billed_when_it_is_cut_off(
         usd=float(tokens_in + tokens_out), tokens_in=tokens_in, tokens_out=tokens_out, requests=1
     )
     assert tab.spent(tab.totals) == (most if departed else Spend(requests=1))
+    # The ledger has it either way, so both count it as a message.
+    assert (tab.totals.messages, tab.totals.bytes_up) == (1, len(encode(ask)))

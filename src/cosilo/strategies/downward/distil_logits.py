@@ -12,7 +12,6 @@ White-box distillation: forward KL (Hinton et al., arXiv 1503.02531), reverse KL
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -80,7 +79,7 @@ class DistilLogits(Learning):
         return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS)
 
     def forecast(self) -> Forecast:
-        sampled = math.ceil(self.on_policy * self.steps * self.batch)
+        sampled = self.steps * self.batch if self.on_policy else 0  # which steps is drawn
         return replace(self.forecast_scoring(scores=True), sampled=1 + sampled)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:

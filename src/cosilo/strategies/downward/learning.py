@@ -117,7 +117,7 @@ class Learning:
     ) -> tuple[Strategy, Session]:
         """What `prepare` returns once `model` has learned `lessons`, made of `examples`."""
         trained, card = await learn(model, lessons, loss, check or loss, self)
-        session = replace(session, owner=session.owner.taught(trained, examples))
+        session = replace(session, owner=session.owner.taught(trained, examples, further=True))
         return await self.next().prepare(session.with_card(card))
 
 
