@@ -52,9 +52,8 @@ class Teaching:
         trained = model.fit(lessons, seed=self.seed)
         if not isinstance(trained, TextModel):
             raise TypeError(f"{type(trained).__name__} was trained but cannot answer")
-        further = (
-            session.owner.model.access >= Access.WEIGHTS
-        )  # a head on an encoder begins anew each time
+        # Weights are trained on from what they are; a head on an encoder begins anew each time.
+        further = session.owner.model.access >= Access.WEIGHTS
         owner = session.owner.taught(trained, lessons, further=further)
         return await self.next().prepare(replace(session, owner=owner))
 
