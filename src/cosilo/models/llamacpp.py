@@ -204,6 +204,9 @@ class LlamaCppModel:
     def _body(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
         body = chat_api.request(chat, sampling, logprobs=True)
         body["top_logprobs"] = min(_TOP, max(1, sampling.top_logprobs))
+        # Its own defaults also cut the distribution (top_k = 40, min_p = 0.05), which nobody asked for:
+        # at temperature 1 a reply is a draw of the model's.
+        body["samplers"] = ["temperature", "top_p"]
         return body
 
     def _choose(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Generation:

@@ -238,3 +238,14 @@ def test_another_file_of_the_same_name_and_size_is_another_model(
         data[at] = 1
     path.write_bytes(data)
     assert LlamaCppModel(path).identity != before
+
+
+@real
+async def test_a_reply_is_drawn_from_the_whole_distribution(smol: LlamaCppModel) -> None:
+    """llama.cpp's own defaults would leave forty tokens to choose from, at the most."""
+    chat = user("Say anything.")
+    drawn = {
+        (await smol.generate(chat, Sampling(max_tokens=1, temperature=3.0, seed=s))).text
+        for s in range(60)
+    }
+    assert len(drawn) > 45
