@@ -151,6 +151,7 @@ def training(folder: Path) -> list[dict[str, Any]]:
 
 def lessons(folder: Path, model: TorchModel, arm: str) -> list[Lesson]:
     """The training answers as SmolLM2's tokens, with what `arm` is told of Qwen's opinion."""
+    arm, _ = method(arm)
     rows = training(folder)
     items = [Scored(chat(row), row["said"]) for row in rows]
     found: list[Opinion | None] = [None] * len(items)
@@ -169,11 +170,17 @@ def lessons(folder: Path, model: TorchModel, arm: str) -> list[Lesson]:
     return lessons_from(model, items, found)
 
 
+def method(arm: str) -> tuple[str, float]:
+    """What an arm is told, and how much that counts beside the words: "aligned@0.3"."""
+    name, _, weight = arm.partition("@")
+    return name, 0.0 if name == "words" else float(weight or 1)
+
+
 def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchModel | None:
     """SmolLM2 trained by `arm`; None when the time is up, to go on from its checkpoint."""
     model = make_model(ModelConfig(kind="torch", options={"model": SMALL}))
     assert isinstance(model, TorchModel)
-    strategy = DistilAcross(weight=0.0 if arm == "words" else 1.0)
+    strategy = DistilAcross(weight=method(arm)[1])
     module = prepared(model.module, method="lora", rank=8, seed=seed)
     schedule = Schedule(
         steps=steps, batch=4, learning_rate=1e-3, seed=seed, checkpoint_seconds=20, patience=0
