@@ -5,6 +5,9 @@
     train    SmolLM2 learns from the answers alone, or from the probabilities as well; per seed
     report   loss on Qwen's held-out answers and accuracy on the gold intents, method against method
 
+`--dev` measures on 100 training questions that nothing learned from, instead of the test questions:
+there the weight of "aligned@0.3" was chosen (`--dev --seeds 0`).
+
 Every stage keeps what it has done under runs/distil/across, and stops after --seconds to go on from
 there the next time.
 """
@@ -53,8 +56,9 @@ INTENTS = {
 }
 SYSTEM = f"What is the request about? Reply with one of: {', '.join(INTENTS.values())}."
 EACH = {"train": 25, "test": 20}
+DEV = 100  # unused training questions that a weight is chosen on
 LEARNED = 10  # training questions of each intent that are learned from
-ARMS, SEEDS = ("words", "aligned", "uld"), (0, 1, 2)
+ARMS, SEEDS = ("words", "aligned", "aligned@0.3"), (0, 1, 2)
 LARGE, SMALL = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 
 
@@ -206,12 +210,12 @@ def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchM
     return model.with_module(module)
 
 
-def measured(folder: Path, model: TorchModel, name: str, stop: float) -> bool:
+def measured(folder: Path, model: TorchModel, name: str, stop: float, *, dev: bool = False) -> bool:
     """For each held-out question: the intent `model` finds likeliest, and the loss on Qwen's answer."""
-    kept = Kept(folder / f"measured-{name}.jsonl")
+    kept = Kept(folder / measurements(name, dev=dev))
     labels = list(INTENTS.values())
     ends = [model.tokens.reply(label)[0] for label in labels]
-    for row in held_out(folder)[len(kept.rows) :]:
+    for row in held_out(folder, dev=dev)[len(kept.rows) :]:
         if perf_counter() > stop:
             return False
         said = model.tokens.reply(row["said"])[0]
@@ -225,19 +229,27 @@ def measured(folder: Path, model: TorchModel, name: str, stop: float) -> bool:
     return True
 
 
-def held_out(folder: Path) -> list[dict[str, Any]]:
-    return Kept(folder / "test.jsonl").rows
+def measurements(name: str, *, dev: bool) -> str:
+    return f"{'dev' if dev else 'measured'}-{name}.jsonl"
 
 
-def report(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> None:
+def held_out(folder: Path, *, dev: bool) -> list[dict[str, Any]]:
+    if not dev:
+        return Kept(folder / "test.jsonl").rows
+    learned = {row["text"] for row in training(folder)}
+    rows = [r for r in Kept(folder / "train.jsonl").rows if r["said"] and r["text"] not in learned]
+    return rows[:DEV]
+
+
+def report(folder: Path, seeds: Sequence[int], arms: Sequence[str], *, dev: bool) -> None:
     """Means over questions and seeds; intervals over questions, a question's seeds kept together."""
-    qwen = [row["said"].casefold() == row["gold"] for row in held_out(folder)]
+    qwen = [row["said"].casefold() == row["gold"] for row in held_out(folder, dev=dev)]
     print(f"Qwen: {np.mean(qwen):.3f} right, n = {len(qwen)}, eight intents (base rate 0.125)")
     found = {
         arm: {
             key: np.mean(
                 [
-                    [float(r[key]) for r in Kept(folder / f"measured-{arm}-{s}.jsonl").rows]
+                    [float(r[key]) for r in Kept(folder / measurements(f"{arm}-{s}", dev=dev)).rows]
                     for s in seeds
                 ],
                 axis=0,
@@ -266,18 +278,19 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--dev", action="store_true", help="on unused training questions")
     options = parser.parse_args()
     folder, stop = options.folder, perf_counter() + options.seconds
     folder.mkdir(parents=True, exist_ok=True)
     if options.stage == "report":
-        report(folder, options.seeds, options.arms)
+        report(folder, options.seeds, options.arms, dev=options.dev)
         return
     for stage in (sample, score):
         with alone(folder / f"{stage.__name__}.lock") as mine:
             if mine:
                 asyncio.run(stage(folder, stop))
     done = [
-        trained_and_measured(folder, arm, seed, options.steps, stop)
+        trained_and_measured(folder, arm, seed, options.steps, stop, dev=options.dev)
         for seed in options.seeds
         for arm in options.arms
     ]
@@ -296,22 +309,24 @@ def alone(path: Path) -> Iterator[bool]:
             yield True
 
 
-def trained_and_measured(folder: Path, arm: str, seed: int, steps: int, stop: float) -> bool:
+def trained_and_measured(
+    folder: Path, arm: str, seed: int, steps: int, stop: float, *, dev: bool
+) -> bool:
     """Whether all of it is done; what another process works on, or cannot be done yet, is left."""
     name = f"{arm}-{seed}"
     scored = len(list((folder / "scores").glob("*.msgpack"))) * TOGETHER
     if perf_counter() > stop or (arm != "words" and scored < len(training(folder))):
         return False
-    everything = len(items("test"))
+    everything = len(held_out(folder, dev=dev))
     with alone(folder / f"{name}.lock") as mine:
         if not mine:
             return False
-        if len(Kept(folder / f"measured-{name}.jsonl").rows) == everything:
+        if len(Kept(folder / measurements(name, dev=dev)).rows) == everything:
             return True
         model = learnt(folder, arm, seed, steps, stop)
-        if model is None or not measured(folder, model, name, stop):
+        if model is None or not measured(folder, model, name, stop, dev=dev):
             return False
-        return len(Kept(folder / f"measured-{name}.jsonl").rows) == everything
+        return len(Kept(folder / measurements(name, dev=dev)).rows) == everything
 
 
 if __name__ == "__main__":
