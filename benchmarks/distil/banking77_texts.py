@@ -36,7 +36,7 @@ from cosilo.tasks.base import Example, Task
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user
 
-GOLD, EACH, DRAWS, DEV = 10, 10, range(3), 2_000
+GOLD, EACH, DRAWS, DEV = 10, 5, range(3), 2_000
 WEIGHTS = (0.1, 0.3, 1.0)
 
 
