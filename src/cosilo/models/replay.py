@@ -86,14 +86,11 @@ class ReplayStore:
         Raises:
             StoreError: the file cannot be read, or the entry is damaged.
         """
-        with self._guarded("read"):
-            row = (
-                self._open().execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            )
-        if row is None:
+        answer = self._select("SELECT answer FROM answers WHERE key = ?", key)
+        if answer is None:
             return None
         try:
-            return msgspec.msgpack.decode(row[0], type=Generation)
+            return msgspec.msgpack.decode(answer, type=Generation)
         except msgspec.MsgspecError:
             raise StoreError(f"{str(self.path)!r} holds a damaged answer") from None
 
@@ -103,11 +100,8 @@ class ReplayStore:
         Raises:
             StoreError: the file cannot be written.
         """
-        with self._guarded("written"):
-            self._open().execute(
-                "INSERT OR IGNORE INTO answers (key, model, answer) VALUES (?, ?, ?)",
-                (key, model, msgspec.msgpack.encode(answer)),
-            )
+        query = "INSERT OR IGNORE INTO answers (key, model, answer) VALUES (?, ?, ?)"
+        self._insert(query, key, model, msgspec.msgpack.encode(answer))
         return self.get(key) or answer
 
     def get_scores(self, key: bytes) -> bytes | None:
@@ -116,10 +110,7 @@ class ReplayStore:
         Raises:
             StoreError: the file cannot be read.
         """
-        query = "SELECT scores FROM scores WHERE key = ?"
-        with self._guarded("read"):
-            row = self._open().execute(query, (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return self._select("SELECT scores FROM scores WHERE key = ?", key)
 
     def put_scores(self, key: bytes, model: str, scores: bytes) -> None:
         """Record `scores` unless another process was first.
@@ -127,11 +118,17 @@ class ReplayStore:
         Raises:
             StoreError: the file cannot be written.
         """
+        query = "INSERT OR IGNORE INTO scores (key, model, scores) VALUES (?, ?, ?)"
+        self._insert(query, key, model, scores)
+
+    def _select(self, query: str, key: bytes) -> bytes | None:
+        with self._guarded("read"):
+            row = self._open().execute(query, (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _insert(self, query: str, key: bytes, model: str, value: bytes) -> None:
         with self._guarded("written"):
-            self._open().execute(
-                "INSERT OR IGNORE INTO scores (key, model, scores) VALUES (?, ?, ?)",
-                (key, model, scores),
-            )
+            self._open().execute(query, (key, model, value))
 
     def __len__(self) -> int:
         with self._guarded("read"):
