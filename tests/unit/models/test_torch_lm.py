@@ -26,16 +26,6 @@ pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 LABELS = ("refund", "billing", "delivery")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_lm.folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def model(place: Path) -> TorchModel:
-    return torch_lm(path=place, batch=4, epochs=4, learning_rate=1e-2)
-
-
 class TestContract(ModelContract):
     @pytest.fixture(autouse=True)
     def _place(self, place: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import tiny_lm
 from cosilo.errors import DataError, RejectedError, StoreError
 from cosilo.models.torch_batch import reply_loss, weighed_loss
 from cosilo.models.torch_lm import TorchModel, torch_lm
@@ -20,16 +19,6 @@ from cosilo.types import Demonstration, Sampling, user
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
 LABELS = ("refund", "billing", "delivery")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_lm.folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def model(place: Path) -> TorchModel:
-    return torch_lm(path=place, batch=4, epochs=4, learning_rate=1e-2)
 
 
 def examples(count: int = 24) -> list[Demonstration]:
