@@ -388,6 +388,10 @@ def test_the_command_line_answers(
     assert capsys.readouterr().out == shown
     assert main(["audit", "show", url, "--key", "ome"]) == 2
     assert "did you mean 'one'?" in capsys.readouterr().err
+    assert main(["audit", "show", url, "--key", f"cosilo_{keys[0]}_secret"]) == 0
+    assert capsys.readouterr().out == shown
+    assert main(["audit", "show", url, "--key", "cosilo_another_secret"]) == 2
+    assert "secret" not in capsys.readouterr().err
     sealed = ["--content", "--content-keys", str(tmp_path / "content.keys")]
     assert main(["audit", "show", url, "--request", "request-1", *sealed]) == 0
     assert f"{WORDS} 1" in capsys.readouterr().out

@@ -23,7 +23,7 @@ import msgspec
 from cosilo.boundary import ledger
 from cosilo.boundary.ledger import BASES, Base, Entry, Head, connect, find_faults
 from cosilo.errors import ConfigError, StoreError
-from cosilo.gateway.keys import derive, read_secret
+from cosilo.gateway.keys import derive, id_of, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
 from cosilo.gateway.store import folder_of, is_postgres
 from cosilo.gateway.store_records import ROWS, Row, postgres, row_of
@@ -155,11 +155,12 @@ class Record:
                 yield Left(name, row, [self._read(Entry(*e)) for e in entries])
 
     def key_id(self, given: str) -> str:
-        """The id of the key with that id or name.
+        """The id of the key with that id or name; of a whole key, its public part.
 
         Raises:
             ConfigError: no key or several keys of the record have it.
         """
+        given = id_of(given) or given  # a whole key must not come back in an error
         known = self._query("SELECT id, name FROM keys", {}) if self._finished else []
         if any(id == given for id, _ in known):
             return given
