@@ -4,10 +4,11 @@
     python benchmarks/distil/private_evolution.py measure [--model …]  # no LM: utility, attacks, ε
 
 600 private requests to a voice assistant (`clinc150`, 100 of each of six domains), six labels, MiniLM
-with a linear head as the small model; the LM is SmolLM2-135M or Qwen2.5-Coder-1.5B. Four runs: ε = 4
-with three draws of the noise, and ε = ∞; `zero` is what the LM writes unguided. Runs share the LM's
-texts through the replay store, so what differs between draws is the noise, and what the LM then writes.
-Each run has a key of its own for its noise, so that a run that is resumed says the same again.
+with a linear head as the small model; the LM is SmolLM2-135M or Qwen2.5-Coder-1.5B, in llama.cpp or in
+torch. Four runs: ε = 4 with three draws of the noise, and ε = ∞; `zero` is what the LM writes unguided.
+Runs share the LM's texts through the replay store, so what differs between draws is the noise, and what
+the LM then writes. Each run has a key of its own for its noise, so that a run that is resumed says the
+same again.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ OPTIONS: dict[str, object] = {
     "max_tokens": 80,
 }
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-1.5b-instruct")
+BACKENDS: dict[str, dict[str, int]] = {
+    "llamacpp": {"threads": 1, "parallel": 4, "n_ctx": 1024},
+    "torch": {"parallel": 256},  # takes a GPU where there is one
+}
 RUNS = {"eps4-0": 4.0, "inf": math.inf, "eps4-1": 4.0, "eps4-2": 4.0}
 FOLDER = Path("runs/private_evolution")
 DATA = Path("../shared/data/clinc150")
@@ -148,7 +153,7 @@ def lm_sample(test: list[Demonstration]) -> list[Demonstration]:
 async def write(arguments: argparse.Namespace) -> int:
     private, _, test = split(arguments.data)
     deadline = time.monotonic() + arguments.seconds
-    engine = models.create("llamacpp", model=arguments.model, threads=1, parallel=4, n_ctx=1024)
+    engine = models.create(arguments.backend, model=arguments.model, **BACKENDS[arguments.backend])
     lm = ReplayModel(Timed(engine, deadline), arguments.folder / "replay.sqlite")
     started = time.process_time()
     try:
@@ -360,6 +365,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=12, help="candidates of each label")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--backend", choices=list(BACKENDS), default="llamacpp")
     arguments = parser.parse_args()
     arguments.folder /= arguments.model
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,17 @@ class TestNarrowLabels(StrategyContract):
         return Bag()
 
 
+class TestParaphrase(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("paraphrase", each=2)
+
+    def small(self) -> TextModel:
+        return Bag()
+
+    def large(self) -> ScriptedModel:
+        return ScriptedModel(lambda chat: f"{last_user(chat).split()[-1]} in other words\nor so")
+
+
 class TestStepByStep(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("step_by_step")
@@ -114,8 +125,10 @@ def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "router", "supericl",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
-        "narrow_labels", "private_evolution",
+        "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
+        # with an LM that shows states, there too
+        "distil_states",
     }  # fmt: skip
     assert set(strategies.names()) == covered

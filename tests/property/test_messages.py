@@ -12,9 +12,11 @@ from cosilo.boundary.messages import (
     Ask,
     Completion,
     Message,
+    Read,
     Score,
     Scored,
     Scores,
+    States,
     decode,
     encode,
 )
@@ -116,3 +118,17 @@ def test_values_are_frozen() -> None:
     except AttributeError:
         return
     raise AssertionError(f"{msgspec.structs.asdict(turn)} was changed")
+
+
+@given(st.lists(TEXT, min_size=1).map(tuple), st.none() | st.integers(0, 10**6))
+def test_read_round_trip_and_bound(texts: tuple[str, ...], layer: int | None) -> None:
+    read = Read(texts=texts, layer=layer)
+    assert decode(encode(read)) == read
+    assert read.tokens_bound() == (sum(len(t.encode()) + 8 for t in texts), 0)
+
+
+@given(st.binary(max_size=40), st.integers(0, 10**6))
+def test_states_round_trip(packed: bytes, tokens: int) -> None:
+    states = States(packed=packed, prompt_tokens=tokens)
+    assert decode(encode(states)) == states
+    assert states.usage() == (tokens, 0)

@@ -8,8 +8,11 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from cosilo.attacks.base import View
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores
+from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, States
 from cosilo.types import Chat
+
+_NUMBERS = (Scores, States)
+"""Replies that hold no text of their own."""
 
 
 def texts(message: Message) -> list[str]:
@@ -23,7 +26,7 @@ def texts(message: Message) -> list[str]:
     if isinstance(message, Score):
         found = [text for i in message.items for text in (*_spoken(i.chat), i.reply)]
         return [text for text in found if text]
-    if isinstance(message, Scores):
+    if isinstance(message, _NUMBERS):
         return []  # numbers, about a text that went up
     if isinstance(message, Completion):
         calls = [call.arguments for call in message.generation.tool_calls]
@@ -114,5 +117,5 @@ def replies(view: View) -> dict[str, str]:
     return {
         entry.request: "\n".join(texts(entry.message))
         for entry in view.entries()
-        if entry.direction == "down" and not isinstance(entry.message, Scores)
+        if entry.direction == "down" and not isinstance(entry.message, _NUMBERS)
     }

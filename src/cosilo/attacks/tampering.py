@@ -19,10 +19,21 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import msgspec
+import numpy as np
 
+from cosilo.boundary import states
 from cosilo.boundary.ledger import Entry
 from cosilo.boundary.logits import pack, unpack
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Read,
+    Score,
+    Scores,
+    States,
+    encode,
+)
 from cosilo.boundary.transport import Handles
 from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble
 
@@ -76,6 +87,8 @@ class Tampering:
             )
         if isinstance(message, Score) and isinstance(reply, Scores) and self.changes(message):
             return msgspec.structs.replace(reply, packed=_inverted(reply.packed))
+        if isinstance(message, Read) and isinstance(reply, States) and self.changes(message):
+            return msgspec.structs.replace(reply, packed=_swapped(reply.packed, len(message.texts)))
         return reply
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
@@ -95,7 +108,7 @@ class Tampering:
             entry.request
             for entry in entries
             if entry.direction == "up"
-            and isinstance(message := entry.message, Ask | Score)
+            and isinstance(message := entry.message, Ask | Score | Read)
             and self.changes(message)
         )
 
@@ -153,6 +166,12 @@ def _inverted(packed: bytes) -> bytes:
     ends = top.logprobs.max(axis=1) + top.logprobs.min(axis=1)
     turned = ends[:, None] - top.logprobs
     return pack(replace(top, logprobs=turned if top.ids is not None else turned[:, ::-1]))
+
+
+def _swapped(packed: bytes, count: int) -> bytes:
+    """Each text's state given to the text that was sent before it; a lone one is turned around."""
+    found = states.unpack(packed, count)
+    return states.pack(np.roll(found, 1, axis=0) if count > 1 else -found)
 
 
 def _draw(seed: int, message: Message) -> random.Random:

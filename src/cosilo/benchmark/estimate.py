@@ -23,7 +23,7 @@ from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import Forecast, forecast
 from cosilo.tasks.base import Example, Split
-from cosilo.types import Chat, Demonstration, Sampling
+from cosilo.types import Chat, Demonstration, Sampling, last_user
 
 BYTES_PER_TOKEN = 3.5
 REMOTE_SECONDS = 2.0
@@ -125,6 +125,7 @@ def estimate(
         alone.append(_Batch(expected.own[0], 0, *expected.own[1:]))
         alone += _scored(parts, expected)
         alone.append(_written(parts, *expected.per_label))
+        alone.append(_rewritten(parts, expected))
         for split, examples in splits:
             asked.append((split, [e.chat for e in examples], expected.answer))
         for name, chats, share in asked:
@@ -196,8 +197,8 @@ def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
 
 
 def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
-    """Replies that the LM reads: it writes nothing. They count as new, recorded or not: what will be
-    asked is known only once the replies are."""
+    """Replies and texts that the LM reads: it writes nothing. They count as new, recorded or not: what
+    will be asked is known only once the replies are."""
     gold, sampling = parts.owner.private, parts.task.sampling
     pool = parts.owner.pool or gold
     written = _answer(sampling)  # by either model, at most
@@ -211,7 +212,20 @@ def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
         read(pool, _most(expected.scored, len(pool)), written),
         read(gold, _most(expected.scored_gold, len(gold)), told),
         read(pool, expected.sampled, written),
+        read(pool, _most(expected.read, len(pool)), 0),
+        read(gold, _most(expected.read_gold, len(gold)), 0),
     ]
+
+
+def _rewritten(parts: Parts, expected: Forecast) -> _Batch:
+    """Calls for rewrites of the owner's examples, each about as long as what is rewritten."""
+    gold = parts.owner.private[: expected.rewritten]
+    texts = sum(len(last_user(e.chat).encode()) for e in gold) / BYTES_PER_TOKEN
+    return _Batch(
+        calls=len(gold),
+        tokens_in=round(texts + len(gold) * _WRAPPING / BYTES_PER_TOKEN),
+        tokens_out=round(texts * expected.rewrites),
+    )
 
 
 def _most(count: int | None, there: int) -> int:

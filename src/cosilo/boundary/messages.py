@@ -119,6 +119,38 @@ class Score(Request[Scores], frozen=True, kw_only=True):
         return sum(_prompt_bound(i.chat, len(i.reply.encode())) for i in self.items), 0
 
 
+class States(Message, frozen=True, kw_only=True):
+    """How the LM represents texts.
+
+    Attributes:
+        packed: `boundary.states.pack` of one state for each text, in their order.
+        prompt_tokens: what it took; everything was read, nothing written.
+    """
+
+    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    packed: bytes
+    prompt_tokens: int = 0
+
+    def usage(self) -> tuple[int, int]:
+        return self.prompt_tokens, 0
+
+
+class Read(Request[States], frozen=True, kw_only=True):
+    """Texts that the LM is asked to read as they are, without its chat template.
+
+    Attributes:
+        layer: after how many layers the state of a text's last token is wanted; all, when unset.
+    """
+
+    reply: ClassVar[type[Message]] = States
+    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return sum(len(text.encode()) + 8 for text in self.texts), 0
+
+
 def _prompt_bound(chat: Chat, more: int) -> int:
     """Most tokens in `chat` and `more` bytes beside it."""
     # Byte-level tokenisers emit at most one token per byte, and come close to it on digits. Each

@@ -114,6 +114,17 @@ class LogitModel(LogprobModel, Protocol):
 class ActivationModel(LogitModel, Protocol):
     """A model that also shows what goes on between its layers."""
 
+    @property
+    def layers(self) -> int:
+        """How many it has."""
+
+    def plain(self, text: str) -> Tokens:
+        """`text` alone, outside any chat: all prompt, no reply.
+
+        Raises:
+            RejectedError: it is empty.
+        """
+
     async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
         """The hidden state of each token after `layer` layers: shapes (n_i, hidden).
 

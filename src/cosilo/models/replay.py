@@ -23,7 +23,16 @@ from pathlib import Path
 import msgspec
 
 from cosilo.errors import OfflineError, RejectedError, StoreError
-from cosilo.models.base import Access, Array, LogitModel, TextModel, Tokens, identity, require
+from cosilo.models.base import (
+    Access,
+    ActivationModel,
+    Array,
+    LogitModel,
+    TextModel,
+    Tokens,
+    identity,
+    require,
+)
 from cosilo.models.base import stream as stream_of
 from cosilo.types import Chat, Delta, Generation, Sampling, assemble, closing, disassemble
 
@@ -281,6 +290,26 @@ class ReplayModel:
         self.misses += len(sequences)
         return await self._logits.logits(sequences)
 
+    @property
+    def layers(self) -> int:
+        return self._activations.layers
+
+    def plain(self, text: str) -> Tokens:
+        return self._activations.plain(text)
+
+    async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
+        """The inner model's states. They are not recorded either; what is made of them is.
+
+        Raises:
+            OfflineError: `offline`.
+        """
+        if self.offline:
+            raise OfflineError(
+                f"the states of {self.name!r} are not recorded, and new calls are refused (--offline)"
+            )
+        self.misses += len(sequences)
+        return await self._activations.activations(sequences, layer)
+
     def recall(self, question: bytes) -> bytes | None:
         """What was made of the model's logits to answer `question`, if it was kept.
 
@@ -302,6 +331,10 @@ class ReplayModel:
     @property
     def _logits(self) -> LogitModel:
         return require(self.inner, Access.LOGITS, by="scoring replies")
+
+    @property
+    def _activations(self) -> ActivationModel:
+        return require(self.inner, Access.ACTIVATIONS, by="reading texts")
 
     async def close(self) -> None:
         tasks = [f.task for f in self._flights.values() if f.task is not None]

@@ -68,20 +68,18 @@ class Writer:
         self._held = ""
         self._waiting: list[TokenLogprob] = []  # tokens whose text is still held
 
-    def pick(self, logits: Any) -> int:
-        """The next token by `sampling`, from one row of logits at a temperature above 0."""
-        scaled = logits.double().numpy() / self.sampling.temperature
-        p = np.exp(scaled - scaled.max())
-        p /= p.sum()
-        if self.sampling.top_p < 1:
-            ranked = np.argsort(-p)
-            before = np.cumsum(p[ranked]) - p[ranked]
-            p[ranked[before >= self.sampling.top_p]] = 0  # the first one always stays
-        total = np.cumsum(p)
-        return int(np.searchsorted(total, self._random.random() * total[-1], side="right"))
+    def chance(self) -> float:
+        """The next number in [0, 1) of this reply's own generator; it decides a token."""
+        return float(self._random.random())
 
-    def take(self, token: int, ends: bool, logprobs: Any) -> bool:
-        """The next token of the reply; whether the reply goes on after it."""
+    def take(
+        self, token: int, ends: bool, logprob: float, top: Sequence[tuple[int, float]]
+    ) -> bool:
+        """The next token of the reply; whether the reply goes on after it.
+
+        Args:
+            top: the likeliest tokens and their log-probabilities, at least as many as are wanted.
+        """
         self.count += 1
         if ends:
             return self._finish("stop", self._decoder.decode(b"", final=True))
@@ -89,9 +87,7 @@ class Writer:
         if self.count == 1:
             piece = self._tokens.first(piece)
         self._waiting.append(
-            TokenLogprob(
-                piece.decode("utf-8", "replace"), _at(logprobs, token), self._top(logprobs)
-            )
+            TokenLogprob(piece.decode("utf-8", "replace"), _finite(logprob), self._top(top))
         )
         last = self.count >= self._most
         self._held += self._decoder.decode(piece, final=last)
@@ -129,14 +125,10 @@ class Writer:
         )
         return False
 
-    def _top(self, logprobs: Any) -> tuple[tuple[str, float], ...]:
-        wanted = min(self.sampling.top_logprobs, len(logprobs))
-        if not wanted:
-            return ()
-        values, ids = logprobs.topk(wanted)
+    def _top(self, top: Sequence[tuple[int, float]]) -> tuple[tuple[str, float], ...]:
         return tuple(
-            (self._tokens.piece(i).decode("utf-8", "replace"), min(0.0, v))
-            for i, v in zip(ids.tolist(), values.tolist(), strict=True)
+            (self._tokens.piece(i).decode("utf-8", "replace"), min(0.0, value))
+            for i, value in top[: self.sampling.top_logprobs]
         )
 
 
@@ -165,14 +157,13 @@ def write(module: Any, writers: Sequence[Writer], ends: frozenset[int]) -> None:
             logits_to_keep=1,
         )
         cache = out.cache
-        logits = out.logits[:, -1].float().cpu()
-        logprobs = logits.log_softmax(-1)
-        likely = logits.argmax(-1).tolist()
+        logits = out.logits[:, -1].float()
+        tokens = _next(logits, rows)
+        shown = _shown(logits, tokens, rows)
         said: list[int] = []
         stay: list[int] = []
-        for i, row in enumerate(rows):
-            token = row.pick(logits[i]) if row.sampling.temperature > 0 else likely[i]
-            if not row.left() and row.take(token, token in ends, logprobs[i]):
+        for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            if not row.left() and row.take(token, token in ends, *shown[i]):
                 stay.append(i)
                 said.append(token)
         used, cpu = thread_time() - cpu, thread_time()
@@ -190,6 +181,62 @@ def write(module: Any, writers: Sequence[Writer], ends: frozenset[int]) -> None:
         ids = torch.tensor(said, dtype=torch.long, device=device)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
+
+
+def _next(logits: Any, rows: Sequence[Writer]) -> Any:
+    """The next token of each row by its sampling, shape (rows,), found where the logits lie."""
+    import torch
+
+    tokens = logits.argmax(-1)
+    drawn = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
+    if drawn:
+        sampling = [rows[i].sampling for i in drawn]
+        chosen = torch.tensor(drawn, device=logits.device)
+        tokens[chosen] = draw(
+            logits if len(drawn) == len(rows) else logits[chosen],
+            [s.temperature for s in sampling],
+            [s.top_p for s in sampling],
+            [rows[i].chance() for i in drawn],
+        )
+    return tokens
+
+
+def draw(
+    logits: Any, temperatures: Sequence[float], top_p: Sequence[float], chances: Sequence[float]
+) -> Any:
+    """A token for each row of `logits`, shape (rows,): the first at which the probability, summed up in
+    the order of the vocabulary, exceeds the row's chance.
+
+    Args:
+        logits: (rows, vocabulary); all other arguments have an entry for each row.
+        top_p: the least summed probability of the likeliest tokens that stay; 1 keeps all.
+    """
+    import torch
+
+    def column(values: Sequence[float]) -> Any:
+        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
+
+    p = (logits.double() / column(temperatures)).softmax(-1)
+    if min(top_p) < 1:
+        ranked, ids = p.sort(dim=-1, descending=True, stable=True)
+        gone = ranked.cumsum(-1) - ranked >= column([t if t < 1 else 2.0 for t in top_p])
+        gone[:, 0] = False
+        p = p.scatter(-1, ids, ranked.masked_fill(gone, 0.0))
+    total = p.cumsum(-1)
+    found = torch.searchsorted(total, column(chances) * total[:, -1:], right=True)[:, 0]
+    return found.clamp(max=logits.shape[-1] - 1)
+
+
+def _shown(
+    logits: Any, tokens: Any, rows: Sequence[Writer]
+) -> list[tuple[float, list[tuple[int, float]]]]:
+    """Of each row: its token's log-probability, and the likeliest tokens with theirs."""
+    logprobs = logits.log_softmax(-1)
+    own = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+    wanted = min(max(row.sampling.top_logprobs for row in rows), logits.shape[-1])
+    values, ids = logprobs.topk(wanted)
+    tops = zip(ids.tolist(), values.tolist(), strict=True)
+    return [(at, list(zip(*top, strict=True))) for at, top in zip(own, tops, strict=True)]
 
 
 def score(module: Any, prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> list[float]:
@@ -247,8 +294,7 @@ def _groups(replies: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Se
         yield replies[i : i + size]
 
 
-def _at(logprobs: Any, token: int) -> float:
-    value = float(logprobs[token])
+def _finite(value: float) -> float:
     return min(0.0, value) if math.isfinite(value) else -1e4
 
 

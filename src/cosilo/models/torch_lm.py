@@ -33,7 +33,7 @@ from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, Array, Tokens, models
 from cosilo.models.torch_batch import device_of, pad, predict, together
 from cosilo.models.torch_decoding import Writer, score, write
-from cosilo.models.torch_layers import is_adapted, states
+from cosilo.models.torch_layers import is_adapted, layers_of, states
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress
 from cosilo.models.torch_tuning import Tuning, merged, tuned
@@ -136,6 +136,13 @@ class TorchModel:
     def context(self) -> int:
         """Tokens of prompt and reply together, at most."""
         return int(getattr(self.module.config, "max_position_embeddings", 1 << 20))
+
+    @property
+    def layers(self) -> int:
+        return len(layers_of(self.module))
+
+    def plain(self, text: str) -> Tokens:
+        return self.tokens.plain(text)
 
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return self.tokens.tokenize(chat, reply)

@@ -91,6 +91,17 @@ class ChatTokens:
         ids, pieces = self.reply(reply)
         return Tokens(np.array(prompt + ids, np.int32), len(prompt), pieces)
 
+    def plain(self, text: str) -> Tokens:
+        """`text` alone, outside any chat.
+
+        Raises:
+            RejectedError: it is empty.
+        """
+        ids = self._replies.encode(text, add_special_tokens=False).ids
+        if not ids:
+            raise RejectedError("the text is empty, so there is nothing to read")
+        return Tokens(np.array(ids, np.int32), len(ids), ())
+
     def piece(self, token: int) -> bytes:
         """What a token adds to a reply; nothing where it is special."""
         if token not in self._known:

@@ -10,8 +10,19 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from msgspec.structs import replace
 
+from cosilo.boundary import states
 from cosilo.boundary.logits import TopK, joined, pack, top_k
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, decode, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Read,
+    Score,
+    Scores,
+    States,
+    decode,
+    encode,
+)
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, Tokens, require, stream
 from cosilo.types import Delta, Generation, closing
@@ -23,7 +34,7 @@ _VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
 
 @runtime_checkable
 class Record(Protocol):
-    """Where scores are kept, so that the model reads no reply twice."""
+    """Where scores and states are kept, so that the model reads nothing twice."""
 
     def recall(self, question: bytes) -> bytes | None: ...
     def keep(self, question: bytes, scores: bytes) -> None: ...
@@ -36,7 +47,7 @@ class LMOwner:
     Attributes:
         exposes: a request for more than this level is refused, and what a back end shows unasked
             (token log-probabilities) is left out of the reply.
-        record: of scores; without one each is computed when it is asked for.
+        record: of scores and states; without one each is computed when it is asked for.
     """
 
     model: TextModel
@@ -57,6 +68,8 @@ class LMOwner:
                 return Completion(generation=self._shown(reply))
             case Score() if self.exposes >= Access.LOGITS:
                 return await self._recorded(message)
+            case Read() if self.exposes >= Access.ACTIVATIONS:
+                return await self._recorded(message)
             case _:
                 raise CapabilityError(
                     f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
@@ -69,16 +82,24 @@ class LMOwner:
             async for delta in deltas:
                 yield self._shown(delta)
 
-    async def _recorded(self, score: Score) -> Message:
-        if self.record is None:
-            return await self._scored(score)
-        question = encode(score)
-        known = self.record.recall(question)
+    async def _recorded(self, message: Score | Read) -> Message:
+        question = encode(message)
+        known = self.record.recall(question) if self.record is not None else None
         if known is not None:
             return decode(known)
-        scores = await self._scored(score)
-        self.record.keep(question, encode(scores))
-        return scores
+        found = await (
+            self._scored(message) if isinstance(message, Score) else self._states(message)
+        )
+        if self.record is not None:
+            self.record.keep(question, encode(found))
+        return found
+
+    async def _states(self, read: Read) -> States:
+        model = require(self.model, Access.ACTIVATIONS, by=f"{self.name}, asked to read texts,")
+        texts = [model.plain(text) for text in read.texts]
+        layer = model.layers if read.layer is None else read.layer
+        last = [state[-1] for state in await model.activations(texts, layer)]
+        return States(packed=states.pack(np.stack(last)), prompt_tokens=sum(map(len, texts)))
 
     async def _scored(self, score: Score) -> Scores:
         model = require(self.model, Access.LOGITS, by=f"{self.name}, asked to score replies,")

@@ -78,6 +78,10 @@ class Forecast:
         scored, scored_gold: how many replies to pool items, and targets of the owner's own examples,
             the LM is asked to score in `prepare`; None for all.
         sampled: how many replies there that the small model writes in training are scored.
+        read, read_gold: how many pool items and examples of the owner's own the LM reads there without
+            an answer in words; None for all.
+        rewritten: of how many of the owner's own examples it is asked for rewrites; None for all.
+        rewrites: of each, about as long as the example.
         plain: it asks the items' own questions, so strategies behind the same defences share them.
     """
 
@@ -90,6 +94,10 @@ class Forecast:
     scored: int | None = 0
     scored_gold: int | None = 0
     sampled: int = 0
+    read: int | None = 0
+    read_gold: int | None = 0
+    rewritten: int | None = 0
+    rewrites: int = 0
     plain: bool = False
 
 

@@ -15,7 +15,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
@@ -204,12 +204,18 @@ class Sieve:
 
     Attributes:
         words: the fewest and the most words of a text.
+        known: texts that a good one does not repeat.
     """
 
     words: tuple[int, int]
+    known: InitVar[Sequence[str]] = ()
     dropped: Counter[str] = field(default_factory=Counter)
     received: int = 0
     _repeats: Repeats = field(default_factory=Repeats)
+
+    def __post_init__(self, known: Sequence[str]) -> None:
+        for text in known:
+            self._repeats.add(text)
 
     def __call__(self, texts: Sequence[Synthetic]) -> list[Synthetic]:
         self.received += len(texts)

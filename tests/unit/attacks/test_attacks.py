@@ -14,14 +14,25 @@ from cosilo.attacks.relink import Relink, RelinkEmbedding
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.surrogate import Surrogate
 from cosilo.attacks.tampering import Tampering, corrupted
+from cosilo.boundary import states
 from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.logits import unpack
-from cosilo.boundary.messages import Ask, Completion, Score, Scored, Scores, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Read,
+    Score,
+    Scored,
+    Scores,
+    States,
+    encode,
+)
 from cosilo.errors import StoreError
 from cosilo.models.base import Access, Array
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Generation, Sampling, ToolCall, Turn, assemble, user
+from meaning import Meaning
 from toy_lm import ToyLM
 
 PEOPLE = ("Anna Berg", "Anna", "Carl Öst", "Carl Öst", "Dora Ek", "Margarethe Schneider")
@@ -250,6 +261,16 @@ def test_the_texts_of_a_score_are_read_and_its_numbers_are_no_reply() -> None:
     assert replies(View(ledger.entries)) == {"1": "ok"}
 
 
+def test_the_texts_that_are_read_are_read_here_too_and_states_are_no_reply() -> None:
+    ledger = record([("1", "text 1", "ok")])
+    read, states_ = Read(texts=("Anna did", "so did Bo")), States(packed=b"numbers")
+    assert texts(read) == ["Anna did", "so did Bo"]
+    assert texts(states_) == []
+    ledger.append("2", "up", read, encode(read))
+    ledger.append("2", "down", states_, encode(states_))
+    assert replies(View(ledger.entries)) == {"1": "ok"}
+
+
 # ── tampering ────────────────────────────────────────────────────────────────
 
 LABELS = ("card", "loan", "flat")
@@ -283,6 +304,24 @@ async def test_the_likeliest_token_becomes_the_least_likely() -> None:
     np.testing.assert_array_equal(true.ids, told.ids)
     np.testing.assert_array_equal(true.logprobs.argmax(axis=1), told.logprobs.argmin(axis=1))
     np.testing.assert_allclose(true.rest, told.rest)
+
+
+async def test_states_become_those_of_other_texts() -> None:
+    read = Read(texts=("a", "b c", "d"))
+    owner = LMOwner(Meaning({}), exposes=Access.ACTIVATIONS)
+    true, told = [
+        states.unpack(reply.packed, 3)
+        for party in (owner, Tampering(owner, 1.0))
+        if isinstance(reply := await party.handle(read), States)
+    ]
+    np.testing.assert_allclose(told, true[[2, 0, 1]], atol=1e-2)
+    alone = Read(texts=("a",))
+    reply = await Tampering(owner, 1.0).handle(alone)
+    assert isinstance(reply, States)
+    np.testing.assert_allclose(states.unpack(reply.packed, 1)[0], -true[0], atol=1e-2)
+    untouched = await Tampering(owner, 0.0).handle(read)
+    assert isinstance(untouched, States)
+    np.testing.assert_array_equal(states.unpack(untouched.packed, 3), true)
 
 
 async def test_the_wrong_label_does_not_hang_on_why_it_was_chosen_to_be_wrong() -> None:

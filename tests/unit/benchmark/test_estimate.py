@@ -92,6 +92,9 @@ def point(strategy: str, more: str = "") -> str:
         (point("distil_logits", "gold = true"), 8 + 1),
         (point("distil_across", "items = 5"), 5 + 5),
         (point("distil_across", "items = 5\nweight = 0"), 5),
+        (point("distil_states", "items = 3"), 8 + 3),  # the gold texts are read, too
+        (point("paraphrase"), 8),
+        (point("paraphrase", "items = 5"), 5),
     ],
 )
 async def test_calls_are_bounded(folder: Path, points: str, calls: int) -> None:

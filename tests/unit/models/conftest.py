@@ -22,4 +22,4 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(place: Path) -> TorchModel:
     from cosilo.models.torch_lm import torch_lm
 
-    return torch_lm(path=place, batch=4, epochs=4, learning_rate=1e-2)
+    return torch_lm(path=place, precision="float32", batch=4, epochs=4, learning_rate=1e-2)

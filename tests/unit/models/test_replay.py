@@ -20,6 +20,7 @@ from cosilo.models.replay import ReplayModel, ReplayStore, request_key
 from cosilo.models.scripted import ScriptedModel
 from cosilo.testing import ModelContract
 from cosilo.types import Delta, Generation, Sampling, Turn, assemble, user
+from meaning import Meaning
 from toy_lm import ToyLM
 
 GREEDY = Sampling()
@@ -313,6 +314,19 @@ async def test_logits_pass_through_and_are_refused_offline(tmp_path: Path) -> No
     offline = ReplayModel(inner, tmp_path / "replay.sqlite", offline=True)
     with pytest.raises(OfflineError):
         await offline.logits([tokens])
+    await offline.close()
+
+
+async def test_states_pass_through_and_are_refused_offline(tmp_path: Path) -> None:
+    inner = Meaning({})
+    model = ReplayModel(inner, tmp_path / "replay.sqlite")
+    tokens = model.plain("two words")
+    assert [len(s) for s in await model.activations([tokens], model.layers)] == [2]
+    assert model.misses == 1
+    await model.close()
+    offline = ReplayModel(inner, tmp_path / "replay.sqlite", offline=True)
+    with pytest.raises(OfflineError, match="states"):
+        await offline.activations([tokens], 1)
     await offline.close()
 
 

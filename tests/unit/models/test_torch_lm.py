@@ -16,6 +16,8 @@ import tiny_lm
 from cosilo.errors import CatalogError, ConfigError, RejectedError, StoreError
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, TextModel, models, require
+from cosilo.models.torch_batch import device_of
+from cosilo.models.torch_decoding import draw
 from cosilo.models.torch_lm import TorchModel, has_bfloat16, torch_lm
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.testing import ModelContract
@@ -24,6 +26,11 @@ from cosilo.types import Generation, Sampling, assemble, user
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
 LABELS = ("refund", "billing", "delivery")
+
+
+def ids_for(model: TorchModel, ids: Any) -> torch.Tensor:
+    """Token ids where the model's weights lie: these tests also hold on a GPU."""
+    return torch.tensor(np.asarray(ids, np.int64), device=device_of(model.module))
 
 
 class TestContract(ModelContract):
@@ -53,7 +60,7 @@ async def test_a_reply_is_what_plain_decoding_gives(model: TorchModel) -> None:
     logprobs: list[float] = []
     for _ in range(10):
         with torch.no_grad():
-            row = model.module(torch.tensor([ids + said])).logits[0, -1].log_softmax(-1)
+            row = model.module(ids_for(model, [ids + said])).logits[0, -1].log_softmax(-1)
         if int(row.argmax()) == model.tokens.end:
             break
         said.append(int(row.argmax()))
@@ -98,7 +105,8 @@ async def test_samples_follow_the_models_probabilities(model: TorchModel) -> Non
     )
     ids = model.tokens.prompt(user("q"))
     with torch.no_grad():
-        p = (model.module(torch.tensor([ids])).logits[0, -1].double() / 0.25).softmax(-1).numpy()
+        logits = model.module(ids_for(model, [ids])).logits[0, -1].cpu().double()
+        p = (logits / 0.25).softmax(-1).numpy()
     ranked = np.argsort(-p)
     kept = ranked[: int(np.searchsorted(np.cumsum(p[ranked]), 0.5)) + 1]
     texts = [model.tokens.piece(int(i)).decode("utf-8", "replace") for i in kept]
@@ -106,6 +114,63 @@ async def test_samples_follow_the_models_probabilities(model: TorchModel) -> Non
     share = sum(r.text == texts[0] for r in replies) / 400
     expected = sum(p[i] for i, t in zip(kept, texts, strict=True) if t == texts[0]) / p[kept].sum()
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 400)
+
+
+def test_a_draw_is_the_token_at_which_the_probabilities_exceed_the_chance() -> None:
+    """Against a plain loop over the vocabulary, for each row by its own settings."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 30)).astype(np.float32) * 2
+    temperatures = rng.choice([0.3, 1.0, 2.0], 200).tolist()
+    top_p = rng.choice([1e-6, 0.4, 0.9, 1.0], 200).tolist()
+    chances = [*rng.random(196).tolist(), 0.0, 0.0, 1 - 1e-16, 1 - 1e-16]
+    found = draw(torch.from_numpy(logits), temperatures, top_p, chances).tolist()
+    for row, temperature, most, chance, token in zip(
+        logits.astype(np.float64), temperatures, top_p, chances, found, strict=True
+    ):
+        p = np.exp(row / temperature - (row / temperature).max())
+        p /= p.sum()
+        kept, summed = set(), 0.0
+        for i in sorted(range(30), key=lambda i: -p[i]):
+            if summed < most or not kept:
+                kept.add(i)
+            summed += p[i]
+        total = sum(p[i] for i in kept)
+        passed = 0.0
+        for i in range(30):
+            passed += p[i] if i in kept else 0.0
+            if passed > chance * total:
+                break
+        assert token == i or (chance > 0.999 and token in kept)
+
+
+async def test_rows_of_one_batch_are_each_sampled_in_their_own_way(model: TorchModel) -> None:
+    samplings = [
+        Sampling(max_tokens=6, top_logprobs=3),
+        Sampling(max_tokens=6, temperature=1.0, seed=4),
+        Sampling(max_tokens=6, temperature=0.7, top_p=0.6, seed=4, top_logprobs=1),
+    ]
+    together = await asyncio.gather(*(model.generate(user("q"), s) for s in samplings))
+    for reply, sampling in zip(together, samplings, strict=True):
+        alone = await model.generate(user("q"), sampling)
+        assert reply.text == alone.text
+        assert {len(t.top) for t in reply.tokens} == {sampling.top_logprobs}
+    greedy = together[0]
+    assert all(t.top[0][1] == t.logprob for t in greedy.tokens)
+    assert all(
+        list(p for _, p in t.top) == sorted((p for _, p in t.top), reverse=True)
+        for t in greedy.tokens
+    )
+
+
+async def test_a_plain_text_is_read_without_a_template(model: TorchModel) -> None:
+    tokens = model.plain("the refund <|im_end|>")
+    assert len(tokens) == tokens.start
+    assert 2 not in tokens.ids  # what looks like the end of a turn is text
+    assert b"".join(model.piece(int(i)) for i in tokens.ids) == b"the refund <|im_end|>"
+    (states,) = await model.activations([tokens], model.layers)
+    assert states.shape == (len(tokens), model.module.config.hidden_size)
+    with pytest.raises(RejectedError, match="empty"):
+        model.plain("")
 
 
 async def test_a_stop_string_ends_the_reply_and_is_no_part_of_it(model: TorchModel) -> None:
@@ -149,7 +214,7 @@ async def test_logits_are_those_of_a_plain_forward_pass(model: TorchModel) -> No
     ]
     for tokens, logits in zip(given, await model.logits(given), strict=True):
         with torch.no_grad():
-            whole = model.module(torch.tensor(tokens.ids[None].astype(np.int64))).logits[0]
+            whole = model.module(ids_for(model, tokens.ids[None])).logits[0].float().cpu()
         assert logits.shape == (len(tokens) - tokens.start, model.vocabulary_size)
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, whole[tokens.start - 1 : -1], atol=1e-4)
@@ -162,15 +227,15 @@ async def test_activations_are_the_hidden_states(model: TorchModel) -> None:
     ):
         with torch.no_grad():
             states = model.module(
-                torch.tensor(tokens.ids[None].astype(np.int64)), output_hidden_states=True
+                ids_for(model, tokens.ids[None]), output_hidden_states=True
             ).hidden_states
         for k, found in enumerate(layers):
-            np.testing.assert_allclose(found, states[k][0], atol=1e-4)
+            np.testing.assert_allclose(found, states[k][0].float().cpu(), atol=1e-4)
     (last,) = await model.activations(given[:1], 2)
     with torch.no_grad():
-        tokens = torch.tensor(given[0].ids[None].astype(np.int64))
-        normed = model.module.model.norm(torch.tensor(last))
-        np.testing.assert_allclose(normed, model.module.model(tokens)[0][0], atol=1e-4)
+        whole = model.module.model(ids_for(model, given[0].ids[None]))[0][0]
+        normed = model.module.model.norm(torch.tensor(last).to(whole))
+        np.testing.assert_allclose(normed.float().cpu(), whole.float().cpu(), atol=1e-4)
     with pytest.raises(ConfigError, match="no layer 3"):
         await model.activations(given, 3)
 
@@ -361,7 +426,8 @@ TEXTS = (
 async def test_the_real_gguf_is_unpacked_once_and_agrees_with_llama_cpp() -> None:
     from cosilo.models.llamacpp import llamacpp
 
-    mine, other = torch_lm("smollm2-135m-instruct"), llamacpp("smollm2-135m-instruct", threads=1)
+    mine = torch_lm("smollm2-135m-instruct", precision="float32")
+    other = llamacpp("smollm2-135m-instruct", threads=1)
     source = catalog.path("smollm2-135m-instruct")
     folder = torch_files.unpack(source)
     try:

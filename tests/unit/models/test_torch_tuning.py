@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cosilo.errors import DataError, RejectedError, StoreError
-from cosilo.models.torch_batch import reply_loss, weighed_loss
+from cosilo.models.torch_batch import device_of, reply_loss, weighed_loss
 from cosilo.models.torch_lm import TorchModel, torch_lm
 from cosilo.models.torch_tuning import mean_loss
 from cosilo.types import Demonstration, Sampling, user
@@ -121,9 +121,8 @@ def test_the_loss_is_on_replies_alone(model: TorchModel) -> None:
     total = count = 0.0
     for s in sequences:
         with torch.no_grad():
-            rows = (
-                model.module(torch.tensor(s.ids[None].astype(np.int64))).logits[0].log_softmax(-1)
-            )
+            ids = torch.tensor(s.ids[None].astype(np.int64), device=device_of(model.module))
+            rows = model.module(ids).logits[0].float().log_softmax(-1)
         for t in range(s.start, len(s)):
             total -= float(rows[t - 1, int(s.ids[t])])
             count += 1

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from cosilo.boundary import states
 from cosilo.boundary.logits import unpack
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scored, Scores
+from cosilo.boundary.messages import Ask, Completion, Message, Read, Score, Scored, Scores, States
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, Array, Tokens
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties import lm_owner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, assemble, user
+from meaning import Meaning, direction
 from toy_lm import ToyLM
 
 
@@ -150,3 +152,42 @@ async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyP
     assert isinstance(scores, Scores)
     assert scores.lengths == tuple(len(r) + 1 for r in replies)
     assert most == 2
+
+
+async def test_texts_are_read_where_states_are_exposed() -> None:
+    model = Meaning({"plum": "fruit", "fig": "fruit"})
+    owner = LMOwner(model, exposes=Access.ACTIVATIONS)
+    reply = await owner.handle(Read(texts=("a plum", "the ripe fig")))
+    assert isinstance(reply, States)
+    assert reply.usage() == (5, 0)
+    for row, text in zip(states.unpack(reply.packed, 2), ("a plum", "the ripe fig"), strict=True):
+        exact = 0.3 * direction(text) + 3 * direction("fruit")  # of the last token, all layers on
+        cosine = row @ exact / np.linalg.norm(row) / np.linalg.norm(exact)
+        assert cosine == pytest.approx(1, abs=1e-6)
+    early = await owner.handle(Read(texts=("a plum",), layer=1))
+    assert isinstance(early, States)
+    row = states.unpack(early.packed, 1)[0]
+    exact = direction("a plum")
+    assert row @ exact / np.linalg.norm(row) / np.linalg.norm(exact) == pytest.approx(1, abs=1e-6)
+
+
+async def test_states_on_record_are_not_computed_again() -> None:
+    class Kept(dict[bytes, bytes]):
+        recall = dict.get
+        keep = dict.__setitem__
+
+    model, record = Meaning({}), Kept()
+    owner = LMOwner(model, exposes=Access.ACTIVATIONS, record=record)
+    first = await owner.handle(Read(texts=("a", "b")))
+    assert await owner.handle(Read(texts=("a", "b"))) == first
+    assert model.read == ["a", "b"]
+
+
+@pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGITS])
+async def test_reading_below_its_level_is_refused_before_the_model_is_asked(
+    exposes: Access,
+) -> None:
+    model = Meaning({})
+    with pytest.raises(CapabilityError, match="does not serve Read"):
+        await LMOwner(model, exposes=exposes).handle(Read(texts=("a",)))
+    assert not model.read
