@@ -19,6 +19,7 @@ from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Price
+from cosilo.errors import CosiloError
 from cosilo.gateway.breaker import Breaker
 from cosilo.gateway.points import Recipe, open_recipe
 from cosilo.gateway.upstreams import Upstream
@@ -125,3 +126,47 @@ def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
         return reply.generation.text
 
     assert asyncio.run(opened_again()) in ("refund", "billing")
+
+
+STATES = """
+name = "desk"
+[attacks]
+tamper_share = 0
+[task]
+kind = "classification"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[models.small]
+kind = "classifier"
+features = "embedding"
+train = true
+train_items = 6
+[models.large]
+kind = "torch"
+path = "large"
+exposes = "activations"
+usd_per_m_in = 1.0
+[[points]]
+strategy = "distil_states"
+"""
+
+
+@pytest.mark.models("minilm-int8")
+def test_states_of_a_pool_are_read_once_and_teach_the_small_model(folder: Path) -> None:
+    (point,), paid = bench(folder, "states", STATES)
+    assert point.test["utility"].n == 16
+    assert point.test["calls"].value == 0
+    assert point.test["prepare_usd"].value > 0
+    assert 0 < point.test["prepare_bytes_up"].value < 12 * 120  # twelve texts in their frames
+    assert paid >= 1  # the states in one message, and what the pace was measured by
+    recorded = '\n[replay]\npath = "states/replay.sqlite"\n[[points]]'
+    (again,), more = bench(folder, "states2", STATES.replace("\n[[points]]", recorded, 1))
+    assert more == 0
+    assert again.test["utility"].value == point.test["utility"].value
+
+
+def test_an_owner_that_shows_too_little_is_refused_before_anything_is_read(folder: Path) -> None:
+    text = STATES.replace('"activations"', '"logits"')
+    with pytest.raises(CosiloError, match="needs activations"):
+        bench(folder, "refused", text)

@@ -139,7 +139,7 @@ def rounds(view: View, labels: Sequence[str]) -> list[Round]:
     known: dict[str, str] = {}  # the candidates of the next vote
     came: dict[str, str] = {}
     asked: dict[str, str] = {}  # request → the label it asked for
-    group = ""
+    group: str | None = None
     for entry in view.entries():
         name = entry.request.rpartition("/")[0]
         pieces = texts(entry.message)

@@ -166,6 +166,13 @@ class _Logits(Remembering):
 
 
 class _Activations(Remembering):
+    @property
+    def layers(self) -> int:
+        return require(self.model, Access.ACTIVATIONS, by="the small model").layers
+
+    def plain(self, text: str) -> Tokens:
+        return require(self.model, Access.ACTIVATIONS, by="the small model").plain(text)
+
     async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
         model = require(self.model, Access.ACTIVATIONS, by="the small model")
         return await model.activations(sequences, layer)

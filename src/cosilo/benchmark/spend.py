@@ -8,13 +8,22 @@ It is booked in the run's own file before it is made, so that the budget also ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Budget, Meter, Price, Totals
-from cosilo.models.base import Access, Array, LogitModel, TextModel, Tokens, identity, require
+from cosilo.models.base import (
+    Access,
+    ActivationModel,
+    Array,
+    LogitModel,
+    TextModel,
+    Tokens,
+    identity,
+    require,
+)
 from cosilo.types import Chat, Generation, Sampling
 
 
@@ -92,6 +101,30 @@ class Paid:
         Raises:
             BudgetExceededError: it would cost more than the run has left; nothing was asked.
         """
+        return await self._reading(sequences, self._logits.logits)
+
+    @property
+    def layers(self) -> int:
+        return self._activations.layers
+
+    def plain(self, text: str) -> Tokens:
+        return self._activations.plain(text)
+
+    async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
+        """The model's states; paid for as `logits` are.
+
+        Raises:
+            what `logits` does.
+        """
+        model = self._activations
+        return await self._reading(sequences, lambda given: model.activations(given, layer))
+
+    async def _reading(
+        self,
+        sequences: Sequence[Tokens],
+        work: Callable[[Sequence[Tokens]], Awaitable[list[Array]]],
+    ) -> list[Array]:
+        """What `work` finds in `sequences`, booked before it begins."""
         tokens = sum(map(len, sequences))
         cost = Totals(messages=1, tokens_in=tokens, usd=self.price.usd(tokens, 0))
         self._meter.hold(cost)
@@ -99,11 +132,15 @@ class Paid:
         try:
             number = self._store.pay(cost)
             self.calls += 1
-            return await self._logits.logits(sequences)
+            return await work(sequences)
         finally:
             self._meter.settle(cost, cost)
             if number is not None:
                 self._store.settle(number, cost, perf_counter() - started)
+
+    @property
+    def _activations(self) -> ActivationModel:
+        return require(self.model, Access.ACTIVATIONS, by="reading texts")
 
     @property
     def _logits(self) -> LogitModel:

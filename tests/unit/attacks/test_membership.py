@@ -15,6 +15,7 @@ from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.membership import NearestText, Votes, poll, rounds
 from cosilo.attacks.published import Calibrated, Confidence, Loss, MinK
 from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.messages import Read, encode
 from cosilo.models.scripted import ScriptedModel
 from cosilo.objectives.membership import auc, tpr
 from cosilo.parties.data_owner import DataOwner
@@ -146,6 +147,14 @@ async def test_without_a_record_or_an_encoder_every_guess_is_the_same(name: str)
     blind = replace(await evolved(texts(20, 3)), embedder=None)
     assert {g.score for g in await attack.guess(blind, asked)} == {0.5}
     assert await attack.guess(nothing, []) == []
+
+
+def test_messages_that_hold_no_vote_are_no_round() -> None:
+    """The first of them may have a request without parts."""
+    ledger = MemoryLedger()
+    for message in (Read(texts=("a text",)), Read(texts=("another",))):
+        ledger.append("pool", "up", message, encode(message))
+    assert rounds(View(ledger.entries), LABELS) == []
 
 
 def test_a_poll_finds_the_noise_and_the_threshold_it_was_made_with() -> None:

@@ -67,7 +67,7 @@ class DistilStates(Teaching):
     layer: int | None = None
     trust: float = 0.5
     sharpness: float = 3.0
-    weight: float = 1.0
+    weight: float = 0.3
 
     def __post_init__(self) -> None:
         if self.items is not None and self.items < 1:
