@@ -39,10 +39,15 @@ script cfpb_labels benchmarks/distil/cfpb_labels.py
 for turn in 1 2 3 4 5 6; do "$PYTHON" benchmarks/distil/banking77_texts.py write && break; done
 script banking77_dev benchmarks/distil/banking77_texts.py measure --dev
 script banking77 benchmarks/distil/banking77_texts.py measure
+for turn in 1 2 3 4 5 6; do "$PYTHON" benchmarks/distil/banking77_states.py read --seconds 3600 | grep -q done && break; done
+script banking77_states_dev benchmarks/distil/banking77_states.py measure --dev
+script banking77_states benchmarks/distil/banking77_states.py measure --arms "trust 0.5" "trust 0"
 script codec benchmarks/distil/codec.py --each 6
 script output_layer benchmarks/distil/output_layer.py
 script private_evolution_write benchmarks/distil/private_evolution.py write --seconds 36000
 script private_evolution benchmarks/distil/private_evolution.py measure
+script private_evolution_qwen_write benchmarks/distil/private_evolution.py write --model qwen2.5-coder-1.5b-instruct --backend torch --seconds 36000
+script private_evolution_qwen benchmarks/distil/private_evolution.py measure --model qwen2.5-coder-1.5b-instruct
 script vote_attack benchmarks/distil/vote_attack.py --trials 400
 script vote_attack_ideal benchmarks/distil/vote_attack.py --ideal
 script membership benchmarks/distil/membership.py

@@ -150,7 +150,9 @@ def report(out: Path, *, dev: bool) -> None:
     for file in sorted(out.glob(f"{'dev' if dev else 'test'} *.json")):
         kept[file.stem.partition(" ")[2]] = json.loads(file.read_text())
     names = {key.partition(" ")[2] for key in kept}
-    show(kept, sorted(n for n in names if all(f"{d} {n}" in kept for d in DRAWS)))
+    whole = sorted(n for n in names if all(f"{d} {n}" in kept for d in DRAWS))
+    if "gold" in whole:
+        show(kept, whole)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_what_is_exported_comes_back(
     module = tiny_lm.module(len(tiny_lm.tokenizer()), layers=2, seed=5)
     path = tmp_path / "out.gguf"
     torch_gguf.export(module, source, path, quantisation=quantisation, name="mine")
-    again = torch_lm(path=path)
+    again = torch_lm(path=path, precision="float32")
     assert len(again.module.model.layers) == 2
     for (name, mine), (other, theirs) in zip(
         module.named_parameters(), again.module.named_parameters(), strict=True
@@ -96,10 +96,10 @@ def test_a_file_is_unpacked_once_and_again_when_something_changed(source: Path) 
 
 def test_another_file_under_the_same_name_is_unpacked_anew(tmp_path: Path) -> None:
     path = tiny_lm.gguf(tmp_path / "x.gguf", layers=1, seed=1)
-    first = torch_lm(path=path)
+    first = torch_lm(path=path, precision="float32")
     first_norm = float(first.module.model.embed_tokens.weight.detach().norm())
     tiny_lm.gguf(path, layers=1, seed=2)
-    second = torch_lm(path=path)
+    second = torch_lm(path=path, precision="float32")
     assert float(second.module.model.embed_tokens.weight.detach().norm()) != first_norm
     assert second.identity != first.identity
 
@@ -127,7 +127,7 @@ def test_a_file_is_timed_in_a_process_of_its_own(source: Path) -> None:
 
 
 def test_a_model_without_layers_is_exported_too(source: Path, tmp_path: Path) -> None:
-    model = torch_lm(path=source)
+    model = torch_lm(path=source, precision="float32")
     student = without(model.module, [1])
     torch_gguf.export(student, source, tmp_path / "s.gguf", name="s")
     held = TorchModel.holding(student, model.tokens, name="s")
