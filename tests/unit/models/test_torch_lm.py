@@ -121,7 +121,7 @@ def test_a_draw_is_the_token_at_which_the_probabilities_exceed_the_chance() -> N
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 30)).astype(np.float32) * 2
     temperatures = rng.choice([0.3, 1.0, 2.0], 200).tolist()
-    top_p = rng.choice([1e-6, 0.4, 0.9, 1.0], 200).tolist()
+    top_p = rng.choice([0.0, 0.4, 0.9, 1.0], 200).tolist()
     chances = [*rng.random(196).tolist(), 0.0, 0.0, 1 - 1e-16, 1 - 1e-16]
     found = draw(torch.from_numpy(logits), temperatures, top_p, chances).tolist()
     for row, temperature, most, chance, token in zip(
