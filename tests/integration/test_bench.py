@@ -242,6 +242,7 @@ def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) 
     try:
         while not endpoint.total:
             time.sleep(0.005)
+        first.send_signal(signal.SIGSTOP)  # or it might be done before the second has started
         second = bench(plan)
         assert second.returncode == 4
         assert str(first.pid) in second.stderr
