@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from banking77_texts import DRAWS, GOLD, load, show
+from banking77_texts import DEV, DRAWS, drawn, load, show
 
 from cosilo.boundary import states
 from cosilo.boundary.messages import Read, States
@@ -39,7 +39,6 @@ from cosilo.tasks.base import Example, Task
 from cosilo.types import Demonstration, last_user
 
 FRAME = 'A bank\'s customer writes: "{text}"\nIn one word, the customer\'s problem is: "'
-DEV = 2_000
 LARGE = "qwen2.5-coder-1.5b-instruct"
 ARMS = {f"trust {t:g}": DistilStates(frame=FRAME, trust=t) for t in (0.0, 0.5, 1.0)}
 
@@ -59,8 +58,7 @@ def read(task: Task, out: Path, seconds: float) -> None:
         if file.exists():
             continue
         if monotonic() > until:
-            print(f"{start} of {len(texts)} texts read; run it again")
-            return
+            raise SystemExit(f"{start} of {len(texts)} texts read; run it again")
         found = []
         for i in range(start, min(start + 512, len(texts)), TOGETHER):
             some = tuple(texts[i : min(i + TOGETHER, start + 512)])
@@ -92,15 +90,7 @@ def divided(
     task: Task, draw: int
 ) -> tuple[list[Demonstration], list[Demonstration], list[Example]]:
     """Ten gold examples of every class, the pool without its labels, and the items to choose on."""
-    train = task.splits["train"]
-    left = dict.fromkeys(task.labels, GOLD)
-    gold, others = [], []
-    for i in np.random.default_rng(draw).permutation(len(train)):
-        if left[train[i].target]:
-            left[train[i].target] -= 1
-            gold.append(train[i].demonstration())
-        else:
-            others.append(train[i])
+    gold, others = drawn(task, draw)
     pool = [Demonstration(e.id, e.chat, "") for e in others[DEV:]]
     return gold, pool, others[:DEV]
 

@@ -56,7 +56,7 @@ def load(folder: Path) -> Task:
 
 
 def drawn(task: Task, draw: int) -> tuple[list[Demonstration], list[Example]]:
-    """Ten gold examples of every class, and `DEV` of the other training items."""
+    """Ten gold examples of every class, and the other training items, in a random order."""
     train = task.splits["train"]
     order = np.random.default_rng(draw).permutation(len(train))
     gold, left = [], dict.fromkeys(task.labels, GOLD)
@@ -67,7 +67,7 @@ def drawn(task: Task, draw: int) -> tuple[list[Demonstration], list[Example]]:
             gold.append(train[i].demonstration())
         else:
             others.append(train[i])
-    return gold, others[:DEV]
+    return gold, others
 
 
 def opened(task: Task, gold: Sequence[Demonstration], lm: ReplayModel, how: ZeroGen) -> Session:
@@ -125,7 +125,7 @@ def measure(task: Task, out: Path, *, dev: bool) -> None:
         hows = {best: hows[best]}
     for draw in DRAWS:
         gold, others = drawn(task, draw)
-        items = others if dev else list(task.splits["test"])
+        items = others[:DEV] if dev else list(task.splits["test"])
         for name, how in {"gold": None, **hows}.items():
             if f"{draw} {name}" not in kept:
                 kept[f"{draw} {name}"] = scored(task, gold, items, lm, how)

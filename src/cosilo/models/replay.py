@@ -283,11 +283,7 @@ class ReplayModel:
         Raises:
             OfflineError: `offline`.
         """
-        if self.offline:
-            raise OfflineError(
-                f"the logits of {self.name!r} are not recorded, and new calls are refused (--offline)"
-            )
-        self.misses += len(sequences)
+        self._missed(len(sequences), "logits")
         return await self._logits.logits(sequences)
 
     @property
@@ -303,12 +299,15 @@ class ReplayModel:
         Raises:
             OfflineError: `offline`.
         """
+        self._missed(len(sequences), "states")
+        return await self._activations.activations(sequences, layer)
+
+    def _missed(self, count: int, what: str) -> None:
         if self.offline:
             raise OfflineError(
-                f"the states of {self.name!r} are not recorded, and new calls are refused (--offline)"
+                f"the {what} of {self.name!r} are not recorded, and new calls are refused (--offline)"
             )
-        self.misses += len(sequences)
-        return await self._activations.activations(sequences, layer)
+        self.misses += count
 
     def recall(self, question: bytes) -> bytes | None:
         """What was made of the model's logits to answer `question`, if it was kept.

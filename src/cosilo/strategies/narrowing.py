@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import CapabilityError, DataError
-from cosilo.models.base import Classifier, Trainable
+from cosilo.models.base import Array, Classifier, Trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.types import Chat, Demonstration, Generation, Turn, last_user
 
@@ -49,11 +49,15 @@ def judge_of(owner: DataOwner, model: Trainable, *, by: str, seed: int) -> Class
 
 def views(judge: Classifier, pool: Sequence[Demonstration], choices: Sequence[str]) -> Floats:
     """What `judge` holds of each item: shape (items, choices); labels it does not know get 0."""
-    found = np.zeros((len(pool), len(choices)))
-    known = [(i, choices.index(c)) for i, c in enumerate(judge.labels) if c in choices]
-    p = np.asarray(judge.probabilities([last_user(e.chat) for e in pool]), np.float64)
-    for i, column in known:
-        found[:, column] = p[:, i]
+    return arranged(judge.probabilities([last_user(e.chat) for e in pool]), judge.labels, choices)
+
+
+def arranged(p: Array, labels: Sequence[str], choices: Sequence[str]) -> Floats:
+    """`p`, a column for each of `labels`, as a column for each of `choices`; 0 where it has none."""
+    found = np.zeros((len(p), len(choices)))
+    for i, label in enumerate(labels):
+        if label in choices:
+            found[:, choices.index(label)] = p[:, i]
     return found
 
 

@@ -67,6 +67,7 @@ async def test_other_words_are_learned_with_the_label_of_what_they_were_made_of(
     assert {e.target for e in made if "advance" in last_user(e.chat)} == {"loan"}
     assert {e.weight for e in made} == {0.5}
     assert all(e.chat[0].content == SYSTEM for e in made)
+    assert after.cards[-1].examples == ()  # a report quotes no rewrite of a private text
     facts, dropped = after.cards[-1].facts, after.cards[-1].tables["dropped"]
     assert facts["texts asked for"] == 24
     assert facts["kept"] == len(made) == 8

@@ -26,7 +26,7 @@ from cosilo.models.base import Access, Array, Trainable
 from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.fanout import fan_out
-from cosilo.strategies.narrowing import LEAST, Floats, judge_of, views
+from cosilo.strategies.narrowing import LEAST, Floats, arranged, judge_of, views
 from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration, last_user
 
@@ -114,11 +114,8 @@ class DistilStates(Teaching):
             features="embedding",
             seed=self.seed,
         )
-        told = np.zeros_like(own)
         seen = teacher.probabilities(features[len(gold) :], texts[len(gold) :])
-        for column, label in enumerate(teacher.labels):
-            if label in choices:
-                told[:, choices.index(label)] = seen[:, column]
+        told = arranged(seen, teacher.labels, choices)
         shares = together(own, told, self.trust, self.sharpness)
         taught = [
             Demonstration(item.id, item.chat, choices[i], self.weight * float(row[i]))

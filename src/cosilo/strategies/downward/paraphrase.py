@@ -97,6 +97,7 @@ class Paraphrase(Teaching):
         if self.agree:
             kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
         found = card(self.name, session, sieve, kept, asked=self.each * len(chosen), before=before)
+        found = replace(found, examples=())  # rewrites tell what the owner's texts say
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 
     def question(self, item: Demonstration) -> Ask:
