@@ -28,7 +28,8 @@ from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask
 from cosilo.boundary.transport import InProcess
 from cosilo.defences.detection import Span
-from cosilo.defences.pseudonyms import DetectorName, Pseudonym
+from cosilo.defences.hiding import DetectorName
+from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.models.base import Access
 from cosilo.objectives.intervals import wilson
 from cosilo.parties.lm_owner import LMOwner
@@ -133,7 +134,7 @@ def leaks(data: Sequence[Row], defence: Pseudonym) -> dict[str, Counter[str]]:
 
 
 async def hidden_spans(text: str, defence: Pseudonym) -> list[Span]:
-    return (await defence.spans(Ask(chat=(Turn("user", text),))))[0]
+    return (await defence.hiding.spans(Ask(chat=(Turn("user", text),))))[0]
 
 
 def share(count: int, n: int) -> str:

@@ -146,7 +146,7 @@ def make(tmp_path: Path) -> Callable[..., Pseudonym]:
         options.setdefault("key_file", tmp_path / "key")
         defence = Pseudonym(detectors=("patterns",), **options)  # type: ignore[arg-type]
         if found:
-            defence.detectors = found  # type: ignore[assignment]
+            defence.hiding.detectors = found  # type: ignore[assignment]
         return defence
 
     return build
