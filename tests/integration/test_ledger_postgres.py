@@ -42,6 +42,20 @@ def put(ledger: Any, i: int) -> None:
     asyncio.run(ledger.append(f"request-{i}", "up" if i % 2 == 0 else "down", ask, encode(ask)))
 
 
+def test_a_ledger_begun_before_replies_said_what_they_answer_goes_on(connect: Open) -> None:
+    older = PostgresLedger(connect, "chain", key=KEY)
+    put(older, 0)
+    older.close()
+    connect().execute("ALTER TABLE cosilo.entries DROP COLUMN answers")  # as it was made then
+    assert verify(connect(), key=KEY) == []
+    connect().execute(SCHEMA)
+    newer, reply = PostgresLedger(connect, "chain", key=KEY), Ask(chat=user("a reply"))
+    number = asyncio.run(newer.append("r", "down", reply, encode(reply), 0))
+    assert [(e.number, e.answers) for e in newer.entries()] == [(0, None), (number, 0)]
+    assert verify(connect(), key=KEY) == []
+    newer.close()
+
+
 def test_it_records_what_the_one_in_a_file_does(
     connect: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,31 +11,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Batches(Generic[T]):
+class Batches(Generic[T, R]):
     """Items in the order they were put.
 
     Args:
         write: makes a batch last. It returns one entry per item, the exception to raise for it or
-            None; what it raises itself is raised for each of them.
+            what `put` returns; what it raises itself is raised for each of them.
     """
 
-    def __init__(
-        self, write: Callable[[Sequence[T]], Awaitable[Sequence[Exception | None]]]
-    ) -> None:
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]) -> None:
         self._write = write
-        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def put(self, item: T) -> None:
+    async def put(self, item: T) -> R:
         """Returns once `item` is written; it is also when its caller is cancelled while waiting."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, done))
         if self._writer is None:
             self._writer = loop.create_task(self._run())
-        await done
+        return await done
 
     async def _run(self) -> None:
         try:
@@ -43,19 +42,19 @@ class Batches(Generic[T]):
                 await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
                 batch, self._waiting = self._waiting, []
                 try:
-                    failures = await self._write([item for item, _ in batch])
+                    outcomes = await self._write([item for item, _ in batch])
                 except Exception as error:
-                    failures = [error] * len(batch)
+                    outcomes = [error] * len(batch)
                 except BaseException:
                     for _, done in batch:
                         done.cancel()
                     raise
-                for (_, done), failure in zip(batch, failures, strict=True):
+                for (_, done), outcome in zip(batch, outcomes, strict=True):
                     if done.done():  # nobody waits for it any more
                         continue
-                    if failure is None:
-                        done.set_result(None)
+                    if isinstance(outcome, Exception):
+                        done.set_exception(outcome)
                     else:
-                        done.set_exception(failure)
+                        done.set_result(outcome)
         finally:
             self._writer = None

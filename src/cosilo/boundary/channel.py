@@ -155,7 +155,7 @@ class Boundary:
         return self._guards[depth].guard_stream(ask, forward, request=self.request)
 
     async def _cross(self, message: Message) -> Message:
-        payload, reservation = await self._depart(message)
+        payload, reservation, number = await self._depart(message)
         cost = self.meter.cost(message, len(payload), None, 0)
         try:
             try:
@@ -165,13 +165,13 @@ class Boundary:
                 raise
             answer = encode(reply)
             cost = self.meter.cost(message, len(payload), reply, len(answer))
-            await self.ledger.append(self.request, "down", reply, answer)
+            await self.ledger.append(self.request, "down", reply, answer, number)
         finally:
             self.meter.settle(reservation, cost)
         return reply
 
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
-        payload, reservation = await self._depart(ask)
+        payload, reservation, number = await self._depart(ask)
         received: list[Delta] = []
         cost = self.meter.cost(ask, len(payload), None, 0)
         try:
@@ -189,11 +189,12 @@ class Boundary:
                     reply = Completion(generation=assemble(received))
                     answer = encode(reply)
                     cost = self.meter.cost(ask, len(payload), reply, len(answer))
-                    await self.ledger.append(self.request, "down", reply, answer)
+                    await self.ledger.append(self.request, "down", reply, answer, number)
             finally:
                 self.meter.settle(reservation, cost)
 
-    async def _depart(self, message: Message) -> tuple[bytes, Totals]:
+    async def _depart(self, message: Message) -> tuple[bytes, Totals, int]:
+        """What is sent, what is reserved for it, and its number in the ledger."""
         if type(message) not in self.declared:
             names = ", ".join(sorted(t.__name__ for t in self.declared)) or "nothing"
             raise UndeclaredMessageError(
@@ -202,7 +203,7 @@ class Boundary:
         payload = encode(message)
         reservation = self.meter.reserve(message, len(payload))
         try:
-            await self.ledger.append(self.request, "up", message, payload)
+            number = await self.ledger.append(self.request, "up", message, payload)
         except asyncio.CancelledError:
             # It is put on record all the same, so it counts as a message; nothing is billed for it.
             self.meter.settle(reservation, self.meter.cost(message, len(payload), None, 0))
@@ -210,7 +211,7 @@ class Boundary:
         except BaseException:
             self.meter.settle(reservation, Totals())
             raise
-        return payload, reservation
+        return payload, reservation, number
 
 
 async def _fail_closed(guarded: Awaitable[Message]) -> Message:

@@ -37,7 +37,8 @@ class Entry:
     """One crossing, as it left: after every guard, before the wire.
 
     `size` is in bytes; `digest` is the SHA-256 of the encoded message; `payload` is that encoding,
-    or None when only digests are kept.
+    or None when only digests are kept; `answers` is the number of the entry that a reply answers,
+    None for requests and for replies recorded before ledgers said so.
     """
 
     chain: str
@@ -52,6 +53,7 @@ class Entry:
     epsilon: float
     payload: bytes | None
     hash: bytes
+    answers: int | None = None
 
     @property
     def message(self) -> Message:
@@ -74,13 +76,22 @@ class Crossing(NamedTuple):
     direction: Direction
     message: Message
     payload: bytes
+    answers: int | None = None
 
 
 class Ledger(Protocol):
     def append(
-        self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> Awaitable[None]:
-        """Record one crossing; it is on record once this was awaited.
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> Awaitable[int]:
+        """Record one crossing; it is on record once this was awaited, which gives its number.
+
+        Args:
+            answers: the number of the entry that a reply answers.
 
         Raises:
             StoreError: it could not be recorded; the message must then not be sent.
@@ -103,6 +114,7 @@ def entry_hash(previous: bytes, entry: Entry) -> bytes:
             str(entry.size),
             repr(entry.at),
             repr(entry.epsilon),
+            *(() if entry.answers is None else (str(entry.answers),)),
         )
     )
     return hashlib.sha256(previous + entry.digest + text.encode()).digest()
@@ -117,31 +129,39 @@ class MemoryLedger:
         self._entries: list[Entry] = []
 
     def append(
-        self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> Awaitable[None]:
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> Awaitable[int]:
         before = self._entries[-1].hash if self._entries else GENESIS
-        crossing = Crossing(request, direction, message, payload)
-        self._entries.append(
-            make_entry(self.chain, len(self._entries), 0, crossing, self.keep, before)
-        )
-        return _Done()
+        crossing = Crossing(request, direction, message, payload, answers)
+        number = len(self._entries)
+        self._entries.append(make_entry(self.chain, number, 0, crossing, self.keep, before))
+        return _Done(number)
 
     def entries(self) -> Iterator[Entry]:
         return iter(tuple(self._entries))
 
 
+@dataclass(frozen=True, slots=True)
 class _Done:
     """Nothing to wait for."""
 
-    def __await__(self) -> Generator[None, None, None]:
+    number: int
+
+    def __await__(self) -> Generator[None, None, int]:
         yield from ()
+        return self.number
 
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     chain TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, request TEXT NOT NULL,
     direction TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
-    at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL,
+    at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL, answers INTEGER,
     PRIMARY KEY (chain, number)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_by_request ON entries (request);
@@ -154,8 +174,8 @@ CREATE TABLE IF NOT EXISTS bases (
     at REAL NOT NULL, mac BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE OF
-    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash ON entries
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash, answers
+    ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
@@ -199,6 +219,7 @@ class SqliteLedger:
             # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._db = connect(self.path, timeout=timeout)
+            _migrate(self._db)
             self._db.executescript(_SCHEMA)
             head = self._db.execute(
                 "SELECT count, hash FROM heads WHERE chain = ?", (chain,)
@@ -215,11 +236,16 @@ class SqliteLedger:
         self.attempt: int = (last[0] + 1) if last and last[0] is not None else 0
 
     async def append(
-        self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> None:
-        await self._batches.put(Crossing(request, direction, message, payload))
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> int:
+        return await self._batches.put(Crossing(request, direction, message, payload, answers))
 
-    async def _write(self, batch: Sequence[Crossing]) -> Sequence[Exception | None]:
+    async def _write(self, batch: Sequence[Crossing]) -> Sequence[int | Exception]:
         rows, last = link(
             self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal
         )
@@ -227,7 +253,7 @@ class SqliteLedger:
         mac = head_mac(self._key, self.chain, count, last)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
             self._db.execute(
                 "INSERT INTO heads VALUES (?,?,?,?) ON CONFLICT (chain) DO UPDATE SET"
                 " count = excluded.count, hash = excluded.hash, mac = excluded.mac",
@@ -241,8 +267,9 @@ class SqliteLedger:
             if not isinstance(error, sqlite3.Error):
                 raise
             return [self._failed(crossing.direction, error) for crossing in batch]
+        numbers = range(self._count, count)
         self._count, self._hash = count, last
-        return [None] * len(batch)
+        return numbers
 
     def _failed(self, direction: Direction, error: sqlite3.Error) -> StoreError:
         if direction == "up":
@@ -273,6 +300,24 @@ def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     return db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Give a ledger that was begun before replies said what they answer the column for it."""
+    columns = "SELECT name FROM pragma_table_info('entries')"
+    known = db.execute(columns).fetchall()
+    if not known or ("answers",) in known:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if ("answers",) not in db.execute(columns).fetchall():  # no other process was quicker
+            db.execute("ALTER TABLE entries ADD COLUMN answers INTEGER")
+            db.execute("DROP TRIGGER IF EXISTS entries_no_update")  # the new one guards it too
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def read_entries(
@@ -387,13 +432,13 @@ def make_entry(
     chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
 ) -> Entry:
     """The entry that records `crossing` after the one with hash `previous`."""
-    request, direction, message, payload = crossing
+    request, direction, message, payload, answers = crossing
     fields = (
         chain, number, attempt, request, direction, type(message).__name__, len(payload),
         hashlib.sha256(payload).digest(), time.time(), message.epsilon,
         payload if keep == "content" else None,
     )  # fmt: skip
-    return Entry(*fields, entry_hash(previous, Entry(*fields, b"")))
+    return Entry(*fields, entry_hash(previous, Entry(*fields, b"", answers)), answers)
 
 
 def link(
@@ -415,6 +460,6 @@ def link(
             stored = seal(stored)
         rows.append((
             entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
-            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash,
+            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash, entry.answers,
         ))  # fmt: skip
     return rows, previous

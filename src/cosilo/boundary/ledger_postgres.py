@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS cosilo.entries (
     chain TEXT NOT NULL, number BIGINT NOT NULL, attempt BIGINT NOT NULL, request TEXT NOT NULL,
     direction TEXT NOT NULL, kind TEXT NOT NULL, size BIGINT NOT NULL, digest BYTEA NOT NULL,
     at DOUBLE PRECISION NOT NULL, epsilon DOUBLE PRECISION NOT NULL, payload BYTEA,
-    hash BYTEA NOT NULL, PRIMARY KEY (chain, number)
+    hash BYTEA NOT NULL, answers BIGINT, PRIMARY KEY (chain, number)
 );
 CREATE INDEX IF NOT EXISTS entries_by_request ON cosilo.entries (request);
 CREATE INDEX IF NOT EXISTS entries_with_content ON cosilo.entries (at) WHERE payload IS NOT NULL;
@@ -70,13 +70,19 @@ BEGIN
 END $$;
 CREATE OR REPLACE TRIGGER entries_append_only BEFORE UPDATE OR DELETE ON cosilo.entries
     FOR EACH ROW EXECUTE FUNCTION cosilo.append_only();
+DO $$ BEGIN  -- an ALTER that finds nothing to do would still wait for every reader
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                   WHERE attrelid = 'cosilo.entries'::regclass AND attname = 'answers') THEN
+        ALTER TABLE cosilo.entries ADD COLUMN IF NOT EXISTS answers BIGINT;
+    END IF;
+END $$;
 """
 
 _APPEND = """
 WITH entry AS (
     INSERT INTO cosilo.entries SELECT * FROM unnest(
         %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-        %s::bytea[], %s::float8[], %s::float8[], %s::bytea[], %s::bytea[])
+        %s::bytea[], %s::float8[], %s::float8[], %s::bytea[], %s::bytea[], %s::bigint[])
 )
 INSERT INTO cosilo.heads VALUES (%s,%s,%s,%s)
 ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash, mac = excluded.mac
@@ -126,15 +132,21 @@ class PostgresLedger:
         self.attempt: int = last[0] + 1 if last and last[0] is not None else 0
 
     async def append(
-        self, request: str, direction: Direction, message: Message, payload: bytes
-    ) -> None:
-        await self._batches.put(Crossing(request, direction, message, payload))
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> int:
+        return await self._batches.put(Crossing(request, direction, message, payload, answers))
 
-    async def _write(self, batch: Sequence[Crossing]) -> Sequence[Exception | None]:
-        await asyncio.to_thread(self._put, batch)
-        return [None] * len(batch)
+    async def _write(self, batch: Sequence[Crossing]) -> Sequence[int | Exception]:
+        count = await asyncio.to_thread(self._put, batch)
+        return range(count - len(batch), count)
 
-    def _put(self, batch: Sequence[Crossing]) -> None:
+    def _put(self, batch: Sequence[Crossing]) -> int:
+        """Append `batch`; how many entries the chain has then."""
         with self._using:
             rows, last = self._link(batch)
             try:
@@ -145,11 +157,12 @@ class PostgresLedger:
                 self._db.close()
                 self._db = self._connect()
                 if self._hash == last:
-                    return
+                    return self._count
                 rows, last = self._link(batch)
                 self._insert(rows, last)
             self._count += len(batch)
             self._hash = last
+            return self._count
 
     def _link(self, batch: Sequence[Crossing]) -> tuple[list[tuple[object, ...]], bytes]:
         return link(self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal)
@@ -225,8 +238,7 @@ def read_entries(db: Connection, chain: str) -> Iterator[Entry]:
     at = 0
     while True:
         rows = db.execute(
-            "SELECT chain, number, attempt, request, direction, kind, size, digest, at, epsilon,"
-            " payload, hash FROM cosilo.entries WHERE chain = %s AND number >= %s"
+            "SELECT * FROM cosilo.entries WHERE chain = %s AND number >= %s"
             " ORDER BY number LIMIT 1000",
             (chain, at),
         ).fetchall()

@@ -29,10 +29,7 @@ from cosilo.gateway.store import folder_of, is_postgres
 from cosilo.gateway.store_records import ROWS, Row, postgres, row_of
 from cosilo.registry import unknown
 
-_ENTRY = (
-    "SELECT chain, number, attempt, request, direction, kind, size, digest, at, epsilon, payload,"
-    " hash FROM entries"
-)
+_ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class BytesDown(Mean):
 
 @objectives.register("round_trips")
 class RoundTrips(Mean):
-    """Messages sent, each waiting for its reply, per item."""
+    """Messages sent, per item, each there and back; `latency_ms` says how long was waited."""
 
     objective: ClassVar[Objective] = _objective("round_trips", "per item")
 
@@ -123,8 +123,9 @@ class Cpu(Mean):
 
 
 class _Latency(_Read):
-    """Local time, the LM's own recorded time, and the stated link's: one round trip and the bytes
-    for each message, one after another. Messages sent side by side take less."""
+    """Local time, and the time until the last reply: for each message the LM's own recorded time
+    and the stated link's round trip, those of messages sent side by side at the same time; and all
+    the bytes, one after another on the one link."""
 
     def _values(self, run: Run) -> Floats:
         crossed = reading(run).traffic
@@ -156,7 +157,7 @@ class LatencyTail(_Latency):
 
 def latency_ms(item: Item, crossed: Traffic, link: Link) -> float:
     on_the_wire = 8 * (crossed.bytes_up + crossed.bytes_down) / (link.mbit_per_s * 1e6)
-    return 1000 * (item.seconds + crossed.seconds + on_the_wire) + link.rtt_ms * crossed.messages
+    return 1000 * (item.seconds + crossed.waiting + on_the_wire)
 
 
 @objectives.register("memory_mb")

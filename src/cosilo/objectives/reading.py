@@ -6,7 +6,6 @@ The record is read lazily, in bounded memory: what is kept is a handful of numbe
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,7 +17,7 @@ from cosilo.attacks.record import replies, texts
 from cosilo.boundary.ledger import Entry
 from cosilo.boundary.messages import Completion, Message, Scores
 from cosilo.boundary.meter import Price
-from cosilo.objectives.base import Run
+from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
 
 Entries = Callable[[], Iterator[Entry]]
@@ -26,8 +25,15 @@ Entries = Callable[[], Iterator[Entry]]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What crossed for one request. `seconds` is what the LM took; `unstated` counts messages that
-    carried no ε."""
+    """What crossed for one request.
+
+    Attributes:
+        seconds: what the LM took, in all.
+        waiting: seconds that the request waited for replies: the link's round trips and what the LM
+            took, of messages that were under way together the longest.
+        waiting_for_lm: of these, what the LM took.
+        unstated: messages that carried no ε.
+    """
 
     messages: int = 0
     bytes_up: int = 0
@@ -36,6 +42,8 @@ class Traffic:
     tokens_out: int = 0
     usd: float = 0.0
     seconds: float = 0.0
+    waiting: float = 0.0
+    waiting_for_lm: float = 0.0
     epsilon: float = 0.0
     unstated: int = 0
 
@@ -69,7 +77,7 @@ class Reading:
 
     @cached_property
     def traffic(self) -> Mapping[str, Traffic]:
-        return count(self._run.entries, self._run.price)
+        return count(self._run.entries, self._run.price, self._run.link)
 
     @cached_property
     def prepared(self) -> Traffic:
@@ -122,23 +130,47 @@ def reading(run: Run) -> Reading:
     return run.entries if isinstance(run.entries, Reading) else Reading(run)
 
 
-def count(entries: Entries, price: Price) -> dict[str, Traffic]:
+def count(entries: Entries, price: Price, link: Link | None = None) -> dict[str, Traffic]:
     """Traffic by request, tokens and money booked as the meter books them.
 
     Where an item was asked again after an interruption, its last attempt counts.
+
+    Args:
+        link: what a round trip takes; `Link()` when unset.
     """
-    found: dict[str, Traffic] = {}
-    attempts: dict[str, int] = {}
-    waiting: dict[str, deque[Entry]] = {}
+    round_trip = (link or Link()).rtt_ms / 1000
+    requests: dict[str, _Request] = {}
     for entry in entries():
-        request = entry.request
-        if entry.attempt > attempts.setdefault(request, entry.attempt):
-            attempts[request] = entry.attempt
-            found.pop(request, None)
-            waiting.pop(request, None)
-        before = found.get(request, NOTHING)
+        request = requests.get(entry.request)
+        if request is None or entry.attempt > request.attempt:
+            request = requests[entry.request] = _Request(entry.attempt, round_trip)
+        request.add(entry, price)
+    return {name: request.traffic for name, request in requests.items()}
+
+
+_Time = tuple[float, float]
+"""Seconds since the first message left, and how many of these the LM worked."""
+
+
+class _Request:
+    """What has crossed for one request so far, and when, were the link as stated.
+
+        ▲1 ▲2 ▼2 ▲3 ▼1 ▼3      1 and 2 were under way together; 3 was sent once 2 had been answered
+
+    A message leaves when the last of the replies that were recorded before it has come. The order says
+    more than the clock: answers that come from a replay come at once, whatever the LM took.
+    """
+
+    def __init__(self, attempt: int, round_trip: float) -> None:
+        self.attempt = attempt
+        self._round_trip = round_trip
+        self._counted = NOTHING
+        self._under_way: dict[int, tuple[Entry, _Time]] = {}  # number → the message, when it left
+        self._answered: _Time = (0.0, 0.0)  # when the last reply so far came
+
+    def add(self, entry: Entry, price: Price) -> None:
         if entry.direction == "up":
-            waiting.setdefault(request, deque()).append(entry)
+            self._under_way[entry.number] = entry, self._answered
             crossed = Traffic(
                 messages=1,
                 bytes_up=entry.size,
@@ -146,10 +178,27 @@ def count(entries: Entries, price: Price) -> dict[str, Traffic]:
                 unstated=int(entry.epsilon == 0),
             )
         else:
-            asked = waiting.get(request) or deque()
-            crossed = _received(asked.popleft() if asked else None, entry, price)
-        found[request] = _add(before, crossed)
-    return found
+            up, left = self._asked(entry)
+            crossed = _received(up, entry, price)
+            took = self._round_trip + crossed.seconds
+            self._answered = max(self._answered, (left[0] + took, left[1] + crossed.seconds))
+        self._counted = _add(self._counted, crossed)
+
+    def _asked(self, down: Entry) -> tuple[Entry | None, _Time]:
+        """The message that `down` answers, and when it left."""
+        number = down.answers
+        if number is None:  # an older record: replies are taken in the order of the messages
+            number = next(iter(self._under_way), None)
+        if number is None or number not in self._under_way:
+            return None, self._answered
+        return self._under_way.pop(number)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was never answered has been waited for as well, for a round trip at least."""
+        lost = self._round_trip * len(self._under_way)
+        waiting, waiting_for_lm = self._answered
+        return replace(self._counted, waiting=waiting + lost, waiting_for_lm=waiting_for_lm)
 
 
 def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
@@ -183,6 +232,8 @@ def _add(a: Traffic, b: Traffic) -> Traffic:
         a.tokens_out + b.tokens_out,
         a.usd + b.usd,
         a.seconds + b.seconds,
+        a.waiting + b.waiting,
+        a.waiting_for_lm + b.waiting_for_lm,
         a.epsilon + b.epsilon,
         a.unstated + b.unstated,
     )

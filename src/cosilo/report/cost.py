@@ -20,7 +20,7 @@ def cost(run: Run) -> Cost | None:
     latency = np.array([latency_ms(item, crossed, run.link) for item, crossed in each]) / 1000
     n = len(each)
     local = sum(item.seconds for item, _ in each) / n
-    lm = sum(crossed.seconds for _, crossed in each) / n
+    lm = sum(crossed.waiting_for_lm for _, crossed in each) / n
     spent = found.prepared
     return Cost(
         items=n,

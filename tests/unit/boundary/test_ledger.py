@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from cosilo.boundary.ledger import (
     MemoryLedger,
     SqliteLedger,
     connect,
+    head_mac,
     read_entries,
     verify,
 )
@@ -24,11 +27,16 @@ KEY = b"k" * 32
 
 def filled(path: Path, n: int = 6, **kwargs: object) -> SqliteLedger:
     ledger = SqliteLedger(path, "trial", key=KEY, **kwargs)  # type: ignore[arg-type]
+    number = 0
     for i in range(n):
         message = Ask(chat=user(f"message {i}"))
-        asyncio.run(
-            ledger.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
-        )
+        up = i % 2 == 0
+        number = asyncio.run(
+            ledger.append(
+                f"item-{i}", "up" if up else "down", message, encode(message),
+                None if up else number,
+            )
+        )  # fmt: skip
     return ledger
 
 
@@ -39,6 +47,51 @@ def test_entries_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert entries[3].request == "item-3"
     assert entries[3].message == Ask(chat=user("message 3"))
     assert verify(connect(tmp_path / "l.sqlite"), key=KEY) == []
+
+
+def test_a_reply_says_which_message_it_answers(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l.sqlite")
+    assert [e.answers for e in ledger.entries()] == [None, 0, None, 2, None, 4]
+
+
+OLDER = """
+CREATE TABLE entries (
+    chain TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, request TEXT NOT NULL,
+    direction TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
+    at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL,
+    PRIMARY KEY (chain, number)
+) WITHOUT ROWID;
+CREATE TABLE heads (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TRIGGER entries_no_update BEFORE UPDATE OF
+    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TABLE bases (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, attempt INTEGER NOT NULL,
+    at REAL NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
+INSERT INTO entries VALUES ('trial', 0, 0, 'item-0', 'up', 'Ask', 1, x'00', 1.5, 0.0, NULL, x'HASH');
+INSERT INTO heads VALUES ('trial', 1, x'HASH', x'SEAL');
+"""
+
+
+def test_a_ledger_begun_before_replies_said_what_they_answer_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    text = "trial\x1f0\x1f0\x1fitem-0\x1fup\x1fAsk\x1f1\x1f1.5\x1f0.0"  # as it was hashed then
+    last = hashlib.sha256(bytes(32) + b"\0" + text.encode()).digest()
+    seal = head_mac(KEY, "trial", 1, last)
+    with closing(connect(path)) as db:
+        db.executescript(OLDER.replace("HASH", last.hex()).replace("SEAL", seal.hex()))
+        assert [e.answers for e in read_entries(db, "trial")] == [None]  # read as it is
+        assert verify(db, key=KEY) == []
+    filled(path, 2).close()
+    filled(path, 2).close()
+    with closing(connect(path)) as db:
+        assert [e.answers for e in read_entries(db, "trial")] == [None, None, 1, None, 3]
+        assert verify(db, key=KEY) == []
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            db.execute("UPDATE entries SET answers = 0 WHERE number = 2")
 
 
 def test_digests_only_keeps_no_content(tmp_path: Path) -> None:
@@ -92,6 +145,8 @@ TAMPERINGS = {
     "time": "UPDATE entries SET at = at + 1 WHERE number = 2",
     "epsilon": "UPDATE entries SET epsilon = 1 WHERE number = 2",
     "attempt": "UPDATE entries SET attempt = 1 WHERE number = 2",
+    "what it answers": "UPDATE entries SET answers = 0 WHERE number = 3",
+    "that it answers": "UPDATE entries SET answers = NULL WHERE number = 3",
     "digest": "UPDATE entries SET digest = zeroblob(32) WHERE number = 2",
     "hash": "UPDATE entries SET hash = zeroblob(32) WHERE number = 2",
     "content": "UPDATE entries SET payload = x'00' WHERE number = 2",
