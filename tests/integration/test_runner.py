@@ -13,7 +13,7 @@ import pytest
 
 from cosilo.benchmark.measure import tampered_chain
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.progress import Silent
+from cosilo.benchmark.progress import Silent, Spent
 from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
 from cosilo.benchmark.runner import Outcome, Runner
@@ -62,7 +62,7 @@ class Counting(Silent):
         self.items = 0
         self.notes: list[str] = []
 
-    def advance(self, items: int, calls: int, usd: float) -> None:
+    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
         self.items += items
 
     def note(self, text: str) -> None:

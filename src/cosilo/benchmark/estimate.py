@@ -3,6 +3,10 @@
 Calls are an upper bound: what a strategy cannot know beforehand (how often a threshold that is yet to
 be chosen will be passed) counts as a call for every item. Points behind the same defences that send
 the items' own questions share their answers, so these are counted once; recorded answers are free.
+
+Money is said twice. *About*: prompts at the usual bytes a token, replies as long as asked for.
+*At most*: a token for each byte, every call tried as often as the model's back end would, and twice
+that where the prompts are not known yet. The runner spends no more than that (`Paid.promise`).
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
+from cosilo.boundary.messages import Ask
 from cosilo.errors import CosiloError
+from cosilo.models.base import TextModel
 from cosilo.models.llamacpp import usable_cores
 from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
@@ -40,6 +46,9 @@ TRIED: tuple[Split, ...] = ("validation", "certificate")
 """Whose questions are asked to try a model out."""
 
 _WRAPPING = 500  # bytes that asking for texts puts around the system turn
+
+DEFENDED = 2.0
+"""How many times its size a prompt can have behind defences: placeholders are longer than names."""
 
 BUSY = 0.7
 """A model that gets less of the processor than this shares it with others."""
@@ -68,9 +77,12 @@ class Estimate:
         calls: LM calls, at most.
         recorded: calls that are free because their answers are recorded.
         tokens_in, tokens_out: of these calls, about.
+        usd, usd_most: what they cost, about and at most.
         minutes: of the LM's time, waiting included.
+        small_minutes: of the small model's time for its answers; training comes on top.
         measured: the minutes come from calls made before, not from a rule of thumb.
-        share: of the processor's time that the model got in these calls.
+        share: of the processor's time that the LM got in these calls.
+        trains: a point trains the small model, which takes a time that nobody knows before.
     """
 
     calls: int
@@ -78,22 +90,48 @@ class Estimate:
     tokens_in: int
     tokens_out: int
     usd: float
+    usd_most: float
     minutes: float
-    measured: bool
+    small_minutes: float = 0.0
+    measured: bool = False
     share: float = 1.0
+    trains: bool = False
 
     def __str__(self) -> str:
+        own = f"{_minutes(self.small_minutes)} of the small model's"
+        if self.trains:
+            own += ", and what it takes to train it"
         if not self.calls:
-            return f"no LM call to make ({self.recorded} answers are recorded)"
+            free = f"no LM call to make ({self.recorded} answers are recorded)"
+            return f"{free}; {own}" if self.small_minutes >= _SOON or self.trains else free
         source = "as measured so far" if self.measured else "a rough guess"
         if self.share < BUSY:
             alone = self.minutes * self.share
-            source += f", on a busy machine; about {alone:.1f} on one that does nothing else"
+            source += f", on a busy machine; {_minutes(alone)} on one that does nothing else"
         return (
             f"at most {self.calls} LM calls ({self.recorded} more are recorded and free), "
             f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out, "
-            f"${self.usd:.2f}, {self.minutes:.1f} min of LM time ({source})"
+            f"{self._money()}; {_minutes(self.minutes)} of LM time ({source}), {own}"
         )
+
+    def _money(self) -> str:
+        if not self.usd_most:
+            return "$0"
+        return f"about {_usd(self.usd)} and at most {_usd(self.usd_most, up=True)}"
+
+
+_SOON = 0.1  # minutes: less is not worth a word
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.1f} min"
+
+
+def _usd(usd: float, *, up: bool = False) -> str:
+    """Dollars with two digits that say something; rounded up where it is a bound."""
+    digits = 2 if usd >= 0.1 else max(2, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
+    scale = 10**digits
+    return f"${math.ceil(usd * scale - 1e-9) / scale if up else usd:.{digits}f}"
 
 
 def estimate(
@@ -102,11 +140,13 @@ def estimate(
     left: Sequence[tuple[PointConfig, Work]],
     *,
     pace: Pace | None,
+    small: float = 0.0,
 ) -> Estimate:
     """The cost of `left`: points with the items they still have to answer, by split.
 
     Args:
         pace: None when it was not measured.
+        small: seconds from one answer of the small model to the next.
     """
     shared: dict[tuple[str, str], _Batch] = {}
     alone: list[_Batch] = []
@@ -122,7 +162,7 @@ def estimate(
             ("pool", [e.chat for e in pool], 1.0),
             ("public", [e.chat for e in parts.owner.public[: expected.public]], 1.0),
         ]
-        alone.append(_Batch(expected.own[0], 0, *expected.own[1:]))
+        alone.append(_guessed(*expected.own))
         alone += _scored(parts, expected)
         alone.append(_written(parts, *expected.per_label))
         alone.append(_rewritten(parts, expected))
@@ -137,14 +177,19 @@ def estimate(
     batches = [*shared.values(), *alone]
     calls = sum(b.calls for b in batches)
     tokens_in, tokens_out = sum(b.tokens_in for b in batches), sum(b.tokens_out for b in batches)
+    price = parts.paid.price
+    most = price.usd(sum(b.most_in for b in batches), sum(b.most_out for b in batches))
     guess = 0.0 if plan.large.kind in FREE else REMOTE_SECONDS / plan.concurrency
     return Estimate(
         calls=calls,
         recorded=sum(b.recorded for b in batches),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        usd=parts.paid.price.usd(tokens_in, tokens_out),
+        usd=price.usd(tokens_in, tokens_out),
+        usd_most=most * attempts(parts.paid.model),
         minutes=calls * (guess if pace is None else pace.seconds) / 60,
+        small_minutes=small * _small_answers(parts, left) / 60,
+        trains=any(make_strategy(point).needs.trainable for point, _ in left),
         measured=pace is not None,
         share=1.0 if pace is None else pace.share,
     )
@@ -179,12 +224,65 @@ async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
     return Pace(wall / len(others), min(1.0, cpu / (wall * usable_cores())))
 
 
+def attempts(model: TextModel) -> int:
+    """How often `model`'s back end sends one request, at most."""
+    return 1 + int(getattr(model, "retries", 0))
+
+
+def _small_answers(parts: Parts, left: Sequence[tuple[PointConfig, Work]]) -> int:
+    """Answers of the small model: one to each item, and again wherever it is trained anew."""
+    known: set[str] = set()
+    again = 0
+    for point, splits in left:
+        examples = [e.id for _, some in splits for e in some]
+        if make_strategy(point).needs.trainable:
+            again += len(examples)
+        else:
+            known.update(examples)
+    return again + len(known)
+
+
+async def small_pace(parts: Parts) -> float:
+    """Seconds from one answer of the small model to the next, by a few made now; they are kept."""
+    task, model = parts.task, parts.owner.model
+    chats = [e.chat for s in TRIED for e in task.splits.get(s, ())][: 2 * PROBED]
+    half = len(chats) // 2
+    try:
+        await asyncio.gather(*(model.generate(c, task.sampling) for c in chats[:half]))
+        started = perf_counter()
+        found = [await model.generate(c, task.sampling) for c in chats[half:]]
+    except CosiloError:  # what is wrong with it will be said where it matters
+        return 0.0
+    took = perf_counter() - started
+    # Answers that were kept from before say themselves what they took.
+    return max(took, sum(g.seconds for g in found)) / max(1, len(found))
+
+
 @dataclass(frozen=True)
 class _Batch:
+    """Calls that belong together.
+
+    Attributes:
+        most_in, most_out: tokens of one attempt of each, at most.
+    """
+
     calls: int = 0
     recorded: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    most_in: int = 0
+    most_out: int = 0
+
+
+def _guessed(calls: int, tokens_in: float, tokens_out: float) -> _Batch:
+    """Calls whose prompts are not known yet."""
+    return _Batch(
+        calls=calls,
+        tokens_in=round(tokens_in),
+        tokens_out=round(tokens_out),
+        most_in=math.ceil(2 * BYTES_PER_TOKEN * tokens_in),
+        most_out=math.ceil(2 * tokens_out),
+    )
 
 
 def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
@@ -193,7 +291,7 @@ def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
     chat = parts.task.splits["test"][0].chat
     system = sum(len(t.content.encode()) for t in chat if t.role == "system") + _WRAPPING
     tokens = round(system / BYTES_PER_TOKEN)
-    return _Batch(calls * labels, 0, calls * labels * tokens, tokens_out * labels)
+    return _guessed(calls * labels, calls * labels * tokens, tokens_out * labels)
 
 
 def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
@@ -206,7 +304,7 @@ def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
 
     def read(examples: Sequence[Demonstration], count: int, reply: float) -> _Batch:
         prompts = sum(_tokens(e.chat) for e in examples) / max(1, len(examples))
-        return _Batch(calls=count, tokens_in=round(count * (prompts + reply)))
+        return _guessed(count, count * (prompts + reply), 0)
 
     return [
         read(pool, _most(expected.scored, len(pool)), written),
@@ -221,11 +319,8 @@ def _rewritten(parts: Parts, expected: Forecast) -> _Batch:
     """Calls for rewrites of the owner's examples, each about as long as what is rewritten."""
     gold = parts.owner.private[: expected.rewritten]
     texts = sum(len(last_user(e.chat).encode()) for e in gold) / BYTES_PER_TOKEN
-    return _Batch(
-        calls=len(gold),
-        tokens_in=round(texts + len(gold) * _WRAPPING / BYTES_PER_TOKEN),
-        tokens_out=round(texts * expected.rewrites),
-    )
+    around = len(gold) * _WRAPPING / BYTES_PER_TOKEN
+    return _guessed(len(gold), texts + around, texts * expected.rewrites)
 
 
 def _most(count: int | None, there: int) -> int:
@@ -250,9 +345,13 @@ def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> 
     calls = math.ceil(share * len(chats))
     fresh = min(calls, len(new))
     sizes = [_tokens(chat) for chat in new]
+    bounds = [Ask(chat=chat, sampling=sampling).tokens_bound() for chat in new]
+    longest = sorted((tokens for tokens, _ in bounds), reverse=True)[:fresh]
     return _Batch(
         calls=fresh,
         recorded=calls - fresh,
         tokens_in=round(sum(sizes) / len(new) * fresh) if new else 0,
         tokens_out=round(_answer(sampling) * fresh),
+        most_in=math.ceil(sum(longest) * (1 if sure else DEFENDED)),
+        most_out=max((tokens for _, tokens in bounds), default=0) * fresh,
     )

@@ -19,11 +19,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from time import monotonic
 
 import cosilo
 from cosilo.benchmark import clock
 from cosilo.benchmark.answering import Answering, Commit
-from cosilo.benchmark.estimate import Estimate, Work, estimate, measured_pace
+from cosilo.benchmark.estimate import (
+    REMOTE_SECONDS,
+    Estimate,
+    Work,
+    estimate,
+    measured_pace,
+    small_pace,
+)
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
 from cosilo.benchmark.measure import (
     attackers_encoder,
@@ -34,10 +42,11 @@ from cosilo.benchmark.measure import (
 )
 from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.progress import Reports, Silent
+from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Pass, Store, Trial
+from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.meter import Meter
 from cosilo.boundary.transport import InProcess
@@ -104,7 +113,9 @@ class Runner:
         self._task_id = task_identity(plan)
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
-        self._calls_before = 0
+        self._calls_before, self._busy_before = 0, 0.0
+        self._ahead: list[tuple[PointConfig, Work]] = []
+        self._time = TimeLeft((), 0.0)
         self._started = False
         self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._ids: dict[str, str] = {}
@@ -140,9 +151,7 @@ class Runner:
         for point in [*left, *(s.lowest for s in self.plan.spaces)]:
             self._preflight(parts, point)
         self.store.keep_task(self._task_id, parts.task)
-        work: list[tuple[PointConfig, Work]] = [
-            (p, [(s, self._left(self._id(p), "plain", s)) for s in ANSWERED]) for p in left
-        ]
+        work = [(p, self._work(p)) for p in left]
         searched = self.plan.search.trials if self.plan.search else 0
         if searched:  # which point of which space a proposal will be is not known yet
             whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
@@ -151,11 +160,20 @@ class Runner:
         sends = any(make_strategy(point).needs.sends for point, _ in work)
         try_out = sends and not self._offline
         pace = await measured_pace(self.plan, parts, self.store) if try_out else None
-        expected = estimate(self.plan, parts, work, pace=pace)
+        small = await small_pace(parts)
+        expected = estimate(self.plan, parts, work, pace=pace, small=small)
         self._confirm(expected)
-        self._calls_before = parts.paid.calls  # a few may have been tried out already
-        answers = sum(len(examples) for _, splits in work for _, examples in splits)
-        self._reports.begin(len(work), answers, expected.calls)
+        parts.paid.promise(expected.usd_most)
+        # A few calls may have been tried out already, which is not the run's own pace.
+        self._calls_before, self._busy_before = parts.paid.calls, parts.paid.busy.seconds
+        self._ahead = list(work)
+        guess = REMOTE_SECONDS / self.plan.concurrency if pace is None else pace.seconds
+        self._time = TimeLeft([p.strategy for p, _ in work], guess)
+        self._reports.begin(len(work), sum(len(some) for _, splits in work for _, some in splits))
+
+    def _work(self, point: PointConfig) -> Work:
+        """The items that `point` still has to answer."""
+        return [(s, self._left(self._id(point), "plain", s)) for s in ANSWERED]
 
     def _preflight(self, parts: Parts, point: PointConfig) -> None:
         strategy = make_strategy(point)
@@ -242,8 +260,8 @@ class Runner:
         sends = bool(make_strategy(point).needs.sends)
         if sends and self._lm_down is not None:
             raise type(self._lm_down)(f"not tried: {self._lm_down}")
-        todo = {split: self._left(trial.id, "plain", split) for split in ANSWERED}
-        self._reports.trial(point.name, sum(map(len, todo.values())))
+        todo = dict(self._work(point))
+        self._begun(point, todo)
         reset_peak_memory()
         ledger = SqliteLedger(store.ledger_path, trial.id)
         try:
@@ -271,6 +289,26 @@ class Runner:
         if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
         return replace(trial, memory=max(trial.memory, peak_memory()))
+
+    def _begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
+        """Say that a trial begins, with what is known by now of the LM calls to come."""
+        parts, names = self._open(), [p.name for p, _ in self._ahead]
+        if self._ahead:  # a search's proposals stand there under another name
+            self._ahead.pop(names.index(point.name) if point.name in names else 0)
+        here: tuple[PointConfig, Work] = (point, tuple(todo.items()))
+        after = estimate(self.plan, parts, self._ahead, pace=None).calls
+        calls = estimate(self.plan, parts, [here, *self._ahead], pace=None).calls - after
+        answers = sum(map(len, todo.values()))
+        self._time.trial(point.strategy, answers, max(0, calls), after, self._moment())
+        self._reports.trial(point.name, answers)
+
+    def _moment(self) -> Moment:
+        paid = self._open().paid
+        return Moment(
+            now=monotonic(),
+            calls=paid.calls - self._calls_before,
+            busy=paid.busy.seconds - self._busy_before,
+        )
 
     async def _listen(self, trial: Trial, session: Session) -> None:
         """Keep what the small model says for those who will attack it, where it was trained."""
@@ -345,8 +383,11 @@ class Runner:
         def commit(items: Sequence[tuple[Item, str]]) -> None:
             self.store.add_items(trial.id, which, split, attempt, items)
             if which == "plain":
-                calls = parts.paid.calls - self._calls_before
-                self._reports.advance(len(items), calls, parts.paid.totals.usd)
+                at = self._moment()
+                self._time.answered(len(items), at)
+                spent = Spent(at.calls, parts.paid.totals.usd)
+                left, here = self._time.of_run(at), self._time.of_trial(at)
+                self._reports.advance(len(items), spent, left, here)
 
         return commit
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from cosilo.benchmark.store import Store
@@ -27,6 +28,28 @@ from cosilo.models.base import (
 from cosilo.types import Chat, Generation, Sampling
 
 
+class Busy:
+    """Seconds in which at least one piece of work was under way; entered once for each piece."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._since = self._before = 0.0
+
+    def __enter__(self) -> None:
+        if not self._under_way:
+            self._since = perf_counter()
+        self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._before += perf_counter() - self._since
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (perf_counter() - self._since if self._under_way else 0.0)
+
+
 class Paid:
     """`model`, each of its calls booked in `store` and kept inside `budget`."""
 
@@ -37,6 +60,7 @@ class Paid:
         self._meter = Meter(budget, price=price)
         self._meter.totals = store.paid()
         self.calls = 0  # of this process
+        self.busy = Busy()
 
     @property
     def name(self) -> str:
@@ -55,6 +79,16 @@ class Paid:
         """Everything this run has paid, by earlier processes too."""
         return self._meter.totals
 
+    def promise(self, usd: float) -> None:
+        """Spend at most `usd` from now on, whatever more the plan's budget allows: what was
+        confirmed as the most a run can cost is the most it can cost."""
+        most = self.totals.usd + usd
+        given = self._meter.budget.usd
+        totals = self.totals
+        budget = replace(self._meter.budget, usd=most if given is None else min(given, most))
+        self._meter = Meter(budget, price=self.price)
+        self._meter.totals = totals
+
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The model's reply.
 
@@ -69,7 +103,8 @@ class Paid:
             number = self._store.pay(reservation)
             self.calls += 1
             cost = self._meter.cost(ask, size, None, 0)  # refused or unreachable: nothing is billed
-            generation = await self.model.generate(chat, sampling)
+            with self.busy:
+                generation = await self.model.generate(chat, sampling)
             reply = Completion(generation=generation)
             cost = self._meter.cost(ask, size, reply, len(encode(reply)))
         except asyncio.CancelledError:
@@ -132,7 +167,8 @@ class Paid:
         try:
             number = self._store.pay(cost)
             self.calls += 1
-            return await work(sequences)
+            with self.busy:
+                return await work(sequences)
         finally:
             self._meter.settle(cost, cost)
             if number is not None:

@@ -11,8 +11,10 @@ from cosilo.benchmark.estimate import Estimate, Pace, estimate, measured_pace
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.benchmark.store import Store
+from cosilo.boundary.messages import Ask
 from cosilo.boundary.meter import Totals
 from cosilo.defences.base import Defence, defences
+from cosilo.models.base import Access
 from cosilo.tasks.base import Split
 from cosilo.types import Chat, Generation, Sampling
 
@@ -102,6 +104,41 @@ async def test_calls_are_bounded(folder: Path, points: str, calls: int) -> None:
     assert found.calls == calls
     assert (found.usd > 0) == (calls > 0)
     assert found.tokens_in == pytest.approx(found.usd)
+    assert found.usd_most >= 3 * found.usd
+
+
+class Costly:
+    """Answers at the full length allowed, and is billed a token for each byte of the prompt."""
+
+    name, access, retries = "costly", Access.TEXT, 2
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        tokens_in, tokens_out = Ask(chat=chat, sampling=sampling).tokens_bound()
+        return Generation("a", prompt_tokens=tokens_in, completion_tokens=tokens_out, attempts=3)
+
+    async def close(self) -> None: ...
+
+
+async def test_the_most_it_can_cost_covers_every_attempt_at_its_longest(folder: Path) -> None:
+    plan, parts, store = opened(folder, point("large"))
+    parts.paid.model = Costly()
+    examples = parts.task.splits["test"]
+    found = estimate(plan, parts, [(plan.points[0], [("test", examples)])], pace=None)
+    for example in examples:
+        await parts.paid.generate(example.chat, parts.task.sampling)
+    assert found.usd < parts.paid.totals.usd <= found.usd_most
+    await parts.close()
+    store.close()
+
+
+async def test_the_small_models_time_counts(folder: Path) -> None:
+    plan, parts, store = opened(folder, point("small") + point("cascade") + point("distil_labels"))
+    work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
+    found = estimate(plan, parts, work, pace=None, small=5.0)
+    assert found.small_minutes == pytest.approx(5 * (12 + 12) / 60)  # anew where it is trained
+    assert found.trains
+    await parts.close()
+    store.close()
 
 
 async def test_recorded_answers_are_free(folder: Path) -> None:
@@ -149,8 +186,21 @@ async def test_a_local_model_is_tried_out_after_it_has_loaded(
     store.close()
 
 
+def said(**more: object) -> str:
+    given = dict(
+        calls=3, recorded=2, tokens_in=10, tokens_out=5, usd=0.5, usd_most=2.001, minutes=8.0
+    )
+    return str(Estimate(**{**given, **more}))  # type: ignore[arg-type]
+
+
 def test_it_says_so_in_one_line() -> None:
-    busy = str(Estimate(3, 2, 10, 5, 0.5, 8.0, True, 0.25))
-    assert "8.0 min of LM time (as measured so far, on a busy machine; about 2.0 on one" in busy
-    assert "at most 3 LM calls" in str(Estimate(3, 2, 10, 5, 0.5, 1.0, True))
-    assert str(Estimate(0, 2, 0, 0, 0, 0, False)) == "no LM call to make (2 answers are recorded)"
+    busy = said(measured=True, share=0.25)
+    assert "8.0 min of LM time (as measured so far, on a busy machine; 2.0 min on one" in busy
+    assert "at most 3 LM calls" in said()
+    assert "about $0.50 and at most $2.01" in said()
+    assert "about $0.00012 and at most $0.0035;" in said(usd=0.000123, usd_most=0.0034001)
+    assert "out, $0;" in said(usd=0.0, usd_most=0.0)
+    assert "1.5 min of the small model's" in said(small_minutes=1.5)
+    assert said(trains=True).endswith("and what it takes to train it")
+    assert said(calls=0) == "no LM call to make (2 answers are recorded)"
+    assert said(calls=0, small_minutes=1.5).endswith("; 1.5 min of the small model's")

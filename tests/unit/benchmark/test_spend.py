@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.benchmark.spend import Paid
+from cosilo.benchmark.spend import Busy, Paid
 from cosilo.benchmark.store import Store
 from cosilo.boundary.meter import Budget, Price
 from cosilo.errors import BudgetExceededError, UnreachableError
@@ -46,6 +46,19 @@ async def test_the_budget_counts_what_earlier_processes_paid(store: Store) -> No
         await second.generate(user("q"), Sampling(max_tokens=3))
     assert len(inner.seen) == 1
     assert store.paid().tokens_out == 4
+
+
+async def test_what_was_confirmed_is_the_most_that_is_spent(store: Store) -> None:
+    inner = ScriptedModel({"q": "one two"})
+    paid = Paid(inner, store, Budget(usd=1000), PRICE)
+    await paid.generate(user("q"), Sampling(max_tokens=3))
+    paid.promise(paid.totals.usd)  # as much again as a call has cost: no room for a longer reply
+    with pytest.raises(BudgetExceededError):
+        await paid.generate(user("q"), Sampling(max_tokens=900))
+    paid.promise(10_000.0)  # the plan's own budget still holds
+    with pytest.raises(BudgetExceededError):
+        await paid.generate(user("q"), Sampling(max_tokens=1_001))
+    assert len(inner.seen) == 1
 
 
 async def test_a_call_cut_off_by_a_crash_stays_booked_at_its_most(
@@ -93,3 +106,15 @@ async def test_reading_for_logits_is_paid_like_a_prompt(store: Store) -> None:
         await paid.logits([tokens])
     assert len(model.scored) == asked
     assert paid.totals == store.paid()
+
+
+def test_work_side_by_side_is_busy_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((0.0, 5.0, 10.0, 12.0, 13.0))
+    monkeypatch.setattr("cosilo.benchmark.spend.perf_counter", lambda: next(times))
+    busy = Busy()
+    with busy, busy:
+        assert busy.seconds == 5.0
+    assert busy.seconds == 10.0
+    with busy:
+        pass
+    assert busy.seconds == 11.0

@@ -1,0 +1,114 @@
+"""How long a run will still take, from what it has done so far.
+
+A run's time is of two kinds: while the LM works (`busy`), and everything else, which is a trial's own:
+training, the small model's answers, attacks. The first goes by the LM calls that are still to come,
+the second by what earlier trials of the same strategy took.
+
+    left = calls to come x seconds a call  +  own time of this trial  +  own time of each later trial
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+FEW = 3
+"""From so many LM calls on, their pace is measured rather than taken from before the run."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands.
+
+    Attributes:
+        now: seconds, of any clock that only goes forward.
+        calls: LM calls made since the run began.
+        busy: seconds since then in which at least one LM call was under way.
+    """
+
+    now: float
+    calls: int = 0
+    busy: float = 0.0
+
+    @property
+    def idle(self) -> float:
+        """Seconds, up to a constant, in which no LM call was under way."""
+        return self.now - self.busy
+
+
+class TimeLeft:
+    """Seconds that a run, and the trial at hand, will still take.
+
+    Args:
+        kinds: the strategy of each trial to come, in order.
+        per_call: seconds of an LM call, as known before the run.
+    """
+
+    def __init__(self, kinds: Sequence[str], per_call: float) -> None:
+        self._later = list(kinds)
+        self._per_call = per_call
+        self._own: dict[str, list[float]] = {}
+        self._kind: str | None = None
+        self._began = self._answering = Moment(0.0)
+        self._answers = self._done = self._here = self._after = 0
+
+    def trial(self, kind: str, answers: int, calls: int, after: int, at: Moment) -> None:
+        """A trial begins; the one before it has ended.
+
+        Args:
+            answers: how many it has to make.
+            calls: LM calls that it will make, at most.
+            after: LM calls of the trials that follow, at most.
+        """
+        self.ended(at)
+        if kind in self._later:
+            self._later.remove(kind)
+        self._kind, self._began, self._answering = kind, at, at
+        self._answers, self._done = answers, 0
+        self._here, self._after = calls, after
+
+    def ended(self, at: Moment) -> None:
+        """The trial at hand is over."""
+        if self._kind is not None:
+            self._own.setdefault(self._kind, []).append(max(0.0, at.idle - self._began.idle))
+        self._kind = None
+
+    def answered(self, count: int, at: Moment) -> None:
+        """`count` more answers of the trial at hand are there."""
+        if not self._done:
+            self._answering = at  # what came before it was preparing
+        self._done += count
+
+    def of_trial(self, at: Moment) -> float:
+        """Seconds that the trial at hand will still take."""
+        if self._kind is None:
+            return 0.0
+        share = 1 - self._done / max(1, self._answers)
+        made = at.calls - self._began.calls
+        to_come = float(max(0, self._here - made))
+        if self._done:  # calls that answers could have needed and did not are not waited for
+            to_come = min(to_come, self._here * share)
+        return to_come * self._seconds_a_call(at) + self._own_left(share, at)
+
+    def of_run(self, at: Moment) -> float:
+        """Seconds that the run will still take."""
+        later = sum(self._expected(kind) for kind in self._later)
+        return self.of_trial(at) + self._after * self._seconds_a_call(at) + later
+
+    def _own_left(self, share: float, at: Moment) -> float:
+        spent = at.idle - self._began.idle
+        before = self._expected(str(self._kind))
+        if self._done > 1:
+            answering = max(0.0, at.idle - self._answering.idle)
+            left = answering / (self._done - 1) * (self._answers - self._done)
+            return max(left, (before - spent) * share)
+        return max(0.0, before - spent)
+
+    def _expected(self, kind: str) -> float:
+        """What a trial takes of its own: as those of its kind did, or as all did."""
+        known = self._own.get(kind) or [s for own in self._own.values() for s in own]
+        return fmean(known) if known else 0.0
+
+    def _seconds_a_call(self, at: Moment) -> float:
+        return at.busy / at.calls if at.calls >= FEW else self._per_call
