@@ -54,7 +54,7 @@ class ModelConfig:
 
     @property
     def price(self) -> Price:
-        return Price(self.usd_per_m_in, self.usd_per_m_out)
+        return Price(self.usd_per_m_in, self.usd_per_m_out, self.options.get("reasoning", 0))
 
 
 @dataclass(frozen=True)

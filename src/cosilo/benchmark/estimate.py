@@ -176,9 +176,11 @@ def estimate(
                 shared[around, name] = batch
     batches = [*shared.values(), *alone]
     calls = sum(b.calls for b in batches)
-    tokens_in, tokens_out = sum(b.tokens_in for b in batches), sum(b.tokens_out for b in batches)
     price = parts.paid.price
-    most = price.usd(sum(b.most_in for b in batches), sum(b.most_out for b in batches))
+    thought = price.reasoning * sum(b.calls for b in batches if b.tokens_out)
+    tokens_in = sum(b.tokens_in for b in batches)
+    tokens_out = sum(b.tokens_out for b in batches) + thought
+    most = price.usd(sum(b.most_in for b in batches), sum(b.most_out for b in batches) + thought)
     guess = 0.0 if plan.large.kind in FREE else REMOTE_SECONDS / plan.concurrency
     return Estimate(
         calls=calls,

@@ -65,10 +65,22 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens."""
+    """What an LM bills.
+
+    Attributes:
+        usd_per_m_in, usd_per_m_out: US dollars per million tokens of the prompt and of the reply.
+        reasoning: tokens that it may think of before each reply, billed like the reply's and beyond
+            what was asked for.
+    """
 
     usd_per_m_in: float = 0.0
     usd_per_m_out: float = 0.0
+    reasoning: int = 0
+
+    def bound(self, request: Message) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens that `request` can be billed for."""
+        tokens_in, tokens_out = request.tokens_bound()
+        return tokens_in, tokens_out + self.reasoning if tokens_out else 0
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.usd_per_m_in + tokens_out * self.usd_per_m_out) / 1e6
@@ -110,7 +122,7 @@ class Meter:
         """
         if not 0 <= request.epsilon < math.inf:
             raise PrivacyError(f"ε = {request.epsilon} is no privacy cost, so nothing was sent")
-        tokens_in, tokens_out = request.tokens_bound()
+        tokens_in, tokens_out = self.price.bound(request)
         most = Totals(
             messages=1,
             bytes_up=size,
@@ -139,7 +151,7 @@ class Meter:
         if reply is not None:
             tokens_in, tokens_out = reply.usage()
             if not tokens_in and not tokens_out:
-                tokens_in, bound = request.tokens_bound()
+                tokens_in, bound = self.price.bound(request)
                 tokens_out = min(bound, reply_size // 2)
         return Totals(
             messages=1,

@@ -58,12 +58,13 @@ def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
     """The most that `asks` can cost when each crosses once, and one request."""
     if not point.sends:
         return Spend(requests=1)
+    price = point.price
     tokens_in = tokens_out = 0
     for chat, sampling in asks:
-        prompt, completion = Ask(chat=chat, sampling=sampling).tokens_bound()
+        prompt, completion = price.bound(Ask(chat=chat, sampling=sampling))
         tokens_in += prompt
         tokens_out += completion
-    usd = point.price.usd(tokens_in, tokens_out)
+    usd = price.usd(tokens_in, tokens_out)
     return Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out, requests=1)
 
 

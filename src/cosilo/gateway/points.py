@@ -131,6 +131,7 @@ class Point:
         return Price(
             max((p.usd_per_m_in for p in prices), default=0.0),
             max((p.usd_per_m_out for p in prices), default=0.0),
+            max((p.reasoning for p in prices), default=0),
         )
 
 

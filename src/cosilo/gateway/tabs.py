@@ -176,7 +176,7 @@ class Till(Defence):
             kinds = Counter()
             for counter in self._counters:
                 kinds.update(counter.counts(tab.request))
-        tokens_in, tokens_out = message.tokens_bound()
+        tokens_in, tokens_out = self._price.bound(message)
         most = Spend(
             usd=self._price.usd(tokens_in, tokens_out),
             tokens_in=tokens_in,

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from cosilo.errors import RejectedError
+from cosilo.reasoning import spoken
 from cosilo.types import (
     Chat,
     Delta,
@@ -51,15 +52,20 @@ class ReportedError(Exception):
         self.kind = kind
 
 
-def request(chat: Chat, sampling: Sampling, *, logprobs: bool) -> dict[str, Any]:
+def request(
+    chat: Chat, sampling: Sampling, *, logprobs: bool, reasoning: int = 0
+) -> dict[str, Any]:
     """The body that asks for a reply to `chat`, without `model` and `stream`.
+
+    Args:
+        reasoning: tokens allowed for thinking, on top of the reply's.
 
     Raises:
         RejectedError: tools, tool_choice or response_format are no JSON.
     """
     body: dict[str, Any] = {
         "messages": [_message(turn) for turn in chat],
-        "max_tokens": sampling.max_tokens,
+        "max_tokens": sampling.max_tokens + reasoning,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
@@ -357,7 +363,8 @@ def _words(text: str) -> str:
 
 
 def choice_of(reply: Generation, choices: Sequence[str]) -> Generation:
-    """`reply` with its text mapped to the nearest of `choices`, where there are any."""
+    """`reply` with its text mapped to the nearest of `choices`, where it is clear which."""
     if not choices or reply.text in choices:
         return reply
-    return msgspec.structs.replace(reply, text=nearest_choice(reply.text, choices))
+    said = nearest_choice(spoken(reply.text), choices)
+    return msgspec.structs.replace(reply, text=said) if said in choices else reply

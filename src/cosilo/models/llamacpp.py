@@ -68,6 +68,7 @@ class LlamaCppModel:
         threads: of the engine; by default as many as the cores this process may use, because threads
             that share a core wait for one another.
         prompt_cache_mib: memory for prompts that may come again, in MiB.
+        reasoning: see `llamacpp`.
         identity: see `base.identity`; by default the file's name and `fingerprint`.
 
     Raises:
@@ -85,15 +86,19 @@ class LlamaCppModel:
         threads: int | None = None,
         parallel: int = 4,
         prompt_cache_mib: int = 512,
+        reasoning: int = 0,
     ) -> None:
         self.path = path
         self.n_ctx = n_ctx
         self.threads = threads if threads is not None else usable_cores()
         self.parallel = parallel
         self.prompt_cache_mib = prompt_cache_mib
+        self.reasoning = reasoning
         for option in ("n_ctx", "threads", "parallel"):
             if getattr(self, option) < 1:
                 raise ConfigError(f"{option} must be 1 or more, not {getattr(self, option)}")
+        if reasoning < 0:
+            raise ConfigError(f"reasoning must be 0 or more, not {reasoning}")
         _require_gguf(path)
         self._name = name or path.stem
         self._identity = identity or f"{path.name}:{fingerprint(path)}"
@@ -108,7 +113,8 @@ class LlamaCppModel:
 
     @property
     def identity(self) -> str:
-        return f"llamacpp:{self._identity}"
+        thinks = f":{self.reasoning}" if self.reasoning else ""
+        return f"llamacpp:{self._identity}{thinks}"
 
     @property
     def access(self) -> Access:
@@ -202,7 +208,7 @@ class LlamaCppModel:
             return self._engine
 
     def _body(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
-        body = chat_api.request(chat, sampling, logprobs=True)
+        body = chat_api.request(chat, sampling, logprobs=True, reasoning=self.reasoning)
         body["top_logprobs"] = min(_TOP, max(1, sampling.top_logprobs))
         # Its own defaults also cut the distribution (top_k = 40, min_p = 0.05), which nobody asked for:
         # at temperature 1 a reply is a draw of the model's.
@@ -453,6 +459,7 @@ def llamacpp(
     threads: int | None = None,
     parallel: int = 4,
     prompt_cache_mib: int = 512,
+    reasoning: int = 0,
 ) -> LlamaCppModel:
     """A GGUF model inside this process, over llama.cpp.
 
@@ -463,6 +470,8 @@ def llamacpp(
         threads: all cores by default.
         parallel: requests that are decoded together.
         prompt_cache_mib: memory for prompts that may come again, in MiB.
+        reasoning: tokens the model may think of before it answers, on top of the answer's; inside the
+            estimate and every budget. A choice of labels is scored, and takes none.
 
     Raises:
         CatalogError: the model is not there; the message says how to pull it.
@@ -473,6 +482,7 @@ def llamacpp(
         "threads": threads,
         "parallel": parallel,
         "prompt_cache_mib": prompt_cache_mib,
+        "reasoning": reasoning,
     }
     if bool(model) == (path is not None):
         raise ConfigError("model 'llamacpp' needs either model (a catalog name) or path (a GGUF)")

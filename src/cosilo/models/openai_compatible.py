@@ -85,6 +85,7 @@ class OpenAIModel:
         connect_timeout_s: float = 10.0,
         idle_timeout_s: float = 60.0,
         retries: int = 4,
+        reasoning: int = 0,
         backoff_s: float = 0.5,
         max_tokens_field: str = "max_tokens",
         omit: Sequence[str] = (),
@@ -104,6 +105,7 @@ class OpenAIModel:
         self.connect_timeout_s = connect_timeout_s
         self.idle_timeout_s = idle_timeout_s
         self.retries = retries
+        self.reasoning = reasoning
         self.backoff_s = backoff_s
         self.max_tokens_field = max_tokens_field
         self.omit = tuple(omit)
@@ -118,6 +120,8 @@ class OpenAIModel:
             raise ConfigError(
                 "concurrency and all timeouts must be above 0, and retries at least 0"
             )
+        if reasoning < 0:
+            raise ConfigError(f"reasoning must be 0 or more, not {reasoning}")
 
     @property
     def name(self) -> str:
@@ -127,6 +131,8 @@ class OpenAIModel:
     def identity(self) -> str:
         """What decides its answers: where it is, which model, and what is added to or left out."""
         told = [self.base_url, self.model, self.logprobs, sorted(self.omit), self.extra]
+        if self.reasoning:  # without it, answers recorded before there was any are still its own
+            told.append(self.reasoning)
         return "openai:" + msgspec.json.encode(told, order="deterministic").decode()
 
     @property
@@ -188,7 +194,7 @@ class OpenAIModel:
                 "logprobs = true",
                 everything=True,
             )
-        body = chat_api.request(chat, sampling, logprobs=self.logprobs)
+        body = chat_api.request(chat, sampling, logprobs=self.logprobs, reasoning=self.reasoning)
         body["model"] = self.model
         body[self.max_tokens_field] = body.pop("max_tokens")
         if stream:
@@ -508,6 +514,7 @@ def openai(
     connect_timeout_s: float = 10.0,
     idle_timeout_s: float = 60.0,
     retries: int = 4,
+    reasoning: int = 0,
     max_tokens_field: str = "max_tokens",
     omit: Sequence[str] = (),
     extra: Mapping[str, object] | None = None,
@@ -523,6 +530,8 @@ def openai(
         timeout_s: for a whole reply; connect_timeout_s: for the connection; idle_timeout_s: between two
             pieces of a stream.
         retries: after the first try, of what is worth retrying.
+        reasoning: tokens the model may think of before it answers, on top of the answer's; inside the
+            estimate and every budget.
         max_tokens_field: what the endpoint calls it ("max_completion_tokens" for some).
         omit: fields of the request that the endpoint does not accept.
         extra: fields to add to each request.
@@ -541,6 +550,7 @@ def openai(
         connect_timeout_s=connect_timeout_s,
         idle_timeout_s=idle_timeout_s,
         retries=retries,
+        reasoning=reasoning,
         max_tokens_field=max_tokens_field,
         omit=omit,
         extra=extra,

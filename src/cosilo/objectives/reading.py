@@ -208,7 +208,7 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
     tokens_in, tokens_out = reply.usage()
     if not tokens_in and not tokens_out and up is not None and up.payload is not None:
         # No usage stated: the request's bound, as `Meter.cost` books it.
-        tokens_in, bound = up.message.tokens_bound()
+        tokens_in, bound = price.bound(up.message)
         tokens_out = min(bound, down.size // 2)
     return Traffic(
         bytes_down=down.size,

@@ -319,3 +319,21 @@ def test_no_tokeniser_makes_more_tokens_of_a_request_than_its_bound() -> None:
     tools = '["' + "\u732b" * 100 + '"]'
     tokens, _ = Ask(chat=chat, sampling=Sampling(tools=tools)).tokens_bound()
     assert tokens >= 1000 + 50 + len(call.arguments.encode()) + len(tools.encode())
+
+
+@pytest.mark.parametrize("stated", [0, 40])
+async def test_an_allowance_for_reasoning_is_inside_every_budget(stated: int) -> None:
+    """What a model may think of is reserved, and booked where its reply states no usage."""
+    reply = Generation("x" * 400, completion_tokens=stated)
+
+    class Thinker(ScriptedModel):
+        async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+            return reply
+
+    meter = Meter(Budget(tokens_out=250), price=Price(0, 1e6, reasoning=90))
+    boundary = road(Thinker(), meter=meter)
+    await boundary.send(Ask(chat=user("x"), sampling=Sampling(max_tokens=10)))
+    assert meter.totals.tokens_out == (stated or 100)
+    with pytest.raises(BudgetExceededError, match="over the budget, 250"):
+        await boundary.send(Ask(chat=user("x"), sampling=Sampling(max_tokens=161)))
+    assert meter.price.bound(Completion(generation=reply)) == (0, 0)

@@ -10,12 +10,13 @@ from cosilo.errors import RejectedError
 from cosilo.models.chat_api import (
     MalformedReplyError,
     ReportedError,
+    choice_of,
     chunk,
     completion,
     nearest_choice,
     request,
 )
-from cosilo.types import Sampling, ToolCall, ToolCallDelta, Turn, user
+from cosilo.types import Generation, Sampling, ToolCall, ToolCallDelta, Turn, user
 
 SECRET = "Ottilie Katzenstein"
 
@@ -180,3 +181,21 @@ def test_nearest_choice_of_letters() -> None:
     assert nearest_choice("it is a riddle", choices) == "it is a riddle"
     assert nearest_choice("-", ("+", "-")) == "-"
     assert nearest_choice("?", ("+", "-")) == "?"
+
+
+def test_an_allowance_for_reasoning_is_asked_for_on_top_of_the_answer() -> None:
+    body = request(user("q"), Sampling(max_tokens=12), logprobs=False, reasoning=2000)
+    assert body["max_tokens"] == 2012
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("<think>It could be billing or delivery.</think>\n\ndelivery", "delivery"),
+        ("billing? no.</think>Delivery.", "delivery"),
+        ("<think>delivery, I would say, unless", "<think>delivery, I would say, unless"),
+    ],
+)
+def test_a_choice_is_read_without_what_was_thought(text: str, chosen: str) -> None:
+    given = Generation(text)
+    assert choice_of(given, ("billing", "delivery")).text == chosen

@@ -618,3 +618,11 @@ def test_prompts_that_others_on_the_way_could_read_are_warned_of(
     OpenAIModel(url, "far", api_key="sk-secret")
     assert ("can read along" in caplog.text) == told
     assert "sk-secret" not in caplog.text
+
+
+async def test_a_reasoning_model_gets_its_allowance_and_other_recordings() -> None:
+    _, wire = await ask(ok(), reasoning=2000)
+    assert wire.requests[0]["max_tokens"] == 2000 + GREEDY.max_tokens
+    assert model("http://x/v1", reasoning=2000).identity != model("http://x/v1").identity
+    with pytest.raises(ConfigError, match="reasoning must be 0 or more"):
+        model("http://x/v1", reasoning=-1)
