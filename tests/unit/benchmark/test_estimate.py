@@ -131,6 +131,27 @@ async def test_the_most_it_can_cost_covers_every_attempt_at_its_longest(folder: 
     store.close()
 
 
+async def test_what_a_model_may_think_is_in_the_estimate(folder: Path) -> None:
+    large = (
+        'kind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\nusd_per_m_out = 1e6\n'
+    )
+    found = []
+    for reasoning in (0, 1000):
+        text = PLAN.replace('kind = "scripted"\nusd_per_m_in = 1e6', large)
+        plan = parse_plan(
+            f"{text}reasoning = {reasoning}\n" + point("large"), folder / f"{reasoning}.toml"
+        )
+        store = Store(folder / f"run-{reasoning}", write=True)
+        parts = open_parts(plan, store)
+        work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
+        found.append(estimate(plan, parts, work, pace=None))
+        await parts.close()
+        store.close()
+    without, given = found
+    assert given.tokens_out - without.tokens_out == 1000 * given.calls
+    assert given.usd_most - without.usd_most == pytest.approx(5 * 1000 * given.calls)  # 4 retries
+
+
 async def test_the_small_models_time_counts(folder: Path) -> None:
     plan, parts, store = opened(folder, point("small") + point("cascade") + point("distil_labels"))
     work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
