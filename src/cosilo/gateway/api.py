@@ -153,19 +153,17 @@ class Gateway:
         receive: Receive,
         send: Send,
     ) -> None:
-        setup = self.setup
-        x = Exchange(endpoint, _new_id(), time.time(), setup, time.perf_counter())
-        setup.in_flight += 1
-        body = None
+        x = Exchange(endpoint, _new_id(), time.time(), self.setup, time.perf_counter())
+        body, answering = None, False
         try:
-            if setup.in_flight > self.most_at_once:
-                raise RequestError(
-                    "too many requests at once; try again",
-                    status=503, kind="server_error", code="overloaded",
-                    headers={"retry-after": "1"},
-                )  # fmt: skip
+            self._require_room()
             x.key = await self._authenticate(scope)
             body = await self.bodies.read(scope, receive)
+            # Only now it takes a place: a client that is slow to send its body keeps nobody out.
+            self._require_room()
+            x.setup = self.setup
+            x.setup.in_flight += 1
+            answering = True
             await handle(x, body, receive, send)
         except ClientLeftError:
             x.left = True
@@ -177,10 +175,18 @@ class Gateway:
         finally:
             if body is not None:
                 self.bodies.release(body)
-            setup.in_flight -= 1
-            if setup.retired and not setup.in_flight:
-                self._later(setup.close())
+            if answering:
+                x.setup.in_flight -= 1
+                if x.setup.retired and not x.setup.in_flight:
+                    self._later(x.setup.close())
             self._count(x, time.perf_counter() - x.clock)
+
+    def _require_room(self) -> None:
+        if self.setup.in_flight >= self.most_at_once:
+            raise RequestError(
+                "too many requests at once; try again",
+                status=503, kind="server_error", code="overloaded", headers={"retry-after": "1"},
+            )  # fmt: skip
 
     async def _authenticate(self, scope: Scope) -> Key:
         scheme, _, bearer = header(scope, b"authorization").partition(b" ")

@@ -52,7 +52,9 @@ class BreakerConfig:
 class Breaker:
     """One upstream's health.
 
-    Every `admit` is followed by exactly one of `succeeded`, `failed` or `released`.
+    `admit` gives a number for the call, and is followed by exactly one of `succeeded`, `failed` or
+    `released` with it. A call that was let through before the breaker last opened says nothing about
+    the upstream as it is now, and changes nothing when it ends.
 
     Args:
         name: the upstream's, for the error.
@@ -77,6 +79,7 @@ class Breaker:
         self._trips = 0
         self._open_until: float | None = None
         self._probing = False
+        self._period = 0  # the number of calls let through now; another after each opening and probe
 
     @property
     def state(self) -> State:
@@ -90,52 +93,52 @@ class Breaker:
         state = self.state
         return state == "closed" or (state == "half-open" and not self._probing)
 
-    def admit(self) -> None:
+    def admit(self) -> int:
         """Let a call through, or refuse it.
 
         Raises:
             BreakerOpenError: the upstream is being left alone; nothing was sent.
         """
         state = self.state
-        if state == "closed":
-            return
         if state == "half-open" and not self._probing:
             self._probing = True
-            return
-        left = (self._open_until or 0.0) - self._clock()
-        raise BreakerOpenError(self.name, max(left, 1.0))
+            self._period += 1
+        elif state != "closed":
+            left = (self._open_until or 0.0) - self._clock()
+            raise BreakerOpenError(self.name, max(left, 1.0))
+        return self._period
 
-    def succeeded(self) -> None:
-        if self._open_until is not None:
-            if not self._probing:
-                return  # a call from before the breaker opened
+    def succeeded(self, call: int) -> None:
+        if call != self._period:
+            return
+        if self._probing:
             self._open_until = None
+            self._probing = False
             self._trips = 0
             self._outcomes.clear()
-        self._probing = False
         self._row = 0
         self._outcomes.append(True)
 
-    def failed(self) -> None:
-        if self._open_until is not None:
-            if self._probing:
-                self._trip()
+    def failed(self, call: int) -> None:
+        if call != self._period:
             return
         self._row += 1
         self._outcomes.append(False)
         full = len(self._outcomes) == self.config.window
         bad = self._outcomes.count(False) / len(self._outcomes)
-        if self._row >= self.config.consecutive or (full and bad >= self.config.rate):
+        if self._probing or self._row >= self.config.consecutive or (full and bad >= self.config.rate):
             self._trip()
 
-    def released(self) -> None:
+    def released(self, call: int) -> None:
         """The call ended in a way that says nothing about the upstream (the client left)."""
-        self._probing = False
+        if call == self._period:
+            self._probing = False
 
     def _trip(self) -> None:
         wait = min(self.config.cooldown * 2.0**self._trips, self.config.longest)
         self._open_until = self._clock() + wait * self._jitter()
         self._trips += 1
+        self._period += 1
         self._row = 0
         self._probing = False
         self._outcomes.clear()

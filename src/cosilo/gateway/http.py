@@ -50,23 +50,23 @@ class Bodies:
             raise self._too_large()
         if header(scope, b"content-encoding").lower() not in (b"", b"identity"):
             raise RequestError("compressed bodies are not accepted", status=415)
-        event = await receive()
-        if event["type"] != "http.request":
-            raise ClientLeftError
-        if not event.get("more_body"):
-            body: bytes = event["body"]
-            if len(body) > self.largest:
-                raise self._too_large()
-            self._take(len(body))
-            return body
         try:
             async with asyncio.timeout(self.seconds):
-                return await self._rest(event["body"], receive)
+                event = await receive()
+                if event["type"] != "http.request":
+                    raise ClientLeftError
+                if event.get("more_body"):
+                    return await self._rest(event["body"], receive)
         except TimeoutError:
             raise RequestError(
                 f"the body did not arrive within {self.seconds:g} s",
                 status=408, headers={"connection": "close"},
             ) from None  # fmt: skip
+        body: bytes = event["body"]
+        if len(body) > self.largest:
+            raise self._too_large()
+        self._take(len(body))
+        return body
 
     def release(self, body: bytes) -> None:
         self.held -= len(body)

@@ -49,37 +49,37 @@ class Fuse(Defence):
         self._breaker = breaker
 
     async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
-        self._breaker.admit()
+        call = self._breaker.admit()
         try:
             reply = await forward(message)
         except BaseException as error:
-            self._ended(error)
+            self._ended(call, error)
             raise
-        self._breaker.succeeded()
+        self._breaker.succeeded(call)
         return reply
 
     async def guard_stream(
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
-        self._breaker.admit()
+        call = self._breaker.admit()
         try:
             async with closing(forward(ask)) as pieces:
                 async for piece in pieces:
                     yield piece
         except BaseException as error:
-            self._ended(error)
+            self._ended(call, error)
             raise
-        self._breaker.succeeded()
+        self._breaker.succeeded(call)
 
-    def _ended(self, error: BaseException) -> None:
+    def _ended(self, call: int, error: BaseException) -> None:
         deadline = DEADLINE.get()
         late = deadline is not None and deadline.expired()
         if isinstance(error, UnreachableError) or (
             isinstance(error, asyncio.CancelledError) and late
         ):
-            self._breaker.failed()
+            self._breaker.failed(call)
         else:
-            self._breaker.released()
+            self._breaker.released(call)
 
 
 @dataclass(frozen=True)

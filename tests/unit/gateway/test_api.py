@@ -489,14 +489,17 @@ async def test_bodies_have_a_limit_each_and_together() -> None:
     assert zipped.status == 415
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    h = await house()
-    waiting: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}]
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+async def test_a_body_that_does_not_come_is_not_waited_for_and_takes_no_place(pieces: int) -> None:
+    h = await house(most_at_once=1)
+    waiting: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}] * pieces
+    begun = asyncio.Event()
     sent: list[Any] = []
 
     async def receive() -> Any:
         if waiting:
             return waiting.pop()
+        begun.set()
         await asyncio.Event().wait()
 
     async def send(event: Any) -> None:
@@ -506,7 +509,11 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         "type": "http", "method": "POST", "path": "/v1/chat/completions",
         "headers": [(b"authorization", b"Bearer good")],
     }  # fmt: skip
-    await h.gateway(scope, receive, send)
+    slow = asyncio.create_task(h.gateway(scope, receive, send))
+    await begun.wait()
+    assert h.gateway.setup.in_flight == 0
+    assert (await h.chat()).status == 200  # though only one may be answered at once
+    await slow
     assert sent[0]["status"] == 408
     assert h.gateway.bodies.held == 0
 

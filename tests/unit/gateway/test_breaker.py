@@ -25,8 +25,7 @@ def make(**settings: float) -> tuple[Breaker, Clock]:
 
 def fail(breaker: Breaker, times: int) -> None:
     for _ in range(times):
-        breaker.admit()
-        breaker.failed()
+        breaker.failed(breaker.admit())
 
 
 def test_failures_in_a_row_open_it() -> None:
@@ -44,16 +43,15 @@ def test_a_success_between_starts_the_row_anew() -> None:
     breaker, _ = make(rate=1.0)
     for _ in range(20):
         fail(breaker, 2)
-        breaker.admit()
-        breaker.succeeded()
+        breaker.succeeded(breaker.admit())
     assert breaker.state == "closed"
 
 
 def test_a_rate_of_failures_opens_it_once_the_window_is_full() -> None:
     breaker, _ = make(rate=0.5)
     for i in range(9):
-        breaker.admit()
-        breaker.failed() if i % 2 else breaker.succeeded()
+        call = breaker.admit()
+        breaker.failed(call) if i % 2 else breaker.succeeded(call)
     assert breaker.state == "closed"
     fail(breaker, 1)
     assert breaker.state == "open"
@@ -67,13 +65,12 @@ def test_after_the_cooldown_one_probe_goes_through_at_a_time() -> None:
     clock.now = 5.0
     assert breaker.state == "half-open"
     assert breaker.willing
-    breaker.admit()
+    probe = breaker.admit()
     assert not breaker.willing
     with pytest.raises(BreakerOpenError):
         breaker.admit()
-    breaker.released()  # the probe's client left: that says nothing
-    breaker.admit()
-    breaker.succeeded()
+    breaker.released(probe)  # the probe's client left: that says nothing
+    breaker.succeeded(breaker.admit())
     assert breaker.state == "closed"
     fail(breaker, 2)
     assert breaker.state == "closed"
@@ -87,11 +84,9 @@ def test_failed_probes_double_the_cooldown_up_to_the_longest() -> None:
         assert breaker.state == "open"
         clock.now += 0.1
         assert breaker.state == "half-open"
-        breaker.admit()
-        breaker.failed()
+        breaker.failed(breaker.admit())
     clock.now += 15
-    breaker.admit()
-    breaker.succeeded()
+    breaker.succeeded(breaker.admit())
     fail(breaker, 3)
     clock.now += 5
     assert breaker.state == "half-open"  # a success sets the doubling back
@@ -99,13 +94,29 @@ def test_failed_probes_double_the_cooldown_up_to_the_longest() -> None:
 
 def test_calls_from_before_it_opened_change_nothing() -> None:
     breaker, clock = make()
-    breaker.admit()
+    old = [breaker.admit() for _ in range(4)]
     fail(breaker, 3)
-    breaker.succeeded()
+    breaker.succeeded(old[0])
     assert breaker.state == "open"
     clock.now = 5
-    breaker.admit()
-    breaker.failed()
+    probe = breaker.admit()
+    for end, call in zip((breaker.released, breaker.succeeded, breaker.failed), old, strict=False):
+        end(call)
+        assert breaker.state == "half-open"
+        assert not breaker.willing  # the probe's place is the probe's
+    breaker.failed(probe)
+    assert breaker.state == "open"
+
+
+def test_an_old_call_that_fails_after_the_upstream_came_back_does_not_count() -> None:
+    breaker, clock = make(consecutive=1)
+    old = breaker.admit()
+    fail(breaker, 1)
+    clock.now = 5
+    breaker.succeeded(breaker.admit())
+    breaker.failed(old)
+    assert breaker.state == "closed"
+    fail(breaker, 1)
     assert breaker.state == "open"
 
 
