@@ -128,7 +128,13 @@ def _analyzer(model: str) -> Callable[[str], Analysis]:
             self.load()
 
         def load(self) -> None:
-            self._nlp = spacy.load(place, exclude=_UNUSED)
+            try:
+                self._nlp = spacy.load(place, exclude=_UNUSED)
+            except OSError:
+                raise ConfigError(
+                    f"no spaCy pipeline {model!r}: give a name of `cosilo models list`, a folder, or "
+                    "an installed pipeline"
+                ) from None
             self.strange: list[tuple[int, int]] = []
 
         def is_loaded(self) -> bool:

@@ -118,7 +118,7 @@ def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
         return text
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return change(text)
     parts: list[str] = []
     at, key = 0, ""

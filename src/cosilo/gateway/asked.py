@@ -258,6 +258,7 @@ def read_embedding(body: bytes) -> EmbeddingRequest:
 
 def _decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> Any:
     try:
+        body.decode()  # parts that are passed on as they came are not looked into below
         known = cls.__struct_fields__
         for name, value in _keys.decode(body).items():
             if name not in known:

@@ -79,7 +79,9 @@ class Breaker:
         self._trips = 0
         self._open_until: float | None = None
         self._probing = False
-        self._period = 0  # the number of calls let through now; another after each opening and probe
+        self._period = (
+            0  # the number of calls let through now; another after each opening and probe
+        )
 
     @property
     def state(self) -> State:
@@ -126,7 +128,11 @@ class Breaker:
         self._outcomes.append(False)
         full = len(self._outcomes) == self.config.window
         bad = self._outcomes.count(False) / len(self._outcomes)
-        if self._probing or self._row >= self.config.consecutive or (full and bad >= self.config.rate):
+        if (
+            self._probing
+            or self._row >= self.config.consecutive
+            or (full and bad >= self.config.rate)
+        ):
             self._trip()
 
     def released(self, call: int) -> None:

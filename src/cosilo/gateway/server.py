@@ -224,7 +224,9 @@ class _Reloads:
             except Exception as error:
                 # Whatever a part raises on opening; only its class, as its text may quote.
                 what = type(error).__name__
-                log.exception("configuration not taken, the one before stays: %s", what, exc_info=False)
+                log.exception(
+                    "configuration not taken, the one before stays: %s", what, exc_info=False
+                )
             gateway.metrics.add("cosilo_reloads_total", result=result)
             if not self._again:
                 return

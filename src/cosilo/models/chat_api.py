@@ -53,12 +53,14 @@ class ReportedError(Exception):
 
 
 def request(
-    chat: Chat, sampling: Sampling, *, logprobs: bool, reasoning: int = 0
+    chat: Chat, sampling: Sampling, *, logprobs: bool, reasoning: int = 0, written: bool = False
 ) -> dict[str, Any]:
     """The body that asks for a reply to `chat`, without `model` and `stream`.
 
     Args:
         reasoning: tokens allowed for thinking, on top of the reply's.
+        written: put tools and formats into the body as the JSON they are written in, so that no
+            number of theirs changes; else as what that JSON says.
 
     Raises:
         RejectedError: tools, tool_choice or response_format are no JSON.
@@ -79,7 +81,7 @@ def request(
     for name in ("tools", "tool_choice", "response_format"):
         text = getattr(sampling, name)
         if text:
-            body[name] = _json(text, name)
+            body[name] = _written(text, name) if written else _json(text, name)
     return body
 
 
@@ -101,10 +103,20 @@ def _message(turn: Any) -> dict[str, Any]:
     return message
 
 
+_raw = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _written(text: str, name: str) -> object:
+    try:
+        return _raw.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return _json(text, name)
+
+
 def _json(text: str, name: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if name == "tool_choice":  # "auto", "none" and "required" stand alone
             return text
         raise RejectedError(f"sampling.{name} is no JSON") from None

@@ -194,7 +194,9 @@ class OpenAIModel:
                 "logprobs = true",
                 everything=True,
             )
-        body = chat_api.request(chat, sampling, logprobs=self.logprobs, reasoning=self.reasoning)
+        body = chat_api.request(
+            chat, sampling, logprobs=self.logprobs, reasoning=self.reasoning, written=True
+        )
         body["model"] = self.model
         body[self.max_tokens_field] = body.pop("max_tokens")
         if stream:
