@@ -6,7 +6,8 @@ A plug-in package adds its own through the entry-point group `cosilo.<kind>`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
@@ -25,6 +26,26 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"no {what} named {name!r}{hint} (known: {', '.join(names)})"
 
 
+@dataclass(frozen=True)
+class Loads:
+    """What something loads that does not come with Cosilo's core.
+
+    Attributes:
+        models: names of Cosilo's catalog of model files.
+        packages: optional packages, as they are imported: "sklearn", not "scikit-learn".
+    """
+
+    models: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def __or__(self, other: Loads) -> Loads:
+        """Both together, each name once, in order."""
+        return Loads(
+            tuple(dict.fromkeys(self.models + other.models)),
+            tuple(dict.fromkeys(self.packages + other.packages)),
+        )
+
+
 class Registry(Generic[T]):
     """Factories by name.
 
@@ -35,13 +56,25 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._factories: dict[str, Callable[..., T]] = {}
+        self._loads: dict[str, Loads | Callable[..., Loads]] = {}
         self._plugins_loaded = False
 
-    def register(self, name: str) -> Callable[[F], F]:
+    def register(
+        self, name: str, *, loads: Loads | Callable[..., Loads] = Loads()
+    ) -> Callable[[F], F]:
+        """Adds what it decorates under `name`.
+
+        Args:
+            loads: the model files and optional packages that it uses when it is made or at work; a
+                function where options decide, which takes those options under their names. A run that
+                lacks one of them is refused before it starts.
+        """
+
         def add(factory: F) -> F:
             if name in self._factories:
                 raise ConfigError(f"{self.kind} {name!r} is registered twice")
             self._factories[name] = factory  # type: ignore[assignment]
+            self._loads[name] = loads
             return factory
 
         return add
@@ -75,6 +108,25 @@ class Registry(Generic[T]):
             return factory(**options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{self.kind} {name!r}: {error}") from error
+
+    def loads(self, name: str, options: Mapping[str, object] | None = None) -> Loads:
+        """What `name` loads when it is made with `options`, its defaults for the others.
+
+        Raises:
+            ConfigError: no such name.
+        """
+        factory = self.get(name)
+        stated = self._loads.get(name, Loads())
+        if isinstance(stated, Loads):
+            return stated
+        taken = inspect.signature(factory).parameters
+        given = options or {}
+        return stated(
+            **{
+                key: given.get(key, taken[key].default)
+                for key in inspect.signature(stated).parameters
+            }
+        )
 
     def names(self) -> list[str]:
         self._load_plugins()

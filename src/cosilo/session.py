@@ -7,7 +7,7 @@ TOML tables ──▶ ModelConfig, DefenceConfig, PointConfig ──▶ models, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import Access, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.registry import Registry, unknown
+from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.tables import Table, check, options_of, read
 from cosilo.types import Sampling
@@ -161,6 +161,22 @@ def make_defences(point: PointConfig) -> tuple[Defence, ...]:
         ConfigError: an unknown defence, or options it refuses.
     """
     return tuple(defences.create(d.kind, **d.options) for d in point.defences)
+
+
+def loads_of(used: Iterable[ModelConfig], points: Iterable[PointConfig]) -> Loads:
+    """The model files and optional packages that these models and points load, defaults counted.
+
+    Raises:
+        ConfigError: something is named that does not exist.
+    """
+    found = Loads()
+    for config in used:
+        found |= models.loads(config.kind, config.options)
+    for point in points:
+        found |= make_strategy(point).needs.loads
+        for defence in point.defences:
+            found |= defences.loads(defence.kind, defence.options)
+    return found
 
 
 def require_all(owner: DataOwner, lm: LMOwner, strategy: Strategy, *, by: str) -> None:

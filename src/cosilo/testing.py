@@ -10,10 +10,14 @@ A strategy, a defence or a model is done when its contract passes.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import pytest
 
@@ -22,10 +26,13 @@ from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.defences.base import Defence
 from cosilo.errors import BudgetExceededError, CosiloError
+from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, stream
+from cosilo.models.present import EXTRAS
 from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.registry import Loads
 from cosilo.session import open_session
 from cosilo.strategies import base as strategy_base
 from cosilo.strategies.base import Session, Strategy
@@ -33,6 +40,48 @@ from cosilo.types import Answer, Chat, Delta, Demonstration, Sampling, assemble,
 
 LABELS = ("billing", "delivery", "refund")
 CANARY = "canary-7413-zebra"
+
+
+@contextlib.contextmanager
+def noticing() -> Iterator[list[tuple[str, Loads]]]:
+    """What is loaded in here, one entry at a time: model files that are asked for and optional packages
+    that are imported, each with the package whose code did so.
+    """
+    noticed: list[tuple[str, Loads]] = []
+    importing, finding = builtins.__import__, catalog.path
+
+    def imports(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
+    ) -> ModuleType:
+        root = name.partition(".")[0]
+        if not level and root in EXTRAS:
+            by = str((globals or {}).get("__name__", ""))
+            noticed.append((by.partition(".")[0], Loads(packages=(root,))))
+        return importing(name, globals, locals, fromlist, level)
+
+    def path(name: str) -> Path:
+        noticed.append(("cosilo", Loads(models=(name,))))
+        return finding(name)
+
+    with (
+        mock.patch.object(builtins, "__import__", imports),
+        mock.patch.object(catalog, "path", path),
+    ):
+        yield noticed
+
+
+def assert_stated(noticed: Sequence[tuple[str, Loads]], stated: Loads, plugin: object) -> None:
+    """Neither Cosilo's code nor that of `plugin`'s package loaded what is not stated, so that a run
+    which lacks any of it is refused at its start.
+    """
+    own = {"cosilo", type(plugin).__module__.partition(".")[0]}
+    found = [loads for by, loads in noticed if by in own]
+    assert not {m for loads in found for m in loads.models} - set(stated.models)
+    assert not {p for loads in found for p in loads.packages} - set(stated.packages)
 
 
 class StrategyContract:
@@ -70,6 +119,10 @@ class StrategyContract:
             **kwargs,  # type: ignore[arg-type]
         )
 
+    def loads(self) -> Loads:
+        """What may be loaded: what the strategy states, and what the models here take."""
+        return self.strategy().needs.loads
+
     def chats(self) -> Sequence[Chat]:
         return [user(f"new message {i} is about {x}") for i, x in enumerate(LABELS)]
 
@@ -84,6 +137,16 @@ class StrategyContract:
             assert answer.text
             assert answer.by in ("small", "large", "both")
             assert answer.confidence is None or 0 <= answer.confidence <= 1
+
+    def test_loads_only_what_it_states(self) -> None:
+        async def run() -> None:
+            strategy, session = await self.strategy().prepare(self.open())
+            for i, chat in enumerate(self.chats()):
+                await strategy.answer(session.bind(str(i)), chat)
+
+        with noticing() as noticed:
+            asyncio.run(run())
+        assert_stated(noticed, self.loads(), self.strategy())
 
     def test_a_stream_says_what_the_answer_says(self) -> None:
         async def run() -> None:
@@ -154,6 +217,10 @@ class DefenceContract:
     def defence(self) -> Defence:
         raise AssertionError("a contract test must say which defence it is about")
 
+    def loads(self) -> Loads:
+        """What may be loaded: what the defence was registered with."""
+        return Loads()
+
     def secret_text(self) -> str:
         return "Please write to jane.roe@example.org about the invoice."
 
@@ -184,6 +251,11 @@ class DefenceContract:
         for seen in self.echo(self.secret_text())[2]:
             for secret in self.secrets():
                 assert secret not in seen
+
+    def test_loads_only_what_it_states(self) -> None:
+        with noticing() as noticed:
+            self.echo(self.secret_text())
+        assert_stated(noticed, self.loads(), self.defence())
 
     def test_an_echo_comes_back_exactly(self) -> None:
         text = self.secret_text()
@@ -217,6 +289,10 @@ class ModelContract:
     def model(self) -> TextModel:
         raise AssertionError("a contract test must say which model it is about")
 
+    def loads(self) -> Loads:
+        """What may be loaded: what the model was registered with."""
+        return Loads()
+
     def chat(self) -> Chat:
         return user("Say hello.")
 
@@ -242,6 +318,19 @@ class ModelContract:
                 assert not reply.tokens
 
         asyncio.run(run())
+
+    def test_loads_only_what_it_states(self) -> None:
+        async def run() -> TextModel:
+            model = self.model()
+            try:
+                await model.generate(self.chat(), self.sampling())
+            finally:
+                await model.close()
+            return model
+
+        with noticing() as noticed:
+            model = asyncio.run(run())
+        assert_stated(noticed, self.loads(), model)
 
     def test_a_stream_adds_up_to_the_reply(self) -> None:
         async def run() -> None:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.errors import RejectedError
 from cosilo.models.base import Array, Classifier, Embedder, Tokens
-from cosilo.models.head import Head, train
+from cosilo.models.head import PACKAGES, Head, train
+from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, last_user
 
 Floats = NDArray[np.float64]
@@ -109,7 +110,7 @@ class MinK(_OnModel):
         return _each(found, lambda x: np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean())
 
 
-@attacks.register("calibrated")
+@attacks.register("calibrated", loads=Loads(packages=PACKAGES))
 class Calibrated(_OnModel):
     """LiRA: the model's margin, against the margins of models trained with the text and without it.
 

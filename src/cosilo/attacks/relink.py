@@ -20,6 +20,7 @@ from cosilo.attacks.matching import normalised
 from cosilo.attacks.record import spoken
 from cosilo.errors import ConfigError
 from cosilo.models.base import Embedder
+from cosilo.registry import Loads
 
 MOST_ASSIGNED = 4000
 """Above so many messages or candidates each message takes its nearest: assignment is cubic."""
@@ -67,7 +68,7 @@ class _Linker:
         raise NotImplementedError
 
 
-@attacks.register("relink")
+@attacks.register("relink", loads=Loads(packages=("scipy", "sklearn")))
 class Relink(_Linker):
     """Matches messages to original texts by character 4-grams, rare words and numbers."""
 
@@ -77,7 +78,7 @@ class Relink(_Linker):
         return _half(_grams(messages, records) + _rare_words(messages, records))
 
 
-@attacks.register("relink_embedding")
+@attacks.register("relink_embedding", loads=Loads(packages=("scipy",)))
 class RelinkEmbedding(_Linker):
     """Matches messages to original texts by the vectors of a public sentence encoder."""
 

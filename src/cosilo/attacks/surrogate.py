@@ -16,11 +16,12 @@ import numpy as np
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.record import replies, spoken
 from cosilo.errors import ConfigError
+from cosilo.registry import Loads
 
 _CHARACTERS = 20_000
 
 
-@attacks.register("surrogate")
+@attacks.register("surrogate", loads=Loads(packages=("sklearn",)))
 class Surrogate:
     """Learns the LM's replies: ridge regression on word n-grams for a closed set of answers,
     copying the reply to the most similar question otherwise.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosilo.benchmark import desk
+from cosilo.errors import ConfigError
 from cosilo.tasks.base import SPLITS, Split
 from cosilo.tasks.splits import same_text
 
@@ -208,7 +209,7 @@ _WORDS = {
 def write_demo(
     folder: Path, *, seed: int = 0, sizes: Mapping[Split, int] = SIZES, tiny: bool = False
 ) -> Path:
-    """Write the demo's data and its plan into `folder`.
+    """Write the demo's data and its plan into `folder`, which is new, empty, or of an earlier demo.
 
     Args:
         sizes: messages per split.
@@ -216,8 +217,11 @@ def write_demo(
 
     Returns:
         The plan's path.
+
+    Raises:
+        ConfigError: the folder holds what no demo made, or cannot be written; nothing was changed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder)
     made = iter(messages(sum(sizes.values()), seed=seed))
     for split in SPLITS:
         lines = [
@@ -239,6 +243,26 @@ def write_demo(
     plan = folder / "plan.toml"
     plan.write_text(_plan(seed, tiny=tiny), encoding="utf-8")
     return plan
+
+
+MARK = ".cosilo-demo"
+"""The file that says of a folder that the demo made it."""
+
+
+def _claim(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / MARK).exists() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{str(folder)!r} holds files that `cosilo demo` did not put there; name another "
+                "folder with --dir"
+            )
+        (folder / MARK).write_text("`cosilo demo` writes over the files of this folder.\n")
+    except OSError as error:
+        raise ConfigError(
+            f"the demo cannot be written to {str(folder)!r}: {error.strerror}; name another folder "
+            "with --dir"
+        ) from None
 
 
 def _plan(seed: int, *, tiny: bool) -> str:

@@ -19,9 +19,10 @@ from cosilo.benchmark.store import Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Embedder, TextModel
+from cosilo.models.present import require_present
 from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
-from cosilo.session import DefenceConfig, PointConfig, check_options, make_model
+from cosilo.session import DefenceConfig, PointConfig, check_options, loads_of, make_model
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table
 from cosilo.tasks.base import Task
@@ -63,6 +64,8 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
         keyed(point_of(name, trial), answers_path.parent)
         for name, trial in zip(names, trials, strict=True)
     )
+    used = [m for m in (plan.small, plan.large, plan.embedder) if m is not None]
+    require_present(loads_of(used, points))
     task = load_task(plan.task, plan.base)
     small = small_model(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small

@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic
 
 import cosilo
-from cosilo.benchmark import clock
+from cosilo.benchmark import clock, loads
 from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import (
     REMOTE_SECONDS,
@@ -58,6 +58,7 @@ from cosilo.errors import (
     UnreachableError,
 )
 from cosilo.models.base import Embedder
+from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import some
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
@@ -147,6 +148,7 @@ class Runner:
 
     async def _start(self, left: Sequence[PointConfig]) -> None:
         self._started = True
+        require_present(loads.running(self.plan))
         parts = self._open()
         for point in [*left, *(s.lowest for s in self.plan.spaces)]:
             self._preflight(parts, point)
@@ -235,6 +237,7 @@ class Runner:
                 return Outcome(point, id, error)
         if self.store.result(id, "test", measuring_version(self.plan)) is None:
             if self._encoder is None:
+                require_present(loads.scoring(self.plan))
                 self._encoder = (attackers_encoder(self.plan),)
             await measure(self.plan, self.store, self._task_id, trial, encoder=self._encoder[0])
         return Outcome(point, id)

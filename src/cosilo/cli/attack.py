@@ -29,16 +29,20 @@ def register(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.attacks.base import attacks
+    from cosilo.benchmark.loads import scoring
     from cosilo.benchmark.measure import attackers_encoder, measure
     from cosilo.benchmark.results import opened, read_results
     from cosilo.cli.select import show
     from cosilo.errors import ConfigError
+    from cosilo.models.present import require_present
     from cosilo.registry import unknown
 
     for name in arguments.attack or ():
         if name not in attacks.names():
             raise ConfigError(unknown("attack", name, attacks.names()))
     with opened(arguments.run, write=True) as results:
+        only = None if arguments.attack is None else tuple(arguments.attack)
+        require_present(scoring(results.plan, only))
         encoder = attackers_encoder(results.plan)
         done = {n: t for n, t in results.trials.items() if t.state == "done"}
         for number, (name, trial) in enumerate(done.items(), 1):

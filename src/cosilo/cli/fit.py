@@ -62,7 +62,8 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cosilo.models.fitting import Wanted, fit, source_of
+    from cosilo.models.fitting import Wanted, fit, loads, source_of
+    from cosilo.models.present import require_present
     from cosilo.models.sizing import Limits
 
     if not arguments.ms_per_token > 0:
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, least in (("context", 64), ("steps", 0), ("batch", 1), ("length", 8)):
         if getattr(arguments, name) < least:
             raise ConfigError(f"--{name} must be {least} or more, not {getattr(arguments, name)}")
+    require_present(loads(arguments.model))
     limits = Limits(arguments.ms_per_token, memory_size(arguments.memory))
     threads = arguments.threads or len(os.sched_getaffinity(0))
     wanted = Wanted(

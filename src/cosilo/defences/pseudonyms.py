@@ -23,13 +23,19 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.secret_key import secret_key
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.hiding import DetectorName, Hiding, Recent, Settings
+from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
+from cosilo.registry import Loads
 from cosilo.types import Delta, closing
 
 
-@defences.register("pseudonym")
+def _loads(detectors: Sequence[DetectorName], model: str) -> Loads:
+    return presidio_loads(model) if "presidio" in detectors else Loads()
+
+
+@defences.register("pseudonym", loads=_loads)
 class Pseudonym(Defence):
     """Options:
     detectors: what looks for private values: "presidio" (names, places, identifiers),

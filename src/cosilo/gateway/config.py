@@ -21,16 +21,18 @@ from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
 from cosilo.gateway.breaker import Breaker, BreakerConfig
 from cosilo.gateway.points import Recipe, Serving
+from cosilo.gateway.store import default_url, is_postgres
 from cosilo.gateway.upstreams import Absent, Upstream
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
-from cosilo.registry import unknown
+from cosilo.registry import Loads, unknown
 from cosilo.session import (
     DefenceConfig,
     ModelConfig,
     PointConfig,
     check_options,
+    loads_of,
     make_model,
     read_defence,
     read_model,
@@ -115,6 +117,13 @@ class StoreConfig:
         if self.keep == "content" and self.content_keys is None:
             raise ValueError('keep = "content" needs content_keys, which seal what is kept')
 
+    @property
+    def loads(self) -> Loads:
+        """The optional packages it needs."""
+        named = self.url or default_url()
+        driver = ("psycopg",) if is_postgres(named) else ()
+        return Loads(packages=(*driver, *(("cryptography",) if self.content_keys else ())))
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -131,12 +140,14 @@ class Layout:
     Attributes:
         base: where relative paths start.
         load: loads the models; once for each worker.
+        loads: the model files and optional packages that `load` and preparing need.
     """
 
     base: Path
     server: ServerConfig
     store: StoreConfig
     load: Callable[[], Parts]
+    loads: Loads = Loads()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +274,15 @@ def parse_gateway(text: str, path: Path) -> Layout:
             {name: open_upstream(name, models[name], breakers.get(name)) for name in used},
             _recipes(points, models),
         ),
+        loads=loads_of(
+            [models[name] for name in sorted(used | _at_home(points))], [p for _, p in points]
+        ),
     )
+
+
+def _at_home(points: Sequence[tuple[_Served, PointConfig]]) -> set[str]:
+    """The models that points use as their small one or to embed texts."""
+    return {name for served, _ in points for name in (served.small, served.embedder) if name}
 
 
 def open_upstream(

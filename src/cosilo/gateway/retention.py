@@ -23,6 +23,8 @@ from pathlib import Path
 from cosilo.boundary.ledger import connect
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.keys import read_private, write_private
+from cosilo.models.present import require_present
+from cosilo.registry import Loads
 
 VERSION = 1
 _BATCH = 500
@@ -35,10 +37,11 @@ class Vault:
         keys: key id (8 bytes) → 32-byte key; the last one seals.
 
     Raises:
-        ConfigError: there is no key, or one has another size.
+        ConfigError: there is no key, or one has another size; or `cryptography` is not installed.
     """
 
     def __init__(self, keys: Mapping[bytes, bytes]) -> None:
+        require_present(Loads(packages=("cryptography",)))
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         if not keys or any(len(k) != 32 or len(id) != 8 for id, k in keys.items()):

@@ -4,7 +4,7 @@
                            └─▶ verify(name)   every byte hashed again
     pull.py fetches what is missing.
 
-They lie in $COSILO_MODELS, or in ~/.cache/cosilo/models.
+They lie in $COSILO_MODELS, or else in cosilo/models under $XDG_CACHE_HOME or ~/.cache.
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ class Entry:
 def directory() -> Path:
     """Where models lie."""
     chosen = os.environ.get("COSILO_MODELS")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cosilo" / "models"
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # By the XDG specification, a path that is not absolute does not count.
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "cosilo" / "models"
 
 
 @cache

@@ -20,8 +20,9 @@ import numpy as np
 
 from cosilo.errors import ConfigError, DataError, ModelError, RejectedError
 from cosilo.models.base import Access, Array, models
-from cosilo.models.encoder import Encoder
-from cosilo.models.head import Features, Head, Validation, train
+from cosilo.models.encoder import Encoder, encoder_loads
+from cosilo.models.head import PACKAGES, Features, Head, Validation, train
+from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob, last_user
 
 _BATCH = 64
@@ -227,7 +228,11 @@ def _failure(error: Exception) -> ModelError:
     return ModelError(f"the classifier failed: {type(error).__name__}")
 
 
-@models.register("classifier")
+def _loads(encoder: str) -> Loads:
+    return encoder_loads(encoder) | Loads(packages=PACKAGES)
+
+
+@models.register("classifier", loads=_loads)
 def classifier(
     encoder: str = "minilm-int8",
     features: Features = "auto",

@@ -20,6 +20,7 @@ import numpy as np
 from cosilo.errors import CatalogError, ConfigError, ModelError
 from cosilo.models import catalog
 from cosilo.models.base import Array
+from cosilo.registry import Loads
 
 MAX_CHARACTERS = 100_000
 """Of a longer text, only the start is read."""
@@ -159,9 +160,18 @@ class Encoder:
         self._tokenizer, self._session = tokenizer, session
 
 
+def encoder_loads(source: str) -> Loads:
+    """What an `Encoder` of `source` loads."""
+    packages = ("onnxruntime", "tokenizers")
+    return Loads(() if _is_folder(source) else (source,), packages)
+
+
 def _folder(source: str) -> Path:
-    folder = Path(source)
-    return folder if source not in catalog.entries() and folder.is_dir() else catalog.path(source)
+    return Path(source) if _is_folder(source) else catalog.path(source)
+
+
+def _is_folder(source: str) -> bool:
+    return source not in catalog.entries() and Path(source).is_dir()
 
 
 def _unit(vector: Array) -> Array:

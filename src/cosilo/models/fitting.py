@@ -39,6 +39,7 @@ from cosilo.models.torch_lm import TorchModel, has_bfloat16
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress, Schedule, train
 from cosilo.models.torch_tuning import mean_loss, merged, prepared
+from cosilo.registry import Loads
 
 _MEASURED_ON = 2  # sequences that the layers are measured on
 _REFITTED_ON = 40  # sequences that the layers which stay are refitted on
@@ -313,6 +314,11 @@ class _Work:
                 "or text); choose another --out, or remove it"
             )
         return dict(found)
+
+
+def loads(name: str) -> Loads:
+    """What `fit` loads to build from the GGUF called `name`."""
+    return Loads(() if Path(name).exists() else (name,), (*torch_files.PACKAGES, "xllamacpp"))
 
 
 def source_of(name: str) -> Path:

@@ -28,6 +28,9 @@ from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Array
 from cosilo.models.ngrams import KINDS, Terms, learn_terms
 
+PACKAGES = ("sklearn", "scipy", "threadpoolctl")
+"""What a head loads."""
+
 Features = Literal["auto", "embedding", "embedding+tfidf"]
 
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

@@ -29,6 +29,7 @@ from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError
 from cosilo.models import catalog, chat_api, trie
 from cosilo.models.base import Access, models
 from cosilo.models.busy import Busy, Share
+from cosilo.registry import Loads
 from cosilo.types import (
     Chat,
     Delta,
@@ -451,7 +452,11 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-@models.register("llamacpp")
+def _loads(model: str) -> Loads:
+    return Loads((model,) if model else (), ("xllamacpp",))
+
+
+@models.register("llamacpp", loads=_loads)
 def llamacpp(
     model: str = "",
     path: Path | None = None,

@@ -296,6 +296,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+PACKAGES = (
+    "torch", "transformers", "peft", "gguf", "safetensors", "tokenizers", "jinja2",
+)  # fmt: skip
+"""What a model in torch loads, whatever its files are."""
+
+
 def _packages() -> tuple[Any, Any]:
     try:
         import gguf  # noqa: F401

@@ -37,6 +37,7 @@ from cosilo.models.torch_layers import is_adapted, layers_of, states
 from cosilo.models.torch_tokens import ChatTokens
 from cosilo.models.torch_training import Progress
 from cosilo.models.torch_tuning import Tuning, merged, tuned
+from cosilo.registry import Loads
 from cosilo.types import (
     Chat,
     Delta,
@@ -507,7 +508,11 @@ def _weights_digest(module: Any) -> str:
     return found.hexdigest()[:16]
 
 
-@models.register("torch")
+def _loads(model: str) -> Loads:
+    return Loads((model,) if model else (), torch_files.PACKAGES)
+
+
+@models.register("torch", loads=_loads)
 def torch_lm(
     model: str = "",
     path: Path | None = None,

@@ -11,7 +11,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Budget
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner
-from cosilo.registry import Registry
+from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
 
@@ -54,12 +54,14 @@ class Needs:
         sends: the message classes that may cross; any other is refused.
         trainable: the strategy trains the small model.
         large: the access level the LM's owner must expose.
+        loads: what the strategy loads itself, beside the models and the defences.
     """
 
     small: Access = Access.TEXT
     sends: frozenset[type[Message]] = frozenset()
     trainable: bool = False
     large: Access = Access.TEXT
+    loads: Loads = Loads()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 
 from cosilo.benchmark import desk
 from cosilo.benchmark.demo import Message, messages, write_demo
+from cosilo.cli import main
 from cosilo.tasks.base import SPLITS
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.tasks.splits import same_text
@@ -107,3 +108,33 @@ def test_the_plan_is_read_and_its_points_are_known(tmp_path: Path, tiny: bool) -
     assert task.labels == tuple(sorted(desk.INTENTS))
     strategies = {point.strategy for point in plan.points}
     assert {"small", "large", "cascade", "distil_labels"} <= strategies
+
+
+def test_a_folder_that_the_demo_did_not_make_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "cosilo-demo"
+    own.mkdir()
+    (own / "plan.toml").write_text("mine")
+    assert main(["demo"]) == 2
+    assert "--dir" in capsys.readouterr().err
+    assert [(f.name, f.read_text()) for f in own.iterdir()] == [("plan.toml", "mine")]
+
+    (tmp_path / "file").write_text("mine")
+    assert main(["demo", "--dir", "file"]) == 2
+    assert main(["demo", "--dir", "file/below"]) == 2
+    assert (tmp_path / "file").read_text() == "mine"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_of_an_earlier_demo_or_an_empty_one_is_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "new" / "deep"):
+        first = write_demo(folder, sizes=SIZES).read_text()
+        assert write_demo(folder, sizes=SIZES).read_text() == first
+
+
+def test_what_the_demo_writes_is_not_committed() -> None:
+    ignored = (Path(__file__).parents[3] / ".gitignore").read_text().split()
+    assert {"/cosilo-demo/", "/cosilo-demo-tiny/"} <= set(ignored)

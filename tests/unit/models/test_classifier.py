@@ -18,6 +18,7 @@ from cosilo.models.base import Access, Classifier, Embedder, TextModel, Trainabl
 from cosilo.models.classifier import ClassifierModel
 from cosilo.models.encoder import MAX_CHARACTERS, Embedded, Encoder
 from cosilo.models.head import Head
+from cosilo.registry import Loads
 from cosilo.testing import ModelContract
 from cosilo.types import Demonstration, Generation, Sampling, Turn, user
 
@@ -74,6 +75,9 @@ def trained(encoder: object = None) -> ClassifierModel:
 class TestClassifierModel(ModelContract):
     def model(self) -> TextModel:
         return trained()
+
+    def loads(self) -> Loads:
+        return models.loads("classifier")
 
 
 def test_it_is_what_strategies_ask_for() -> None:

@@ -16,6 +16,7 @@ from cosilo.errors import CatalogError, ConfigError, RejectedError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models
 from cosilo.models.llamacpp import LlamaCppModel
+from cosilo.registry import Loads
 from cosilo.testing import ModelContract
 from cosilo.types import Sampling, assemble, user
 
@@ -36,6 +37,9 @@ def smol() -> Iterator[LlamaCppModel]:
 class TestLlamaCpp(ModelContract):
     def model(self) -> TextModel:
         return models.create("llamacpp", model="smollm2-135m-instruct", **SHORT)
+
+    def loads(self) -> Loads:
+        return models.loads("llamacpp", {"model": "smollm2-135m-instruct"})
 
 
 @real

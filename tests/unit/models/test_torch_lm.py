@@ -20,6 +20,7 @@ from cosilo.models.torch_batch import device_of
 from cosilo.models.torch_decoding import draw
 from cosilo.models.torch_lm import TorchModel, has_bfloat16, torch_lm
 from cosilo.models.torch_tokens import ChatTokens
+from cosilo.registry import Loads
 from cosilo.testing import ModelContract
 from cosilo.types import Generation, Sampling, assemble, user
 
@@ -40,6 +41,9 @@ class TestContract(ModelContract):
 
     def model(self) -> TextModel:
         return torch_lm(path=self.place)
+
+    def loads(self) -> Loads:
+        return models.loads("torch", {"path": self.place})
 
 
 class TestContractChoices(TestContract):

@@ -21,7 +21,9 @@ import numpy as np
 
 from cosilo.boundary.logits import TopK
 from cosilo.boundary.messages import Ask, Score, Scored
+from cosilo.models import torch_files
 from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
 from cosilo.strategies.downward.learning import Learning
@@ -74,7 +76,8 @@ class DistilAcross(Learning):
     @property
     def needs(self) -> Needs:
         after = self.next().needs
-        needs = replace(after, small=Access.WEIGHTS)
+        loads = after.loads | Loads(packages=torch_files.PACKAGES)
+        needs = replace(after, small=Access.WEIGHTS, loads=loads)
         if not self.gold:
             needs = replace(needs, sends=needs.sends | {Ask})
         if self.weight:

@@ -21,7 +21,9 @@ import msgspec
 from cosilo.boundary.logits import TopK, joined
 from cosilo.boundary.messages import Ask, Message, Score, Scored
 from cosilo.errors import CapabilityError
+from cosilo.models import torch_files
 from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Question, opinions
@@ -76,7 +78,8 @@ class DistilLogits(Learning):
         after = self.next().needs
         asked: frozenset[type[Message]] = frozenset() if self.gold else frozenset({Ask})
         sends = after.sends | asked | {Score}
-        return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS)
+        loads = after.loads | Loads(packages=torch_files.PACKAGES)
+        return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS, loads=loads)
 
     def forecast(self) -> Forecast:
         sampled = self.steps * self.batch if self.on_policy else 0  # which steps is drawn

@@ -23,6 +23,7 @@ from cosilo.boundary.messages import Read
 from cosilo.errors import DataError
 from cosilo.models import head
 from cosilo.models.base import Access, Array, Trainable
+from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.fanout import fan_out
@@ -86,7 +87,8 @@ class DistilStates(Teaching):
     def needs(self) -> Needs:
         after = self.next().needs  # no `Ask` of its own: nothing is answered in words
         large = max(after.large, Access.ACTIVATIONS)
-        return replace(super().needs, sends=after.sends | {Read}, large=large)
+        loads = after.loads | Loads(packages=head.PACKAGES)
+        return replace(super().needs, sends=after.sends | {Read}, large=large, loads=loads)
 
     def forecast(self) -> Forecast:
         return replace(forecast(self.next()), plain=False, read=self.items, read_gold=None)

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from cosilo.boundary.messages import Ask
+from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
 from cosilo.strategies.inference.cascade import share_threshold
@@ -42,7 +43,7 @@ class Router:
     seed: int = 0
     model: GainModel | None = None
 
-    needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}))
+    needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}), loads=Loads(packages=("sklearn",)))
 
     def __post_init__(self) -> None:
         if self.calls is not None and not 0 <= self.calls <= 1:
