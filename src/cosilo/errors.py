@@ -14,6 +14,7 @@ CosiloError                     exit code 1
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
 │   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
+│   ├── UnreadableError         most replies hold no answer, so no more was asked for
 │   └── OfflineError            `--offline` and the answer is not recorded
 └── StoreError                  4: the run's files cannot be read or written
     └── RunBusyError            4: another process works on this run
@@ -80,6 +81,9 @@ class RejectedError(ModelError):
     def __init__(self, message: str, *, everything: bool = False) -> None:
         super().__init__(message)
         self.everything = everything
+
+
+class UnreadableError(ModelError): ...
 
 
 class OfflineError(ModelError): ...

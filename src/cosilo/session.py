@@ -238,8 +238,12 @@ def open_point(
     meter: Meter | None = None,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
+    watch: Sequence[Defence] = (),
 ) -> tuple[Strategy, Session]:
     """The strategy of `point` and a session to `prepare` it in.
+
+    Args:
+        watch: guards around the point's own defences; they see messages as the owner does.
 
     Raises:
         ConfigError: the point names or sets something that does not exist.
@@ -250,7 +254,7 @@ def open_point(
         owner,
         lm,
         strategy,
-        defences=make_defences(point),
+        defences=(*watch, *make_defences(point)),
         sampling=sampling,
         meter=meter,
         ledger=ledger,

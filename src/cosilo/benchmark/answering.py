@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cosilo.benchmark.clock import Clock, timed
+from cosilo.benchmark.replies import faults
 from cosilo.benchmark.small import noting
 from cosilo.boundary.meter import Budget
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, RequestBudgetError
@@ -113,6 +114,7 @@ async def answer_item(task: Task, strategy: Strategy, session: Session, example:
         seconds=clock.seconds + note.clock.seconds,
         cpu_seconds=clock.cpu_seconds + note.clock.cpu_seconds,
         small_text=note.text,
+        faults=faults(task, example, answer.generation),
     )
 
 

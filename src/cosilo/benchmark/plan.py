@@ -154,6 +154,7 @@ class Plan:
         text: the file, as it was.
         points: fixed operating points, grids spelt out.
         spaces: points with ranges, for `search`.
+        unreadable: the share of a point's first replies that may hold no answer; more stop the point.
     """
 
     path: Path
@@ -173,6 +174,7 @@ class Plan:
     limits: Mapping[str, float] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
+    unreadable: float = 0.5
     search: Search | None = None
     attacks: Attacks = Attacks()
     replay: Replay = Replay()
@@ -198,6 +200,7 @@ class _File:
     limits: Mapping[str, float] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
+    unreadable: float = 0.5
     defences: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     search: Search | None = None
     attacks: Attacks = Attacks()
@@ -208,6 +211,8 @@ class _File:
             raise ValueError(f"concurrency = {self.concurrency!r} is not positive")
         if not 0 < self.delta < 1:
             raise ValueError(f"delta = {self.delta!r} is not between 0 and 1")
+        if not 0 <= self.unreadable <= 1:
+            raise ValueError(f"unreadable = {self.unreadable!r} is not between 0 and 1")
         if not self.name or any(c in self.name for c in "/\\\0"):
             raise ValueError(f"name = {self.name!r} cannot name a folder")
 
@@ -273,6 +278,7 @@ def parse_plan(text: str, path: Path) -> Plan:
         limits=file.limits,
         at_least=file.at_least,
         delta=file.delta,
+        unreadable=file.unreadable,
         search=file.search,
         attacks=file.attacks,
         replay=_beside(file.replay, path.parent),

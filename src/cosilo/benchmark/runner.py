@@ -44,6 +44,7 @@ from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
+from cosilo.benchmark.replies import Replies
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Pass, Store, Trial
 from cosilo.benchmark.time_left import Moment, TimeLeft
@@ -275,6 +276,7 @@ class Runner:
                 sampling=parts.task.sampling,
                 meter=Meter(price=self.plan.large.price),
                 ledger=ledger,
+                watch=(self._heard(trial),),
             )
             strategy, session = await strategy.prepare(session)
             trial = replace(trial, attempt=ledger.attempt)
@@ -374,6 +376,17 @@ class Runner:
             concurrency=self.plan.concurrency,
             proved=self.store.proved(trial.id),
             budget=self.plan.request_budget.budget,
+        )
+
+    def _heard(self, trial: Trial) -> Replies:
+        """What looks at the trial's first replies, knowing those it has already."""
+        seen, before = self.store.replies(trial.id)
+        return Replies(
+            self._open().task,
+            most=self.plan.unreadable,
+            allowed=self.plan.large.price.reasoning,
+            seen=seen,
+            before=before,
         )
 
     def _left(self, id: str, which: Pass, split: Split) -> list[Example]:

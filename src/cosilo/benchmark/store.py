@@ -57,6 +57,10 @@ CREATE TABLE IF NOT EXISTS items (
     cpu_seconds REAL NOT NULL, small_text TEXT NOT NULL, refused TEXT NOT NULL,
     PRIMARY KEY (trial, pass, split, id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS faults (
+    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
+    fault TEXT NOT NULL, PRIMARY KEY (trial, pass, split, id, fault)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
     trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
     PRIMARY KEY (trial, split)
@@ -263,7 +267,16 @@ class Store:
         self, trial: str, which: Pass, split: Split, attempt: int, items: Iterable[tuple[Item, str]]
     ) -> None:
         """Commit answered items, each with why it was refused (empty: it was not)."""
+        items = tuple(items)
         with self._change() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO faults VALUES (?,?,?,?,?)",
+                (
+                    (trial, which, split, item.example.id, fault)
+                    for item, _ in items
+                    for fault in item.faults
+                ),
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (
@@ -288,6 +301,21 @@ class Store:
         """How many items of `split` got no answer because a guard or the endpoint refused them."""
         query = "SELECT count(*) FROM items WHERE trial = ? AND split = ? AND refused != ''"
         return int(self._rows(query + " AND pass = 'plain'", (trial, split))[0][0])
+
+    def faults(self, trial: str, split: Split | None = None) -> dict[str, int]:
+        """How many answers of `split`, or of all splits, were "cut", "empty" or "unreadable"."""
+        rows = self._rows(
+            "SELECT fault, count(*) FROM faults"
+            " WHERE trial = ? AND pass = 'plain' AND split = coalesce(?, split) GROUP BY fault",
+            (trial, split),
+        )
+        return {fault: count for fault, count in rows}
+
+    def replies(self, trial: str) -> tuple[int, dict[str, int]]:
+        """How many items the LM answered, alone or with the small model, and what was amiss."""
+        query = "SELECT answer FROM items WHERE trial = ? AND pass = 'plain' AND refused = ''"
+        by = (msgspec.msgpack.decode(row[0], type=Answer).by for row in self._rows(query, (trial,)))
+        return sum(who != "small" for who in by), self.faults(trial)
 
     def proved(self, chain: str) -> bool:
         """Whether the LM has ever answered in this trial."""

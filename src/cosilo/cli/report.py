@@ -125,6 +125,7 @@ def make_report(
         prepared=prepared,
         reliability=dict(_reliability(results)) if full else {},
         unfinished=results.unfinished,
+        notes=tuple(_faults(results)),
         versions=_versions(described),
         seed=results.plan.seed,
         commands=(
@@ -132,6 +133,16 @@ def make_report(
             f"cosilo report {shlex.quote(str(results.store.path))}",
         ),
     )
+
+
+def _faults(results: Results) -> Iterator[str]:
+    """What is amiss with points' replies, where anything is."""
+    from cosilo.report.words import amiss
+
+    for point in results.points:
+        found = results.store.faults(results.trial(point.name).id, "test")
+        if found:
+            yield amiss(point.name, point.test["utility"].n, found)
 
 
 def _crossings(results: Results) -> Iterator[tuple[str, tuple[Crossed, Any]]]:

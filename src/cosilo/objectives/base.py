@@ -66,6 +66,7 @@ class Item:
         small_text: what the small model alone would say; empty when it was not asked.
         seconds: local wall time, waiting for the LM not counted.
         cpu_seconds: local CPU time of the small model and the guards.
+        faults: what is amiss with the reply ("cut", "empty", "unreadable"), as far as it was looked at.
     """
 
     example: Example
@@ -74,6 +75,7 @@ class Item:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     small_text: str = ""
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def show(report: Report, *, console: Console | None = None, every: bool = False)
         out.print(Text(_legend(report, shown), style="dim"))
     else:
         out.print(Text("No point of this run is finished."))
+    for note in report.notes:
+        out.print(Text(note))
     for line in _prepared(report):
         out.print(Text(line, style="dim"))
     for name, why in report.unfinished.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.objectives.wording import amount, label
@@ -114,6 +115,19 @@ def found(value: int | float | str) -> str:
     if isinstance(value, int) or (value == int(value) and abs(value) >= 1000):
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:.3g}".replace("-", "−")
+
+
+_AMISS = {
+    "cut": "cut off at the limit of tokens",
+    "empty": "empty",
+    "unreadable": "without an answer that could be read",
+}
+
+
+def amiss(point: str, answers: int, faults: Mapping[str, int]) -> str:
+    """ "large: of 30 test answers 28 were cut off at the limit of tokens, 30 empty"."""
+    told = ", ".join(f"{faults[k]:,} {said}" for k, said in _AMISS.items() if faults.get(k))
+    return f"{point}: of {count(answers, 'test answer')} {told}"
 
 
 def bought(gain: Gain) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cosilo.reasoning import spoken
 from cosilo.types import Generation, Sampling
 
 
@@ -32,7 +33,7 @@ def plausibility(generation: Generation, answer: str) -> float | None:
     token = generation.tokens[0]
     known = dict(token.top)
     known.setdefault(token.token, token.logprob)
-    wanted = answer.strip().casefold()
+    wanted = spoken(answer).strip().casefold()
     for text, logprob in known.items():
         if text.strip().casefold() == wanted:
             return math.exp(logprob)

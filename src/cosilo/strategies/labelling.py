@@ -17,6 +17,7 @@ from cosilo.errors import CosiloError, DataError, PrivacyError, RejectedError
 from cosilo.models.base import Trainable
 from cosilo.models.chat_api import nearest_choice
 from cosilo.parties.data_owner import DataOwner
+from cosilo.reasoning import spoken
 from cosilo.strategies.base import Session
 from cosilo.strategies.cards import Card
 from cosilo.strategies.crossfit import disowned, out_of_fold
@@ -121,7 +122,7 @@ def read_labels(
     for row, (item, text) in enumerate(zip(pool, said, strict=True)):
         if text is None:
             continue
-        label = text.strip()
+        label = spoken(text).strip()
         if choices and label not in choices:
             label = nearest_choice(label, choices)
             mapped += label in choices

@@ -24,6 +24,7 @@ from cosilo.boundary.meter import Totals
 from cosilo.errors import DataError, RejectedError
 from cosilo.models.base import Embedder, Trainable
 from cosilo.parties.data_owner import DataOwner
+from cosilo.reasoning import spoken
 from cosilo.strategies.base import Session
 from cosilo.strategies.cards import Card, Number
 from cosilo.strategies.crossfit import disowned, out_of_fold
@@ -190,6 +191,7 @@ _QUOTES = "\"'“”‘’` "
 
 def read_texts(reply: str, lines: int, *, whole: bool) -> list[str]:
     """The texts in a reply. The last line of one that was cut off is no text."""
+    reply = spoken(reply)
     if lines == 1:
         return [reply.strip().strip(_QUOTES)] if reply.strip() and whole else []
     found = [line for line in reply.splitlines() if line.strip()]

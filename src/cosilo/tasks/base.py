@@ -59,6 +59,11 @@ class Example:
 
 
 Grade = Callable[[Example, str], float]
+Readable = Callable[[Example, str], bool]
+
+
+def says_something(example: Example, answer: str) -> bool:
+    return bool(answer.strip())
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Task:
         kind: the kind of grading, e.g. "classification".
         splits: the examples of each split; a split may be empty.
         public: questions without answers that are nobody's private ones; none stands in a split.
-        grade: (example, answer text) → 0 … 1.
+        grade: (example, answer text) → 0 … 1; what a model thought before it answered is left out.
+        readable: (example, answer text) → whether an answer can be read in it, right or wrong.
         sampling: how answers to this task are asked for.
         labels: the closed set of answers, where there is one.
         gold_secrets: False when `secrets` were detected, not given; reports say so.
@@ -85,3 +91,4 @@ class Task:
     gold_secrets: bool = True
     notes: tuple[str, ...] = ()
     public: tuple[Example, ...] = ()
+    readable: Readable = says_something

@@ -41,11 +41,14 @@ class Choice(Kind):
         if not choices:
             raise DataError("there are no items")
         letters = tuple(ascii_uppercase[: max(map(len, choices.values()))])
+        grade = LetterGrade(choices)
         return Form(
             chat=partial(_chat, given.instructions or _INSTRUCTIONS, choices),
             targets=lambda item: (_letter(item, choices[item.id]),),
-            grade=LetterGrade(choices),
-            sampling=Sampling(max_tokens=4, choices=letters),
+            grade=grade,
+            readable=grade.readable,
+            # "The correct answer is (C)." is about eight.
+            sampling=Sampling(max_tokens=16, choices=letters),
             labels=letters,
         )
 
@@ -109,6 +112,9 @@ class LetterGrade:
 
     def __call__(self, example: Example, answer: str) -> float:
         return float(chosen_letter(answer, self._choices[example.id]) in example.targets)
+
+    def readable(self, example: Example, answer: str) -> bool:
+        return chosen_letter(answer, self._choices[example.id]) is not None
 
 
 _SAID = re.compile(

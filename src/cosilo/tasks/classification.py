@@ -43,12 +43,15 @@ class Classification(Kind):
             f"- {label}: {self.descriptions[label]}" if label in self.descriptions else f"- {label}"
             for label in labels
         )
+        grade = LabelGrade(labels)
+        # A label's token holds at least one byte, usually several; a few words may stand before it.
+        most = max(16, *(len(label.encode()) + 4 for label in labels))
         return Form(
             chat=partial(ask, system),
             targets=label_of,
-            grade=LabelGrade(labels),
-            # A label token holds at least one byte, usually several.
-            sampling=Sampling(max_tokens=max(len(c.encode()) for c in labels) + 4, choices=labels),
+            grade=grade,
+            readable=lambda example, answer: grade.label(answer) is not None,
+            sampling=Sampling(max_tokens=most, choices=labels),
             labels=labels,
             stratum=lambda item: label_of(item)[0],
         )

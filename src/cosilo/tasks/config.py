@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cosilo.errors import ConfigError, DataError
+from cosilo.reasoning import spoken
 from cosilo.registry import unknown
 from cosilo.tables import read
 from cosilo.tasks.base import SPLITS, Example, Split, Task
@@ -157,7 +158,8 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
         kind=config.kind,
         splits=splits,
         public=public,
-        grade=form.grade,
+        grade=lambda example, answer: form.grade(example, spoken(answer)),
+        readable=lambda example, answer: form.readable(example, spoken(answer)),
         sampling=form.sampling,
         labels=form.labels,
         gold_secrets=gold,

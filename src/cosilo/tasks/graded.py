@@ -33,6 +33,7 @@ class Graded(Kind):
             chat=partial(ask, given.instructions or "Answer the question."),
             targets=lambda item: ("true",),
             grade=stated_grade,
+            readable=lambda example, answer: _number(answer) is not None,
             sampling=Sampling(max_tokens=1),
         )
 

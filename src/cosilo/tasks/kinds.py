@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosilo.registry import Registry
-from cosilo.tasks.base import Example, Grade, Split
+from cosilo.tasks.base import Example, Grade, Readable, Split, says_something
 from cosilo.tasks.files import Row
 from cosilo.types import Chat, Sampling, Turn
 
@@ -59,6 +59,7 @@ class Form:
     Attributes:
         chat: what the models are given; the last user turn holds the item's text and no more.
         targets: every acceptable answer, the one to train on first; raises DataError.
+        readable: (example, answer) → whether an answer can be read in it.
         secrets: (kind, value) pairs this kind knows to be private beyond the plan's columns.
         stratum: the class an item is sampled by, so that a sample keeps the shares.
     """
@@ -68,6 +69,7 @@ class Form:
     grade: Grade
     sampling: Sampling
     labels: tuple[str, ...] = ()
+    readable: Readable = says_something
     secrets: Callable[[Item], Iterable[tuple[str, str]]] = nothing
     stratum: Callable[[Item], str] = lambda item: item.group
     notes: tuple[str, ...] = ()

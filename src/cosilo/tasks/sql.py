@@ -17,7 +17,7 @@ from pathlib import Path
 from cosilo.errors import DataError
 from cosilo.tasks.base import Example
 from cosilo.tasks.database import Databases
-from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds
+from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds, nothing
 from cosilo.tasks.query import Limits, QueryError, Rows
 from cosilo.tasks.results import same_result
 from cosilo.tasks.text import references
@@ -89,13 +89,13 @@ class Sql(Kind):
                 if stands_in(value, item.text) and not stands_in(value, public)
             ]
 
-        form = Form(
-            chat=chat, targets=targets, grade=grade, sampling=Sampling(max_tokens=self.max_tokens)
-        )
-        if not self.literals_are_secret:
-            return form
         return Form(
-            chat=chat, targets=targets, grade=grade, sampling=form.sampling, secrets=secrets
+            chat=chat,
+            targets=targets,
+            grade=grade,
+            readable=lambda example, answer: bool(sql_in(answer)),
+            sampling=Sampling(max_tokens=self.max_tokens),
+            secrets=secrets if self.literals_are_secret else nothing,
         )
 
 

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Classifier, Trainable
+from cosilo.reasoning import spoken
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.labelling import (
     Labels,
@@ -93,7 +94,7 @@ class StepByStep(Teaching):
         said = await replies(
             session, pool, lambda item: Ask(chat=with_reasons(item.chat), sampling=sampling)
         )
-        parts = [split(reply.text) if reply else ("", None) for reply in said]
+        parts = [split(spoken(reply.text)) if reply else ("", None) for reply in said]
         labels = read_labels(pool, [label for _, label in parts], choices)
         require_classes(labels, closed=bool(choices))
         gold = owner.private if self.gold else ()

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
+from cosilo.reasoning import spoken
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import calibration, small_answers
 from cosilo.strategies.confidence import confidence, plausibility
@@ -85,4 +86,4 @@ def with_hint(chat: Chat, shown: tuple[Turn, ...], hint: str) -> Chat:
 
 
 def _prediction(text: str, sure: float) -> str:
-    return PREDICTION.format(text=text, confidence=sure)
+    return PREDICTION.format(text=spoken(text), confidence=sure)
