@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from cosilo.attacks.base import attacks
 from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, plain, source_identity
 from cosilo.benchmark.plan import Plan
@@ -37,6 +38,20 @@ def measuring_version(plan: Plan) -> str:
     )
 
 
+def guessing_version(plan: Plan, store: Store, trial: Trial, split: Split) -> str:
+    """What the guesses of attacks on `trial` depend on: their source, what they are given, and in
+    which attempts the items were answered."""
+    return hash_of(
+        [
+            source_identity("attacks", "objectives"),
+            plan.seed,
+            plain(plan.embedder or plan.small),
+            trial.attempt,
+            store.answered(trial.id, "plain", split),
+        ]
+    )
+
+
 async def measure(
     plan: Plan,
     store: Store,
@@ -44,27 +59,41 @@ async def measure(
     trial: Trial,
     *,
     encoder: Embedder | None,
-    only: Sequence[str] | None = None,
+    again: Sequence[str] | None = (),
 ) -> None:
     """Attack and score `trial` on every split, and keep the numbers.
 
+    The attacks are those of the plan, those in `again`, and any that was ever made on this trial: none
+    drops another's numbers. Guesses that are on record still count unless the attacks' source changed.
+
     Args:
         encoder: the public sentence encoder that attackers may use; None for none.
-        only: the attacks to use, instead of those of the plan.
+        again: the attacks to make anew although their guesses are on record; None for all.
     """
-    names = plan.attacks.names if only is None else tuple(only)
     version = measuring_version(plan)
+    planned = attacks.names() if plan.attacks.names is None else plan.attacks.names
     said = store.said(trial.id)
+    model = None if said is None else published(said)
     for split in MEASURED:
         run = load_run(plan, store, task, trial, split)
         if run.items:
-            model = None if said is None else published(said)
+            guessing = guessing_version(plan, store, trial, split)
+            before = store.guesses(trial.id, split)
+            there = [name for name in before if name in attacks.names()]
+            names = list(dict.fromkeys([*planned, *there, *(again or ())]))
+            anew = names if again is None else again
+            known = {
+                name: made
+                for name, (made_with, made) in before.items()
+                if made_with == guessing and name not in anew
+            }
             run = await attacked(
-                run, names=names, seed=plan.seed, embedder=encoder, published=model
+                run, names=names, seed=plan.seed, embedder=encoder, published=model, known=known
             )
-            store.put_result(
-                trial.id, split, version, Result(tuple(measure_all(run)), item_values(run))
-            )
+            made = {n: (g, run.priors[n]) for n, g in run.guesses.items() if n not in known}
+            result = Result(tuple(measure_all(run)), item_values(run))
+            store.put_guesses(trial.id, split, guessing, made)
+            store.put_result(trial.id, split, version, result)
 
 
 class Recalling:

@@ -73,19 +73,32 @@ class Parts:
             await model.close()
 
 
-def open_parts(plan: Plan, store: Store, *, offline: bool = False) -> Parts:
+def load_data(plan: Plan) -> Task:
+    """The plan's task.
+
+    Raises:
+        DataError: the data are not what the plan says, or a split that is needed is empty.
+    """
+    task = load_task(plan.task, plan.base)
+    check_splits(task)
+    return task
+
+
+def open_parts(
+    plan: Plan, store: Store, *, offline: bool = False, task: Task | None = None
+) -> Parts:
     """Load the data and the models.
 
     Args:
         offline: refuse every LM call whose answer is not recorded.
+        task: what `load_data` gave, where it was asked already.
 
     Raises:
         DataError: the data are not what the plan says, or a split that is needed is empty.
         CatalogError: a model file is missing.
         CapabilityError: the small model cannot be trained, and `train` is set.
     """
-    task = load_task(plan.task, plan.base)
-    check_splits(task)
+    task = task or load_data(plan)
     identity = small_identity(plan, task=task_identity(plan))
     small = remembering(small_model(plan, task), SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model

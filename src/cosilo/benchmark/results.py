@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cosilo.benchmark.plan import Plan, limit_texts, parse_plan
-from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.benchmark.store import Result, Store, Trial, no_run
 from cosilo.errors import ConfigError, StoreError
 from cosilo.models.base import models
 from cosilo.objectives.base import Measurement
@@ -55,6 +55,8 @@ def opened(path: Path, *, write: bool = False) -> Iterator[Results]:
         ConfigError: there is no run.
         StoreError: its files cannot be read.
     """
+    if write and not (path / "run.sqlite").is_file():
+        raise no_run(path)  # opening it to write would make one
     store = Store(path, write=write)
     try:
         yield read_results(store)

@@ -27,6 +27,7 @@ from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import (
     REMOTE_SECONDS,
     Estimate,
+    Pace,
     Work,
     estimate,
     measured_pace,
@@ -64,7 +65,7 @@ from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import some
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
 from cosilo.strategies.base import Session, Strategy, forecast
-from cosilo.tasks.base import Example, Split
+from cosilo.tasks.base import Example, Split, Task
 
 ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
 """What a point is answered on; `train` and `tune` belong to the strategies."""
@@ -85,6 +86,28 @@ class Outcome:
     error: CosiloError | None = None
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a run still has to do.
+
+    Attributes:
+        points: that are not answered yet, of `total`.
+        stale: points that are answered and will be measured again, which calls nobody.
+        cost: of the points; None where none is left.
+    """
+
+    points: int
+    total: int
+    stale: int
+    cost: Estimate | None
+
+    def __str__(self) -> str:
+        again = f"; {self.stale} will be measured again, which calls nobody" if self.stale else ""
+        if self.cost is None:
+            return f"nothing is left to answer: all {self.total} points are done{again}"
+        return f"{self.points} of {self.total} points left: {self.cost}{again}"
+
+
 def accept(_: Estimate) -> None:
     """Confirms any cost."""
 
@@ -96,6 +119,7 @@ class Runner:
         store: opened for writing.
         offline: make no LM call; what is not recorded is an error.
         confirm: shown the estimate before anything is spent; raises to stop the run.
+        task: the plan's task, where it is loaded already.
     """
 
     def __init__(
@@ -106,9 +130,11 @@ class Runner:
         offline: bool = False,
         reports: Reports | None = None,
         confirm: Confirm = accept,
+        task: Task | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
+        self._task = task
         self._offline = offline
         self._reports = reports or Silent()
         self._confirm = confirm
@@ -131,31 +157,71 @@ class Runner:
         plan = self.plan
         clock.install(asyncio.get_running_loop())
         known = {p.name: self._id(p) for p in plan.points}
-        self._describe(known)
-        left = [p for p in plan.points if not self._done(known[p.name])]
+        left, searched = self._unfinished(), self._unsearched()
         try:
-            if left:
-                await self._start(left)
+            if left or searched:
+                await self._start(left, searched)
+            self._describe(known)
             outcomes = [await self._point(p) for p in plan.points]
             if plan.search:
                 outcomes += await self._search(known)
         finally:
-            self._reports.end()
-            if self._parts is not None:
-                await self._parts.close()
+            await self._close()
         return outcomes
+
+    async def expected(self) -> Left:
+        """What is still to be done, and what it will cost. Nothing is answered, and nothing written
+        but what trying out a model on this machine records.
+
+        Raises:
+            CosiloError: the run could not start.
+        """
+        clock.install(asyncio.get_running_loop())
+        left, searched = self._unfinished(), self._unsearched()
+        total = len(self.plan.points) + (self.plan.search.trials if self.plan.search else 0)
+        try:
+            cost = (await self._expected(left, searched))[0] if left or searched else None
+        finally:
+            await self._close()
+        version = measuring_version(self.plan)
+        done = (self._id(p) for p in self.plan.points if p not in left)
+        stale = sum(self.store.result(id, "test", version) is None for id in done)
+        return Left(len(left) + searched, total, stale, cost)
+
+    async def _close(self) -> None:
+        self._reports.end()
+        if self._parts is not None:
+            await self._parts.close()
 
     # ── before anything is spent ─────────────────────────────────────────────
 
-    async def _start(self, left: Sequence[PointConfig]) -> None:
+    async def _start(self, left: Sequence[PointConfig], searched: int) -> None:
+        """Check, estimate and confirm. Only then the run's files say that they are of this plan: a plan
+        that cannot work, or is not wanted, leaves a finished run as it was."""
         self._started = True
+        expected, work, pace = await self._expected(left, searched)
+        self._confirm(expected)
+        parts = self._open()
+        self._describe({p.name: self._id(p) for p in self.plan.points})
+        self.store.keep_task(self._task_id, parts.task)
+        parts.paid.promise(expected.usd_most)
+        # A few calls may have been tried out already, which is not the run's own pace.
+        self._calls_before, self._busy_before = parts.paid.calls, parts.paid.busy.seconds
+        self._ahead = list(work)
+        guess = REMOTE_SECONDS / self.plan.concurrency if pace is None else pace.seconds
+        self._time = TimeLeft([p.strategy for p, _ in work], guess)
+        self._reports.begin(len(work), sum(len(some) for _, splits in work for _, some in splits))
+
+    async def _expected(
+        self, left: Sequence[PointConfig], searched: int
+    ) -> tuple[Estimate, list[tuple[PointConfig, Work]], Pace | None]:
+        """What `left` and `searched` proposals will cost, what they have to answer, and how fast the
+        LM is, where that was measured."""
         require_present(loads.running(self.plan))
         parts = self._open()
         for point in [*left, *(s.lowest for s in self.plan.spaces)]:
             self._preflight(parts, point)
-        self.store.keep_task(self._task_id, parts.task)
         work = [(p, self._work(p)) for p in left]
-        searched = self.plan.search.trials if self.plan.search else 0
         if searched:  # which point of which space a proposal will be is not known yet
             whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
             most = max((s.lowest for s in self.plan.spaces), key=_most_calls)
@@ -164,15 +230,7 @@ class Runner:
         try_out = sends and not self._offline
         pace = await measured_pace(self.plan, parts, self.store) if try_out else None
         small = await small_pace(parts)
-        expected = estimate(self.plan, parts, work, pace=pace, small=small)
-        self._confirm(expected)
-        parts.paid.promise(expected.usd_most)
-        # A few calls may have been tried out already, which is not the run's own pace.
-        self._calls_before, self._busy_before = parts.paid.calls, parts.paid.busy.seconds
-        self._ahead = list(work)
-        guess = REMOTE_SECONDS / self.plan.concurrency if pace is None else pace.seconds
-        self._time = TimeLeft([p.strategy for p, _ in work], guess)
-        self._reports.begin(len(work), sum(len(some) for _, splits in work for _, some in splits))
+        return estimate(self.plan, parts, work, pace=pace, small=small), work, pace
 
     def _work(self, point: PointConfig) -> Work:
         """The items that `point` still has to answer."""
@@ -185,7 +243,7 @@ class Runner:
 
     def _open(self) -> Parts:
         if self._parts is None:
-            self._parts = open_parts(self.plan, self.store, offline=self._offline)
+            self._parts = open_parts(self.plan, self.store, offline=self._offline, task=self._task)
         return self._parts
 
     def _describe(self, known: Mapping[str, str]) -> None:
@@ -246,7 +304,7 @@ class Runner:
     async def _tried(self, point: PointConfig, trial: Trial) -> tuple[Trial, CosiloError | None]:
         """The trial as far as it got, and what stopped it."""
         if not self._started:
-            await self._start([])
+            await self._start([], self._unsearched())
         try:
             return replace(await self._answer(point, trial), state="done", error=""), None
         except BudgetExceededError as error:
@@ -407,6 +465,9 @@ class Runner:
 
         return commit
 
+    def _unfinished(self) -> list[PointConfig]:
+        return [p for p in self.plan.points if not self._done(self._id(p))]
+
     # ── search ───────────────────────────────────────────────────────────────
 
     async def _search(self, known: dict[str, str]) -> list[Outcome]:
@@ -424,6 +485,19 @@ class Runner:
             found = None if outcome.error else self.store.result(outcome.trial, "validation")
             proposals.tell(asked, found)
         return list(outcomes.values())
+
+    def _unsearched(self) -> int:
+        """How many proposals of the search are not answered yet."""
+        plan = self.plan
+        if plan.search is None:
+            return 0
+        proposals = Proposals(plan.spaces, plan.search, seed=plan.seed)
+        for done in range(plan.search.trials):
+            asked, point = proposals.ask()
+            if not self._done(self._id(point)):
+                return plan.search.trials - done
+            proposals.tell(asked, self.store.result(self._id(point), "validation"))
+        return 0
 
 
 def _most_calls(point: PointConfig) -> float:

@@ -34,6 +34,7 @@ from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.models.replay import request_key
 from cosilo.objectives.base import Floats, Item, Measurement
+from cosilo.objectives.scoring import Made
 from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer, Chat, Generation, Sampling
@@ -64,6 +65,10 @@ CREATE TABLE IF NOT EXISTS faults (
 CREATE TABLE IF NOT EXISTS results (
     trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
     PRIMARY KEY (trial, split)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS guesses (
+    trial TEXT NOT NULL, split TEXT NOT NULL, attack TEXT NOT NULL, version TEXT NOT NULL,
+    made BLOB NOT NULL, PRIMARY KEY (trial, split, attack)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cards (
     trial TEXT NOT NULL, pass TEXT NOT NULL, cards BLOB NOT NULL, PRIMARY KEY (trial, pass)
@@ -145,7 +150,7 @@ class Store:
         self.path = path
         self._lock: int | None = None
         if not write and not (path / "run.sqlite").is_file():
-            raise ConfigError(f"{str(path)!r} is not a run: it has no run.sqlite")
+            raise no_run(path)
         with _guarded(path):
             if write:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -170,7 +175,10 @@ class Store:
         """Replace the file `name` whole: it never stands there half-written."""
         with _guarded(self.path):
             new = self.path / f".{name}.new"
-            private(new).write_text(text, encoding="utf-8")
+            with private(new).open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name without the text
             new.replace(self.path / name)
 
     def read_text(self, name: str) -> str:
@@ -400,6 +408,24 @@ class Store:
         )
         return Result(measurements, {k: np.frombuffer(v, np.float64) for k, v in values.items()})
 
+    # ── guesses ──────────────────────────────────────────────────────────────
+
+    def put_guesses(self, trial: str, split: Split, version: str, made: Mapping[str, Made]) -> None:
+        """Keep what attacks guessed, by their names, instead of what each guessed before."""
+        with self._change() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO guesses VALUES (?,?,?,?,?)",
+                ((trial, split, name, version, _pack(each)) for name, each in made.items()),
+            )
+
+    def guesses(self, trial: str, split: Split) -> dict[str, tuple[str, Made]]:
+        """Attack → the version it guessed with, and what."""
+        query = "SELECT attack, version, made FROM guesses WHERE trial = ? AND split = ?"
+        return {
+            name: (version, msgspec.msgpack.decode(made, type=Made))
+            for name, version, made in self._rows(query, (trial, split))
+        }
+
     # ── what was paid ────────────────────────────────────────────────────────
 
     def pay(self, most: Totals) -> int:
@@ -479,6 +505,11 @@ class SmallAnswers:
 _pack = msgspec.msgpack.encode
 
 
+def no_run(path: Path) -> ConfigError:
+    """There is no run at `path`."""
+    return ConfigError(f"{str(path)!r} is not a run: it has no run.sqlite")
+
+
 def private(path: Path) -> Path:
     """`path`, made readable by its owner only before anything is written there."""
     if not path.exists():
@@ -489,16 +520,42 @@ def private(path: Path) -> Path:
 def _take_lock(path: Path) -> int:
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
+        _lock(handle, path.parent, fcntl.LOCK_EX)
+    except RunBusyError:
         os.close(handle)
-        raise RunBusyError(
-            f"process {holder} works on {str(path.parent)!r}; wait for it, or give another --run"
-        ) from None
+        raise
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle
+
+
+def _lock(handle: int, run: Path, how: int) -> None:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
+        raise RunBusyError(
+            f"process {holder} works on {str(run)!r}; wait for it, or give another --run"
+        ) from None
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody writes to the run in the folder `path` meanwhile; nothing is written here either.
+
+    Raises:
+        RunBusyError: another process works on it.
+    """
+    try:
+        handle = os.open(path / "lock", os.O_RDONLY)
+    except OSError:  # no run, or one that nobody has worked on here
+        yield
+        return
+    try:
+        _lock(handle, path, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

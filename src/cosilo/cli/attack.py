@@ -11,8 +11,9 @@ DESCRIPTION = """\
 Attack and measure a run again, from its record alone. No model is called and nothing is paid for, so
 a new attack or a corrected measure costs minutes, not money.
 
-    cosilo attack RUN
-    cosilo attack RUN --attack NAME        only these attacks; repeatable"""
+    cosilo attack RUN                      every attack of the plan, and any made since
+    cosilo attack RUN --attack NAME        make this attack anew, or for the first time; repeatable.
+                                           What the others guessed stays on record and counts"""
 
 
 def register(verbs: Any) -> None:
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
                     results.task,
                     trial,
                     encoder=encoder,
-                    only=arguments.attack,
+                    again=arguments.attack,
                 )
             )
         show(read_results(results.store))

@@ -24,7 +24,7 @@ No LM answer is paid for twice: after an interruption, a crash or a full disk th
 where it stopped, and a finished run does nothing.
 
     cosilo bench plan.toml                 run it; results in runs/NAME beside the plan
-    cosilo bench plan.toml --estimate      only say what it would cost
+    cosilo bench plan.toml --estimate      only say what is left and what it would cost; writes nothing
     cosilo bench plan.toml --offline       use recorded answers only; call nobody
 
 Exit code: 0 all points done; 1 an endpoint or a model failed; 2 the plan or the data are wrong;
@@ -41,8 +41,16 @@ def register(verbs: Any) -> None:
     parser.add_argument("plan", type=Path, metavar="PLAN", help="the plan, a TOML file")
     parser.add_argument("--run", type=Path, metavar="DIR", help="where the run is kept")
     parser.add_argument("--yes", action="store_true", help="spend what is estimated, do not ask")
-    parser.add_argument("--estimate", action="store_true", help="say what it would cost, and stop")
-    parser.add_argument("--offline", action="store_true", help="make no LM call")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="say what is left and what it would cost, and stop; nothing is written",
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="make no LM call; nothing is asked either, as nothing can be spent",
+    )
     parser.add_argument(
         "--concurrency", type=int, metavar="N", help="items at once, instead of the plan's number"
     )
@@ -50,8 +58,10 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.parts import load_data
     from cosilo.benchmark.plan import load_plan
     from cosilo.benchmark.runner import Runner
+    from cosilo.benchmark.scratch import scratch
     from cosilo.benchmark.store import Store
 
     plan = load_plan(arguments.plan)
@@ -60,19 +70,28 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--concurrency {arguments.concurrency} is not positive")
         plan = replace(plan, concurrency=arguments.concurrency)
     folder = arguments.run or plan.base / "runs" / plan.name
+    offline = arguments.offline
+    if arguments.estimate:
+        with scratch(folder, plan) as (store, plan):
+            left = asyncio.run(Runner(plan, store, offline=offline).expected())
+        print(f"{plan.name}: {left}")
+        return 0
 
     def confirm(estimate: Estimate) -> None:
         print(f"{plan.name}: {estimate}")
-        if arguments.estimate:
-            raise _EstimatedError
-        _ask(estimate, yes=arguments.yes)
+        if offline:  # nothing can be spent
+            print("offline: nobody is called; a point that needs an answer not recorded will fail")
+        else:
+            _ask(estimate, yes=arguments.yes)
 
+    # A folder is made only once the data are known to be what the plan says.
+    task = None if (folder / "run.sqlite").is_file() else load_data(plan)
     store = Store(folder, write=True)
     try:
-        runner = Runner(plan, store, offline=arguments.offline, reports=_reports(), confirm=confirm)
+        runner = Runner(
+            plan, store, offline=offline, reports=_reports(), confirm=confirm, task=task
+        )
         outcomes = asyncio.run(runner.run())
-    except _EstimatedError:
-        return 0
     finally:
         store.close()
     return finish(outcomes, folder)
@@ -98,10 +117,6 @@ def finish(outcomes: list[Outcome], folder: Path) -> int:
     error = failed[0].error
     assert isinstance(error, CosiloError)
     return error.exit_code
-
-
-class _EstimatedError(Exception):
-    """`--estimate` has been answered."""
 
 
 def _ask(estimate: Estimate, *, yes: bool) -> None:

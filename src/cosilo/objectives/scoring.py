@@ -7,7 +7,7 @@ id, "#" and what is asked, so that a measure can tell whose they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,9 @@ HIDDEN = "lm#hidden"
 
 Entries = Callable[[], Iterator[Entry]]
 
+Made = tuple[tuple[Guess, ...], tuple[Guess, ...]]
+"""What an attack guessed with the record, and without it."""
+
 
 async def attacked(
     run: Run,
@@ -38,11 +41,13 @@ async def attacked(
     model: TextModel | None = None,
     embedder: Embedder | None = None,
     published: object | None = None,
+    known: Mapping[str, Made] | None = None,
 ) -> Run:
     """`run` with the guesses of every attack in `names` (all that are registered when None), with
     the record and without it.
 
     Args:
+        known: guesses made before, by attack; those attacks are not made again.
         published: the trained small model, where its owner gives it away; without it, attacks on it
             are left out.
 
@@ -63,6 +68,9 @@ async def attacked(
     }
     guesses, priors = {}, {}
     for name in attacks.names() if names is None else names:
+        if known and name in known:
+            guesses[name], priors[name] = known[name]
+            continue
         attack = attacks.create(name)
         if attack.about == "published" and published is None:
             continue

@@ -1,0 +1,49 @@
+"""A copy of a run to work out an estimate in, so that estimating leaves the run as it is.
+
+RUN/run.sqlite, the recorded answers ──copy──▶ a private temporary folder ──▶ deleted
+
+What an estimate tries out (a few answers of a model on this machine) is recorded in the copy and goes
+with it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cosilo.benchmark.plan import Plan, Replay
+from cosilo.benchmark.store import Store, held
+from cosilo.errors import StoreError
+
+_SQLITE = ("", "-wal")
+"""A database, and what was committed to it and not moved there yet."""
+
+
+@contextmanager
+def scratch(path: Path, plan: Plan) -> Iterator[tuple[Store, Plan]]:
+    """A copy of the run in `path`, empty where there is none, and `plan` over the answers in it.
+
+    Raises:
+        RunBusyError: another process works on the run.
+        StoreError: it cannot be copied.
+    """
+    with TemporaryDirectory(prefix="cosilo-estimate-") as folder, held(path):
+        copy = Path(folder)
+        recorded = plan.replay.path or path / "replay.sqlite"
+        try:
+            for source, name in ((path / "run.sqlite", "run.sqlite"), (recorded, "replay.sqlite")):
+                for ending in _SQLITE:
+                    file = source.with_name(source.name + ending)
+                    if file.is_file():
+                        shutil.copyfile(file, copy / (name + ending))
+        except OSError as error:
+            raise StoreError(f"the run {str(path)!r} cannot be read: {error.strerror}") from None
+        store = Store(copy, write=True)
+        try:
+            yield store, replace(plan, replay=Replay(path=copy / "replay.sqlite"))
+        finally:
+            store.close()
