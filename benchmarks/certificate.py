@@ -20,6 +20,7 @@ import numpy as np
 from cosilo.objectives.base import Floats, Measurement, Objective
 from cosilo.objectives.intervals import clopper_pearson
 from cosilo.selection import Limit, Point, certify
+from kept import Kept
 
 UTILITY = Objective("utility", "utility", "max", "share")
 PRIVACY = Objective("privacy", "privacy", "min", "share")
@@ -175,17 +176,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     failed = False
+    kept = Kept(
+        "certificate", seed=given.seed, settings={"items": given.items, "delta": given.delta}
+    )
     for scenario in scenarios():
         outcome = simulate(
             scenario, trials=given.trials, items=given.items, delta=given.delta, seed=given.seed
         )
         low, high = clopper_pearson(outcome.false, outcome.trials)
         failed |= low > given.delta
+        n = outcome.trials
+        kept.put(scenario.name, "false", outcome.false / n, n=n, low=low, high=high)
+        ends = clopper_pearson(outcome.right, n)
+        kept.put(scenario.name, "right", outcome.right / n, n=n, low=ends[0], high=ends[1])
         print(
             f"{scenario.name:<52} false {outcome.false / outcome.trials:.4f} "
             f"[{low:.4f}, {high:.4f}]  right {outcome.right / outcome.trials:.3f}"
         )
     print(f"delta {given.delta:g}, {given.trials:,} trials of {given.items} items each")
+    kept.write()
     return int(failed)
 
 

@@ -37,6 +37,7 @@ from cosilo.models.torch_healing import freeze_ends, teacher_loss
 from cosilo.models.torch_lm import torch_lm
 from cosilo.models.torch_training import Progress, Schedule, train
 from cosilo.models.torch_tuning import mean_loss
+from kept import Kept
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cfpb_raw"
 ROWS = 400  # complaints of each split
@@ -207,6 +208,11 @@ def report(folder: Path) -> None:
     print(
         f"  half its layers {dropped.mean():.3f} nats, perplexity {math.exp(dropped.mean()):,.1f}"
     )
+    kept = Kept("healing", settings={"precision": "float32", "tokens": LENGTH, "steps": STEPS})
+    for name, of in (("whole", whole), ("dropped", dropped)):
+        kept.put(name, "nats", of.mean(), n=len(whole))
+        kept.put(name, "perplexity", math.exp(of.mean()), n=len(whole))
+    kept.put("dropped", "gap", gap, n=len(whole))
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(whole), (2000, len(whole)))
     per_arm: dict[str, list[Any]] = {}
@@ -217,6 +223,8 @@ def report(folder: Path) -> None:
             recovered = (dropped - healed)[draws].mean(1) / (dropped - whole)[draws].mean(1)
             low, high = np.quantile(recovered, [0.025, 0.975])
             per_arm.setdefault(arm, []).append(healed)
+            share = (dropped.mean() - healed.mean()) / gap
+            kept.put(path.stem, "recovered", share, n=len(whole), low=low, high=high)
             print(
                 f"  {path.stem:10s} {healed.mean():.3f} nats, perplexity {math.exp(healed.mean()):,.1f}"
                 f", recovers {(dropped.mean() - healed.mean()) / gap:.1%} [{low:.1%}, {high:.1%}] "
@@ -227,6 +235,12 @@ def report(folder: Path) -> None:
         share = [(dropped.mean() - healed.mean()) / gap for healed in runs]
         spread = f" ± {np.std(share, ddof=1):.1%}" if len(share) > 1 else ""
         print(f"  {arm}: {np.mean(share):.1%}{spread} over {len(share)} seeds")
+        mean = float(np.mean(runs))
+        kept.put(arm, "nats", mean, n=len(share))
+        kept.put(arm, "perplexity", math.exp(mean), n=len(share))
+        kept.put(arm, "recovered", np.mean(share), n=len(share))
+        if len(share) > 1:
+            kept.put(arm, "spread", np.std(share, ddof=1), n=len(share))
     if all(arm in per_arm for arm in ARMS):
         paired = min(len(per_arm[arm]) for arm in ARMS)
         more = np.mean(per_arm["text"][:paired], 0) - np.mean(per_arm["teacher"][:paired], 0)
@@ -234,6 +248,8 @@ def report(folder: Path) -> None:
         print(
             f"  the teacher is worth {more.mean():.3f} nats [{low:.3f}, {high:.3f}] at equal steps"
         )
+        kept.put("teacher", "worth", more.mean(), n=len(whole), low=low, high=high)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.inference.ends import Large
 from cosilo.types import Chat, Delta, Generation, Sampling, user
+from kept import Kept
 
 QUESTION = "Please move 250 euros from my savings to the account of my landlord by Friday. " * 3
 MAX_CPU_MS = 0.5
@@ -115,6 +116,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(arguments.crossings, Path(folder)))
     print(json.dumps(found))
+    kept = Kept("overhead")
+    for name, value in found.items():
+        kept.put("crossing", name, value, n=arguments.crossings)
+    kept.write()
     if found["cpu_ms_per_crossing"] > MAX_CPU_MS or found["growth_mb"] > MAX_GROWTH_MB:
         raise SystemExit(f"over the bar: {MAX_CPU_MS} CPU-ms and {MAX_GROWTH_MB} MB")
 

@@ -25,6 +25,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.inference.router import Router
 from cosilo.types import Demonstration, user
+from kept import Kept
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
@@ -96,14 +97,18 @@ def main() -> None:
     picks = rng.integers(0, len(test), (RESAMPLES, len(test)))
     samples = {n: np.array([apgr(s[p], gain[p]) for p in picks]) for n, s in scores.items()}
     print(f"test n = {len(test)}, train n = {len(train)}")
+    kept = Kept("routellm", seed=0, settings={"train": len(train), "resamples": RESAMPLES})
     for name, score in scores.items():
         low, high = np.percentile(samples[name], [2.5, 97.5])
         print(f"{name:14s} APGR {apgr(score, gain):.3f} [{low:.3f}, {high:.3f}]")
+        kept.put(name, "APGR", apgr(score, gain), n=len(test), low=low, high=high)
     for name in list(scores)[:-1]:
         difference = samples["cosilo router"] - samples[name]
         low, high = np.percentile(difference, [2.5, 97.5])
         value = apgr(scores["cosilo router"], gain) - apgr(scores[name], gain)
         print(f"router − {name:14s} {value:+.3f} [{low:+.3f}, {high:+.3f}]")
+        kept.put("cosilo router", f"less {name}", value, n=len(test), low=low, high=high)
+    kept.write()
 
 
 if __name__ == "__main__":

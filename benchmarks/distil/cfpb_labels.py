@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosilo.attacks.tampering import Tampering
 from cosilo.boundary.messages import Ask
@@ -37,6 +40,7 @@ from cosilo.strategies.labelling import balanced
 from cosilo.tasks.base import Example, Task
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.types import Demonstration, last_user
+from kept import Kept
 
 TEACHERS = {
     "GPT-4.5": "gpt-4.5-preview",
@@ -176,6 +180,8 @@ def show(kept: dict[str, dict[str, Any]], *, base: float, dev: bool) -> None:
         return np.concatenate(rows).astype(float) if dev else np.mean(rows, axis=0)
 
     gold = grades("gold")
+    file = Kept(f"cfpb_labels{'_dev' if dev else ''}", settings={"features": FEATURES})
+    file.put("items", "base rate", base, n=len(gold))
     names = dict.fromkeys(key.partition(" ")[2] for key in kept)
     print(
         f"n = {len(gold)}, base rate {100 * base:.1f} %, {len(seeds)} {'folds' if dev else 'seeds'}"
@@ -183,6 +189,12 @@ def show(kept: dict[str, dict[str, Any]], *, base: float, dev: bool) -> None:
     for name in (n for n in names if all(f"{seed} {n}" in kept for seed in seeds)):
         each = grades(name)
         low, high = intervals.difference(each, gold, (-1.0, 1.0))
+        n = len(gold)
+        file.put(name, "accuracy", each.mean(), n=n)
+        file.put(name, "less gold", (each - gold).mean(), n=n, low=low, high=high)
+        file.put(name, "labels right", np.mean(facts(name, "labels right")))
+        for seed, row in zip(seeds, facts(name, "right"), strict=True):
+            file.put(name, f"seed {seed}", np.mean(row), n=len(row))
         own = " ".join(f"{100 * np.mean(r):.1f}" for r in facts(name, "right"))
         line = (
             f"{name:26} {100 * each.mean():5.1f} ({own})   less gold {100 * (each - gold).mean():+.1f}"
@@ -193,8 +205,12 @@ def show(kept: dict[str, dict[str, Any]], *, base: float, dev: bool) -> None:
         lost, others = np.sum(facts(name, "dropped of the others"), axis=0)
         if hit:
             low, high = intervals.wilson(noticed, hit)
+            file.put(name, "noticed", noticed, n=hit)
+            file.put(name, "share noticed", noticed / hit, n=hit, low=low, high=high)
+            file.put(name, "others dropped", int(lost), n=int(others))
             line += f"   noticed {noticed} of {hit} [{100 * low:.0f}, {100 * high:.0f} %]"
         print(line + f"   others dropped {lost} of {others}" * bool(lost))
+    file.write()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from private_evolution import Remembered
 
 from cosilo.attacks.base import Target, View
@@ -26,6 +29,7 @@ from cosilo.models.classifier import ClassifierModel
 from cosilo.models.encoder import Encoder
 from cosilo.objectives.membership import auc, tpr
 from cosilo.types import Demonstration, user
+from kept import Kept
 
 DATA = Path("../shared/data/cfpb_llm")
 LM = "gpt-4.5-preview"
@@ -75,13 +79,21 @@ async def run(arguments: argparse.Namespace) -> None:
                 found.setdefault(key, []).append((*auc(a, b), tpr(a, b)[0]))
                 print(f"seed {seed} {key} AUC {found[key][-1][0]:.3f}", file=sys.stderr, flush=True)
     print(f"{third} records, {third} strangers, {arguments.seeds} divisions")
+    divisions = range(arguments.first, arguments.first + arguments.seeds)
+    kept = Kept("membership", settings={"seeds": list(divisions), "shadow heads": 8})
     for key, each in found.items():
         values = np.array(each)
+        victim, attack = key[:24].strip(), key[24:].strip()
+        for seed, (value, low, high, _) in zip(divisions, each, strict=True):
+            kept.put(victim, f"{attack} AUC, seed {seed}", value, n=2 * third, low=low, high=high)
+        kept.put(victim, f"{attack} AUC", float(values[:, 0].mean()), n=2 * third)
+        kept.put(victim, f"{attack} TPR", float(values[:, 3].mean()), n=2 * third)
         print(
             f"{key} AUC {values[:, 0].mean():.3f} (each: "
             + ", ".join(f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high, _ in each)
             + f"), TPR at 1 % FPR {100 * values[:, 3].mean():.1f} %"
         )
+    kept.write()
 
 
 def main() -> int:

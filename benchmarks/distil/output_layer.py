@@ -6,12 +6,16 @@ Reads what `codec.py` has kept. "all": the whole distribution, of which 4,096 to
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from cosilo.attacks.output_layer import output_space
 from cosilo.boundary.logits import TopK, pack, top_k, unpack
+from kept import Kept
 
 
 def main() -> None:
@@ -19,6 +23,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/distil/logits"))
     options = parser.parse_args()
     files = sorted(options.folder.glob("*.npy"))
+    kept = Kept("output_layer", settings={"precision": "float32"})
     for k in (64, 1024, 4096, None):
         tops: list[TopK] = []
         for path in files:
@@ -29,7 +34,12 @@ def main() -> None:
         found = (
             "no width stands out" if space is None else f"{space.width}, {space.gap:.1f} × noise"
         )
-        print(f"k = {k or 'all'}: {found}; n = {sum(map(len, tops))} places", flush=True)
+        places = sum(map(len, tops))
+        print(f"k = {k or 'all'}: {found}; n = {places} places", flush=True)
+        kept.put(f"k = {k or 'all'}", "width", 0 if space is None else space.width, n=places)
+        if space is not None:
+            kept.put(f"k = {k or 'all'}", "gap", space.gap, n=places)
+    kept.write()
 
 
 if __name__ == "__main__":

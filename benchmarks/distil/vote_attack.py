@@ -27,6 +27,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from private_evolution import DATA, FOLDER, LABELS, rows
 
 from cosilo.attacks.membership import Poll, likelihood_ratios
@@ -36,6 +39,7 @@ from cosilo.objectives.base import Floats
 from cosilo.objectives.membership import auc, tpr
 from cosilo.strategies.downward.private_evolution import ranked
 from cosilo.types import last_user
+from kept import Kept, Number
 
 EACH = 200  # texts of each label that the first attacker holds
 IDEAL = 40  # candidates of each label, with --ideal
@@ -102,8 +106,10 @@ def halves(texts: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     return member
 
 
-def unknown_others(cast: list[Ballot], sigma: float, trials: int, rng: np.random.Generator) -> str:
-    """The attack `votes` on half of the texts, drawn anew in each trial."""
+def unknown_others(
+    cast: list[Ballot], sigma: float, trials: int, rng: np.random.Generator
+) -> tuple[Number, Number]:
+    """AUC and TPR at 1 % FPR of the attack `votes` on half of the texts, drawn anew in each trial."""
     texts = EACH * len(LABELS)
     areas, rates = [], []
     for _ in range(trials):
@@ -118,23 +124,21 @@ def unknown_others(cast: list[Ballot], sigma: float, trials: int, rng: np.random
         order = np.sign(inside[:, None] - outside[None, :])
         areas.append(float((order.mean() + 1) / 2))
         rates.append(tpr(inside, outside)[0])
-    spread = np.quantile(areas, (0.025, 0.975))
-    return (
-        f"mean AUC {over(areas)} (95 % of runs {spread[0]:.3f} to {spread[1]:.3f}), TPR at 1 % FPR "
-        f"{over(rates)}, {trials} runs of {texts // 2} records"
-    )
+    return over(areas), over(rates)
 
 
-def over(each: list[float]) -> str:
+def over(each: list[float]) -> Number:
     """The mean over runs, and its interval."""
-    mean, half = np.mean(each), 1.96 * np.std(each, ddof=1) / math.sqrt(len(each))
-    return f"{mean:.4f} [{mean - half:.4f}, {mean + half:.4f}]"
+    mean = float(np.mean(each))
+    half = 1.96 * float(np.std(each, ddof=1)) / math.sqrt(len(each))
+    return Number(mean, len(each), mean - half, mean + half)
 
 
 def known_others(
     cast: list[Ballot], sigma: float, trials: int, rng: np.random.Generator
-) -> Iterator[str]:
-    """One record in or out, all others known, for the records whose vote shows most."""
+) -> Iterator[tuple[Number, Number]]:
+    """AUC and TPR at 1 % FPR of one record in or out, all others known, for the records whose vote
+    shows most."""
     for member, record in exposed(cast, sigma, rng):
         mine = [b for b in cast if record in b.mine]
         without = member.copy()
@@ -156,10 +160,7 @@ def known_others(
         }
         value, low, high = auc(scores[True], scores[False])
         rate, *ends = tpr(scores[True], scores[False])
-        yield (
-            f"AUC {value:.3f} [{low:.3f}, {high:.3f}], TPR at 1 % FPR {rate:.3f} "
-            f"[{ends[0]:.3f}, {ends[1]:.3f}], {trials} runs with it and {trials} without"
-        )
+        yield Number(value, 2 * trials, low, high), Number(rate, 2 * trials, *ends)
 
 
 def exposed(
@@ -215,20 +216,36 @@ def main() -> int:
     records = EACH * len(LABELS) // 2
     delta = usual_delta(records)
     print(f"{ROUNDS} rounds, {records} records, δ = {delta:.3g}, {len(cast)} votes that can differ")
+    kind = "ideal" if arguments.ideal else "drawn"
+    kept = Kept(f"vote_attack_{kind}", seed=1, settings={"rounds": ROUNDS, "records": records})
     for epsilon in arguments.epsilon:
+        row = f"ε = {epsilon:g}"
         sigma = noise_for(epsilon, delta, rounds=ROUNDS)
         rng = np.random.default_rng(1)
         print(f"ε = {epsilon:g}, σ = {sigma:.3f}")
         if sigma:
             mu = math.sqrt(ROUNDS) / sigma
+            kept.put(row, "σ", sigma)
+            kept.put(row, "anybody AUC", best_auc(mu))
+            kept.put(row, "anybody TPR", best_tpr(0.01, mu))
             print(
                 f"  what anybody can reach who sees the noisy counts: AUC {best_auc(mu):.3f}, TPR at "
                 f"1 % FPR {best_tpr(0.01, mu):.3f} (ε and δ alone allow {loose(epsilon, delta):.3f})"
             )
-        print(f"  others unknown: {unknown_others(cast, sigma, arguments.trials, rng)}", flush=True)
-        for line in known_others(cast, sigma, arguments.trials, rng):
-            print(f"  others known: {line}", flush=True)
+        found = {"others unknown": unknown_others(cast, sigma, arguments.trials, rng)}
+        known = known_others(cast, sigma, arguments.trials, rng)
+        found |= {f"others known, record {i}": each for i, each in enumerate(known, start=1)}
+        for who, (area, rate) in found.items():
+            print(f"  {who}: AUC {said(area)}, TPR at 1 % FPR {said(rate)}", flush=True)
+            for what, number in (("AUC", area), ("TPR", rate)):
+                kept.put(row, f"{who}, {what}", number.value, n=number.n, low=number.low,
+                         high=number.high)  # fmt: skip
+    kept.write()
     return 0
+
+
+def said(number: Number) -> str:
+    return f"{number.value:.4f} [{number.low:.4f}, {number.high:.4f}] ({number.n} runs)"
 
 
 def loose(epsilon: float, delta: float) -> float:

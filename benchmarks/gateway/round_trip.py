@@ -4,8 +4,8 @@
     python benchmarks/gateway/round_trip.py --n 100
 
 Each sentence is sent as a client would, whole and as a stream that the upstream cuts every 1, 3 and 7
-characters. Counted are answers that are not exactly what was asked, and gold values that stand in what
-the upstream was sent (direct identifiers: all kinds but TITLE, AGE, NRP, DATE_TIME, ORGANIZATION).
+characters. Counted are answers that are not exactly what was asked, and gold spans that the upstream
+was sent, wholly or in part (`leaving.py`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.integration.gateway import Gateway, Mock, mocking, serving, upstream
 
 from cosilo.objectives.intervals import wilson
+from kept import Kept
+from leaving import counted, direct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
-INDIRECT = {"TITLE", "AGE", "NRP", "DATE_TIME", "ORGANIZATION"}
 SIZES = (0, 1, 3, 7)
 
 
@@ -58,9 +59,9 @@ async def ask(session: aiohttp.ClientSession, url: str, size: int, text: str) ->
 
 
 async def run(gateway: Gateway, mock: Mock, rows: list[dict[str, Any]], key: str) -> int:
-    left: Counter[str] = Counter()
-    there: Counter[str] = Counter()
+    sent: list[str] = []
     inexact = 0
+    kept = Kept("gateway_round_trip")
     headers = {"authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         for size in SIZES:
@@ -71,19 +72,22 @@ async def run(gateway: Gateway, mock: Mock, rows: list[dict[str, Any]], key: str
                 wrong += await ask(session, gateway.url, size, row["text"]) != row["text"]
                 if not size:
                     bodies = (await asyncio.to_thread(mock.seen))["bodies"]
-                    sent = json.loads(bodies[-1])["messages"][-1]["content"]
-                    for _, _, kind, value in row["spans"]:
-                        there[kind] += 1
-                        left[kind] += value in sent
+                    sent.append(json.loads(bodies[-1])["messages"][-1]["content"])
             how = f"in pieces of {size}" if size else "whole"
             print(f"{how}: {len(rows) - wrong} of {len(rows)} exact", flush=True)
+            kept.put(how, "exact", len(rows) - wrong, n=len(rows))
             inexact += wrong
-    count = sum(n for kind, n in left.items() if kind not in INDIRECT)
-    total = sum(n for kind, n in there.items() if kind not in INDIRECT)
-    low, high = wilson(count, total)
-    print(
-        f"direct identifiers that left: {count}/{total} = {count / total:.1%} [{low:.1%}, {high:.1%}]"
+    counts = counted(
+        (row["text"], row["spans"], text) for row, text in zip(rows, sent, strict=True)
     )
+    total = direct(counts["all"])
+    for what in ("whole", "part"):
+        left = direct(counts[what])
+        low, high = wilson(left, total)
+        print(f"direct identifiers that left {what}: {left}/{total} [{low:.1%}, {high:.1%}]")
+        kept.put("direct", f"left {what}", left, n=total)
+        kept.put("direct", f"share left {what}", left / total, n=total, low=low, high=high)
+    kept.write()
     return inexact
 
 

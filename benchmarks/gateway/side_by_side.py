@@ -1,6 +1,7 @@
 """Cosilo, a bare pass-through and LiteLLM's proxy beside each other: CPU-ms per request.
 
     python benchmarks/gateway/side_by_side.py --rounds 5 --litellm /path/to/venv/bin/litellm
+    python benchmarks/gateway/side_by_side.py --only cosilo --only before --before ../checkout
 
 Each gateway runs alone on one core; the mock upstream and the load generator share the other. Rounds
 are interleaved, so that whatever else the machine does falls on all of them, and the figure is the
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -30,8 +32,9 @@ from typing import Any
 
 from loadgen import cpu_seconds, measure, rss_mb
 
-from cosilo.gateway.accounts import Limits
-from cosilo.gateway.store import open_store
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from kept import Kept
 
 HERE = Path(__file__).parent
 MAIN = "import sys; from cosilo.cli import main; sys.exit(main())"
@@ -97,17 +100,22 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], key: str) -> None:
     raise SystemExit(f"{url} did not become ready")
 
 
-async def make_key(folder: Path) -> str:
-    store = await open_store(str(folder / "store"), work=False)
-    try:
-        limits = Limits(usd=1e6, tokens=10**12, requests_per_minute=10**6)
-        return (await store.create_key("bench", limits=limits)).bearer
-    finally:
-        await store.close()
+def make_key(folder: Path, environment: dict[str, str]) -> str:
+    """A key with room for everything, made by the same code that will serve it."""
+    made = subprocess.run(
+        [sys.executable, "-c", MAIN, "keys", "create", "bench", "--usd", "1000000",
+         "--requests-per-minute", "1000000", "--store", str(folder / "store")],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = re.search(r"cosilo_[\w-]+", made.stdout)
+    assert found is not None, made.stdout
+    return found.group()
 
 
 @contextlib.contextmanager
-def servers(names: list[str], litellm: str, core: int) -> Iterator[dict[str, Server]]:
+def servers(
+    names: list[str], litellm: str, core: int, before: Path | None = None
+) -> Iterator[dict[str, Server]]:
     running: list[subprocess.Popen[bytes]] = []
     found: dict[str, Server] = {}
     with tempfile.TemporaryDirectory(prefix="cosilo-bench-") as name:
@@ -123,13 +131,15 @@ def servers(names: list[str], litellm: str, core: int) -> Iterator[dict[str, Ser
                 port = 18100 + place
                 key, model, ready = "sk-bench", "ok", "/healthz"
                 environment = dict(os.environ)
-                if server == "cosilo":
-                    ready = "/readyz"
-                    key, model = asyncio.run(make_key(folder)), "cosilo/ok"
-                    (folder / "gateway.toml").write_text(
-                        GATEWAY.format(port=port, upstream=upstream)
-                    )
-                    command = [sys.executable, "-c", MAIN, "serve", str(folder / "gateway.toml")]
+                if server in ("cosilo", "before"):
+                    own = folder / server
+                    own.mkdir()
+                    if server == "before":
+                        assert before is not None, "--before says where the code before is"
+                        environment["PYTHONPATH"] = str((before / "src").resolve())
+                    ready, key, model = "/readyz", make_key(own, environment), "cosilo/ok"
+                    (own / "gateway.toml").write_text(GATEWAY.format(port=port, upstream=upstream))
+                    command = [sys.executable, "-c", MAIN, "serve", str(own / "gateway.toml")]
                 elif server == "passthrough":
                     command = [sys.executable, str(HERE / "passthrough.py"), str(port), upstream]
                 else:
@@ -166,7 +176,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CPU-ms per request of three gateways.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", action="append", default=[], help="cosilo, passthrough, litellm")
+    parser.add_argument(
+        "--only", action="append", default=[], help="cosilo, before, passthrough, litellm"
+    )
+    parser.add_argument("--before", type=Path, help="a checkout of the code before")
     parser.add_argument("--litellm", default="litellm", help="its command, in its own environment")
     parser.add_argument("--core", type=int, default=1, help="where the gateways run (0 or 1)")
     parser.add_argument("-c", "--concurrency", type=int, default=16)
@@ -175,7 +188,7 @@ def main() -> None:
     os.sched_setaffinity(0, {1 - a.core})
     names = a.only or ["cosilo", "passthrough", "litellm"]
     rounds: list[dict[str, Any]] = []
-    with servers(names, a.litellm, a.core) as found:
+    with servers(names, a.litellm, a.core, a.before) as found:
         for number in range(a.rounds):
             for server in found.values():
                 for stream in (False, True):
@@ -191,18 +204,26 @@ def main() -> None:
         a.out.write_text("".join(json.dumps(r) + "\n" for r in rounds))
     print(f"{'gateway':12} {'ready s':>8} {'(CPU s)':>8} {'RSS MB':>7} {'after':>7}"
           f" {'JSON CPU-ms [min-max]':>26} {'stream CPU-ms [min-max]':>26} failures")  # fmt: skip
+    kept = Kept("gateway_side_by_side", settings={"concurrency": a.concurrency, "rounds": a.rounds})
     for server in found.values():
         mine = [r for r in rounds if r["gateway"] == server.name]
         cells = []
         for mode in ("json", "stream"):
             values = [r["cpu_ms"] for r in mine if r["mode"] == mode]
+            requests = sum(r["n"] for r in mine if r["mode"] == mode)
+            kept.put(server.name, f"{mode} CPU-ms", statistics.median(values), n=requests,
+                     low=min(values), high=max(values))  # fmt: skip
             cells.append(f"{statistics.median(values):.3f} [{min(values):.3f}-{max(values):.3f}]")
         failed = sum(sum(r["failures"].values()) for r in mine)
+        kept.put(server.name, "RSS MB", server.rss_mb)
+        kept.put(server.name, "failed", failed)
         after = max(r["rss_mb"] for r in mine)
         print(
             f"{server.name:12} {server.ready_s:8.2f} {server.ready_cpu_s:8.2f} {server.rss_mb:7.1f}"
             f" {after:7.1f} {cells[0]:>26} {cells[1]:>26} {failed}"
         )
+        kept.put(server.name, "RSS MB after", after)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -14,15 +14,19 @@ import argparse
 import asyncio
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.objectives.intervals import wilson
 from cosilo.types import Generation, last_user, user
+from kept import Kept
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,6 +118,13 @@ def main() -> None:
     )
     print(f"in the message sent: {left} of {private} private [{low:.1%}, {high:.1%}]", end="")
     print(f", {public_left} of {public} public")
+    kept = Kept(f"literals_{options.split}")
+    kept.put("questions", "asked", asked)
+    kept.put("questions", "changed", changed, n=asked)
+    kept.put("private", "left", left, n=private)
+    kept.put("private", "share left", left / private, n=private, low=low, high=high)
+    kept.put("public", "left", public_left, n=public)
+    kept.write()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@
 
 Every sentence of `presidio_synth` goes through the real boundary and the pseudonym defence to a model
 that repeats its prompt. Counted are sentences that come back exactly, sentences that come back with
-somebody else's value, and gold spans that the model has seen: wholly (the string stands in what
-was sent) or in part (at least one letter or digit was sent). Direct identifiers are all kinds but
-TITLE, AGE, NRP, DATE_TIME and ORGANIZATION. Several sentences share one conversation, so a value of
-one person could be restored into the sentence of another.
+somebody else's value, and gold spans that the model has seen, wholly or in part (`leaving.py`).
+Several sentences share one conversation, so a value of one person could be restored into the sentence
+of another.
 """
 
 from __future__ import annotations
@@ -17,26 +16,28 @@ import argparse
 import asyncio
 import codecs
 import json
+import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask
 from cosilo.boundary.transport import InProcess
-from cosilo.defences.detection import Span
 from cosilo.defences.hiding import DetectorName
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.models.base import Access
 from cosilo.objectives.intervals import wilson
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall, ToolCallDelta, Turn, assemble
+from kept import Kept
+from leaving import INDIRECT, counted, direct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
-INDIRECT = {"TITLE", "AGE", "NRP", "DATE_TIME", "ORGANIZATION"}
 GROUP = 5  # sentences that share a conversation
 
 
@@ -117,26 +118,6 @@ async def round_trips(
     return exact, wrong, model.seen
 
 
-def leaks(data: Sequence[Row], defence: Pseudonym) -> dict[str, Counter[str]]:
-    """Gold spans by kind: how many there are, how many left whole, how many at least in part."""
-    counts = {"all": Counter[str](), "whole": Counter[str](), "part": Counter[str]()}
-    for row in data:
-        hidden = asyncio.run(hidden_spans(row.text, defence))
-        covered = {i for s in hidden for i in range(s.start, s.end)}
-        shown = "".join("\0" if i in covered else c for i, c in enumerate(row.text))
-        for start, end, kind, value in row.spans:
-            counts["all"][kind] += 1
-            counts["whole"][kind] += value in shown
-            counts["part"][kind] += any(
-                row.text[i].isalnum() and i not in covered for i in range(start, end)
-            )
-    return counts
-
-
-async def hidden_spans(text: str, defence: Pseudonym) -> list[Span]:
-    return (await defence.hiding.spans(Ask(chat=(Turn("user", text),))))[0]
-
-
 def share(count: int, n: int) -> str:
     low, high = wilson(count, n)
     return f"{count}/{n} = {count / n:.1%} [{low:.1%}, {high:.1%}]"
@@ -157,22 +138,34 @@ def main() -> None:
         defence = make()
         asyncio.run(round_trips(data[:20], defence, 0))  # loads the model
         print(f"{len(data)} sentences, detectors {', '.join(names)}")
+        name = f"round_trip_{'all' if options.all else options.split}"
+        kept = Kept(name, settings={"detectors": names, "sentences to a conversation": GROUP})
+        seen: list[str] = []
         for size in (0, 1, 3, 7) if options.streams else (0,):
             defence = make()
             before = time.process_time()
-            exact, wrong, _ = asyncio.run(round_trips(data, defence, size))
+            exact, wrong, seen = asyncio.run(round_trips(data, defence, size))
             ms = (time.process_time() - before) / len(data) * 1e3
             how = f"in pieces of {size} bytes" if size else "whole"
             print(f"{how}: exact {exact}/{len(data)}, wrong person {wrong}, {ms:.1f} CPU-ms each")
-        counts = leaks(data, make())
+            kept.put(how, "exact", exact, n=len(data))
+            kept.put(how, "wrong person", wrong, n=len(data))
+            kept.put(how, "CPU-ms", ms, n=len(data))
+        counts = counted((r.text, r.spans, sent) for r, sent in zip(data, seen, strict=True))
         print("\nkind                 spans   left whole   left in part")
         for kind, n in sorted(counts["all"].items()):
             mark = " (not a direct identifier)" if kind in INDIRECT else ""
             print(f"{kind:20} {n:5} {counts['whole'][kind]:12} {counts['part'][kind]:14}{mark}")
-        total = sum(n for k, n in counts["all"].items() if k not in INDIRECT)
+            for what in ("whole", "part"):
+                kept.put(kind, f"left {what}", counts[what][kind], n=n)
+        total = direct(counts["all"])
         for what in ("whole", "part"):
-            left = sum(n for k, n in counts[what].items() if k not in INDIRECT)
+            left = direct(counts[what])
+            low, high = wilson(left, total)
             print(f"direct identifiers that left {what}: {share(left, total)}")
+            kept.put("direct", f"left {what}", left, n=total)
+            kept.put("direct", f"share left {what}", left / total, n=total, low=low, high=high)
+        kept.write()
 
 
 if __name__ == "__main__":

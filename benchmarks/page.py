@@ -1,0 +1,113 @@
+"""Makes docs/results.md from benchmarks/results.md.in and the numbers that benchmarks have kept.
+
+    python benchmarks/page.py            writes the page
+    python benchmarks/page.py --check    says whether the page is what the files make it; 1 if not
+
+In the template, {{FILE / ROW / COLUMN | FORMAT}} stands for a number of benchmarks/results/FILE.json,
+with its interval where it has one, and {{FILE | made}} for the commit, day and machine that made it.
+Formats are Python's (`.3f`, `+.1f`, `,`), after a factor where there is one: `100 .1f %` is a
+percentage. Parts of a number: `COLUMN.n`, `.low`, `.high`, and `.value` for it without its interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kept import ROOT, load
+
+TEMPLATE, PAGE = ROOT / "benchmarks" / "results.md.in", ROOT / "docs" / "results.md"
+NOTE = "<!-- Made by `python benchmarks/page.py` from benchmarks/results.md.in: edit that. -->\n"
+_HOLE = re.compile(r"\{\{(.+?)\}\}")
+_FORMAT = re.compile(r"(?:(\d+) )?([+,]*(?:\.\d+)?[fg]?)( %)?")
+
+
+def made(template: str) -> str:
+    """The page, every hole filled.
+
+    Raises:
+        ValueError: a hole names a file, row or column that is not there, or has no such format.
+    """
+    return NOTE + _HOLE.sub(lambda hole: filled(hole.group(1)), template)
+
+
+def filled(hole: str) -> str:
+    path, _, form = (part.strip() for part in hole.partition("|"))
+    name, *place = (part.strip() for part in path.split(" / "))
+    try:
+        found = _file(name)
+    except FileNotFoundError:
+        raise ValueError(f"{{{{{hole}}}}}: there is no benchmarks/results/{name}.json") from None
+    if form == "made":
+        return provenance(found)
+    row, column = [*place, "", ""][:2]
+    column, _, part = column.partition(".")
+    rows = found["rows"]
+    if row not in rows or column not in rows[row]:
+        known = ", ".join(rows[row]) if row in rows else ", ".join(rows)
+        raise ValueError(f"{{{{{hole}}}}}: not in {name}.json, which has {known}")
+    number = rows[row][column]
+    if part:
+        if part not in number:
+            raise ValueError(f"{{{{{hole}}}}}: that number has no {part!r}")
+        return written(number[part], form)
+    if "low" not in number:
+        return written(number["value"], form)
+    low, high = (written(number[k], form).removesuffix(" %") for k in ("low", "high"))
+    return f"{written(number['value'], form)} [{low}, {high}]"
+
+
+def written(value: float, form: str) -> str:
+    """`value` in `form`, with the sign that typography has for minus."""
+    found = _FORMAT.fullmatch(form or "g")
+    if found is None:
+        raise ValueError(f"{form!r} is no format such as .3f, +.1f or 100 .1f %")
+    text = format(value * int(found[1] or 1), found[2]) + (found[3] or "")
+    if re.fullmatch(r"-0(\.0+)?( %)?", text):
+        text = text[1:]
+    return text.replace("-", "−")
+
+
+def provenance(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    changed = " with uncommitted changes" if found["uncommitted_changes"] else ""
+    return (
+        f"commit {found['commit']}{changed}, {found['date']}, {machine['cores']} cores of "
+        f"{machine['processor']}"
+    )
+
+
+@cache
+def _file(name: str) -> dict[str, Any]:
+    return load(name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--template", type=Path, default=TEMPLATE)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    page = made(arguments.template.read_text("utf-8"))
+    if not arguments.check:
+        arguments.page.write_text(page, "utf-8")
+        return 0
+    old = arguments.page.read_text("utf-8").splitlines()
+    for number, (is_, should) in enumerate(zip(old, page.splitlines(), strict=False), start=1):
+        if is_ != should:
+            print(f"{arguments.page}:{number} is not what the files make it:\n- {is_}\n+ {should}")
+            return 1
+    if len(old) != len(page.splitlines()):
+        print(
+            f"{arguments.page} has {len(old)} lines where the files make {len(page.splitlines())}"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
