@@ -5,22 +5,29 @@
 
 `--set` changes options of [models.large] (and `small.NAME=…` of [models.small]) in a copy of the plan.
 Runs lie in runs/NAME and resume. What is kept: of each point, every objective with its n and interval,
-and `random`, the utility of asking the LM about as many items drawn at random.
+and `random`, the utility of asking the LM about as many items drawn at random. Of a run that was done
+in one go also what was foretold of it: money, calls, and the time left from the first minute on.
+The plan called demo is the one that `cosilo demo` writes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import asyncio
 import re
-import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
+from cosilo.benchmark.demo import write_demo
+from cosilo.benchmark.estimate import Estimate
+from cosilo.benchmark.plan import load_plan
+from cosilo.benchmark.progress import Lines, Spent
 from cosilo.benchmark.results import Results, opened
+from cosilo.benchmark.runner import Runner
+from cosilo.benchmark.store import Store
 from kept import ROOT, Kept
 
 PLANS, RUNS = ROOT / "benchmarks" / "plans", ROOT / "runs"
@@ -43,15 +50,54 @@ def variant(plan: Path, name: str, changes: list[str]) -> Path:
     return folder / f"{name}.toml"
 
 
-def bench(plan: Path, run: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of the run, which is finished afterwards."""
-    began, before = perf_counter(), os.times()
-    code = "import sys; from cosilo.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "bench", str(plan), "--run", str(run), "--yes"]
-    subprocess.run(command, check=True)
-    after = os.times()
-    spent = after.children_user + after.children_system
-    return perf_counter() - began, spent - before.children_user - before.children_system
+class Told(Lines):
+    """What a user is told, and how right it was: the time left, from the first minute on."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.began = perf_counter()
+        self.foretold: list[tuple[float, float]] = []  # seconds since the beginning, seconds left
+        self.spent = Spent(0, 0.0)
+
+    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+        super().advance(items, spent, left, here)
+        self.spent = spent
+        self.foretold.append((perf_counter() - self.began, left))
+
+
+def bench(plan: Path, run: Path, kept: Kept) -> None:
+    """Finish the run; what was foretold of it and what it took is kept if it was done in one go."""
+    told, expected = Told(), list[Estimate]()
+    store = Store(run, write=True)
+    fresh = not store.paid().messages
+    before = process_time()
+    try:
+        runner = Runner(load_plan(plan), store, reports=told, confirm=expected.append)
+        outcomes = asyncio.run(runner.run())
+    finally:
+        store.close()
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    wall = perf_counter() - told.began
+    if not expected or not fresh:
+        return
+    kept.put("run", "seconds", wall)
+    kept.put("run", "CPU seconds", process_time() - before)
+    kept.put("run", "LM calls", told.spent.calls)
+    kept.put("run", "LM calls, at most", expected[0].calls)
+    kept.put("run", "USD", told.spent.usd)
+    kept.put("run", "USD, about", expected[0].usd)
+    kept.put("run", "USD, at most", expected[0].usd_most)
+    # A second more or less at the very end is no fault of a forecast: five seconds are left out.
+    later = [(at, left) for at, left in told.foretold if at > 60 and wall - at > 5]
+    if later:
+        ratios = np.array([max(left, 1.0) / (wall - at) for at, left in later])
+        within = np.mean((ratios <= 1.5) & (ratios >= 1 / 1.5))
+        kept.put("run", "foretold share", float(within), n=len(ratios))
+        kept.put("run", "foretold least", float(ratios.min()), n=len(ratios))
+        kept.put("run", "foretold most", float(ratios.max()), n=len(ratios))
+        kept.put("run", "foretold median", float(np.median(ratios)), n=len(ratios))
 
 
 def keep(results: Results, kept: Kept) -> None:
@@ -72,16 +118,16 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     name = arguments.name or arguments.plan
-    plan = PLANS / f"{arguments.plan}.toml"
+    if arguments.plan == "demo":
+        plan = write_demo(RUNS / "plans" / "demo")
+    else:
+        plan = PLANS / f"{arguments.plan}.toml"
     if arguments.set:
         plan = variant(plan, name, arguments.set)
-    wall, cpu = bench(plan, RUNS / name)
-    kept = Kept(name)
+    kept = Kept(name, fresh=not (RUNS / name).exists())
+    bench(plan, RUNS / name, kept)
     with opened(RUNS / name) as results:
         keep(results, kept)
-        kept.put("run", "points", len(results.points))
-    kept.put("run", "seconds", wall)
-    kept.put("run", "CPU seconds", cpu)
     kept.write()
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from itertools import product
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import certificate
 from cosilo.objectives.base import Floats
 from cosilo.objectives.intervals import clopper_pearson
 from cosilo.selection.front import crowding, hypervolume, pareto_mask, ranks
@@ -186,23 +183,9 @@ def test_betting_items_foretells_when_betting_passes() -> None:
     assert betting_items(losses, 0.4, 0.05) is None
 
 
-def certificate_benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
-    spec = importlib.util.spec_from_file_location("certificate_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = certificate_benchmark()
-
-
-@pytest.mark.parametrize("scenario", BENCHMARK.scenarios(), ids=lambda s: s.name)
+@pytest.mark.parametrize("scenario", certificate.scenarios(), ids=lambda s: s.name)
 def test_certificates_are_false_no_more_often_than_stated(scenario: object) -> None:
-    outcome = BENCHMARK.simulate(scenario, trials=150, items=120, delta=0.1, seed=11)
+    outcome = certificate.simulate(scenario, trials=150, items=120, delta=0.1, seed=11)
     low, _ = clopper_pearson(outcome.false, outcome.trials)
     assert low <= 0.1
     if scenario.name == "four points inside, three at the limit":  # type: ignore[attr-defined]

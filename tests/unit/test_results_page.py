@@ -1,0 +1,110 @@
+"""docs/results.md is what its files make it, and each of these says what made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kept
+import page
+from leaving import counted, direct, hidden
+
+FILES = sorted(kept.RESULTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_file_says_what_made_it(path: Path) -> None:
+    found = json.loads(path.read_text("utf-8"))
+    assert found["command"].startswith("python benchmarks/")
+    assert found["commit"]
+    assert found["machine"]["processor"]
+    assert found["machine"]["cores"] >= 1
+    assert {"python", "cosilo", "numpy"} <= found["versions"].keys()
+    assert set(found["machine"]) == {"processor", "cores", "system"}  # no host name
+    for row in found["rows"].values():
+        for number in row.values():
+            assert ("low" in number) == ("high" in number)
+            if "low" in number:
+                assert number["n"] > 0
+                assert number["low"] <= number["value"] <= number["high"]
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(kept, "RESULTS", tmp_path)
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    page._file.cache_clear()
+    found = kept.Kept("toy", seed=3)
+    found.put("a point", "share", 0.5, n=40, low=0.354, high=0.646)
+    found.put("a point", "loss", -0.25)
+    found.put("a point", "calls", 1234, n=5)
+    found.write()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("hole", "text"),
+    [
+        ("toy / a point / share | 100 .1f %", "50.0 % [35.4, 64.6]"),
+        ("toy / a point / share.n", "40"),
+        ("toy / a point / share.value | .3f", "0.500"),
+        ("toy / a point / loss | +.2f", "−0.25"),
+        ("toy / a point / calls | ,", "1,234"),
+        ("toy / a point / calls", "1234"),
+    ],
+)
+def test_a_hole_is_filled(results: Path, hole: str, text: str) -> None:
+    assert page.filled(hole) == text
+
+
+@pytest.mark.parametrize(
+    ("hole", "why"),
+    [
+        ("none / a / b", "no benchmarks/results/none.json"),
+        ("toy / b point / share", "has a point"),
+        ("toy / a point / width", "has share, loss, calls"),
+        ("toy / a point / loss.n", "has no 'n'"),
+        ("toy / a point / loss | 3 dots", "is no format"),
+    ],
+)
+def test_a_hole_that_nothing_fills_is_an_error(results: Path, hole: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        page.made(f"a {{{{{hole}}}}} b")
+
+
+def test_a_page_that_differs_is_found(
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    template, made = tmp_path / "t.md", tmp_path / "p.md"
+    template.write_text("calls: {{toy / a point / calls}}\n")
+    given = ["page.py", "--template", str(template), "--page", str(made)]
+    monkeypatch.setattr("sys.argv", given)
+    assert page.main() == 0
+    monkeypatch.setattr("sys.argv", [*given, "--check"])
+    assert page.main() == 0
+    made.write_text(made.read_text().replace("1234", "1235"))
+    assert page.main() == 1
+    assert "+ calls: 1234" in capsys.readouterr().out
+
+
+def test_what_a_placeholder_hides_is_found_in_the_text() -> None:
+    text = "Ann met Ann Lee in Ulm."
+    assert hidden(text, text) == set()
+    sent = "PERSON_abc234 met PERSON_abc234 Lee in PLACE_zzzzz2."
+    assert hidden(text, sent) == {0, 1, 2, 8, 9, 10, 19, 20, 21}
+    with pytest.raises(ValueError, match="not the text"):
+        hidden(text, "Bob met PERSON_abc234 in Ulm.")
+
+
+def test_whole_and_in_part_are_counted_apart() -> None:
+    text = "Ann Lee, 4 May, in Ulm"
+    spans = [(0, 7, "PERSON", "Ann Lee"), (9, 14, "DATE_TIME", "4 May"), (19, 22, "GPE", "Ulm")]
+    counts = counted([(text, spans, "PERSON_abc234 Lee, 4 May, in Ulm")])
+    assert counts["whole"] == {"DATE_TIME": 1, "GPE": 1, "PERSON": 0}
+    assert counts["part"] == {"PERSON": 1, "DATE_TIME": 1, "GPE": 1}
+    assert [direct(counts[k]) for k in ("all", "whole", "part")] == [2, 1, 2]
