@@ -28,9 +28,15 @@ from typing import ClassVar
 
 
 class CosiloError(Exception):
-    """Base class; the command line prints it without a traceback and exits with `exit_code`."""
+    """Base class; the command line prints it without a traceback and exits with `exit_code`.
+
+    Attributes:
+        worked: how many of the requests that left the LM may have worked on, and bill, though they
+            came to this; None where nobody knows.
+    """
 
     exit_code: ClassVar[int] = 1
+    worked: int | None = 0
 
 
 class ConfigError(CosiloError):
@@ -54,7 +60,8 @@ class BoundaryError(CosiloError): ...
 class UndeclaredMessageError(BoundaryError): ...
 
 
-class UnexpectedReplyError(BoundaryError): ...
+class UnexpectedReplyError(BoundaryError):
+    worked: int | None = None
 
 
 class BudgetExceededError(BoundaryError):
@@ -67,10 +74,14 @@ class RequestBudgetError(BudgetExceededError): ...
 class PrivacyError(BoundaryError): ...
 
 
-class ModelError(CosiloError): ...
+class ModelError(CosiloError):
+    worked: int | None = None
 
 
-class UnreachableError(ModelError): ...
+class UnreachableError(ModelError):
+    def __init__(self, message: str = "", *, worked: int | None = None) -> None:
+        super().__init__(message)
+        self.worked = worked
 
 
 class RejectedError(ModelError):
@@ -78,19 +89,22 @@ class RejectedError(ModelError):
     everything: any request would be refused like this one (a wrong key, an unknown model).
     """
 
-    def __init__(self, message: str, *, everything: bool = False) -> None:
+    def __init__(self, message: str, *, everything: bool = False, worked: int | None = 0) -> None:
         super().__init__(message)
         self.everything = everything
+        self.worked = worked
 
 
 class UnreadableError(ModelError): ...
 
 
-class OfflineError(ModelError): ...
+class OfflineError(ModelError):
+    worked: int | None = 0
 
 
 class StoreError(CosiloError):
     exit_code = 4
+    worked: int | None = None
 
 
 class RunBusyError(StoreError): ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,18 @@ class ModelConfig:
 
     @property
     def price(self) -> Price:
-        return Price(self.usd_per_m_in, self.usd_per_m_out, self.options.get("reasoning", 0))
+        """What it bills, and for how many attempts at one request."""
+        return Price(
+            self.usd_per_m_in,
+            self.usd_per_m_out,
+            reasoning=self._told("reasoning"),
+            attempts=1 + self._told("retries"),
+        )
+
+    def _told(self, option: str) -> int:
+        """What the kind is told for `option`, or takes without; 0 where it has no such option."""
+        known = signature(models.get(self.kind)).parameters
+        return int(self.options.get(option, known[option].default if option in known else 0))
 
 
 @dataclass(frozen=True)

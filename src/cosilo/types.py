@@ -71,8 +71,10 @@ class TokenLogprob(Value, frozen=True):
 class Generation(Value, frozen=True):
     """A reply and what it took.
 
-    `seconds` is the service time the back end measured (for a recorded answer: the recorded time);
-    `cpu_seconds` the local CPU it used; `attempts` how often the request left, retries included.
+    `prompt_tokens` and `completion_tokens` are what the back end says it used: 0 where it says nothing,
+    -1 where what it says is no number of tokens. `seconds` is the service time it measured (for a
+    recorded answer: the recorded time); `cpu_seconds` the local CPU it used; `attempts` how many of the
+    times that the request was sent may have been worked on, the one that was answered among them.
     """
 
     text: str
@@ -153,14 +155,18 @@ def last_user(chat: Chat) -> str:
     return next((t.content for t in reversed(chat) if t.role == "user"), "")
 
 
-def assemble(deltas: Iterable[Delta]) -> Generation:
-    """The whole reply that `deltas` are the pieces of."""
+def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
+    """The whole reply that `deltas` are the pieces of.
+
+    Args:
+        attempts: how often it was asked for at least; of a reply cut off, its last piece cannot say.
+    """
     text: list[str] = []
     tokens: list[TokenLogprob] = []
     calls: dict[int, list[str]] = {}
     finish: FinishReason = "stop"
     prompt_tokens = completion_tokens = 0
-    seconds, attempts = 0.0, 1
+    seconds = 0.0
     for delta in deltas:
         text.append(delta.text)
         if delta.tokens:

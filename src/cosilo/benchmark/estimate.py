@@ -21,9 +21,8 @@ from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import TEMPLATE, Ask
 from cosilo.errors import CosiloError
-from cosilo.models.base import TextModel
 from cosilo.models.llamacpp import usable_cores
 from cosilo.models.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
@@ -188,7 +187,7 @@ def estimate(
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usd=price.usd(tokens_in, tokens_out),
-        usd_most=most * attempts(parts.paid.model),
+        usd_most=most * price.attempts,
         minutes=calls * (guess if pace is None else pace.seconds) / 60,
         small_minutes=small * _small_answers(parts, left) / 60,
         trains=any(make_strategy(point).needs.trainable for point, _ in left),
@@ -224,11 +223,6 @@ async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
     if not others:
         return None
     return Pace(wall / len(others), min(1.0, cpu / (wall * usable_cores())))
-
-
-def attempts(model: TextModel) -> int:
-    """How often `model`'s back end sends one request, at most."""
-    return 1 + int(getattr(model, "retries", 0))
 
 
 def _small_answers(parts: Parts, left: Sequence[tuple[PointConfig, Work]]) -> int:
@@ -282,7 +276,7 @@ def _guessed(calls: int, tokens_in: float, tokens_out: float) -> _Batch:
         calls=calls,
         tokens_in=round(tokens_in),
         tokens_out=round(tokens_out),
-        most_in=math.ceil(2 * BYTES_PER_TOKEN * tokens_in),
+        most_in=math.ceil(2 * BYTES_PER_TOKEN * tokens_in) + TEMPLATE * calls,
         most_out=math.ceil(2 * tokens_out),
     )
 

@@ -7,7 +7,6 @@ It is booked in the run's own file before it is made, so that the budget also ho
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -102,14 +101,15 @@ class Paid:
         try:
             number = self._store.pay(reservation)
             self.calls += 1
-            cost = self._meter.cost(ask, size, None, 0)  # refused or unreachable: nothing is billed
-            with self.busy:
-                generation = await self.model.generate(chat, sampling)
+            cost = reservation
+            try:
+                with self.busy:
+                    generation = await self.model.generate(chat, sampling)
+            except BaseException as error:
+                cost = self._meter.lost(ask, size, error)
+                raise
             reply = Completion(generation=generation)
             cost = self._meter.cost(ask, size, reply, len(encode(reply)))
-        except asyncio.CancelledError:
-            cost = reservation  # it may be billed all the same
-            raise
         finally:
             self._meter.settle(reservation, cost)
             if number is not None:

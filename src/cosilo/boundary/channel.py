@@ -15,9 +15,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar, cast
 
+from msgspec.structs import replace
+
 from cosilo.boundary.ledger import Ledger, MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, Request, encode
-from cosilo.boundary.meter import Budget, Meter, Totals
+from cosilo.boundary.meter import Bill, Budget, Meter, Totals
 from cosilo.boundary.transport import Transport
 from cosilo.errors import (
     BoundaryError,
@@ -156,40 +158,50 @@ class Boundary:
 
     async def _cross(self, message: Message) -> Message:
         payload, reservation, number = await self._depart(message)
-        cost = self.meter.cost(message, len(payload), None, 0)
+        cost = reservation
         try:
             try:
                 reply = await self._transport.carry(message, payload)
-            except asyncio.CancelledError:
-                cost = reservation  # it may be billed all the same
+            except BaseException as error:
+                cost = self.meter.lost(message, len(payload), error)
                 raise
+            bill = self.meter.price.bill(message, reply)
             answer = encode(reply)
-            cost = self.meter.cost(message, len(payload), reply, len(answer))
+            cost = self.meter.billed(message, len(payload), bill, len(answer))
             await self.ledger.append(self.request, "down", reply, answer, number)
         finally:
             self.meter.settle(reservation, cost)
-        return reply
+        return _restated(reply, bill)
 
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         payload, reservation, number = await self._depart(ask)
         received: list[Delta] = []
-        cost = self.meter.cost(ask, len(payload), None, 0)
+        cost, attempts = reservation, 1
+        whole: Completion | None = None
         try:
             deltas = self._transport.carry_stream(ask, payload)
             async with closing(deltas) as pieces:
                 async for delta in pieces:
                     received.append(delta)
+                    whole = None
+                    if delta.finish_reason is not None:
+                        whole = Completion(generation=assemble(received))
+                        bill = self.meter.price.bill(ask, whole)
+                        delta = _ending(delta, bill)
                     yield delta
-        except asyncio.CancelledError:
-            cost = reservation  # of a reply begun, what came is known
+        except BaseException as error:
+            cost = self.meter.lost(ask, len(payload), error)
+            attempts = getattr(error, "worked", None) or 1
             raise
         finally:
             try:
-                if received:
-                    reply = Completion(generation=assemble(received))
-                    answer = encode(reply)
-                    cost = self.meter.cost(ask, len(payload), reply, len(answer))
-                    await self.ledger.append(self.request, "down", reply, answer, number)
+                if received:  # of a reply begun, what came is known
+                    if whole is None:
+                        whole = Completion(generation=assemble(received, attempts=attempts))
+                        bill = self.meter.price.bill(ask, whole)
+                    answer = encode(whole)
+                    cost = self.meter.billed(ask, len(payload), bill, len(answer))
+                    await self.ledger.append(self.request, "down", whole, answer, number)
             finally:
                 self.meter.settle(reservation, cost)
 
@@ -212,6 +224,19 @@ class Boundary:
             self.meter.settle(reservation, Totals())
             raise
         return payload, reservation, number
+
+
+def _restated(reply: Message, bill: Bill) -> Message:
+    """`reply` with the tokens it is booked at, where it claims others: what it claimed is on record."""
+    return reply if reply.usage() == bill.answer else reply.restated(*bill.answer)
+
+
+def _ending(delta: Delta, bill: Bill) -> Delta:
+    """The last piece of a reply, with the tokens that the whole is booked at."""
+    if (delta.prompt_tokens, delta.completion_tokens) == bill.answer:
+        return delta
+    tokens_in, tokens_out = bill.answer
+    return replace(delta, prompt_tokens=tokens_in, completion_tokens=tokens_out)
 
 
 async def _fail_closed(guarded: Awaitable[Message]) -> Message:

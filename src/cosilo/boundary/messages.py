@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from cosilo.boundary import states
 from cosilo.errors import UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.types import Chat, Generation, Sampling, Value
@@ -29,12 +30,29 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     epsilon: float = 0.0
 
     def tokens_bound(self) -> tuple[int, int]:
-        """Upper bound on (prompt, completion) tokens this request can be billed for."""
+        """Upper bound on (prompt, completion) tokens billed when this request is sent once."""
         return 0, 0
 
+    def reply_bound(self, tokens: int) -> int:
+        """Upper bound on the bytes of what answers this request, of which `tokens` are written."""
+        return 0
+
     def usage(self) -> tuple[int, int]:
-        """(prompt, completion) tokens this reply was billed for."""
+        """(prompt, completion) tokens this reply says that it took; 0 where it says nothing, less where
+        what it says is no number."""
         return 0, 0
+
+    def written(self) -> int:
+        """Bytes of what was written for this reply; no token of it is shorter than one."""
+        return 0
+
+    def sent(self) -> int:
+        """How many times the request was sent and may have been worked on until this reply came."""
+        return 1
+
+    def restated(self, tokens_in: int, tokens_out: int) -> Message:
+        """This reply, saying that it took so many tokens."""
+        return self
 
 
 R_co = TypeVar("R_co", bound=Message, covariant=True)
@@ -50,8 +68,21 @@ class Completion(Message, frozen=True, kw_only=True):
     generation: Generation
 
     def usage(self) -> tuple[int, int]:
+        return self.generation.prompt_tokens, self.generation.completion_tokens
+
+    def written(self) -> int:
         g = self.generation
-        return g.prompt_tokens * g.attempts, g.completion_tokens
+        texts = [g.text, *(t for c in g.tool_calls for t in (c.id, c.name, c.arguments))]
+        return len("".join(texts).encode(errors="replace"))
+
+    def sent(self) -> int:
+        return self.generation.attempts
+
+    def restated(self, tokens_in: int, tokens_out: int) -> Completion:
+        generation = msgspec.structs.replace(
+            self.generation, prompt_tokens=tokens_in, completion_tokens=tokens_out
+        )
+        return msgspec.structs.replace(self, generation=generation)
 
 
 class Ask(Request[Completion], frozen=True, kw_only=True):
@@ -62,8 +93,16 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
 
     def tokens_bound(self) -> tuple[int, int]:
-        more = len(f"{self.sampling.tools}{self.sampling.response_format}".encode())
-        return _prompt_bound(self.chat, more), self.sampling.max_tokens
+        s = self.sampling
+        forms = f"{s.tools}{s.response_format}{s.tool_choice}"
+        more = len(forms.encode()) + _FORMS if forms else 0
+        # A back end that scores choices writes the whole of one.
+        longest = max((len(c.encode()) + 1 for c in s.choices), default=0) if s.choices else 0
+        return _prompt_bound(self.chat, more), max(s.max_tokens, longest)
+
+    def reply_bound(self, tokens: int) -> int:
+        # As text and, where log-probabilities are shown, once more for the token and each alternative.
+        return _FIELDS + tokens * _LONGEST_TOKEN * (3 + self.sampling.top_logprobs)
 
 
 class Scored(Value, frozen=True):
@@ -96,6 +135,9 @@ class Scores(Message, frozen=True, kw_only=True):
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
 
+    def restated(self, tokens_in: int, tokens_out: int) -> Scores:
+        return msgspec.structs.replace(self, prompt_tokens=tokens_in)
+
 
 class Score(Request[Scores], frozen=True, kw_only=True):
     """Replies that the LM is asked to give its next-token probabilities for, word by word.
@@ -118,6 +160,11 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     def tokens_bound(self) -> tuple[int, int]:
         return sum(_prompt_bound(i.chat, len(i.reply.encode())) for i in self.items), 0
 
+    def reply_bound(self, tokens: int) -> int:
+        places = sum(len(i.reply.encode()) + _TURN for i in self.items)
+        # An id, its step and, in `spelt`, what it stands for; and each place's rest mass and own piece.
+        return _FIELDS + places * (32 + self.top * (16 + _LONGEST_TOKEN * self.pieces))
+
 
 class States(Message, frozen=True, kw_only=True):
     """How the LM represents texts.
@@ -134,6 +181,9 @@ class States(Message, frozen=True, kw_only=True):
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
 
+    def restated(self, tokens_in: int, tokens_out: int) -> States:
+        return msgspec.structs.replace(self, prompt_tokens=tokens_in)
+
 
 class Read(Request[States], frozen=True, kw_only=True):
     """Texts that the LM is asked to read as they are, without its chat template.
@@ -148,17 +198,35 @@ class Read(Request[States], frozen=True, kw_only=True):
     layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def tokens_bound(self) -> tuple[int, int]:
-        return sum(len(text.encode()) + 8 for text in self.texts), 0
+        return sum(len(text.encode()) + _TURN for text in self.texts), 0
+
+    def reply_bound(self, tokens: int) -> int:
+        return _FIELDS + len(self.texts) * 2 * states.WIDEST
+
+
+_TURN = 8
+"""Tokens that a template puts around a turn, or a call in it."""
+
+TEMPLATE = 128
+"""Tokens of a chat's template beside its turns: some begin with instructions and a date."""
+
+_FORMS = 512
+"""Tokens that explain to a model how tools are called, or a form is filled."""
+
+_LONGEST_TOKEN = 128
+"""Bytes of a vocabulary's longest words, runs of spaces mostly."""
+
+_FIELDS = 1024
+"""Bytes of a reply besides what was written: names, numbers, the ids of calls."""
 
 
 def _prompt_bound(chat: Chat, more: int) -> int:
     """Most tokens in `chat` and `more` bytes beside it."""
-    # Byte-level tokenisers emit at most one token per byte, and come close to it on digits. Each
-    # turn, and each call in it, costs a few template tokens.
+    # Byte-level tokenisers emit at most one token per byte, and come close to it on digits.
     texts = [text for t in chat for text in (t.content, t.name, t.tool_call_id)]
     calls = [c for t in chat for c in t.tool_calls]
     texts += [text for c in calls for text in (c.id, c.name, c.arguments)]
-    return len("".join(texts).encode()) + more + 8 * (len(chat) + len(calls)) + 8
+    return len("".join(texts).encode()) + more + _TURN * (len(chat) + len(calls)) + TEMPLATE
 
 
 def encode(message: Message) -> bytes:

@@ -3,10 +3,15 @@
 Reserve, then settle: a crossing first reserves the most it can cost, which raises while nothing has
 been sent; afterwards the reservation is replaced by what it did cost. There is no `await` between
 the check and the reservation, so no interleaving of concurrent crossings can pass the budget.
+
+What the LM's owner says it used is a claim. It is booked as far as it can be true: more than that is
+not, and counts as a dispute; where nothing is claimed, or an attempt was lost that the LM may have
+worked on, the most it can have cost is booked.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, fields
 
@@ -15,9 +20,12 @@ import msgspec
 from cosilo.boundary.messages import Message
 from cosilo.errors import BudgetExceededError, PrivacyError, RequestBudgetError
 
+log = logging.getLogger("cosilo.boundary")
+
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of what crossed. `epsilon` adds up by basic composition."""
+    """Counts of what crossed. `epsilon` adds up by basic composition; `disputes` are the replies whose
+    owner claimed more tokens than can be, or no number of them."""
 
     messages: int = 0
     bytes_up: int = 0
@@ -26,6 +34,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: int = 0
     usd: float = 0.0
     epsilon: float = 0.0
+    disputes: int = 0
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(
@@ -36,6 +45,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
             tokens_out=self.tokens_out + other.tokens_out,
             usd=self.usd + other.usd,
             epsilon=self.epsilon + other.epsilon,
+            disputes=self.disputes + other.disputes,
         )
 
     def __sub__(self, other: Totals) -> Totals:
@@ -47,6 +57,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
             tokens_out=self.tokens_out - other.tokens_out,
             usd=self.usd - other.usd,
             epsilon=self.epsilon - other.epsilon,
+            disputes=self.disputes - other.disputes,
         )
 
 
@@ -64,23 +75,79 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """What a reply is booked at.
+
+    Attributes:
+        answer: (prompt, completion) tokens of the attempt that was answered.
+        tokens_in, tokens_out: of all attempts together.
+        disputed: the LM's owner claimed more than can be, or no number.
+    """
+
+    answer: tuple[int, int]
+    tokens_in: int
+    tokens_out: int
+    disputed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """What an LM bills.
+    """What an LM's owner bills, and for how much of it.
 
     Attributes:
         usd_per_m_in, usd_per_m_out: US dollars per million tokens of the prompt and of the reply.
-        reasoning: tokens that it may think of before each reply, billed like the reply's and beyond
+        reasoning: tokens that the LM may think of before each reply, billed like the reply's and beyond
             what was asked for.
+        attempts: how often a request may be sent until it is answered; each may be worked on.
     """
 
     usd_per_m_in: float = 0.0
     usd_per_m_out: float = 0.0
     reasoning: int = 0
+    attempts: int = 1
 
-    def bound(self, request: Message) -> tuple[int, int]:
-        """Upper bound on (prompt, completion) tokens that `request` can be billed for."""
+    def once(self, request: Message) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens that one attempt at `request` is billed for."""
         tokens_in, tokens_out = request.tokens_bound()
         return tokens_in, tokens_out + self.reasoning if tokens_out else 0
+
+    def bound(self, request: Message) -> tuple[int, int]:
+        """The same for all attempts together."""
+        tokens_in, tokens_out = self.once(request)
+        return tokens_in * self.attempts, tokens_out * self.attempts
+
+    def lost(self, request: Message, worked: int | None) -> tuple[int, int]:
+        """What was spent on `request` when no reply came: the most that `worked` attempts can be billed
+        for; that of all attempts where nobody knows how many were worked on (None)."""
+        tokens_in, tokens_out = self.once(request)
+        times = self.attempts if worked is None else min(worked, self.attempts)
+        return tokens_in * times, tokens_out * times
+
+    def bill(self, request: Message, reply: Message) -> Bill:
+        """What `reply` is booked at: what it claims, as far as that can be true.
+
+        A claim that is missing, and one that cannot be true, is taken as the most that can be: of the
+        prompt its bound, of the reply a token for each byte that came, and what it may have thought.
+        """
+        most_in, most_out = self.once(request)
+        claimed_in, claimed_out = tokens_in, tokens_out = reply.usage()
+        if not 0 < claimed_in <= most_in:
+            tokens_in = most_in
+        if not 0 < claimed_out <= most_out:
+            written = reply.written()
+            seen = min(most_out, written + self.reasoning) if written or not claimed_in else 0
+            tokens_out = seen if claimed_out <= 0 else most_out
+        attempts = min(max(1, reply.sent()), self.attempts)
+        return Bill(
+            (tokens_in, tokens_out),
+            tokens_in + (attempts - 1) * most_in,
+            tokens_out + (attempts - 1) * most_out,
+            not (
+                0 <= claimed_in <= most_in
+                and 0 <= claimed_out <= most_out
+                and reply.sent() == attempts
+            ),
+        )
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.usd_per_m_in + tokens_out * self.usd_per_m_out) / 1e6
@@ -126,6 +193,7 @@ class Meter:
         most = Totals(
             messages=1,
             bytes_up=size,
+            bytes_down=request.reply_bound(tokens_out // self.price.attempts),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             usd=self.price.usd(tokens_in, tokens_out),
@@ -137,30 +205,51 @@ class Meter:
     def settle(self, reservation: Totals, cost: Totals) -> None:
         """Replace `reservation` by what the crossing did `cost`."""
         self.reserved -= reservation
+        if cost.disputes and not self.totals.disputes and self.parent is None:
+            log.warning(
+                "the large model's owner claims more tokens than a request can have used, or no "
+                "number of them; booked is the most it can be, and further claims are counted. If the "
+                "model thinks before it answers, set `reasoning` for it"
+            )
         self.totals += cost
         if self.parent:
             self.parent.settle(reservation, cost)
 
     def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
-        """What a finished crossing cost; `reply` is None when none came.
+        """What a finished crossing cost; `reply` is None when it was not answered and not worked on."""
+        if reply is None:
+            return self._booked(request, size, 0, 0)
+        return self.billed(request, size, self.price.bill(request, reply), reply_size)
 
-        A reply that states no usage is booked at the request's bound for the prompt and at one
-        token per two bytes for the reply: an unknown price must not look free.
-        """
-        tokens_in = tokens_out = 0
-        if reply is not None:
-            tokens_in, tokens_out = reply.usage()
-            if not tokens_in and not tokens_out:
-                tokens_in, bound = self.price.bound(request)
-                tokens_out = min(bound, reply_size // 2)
+    def billed(self, request: Message, size: int, bill: Bill, reply_size: int) -> Totals:
+        """What a crossing cost that was answered, in `reply_size` bytes, with what `bill` says."""
+        return self._booked(
+            request, size, bill.tokens_in, bill.tokens_out, reply_size, int(bill.disputed)
+        )
+
+    def lost(self, request: Message, size: int, error: BaseException) -> Totals:
+        """What a crossing cost that ended in `error`: what the LM may have worked all the same."""
+        worked: int | None = getattr(error, "worked", None)
+        return self._booked(request, size, *self.price.lost(request, worked))
+
+    def _booked(
+        self,
+        request: Message,
+        size: int,
+        tokens_in: int,
+        tokens_out: int,
+        bytes_down: int = 0,
+        disputes: int = 0,
+    ) -> Totals:
         return Totals(
             messages=1,
             bytes_up=size,
-            bytes_down=reply_size,
+            bytes_down=bytes_down,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             usd=self.price.usd(tokens_in, tokens_out),
             epsilon=request.epsilon,
+            disputes=disputes,
         )
 
     def hold(self, most: Totals) -> None:

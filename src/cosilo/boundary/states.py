@@ -12,6 +12,9 @@ from cosilo.errors import UnexpectedReplyError
 
 Floats = NDArray[np.float32]
 
+WIDEST = 1 << 16
+"""Numbers in the state of a model wider than any there is."""
+
 
 def pack(states: Floats) -> bytes:
     """`states`, shape (n, width), as little-endian float16."""

@@ -55,7 +55,7 @@ def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Samp
 
 
 def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
-    """The most that `asks` can cost when each crosses once, and one request."""
+    """The most that `asks` can cost when each crosses once, with all retries; and one request."""
     if not point.sends:
         return Spend(requests=1)
     price = point.price

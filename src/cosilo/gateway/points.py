@@ -126,12 +126,13 @@ class Point:
 
     @property
     def price(self) -> Price:
-        """The dearest of its upstreams, per direction."""
+        """The most of its upstreams, in each respect."""
         prices = [r.upstream.price for r in self.routes if r.upstream is not None]
         return Price(
             max((p.usd_per_m_in for p in prices), default=0.0),
             max((p.usd_per_m_out for p in prices), default=0.0),
             max((p.reasoning for p in prices), default=0),
+            max((p.attempts for p in prices), default=1),
         )
 
 

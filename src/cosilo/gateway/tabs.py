@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cosilo.boundary.channel import Channel, Handler, StreamHandler
-from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Price, Totals
 from cosilo.defences.base import Defence
 from cosilo.errors import CosiloError
 from cosilo.gateway.accounts import Accounts, Key, RequestFacts, Reservation, Spend
-from cosilo.types import Delta, closing
+from cosilo.types import Delta, assemble, closing
 
 
 @dataclass
@@ -152,8 +152,13 @@ class Till(Defence):
         if tab is None:
             return await forward(message)
         most = await self._charge(tab, message)
-        reply = await forward(message)
-        self._settle(tab, most, reply.usage())
+        try:
+            reply = await forward(message)
+        except CosiloError as error:
+            self._settle(tab, most, self._price.lost(message, error.worked))
+            raise
+        bill = self._price.bill(message, reply)
+        self._settle(tab, most, (bill.tokens_in, bill.tokens_out))
         return reply
 
     async def guard_stream(
@@ -161,13 +166,19 @@ class Till(Defence):
     ) -> AsyncIterator[Delta]:
         tab = self._tabs.get(request)
         most = Spend() if tab is None else await self._charge(tab, ask)
-        last = Delta()
-        async with closing(forward(ask)) as pieces:
-            async for piece in pieces:
-                last = piece
-                yield piece
-        if tab is not None:
-            self._settle(tab, most, (last.prompt_tokens * last.attempts, last.completion_tokens))
+        last: Delta | None = None
+        try:
+            async with closing(forward(ask)) as pieces:
+                async for piece in pieces:
+                    last = piece
+                    yield piece
+        except CosiloError as error:
+            if tab is not None and last is None:
+                self._settle(tab, most, self._price.lost(ask, error.worked))
+            raise
+        if tab is not None and last is not None and last.finish_reason is not None:
+            bill = self._price.bill(ask, Completion(generation=assemble([last])))
+            self._settle(tab, most, (bill.tokens_in, bill.tokens_out))
 
     async def _charge(self, tab: Tab, message: Message) -> Spend:
         """Set aside the most `message` can cost, and return that."""
@@ -190,13 +201,13 @@ class Till(Defence):
         tab.lm_calls += 1
         return most
 
-    def _settle(self, tab: Tab, most: Spend, usage: tuple[int, int]) -> None:
-        if usage != (0, 0):
-            cost = Spend(
-                usd=self._price.usd(*usage),
-                tokens_in=usage[0],
-                tokens_out=usage[1],
-                entities=most.entities,
-                epsilon=most.epsilon,
-            )
-            tab.committed += less(cost, most)
+    def _settle(self, tab: Tab, most: Spend, used: tuple[int, int]) -> None:
+        """Give back what of `most` a crossing did not use of tokens and money."""
+        cost = Spend(
+            usd=self._price.usd(*used),
+            tokens_in=used[0],
+            tokens_out=used[1],
+            entities=most.entities,
+            epsilon=most.epsilon,
+        )
+        tab.committed += less(cost, most)

@@ -1,13 +1,15 @@
 """The OpenAI chat-completions format, as our values: what is asked, what a reply or a chunk says.
 
 Replies are parsed into types at once. What does not fit raises `MalformedReplyError`, whose text names
-the place and never the content, which may quote a private prompt.
+the place and never the content, which may quote a private prompt. A reply was worked for, so nothing
+beside what it says makes it none: not its usage, not log-probabilities that nobody asked for.
 Specification: https://platform.openai.com/docs/api-reference/chat
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +32,7 @@ from cosilo.types import (
 
 _LEAST_LOGPROB = -9999.0
 _MOST_TOKENS = 10**9
+_NO_COUNT = -1  # stated, and no number of tokens
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -165,11 +168,6 @@ class _Choice(msgspec.Struct):
     logprobs: _Logprobs | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Timings(msgspec.Struct):
     """What llama.cpp adds: milliseconds of reading the prompt and of writing the reply."""
 
@@ -184,7 +182,7 @@ class _Error(msgspec.Struct):
 
 class _Reply(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: object = None
     timings: _Timings | None = None
     error: _Error | str | None = None
 
@@ -249,14 +247,68 @@ def chunk(data: bytes | dict[str, Any]) -> Delta:
 def _parse(data: bytes | dict[str, Any]) -> _Reply:
     try:
         reply = msgspec.convert(data, _Reply) if isinstance(data, dict) else _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise MalformedReplyError(f"a field is of the wrong type ({_place(error)})") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedReplyError("it is no JSON, or cut off") from None
+        reply = _mended(data)
     if reply.error is not None:
         said = reply.error if isinstance(reply.error, _Error) else _Error()
         raise ReportedError(_code(said.code), _kind(said))
     return reply
+
+
+def _mended(data: bytes | dict[str, Any]) -> _Reply:
+    """The reply in `data`, in which something is not as the format has it.
+
+    Arguments that are an object become their JSON text, log-probabilities that are none are left out,
+    and NaN, which JSON has not, is read as text.
+    """
+    try:
+        found = data if isinstance(data, dict) else _python(data)
+        return _decoder.decode(msgspec.json.encode(_plainly(found)))
+    except msgspec.ValidationError as error:
+        raise MalformedReplyError(f"a field is of the wrong type ({_place(error)})") from None
+    except (ValueError, RecursionError):
+        raise MalformedReplyError("it is no JSON, or cut off") from None
+
+
+def _python(data: bytes) -> object:
+    return json.loads(data, parse_constant=str, parse_int=lambda digits: int(digits[:20]))
+
+
+def _plainly(reply: object) -> object:
+    """`reply`, parsed JSON, with what `_mended` says put right in its choices."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(reply, dict) or not isinstance(choices, list):
+        return reply
+    return {**reply, "choices": [_plain_choice(choice) for choice in choices]}
+
+
+def _plain_choice(choice: object) -> object:
+    if not isinstance(choice, dict):
+        return choice
+    found = dict(choice)
+    try:
+        msgspec.convert(found.get("logprobs"), _Logprobs | None)
+    except msgspec.ValidationError:
+        del found["logprobs"]
+    for said in ("message", "delta"):
+        message = found.get(said)
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        if isinstance(message, dict) and isinstance(calls, list):
+            found[said] = {**message, "tool_calls": [_plain_call(call) for call in calls]}
+    return found
+
+
+def _plain_call(call: object) -> object:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments")
+    if not isinstance(arguments, dict | list):
+        return call
+    return {
+        **call,
+        "function": {**function, "arguments": json.dumps(arguments, ensure_ascii=False)},
+    }
 
 
 def _place(error: msgspec.ValidationError) -> str:
@@ -313,16 +365,40 @@ def _finish(reason: str | None) -> FinishReason | None:
 def _usage(reply: _Reply) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if reply.usage is not None:
-        found["prompt_tokens"] = _count(reply.usage.prompt_tokens)
-        found["completion_tokens"] = _count(reply.usage.completion_tokens)
+        found["prompt_tokens"], found["completion_tokens"] = _used(reply.usage)
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
 
 
-def _count(tokens: int | None) -> int:
-    """`tokens`; 0, as where none is stated, for a number that no request can have used."""
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else 0
+def _used(usage: object) -> tuple[int, int]:
+    """(prompt, completion) tokens that `usage` states, reasoning among the latter.
+
+    Some count what the model thought beside `completion_tokens`: it is what the total has more than the
+    two others or, without a total, the reasoning that is more than the completion it would be part of.
+    """
+    if not isinstance(usage, dict):
+        return (_NO_COUNT, _NO_COUNT)
+    prompt, said = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if prompt < 0 or said < 0:
+        return prompt, said
+    total, details = usage.get("total_tokens"), usage.get("completion_tokens_details")
+    thought = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    beside = _count(total) - prompt - said if total is not None else thought * (thought > said)
+    return prompt, min(_MOST_TOKENS, said + max(0, beside))
+
+
+def _count(tokens: object) -> int:
+    """`tokens` as a number of them: 12, 12.0 and "12" are; 0 where none is stated."""
+    if tokens is None:
+        return 0
+    if isinstance(tokens, str) and tokens.isascii() and tokens.isdigit():
+        return min(_MOST_TOKENS, int(tokens[:20]))
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float):
+        return _NO_COUNT
+    if tokens < 0 or not tokens < math.inf or tokens != int(tokens):
+        return _NO_COUNT
+    return min(_MOST_TOKENS, int(tokens))
 
 
 def last_piece(pieces: Sequence[Delta]) -> Delta:

@@ -21,7 +21,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import ceil
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +28,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from cosilo.errors import ConfigError, RejectedError, UnreachableError
+from cosilo.errors import ConfigError, ModelError, RejectedError, UnreachableError
 from cosilo.models import chat_api
 from cosilo.models.base import Access, models
 from cosilo.models.sse import Events, EventTooLongError
@@ -38,10 +37,9 @@ from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
 log = logging.getLogger("cosilo.models")
 
 MAX_REPLY_BYTES = 32 << 20
-BYTES_PER_TOKEN = 4
-"""Where an endpoint does not say how many tokens it used, one is taken to be so many bytes."""
 _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
+_WORKED = frozenset({408, 499})  # of 400 to 499, those where the work may have been begun
 _ALWAYS = frozenset({401, 402, 403, 404, 405})  # what refuses one request like this refuses all
 _DONE = b"[DONE]"
 _NOTHING = Delta()
@@ -147,12 +145,12 @@ class OpenAIModel:
             RejectedError: it refuses the request, or its reply is none.
         """
         body = self._body(chat, sampling, stream=False)
-        sent = _Sent()
-        while True:
-            try:
-                return await self._whole(body, sampling, sent)
-            except _RetryError as failure:
-                await self._wait(failure, sent)
+        with _Sent() as sent:
+            while True:
+                try:
+                    return await self._whole(body, sampling, sent)
+                except _RetryError as failure:
+                    await self._wait(failure, sent)
 
     async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
         """The reply in pieces. Closing it cancels the request.
@@ -167,19 +165,19 @@ class OpenAIModel:
             yield disassemble(await self.generate(chat, sampling))
             return
         body = self._body(chat, sampling, stream=True)
-        sent = _Sent()
-        while True:
-            begun = False
-            try:
-                async with closing(self._pieces(body, sent)) as pieces:
-                    async for piece in pieces:
-                        begun = True
-                        yield piece
-                return
-            except _RetryError as failure:
-                if begun:
-                    raise UnreachableError(f"{failure}, in the middle of the reply") from None
-                await self._wait(failure, sent)
+        with _Sent() as sent:
+            while True:
+                begun = False
+                try:
+                    async with closing(self._pieces(body, sent)) as pieces:
+                        async for piece in pieces:
+                            begun = True
+                            yield piece
+                    return
+                except _RetryError as failure:
+                    if begun:
+                        raise UnreachableError(f"{failure}, in the middle of the reply") from None
+                    await self._wait(failure, sent)
 
     async def close(self) -> None:
         pools, self._pools = self._pools, {}
@@ -218,10 +216,8 @@ class OpenAIModel:
         reply = msgspec.structs.replace(
             chat_api.choice_of(reply, sampling.choices),
             tokens=reply.tokens if self.logprobs else (),
-            prompt_tokens=reply.prompt_tokens or ceil(len(body) / BYTES_PER_TOKEN),
-            completion_tokens=reply.completion_tokens or _tokens_of(reply.text),
             seconds=perf_counter() - started,
-            attempts=sent.times,
+            attempts=sent.worked,
         )
         return reply
 
@@ -262,10 +258,8 @@ class OpenAIModel:
         yield msgspec.structs.replace(
             last,
             tokens=last.tokens if self.logprobs else (),
-            prompt_tokens=last.prompt_tokens or ceil(len(body) / BYTES_PER_TOKEN),
-            completion_tokens=last.completion_tokens or ceil(size / BYTES_PER_TOKEN),
             seconds=perf_counter() - started,
-            attempts=sent.times,
+            attempts=sent.worked,
         )
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -317,6 +311,7 @@ class OpenAIModel:
                     patience.reschedule(None)
                 try:
                     if response.status != 200:
+                        sent.refused += _was_refused(response.status)
                         await self._refused(response)
                     yield response
                 finally:
@@ -425,10 +420,26 @@ class OpenAIModel:
 
 @dataclass
 class _Sent:
-    """How often the request left, and how often that failed."""
+    """How often the request left, how often it was refused without work, and how often that failed.
+
+    As a context it writes on the error that leaves it how many requests the model may have worked on.
+    """
 
     times: int = 0
+    refused: int = 0
     failures: int = 0
+
+    @property
+    def worked(self) -> int:
+        """How many of the requests that left may have been worked on, and billed."""
+        return self.times - self.refused
+
+    def __enter__(self) -> _Sent:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModelError | asyncio.CancelledError):
+            error.worked = self.worked  # type: ignore[union-attr]
 
 
 class _Parsing:
@@ -464,8 +475,9 @@ def _used(piece: Delta) -> Delta:
     return Delta(prompt_tokens=piece.prompt_tokens, completion_tokens=piece.completion_tokens)
 
 
-def _tokens_of(text: str) -> int:
-    return ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
+def _was_refused(status: int) -> bool:
+    """Whether an answer of this status says that the model was not asked at all."""
+    return (300 <= status < 500 and status not in _WORKED) or status in (503, 529)
 
 
 def _reason(error: Exception) -> str:

@@ -206,10 +206,9 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
         return Traffic(bytes_down=down.size)
     reply = down.message
     tokens_in, tokens_out = reply.usage()
-    if not tokens_in and not tokens_out and up is not None and up.payload is not None:
-        # No usage stated: the request's bound, as `Meter.cost` books it.
-        tokens_in, bound = price.bound(up.message)
-        tokens_out = min(bound, down.size // 2)
+    if up is not None and up.payload is not None:
+        bill = price.bill(up.message, reply)
+        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
     return Traffic(
         bytes_down=down.size,
         tokens_in=tokens_in,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cosilo.benchmark.estimate import Estimate, Pace, estimate, measured_pace
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
+from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask
 from cosilo.boundary.meter import Totals
@@ -110,7 +112,7 @@ async def test_calls_are_bounded(folder: Path, points: str, calls: int) -> None:
 class Costly:
     """Answers at the full length allowed, and is billed a token for each byte of the prompt."""
 
-    name, access, retries = "costly", Access.TEXT, 2
+    name, access = "costly", Access.TEXT
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         tokens_in, tokens_out = Ask(chat=chat, sampling=sampling).tokens_bound()
@@ -121,7 +123,8 @@ class Costly:
 
 async def test_the_most_it_can_cost_covers_every_attempt_at_its_longest(folder: Path) -> None:
     plan, parts, store = opened(folder, point("large"))
-    parts.paid.model = Costly()
+    price = replace(parts.paid.price, attempts=3)
+    parts = replace(parts, paid=Paid(Costly(), store, plan.budget, price))
     examples = parts.task.splits["test"]
     found = estimate(plan, parts, [(plan.points[0], [("test", examples)])], pace=None)
     for example in examples:

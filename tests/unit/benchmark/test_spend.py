@@ -71,10 +71,19 @@ async def test_a_call_cut_off_by_a_crash_stays_booked_at_its_most(
 
 
 async def test_a_refused_call_costs_no_tokens(store: Store) -> None:
-    paid = Paid(ScriptedModel(fail=UnreachableError("down")), store, Budget(), PRICE)
+    paid = Paid(ScriptedModel(fail=UnreachableError("down", worked=0)), store, Budget(), PRICE)
     with pytest.raises(UnreachableError):
         await paid.generate(user("q"), Sampling())
     assert store.paid().usd == 0
+
+
+async def test_a_call_that_was_worked_on_in_vain_is_paid(store: Store) -> None:
+    late = UnreachableError("no reply within 120 s (tried 5 times)", worked=5)
+    price = Price(0, 1e6, attempts=5)
+    paid = Paid(ScriptedModel(fail=late), store, Budget(), price)
+    with pytest.raises(UnreachableError):
+        await paid.generate(user("q"), Sampling(max_tokens=7))
+    assert store.paid().usd == 5 * 7
 
 
 async def test_a_cancelled_call_may_be_billed_all_the_same(store: Store) -> None:

@@ -174,7 +174,9 @@ async def test_a_failed_call_is_booked_but_leaves_no_reservation() -> None:
     ledger = MemoryLedger()
     meter = Meter(price=Price(1.0, 1.0))
     boundary = road(
-        ScriptedModel(fail=UnreachableError("connection refused")), meter=meter, ledger=ledger
+        ScriptedModel(fail=UnreachableError("connection refused", worked=0)),
+        meter=meter,
+        ledger=ledger,
     )
     with pytest.raises(UnreachableError):
         await boundary.send(Ask(chat=user("x")))

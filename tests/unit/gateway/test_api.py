@@ -538,7 +538,7 @@ async def test_a_request_over_the_points_own_budget_is_refused_and_others_are_no
     stream: bool,
 ) -> None:
     large = ScriptedModel({"hello": "Hello to you."})
-    h = await house(large=[large], budget=Budget(tokens_in=60))
+    h = await house(large=[large], budget=Budget(tokens_in=200))
     assert (await h.chat("hello", stream=stream)).status == 200
     reply = await h.chat("hello " * 100, stream=stream)
     assert reply.status == 400
@@ -702,7 +702,7 @@ async def test_an_error_nobody_expected_is_told_by_its_kind_only(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_next_upstream_answers_then_the_small_model(stream: bool) -> None:
-    down = Failing(fail=UnreachableError("down"))
+    down = Failing(fail=UnreachableError("down", worked=0))
     h = await house(large=[down, ScriptedModel({"hello": "second"})], small=ScriptedModel())
     reply = await h.chat(stream=stream)
     assert reply.headers["x-cosilo-fallback"] == "lm1"

@@ -153,6 +153,75 @@ def test_pieces() -> None:
 
 
 @pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ('{"prompt_tokens": 12, "completion_tokens": 3}', (12, 3)),
+        ('{"prompt_tokens": 12.0, "completion_tokens": "3"}', (12, 3)),
+        ('{"prompt_tokens": 1e1, "completion_tokens": 3.0, "total_tokens": 13}', (10, 3)),
+        ('{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 215}', (12, 203)),
+        ('{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": "215"}', (12, 203)),
+        ('{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 7}', (12, 3)),
+        (
+            '{"prompt_tokens": 12, "completion_tokens": 3, "completion_tokens_details":'
+            ' {"reasoning_tokens": 200}}',
+            (12, 203),
+        ),
+        (
+            '{"prompt_tokens": 12, "completion_tokens": 203, "total_tokens": 215,'
+            ' "completion_tokens_details": {"reasoning_tokens": 200}}',
+            (12, 203),
+        ),
+        ('{"prompt_tokens": 12, "prompt_tokens_details": {"cached_tokens": -900}}', (12, 0)),
+        ('{"prompt_tokens": null, "completion_tokens": null}', (0, 0)),
+        ("null", (0, 0)),
+        ("{}", (0, 0)),
+        ('{"prompt_tokens": 12.5, "completion_tokens": 3}', (-1, 3)),
+        ('{"prompt_tokens": NaN, "completion_tokens": -Infinity}', (-1, -1)),
+        ('{"prompt_tokens": -12, "completion_tokens": true}', (-1, -1)),
+        ('{"prompt_tokens": "twelve", "completion_tokens": [3]}', (-1, -1)),
+        ('{"prompt_tokens": "-12", "completion_tokens": "1e3"}', (-1, -1)),
+        ('"12"', (-1, -1)),
+        ("[12, 3]", (-1, -1)),
+        ('{"prompt_tokens": 12, "completion_tokens": 1' + "0" * 5000 + "}", (12, 10**9)),
+        ('{"prompt_tokens": 12, "completion_tokens": 1e308}', (12, 10**9)),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_usage_is_read_as_far_as_it_says_anything(
+    usage: str, tokens: tuple[int, int], streamed: bool
+) -> None:
+    said = '{"choices": [{"%s": {"content": "ok"}, "finish_reason": "stop"}], "usage": %s}'
+    parse = chunk if streamed else completion
+    found = parse((said % ("delta" if streamed else "message", usage)).encode())
+    assert found.text == "ok"
+    assert (found.prompt_tokens, found.completion_tokens) == tokens
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"token": null}]', '[{"token": "a", "logprob": "b"}]', "5", '[{"logprob": -1}]']
+)
+def test_log_probabilities_that_are_none_lose_no_answer(content: str) -> None:
+    extra = f'"logprobs": {{"content": {content}}}'
+    found = completion(f'{{"choices": [{{"message": {{"content": "ok"}}, {extra}}}]}}'.encode())
+    assert (found.text, found.tokens) == ("ok", ())
+    piece = chunk(f'{{"choices": [{{"delta": {{"content": "ok"}}, {extra}}}]}}'.encode())
+    assert (piece.text, piece.tokens) == ("ok", ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [({"a": 1}, '{"a": 1}'), ([], "[]"), ({"n": "Zoë"}, '{"n": "Zoë"}'), ("{}", "{}"), (None, "")],
+)
+def test_arguments_that_are_an_object_become_its_text(arguments: object, text: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    data = json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]})
+    assert completion(data.encode()).tool_calls == (ToolCall("c", "f", text),)
+    assert completion(json.loads(data)).tool_calls == (ToolCall("c", "f", text),)
+    data = json.dumps({"choices": [{"delta": {"tool_calls": [{**call, "index": 0}]}}]})
+    assert chunk(data.encode()).tool_calls == (ToolCallDelta(0, "c", "f", text),)
+
+
+@pytest.mark.parametrize(
     ("text", "choice"),
     [
         ("refund", "refund"),

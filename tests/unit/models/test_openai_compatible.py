@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosilo.boundary.messages import Completion, encode
-from cosilo.errors import ConfigError, CosiloError, RejectedError, UnreachableError
+from cosilo.errors import ConfigError, CosiloError, ModelError, RejectedError, UnreachableError
 from cosilo.models.base import Access, TextModel, models, require
 from cosilo.models.openai_compatible import OpenAIModel, _retry_after
 from cosilo.testing import ModelContract
@@ -38,6 +38,7 @@ class Wire:
         self.headers: list[str] = []
         self.paths: list[str] = []
         self.left = asyncio.Event()
+        self.hangs = asyncio.Event()
         self.busy = 0
         self.most_busy = 0
 
@@ -73,6 +74,7 @@ class Wire:
         try:
             for step in answer:
                 if step == "hang":
+                    self.hangs.set()
                     await reader.read()
                     self.left.set()
                 elif step == "reset":
@@ -253,20 +255,28 @@ async def test_tools_and_logprobs() -> None:
     assert said.tokens == ()
 
 
-async def test_without_usage_tokens_are_estimated() -> None:
+async def test_without_usage_nothing_is_stated() -> None:
     body = json.dumps({"choices": [{"message": {"content": "x" * 40}}]}).encode()
     said, _ = await ask([http(body)])
-    assert said.completion_tokens == 10
-    assert said.prompt_tokens > 10
+    assert (said.prompt_tokens, said.completion_tokens) == (0, 0)
 
 
-@pytest.mark.parametrize("count", [10**30, 2**64, 10**10, -5])
-async def test_a_usage_that_cannot_be_is_as_none_and_can_be_recorded(count: int) -> None:
-    body = json.loads(reply("x" * 40))
-    body["usage"] = {"prompt_tokens": count, "completion_tokens": count}
-    said, _ = await ask([http(json.dumps(body).encode())])
-    assert said.completion_tokens == 10
-    assert 10 < said.prompt_tokens < 1000
+@pytest.mark.parametrize("count", [10**30, 2**64, 10**10, -5, 1e308, 0.5, "many", True, [], {}])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_usage_that_cannot_be_loses_no_answer_and_can_be_recorded(
+    count: object, streamed: bool
+) -> None:
+    usage = {"prompt_tokens": count, "completion_tokens": count}
+    if streamed:
+        end = data({"choices": [], "usage": usage})
+        pieces, _ = await tell([SSE_HEAD, delta("stop", content="Hello."), end, DONE])
+        said = assemble(pieces)
+    else:
+        body = {**json.loads(reply()), "usage": usage}
+        said, _ = await ask([http(json.dumps(body).encode())])
+    assert said.text == "Hello."
+    assert said.prompt_tokens == said.completion_tokens
+    assert said.prompt_tokens in (-1, 10**9)
     assert encode(Completion(generation=said))
 
 
@@ -279,7 +289,8 @@ async def test_choices_are_mapped_where_clear() -> None:
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 async def test_what_is_worth_retrying_is_retried(status: int) -> None:
     said, wire = await ask([http(b"{}", status)], [http(b"<html>", status, "text/html")], ok())
-    assert (said.text, said.attempts, len(wire.requests)) == ("Hello.", 3, 3)
+    worked = 3 if status in (408, 500, 502) else 1  # the others say that nothing was begun
+    assert (said.text, said.attempts, len(wire.requests)) == ("Hello.", worked, 3)
     text, wire = await refused(UnreachableError, [http(SECRET.encode(), status, "text/html")])
     assert f"HTTP {status}, text/html" in text
     assert "tried 3 times" in text
@@ -383,6 +394,57 @@ async def test_attempts_count_only_what_left() -> None:
     server.close()
     await client.close()
     assert said.attempts == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("answers", "worked"),
+    [
+        ([["hang"]], 2),  # it may be at work still
+        ([["reset"]], 2),
+        ([[http(reply()[:-9])]], 1),  # what is no reply is not asked for again
+        ([[http(b"", 500)]], 2),
+        ([[http(b"", 500)], [http(b"", 429)]], 1),
+        ([[http(b"", 503)]], 0),
+        ([[http(b"", 401)]], 0),
+        ([[http(b"", 307)]], 0),
+        ([[http(b"", 408)], [http(b"", 400)]], 1),
+    ],
+)
+async def test_an_error_says_how_many_requests_may_have_been_worked_on(
+    answers: list[Any], worked: int, streamed: bool
+) -> None:
+    wire = Wire(*answers)
+    async with wire.serve() as url:
+        client = model(url, retries=1, timeout_s=0.05, idle_timeout_s=0.05)
+        with pytest.raises(ModelError) as caught:
+            await (_stream if streamed else _generate)(client)
+        await client.close()
+    assert caught.value.worked == worked
+
+
+async def test_a_call_that_is_cancelled_says_how_many_requests_may_have_been_worked_on() -> None:
+    wire = Wire([http(b"", 502)], ["hang"])
+    async with wire.serve() as url:
+        client = model(url, retries=9)
+        call = asyncio.create_task(_generate(client))
+        await wire.hangs.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        await client.close()
+    assert getattr(caught.value, "worked", None) == 2
+
+
+async def test_a_request_that_cannot_be_sent_was_not_worked_on() -> None:
+    client = model("http://127.0.0.1:1/v1")
+    with pytest.raises(RejectedError) as caught:
+        await client.generate(user("a\ud800"), GREEDY)
+    assert caught.value.worked == 0
+    with pytest.raises(UnreachableError) as down:
+        await client.generate(user("a"), GREEDY)
+    assert down.value.worked == 0
+    await client.close()
 
 
 async def test_slow_and_dripping_servers_run_into_the_limit() -> None:
