@@ -93,8 +93,14 @@ class TimeLeft:
 
     def of_run(self, at: Moment) -> float:
         """Seconds that the run will still take."""
-        later = sum(self._expected(kind) for kind in self._later)
+        this = None if self._kind is None else self._whole(at)
+        later = sum(self._expected(kind, this) for kind in self._later)
         return self.of_trial(at) + self._after * self._seconds_a_call(at) + later
+
+    def _whole(self, at: Moment) -> float:
+        """The own time that the trial at hand will have taken in the end."""
+        share = 1 - self._done / max(1, self._answers)
+        return at.idle - self._began.idle + self._own_left(share, at)
 
     def _own_left(self, share: float, at: Moment) -> float:
         spent = at.idle - self._began.idle
@@ -105,8 +111,14 @@ class TimeLeft:
             return max(left, (before - spent) * share)
         return max(0.0, before - spent)
 
-    def _expected(self, kind: str) -> float:
-        """What a trial takes of its own: as those of its kind did, or as all did."""
+    def _expected(self, kind: str, this: float | None = None) -> float:
+        """What a trial takes of its own: as those of its kind did, or else as all did.
+
+        Args:
+            this: what the trial at hand will take, where it is the first of its kind.
+        """
+        if this is not None and kind == self._kind and kind not in self._own:
+            return this
         known = self._own.get(kind) or [s for own in self._own.values() for s in own]
         return fmean(known) if known else 0.0
 

@@ -41,6 +41,14 @@ def test_a_later_trial_is_expected_to_take_what_one_of_its_strategy_took() -> No
     assert left.of_run(Moment(204)) == 0
 
 
+def test_the_first_trial_of_a_strategy_tells_of_the_others_while_it_works() -> None:
+    left = TimeLeft(["small", "router", "router", "other"], per_call=1.0)
+    left.trial("small", 10, calls=0, after=0, at=Moment(0))
+    left.trial("router", 10, calls=0, after=0, at=Moment(2))
+    # Thirty seconds of preparing so far: the other router will take as long, at least.
+    assert left.of_run(Moment(32)) == pytest.approx(0 + 30 + 2)
+
+
 def test_calls_that_answers_did_not_need_are_not_waited_for() -> None:
     left = TimeLeft(["cascade"], per_call=1.0)
     left.trial("cascade", 100, calls=100, after=0, at=Moment(0))
