@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.measure import tampered_chain
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.progress import Silent, Spent
+from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
 from cosilo.benchmark.runner import Outcome, Runner
 from cosilo.benchmark.store import Store
-from cosilo.boundary.ledger import verify
+from cosilo.boundary.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
 from cosilo.session import open_point
@@ -136,8 +136,8 @@ def test_only_changed_replies_are_answered_again(folder: Path) -> None:
         }
         wrong = store.items(large, "tampered", "test", results_examples(store))
         assert all(i.answer.text != items[i.example.id] for i in wrong)
-        chains = {e.chain for e in store.record(tampered_chain(large), "test", ANY)}
-        assert chains == {tampered_chain(large)}
+        chains = {e.chain for e in store.record(chain_of(large, "tampered"), "test", ANY)}
+        assert chains == {chain_of(large, "tampered")}
     with opened(folder / "run") as results:
         harm = {p.name: p.test["integrity"].value for p in results.points}
         assert harm["small"] == 0

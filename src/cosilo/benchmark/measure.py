@@ -12,6 +12,7 @@ from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, plain, source_identity
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.published import published
+from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.store import Result, Store, Trial
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
@@ -133,7 +134,7 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     examples = store.examples(task, split)
     attempts = store.answered(trial.id, "plain", split)
     items = store.items(trial.id, "plain", split, examples)
-    chain = tampered_chain(trial.id)
+    chain = chain_of(trial.id, "tampered")
     again = {i.example.id: i for i in store.items(trial.id, "tampered", split, examples)}
     members = frozenset(e.id for e in store.examples(task, "train"))
     said = store.said(trial.id)
@@ -164,11 +165,6 @@ class Nobody:
 
     def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
         raise AssertionError("a measure asked a model")
-
-
-def tampered_chain(trial: str) -> str:
-    """The ledger's chain of what crossed while replies were tampered with."""
-    return f"{trial}/tampered"
 
 
 def tampering(plan: Plan, party: Handles) -> Tampering:

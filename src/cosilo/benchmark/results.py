@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cosilo.benchmark.plan import Plan, limit_texts, parse_plan
+from cosilo.benchmark.record import fault
 from cosilo.benchmark.store import Result, Store, Trial, no_run
 from cosilo.errors import ConfigError, StoreError
 from cosilo.models.base import models
@@ -29,6 +31,7 @@ class Results:
         points: the finished ones, in the plan's order.
         trials: every point's name → its trial, finished or not.
         unfinished: name → why a point has no numbers.
+        damaged: those of them that are done, but whose record is not whole → what is wrong with it.
     """
 
     plan: Plan
@@ -37,6 +40,16 @@ class Results:
     points: tuple[Point, ...]
     trials: Mapping[str, Trial]
     unfinished: Mapping[str, str]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def way_on(self) -> str:
+        """What makes numbers of the points whose record is not whole."""
+        return (
+            f"cosilo bench {shlex.quote(str(self.plan.path))} --run "
+            f"{shlex.quote(str(self.store.path))} answers again what is not on record; replies that "
+            "the LM has given are recorded, and cost nothing"
+        )
 
     def trial(self, point: str) -> Trial:
         """Raises:
@@ -65,7 +78,7 @@ def opened(path: Path, *, write: bool = False) -> Iterator[Results]:
 
 
 def read_results(store: Store) -> Results:
-    """Everything that is finished in the run."""
+    """Everything that is finished in the run; a point whose record is not whole gives no number."""
     about = store.read_json("run.json")
     named, task, source = about.get("points"), about.get("task"), about.get("plan")
     if not (isinstance(named, dict) and isinstance(task, str) and isinstance(source, str)):
@@ -74,18 +87,23 @@ def read_results(store: Store) -> Results:
     points: list[Point] = []
     trials: dict[str, Trial] = {}
     unfinished: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for name, id in named.items():
         trial = store.trial(id)
         if trial is None:
             unfinished[name] = "not started"
             continue
         trials[name] = trial
+        wrong = fault(store, trial) if trial.state == "done" else ""
+        if wrong:
+            unfinished[name] = damaged[name] = wrong
+            continue
         point = _point(store, name, trial)
         if point is None:
             unfinished[name] = trial.error or "interrupted"
         else:
             points.append(point)
-    return Results(plan, store, task, tuple(points), trials, unfinished)
+    return Results(plan, store, task, tuple(points), trials, unfinished, damaged)
 
 
 def limits_for(

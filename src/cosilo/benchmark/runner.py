@@ -38,16 +38,16 @@ from cosilo.benchmark.measure import (
     attackers_encoder,
     measure,
     measuring_version,
-    tampered_chain,
     tampering,
 )
 from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
+from cosilo.benchmark.record import chain_of, fault, mend, note_heads
 from cosilo.benchmark.replies import Replies
 from cosilo.benchmark.search import Proposals
-from cosilo.benchmark.store import Pass, Store, Trial
+from cosilo.benchmark.store import Mark, Pass, Store, Trial
 from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.meter import Meter
@@ -145,6 +145,7 @@ class Runner:
         self._ahead: list[tuple[PointConfig, Work]] = []
         self._time = TimeLeft((), 0.0)
         self._started = False
+        self._mended = False  # no trial counts as done any more whose record is not whole
         self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._ids: dict[str, str] = {}
 
@@ -157,6 +158,9 @@ class Runner:
         plan = self.plan
         clock.install(asyncio.get_running_loop())
         known = {p.name: self._id(p) for p in plan.points}
+        for done in mend(self.store, known.values()):
+            self._reports.note(done)
+        self._mended = True
         left, searched = self._unfinished(), self._unsearched()
         try:
             if left or searched:
@@ -283,7 +287,9 @@ class Runner:
 
     def _done(self, id: str) -> bool:
         trial = self.store.trial(id)
-        return trial is not None and trial.state == "done"
+        if trial is None or trial.state != "done":
+            return False
+        return self._mended or not fault(self.store, trial)
 
     async def _point(self, point: PointConfig) -> Outcome:
         id = self._id(point)
@@ -345,12 +351,13 @@ class Runner:
                 await self._listen(trial, session)
                 reset_peak_memory()  # attackers take their own
             for split, examples in todo.items():
-                commit = self._committing(trial, "plain", split, ledger.attempt)
+                commit = self._committing(trial, "plain", split, ledger)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
             ledger.close()
         if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
+        note_heads(store, trial.id)
         return replace(trial, memory=max(trial.memory, peak_memory()))
 
     def _begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
@@ -403,7 +410,7 @@ class Runner:
             todo[split] = left
         if not any(todo.values()):
             return
-        ledger = SqliteLedger(store.ledger_path, tampered_chain(trial.id))
+        ledger = SqliteLedger(store.ledger_path, chain_of(trial.id, "tampered"))
         try:
             strategy, session = open_point(
                 keyed(point, replay_path(self.plan, store).parent),
@@ -417,7 +424,7 @@ class Runner:
             strategy, session = await strategy.prepare(session)
             store.put_cards(trial.id, "tampered", session.cards)
             for split, examples in todo.items():
-                commit = self._committing(trial, "tampered", split, ledger.attempt)
+                commit = self._committing(trial, "tampered", split, ledger)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
             ledger.close()
@@ -451,11 +458,13 @@ class Runner:
         done = self.store.answered(id, which, split)
         return [e for e in self._open().task.splits.get(split, ()) if e.id not in done]
 
-    def _committing(self, trial: Trial, which: Pass, split: Split, attempt: int) -> Commit:
+    def _committing(self, trial: Trial, which: Pass, split: Split, ledger: SqliteLedger) -> Commit:
         parts = self._open()
 
         def commit(items: Sequence[tuple[Item, str]]) -> None:
-            self.store.add_items(trial.id, which, split, attempt, items)
+            ids = [item.example.id for item, _ in items]
+            marks = {id: Mark(*ledger.head, ledger.sent(f"{split}/{id}")) for id in ids}
+            self.store.add_items(trial.id, which, split, ledger.attempt, items, marks)
             if which == "plain":
                 at = self._moment()
                 self._time.answered(len(items), at)

@@ -3,13 +3,15 @@
     RUN/plan.toml       the plan, as it was given
         run.json        versions, seeds, machine
         run.sqlite      trials, what preparing found, what a published model says, items with their
-                        answers, measurements, what was paid
-        ledger.sqlite   what crossed: one chain per trial
+                        answers, measurements, what was paid, how far the ledger had come
+        ledger.sqlite   what crossed: one chain per trial, another while replies were tampered with
         replay.sqlite   every LM answer and score (unless the plan shares one between runs)
         lock            held by the one process that works on the run
 
-Items are committed one by one, so that a `kill -9` loses at most the items under way. The folder
-and its files are readable by their owner only: they hold private text.
+Items are committed one by one, so that a `kill -9` loses at most the items under way. A crossing is
+in the ledger before its item is in the run, and each item and each finished trial notes where the
+ledger's chain stood then (`Mark`): what the ledger lost or was changed in since shows (`record`). The
+folder and its files are readable by their owner only: they hold private text.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -40,6 +42,7 @@ from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer, Chat, Generation, Sampling
 
 Pass = Literal["plain", "tampered"]
+PASSES: tuple[Pass, ...] = ("plain", "tampered")
 State = Literal["new", "done", "failed", "unaffordable"]
 
 _SCHEMA = """
@@ -61,6 +64,15 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE TABLE IF NOT EXISTS faults (
     trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
     fault TEXT NOT NULL, PRIMARY KEY (trial, pass, split, id, fault)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
+    sent INTEGER NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL,
+    PRIMARY KEY (trial, pass, split, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heads (
+    trial TEXT NOT NULL, pass TEXT NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL,
+    PRIMARY KEY (trial, pass)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
     trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
@@ -101,6 +113,35 @@ class Trial:
     attempt: int | None = None
     memory: int = 0
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a trial's chain stood when an item was answered, or when the trial was finished.
+
+    Attributes:
+        count, hash: the entries it held, and the last one's hash.
+        sent: the messages that left for the item.
+    """
+
+    count: int
+    hash: bytes
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How an item was answered.
+
+    Attributes:
+        attempt: of the ledger.
+        mark: None where an older version answered it.
+        asked: the LM had a part in the answer.
+    """
+
+    attempt: int
+    mark: Mark | None
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -272,11 +313,28 @@ class Store:
     # ── items ────────────────────────────────────────────────────────────────
 
     def add_items(
-        self, trial: str, which: Pass, split: Split, attempt: int, items: Iterable[tuple[Item, str]]
+        self,
+        trial: str,
+        which: Pass,
+        split: Split,
+        attempt: int,
+        items: Iterable[tuple[Item, str]],
+        marks: Mapping[str, Mark] | None = None,
     ) -> None:
-        """Commit answered items, each with why it was refused (empty: it was not)."""
+        """Commit answered items, each with why it was refused (empty: it was not).
+
+        Args:
+            marks: item id → where the chain of what crossed stands.
+        """
         items = tuple(items)
         with self._change() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO marks VALUES (?,?,?,?,?,?,?)",
+                (
+                    (trial, which, split, id, mark.sent, mark.count, mark.hash)
+                    for id, mark in (marks or {}).items()
+                ),
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO faults VALUES (?,?,?,?,?)",
                 (
@@ -304,6 +362,51 @@ class Store:
             (trial, which, split),
         )
         return {row[0]: row[1] for row in rows}
+
+    def answers(self, trial: str, which: Pass) -> dict[tuple[Split, str], Answered]:
+        """Split and item id → how it was answered."""
+        rows = self._rows(
+            "SELECT i.split, i.id, i.attempt, i.answer, i.refused, m.count, m.hash, m.sent"
+            " FROM items i LEFT JOIN marks m USING (trial, pass, split, id)"
+            " WHERE trial = ? AND pass = ?",
+            (trial, which),
+        )
+        found = {}
+        for split, id, attempt, answer, refused, *mark in rows:
+            by = msgspec.msgpack.decode(answer, type=Answer).by
+            known = None if mark[0] is None else Mark(*mark)
+            found[split, id] = Answered(attempt, known, by != "small" and not refused)
+        return found
+
+    def put_heads(self, trial: str, heads: Mapping[Pass, Mark]) -> None:
+        """Note how far the chains of a trial have come."""
+        with self._change() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO heads VALUES (?,?,?,?)",
+                ((trial, which, mark.count, mark.hash) for which, mark in heads.items()),
+            )
+
+    def heads(self, trial: str) -> dict[Pass, Mark]:
+        """How far the chains of a trial had come when it was finished; empty for an older version's."""
+        rows = self._rows("SELECT pass, count, hash FROM heads WHERE trial = ?", (trial,))
+        return {row[0]: Mark(row[1], row[2]) for row in rows}
+
+    def noted(self, trial: str) -> bool:
+        """Whether what crossed in the trial was noted in the run; an older version did not."""
+        query = "SELECT EXISTS (SELECT 1 FROM {} WHERE trial = ?)"
+        return any(self._rows(query.format(table), (trial,))[0][0] for table in ("marks", "heads"))
+
+    def forget(self, trial: Trial, items: Mapping[Pass, Collection[tuple[Split, str]]]) -> None:
+        """Let go of these items of `trial`, of its numbers and that it is done: it is run again."""
+        where = "WHERE trial = ? AND pass = ? AND split = ? AND id = ?"
+        with self._change() as db:
+            for which, keys in items.items():
+                for table in ("items", "faults", "marks"):
+                    rows = ((trial.id, which, split, id) for split, id in keys)
+                    db.executemany(f"DELETE FROM {table} {where}", rows)
+            db.execute("DELETE FROM results WHERE trial = ?", (trial.id,))
+            db.execute("DELETE FROM heads WHERE trial = ?", (trial.id,))
+            db.execute("UPDATE trials SET state = 'new' WHERE id = ?", (trial.id,))
 
     def refused(self, trial: str, split: Split) -> int:
         """How many items of `split` got no answer because a guard or the endpoint refused them."""
@@ -366,6 +469,27 @@ class Store:
         for entry in self._chain(chain):
             if entry.attempt == attempt and not entry.request.startswith(answering):
                 yield entry
+
+    def sync_ledger(self) -> None:
+        """Returns when all that the ledger holds is on the disk, whatever happens to the machine."""
+        with _guarded(self.path):
+            for name in ("ledger.sqlite", "ledger.sqlite-wal"):
+                with suppress(FileNotFoundError):
+                    handle = os.open(self.path / name, os.O_RDONLY)
+                    try:
+                        os.fsync(handle)
+                    finally:
+                        os.close(handle)
+
+    def set_ledger_aside(self) -> Path:
+        """Give the ledger another name; that file."""
+        with _guarded(self.path):
+            number = 1 + len(list(self.path.glob("ledger.damaged-*.sqlite")))
+            aside = self.path / f"ledger.damaged-{number}.sqlite"
+            for end in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    (self.path / f"ledger.sqlite{end}").rename(f"{aside}{end}")
+        return aside
 
     def _chain(self, chain: str) -> Iterator[Entry]:
         with self._ledger() as db:

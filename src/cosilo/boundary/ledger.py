@@ -3,7 +3,8 @@
 One entry per message per direction, bound to a task item or gateway request. Each entry's hash
 covers its content and the hash before it, so an altered, missing or reordered entry shows. What was
 cut off the end shows against `heads`, which counts each chain; with a `key` the head is an HMAC, so
-whoever can write the file but does not hold the key cannot rebuild the chain either.
+whoever can write the file but does not hold the key cannot rebuild the chain either. `faults` says
+what is wrong with a chain.
 
 A *chain* is one writer's sequence (a trial, a gateway worker); `attempt` numbers the writer's
 restarts, so that a measure can leave out what an interrupted attempt sent.
@@ -16,7 +17,7 @@ import hmac
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -281,6 +282,19 @@ class SqliteLedger:
     def entries(self) -> Iterator[Entry]:
         return read_entries(self._db, self.chain)
 
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """How many entries the chain holds, and the last one's hash."""
+        return self._count, self._hash
+
+    def sent(self, request: str) -> int:
+        """How many messages this attempt of the writer recorded as leaving for `request`."""
+        query = (
+            "SELECT count(*) FROM entries"
+            " WHERE request = ? AND chain = ? AND attempt = ? AND direction = 'up'"
+        )
+        return int(self._db.execute(query, (request, self.chain, self.attempt)).fetchone()[0])
+
     def left(self, request: str) -> bool:
         """Whether any writer recorded a message that left for `request`."""
         query = "SELECT 1 FROM entries WHERE request = ? AND direction = 'up' LIMIT 1"
@@ -331,14 +345,6 @@ def read_entries(
         yield entry
 
 
-def verify(db: sqlite3.Connection, *, key: bytes = b"", unseal: Seal | None = None) -> list[str]:
-    """What is wrong with the ledger, one line per fault; empty when every chain is whole."""
-    heads = {row[0]: Head(*row) for row in db.execute("SELECT chain, count, hash, mac FROM heads")}
-    chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")]
-    bases = {row[0]: Base(*row) for row in db.execute(BASES)}
-    return find_faults(heads, chains, lambda chain: read_entries(db, chain), key, unseal, bases)
-
-
 @dataclass(frozen=True, slots=True)
 class Head:
     """How long a chain is, its last hash, and the seal on both."""
@@ -372,49 +378,6 @@ class Base:
 
 
 BASES = "SELECT chain, count, hash, attempt, at, mac FROM bases"
-
-
-def find_faults(
-    heads: Mapping[str, Head],
-    chains: Iterable[str],
-    entries: Callable[[str], Iterator[Entry]],
-    key: bytes,
-    unseal: Seal | None,
-    bases: Mapping[str, Base],
-) -> list[str]:
-    """What is wrong with the chains, wherever they are stored; payloads come as they are stored."""
-    faults = []
-    for chain in sorted({*chains, *heads, *bases}):
-        previous, expected = GENESIS, 0
-        if (base := bases.get(chain)) is not None:
-            previous, expected = base.hash, base.count
-            if not base.holds(key):
-                faults.append(f"{chain}: its base's seal does not match (altered, or another key)")
-        for entry in entries(chain):
-            if entry.number != expected:
-                faults.append(f"{chain}: entry {expected} is missing (next is {entry.number})")
-            if entry_hash(previous, entry) != entry.hash:
-                faults.append(f"{chain}: entry {entry.number} was altered or moved")
-            if entry.payload is not None:
-                try:
-                    content = unseal(entry.payload) if unseal is not None else entry.payload
-                except StoreError as error:
-                    faults.append(f"{chain}: the content of entry {entry.number}: {error}")
-                else:
-                    if hashlib.sha256(content).digest() != entry.digest:
-                        faults.append(f"{chain}: the content of entry {entry.number} was altered")
-            previous, expected = entry.hash, entry.number + 1
-        head = heads.get(chain)
-        if head is None:
-            faults.append(f"{chain}: the head is missing")
-            continue
-        if not hmac.compare_digest(head_mac(key, chain, head.count, head.hash), head.mac):
-            faults.append(f"{chain}: the head's seal does not match (altered, or another key)")
-        if head.count != expected or (expected and head.hash != previous):
-            faults.append(
-                f"{chain}: the head counts {head.count} entries, the ledger holds {expected}"
-            )
-    return faults
 
 
 def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """The ledger in PostgreSQL, for writers on many machines.
 
-Same entries, same hashes, same faults found as in `ledger`. A chain has one writer at a time: it
+Same entries, same hashes, same faults found as in SQLite. A chain has one writer at a time: it
 holds an advisory lock that the server lets go when the writer's connection ends, however it ends.
 
 Needs the `postgres` extra (psycopg 3).
@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosilo.boundary.batches import Batches
+from cosilo.boundary.faults import find_faults
 from cosilo.boundary.ledger import (
     BASES,
     GENESIS,
@@ -26,7 +27,6 @@ from cosilo.boundary.ledger import (
     Head,
     Keep,
     Seal,
-    find_faults,
     head_mac,
     link,
 )

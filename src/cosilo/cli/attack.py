@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """\
 Attack and measure a run again, from its record alone. No model is called and nothing is paid for, so
-a new attack or a corrected measure costs minutes, not money.
+a new attack or a corrected measure costs minutes, not money. A point whose record is not whole is left
+out, and the exit code is 4 then.
 
     cosilo attack RUN                      every attack of the plan, and any made since
     cosilo attack RUN --attack NAME        make this attack anew, or for the first time; repeatable.
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.measure import attackers_encoder, measure
     from cosilo.benchmark.results import opened, read_results
     from cosilo.cli.select import show
-    from cosilo.errors import ConfigError
+    from cosilo.errors import ConfigError, StoreError
     from cosilo.models.present import require_present
     from cosilo.registry import unknown
 
@@ -45,7 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
         only = None if arguments.attack is None else tuple(arguments.attack)
         require_present(scoring(results.plan, only))
         encoder = attackers_encoder(results.plan)
-        done = {n: t for n, t in results.trials.items() if t.state == "done"}
+        for name, wrong in results.damaged.items():
+            print(f"cosilo: {name} is not attacked: {wrong}", file=sys.stderr)
+        done = {
+            n: t
+            for n, t in results.trials.items()
+            if t.state == "done" and n not in results.damaged
+        }
         for number, (name, trial) in enumerate(done.items(), 1):
             print(f"{number}/{len(done)} {name}")
             asyncio.run(
@@ -59,4 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             )
         show(read_results(results.store))
+        if results.damaged:
+            raise StoreError(f"a record is not whole: {results.way_on}")
     return 0

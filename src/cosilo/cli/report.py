@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Write what a run found: the front, every point with intervals, limits and the certificate, what left
 the building, cost and latency, and how far the small model's confidence can be believed. The HTML is
-one file that loads nothing from the network; secrets in its examples are masked.
+one file that loads nothing from the network; secrets in its examples are masked. Where a record is not
+whole, its point has no numbers, nothing is certified, and the exit code is 4.
 
     cosilo report RUN                          RUN/report.html
     cosilo report RUN -o report.html --csv points.csv
@@ -47,6 +49,7 @@ def register(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.results import opened
+    from cosilo.errors import StoreError
     from cosilo.report.html import write_html
     from cosilo.report.tables import write_csv, write_parquet
 
@@ -61,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.parquet is not None:
             write_parquet(report, arguments.parquet)
             print(f"Parquet: {arguments.parquet}")
+        if results.damaged:
+            for name, wrong in results.damaged.items():
+                print(f"cosilo: {name} has no numbers: {wrong}", file=sys.stderr)
+            raise StoreError(f"nothing is certified, as a record is not whole: {results.way_on}")
     return 0
 
 
@@ -94,7 +101,7 @@ def make_report(
     if points:
         limits = limits_for(results, at_most, at_least)
         sure = results.plan.delta if delta is None else delta
-        if limits:
+        if limits and not results.damaged:
             certificate = certify(points, limits, delta=sure, ceilings=ceilings_of(results))
     objectives = compared(points)
     crossed, costs = {}, {}
@@ -126,6 +133,7 @@ def make_report(
         reliability=dict(_reliability(results)) if full else {},
         unfinished=results.unfinished,
         notes=tuple(_faults(results)),
+        damaged=results.damaged,
         versions=_versions(described),
         seed=results.plan.seed,
         commands=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,14 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.results import opened
     from cosilo.cli.report import make_report
-    from cosilo.errors import ConfigError
+    from cosilo.errors import ConfigError, StoreError
     from cosilo.report import console
 
     with opened(arguments.run) as results:
+        if results.damaged:
+            for name, wrong in results.damaged.items():
+                print(f"cosilo: {name}: {wrong}", file=sys.stderr)
+            raise StoreError(f"nothing is certified, as a record is not whole: {results.way_on}")
         if not results.points:
             raise ConfigError(f"{str(arguments.run)!r} holds no finished point yet")
         report = make_report(

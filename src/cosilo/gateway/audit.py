@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from cosilo.boundary import ledger
-from cosilo.boundary.ledger import BASES, Base, Entry, Head, connect, find_faults
+from cosilo.boundary.faults import find_faults
+from cosilo.boundary.ledger import BASES, Base, Entry, Head, connect
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.keys import derive, id_of, read_secret
 from cosilo.gateway.retention import Vault, is_sealed

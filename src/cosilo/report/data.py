@@ -173,6 +173,7 @@ class Report:
         prepared: the same, of the points whose preparing found something to tell.
         reliability: whose confidence on what, e.g. "small model alone, test items" → its diagram.
         unfinished: point name → why it has no numbers.
+        damaged: those of them whose record of what crossed is not whole; then nothing is certified.
         notes: what a reader must know, beyond what the report says of itself.
         versions: package or part → version.
         commands: what reproduces the run and this file, one shell line each.
@@ -195,6 +196,7 @@ class Report:
     prepared: Mapping[str, Prepared] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     unfinished: Mapping[str, str] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0

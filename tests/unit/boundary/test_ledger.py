@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cosilo.boundary.faults import verify
 from cosilo.boundary.ledger import (
     MemoryLedger,
     SqliteLedger,
     connect,
     head_mac,
     read_entries,
-    verify,
 )
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import StoreError

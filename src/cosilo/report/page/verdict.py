@@ -20,6 +20,20 @@ METHODS = {
 def verdict(report: Report) -> Markup:
     """The limits and the certificate, as one sentence and the tests behind it."""
     certificate = report.certificate
+    if report.damaged:
+        items = [tag("li", f"{name}: {wrong}") for name, wrong in report.damaged.items()]
+        return _verdict(
+            "doubt",
+            "Nothing is certified",
+            "What crossed is not whole on record, and what is missing there would count as not sent.",
+            tag("ul", items),
+            tag(
+                "p",
+                "Run cosilo bench again: it answers again what is not on record, over the replies "
+                "that are.",
+                class_="note",
+            ),
+        )
     if certificate is None:
         return _verdict(
             "",

@@ -1,0 +1,208 @@
+"""Whether what crossed in a trial is on record as the run noted it.
+
+    ledger.sqlite   entry ─▶ entry ─▶ entry ─▶ …      hashed one over the other, a chain per pass
+                              ▲          ▲
+    run.sqlite             an item's   the trial's    `Mark`: how long the chain was, its last hash,
+                            mark        head           and how many messages left for the item
+
+Every number about privacy, cost or exposure is read from the ledger, and what is missing there reads as
+"nothing left". So the run, in its own database, notes what the ledger held. A crossing is in the ledger
+before its item is in the run, and the ledger is on the disk before the trial is done. Whatever either
+file loses afterwards (a power cut, an older copy put back) or is changed in then shows: `fault` says
+what, and `mend` makes a trial that is not whole one that is not finished.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosilo.benchmark.store import PASSES, Answered, Mark, Pass, Store, Trial
+from cosilo.boundary.faults import chain_faults
+from cosilo.boundary.ledger import GENESIS, Entry, Head, connect, read_entries
+from cosilo.tasks.base import Split
+
+OLDER = (
+    "an older version made it, which did not note how long the record of what crossed was, so that "
+    "cannot be checked"
+)
+
+MADE_ANEW = "its record was made anew: it does not hold the entries that the run noted"
+
+
+def chain_of(trial: str, which: Pass) -> str:
+    """The ledger's chain of what crossed in a trial, or while its replies were tampered with."""
+    return trial if which == "plain" else f"{trial}/tampered"
+
+
+def fault(store: Store, trial: Trial) -> str:
+    """What is wrong with the record of a trial that is done; empty when it is whole."""
+    if not store.heads(trial.id):
+        return OLDER
+    return next(filter(None, (found.fault for found in _passes(store, trial))), "")
+
+
+def note_heads(store: Store, trial: str) -> None:
+    """Note that the record of `trial` is complete, once all of it is on the disk."""
+    store.sync_ledger()
+    chains = {which: _read(store.path, chain_of(trial, which)) for which in PASSES}
+    store.put_heads(trial, {which: chain.end for which, chain in chains.items()})
+
+
+def mend(store: Store, known: Collection[str]) -> Iterator[str]:
+    """Make every trial whose record is not whole one to be run again; what was done, in sentences.
+
+    Where the record only ends too early, the answers it lacks count as not given. Where it was
+    changed, nothing in it can be believed: the file is set aside, and a new one is begun.
+
+    Args:
+        known: the trials of the plan at hand. Others are left as they are if an older version made
+            them.
+    """
+    trials = [t for t in store.trials().values() if t.id in known or store.noted(t.id)]
+    changes = [(trial, found.change) for trial in trials for found in _passes(store, trial)]
+    if any(change for _, change in changes):
+        yield from (f"{trial.point}: {change}" for trial, change in changes if change)
+        aside = store.set_ledger_aside()
+        yield f"the damaged record is kept as {aside.name}, and a new one is begun"
+    for trial in trials:
+        lacking = {found.which: found.lacking for found in _passes(store, trial)}
+        wrong = fault(store, trial) if trial.state == "done" else ""
+        count = sum(map(len, lacking.values()))
+        if wrong or count:
+            store.forget(trial, lacking)
+            why = wrong or "its record ends too early"
+            yield f"{trial.point}: {why}; {count} answers are made again (recorded replies are free)"
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A chain as it stands in the ledger.
+
+    Attributes:
+        faults: what is wrong with it by itself.
+        hashes: of its entries, in order.
+        sent: attempt and request → messages that left.
+    """
+
+    faults: Sequence[str]
+    hashes: Sequence[bytes]
+    sent: Mapping[tuple[int, str], int]
+
+    def reaches(self, mark: Mark) -> bool:
+        """Whether it holds what it held when `mark` was made."""
+        if not mark.count:
+            return True
+        return mark.count <= len(self.hashes) and self.hashes[mark.count - 1] == mark.hash
+
+    def fault(self, mark: Mark) -> str:
+        """What is wrong, if it should end at `mark`."""
+        count = len(self.hashes)
+        if self.faults:
+            more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+            return f"its record was changed: {self.faults[0]}{more}"
+        if mark.count and not count:
+            return (
+                f"its record is gone: ledger.sqlite holds none of its {mark.count} entries, so it was "
+                "deleted or an older copy was put back"
+            )
+        if count < mark.count:
+            return (
+                f"its record was cut: ledger.sqlite ends after {count} of its {mark.count} entries, as "
+                "an older copy does, or one that lost its end in a power cut"
+            )
+        if not self.reaches(mark):
+            return MADE_ANEW
+        if count > mark.count:
+            return (
+                f"its record has {count - mark.count} entries more than the run noted: they were "
+                "added, or run.sqlite is an older copy"
+            )
+        return ""
+
+    @property
+    def end(self) -> Mark:
+        return Mark(len(self.hashes), self.hashes[-1]) if self.hashes else Mark(0, GENESIS)
+
+    def bears_out(self, key: tuple[Split, str], answered: Answered) -> bool:
+        """Whether all that left for an answer is in it."""
+        mark = answered.mark
+        if mark is None or not self.reaches(mark):
+            return False
+        found = self.sent.get((answered.attempt, f"{key[0]}/{key[1]}"), 0)
+        return found >= mark.sent and (found > 0 or not answered.asked)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of a trial: what the ledger holds of it beside what the run noted.
+
+    Attributes:
+        head: where the chain ended when the trial was finished; None before that.
+    """
+
+    which: Pass
+    chain: _Chain
+    head: Mark | None
+    answers: Mapping[tuple[Split, str], Answered]
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it in a trial that is done."""
+        found = self.chain.fault(self.head or Mark(0, GENESIS))
+        if not found and self.lacking:
+            found = f"of {len(self.lacking)} answers, not all that left for them is on record"
+        return (
+            found if not found or self.which == "plain" else f"with replies tampered with, {found}"
+        )
+
+    @property
+    def lacking(self) -> list[tuple[Split, str]]:
+        """The answers that the record does not bear out."""
+        return [k for k, answered in self.answers.items() if not self.chain.bears_out(k, answered)]
+
+    @property
+    def change(self) -> str:
+        """How the record is something else than the beginning of what it was; empty: it is not."""
+        if self.chain.faults or (self.head and len(self.chain.hashes) > self.head.count):
+            return self.chain.fault(self.head or self.chain.end)
+        marks = [self.head, *(answered.mark for answered in self.answers.values())]
+        within = (m for m in marks if m and m.count <= len(self.chain.hashes))
+        if not all(map(self.chain.reaches, within)):
+            return MADE_ANEW
+        return ""
+
+
+def _passes(store: Store, trial: Trial) -> Iterator[_Pass]:
+    heads = store.heads(trial.id) if trial.state == "done" else {}
+    for which in PASSES:
+        chain = _read(store.path, chain_of(trial.id, which))
+        yield _Pass(which, chain, heads.get(which), store.answers(trial.id, which))
+
+
+def _read(folder: Path, chain: str) -> _Chain:
+    path = folder / "ledger.sqlite"
+    if not path.is_file():
+        return _Chain((), (), {})
+    hashes: list[bytes] = []
+    sent: Counter[tuple[int, str]] = Counter()
+
+    def entries() -> Iterator[Entry]:
+        for entry in read_entries(db, chain):
+            hashes.append(entry.hash)
+            if entry.direction == "up":
+                sent[entry.attempt, entry.request] += 1
+            yield entry
+
+    try:
+        with closing(connect(path)) as db:
+            query = "SELECT chain, count, hash, mac FROM heads WHERE chain = ?"
+            row = db.execute(query, (chain,)).fetchone()
+            faults = chain_faults(entries(), Head(*row) if row else None)
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        return _Chain((f"ledger.sqlite cannot be read ({type(error).__name__})",), (), {})
+    return _Chain(faults, hashes, sent)
