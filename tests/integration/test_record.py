@@ -335,3 +335,19 @@ def test_an_unfinished_trial_whose_record_lost_its_end_goes_on_from_what_is_ther
         assert not results.damaged
         (large,) = [p for p in results.points if p.name == "large"]
         assert large.test["calls"].value == 1.0
+
+
+def test_an_estimate_counts_a_point_whose_record_is_not_whole_and_changes_nothing(
+    folder: Path,
+) -> None:
+    sql(*SWAP)(folder)
+    before = {file.name: file.read_bytes() for file in (folder / "run").iterdir()}
+    store = Store(folder / "run", write=True)
+    try:
+        runner = Runner(parse_plan(PLAN, folder / "p.toml"), store, offline=True)
+        left = asyncio.run(runner.expected())
+        assert (left.points, left.cost is not None and left.cost.calls) == (1, 0)
+    finally:
+        store.close()
+    after = {file.name: file.read_bytes() for file in (folder / "run").iterdir()}
+    assert after == {**before, "lock": after["lock"]}
