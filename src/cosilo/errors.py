@@ -79,20 +79,48 @@ class ModelError(CosiloError):
 
 
 class UnreachableError(ModelError):
-    def __init__(self, message: str = "", *, worked: int | None = None) -> None:
+    """Attributes:
+    status: the HTTP status the endpoint answered with in the end; 0 for none.
+    retry_after: how many seconds it asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        worked: int | None = None,
+        status: int = 0,
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.worked = worked
+        self.status = status
+        self.retry_after = retry_after
 
 
 class RejectedError(ModelError):
     """Attributes:
     everything: any request would be refused like this one (a wrong key, an unknown model).
+    status: the HTTP status of the refusal; 0 where it was none.
+    code, param: the error's name and the field it is about, as OpenAI calls them; empty for others.
     """
 
-    def __init__(self, message: str, *, everything: bool = False, worked: int | None = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        everything: bool = False,
+        worked: int | None = 0,
+        status: int = 0,
+        code: str = "",
+        param: str = "",
+    ) -> None:
         super().__init__(message)
         self.everything = everything
         self.worked = worked
+        self.status = status
+        self.code = code
+        self.param = param
 
 
 class UnreadableError(ModelError): ...

@@ -20,20 +20,38 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of all values: frozen, hashable, and encoded without their defaults."""
 
 
+OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
+"""What a message may say beside its content, by the names of the fields it comes in."""
+
+OtherTexts = tuple[tuple[str, str], ...]
+"""(one of `OTHER_TEXTS`, the text)"""
+
+
 class ToolCall(Value, frozen=True):
-    """A call the model wants made. `arguments` is JSON text, as OpenAI's API has it."""
+    """A call the model wants made. `arguments` is JSON text, as OpenAI's API has it.
+
+    `extra` is JSON that the model's owner wants back with the call as it came (`extra_content`, a
+    signature of its thoughts). `legacy` marks a call of the older API, `function_call`, without an id.
+    """
 
     id: str
     name: str
     arguments: str
+    extra: str = ""
+    legacy: bool = False
 
 
 class Turn(Value, frozen=True):
+    """A message of a chat. `prefix`: the reply is to go on from its content. `extra`: as for a call."""
+
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    other_texts: OtherTexts = ()
+    extra: str = ""
+    prefix: bool = False
 
 
 Chat = tuple[Turn, ...]
@@ -86,6 +104,8 @@ class Generation(Value, frozen=True):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     attempts: int = 1
+    other_texts: OtherTexts = ()
+    extra: str = ""
 
     @property
     def logprob(self) -> float | None:
@@ -100,6 +120,8 @@ class ToolCallDelta(Value, frozen=True):
     id: str = ""
     name: str = ""
     arguments: str = ""
+    extra: str = ""
+    legacy: bool = False
 
 
 class Delta(Value, frozen=True):
@@ -113,6 +135,8 @@ class Delta(Value, frozen=True):
     completion_tokens: int = 0
     seconds: float = 0.0
     attempts: int = 1
+    other_texts: OtherTexts = ()
+    extra: str = ""
 
 
 class Demonstration(Value, frozen=True):
@@ -163,7 +187,9 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
     """
     text: list[str] = []
     tokens: list[TokenLogprob] = []
-    calls: dict[int, list[str]] = {}
+    calls: dict[int, list[ToolCallDelta]] = {}
+    others: dict[str, list[str]] = {}
+    extra = ""
     finish: FinishReason = "stop"
     prompt_tokens = completion_tokens = 0
     seconds = 0.0
@@ -172,10 +198,10 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
         if delta.tokens:
             tokens.extend(delta.tokens)
         for piece in delta.tool_calls:
-            call = calls.setdefault(piece.index, ["", "", ""])
-            call[0] += piece.id
-            call[1] += piece.name
-            call[2] += piece.arguments
+            calls.setdefault(piece.index, []).append(piece)
+        for name, said in delta.other_texts:
+            others.setdefault(name, []).append(said)
+        extra = delta.extra or extra
         finish = delta.finish_reason or finish
         prompt_tokens = delta.prompt_tokens or prompt_tokens
         completion_tokens = delta.completion_tokens or completion_tokens
@@ -184,12 +210,24 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
     return Generation(
         "".join(text),
         tokens=tuple(tokens),
-        tool_calls=tuple(ToolCall(*calls[i]) for i in sorted(calls)),
+        tool_calls=tuple(_call(calls[i]) for i in sorted(calls)),
         finish_reason=finish,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         seconds=seconds,
         attempts=attempts,
+        other_texts=tuple((name, "".join(said)) for name, said in others.items()),
+        extra=extra,
+    )
+
+
+def _call(pieces: list[ToolCallDelta]) -> ToolCall:
+    return ToolCall(
+        "".join(p.id for p in pieces),
+        "".join(p.name for p in pieces),
+        "".join(p.arguments for p in pieces),
+        next((p.extra for p in reversed(pieces) if p.extra), ""),
+        any(p.legacy for p in pieces),
     )
 
 
@@ -199,13 +237,16 @@ def disassemble(generation: Generation) -> Delta:
         text=generation.text,
         tokens=generation.tokens,
         tool_calls=tuple(
-            ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(generation.tool_calls)
+            ToolCallDelta(i, c.id, c.name, c.arguments, c.extra, c.legacy)
+            for i, c in enumerate(generation.tool_calls)
         ),
         finish_reason=generation.finish_reason,
         prompt_tokens=generation.prompt_tokens,
         completion_tokens=generation.completion_tokens,
         seconds=generation.seconds,
         attempts=generation.attempts,
+        other_texts=generation.other_texts,
+        extra=generation.extra,
     )
 
 

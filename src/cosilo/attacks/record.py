@@ -29,8 +29,10 @@ def texts(message: Message) -> list[str]:
     if isinstance(message, _NUMBERS):
         return []  # numbers, about a text that went up
     if isinstance(message, Completion):
-        calls = [call.arguments for call in message.generation.tool_calls]
-        return [text for text in (message.generation.text, *calls) if text]
+        reply = message.generation
+        calls = [text for call in reply.tool_calls for text in (call.arguments, call.extra)]
+        others = [text for _, text in reply.other_texts]
+        return [text for text in (reply.text, *calls, *others, reply.extra) if text]
     return list(_strings(msgspec.to_builtins(message)))
 
 
@@ -38,6 +40,9 @@ def _spoken(chat: Chat) -> list[str]:
     calls = [call for turn in chat for call in turn.tool_calls]
     found = [*(turn.content for turn in chat), *(turn.name for turn in chat)]
     found += [text for call in calls for text in (*_json(call.arguments), call.id, call.name)]
+    found += [text for turn in chat for _, text in turn.other_texts]
+    extras = [*(turn.extra for turn in chat), *(call.extra for call in calls)]
+    found += [text for extra in extras for text in _json(extra)]
     answered = {call.id for call in calls}
     return found + [turn.tool_call_id for turn in chat if turn.tool_call_id not in answered]
 

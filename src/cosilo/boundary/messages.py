@@ -225,7 +225,8 @@ def _prompt_bound(chat: Chat, more: int) -> int:
     # Byte-level tokenisers emit at most one token per byte, and come close to it on digits.
     texts = [text for t in chat for text in (t.content, t.name, t.tool_call_id)]
     calls = [c for t in chat for c in t.tool_calls]
-    texts += [text for c in calls for text in (c.id, c.name, c.arguments)]
+    texts += [text for c in calls for text in (c.id, c.name, c.arguments, c.extra)]
+    texts += [text for t in chat for text in (t.extra, *(said for _, said in t.other_texts))]
     return len("".join(texts).encode()) + more + _TURN * (len(chat) + len(calls)) + TEMPLATE
 
 

@@ -23,7 +23,6 @@ from cosilo.types import (
     Generation,
     Sampling,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     assemble,
     disassemble,
@@ -38,16 +37,25 @@ def restored(
     A reply that is one of `sampling.choices` is a label, and stays; arguments of tool calls stay
     valid JSON. `sql`: see `restoring.Sql`.
     """
-    calls = tuple(
-        ToolCall(c.id, c.name, restore(restorer, c.arguments, Json()))
-        for c in generation.tool_calls
+    generation = msgspec.structs.replace(
+        generation,
+        tool_calls=tuple(
+            msgspec.structs.replace(
+                c,
+                arguments=restore(restorer, c.arguments, Json()),
+                extra=restore(restorer, c.extra, Json()),
+            )
+            for c in generation.tool_calls
+        ),
+        other_texts=tuple((n, restore(restorer, said)) for n, said in generation.other_texts),
+        extra=restore(restorer, generation.extra, Json()),
     )
     if generation.text in sampling.choices:
-        return msgspec.structs.replace(generation, tool_calls=calls)
+        return generation
     found = segments(restorer, generation.text)
     text, rendered = fill(generation.text, found, Sql() if sql else Plain())
     tokens = restored_tokens(generation.tokens, generation.text, rendered)
-    return msgspec.structs.replace(generation, text=text, tokens=tokens, tool_calls=calls)
+    return msgspec.structs.replace(generation, text=text, tokens=tokens)
 
 
 class ReplyStream:
@@ -62,6 +70,7 @@ class ReplyStream:
         self._whole: list[Delta] = []  # with choices only the whole reply tells whether it is one
         self._text = Stream(restorer, Sql() if sql else Plain())
         self._calls: dict[int, Stream] = {}
+        self._others: dict[str, Stream] = {}
         self._raw = ""
         self._raw_start = 0
         self._tokens: list[TokenLogprob] = []
@@ -75,6 +84,7 @@ class ReplyStream:
         self._raw += delta.text
         self._tokens += delta.tokens
         calls = [self._call(piece) for piece in delta.tool_calls]
+        others = [(name, self._other(name).feed(said)) for name, said in delta.other_texts]
         tokens: tuple[TokenLogprob, ...] = ()
         if not self._text.holds:
             tokens = self._settled_tokens()
@@ -82,7 +92,9 @@ class ReplyStream:
             delta,
             text=text,
             tokens=tokens,
-            tool_calls=tuple(c for c in calls if c.id or c.name or c.arguments),
+            tool_calls=tuple(c for c in calls if c.id or c.name or c.arguments or c.extra),
+            other_texts=tuple((name, said) for name, said in others if said),
+            extra=restore(self._restorer, delta.extra, Json()),
         )
         if delta.finish_reason is not None:
             # The end may say something still held back, so it waits for `finish`.
@@ -102,19 +114,28 @@ class ReplyStream:
             rest = stream.finish()
             if rest:
                 calls.append(ToolCallDelta(index, arguments=rest))
+        others = [(name, stream.finish()) for name, stream in self._others.items()]
         end, tokens = self._held_end or Delta(), self._settled_tokens()
         out = msgspec.structs.replace(
             end,
             text=end.text + text,
             tokens=end.tokens + tokens,
             tool_calls=(*end.tool_calls, *calls),
+            other_texts=(*end.other_texts, *((n, said) for n, said in others if said)),
         )
         if self._held_end is not None or self._says(out):
             yield out
 
     def _call(self, piece: ToolCallDelta) -> ToolCallDelta:
         stream = self._calls.setdefault(piece.index, Stream(self._restorer, Json()))
-        return msgspec.structs.replace(piece, arguments=stream.feed(piece.arguments))
+        return msgspec.structs.replace(
+            piece,
+            arguments=stream.feed(piece.arguments),
+            extra=restore(self._restorer, piece.extra, Json()),
+        )
+
+    def _other(self, name: str) -> Stream:
+        return self._others.setdefault(name, Stream(self._restorer))
 
     def _settled_tokens(self) -> tuple[TokenLogprob, ...]:
         start = self._raw_start

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import msgspec
 
 from cosilo.boundary.messages import Ask
-from cosilo.types import Sampling, ToolCall, Turn
+from cosilo.types import Sampling, Turn
 
 Change = Callable[[str], str]
 
 _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
+_SEALED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _COLON = re.compile(r"[ \t\r\n]*:")
 # What a JSON schema is made of: changing it would change what the reply must look like.
 _STRUCTURE = frozenset(
@@ -76,7 +77,12 @@ def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -
         return not leaf.is_key or f'"{leaf.text}"' not in sampling.tools
 
     calls = tuple(
-        ToolCall(_some(c.id, change), c.name, _json(c.arguments, change, in_arguments))
+        msgspec.structs.replace(
+            c,
+            id=_some(c.id, change),
+            arguments=_json(c.arguments, change, in_arguments),
+            extra=_json(c.extra, change, _is_said),
+        )
         for c in turn.tool_calls
     )
     return msgspec.structs.replace(
@@ -86,7 +92,14 @@ def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -
         name=turn.name if turn.role == "tool" else _some(turn.name, change),
         tool_call_id=_some(turn.tool_call_id, change),
         tool_calls=calls,
+        other_texts=tuple((name, change(said)) for name, said in turn.other_texts),
+        extra=_json(turn.extra, change, _is_said),
     )
+
+
+def _is_said(leaf: Leaf) -> bool:
+    """Whether it is no signature: what the LM's owner has sealed, and reads again only as it was."""
+    return not (leaf.key.endswith("signature") and _SEALED.fullmatch(leaf.text))
 
 
 def _some(text: str, change: Change) -> str:

@@ -121,7 +121,7 @@ async def stream_one(
                         patience.stop()
                         if isinstance(piece, Answer):
                             _note(served, route, number, piece)
-                        elif not begun and (piece.text or piece.tool_calls):
+                        elif not begun and (piece.text or piece.tool_calls or piece.other_texts):
                             begun = True
                         yield piece
                         patience.start()

@@ -17,6 +17,7 @@ import msgspec
 
 from cosilo.gateway.refusals import RequestError
 from cosilo.types import (
+    OTHER_TEXTS,
     Chat,
     Role,
     ToolCall,
@@ -67,6 +68,7 @@ class _Call(msgspec.Struct):
     function: _Function
     id: str = ""
     type: str = "function"
+    extra_content: Raw = _NULL
 
 
 class _Part(msgspec.Struct):
@@ -81,6 +83,12 @@ class _Turn(msgspec.Struct):
     name: str | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
+    function_call: _Function | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    extra_content: Raw = _NULL
+    prefix: bool | None = None
 
 
 class _StreamOptions(msgspec.Struct):
@@ -170,7 +178,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
-    "tool": "tool",
+    "tool": "tool", "function": "tool",
 }  # fmt: skip
 
 _keys = msgspec.json.Decoder(dict[str, Raw])
@@ -371,20 +379,34 @@ def _turn(turn: _Turn, number: int) -> Turn:
     content = turn.content
     if isinstance(content, list):
         content = "\n".join(_text_of(p, f"{where}.content[{i}]") for i, p in enumerate(content))
-    calls = turn.tool_calls or []
+    calls = [
+        ToolCall(c.id, c.function.name, c.function.arguments, _json_text(c.extra_content))
+        for c in turn.tool_calls or ()
+    ]
+    if (legacy := turn.function_call) is not None:
+        calls.append(ToolCall("", legacy.name, legacy.arguments, legacy=True))
     if calls and role != "assistant":
         raise RequestError(f"{where}: only an assistant calls tools", param=f"{where}.tool_calls")
     if content is None and not calls and role != "assistant":
         raise RequestError(f"{where}.content must be given", param=f"{where}.content")
-    if role == "tool" and not turn.tool_call_id:
+    if turn.role == "function" and not turn.name:
+        raise RequestError(f"{where}.name must be given", param=f"{where}.name")
+    if turn.role == "tool" and not turn.tool_call_id:
         raise RequestError(f"{where}.tool_call_id must be given", param=f"{where}.tool_call_id")
     return Turn(
         role,
         content or "",
-        tool_calls=tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in calls),
+        tool_calls=tuple(calls),
         tool_call_id=turn.tool_call_id or "",
         name=turn.name or "",
+        other_texts=tuple((n, said) for n in OTHER_TEXTS if (said := getattr(turn, n))),
+        extra=_json_text(turn.extra_content),
+        prefix=bool(turn.prefix),
     )
+
+
+def _json_text(raw: Raw) -> str:
+    return (_present(raw) or b"").decode()
 
 
 def _text_of(part: _Part, where: str) -> str:

@@ -20,6 +20,7 @@ from cosilo.errors import (
     CosiloError,
     ModelError,
     PrivacyError,
+    RejectedError,
     RequestBudgetError,
     StoreError,
     UnreachableError,
@@ -86,6 +87,7 @@ class Refusal:
 
 
 _NO_RETRY = {"x-should-retry": "false"}
+_CLIENTS = frozenset((400, 413, 422))  # statuses by which an upstream refuses what the client asked
 
 
 def refusal(error: BaseException) -> Refusal:
@@ -116,8 +118,19 @@ def refusal(error: BaseException) -> Refusal:
             return Refusal(504, text, "upstream_error", "upstream_timeout")
         case CapabilityError():
             return Refusal(400, text, "invalid_request_error", "not_supported_by_point")
+        case UnreachableError(status=429):
+            wait = {"retry-after": _whole(error.retry_after)} if error.retry_after else {}
+            return Refusal(429, text, "upstream_error", "rate_limit_exceeded", headers=wait)
         case UnreachableError():
             return Refusal(502, text, "upstream_error", "upstream_unreachable")
+        case RejectedError(status=status, code=code) if status in _CLIENTS or (
+            (status, code) == (404, "model_not_found")
+        ):
+            # What the large model's owner says of this request; of the gateway's own key it is ours.
+            told = code if code not in ("", "error") else "upstream_rejected"
+            return Refusal(
+                status, text, "invalid_request_error", told, error.param or None, _NO_RETRY
+            )
         case ModelError():
             return Refusal(502, text, "upstream_error", "upstream_rejected", headers=_NO_RETRY)
         case StoreError():

@@ -123,23 +123,34 @@ class ChunkWriter:
             if not delta.text and not delta.tokens:
                 return b""
             return self._text(index, delta.text, _text_logprobs(delta.tokens, logprobs), None)
-        if delta.text and not index and logprobs is None and not delta.tool_calls:
+        if (
+            delta.text
+            and not index
+            and logprobs is None
+            and not (delta.tool_calls or delta.other_texts or delta.extra)
+        ):
             return self._plain[0] + _encode(delta.text) + self._plain[1]
         body: dict[str, object] = {}
         if delta.text:
             body["content"] = delta.text
-        if delta.tool_calls:
-            body["tool_calls"] = [
-                {
-                    "index": c.index,
-                    **({"id": c.id, "type": "function"} if c.id else {}),
-                    "function": {
-                        **({"name": c.name} if c.name else {}),
-                        "arguments": c.arguments,
-                    },
-                }
-                for c in delta.tool_calls
-            ]
+        body |= delta.other_texts
+        body |= _extra(delta.extra)
+        calls = [
+            {
+                "index": c.index,
+                **({"id": c.id, "type": "function"} if c.id else {}),
+                "function": {**({"name": c.name} if c.name else {}), "arguments": c.arguments},
+                **_extra(c.extra),
+            }
+            for c in delta.tool_calls
+            if not c.legacy
+        ]
+        if calls:
+            body["tool_calls"] = calls
+        for c in delta.tool_calls:
+            if c.legacy:
+                named = {"name": c.name} if c.name else {}
+                body["function_call"] = {**named, "arguments": c.arguments}
         shown = _chat_logprobs(delta.tokens, logprobs) if delta.tokens else None
         if not body and shown is None:
             return b""
@@ -184,26 +195,43 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _message(generation: Generation) -> dict[str, object]:
+    others = dict(generation.other_texts)
+    wordless = generation.tool_calls or "refusal" in others
     message: dict[str, object] = {
         "role": "assistant",
-        "content": generation.text if generation.text or not generation.tool_calls else None,
+        "content": None if wordless and not generation.text else generation.text,
         "refusal": None,
+        **others,
+        **_extra(generation.extra),
     }
-    if generation.tool_calls:
-        message["tool_calls"] = [
-            {
-                "id": c.id,
-                "type": "function",
-                "function": {"name": c.name, "arguments": c.arguments},
-            }
-            for c in generation.tool_calls
-        ]
+    calls = [
+        {
+            "id": c.id,
+            "type": "function",
+            "function": {"name": c.name, "arguments": c.arguments},
+            **_extra(c.extra),
+        }
+        for c in generation.tool_calls
+        if not c.legacy
+    ]
+    if calls:
+        message["tool_calls"] = calls
+    for c in generation.tool_calls:
+        if c.legacy:
+            message["function_call"] = {"name": c.name, "arguments": c.arguments}
     return message
+
+
+def _extra(text: str) -> dict[str, object]:
+    return {"extra_content": msgspec.Raw(text.encode())} if text else {}
 
 
 def reason(generation: Generation) -> str:
     """Why the answer ended, in OpenAI's words."""
-    return "tool_calls" if generation.tool_calls else generation.finish_reason
+    calls = generation.tool_calls
+    if not calls or generation.finish_reason not in ("stop", "tool_calls"):
+        return generation.finish_reason  # a call that was cut off is none to make
+    return "function_call" if all(c.legacy for c in calls) else "tool_calls"
 
 
 def _chat_logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:

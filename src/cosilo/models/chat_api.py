@@ -17,29 +17,24 @@ from typing import Any
 import msgspec
 
 from cosilo.errors import RejectedError
+from cosilo.models.tool_pieces import Piece, ToolPieces
+from cosilo.models.words import code_of, finish_reason, parameter_of
 from cosilo.reasoning import spoken
 from cosilo.types import (
+    OTHER_TEXTS,
     Chat,
     Delta,
-    FinishReason,
     Generation,
+    OtherTexts,
     Sampling,
     TokenLogprob,
     ToolCall,
-    ToolCallDelta,
     assemble,
 )
 
 _LEAST_LOGPROB = -9999.0
 _MOST_TOKENS = 10**9
 _NO_COUNT = -1  # stated, and no number of tokens
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 class MalformedReplyError(Exception):
@@ -47,12 +42,15 @@ class MalformedReplyError(Exception):
 
 
 class ReportedError(Exception):
-    """The endpoint's own error object: its HTTP-like code, 0 without one, and its name."""
+    """The endpoint's own error object: its HTTP-like code, 0 without one, its name and the field it
+    is about, as far as `models.words` knows them.
+    """
 
-    def __init__(self, code: int, kind: str) -> None:
+    def __init__(self, code: int, kind: str, param: str = "") -> None:
         super().__init__(kind)
         self.code = code
         self.kind = kind
+        self.param = param
 
 
 def request(
@@ -89,21 +87,35 @@ def request(
 
 
 def _message(turn: Any) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    if turn.tool_calls:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content, **dict(turn.other_texts)}
+    calls = [call for call in turn.tool_calls if not call.legacy]
+    if calls:
         message["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
+                **_extra(call.extra),
             }
-            for call in turn.tool_calls
+            for call in calls
         ]
+    for call in turn.tool_calls:
+        if call.legacy:
+            message["function_call"] = {"name": call.name, "arguments": call.arguments}
+    if turn.role == "tool" and not turn.tool_call_id:
+        message["role"] = "function"  # what answers a call of the older API
+    if turn.prefix:
+        message["prefix"] = True
+    message |= _extra(turn.extra)
     if turn.tool_call_id:
         message["tool_call_id"] = turn.tool_call_id
     if turn.name:
         message["name"] = turn.name
     return message
+
+
+def _extra(text: str) -> dict[str, Any]:
+    return {"extra_content": _json(text, "extra")} if text else {}
 
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -125,6 +137,9 @@ def _json(text: str, name: str) -> object:
         raise RejectedError(f"sampling.{name} is no JSON") from None
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Function(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
@@ -134,6 +149,7 @@ class _Call(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: msgspec.Raw = _NULL
 
 
 class _Alternative(msgspec.Struct):
@@ -158,6 +174,11 @@ class _Part(msgspec.Struct):
 class _Message(msgspec.Struct):
     content: str | list[_Part] | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    extra_content: msgspec.Raw = _NULL
 
 
 class _Choice(msgspec.Struct):
@@ -178,6 +199,8 @@ class _Timings(msgspec.Struct):
 class _Error(msgspec.Struct):
     code: int | str | None = None
     type: str | None = None
+    param: Any = None
+    message: Any = None
 
 
 class _Reply(msgspec.Struct):
@@ -207,16 +230,20 @@ def completion(data: bytes | dict[str, Any]) -> Generation:
         _text(choice.message),
         tokens=_tokens(choice.logprobs),
         tool_calls=tuple(
-            ToolCall(call.id or "", *_function(call.function))
-            for call in choice.message.tool_calls or ()
+            ToolCall(p.id, p.name, p.arguments, p.extra, p.legacy) for p in _pieces(choice.message)
         ),
-        finish_reason=_finish(choice.finish_reason) or "stop",
+        finish_reason=finish_reason(choice.finish_reason) or "stop",
+        other_texts=_others(choice.message),
+        extra=_raw_text(choice.message.extra_content),
         **_usage(reply),
     )
 
 
-def chunk(data: bytes | dict[str, Any]) -> Delta:
+def chunk(data: bytes | dict[str, Any], calls: ToolPieces | None = None) -> Delta:
     """The piece of a reply in `data`; empty for one that says nothing.
+
+    Args:
+        calls: the tool calls of this reply so far; without, there are none.
 
     Raises:
         MalformedReplyError: it is no piece of a reply.
@@ -228,20 +255,41 @@ def chunk(data: bytes | dict[str, Any]) -> Delta:
         return Delta(**usage)
     choice = reply.choices[0]
     message = choice.delta or choice.message or _Message()
-    if not (usage or message.tool_calls or choice.finish_reason or choice.logprobs):
-        return Delta(_text(message))  # as nearly all are
+    said, others = _text(message), _others(message)
+    if not (
+        usage
+        or message.tool_calls
+        or choice.finish_reason
+        or choice.logprobs
+        or message.function_call
+        or message.extra_content is not _NULL
+    ):
+        return Delta(said, other_texts=others) if others else Delta(said)  # as nearly all are
+    pieces = _pieces(message)
     return Delta(
-        text=_text(message),
+        text=said,
         tokens=_tokens(choice.logprobs),
-        tool_calls=tuple(
-            ToolCallDelta(
-                i if call.index is None else call.index, call.id or "", *_function(call.function)
-            )
-            for i, call in enumerate(message.tool_calls or ())
-        ),
-        finish_reason=_finish(choice.finish_reason),
+        tool_calls=(calls or ToolPieces()).feed(pieces) if pieces else (),
+        finish_reason=finish_reason(choice.finish_reason),
+        other_texts=others,
+        extra=_raw_text(message.extra_content),
         **usage,
     )
+
+
+def reported(data: bytes) -> ReportedError:
+    """What the body of a refusal says; some endpoints put the error object where OpenAI has `error`."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ReportedError(0, "")
+    if isinstance(found, list) and found:
+        found = found[0]
+    error = found.get("error", found) if isinstance(found, dict) else found
+    if not isinstance(error, dict):
+        error = {"message": error}
+    kind = code_of(error.get("code"), error.get("type"), error.get("message"))
+    return ReportedError(_code(error.get("code")), kind, parameter_of(error.get("param")))
 
 
 def _parse(data: bytes | dict[str, Any]) -> _Reply:
@@ -251,7 +299,8 @@ def _parse(data: bytes | dict[str, Any]) -> _Reply:
         reply = _mended(data)
     if reply.error is not None:
         said = reply.error if isinstance(reply.error, _Error) else _Error()
-        raise ReportedError(_code(said.code), _kind(said))
+        kind = code_of(said.code, said.type, said.message)
+        raise ReportedError(_code(said.code), kind or "error", parameter_of(said.param))
     return reply
 
 
@@ -259,7 +308,7 @@ def _mended(data: bytes | dict[str, Any]) -> _Reply:
     """The reply in `data`, in which something is not as the format has it.
 
     Arguments that are an object become their JSON text, log-probabilities that are none are left out,
-    and NaN, which JSON has not, is read as text.
+    NaN, which JSON has not, is read as text, and half a character as U+FFFD.
     """
     try:
         found = data if isinstance(data, dict) else _python(data)
@@ -270,7 +319,15 @@ def _mended(data: bytes | dict[str, Any]) -> _Reply:
         raise MalformedReplyError("it is no JSON, or cut off") from None
 
 
+_LONE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""Half a character above U+FFFF: some cut such a character between two pieces of a stream."""
+
+
 def _python(data: bytes) -> object:
+    data = _LONE.sub(rb"\\ufffd", data)
     return json.loads(data, parse_constant=str, parse_int=lambda digits: int(digits[:20]))
 
 
@@ -317,17 +374,9 @@ def _place(error: msgspec.ValidationError) -> str:
     return said[said.rindex("$") :].strip("`") if "$" in said else "$"
 
 
-def _kind(error: _Error) -> str:
-    """The error's name, if it is one: anything longer may quote the prompt."""
-    for name in (error.code, error.type):
-        if isinstance(name, str) and re.fullmatch(r"[A-Za-z_.-]{1,60}", name):
-            return name
-    return "error"
-
-
-def _code(code: int | str | None) -> int:
+def _code(code: object) -> int:
     try:
-        return int(code) if code is not None else 0
+        return int(code) if isinstance(code, int | str) else 0
     except ValueError:
         return 0
 
@@ -338,8 +387,29 @@ def _text(message: _Message) -> str:
     return message.content or ""
 
 
+def _others(message: _Message) -> OtherTexts:
+    if message.refusal or message.reasoning_content or message.reasoning:
+        return tuple((n, said) for n in OTHER_TEXTS if (said := getattr(message, n)))
+    return ()
+
+
+def _pieces(message: _Message) -> list[Piece]:
+    found = [
+        Piece(call.index, call.id or "", *_function(call.function), _raw_text(call.extra_content))
+        for call in message.tool_calls or ()
+    ]
+    if message.function_call is not None:
+        found.append(Piece(0, "", *_function(message.function_call), legacy=True))
+    return found
+
+
 def _function(function: _Function | None) -> tuple[str, str]:
     return (function.name or "", function.arguments or "") if function else ("", "")
+
+
+def _raw_text(raw: msgspec.Raw) -> str:
+    value = bytes(raw)
+    return "" if value == b"null" else value.decode(errors="replace")
 
 
 def _tokens(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...]:
@@ -356,10 +426,6 @@ def _tokens(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...]:
 def _finite(logprob: float | None) -> float:
     """Some engines write minus infinity as null or as the least number they have."""
     return _LEAST_LOGPROB if logprob is None else max(_LEAST_LOGPROB, min(0.0, logprob))
-
-
-def _finish(reason: str | None) -> FinishReason | None:
-    return None if reason is None else _FINISH.get(reason, "stop")
 
 
 def _usage(reply: _Reply) -> dict[str, Any]:
@@ -413,6 +479,8 @@ def last_piece(pieces: Sequence[Delta]) -> Delta:
         completion_tokens=whole.completion_tokens,
         seconds=whole.seconds,
         attempts=whole.attempts,
+        other_texts=whole.other_texts,
+        extra=whole.extra,
     )
 
 

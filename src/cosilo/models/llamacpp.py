@@ -29,6 +29,7 @@ from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError
 from cosilo.models import catalog, chat_api, trie
 from cosilo.models.base import Access, models
 from cosilo.models.busy import Busy, Share
+from cosilo.models.tool_pieces import ToolPieces
 from cosilo.registry import Loads
 from cosilo.types import (
     Chat,
@@ -302,10 +303,11 @@ class _Engine:
     ) -> Share:
         """Write a reply, piece by piece, until its end or until `stop` is set."""
         failure: list[Exception] = []
+        calls = ToolPieces()
 
         def piece(data: dict[str, Any]) -> bool:
             try:
-                tell(chat_api.chunk(data))
+                tell(chat_api.chunk(data, calls))
                 return stop.is_set()
             except Exception as error:  # the engine would swallow it
                 failure.append(error)
@@ -392,7 +394,7 @@ class _translated:  # noqa: N801 — reads as a word where it is used
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         match error:
-            case chat_api.ReportedError(kind="exceed_context_size_error"):
+            case chat_api.ReportedError(kind="context_length_exceeded"):
                 raise RejectedError(
                     "the prompt is longer than the model's context; a larger n_ctx may help"
                 ) from None

@@ -32,6 +32,7 @@ from cosilo.errors import ConfigError, ModelError, RejectedError, UnreachableErr
 from cosilo.models import chat_api
 from cosilo.models.base import Access, models
 from cosilo.models.sse import Events, EventTooLongError
+from cosilo.models.tool_pieces import ToolPieces
 from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
 
 log = logging.getLogger("cosilo.models")
@@ -50,9 +51,10 @@ _WHOLE = frozenset({"application/json", "application/problem+json", "text/html"}
 class _RetryError(Exception):
     """Worth trying again: what went wrong, and the seconds the endpoint asks to wait."""
 
-    def __init__(self, why: str, after_s: float = 0.0) -> None:
+    def __init__(self, why: str, after_s: float = 0.0, status: int = 0) -> None:
         super().__init__(why)
         self.after_s = after_s
+        self.status = status
 
 
 @dataclass
@@ -235,13 +237,14 @@ class OpenAIModel:
                 ending, size = pieces, len(pieces[0].text)
                 tokens_seen = bool(pieces[0].tokens)
             else:
-                parsing = self._parsing(response)
+                parsing, calls = self._parsing(response), ToolPieces()
                 async for data in self._events(response):
                     with parsing:
-                        piece = chat_api.chunk(data)
+                        piece = chat_api.chunk(data, calls)
                     if piece.tokens and not self.logprobs:
                         piece = msgspec.structs.replace(piece, tokens=())
                     size += len(piece.text.encode())
+                    size += sum(len(said.encode()) for _, said in piece.other_texts)
                     tokens_seen = tokens_seen or bool(piece.tokens)
                     if ending or piece.finish_reason is not None:
                         ending.append(piece)
@@ -328,18 +331,20 @@ class OpenAIModel:
 
     async def _refused(self, response: aiohttp.ClientResponse) -> None:
         status, where = response.status, self._where(response)
-        kind = "error"
-        try:
-            chat_api.completion(await _read(response))
-        except chat_api.ReportedError as error:
-            kind = error.kind
-        except (chat_api.MalformedReplyError, RejectedError):
-            pass
-        said = f"{where}: {kind}" if kind != "error" else where
+        error = chat_api.ReportedError(0, "")
+        with suppress(RejectedError):  # it is too long to be read
+            error = chat_api.reported(await _read(response))
+        kind, param = error.kind, error.param
+        said = f"{where}: {kind}" if kind else where
         if (status in _RETRIED or status >= 500) and kind != "insufficient_quota":
-            raise _RetryError(said, _retry_after(response.headers.get("Retry-After", "")))
+            after_s = _retry_after(response.headers.get("Retry-After", ""))
+            raise _RetryError(said, after_s, status)
         always = status in _ALWAYS or 300 <= status < 400 or kind == "insufficient_quota"
-        raise RejectedError(said + self._advice(status), everything=always)
+        if param:
+            said += f" ({param})"
+        raise RejectedError(
+            said + self._advice(status), everything=always, status=status, code=kind, param=param
+        )
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
@@ -390,7 +395,9 @@ class OpenAIModel:
         sent.failures += 1
         if sent.failures > self.retries or failure.after_s > _LONGEST_WAIT_S:
             tries = f" (tried {sent.failures} times)" if sent.failures > 1 else ""
-            raise UnreachableError(f"{failure}{tries}") from None
+            raise UnreachableError(
+                f"{failure}{tries}", status=failure.status, retry_after=failure.after_s
+            ) from None
         most = min(_LONGEST_WAIT_S, self.backoff_s * 2 ** (sent.failures - 1))
         await asyncio.sleep(max(failure.after_s, self._random.uniform(0, most)))
 
@@ -455,9 +462,11 @@ class _Parsing:
             case chat_api.MalformedReplyError():
                 raise RejectedError(f"{self._where}: {error}") from None
             case chat_api.ReportedError(code=code) if code in _RETRIED or code >= 500:
-                raise _RetryError(f"{self._where}: {error.kind}") from None
-            case chat_api.ReportedError():
-                raise RejectedError(f"{self._where}: {error.kind}") from None
+                raise _RetryError(f"{self._where}: {error.kind}", status=code) from None
+            case chat_api.ReportedError(code=code, kind=name, param=param):
+                raise RejectedError(
+                    f"{self._where}: {name}", status=code, code=name, param=param
+                ) from None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -149,7 +149,7 @@ def test_pieces() -> None:
     tools = chunk(
         b'{"choices": [{"delta": {"tool_calls": [{"index": 1, "function": {"arguments": "{"}}]}}]}'
     )
-    assert tools.tool_calls == (ToolCallDelta(1, "", "", "{"),)
+    assert tools.tool_calls == (ToolCallDelta(0, "", "", "{"),)  # numbered in the order they come
 
 
 @pytest.mark.parametrize(
@@ -268,3 +268,18 @@ def test_an_allowance_for_reasoning_is_asked_for_on_top_of_the_answer() -> None:
 def test_a_choice_is_read_without_what_was_thought(text: str, chosen: str) -> None:
     given = Generation(text)
     assert choice_of(given, ("billing", "delivery")).text == chosen
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"a\ud83d", "a\ufffd"),
+        (r"\ude00b", "\ufffdb"),
+        (r"\ud83d\ude00b", "😀b"),
+        (r"\uD83D\uDE00 \uD83D", "😀 \ufffd"),
+    ],
+)
+def test_half_a_character_breaks_no_reply(written: str, read: str) -> None:
+    said = '{"choices": [{"%s": {"content": "' + written + '"}}]}'
+    assert chunk((said % "delta").encode()).text == read
+    assert completion((said % "message").encode()).text == read
