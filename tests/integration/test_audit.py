@@ -57,7 +57,7 @@ def fill(url: str, secret: Path, count: int = 4, **options: Any) -> list[str]:
             facts = RequestFacts(
                 request=request, point="private", strategy="large", endpoint="chat", outcome="ok",
                 status=200, lm_calls=1, bytes_up=len(encode(ask)), bytes_down=len(encode(reply)),
-                kinds={"NAME": 1},
+                kinds={"NAME": 1}, disputes=int(i == 3),
             )  # fmt: skip
             spent = Spend(usd=0.5, requests=1, entities=1)
             await store.accounts.settle(held, spent, request=facts)
@@ -392,6 +392,9 @@ def test_the_command_line_answers(
     assert capsys.readouterr().out == shown
     assert main(["audit", "show", url, "--key", "cosilo_another_secret"]) == 2
     assert "secret" not in capsys.readouterr().err
+    assert "disputed" not in shown
+    assert main(["audit", "show", url, "--request", "request-3"]) == 0
+    assert "disputed: 1 replies claimed more tokens" in capsys.readouterr().out
     sealed = ["--content", "--content-keys", str(tmp_path / "content.keys")]
     assert main(["audit", "show", url, "--request", "request-1", *sealed]) == 0
     assert f"{WORDS} 1" in capsys.readouterr().out
@@ -419,6 +422,22 @@ def test_the_command_line_answers(
     monkeypatch.setenv("COSILO_SECRET", (tmp_path / "elsewhere").read_text().strip())
     assert main(["audit", "verify", url]) == 1
     assert "seal" not in capsys.readouterr().out
+
+
+def test_a_store_of_an_older_version_is_read_and_then_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(tmp_path / "store")
+    fill(url, tmp_path / "store" / "secret")
+    db = sqlite3.connect(f"{url}/accounts.sqlite")
+    db.execute("ALTER TABLE requests DROP COLUMN disputes")
+    db.close()
+    assert main(["audit", "verify", url]) == 0
+    assert main(["audit", "show", url, "--request", "request-3"]) == 0
+    assert "disputed" not in capsys.readouterr().out
+    fill_more(url, tmp_path / "store" / "secret")
+    assert main(["audit", "show", url, "--request", "request-3"]) == 0
+    assert "disputed" not in capsys.readouterr().out
 
 
 def test_the_ledger_of_a_run_is_verified_too(

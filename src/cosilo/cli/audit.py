@@ -157,6 +157,11 @@ def _about(left: Left, *, content: bool) -> Iterator[str]:
             f" ({row.strategy or '?'}), {row.outcome} {row.status}{by}, {row.lm_calls} calls,"
             f" {row.spent.tokens} tokens, ${row.spent.usd:.6f}"
         )
+        if row.disputes:
+            yield (
+                f"  disputed: {row.disputes} replies claimed more tokens than there can be, or no"
+                " number of them; booked is the most it can be"
+            )
         if row.kinds:
             yield "  entities that left: " + ", ".join(f"{n} {k}" for k, n in row.kinds.items())
     for entry in left.entries:

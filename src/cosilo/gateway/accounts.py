@@ -89,7 +89,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What is kept of a finished request: counts only, no text.
 
     `outcome` is "ok", "cancelled" (the client left) or "error"; `kinds` counts the entities that
-    left by kind; `seconds` runs from the request's first byte to the answer's last.
+    left by kind; `disputes` counts the replies whose owner claimed more tokens than can be; `seconds`
+    runs from the request's first byte to the answer's last.
     """
 
     request: str
@@ -106,6 +107,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     bytes_up: int = 0
     bytes_down: int = 0
     kinds: Mapping[str, int] = {}
+    disputes: int = 0
     at: float = 0.0
     seconds: float = 0.0
 

@@ -348,6 +348,12 @@ class Gateway:
         x.crossed = x.tab.totals
         x.spent = x.tab.spent(x.crossed)
         facts = x.record(time.perf_counter() - x.clock)
+        if facts.disputes:
+            log.warning(
+                "request %s: %d replies of %r claimed more tokens than there can be, or no number of"
+                " them; booked is the most it can be: %d in, %d out",
+                x.id, facts.disputes, facts.upstream, x.spent.tokens_in, x.spent.tokens_out,
+            )  # fmt: skip
         try:
             await x.tab.settle(x.spent, facts)
         except asyncio.CancelledError:
@@ -416,6 +422,8 @@ class Gateway:
                 m.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
                 m.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
                 m.add("cosilo_usd_total", x.spent.usd, point=point)
+            if x.crossed.disputes:
+                m.add("cosilo_disputes_total", x.crossed.disputes, point=point)
             if x.served.fallback:
                 m.add("cosilo_fallbacks_total", point=point, to=x.served.route)
             for kind, count in x.tab.kinds.items():

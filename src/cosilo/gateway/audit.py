@@ -27,7 +27,7 @@ from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.keys import derive, id_of, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
 from cosilo.gateway.store import folder_of, is_postgres
-from cosilo.gateway.store_records import ROWS, Row, postgres, row_of
+from cosilo.gateway.store_records import OLDER_ROWS, ROWS, Row, postgres, row_of
 from cosilo.registry import unknown
 
 _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
@@ -80,10 +80,12 @@ class Record:
         finished: bool,
         secret: bytes | None,
         vault: Vault | None,
+        older: bool = False,
     ) -> None:
         self._query = query
         self._entries = entries
         self._finished = finished
+        self._older = older
         self._secret = secret
         self._vault = vault
         self._unread = 0
@@ -239,8 +241,10 @@ class Record:
         return payload
 
     def _rows(self, query: str, **marks: object) -> list[tuple[Any, ...]]:
-        if not self._finished and query == ROWS:
-            return []
+        if query == ROWS:
+            if not self._finished:
+                return []
+            query = OLDER_ROWS if self._older else ROWS
         return self._query(query, marks)
 
 
@@ -266,10 +270,14 @@ def open_record(
         try:
             with psycopg.connect(conninfo(where), autocommit=True) as db:
                 db.execute("SET statement_timeout = 0")  # a long record takes long to read
+                new = db.execute(
+                    "SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'"
+                    " AND table_name = 'requests' AND column_name = 'disputes'"
+                ).fetchall()
                 yield Record(
                     lambda query, marks: db.execute(postgres(query), marks).fetchall(),
                     lambda chain: ledger_postgres.read_entries(db, chain),
-                    finished=True, secret=secret, vault=vault,
+                    finished=True, secret=secret, vault=vault, older=not new,
                 )  # fmt: skip
         except psycopg.Error as error:
             raise StoreError(f"PostgreSQL: {ledger_postgres.said(error)}") from error
@@ -279,16 +287,20 @@ def open_record(
     if not file.is_file():
         raise ConfigError(f"there is no ledger at {str(file)!r}")
     accounts = file.with_name("accounts.sqlite")
+    columns: list[tuple[Any, ...]] = []
     try:
         local = connect(file)
         try:
             if accounts.is_file():
                 local.execute("ATTACH DATABASE ? AS accounts", (str(accounts),))
+                columns = local.execute(
+                    "SELECT 1 FROM pragma_table_info('requests', 'accounts') WHERE name = 'disputes'"
+                ).fetchall()
             local.execute("PRAGMA query_only = ON")
             yield Record(
                 lambda query, marks: local.execute(query, marks).fetchall(),
                 lambda chain: ledger.read_entries(local, chain),
-                finished=accounts.is_file(), secret=secret, vault=vault,
+                finished=accounts.is_file(), secret=secret, vault=vault, older=not columns,
             )  # fmt: skip
         finally:
             local.close()

@@ -106,14 +106,17 @@ class Exchange:
             bytes_up=self.crossed.bytes_up,
             bytes_down=self.crossed.bytes_down,
             kinds=dict(self.tab.kinds),
+            disputes=self.crossed.disputes,
             at=self.started,
             seconds=seconds,
         )
 
     def _spending(self) -> dict[str, object]:
+        disputed = {"disputed": "true"} if self.crossed.disputes else {}
         return {
             "bytes-up": self.crossed.bytes_up,
             "bytes-down": self.crossed.bytes_down,
             "entities": self.spent.entities,
             "usd": f"{self.spent.usd:.9f}".rstrip("0").rstrip(".") or "0",
+            **disputed,
         }

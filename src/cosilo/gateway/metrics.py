@@ -34,6 +34,7 @@ HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_tokens_in_total": ("counter", "Prompt tokens billed."),
     "cosilo_tokens_out_total": ("counter", "Completion tokens billed."),
     "cosilo_usd_total": ("counter", "US dollars spent."),
+    "cosilo_disputes_total": ("counter", "Replies that claimed more tokens than there can be."),
     "cosilo_entities_total": ("counter", "Private values that left as placeholders, by kind."),
     "cosilo_refused_total": ("counter", "Requests refused before anything was sent, by reason."),
     "cosilo_in_flight": ("gauge", "Requests being answered."),

@@ -83,8 +83,8 @@ def embedding_answer(
 def usage(generations: Iterable[Generation]) -> dict[str, int]:
     prompt = completion = 0
     for g in generations:
-        prompt += g.prompt_tokens
-        completion += g.completion_tokens
+        prompt += max(0, g.prompt_tokens)  # -1: what the back end stated is no number
+        completion += max(0, g.completion_tokens)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

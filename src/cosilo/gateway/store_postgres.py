@@ -106,8 +106,10 @@ CREATE TABLE IF NOT EXISTS cosilo.requests (
     stream INTEGER NOT NULL, lm_calls BIGINT NOT NULL, upstream TEXT NOT NULL,
     fallback INTEGER NOT NULL, bytes_up BIGINT NOT NULL, bytes_down BIGINT NOT NULL,
     usd BIGINT NOT NULL, tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL,
-    entities BIGINT NOT NULL, epsilon BIGINT NOT NULL, kinds TEXT NOT NULL
+    entities BIGINT NOT NULL, epsilon BIGINT NOT NULL, kinds TEXT NOT NULL,
+    disputes BIGINT NOT NULL DEFAULT 0
 );
+ALTER TABLE cosilo.requests ADD COLUMN IF NOT EXISTS disputes BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX IF NOT EXISTS requests_by_time ON cosilo.requests (at);
 CREATE TABLE IF NOT EXISTS cosilo.kinds (
     at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, count BIGINT NOT NULL,
@@ -179,7 +181,7 @@ BEGIN
 END $$;
 """
 
-_FACTS = ", ".join(f"%(f{i})s" for i in range(23))
+_FACTS = ", ".join(f"%(f{i})s" for i in range(24))
 
 # The reservation goes first and everything hangs on it: a second settling finds none and does nothing.
 _SETTLE = f"""

@@ -159,6 +159,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     bytes_down: int
     spent: Spend
     kinds: Mapping[str, int]
+    disputes: int = 0
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +227,7 @@ class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
 REQUEST_COLUMNS = (
     "request, key, worker, at, seconds, point, strategy, endpoint, outcome, status, by_whom, stream,"
     " lm_calls, upstream, fallback, bytes_up, bytes_down, usd, tokens_in, tokens_out, entities,"
-    " epsilon, kinds"
+    " epsilon, kinds, disputes"
 )
 
 _SLICE = (
@@ -254,6 +255,9 @@ ROWS = (
     f"SELECT {REQUEST_COLUMNS} FROM requests WHERE (:any_request = 1 OR request = :request)"
     " AND (:any_key = 1 OR key = :key) AND at >= :since AND at < :until ORDER BY number"
 )
+
+OLDER_ROWS = ROWS.replace("disputes", "0")
+"""The same of a store that no version has opened since disputes are counted."""
 
 
 def postgres(query: str) -> str:
@@ -314,6 +318,7 @@ def row_of(values: Sequence[Any]) -> Row:
         status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],
         upstream=values[13], fallback=bool(values[14]), bytes_up=values[15], bytes_down=values[16],
         spent=amounts.spend, kinds=msgspec.json.decode(values[22], type=dict[str, int]),
+        disputes=values[23],
     )  # fmt: skip
 
 
@@ -326,7 +331,7 @@ def facts_columns(
         facts.endpoint, facts.outcome, facts.status, facts.by, int(facts.stream), facts.lm_calls,
         facts.upstream, int(facts.fallback), facts.bytes_up, facts.bytes_down, amounts.usd,
         amounts.tokens_in, amounts.tokens_out, amounts.entities, amounts.epsilon,
-        msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}",
+        msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}", facts.disputes,
     )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ CREATE TABLE IF NOT EXISTS requests (
     upstream TEXT NOT NULL, fallback INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL, entities INTEGER NOT NULL, epsilon INTEGER NOT NULL,
-    kinds TEXT NOT NULL
+    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
 CREATE TABLE IF NOT EXISTS kinds (
@@ -158,7 +158,7 @@ LEFT JOIN starts s ON s.key = k.id AND s.place = k.admitted % ?1 WHERE k.id = ?2
 """
 
 _FACTS = f"""
-INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * 23)})
+INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * 24)})
 ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
     tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
     entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
@@ -211,6 +211,7 @@ class SqliteStore(Desk, Place):
                 _private(folder / name)
             self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
             self._db.executescript(SCHEMA)
+            self._migrate()
             self._check_secret(derive(secret, "check"))
             if not work:
                 SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
@@ -474,6 +475,14 @@ class SqliteStore(Desk, Place):
                 f"the store {str(self.folder)!r} was made with another secret: its keys would not"
                 " be accepted and its ledger not verified; give the secret it was made with"
             )
+
+    def _migrate(self) -> None:
+        """Bring the tables of an older version up to date."""
+        with self._change() as db:
+            if not db.execute(
+                "SELECT 1 FROM pragma_table_info('requests') WHERE name = 'disputes'"
+            ).fetchone():
+                db.execute("ALTER TABLE requests ADD COLUMN disputes INTEGER NOT NULL DEFAULT 0")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -547,6 +547,101 @@ async def test_a_request_over_the_points_own_budget_is_refused_and_others_are_no
     assert (await h.chat("hello", stream=stream)).status == 200
 
 
+class Claiming(ScriptedModel):
+    """Says that it used what `usage` says."""
+
+    usage = (20, 900_000_000)
+    attempts = 1
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        prompt, completion = self.usage
+        return Generation(
+            "ok", prompt_tokens=prompt, completion_tokens=completion, attempts=self.attempts
+        )
+
+    async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
+        yield Delta("ok")
+        prompt, completion = self.usage
+        yield Delta(
+            finish_reason="stop", prompt_tokens=prompt, completion_tokens=completion,
+            attempts=self.attempts,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("usage", "booked", "disputed"),
+    [
+        ((20, 30), (20, 30), False),
+        ((20, 900_000_000), (20, 64 + 6), True),
+        ((-5, -1_000_000), (141, 2 + 6), True),
+        ((10**9, 30), (141, 30), True),
+        ((0, 0), (141, 2 + 6), False),
+    ],
+)
+async def test_no_claim_of_an_upstream_passes_what_was_set_aside(
+    usage: tuple[int, int],
+    booked: tuple[int, int],
+    disputed: bool,
+    stream: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Claiming()
+    model.usage = usage
+    h = await house(large=[model], price=Price(1.0, 2.0, reasoning=6))
+    reply = await h.chat(
+        SECRET[:5], stream=stream, stream_options={"include_usage": True} if stream else None
+    )
+    assert reply.status == 200
+    [(held, spent, facts)] = h.books.settled
+    assert (spent.tokens_in, spent.tokens_out) == booked
+    assert spent.usd <= held.most.usd
+    assert facts.disputes == disputed
+    told = reply.events[-1] if stream else reply.json
+    assert told["usage"]["prompt_tokens"] == booked[0]
+    assert told["usage"]["completion_tokens"] == booked[1]
+    flag = told["cosilo"].get("disputed") if stream else reply.headers.get("x-cosilo-disputed")
+    assert flag == ("true" if disputed else None)
+    text = h.gateway.metrics.exposition()
+    assert ('cosilo_disputes_total{point="x"} 1' in text) == disputed
+    assert ("claimed more tokens" in caplog.text) == disputed
+    assert SECRET[:5] not in caplog.text
+
+
+async def test_retries_are_set_aside_and_only_what_was_worked_on_is_spent() -> None:
+    model = Claiming()
+    model.usage, model.attempts = (20, 30), 2
+    h = await house(large=[model], price=Price(1.0, 2.0, attempts=5))
+    assert (await h.chat()).status == 200
+    [(held, spent, _)] = h.books.settled
+    assert (held.most.tokens_in, held.most.tokens_out) == (5 * 141, 5 * 64)
+    assert (spent.tokens_in, spent.tokens_out) == (20 + 141, 30 + 64)
+    poor = await house(
+        large=[model], price=Price(1.0, 2.0, attempts=5), limits=Limits(tokens=2 * 205)
+    )
+    assert (await poor.chat()).status == 429
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "tokens"),
+    [
+        (UnreachableError("no reply within 120 s", worked=1), 205),
+        (RejectedError("it is no JSON", worked=1), 205),
+        (UnreachableError("HTTP 503", worked=0), 0),
+        (RejectedError("HTTP 400"), 0),
+    ],
+)
+async def test_an_upstream_that_worked_in_vain_is_paid(
+    error: Exception, tokens: int, stream: bool
+) -> None:
+    h = await house(large=[Failing(fail=error)])
+    assert (await h.chat(stream=stream)).status == 502
+    [(_, spent, _)] = h.books.settled
+    assert spent.tokens == tokens
+    assert (spent.usd > 0) == (tokens > 0)
+
+
 async def test_a_rate_limit_says_when_to_come_back() -> None:
     h = await house(limits=Limits(requests_per_minute=1))
     assert (await h.chat()).status == 200
