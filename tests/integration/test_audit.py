@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from cosilo.boundary.ledger import SqliteLedger, connect
+from cosilo.benchmark.record import note_heads
+from cosilo.benchmark.store import Store, Trial
+from cosilo.boundary.ledger import SqliteLedger, connect, head_mac
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts import RequestFacts, Spend
 from cosilo.gateway.audit import Anchor, open_record
-from cosilo.gateway.keys import read_secret
+from cosilo.gateway.keys import derive, read_secret
 from cosilo.gateway.retention import Vault, add_content_key, read_vault
 from cosilo.gateway.store import open_store
 from cosilo.types import Generation, user
@@ -56,6 +58,7 @@ def fill(url: str, secret: Path, count: int = 4, **options: Any) -> list[str]:
             await store.ledger("p").append(request, "down", reply, encode(reply))
             facts = RequestFacts(
                 request=request, point="private", strategy="large", endpoint="chat", outcome="ok",
+                by="large",
                 status=200, lm_calls=1, bytes_up=len(encode(ask)), bytes_down=len(encode(reply)),
                 kinds={"NAME": 1}, disputes=int(i == 3),
             )  # fmt: skip
@@ -169,6 +172,80 @@ def test_a_record_put_back_to_an_earlier_day_is_found_by_heads_noted_elsewhere(
     change(f"UPDATE heads SET count = {early.count}, hash = {values[0]}, mac = {values[1]}")
     assert faults(url, secret) == []  # all of it is consistent, and was true once
     assert faults(url, secret, noted) == ["worker-0: entry 2 is not the one that was noted"]
+
+
+OLDER = {
+    "the whole chain": (
+        "DELETE FROM entries; DELETE FROM heads",
+        ["worker-0: {sent} bytes left for 4 finished requests, and nothing is on record: the ledger was"
+         " deleted, or is an older copy"],
+    ),
+    "its end, head and all": (
+        "DELETE FROM entries WHERE number >= 4; {head}",
+        ["worker-0: {half} bytes left for its last 2 finished requests, and nothing of them is on"
+         " record: it was cut off, or the ledger is an older copy"],
+    ),
+    "its last reply, head and all": (
+        "DELETE FROM entries WHERE number >= 7; {head}",
+        ["request request-3: the reply to it is not on record"],
+    ),
+    "one request": (
+        "DELETE FROM entries WHERE request = 'request-1'",
+        ["worker-0: entry 2 is missing (next is 4)",
+         "request request-1: {one} bytes left by its own count, the ledger holds 0"],
+    ),
+    "order": (
+        "UPDATE entries SET number = number + 90 WHERE number IN (1, 6);"
+        "UPDATE entries SET number = 6 WHERE number = 91;"
+        "UPDATE entries SET number = 1 WHERE number = 96",
+        ["worker-0: entry 1 was moved: it was entry 6", "worker-0: entry 6 was moved: it was entry 1"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OLDER)
+def test_what_was_done_to_the_record_is_said(
+    url: str, secret: Path, change: Callable[[str], None], what: str
+) -> None:
+    """Also by who holds the secret: the finished requests are counted in another place."""
+    fill(url, secret)
+    statements, expected = OLDER[what]
+    with open_record(url, secret=read_secret(secret, make=False)) as record:
+        entries = list(record._entries("worker-0"))
+    kept = 7 if "reply" in what else 4
+    key = derive(read_secret(secret, make=False), "ledger")
+    last = entries[kept - 1].hash
+    values = [last.hex(), head_mac(key, "worker-0", kept, last).hex()]
+    marks = [rf"'\x{v}'::bytea" if url.startswith("postgresql:") else f"x'{v}'" for v in values]
+    head = f"UPDATE heads SET count = {kept}, hash = {marks[0]}, mac = {marks[1]}"
+    change(statements.format(head=head))
+    one = entries[0].size
+    told = [text.format(one=one, half=2 * one, sent=4 * one) for text in expected]
+    assert faults(url, secret) == told
+
+
+def test_a_runs_record_is_held_against_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    store = Store(run, write=True)
+    ledger = SqliteLedger(store.ledger_path, "t")
+    ask = Ask(chat=user("q"))
+    asyncio.run(ledger.append("test/a", "up", ask, encode(ask)))
+    ledger.close()
+    store.put_trial(Trial("t", "large", "{}", "done", 0))
+    assert main(["audit", "verify", str(run)]) == 0
+    assert "1 trials of an older version could not be held" in capsys.readouterr().out
+    note_heads(store, "t")
+    store.close()
+    assert main(["audit", "verify", str(run)]) == 0
+    assert "no faults in 1 entries" in capsys.readouterr().out
+    db = sqlite3.connect(run / "ledger.sqlite")
+    db.executescript("DROP TRIGGER entries_no_delete; DELETE FROM entries; DELETE FROM heads;")
+    db.close()
+    for ledger_ in (run, run / "ledger.sqlite"):
+        assert main(["audit", "verify", str(ledger_)]) == 1
+        assert "large: its record is gone" in capsys.readouterr().out
 
 
 def fill_more(url: str, secret: Path) -> None:

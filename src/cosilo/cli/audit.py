@@ -27,7 +27,7 @@ def register(verbs: Any) -> None:
         help="check the record of what left, and read it",
         description=(
             "The record of everything that crossed. LEDGER is a gateway's folder, a run's folder,\n"
-            "a ledger's file, or postgresql://…\n\n"
+            "a ledger's file, or postgresql://…. A run's is held against what the run noted of it.\n\n"
             "    cosilo audit verify LEDGER\n"
             "    cosilo audit show LEDGER --request ID\n"
             "    cosilo audit show LEDGER --key ID --day 2026-11-23\n"
@@ -106,11 +106,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             ) from None
     with _record(arguments, sealed=True) as record:
         verdict = record.verify(anchors)
-    for fault in verdict.faults:
+    noted, unnoted = _against_run(arguments.ledger)
+    faults = [*verdict.faults, *noted]
+    for fault in faults:
         print(fault)
     entries = sum(verdict.chains.values())
     print(
-        f"{len(verdict.faults) or 'no'} faults in {entries} entries of {len(verdict.chains)} chains"
+        f"{len(faults) or 'no'} faults in {entries} entries of {len(verdict.chains)} chains"
         f" and {verdict.requests} finished requests"
     )
     if not verdict.unsealed:
@@ -119,7 +121,30 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"{verdict.archived} noted heads lie in an archive: verify that with them too")
     if verdict.unread:
         print(f"{verdict.unread} sealed contents were not checked: give --content-keys")
-    return 1 if verdict.faults else 0
+    if unnoted:
+        print(f"{unnoted} trials of an older version could not be held against the run")
+    return 1 if faults else 0
+
+
+def _against_run(ledger: str) -> tuple[list[str], int]:
+    """Where a run's folder holds the ledger, what it lacks of what the run noted; and how many trials
+    noted nothing."""
+    from cosilo.benchmark.record import OLDER, fault
+    from cosilo.benchmark.store import Store
+    from cosilo.gateway.store import folder_of, is_postgres
+
+    path = Path() if is_postgres(ledger) else folder_of(ledger)
+    folder = path if path.is_dir() else path.parent
+    if is_postgres(ledger) or not (folder / "run.sqlite").is_file():
+        return [], 0
+    store = Store(folder, write=False)
+    try:
+        done = [trial for trial in store.trials().values() if trial.state == "done"]
+        found = [(trial.point, fault(store, trial)) for trial in done]
+    finally:
+        store.close()
+    faults = [f"{point}: {wrong}" for point, wrong in found if wrong and wrong != OLDER]
+    return faults, sum(wrong == OLDER for _, wrong in found)
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -206,18 +206,37 @@ class Record:
         return faults
 
     def _against_requests(self, rows: Sequence[Row]) -> list[str]:
-        faults = []
+        """Finished requests of which less, or more, is on record than they counted themselves."""
+        faults: list[str] = []
+        ends = dict(self._rows("SELECT chain, max(at) FROM entries GROUP BY chain"))
+        lost: dict[str, list[Row]] = {}
         for row in rows:
             if row.outcome == "killed":  # its own count was lost with the worker
                 continue
-            total = self._rows(
-                "SELECT sum(size) FROM entries WHERE request = :request AND direction = 'up'",
-                request=row.request,
-            )[0][0]
-            if int(total or 0) != row.bytes_up:
+            query = "SELECT direction, sum(size) FROM entries WHERE request = :request"
+            found = self._rows(f"{query} GROUP BY direction", request=row.request)
+            sizes = {way: int(size) for way, size in found}
+            up = sizes.get("up", 0)
+            if row.bytes_up and not sizes and row.at > ends.get(row.worker, 0.0):
+                lost.setdefault(row.worker, []).append(row)
+            elif up != row.bytes_up:
                 faults.append(
                     f"request {row.request}: {row.bytes_up} bytes left by its own count,"
-                    f" the ledger holds {int(total or 0)}"
+                    f" the ledger holds {up}"
+                )
+            elif _answered_by_lm(row) and "down" not in sizes:
+                faults.append(f"request {row.request}: the reply to it is not on record")
+        for worker, gone in lost.items():
+            sent = f"{sum(row.bytes_up for row in gone)} bytes left for"
+            if worker in ends:
+                faults.append(
+                    f"{worker}: {sent} its last {len(gone)} finished requests, and nothing of them is"
+                    " on record: it was cut off, or the ledger is an older copy"
+                )
+            else:
+                faults.append(
+                    f"{worker}: {sent} {len(gone)} finished requests, and nothing is on record: the"
+                    " ledger was deleted, or is an older copy"
                 )
         return faults
 
@@ -246,6 +265,10 @@ class Record:
                 return []
             query = OLDER_ROWS if self._older else ROWS
         return self._query(query, marks)
+
+
+def _answered_by_lm(row: Row) -> bool:
+    return row.outcome == "ok" and row.by in ("large", "both") and not row.fallback
 
 
 @contextmanager
