@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cosilo.errors import RejectedError
+from cosilo.labels import named
 from cosilo.models.tool_pieces import Piece, ToolPieces
 from cosilo.models.words import code_of, finish_reason, parameter_of
 from cosilo.reasoning import spoken
@@ -485,37 +486,9 @@ def last_piece(pieces: Sequence[Delta]) -> Delta:
 
 
 def nearest_choice(text: str, choices: Sequence[str]) -> str:
-    """`text` as one of `choices` where it is clear which; else as it came.
-
-    It is clear when it is one but for case, spaces and punctuation, or when exactly one occurs in it as
-    whole words, not counting those that occur only inside a longer one that does. A choice of one
-    letter must occur in its own case.
-    """
-    words = _words(text)
-    same = [c for c in choices if words and _words(c).casefold() == words.casefold()]
-    if same:
-        return same[0]
-    found: list[str] = []
-    for choice in sorted(choices, key=len, reverse=True):
-        left = _without(choice, words)
-        if left != words:
-            found.append(choice)
-            words = left
-    return found[0] if len(found) == 1 else text
-
-
-def _without(choice: str, words: str) -> str:
-    """`words` with every occurrence of `choice` taken out."""
-    wanted = _words(choice)
-    if not wanted:
-        return words
-    flags = re.IGNORECASE if len(wanted) > 1 else re.NOFLAG
-    return re.sub(rf"(?<!\S){re.escape(wanted)}(?!\S)", "\0", words, flags=flags)
-
-
-def _words(text: str) -> str:
-    """Everything but letters and digits turned into single spaces."""
-    return " ".join("".join(c if c.isalnum() else " " for c in text).split())
+    """The one of `choices` that `text` names, see `cosilo.labels`; `text` as it came where none is."""
+    found = named(text, choices)
+    return text if found is None else found
 
 
 def choice_of(reply: Generation, choices: Sequence[str]) -> Generation:

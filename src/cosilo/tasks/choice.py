@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from string import ascii_uppercase
+from typing import Literal
 
 from cosilo.errors import DataError
+from cosilo.labels import same
 from cosilo.tasks.base import Example
-from cosilo.tasks.classification import normalised
-from cosilo.tasks.files import cell_text, check_text, lookup
+from cosilo.tasks.files import absent, cell_text, check_text, lookup, number_text
 from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds
 from cosilo.types import Chat, Sampling, Turn
 
@@ -26,11 +28,18 @@ _INSTRUCTIONS = (
 class Choice(Kind):
     """Options:
     options: the column that holds the list of options, or the columns that hold one each.
-
-    The target may be a letter, a position counting from 0, or an option's text.
+    target: what the target column holds: "letter", "position" (counting from 0) or "text" (of an
+        option); what fits every row when it is left out.
     """
 
     options: str | tuple[str, ...] = "options"
+    target: Literal["", "letter", "position", "text"] = ""
+
+    def check(self, item: Item) -> None:
+        choices = self._choices(item)
+        ways = [_READINGS[self.target]] if self.target else _READINGS.values()
+        if all(read(item.target, choices) is None for read in ways):
+            raise _unknown(item, choices)
 
     def identity(self, item: Item) -> str:
         return "\n".join([item.text, *self._choices(item)])
@@ -40,17 +49,24 @@ class Choice(Kind):
         choices = {item.id: self._choices(item) for item in every}
         if not choices:
             raise DataError("there are no items")
+        letter = _reading(every, choices, self.target)
         letters = tuple(ascii_uppercase[: max(map(len, choices.values()))])
         grade = LetterGrade(choices)
         return Form(
-            chat=partial(_chat, given.instructions or _INSTRUCTIONS, choices),
-            targets=lambda item: (_letter(item, choices[item.id]),),
+            chat=partial(self._chat, given.instructions or _INSTRUCTIONS),
+            targets=lambda item: (letter(item),),
             grade=grade,
             readable=grade.readable,
             # "The correct answer is (C)." is about eight.
             sampling=Sampling(max_tokens=16, choices=letters),
             labels=letters,
         )
+
+    def _chat(self, system: str, item: Item) -> Chat:
+        if item.context:
+            system = f"{system}\n\n{item.context}"
+        lines = [f"{letter}. {text}" for letter, text in _lettered(self._choices(item))]
+        return (Turn("system", system), Turn("user", "\n".join([item.text, *lines])))
 
     def _choices(self, item: Item) -> tuple[str, ...]:
         if isinstance(self.options, str):
@@ -59,44 +75,94 @@ class Choice(Kind):
                 raise DataError(
                     f"{item.row.where}: column {self.options!r} holds no list of options"
                 )
-            found = [str(value) for value in cell]
+            found = ["" if absent(value) else str(value) for value in cell]
             for text in found:
                 check_text(text, where=f"{item.row.where}: column {self.options!r}")
         else:
             found = [cell_text(item.row, column) for column in self.options]
-            while found and not found[-1]:
-                found.pop()
+        while found and not found[-1]:
+            found.pop()
         if not 2 <= len(found) <= len(ascii_uppercase):
             raise DataError(f"{item.row.where}: {len(found)} options; 2 to 26 are possible")
         return tuple(found)
-
-
-def _chat(system: str, choices: Mapping[str, Sequence[str]], item: Item) -> Chat:
-    if item.context:
-        system = f"{system}\n\n{item.context}"
-    lines = [f"{letter}. {text}" for letter, text in _lettered(choices[item.id])]
-    return (Turn("system", system), Turn("user", "\n".join([item.text, *lines])))
 
 
 def _lettered(choices: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(ascii_uppercase, choices, strict=False))
 
 
-def _letter(item: Item, choices: Sequence[str]) -> str:
-    target = item.target
-    if isinstance(target, int) and not isinstance(target, bool):
-        if 0 <= target < len(choices):
-            return ascii_uppercase[target]
-    elif isinstance(target, str):
-        wanted = target.strip()
-        if wanted in choices:
-            return ascii_uppercase[choices.index(wanted)]
-        letter = wanted.strip("().").upper()
-        if len(letter) == 1 and letter in ascii_uppercase[: len(choices)]:
-            return letter
-    raise DataError(
-        f"{item.row.where}: the target is neither a letter, a position nor the text of one of the "
-        f"{len(choices)} options"
+def _position(target: object) -> int | None:
+    """The whole number that a cell holds; in CSV every cell is text."""
+    text = target if isinstance(target, str) else _number(target)
+    written = re.fullmatch(r"\s*(\d{1,3})(?:\.0+)?\s*", text)
+    return int(written[1]) if written else None
+
+
+def _as_position(target: object, choices: Sequence[str]) -> str | None:
+    at = _position(target)
+    return ascii_uppercase[at] if at is not None and 0 <= at < len(choices) else None
+
+
+def _as_text(target: object, choices: Sequence[str]) -> str | None:
+    forms = (str(target).strip(), _number(target))
+    found = next((form for form in forms if form and form in choices), None)
+    return None if found is None else ascii_uppercase[choices.index(found)]
+
+
+def _number(target: object) -> str:
+    """The number that a cell holds, in one form; empty where it holds none."""
+    if absent(target) or isinstance(target, bool) or not isinstance(target, int | float | Decimal):
+        return ""
+    return number_text(target)
+
+
+def _as_letter(target: object, choices: Sequence[str]) -> str | None:
+    letter = target.strip().strip("().").upper() if isinstance(target, str) else ""
+    return letter if len(letter) == 1 and letter in ascii_uppercase[: len(choices)] else None
+
+
+_READINGS: Mapping[str, Callable[[object, Sequence[str]], str | None]] = {
+    "text": _as_text,
+    "letter": _as_letter,
+    "position": _as_position,
+}
+
+
+def _reading(
+    items: Sequence[Item], choices: Mapping[str, Sequence[str]], wanted: str
+) -> Callable[[Item], str]:
+    """How the target column is to be read: in one way that fits every row, where there is one.
+
+    Raises:
+        DataError: several ways fit all rows and give different answers.
+    """
+    fits = {}
+    for how, read in _READINGS.items():
+        found = [read(item.target, choices[item.id]) for item in items]
+        if None not in found and wanted in ("", how):
+            fits[how] = found
+    if len(set(map(tuple, fits.values()))) > 1:
+        ways = " or ".join(f'"{how}"' for how in fits)
+        raise DataError(
+            f"the target column can be read in more than one way: say target = {ways} in "
+            "[task.options]"
+        )
+    order = [*fits, *(how for how in _READINGS if how not in fits)]
+
+    def letter(item: Item) -> str:
+        for how in [wanted] if wanted else order:
+            found = _READINGS[how](item.target, choices[item.id])
+            if found is not None:
+                return found
+        raise _unknown(item, choices[item.id])
+
+    return letter
+
+
+def _unknown(item: Item, choices: Sequence[str]) -> DataError:
+    return DataError(
+        f"{item.row.where}: the target is neither a letter, a position from 0 nor the text of one "
+        f"of the {len(choices)} options"
     )
 
 
@@ -150,8 +216,5 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
         return answer.strip().upper()
     if len(marked) == 1:
         return str(marked.pop())
-    texts = [normalised(text) for text in choices]
-    plain = normalised(answer)
-    if plain and texts.count(plain) == 1:
-        return ascii_uppercase[texts.index(plain)]
-    return None
+    at = same(answer, choices)
+    return ascii_uppercase[at] if at is not None else None

@@ -7,13 +7,15 @@ can read the last user turn and a generative model sees the same chat.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 
 from cosilo.errors import DataError
+from cosilo.labels import named, written
 from cosilo.tasks.base import SPLITS, Example
+from cosilo.tasks.files import absent, number_text
 from cosilo.tasks.kinds import Form, Given, Item, Kind, ask, kinds
 from cosilo.types import Sampling
 
@@ -29,6 +31,9 @@ class Classification(Kind):
     """
 
     descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, item: Item) -> None:
+        label_of(item)
 
     def form(self, given: Given) -> Form:
         _refuse_prose(given)
@@ -67,13 +72,17 @@ def label_of(item: Item) -> tuple[str, ...]:
     texts = tuple(_plain(value) for value in found)
     if not texts or not all(texts):
         raise DataError(f"{item.row.where}: the target column is empty or holds no label")
-    return texts
+    return tuple(dict.fromkeys(texts))
 
 
 def _plain(value: object) -> str:
+    if absent(value):
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value).strip() if isinstance(value, str | int | float) else ""
+    if isinstance(value, int | float | Decimal):
+        return number_text(value)
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _labels(given: Given) -> tuple[str, ...]:
@@ -116,7 +125,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Refuse a set of labels that cannot be told apart.
 
     Raises:
-        DataError: fewer than two labels, or two that differ only in case or punctuation.
+        DataError: fewer than two labels, or two that no reply could tell apart.
     """
     if len(labels) < 2:
         raise DataError(
@@ -124,12 +133,18 @@ def check_labels(labels: Sequence[str]) -> None:
         )
     seen: dict[str, str] = {}
     for label in labels:
-        plain = normalised(label)
-        if not plain:
-            raise DataError(f"label {label!r} holds no letter or digit")
-        if plain in seen:
-            raise DataError(f"labels {seen[plain]!r} and {label!r} differ only in case or signs")
-        seen[plain] = label
+        told = written(label)
+        if not told:
+            raise DataError(f"label {label!r} holds nothing that a reply could name")
+        if told in seen:
+            raise DataError(
+                f"labels {seen[told]!r} and {label!r} differ only in case, spaces or punctuation"
+            )
+        seen[told] = label
+    for label in labels:
+        whole = re.sub(r"\.0+$", "", label)
+        if whole != label and whole in labels:
+            raise DataError(f"labels {whole!r} and {label!r} are the same number: write it one way")
 
 
 def _list(labels: Sequence[str]) -> str:
@@ -137,32 +152,15 @@ def _list(labels: Sequence[str]) -> str:
     return shown + (", …" if len(labels) > 20 else "")
 
 
-def normalised(text: str) -> str:
-    """`text` in one case, without signs: "Credit-Card " and "credit_card" become "credit card"."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"[^\W_]+", plain))
-
-
 class LabelGrade:
-    """1.0 when the reply names an acceptable label, else 0.0.
-
-    A label inside a longer reply counts only if it is the only one named there.
-    """
+    """1.0 when the reply names an acceptable label, else 0.0."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = {normalised(label): label for label in labels}
-        longest_first = sorted(self._labels, key=len, reverse=True)
-        self._anywhere = re.compile(
-            r"(?<!\S)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\S)"
-        )
+        self._labels = tuple(labels)
 
     def __call__(self, example: Example, answer: str) -> float:
         return float(self.label(answer) in example.targets)
 
     def label(self, answer: str) -> str | None:
         """The label that `answer` names, or None when it names none or several."""
-        plain = normalised(answer)
-        if plain in self._labels:
-            return self._labels[plain]
-        named = set(self._anywhere.findall(plain))
-        return self._labels[named.pop()] if len(named) == 1 else None
+        return named(answer, self._labels)

@@ -15,13 +15,23 @@ from cosilo.reasoning import spoken
 from cosilo.registry import unknown
 from cosilo.tables import read
 from cosilo.tasks.base import SPLITS, Example, Split, Task
-from cosilo.tasks.files import Row, cell_text, check_columns, check_text, lookup, read_rows
-from cosilo.tasks.kinds import Form, Given, Item, kinds, nothing
+from cosilo.tasks.faults import Faults
+from cosilo.tasks.files import (
+    Row,
+    absent,
+    cell_text,
+    check_columns,
+    check_text,
+    lookup,
+    read_rows,
+)
+from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds, nothing
 from cosilo.tasks.secrets import facts_in_cell, facts_in_columns, present
 from cosilo.tasks.splits import FROM_TRAIN, WHOLE, divide, same_text, sample, without_leaks
 
 Source = Literal["file", "train", "tune", "validation", "certificate", "test"]
 SOURCES: tuple[Source, ...] = get_args(Source)
+Missing = Literal["refuse", "skip"]
 
 Detect = Callable[[str], Iterable[tuple[str, str]]]
 """A detector of private values: text → (kind, value) pairs."""
@@ -95,6 +105,8 @@ class TaskConfig:
         labels: the closed set of answers; that of the training data when empty.
         options: what this kind takes besides.
         seed: moves the division into splits and the sampling.
+        missing: what happens to rows without a text or a target: all of them are named and nothing
+            starts ("refuse"), or they are left out and counted ("skip").
     """
 
     kind: str
@@ -108,6 +120,7 @@ class TaskConfig:
     labels: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
+    missing: Missing = "refuse"
 
 
 def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -> Task:
@@ -123,7 +136,7 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
     """
     kind = read(kinds.get(config.kind), config.options, where=f"options of {config.kind!r}")
     notes: list[str] = []
-    sources = {source: _items(config, source, base) for source in SOURCES if source in config.files}
+    sources = _sources(config, kind, base, notes)
     _distinct_ids(sources)
 
     def key(item: Item) -> str:
@@ -167,10 +180,50 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
     )
 
 
-def _items(config: TaskConfig, source: Source, base: Path) -> list[Item]:
+def _sources(
+    config: TaskConfig, kind: Kind, base: Path, notes: list[str]
+) -> dict[Source, list[Item]]:
+    """Every item of every source, in the order of the files.
+
+    Raises:
+        DataError: rows are wrong, or hold nothing and are not to be skipped; all of them are named.
+    """
     columns = config.columns
-    rows = [r for name in config.files[source] for r in _rows(base / name, columns.named())]
-    return _with_ids([_item(row, columns) for row in rows], columns.id)
+    sources: dict[Source, list[Item]] = {}
+    wrong = Faults()
+    for source in (s for s in SOURCES if s in config.files):
+        items, skipped = [], 0
+        for row in (
+            r for name in config.files[source] for r in _rows(base / name, columns.named())
+        ):
+            empty = _empty(row, columns, targets=kind.has_targets)
+            if empty and config.missing == "skip":
+                skipped += 1
+                continue
+            with wrong.noting(row):
+                if empty:
+                    raise DataError(f"{row.where}: {empty}")
+                item = _item(row, columns)
+                kind.check(item)
+                items.append(item)
+        if skipped:
+            notes.append(f"{skipped} rows of {source!r} left out: no text or no target in them")
+        if not items and not wrong:
+            raise DataError(f"{source!r}: no row has a text and a target")
+        sources[source] = items
+    wrong.refuse('fill them in, or leave such rows out with missing = "skip" in [task]')
+    return {source: _with_ids(items, columns.id) for source, items in sources.items()}
+
+
+def _empty(row: Row, columns: Columns, *, targets: bool) -> str:
+    """What `row` lacks, in words; empty where it has a text and a target."""
+    texts = columns.texts
+    if all(absent(lookup(row.values, column)) for column in texts):
+        named = ", ".join(map(repr, texts))
+        return f"column {named} is empty" if len(texts) == 1 else f"columns {named} are all empty"
+    if targets and absent(lookup(row.values, columns.target)):
+        return f"the target column is empty ({columns.target!r})"
+    return ""
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
@@ -354,6 +407,7 @@ class _Table:
     labels: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
+    missing: Missing = "refuse"
 
 
 def parse_task(table: Mapping[str, object], *, where: str = "[task]") -> TaskConfig:
@@ -393,6 +447,7 @@ def parse_task(table: Mapping[str, object], *, where: str = "[task]") -> TaskCon
         labels=found.labels,
         options=found.options,
         seed=found.seed,
+        missing=found.missing,
     )
 
 

@@ -38,6 +38,9 @@ class Extraction(Kind):
     fields: tuple[str, ...] = ()
     max_tokens: int = 256
 
+    def check(self, item: Item) -> None:
+        _target(item)
+
     def form(self, given: Given) -> Form:
         fields = tuple(self.fields) or _fields(given)
         system = given.instructions or (_FIELDS if fields else _VALUES)

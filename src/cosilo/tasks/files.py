@@ -12,8 +12,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 from cosilo.errors import DataError
@@ -103,18 +105,35 @@ def check_columns(rows: Sequence[Row], paths: Sequence[str], *, file: Path) -> N
         raise DataError(f"{file}: no column named {path!r}{hint} (known: {shown})")
 
 
+def absent(value: object) -> bool:
+    """Whether a cell holds nothing: no value, a text of white space, or a number that is none.
+
+    NaN is what pandas writes for a missing value, also into JSON.
+    """
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float | Decimal) and not isfinite(value))
+
+
+def number_text(value: float | Decimal) -> str:
+    """A number in one form: a column of whole numbers is one of fractions where a value is missing."""
+    if value == int(value):
+        return str(int(value))
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+
+
 def cell_text(row: Row, column: str) -> str:
-    """The text of one cell; numbers and booleans as JSON writes them, nothing as "".
+    """The text of one cell; numbers and booleans as JSON writes them, nothing (see `absent`) as "".
 
     Raises:
         DataError: a list or object, a NUL character, half a surrogate pair, or an oversized text.
     """
     value = lookup(row.values, column)
-    if value is None:
+    if absent(value):
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float | Decimal):
         raise DataError(
             f"{row.where}: column {column!r} holds a {type(value).__name__}, not a text"
         )
@@ -245,7 +264,8 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
             if len(cells) != len(header):
                 broken.append((line, len(cells)))
                 continue
-            yield Row(where, dict(zip(header, cells, strict=True)))
+            named = zip(header, cells, strict=True)
+            yield Row(where, {name: cell for name, cell in named if name})
         if broken:
             line, width = broken[0]
             others = ", ".join(str(n) for n, _ in broken[1:_LINES_SHOWN])
@@ -271,10 +291,10 @@ def _reason(error: csv.Error) -> str:
 
 def _header(path: Path, names: Sequence[str]) -> list[str]:
     header = [name.strip() for name in names]
+    if not any(header):
+        raise DataError(f"{path} line 1: no column has a name")
     for position, name in enumerate(header, 1):
-        if not name:
-            raise DataError(f"{path} line 1: column {position} has no name")
-        if header.index(name) != position - 1:
+        if name and header.index(name) != position - 1:
             raise DataError(f"{path} line 1: two columns are named {name!r}")
     return header
 

@@ -18,6 +18,8 @@ from cosilo.types import Sampling
 @kinds.register("graded")
 @dataclass(frozen=True, kw_only=True)
 class Graded(Kind):
+    has_targets = False
+
     def form(self, given: Given) -> Form:
         for items in given.items.values():
             for item in items:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cosilo.registry import Registry
 from cosilo.tasks.base import Example, Grade, Readable, Split, says_something
@@ -81,6 +82,16 @@ class Kind(ABC):
     def identity(self, item: Item) -> str:
         """The text that makes two items the same question, so that both go into one split."""
         return item.text
+
+    has_targets: ClassVar[bool] = True
+    """Whether the target column is read."""
+
+    def check(self, item: Item) -> None:  # noqa: B027 — most kinds have something to check
+        """Refuse what is wrong with one item whatever the others are.
+
+        Raises:
+            DataError: with its row.
+        """
 
     @abstractmethod
     def form(self, given: Given) -> Form:

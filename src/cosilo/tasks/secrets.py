@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 
 from cosilo.errors import DataError
 from cosilo.tasks.base import Secret
-from cosilo.tasks.files import Row, lookup
+from cosilo.tasks.files import Row, absent, lookup, number_text
 
 Fact = tuple[str, str]
 """(kind, value)."""
@@ -39,7 +40,7 @@ def facts_in_cell(row: Row, column: str, text: str, *, spans: bool) -> list[Fact
     """
     cell = lookup(row.values, column)
     where = f"{row.where}: column {column!r}"
-    if cell is None or cell == "":
+    if absent(cell):
         return []
     if isinstance(cell, str):
         if cell.lstrip()[:1] in ("[", "{"):
@@ -87,7 +88,7 @@ def _fact(entry: object, text: str, where: str, spans: bool) -> Fact:
     if isinstance(entry, bool):
         raise DataError(f"{where} is a boolean, not a secret")
     if isinstance(entry, int | float):
-        return "secret", str(entry)
+        return "secret", "" if absent(entry) else number_text(entry)
     if isinstance(entry, Mapping):
         kind = str(entry.get("type", entry.get("kind", "secret")))
         value, start, end = (entry.get(name) for name in ("value", "start", "end"))
@@ -110,8 +111,11 @@ def _fact(entry: object, text: str, where: str, spans: bool) -> Fact:
 
 
 def _values(cell: object) -> Iterator[str]:
-    if isinstance(cell, str | int | float) and not isinstance(cell, bool):
-        yield str(cell)
+    if absent(cell) or isinstance(cell, bool):
+        return
+    if isinstance(cell, str | int | float | Decimal):
+        # Whole numbers come with a fraction where one of their column is missing.
+        yield from dict.fromkeys((str(cell), cell if isinstance(cell, str) else number_text(cell)))
     elif isinstance(cell, Mapping):
         for inner in cell.values():
             yield from _values(inner)

@@ -51,6 +51,9 @@ class Sql(Kind):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
 
+    def check(self, item: Item) -> None:
+        references(item)
+
     def form(self, given: Given) -> Form:
         databases = Databases(
             given.folder / Path(self.databases),

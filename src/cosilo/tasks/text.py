@@ -33,6 +33,9 @@ class FreeText(Kind):
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens = {self.max_tokens!r} is not positive")
 
+    def check(self, item: Item) -> None:
+        references(item)
+
     def form(self, given: Given) -> Form:
         return Form(
             chat=partial(ask, given.instructions or _INSTRUCTIONS),

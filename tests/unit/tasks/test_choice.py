@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_options_in_columns_of_their_own(tmp_path: Path) -> None:
     assert task.labels == ("A", "B")
 
 
-@pytest.mark.parametrize("answer", ["E", 4, -1, "Lima", None, True, 1.0])
+@pytest.mark.parametrize("answer", ["E", 4, "4", -1, "-1", 4.0, 1.5, "1.5", "Lima", True])
 def test_a_target_outside_the_options_names_its_row(tmp_path: Path, answer: object) -> None:
     with pytest.raises(DataError, match=r"line \d+: the target is neither"):
         load(tmp_path, rows_of(60, answer))
@@ -99,3 +100,71 @@ def test_the_same_stem_with_other_options_is_another_question(tmp_path: Path) ->
     ]
     task = load(tmp_path, stems)
     assert all(task.splits[split] for split in SPLITS)
+
+
+def in_csv(folder: Path, rows: list[list[object]], **options: object) -> Task:
+    with (folder / "all.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "A", "B", "C", "D", "answer"], *rows])
+    columns = {"text": "question", "target": "answer"}
+    given = {"options": ["A", "B", "C", "D"], **options}
+    table = {"kind": "choice", "file": "all.csv", "columns": columns, "options": given}
+    return load_task(parse_task(table), folder)
+
+
+def answers(task: Task) -> dict[str, str]:
+    return {
+        last_user(e.chat).split("\n")[0]: e.target for split in task.splits.values() for e in split
+    }
+
+
+@pytest.mark.parametrize("written", ["{}", "{}.0", " {} "])
+def test_positions_may_be_text_as_in_a_csv(tmp_path: Path, written: str) -> None:
+    rows = [[f"What is {i}?", *OPTIONS, written.format(i % 4)] for i in range(120)]
+    found = answers(in_csv(tmp_path, rows))
+    assert all(found[f"What is {i}?"] == "ABCD"[i % 4] for i in range(120))
+
+
+def test_whole_fractions_are_positions(tmp_path: Path) -> None:
+    assert load(tmp_path, rows_of(60, 2.0)).splits["test"][0].targets == ("C",)
+
+
+def test_among_options_that_are_numbers_the_whole_column_decides(tmp_path: Path) -> None:
+    positions = [[f"What is {i}?", i, i + 1, i + 2, i + 3, i % 4] for i in range(120)]
+    found = answers(in_csv(tmp_path, positions))
+    assert all(found[f"What is {i}?"] == "ABCD"[i % 4] for i in range(120))
+    texts = [[f"What is {i}?", i, i + 1, i + 2, i + 3, i + 3] for i in range(120)]
+    assert set(answers(in_csv(tmp_path, texts)).values()) == {"D"}
+
+
+def test_a_column_that_means_two_things_is_refused_until_it_is_said(tmp_path: Path) -> None:
+    rows = [[f"What is {i}?", 3, 2, 1, 0, i % 4] for i in range(120)]
+    with pytest.raises(DataError, match='say target = "text" or "position"'):
+        in_csv(tmp_path, rows)
+    assert answers(in_csv(tmp_path, rows, target="position"))["What is 1?"] == "B"
+    assert answers(in_csv(tmp_path, rows, target="text"))["What is 1?"] == "C"
+
+
+def test_letters_among_options_that_are_letters(tmp_path: Path) -> None:
+    rows = [[f"What is {i}?", "D", "C", "B", "A", "ABCD"[i % 4]] for i in range(120)]
+    with pytest.raises(DataError, match='say target = "text" or "letter"'):
+        in_csv(tmp_path, rows)
+    assert answers(in_csv(tmp_path, rows, target="letter"))["What is 0?"] == "A"
+
+
+def test_wrong_targets_are_named_at_once(tmp_path: Path) -> None:
+    rows = [[f"What is {i}?", *OPTIONS, 7 if i in (3, 60, 61) else i % 4] for i in range(120)]
+    with pytest.raises(DataError, match=r"line 5: the target .* 2 more rows .*: line 62, line 63"):
+        in_csv(tmp_path, rows)
+
+
+def test_public_questions_have_options_too(tmp_path: Path) -> None:
+    rows = rows_of(60)
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    public = {"id": "p", "question": "Where?", "options": list(OPTIONS), "answer": ""}
+    (tmp_path / "public.jsonl").write_text(json.dumps(public))
+    columns = {"id": "id", "text": "question", "target": "answer"}
+    table = {
+        "kind": "choice", "file": "all.jsonl", "columns": columns, "public": "public.jsonl",
+    }  # fmt: skip
+    task = load_task(parse_task(table), tmp_path)
+    assert last_user(task.public[0].chat).endswith("D. New York")

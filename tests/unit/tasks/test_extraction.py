@@ -76,7 +76,7 @@ def test_a_list_may_be_json_text(tmp_path: Path) -> None:
     assert task.grade(task.splits["test"][0], "x\ny") == 1.0
 
 
-@pytest.mark.parametrize("target", [None, "plain", 3, '"text"'])
+@pytest.mark.parametrize("target", ["plain", 3, '"text"'])
 def test_a_target_of_no_known_form_names_its_row(tmp_path: Path, target: object) -> None:
     with pytest.raises(DataError, match=r"line \d+: the target is neither"):
         load(tmp_path, target)
