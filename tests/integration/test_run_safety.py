@@ -265,6 +265,6 @@ def test_guesses_made_by_other_code_are_made_again(
     monkeypatch.setattr(Verbatim, "guess", counting)
     attack(finished, "relink")
     assert not made
-    monkeypatch.setattr("cosilo.benchmark.measure.source_identity", lambda *_: "edited")
+    monkeypatch.setattr("cosilo.benchmark.measure.versions_behind", lambda *_: "edited")
     attack(finished, "relink")
     assert made

@@ -1,9 +1,15 @@
 """When two trials are the same work: the hash of everything that decides an outcome.
 
-The data and the model files count by their content, the methods by their source and that of all they
-import. What only decides how fast it goes or how it is scored (concurrency, prices, the link, which
+The data and the model files count by their content; code counts by the `VERSION` that its module
+states, which is raised when the same input has another outcome, and not for a comment or a clearer
+name. What only decides how fast it goes or how it is scored (concurrency, prices, the link, which
 attacks) does not count; what an attack changes or hears while the trial runs (the share that is
 tampered with, a published model) does.
+
+A module states `VERSION = 2` below its imports once its outcomes have changed for the first time; one
+that states none is at 1. For a trial count the versions of `ALWAYS`, of the modules that hold what the
+plan names, and of all of Cosilo's that these import. `tests/unit/benchmark/test_versions.py` fails when
+code was changed and its version was not.
 """
 
 from __future__ import annotations
@@ -13,24 +19,49 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 
 import cosilo
-from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.plan import Plan
 from cosilo.defences.base import defences
+from cosilo.models import catalog
 from cosilo.models.base import models
+from cosilo.models.digests import file_digest, folder_digest
 from cosilo.objectives.scoring import MOST_MEMBERS
-from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import ModelConfig, PointConfig
 from cosilo.strategies.base import strategies
 from cosilo.tasks.kinds import kinds
 
-_EDGE_BYTES = 1 << 20
+ALWAYS = (
+    "session",
+    "attacks.tampering",
+    "benchmark.answering",
+    "benchmark.parts",
+    "benchmark.runner",
+    "benchmark.small",
+    "boundary.channel",
+    "boundary.messages",
+    "defences.base",
+    "models.base",
+    "models.replay",
+    "parties.data_owner",
+    "parties.lm_owner",
+    "strategies.base",
+    "tasks.base",
+    "tasks.config",
+    "tasks.files",
+    "tasks.secrets",
+    "tasks.splits",
+)
+"""The modules that every trial goes through: data, owners, boundary, answering."""
+
+_WRITTEN = ("checkpoints", "key_file")
+_BLOCK = 1 << 20
 
 
 def task_identity(plan: Plan) -> str:
@@ -53,6 +84,7 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         "task": task,
         "point": settings_of(point),
         "models": [model_identity(m) for m in involved if m is not None],
+        "files": [files_of(defences.get(d.kind), d.options) for d in point.defences],
         "seed": plan.seed,
         "tamper": plan.attacks.tamper_share if sends else 0,
         "request_budget": plain(plan.request_budget) if sends else None,
@@ -72,46 +104,115 @@ def settings_of(point: PointConfig) -> dict[str, object]:
 
 def model_identity(config: ModelConfig) -> dict[str, object]:
     """What decides a model's answers: its kind and options, its files, its training."""
-    files = [v for v in config.options.values() if isinstance(v, Path) and v.exists()]
+    files = files_of(models.get(config.kind), config.options)
     return {
         "kind": config.kind,
-        "options": plain(config.options),
-        "files": [_edges(path) for path in files],
+        "options": plain({k: v for k, v in config.options.items() if k not in files}),
+        "files": files,
         "train": [config.train, config.train_items],
         "exposes": int(config.exposes),
     }
 
 
+def files_of(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, str]:
+    """Option → the hash of all that lies at the path, or of the catalog's model, that it names.
+
+    An option that is not given counts with its default. Those under which something is written while
+    the trial runs do not count.
+    """
+    found = {}
+    for name, value in with_defaults(factory, options).items():
+        if name in _WRITTEN or not isinstance(value, str | Path) or not str(value):
+            continue
+        if isinstance(value, str) and value in catalog.entries():
+            found[name] = hash_of([file.sha256 for file in catalog.entry(value).files])
+        elif os.path.isdir(value):  # never raises, whatever the text is
+            found[name] = folder_digest(Path(value))
+        elif isinstance(value, Path) and value.is_file():
+            found[name] = file_digest(value)
+    return found
+
+
+def with_defaults(
+    factory: Callable[..., object], options: Mapping[str, object]
+) -> dict[str, object]:
+    """`options`, and what `factory` takes where one is not given."""
+    known = inspect.signature(factory).parameters.items()
+    given = {k: v.default for k, v in known if v.default is not inspect.Parameter.empty}
+    return {**given, **options}
+
+
 def small_identity(plan: Plan, *, task: str) -> str:
     """What decides the small model's answers: itself, its training data, the seed."""
-    code = code_behind(models.get(plan.small.kind))
-    return hash_of([task, model_identity(plan.small), plan.seed, cosilo.__version__, code])
+    named = [models.get(plan.small.kind), kinds.get(plan.task.kind)]
+    return hash_of([task, model_identity(plan.small), plan.seed, versions_behind(*named)])
 
 
 def code_identity(plan: Plan, point: PointConfig) -> object:
-    """The version, and the source behind what the plan names: a method that was changed, or
-    anything it uses, runs again. That costs no money where it asks the same as before.
+    """The versions of the code that decides what becomes of `point`: a method whose outcomes have
+    changed runs again. That costs no money where it asks the same as before.
     """
-    named = [strategies.get(point.strategy), kinds.get(plan.task.kind)]
-    if isinstance(then := point.options.get("then"), str):
-        named.append(strategies.get(then))
-    named += [defences.get(d.kind) for d in point.defences]
-    named += [models.get(m.kind) for m in (plan.small, plan.large)]
-    return [cosilo.__version__, *map(code_behind, [*named, LMOwner, Tampering])]
+    involved = [plan.small, plan.large, *([plan.embedder] if plan.embedder else [])]
+    return versions_behind(
+        *strategies_of(point),
+        *(defences.get(d.kind) for d in point.defences),
+        *(models.get(m.kind) for m in involved),
+        kinds.get(plan.task.kind),
+    )
 
 
-def code_behind(factory: Callable[..., object]) -> str:
-    """The hash of the module that `factory` is defined in and of every module of Cosilo's that it
-    imports, however deep; empty where there is no source.
+def strategies_of(point: PointConfig) -> list[Callable[..., object]]:
+    """The strategy of `point`, and those that it goes on with, stated or by default."""
+    found: list[Callable[..., object]] = []
+    name: object = point.strategy
+    options: object = point.options
+    while isinstance(name, str) and name:
+        found.append(strategies.get(name))
+        taken = with_defaults(found[-1], options if isinstance(options, Mapping) else {})
+        name, options = taken.get("then"), taken.get("then_options")
+    return found
 
-    Naming a module does not count the others of its package, although Python loads them.
+
+def versions_behind(*factories: Callable[..., object]) -> dict[str, object]:
+    """Module → its version, of `ALWAYS`, of the modules that `factories` are defined in and of all of
+    Cosilo's that these import, however deep; modules at version 1 are left out.
+
+    A plug-in's module that states no version counts with its source.
     """
+    files = {_file_of(f"cosilo.{name}") for name in ALWAYS}
+    for factory in factories:
+        files |= modules_behind(factory)
+    found = {_name_of(file): _version_of(file) for file in files if file is not None}
+    return {name: version for name, version in sorted(found.items()) if version != 1}
+
+
+def modules_behind(factory: Callable[..., object]) -> frozenset[Path]:
+    """The file that `factory` is defined in, and those of Cosilo's modules that it imports, however
+    deep. Naming a module does not count the others of its package, although Python loads them."""
     try:
-        file = Path(inspect.getfile(factory))
-        modules = _reached(file)
-        return hash_of([_whole(file), *(_whole(path) for path in sorted(modules - {file}))])
+        return _reached(Path(inspect.getfile(factory)))
     except (TypeError, OSError, SyntaxError):
-        return ""
+        return frozenset()
+
+
+@cache
+def _version_of(file: Path) -> object:
+    """The number that the module in `file` states as its `VERSION`."""
+    source = file.read_bytes()
+    for node in ast.parse(source).body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and any(isinstance(t, ast.Name) and t.id == "VERSION" for t in node.targets)
+        ):
+            return node.value.value
+    ours = file.is_relative_to(Path(cosilo.__file__).parent)
+    return 1 if ours else hashlib.sha256(source).hexdigest()[:16]
+
+
+def _name_of(file: Path) -> str:
+    root = Path(cosilo.__file__).parent
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
 @cache
@@ -150,14 +251,6 @@ def _file_of(module: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-@cache
-def source_identity(*parts: str) -> str:
-    """The hash of the source of some of Cosilo's packages and modules."""
-    root = Path(cosilo.__file__).parent
-    files = [file for part in parts for file in _files(root / part)]
-    return hash_of([[str(file.relative_to(root)), _whole(file)] for file in files])
-
-
 def plain(value: object) -> object:
     """`value` as what JSON holds: dataclasses become tables, paths text, sets sorted lists."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -175,10 +268,6 @@ def plain(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
-
-
 def hash_of(value: object) -> str:
     """Sixteen hex digits for what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
@@ -191,17 +280,6 @@ def _whole(path: Path) -> str:
         if file.is_file():
             digest.update(str(file.relative_to(path.parent)).encode())
             with file.open("rb") as stream:
-                while block := stream.read(_EDGE_BYTES):
+                while block := stream.read(_BLOCK):
                     digest.update(block)
     return digest.hexdigest()
-
-
-def _edges(path: Path) -> str:
-    """A model file by its size and both ends: hashing gigabytes would take longer than the run."""
-    if path.is_dir():
-        return hash_of([[f.name, _edges(f)] for f in sorted(path.rglob("*")) if f.is_file()])
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(_EDGE_BYTES)
-        stream.seek(max(0, size - _EDGE_BYTES))
-        return hashlib.sha256(start + stream.read() + str(size).encode()).hexdigest()

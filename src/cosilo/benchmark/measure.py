@@ -9,7 +9,7 @@ import numpy as np
 
 from cosilo.attacks.base import attacks
 from cosilo.attacks.tampering import Tampering
-from cosilo.benchmark.identity import hash_of, plain, source_identity
+from cosilo.benchmark.identity import hash_of, model_identity, plain, versions_behind
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.published import published
 from cosilo.benchmark.record import chain_of
@@ -18,11 +18,12 @@ from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
 from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
-from cosilo.objectives.base import Run
+from cosilo.objectives.base import Run, objectives
 from cosilo.session import make_model
 from cosilo.tasks.base import Split
 from cosilo.types import Delta
 
+VERSION = 1
 MEASURED: tuple[Split, ...] = ("validation", "certificate", "test")
 BACKGROUND: tuple[Split, ...] = ("train", "tune")
 
@@ -31,7 +32,7 @@ def measuring_version(plan: Plan) -> str:
     """What the numbers depend on besides the trial: who attacks, how it is scored, prices, link."""
     return hash_of(
         [
-            source_identity("attacks", "objectives"),
+            _code(),
             plain(plan.attacks),
             plain(plan.large.price),
             plain(plan.link),
@@ -40,17 +41,23 @@ def measuring_version(plan: Plan) -> str:
 
 
 def guessing_version(plan: Plan, store: Store, trial: Trial, split: Split) -> str:
-    """What the guesses of attacks on `trial` depend on: their source, what they are given, and in
+    """What the guesses of attacks on `trial` depend on: their code, what they are given, and in
     which attempts the items were answered."""
     return hash_of(
         [
-            source_identity("attacks", "objectives"),
+            _code(),
             plan.seed,
-            plain(plan.embedder or plan.small),
+            model_identity(plan.embedder or plan.small),
             trial.attempt,
             store.answered(trial.id, "plain", split),
         ]
     )
+
+
+def _code() -> object:
+    """The versions of all that attacks and scores."""
+    named = [*map(attacks.get, attacks.names()), *map(objectives.get, objectives.names())]
+    return [VERSION, versions_behind(*named)]
 
 
 async def measure(
@@ -65,7 +72,7 @@ async def measure(
     """Attack and score `trial` on every split, and keep the numbers.
 
     The attacks are those of the plan, those in `again`, and any that was ever made on this trial: none
-    drops another's numbers. Guesses that are on record still count unless the attacks' source changed.
+    drops another's numbers. Guesses that are on record still count unless the attacks' code changed.
 
     Args:
         encoder: the public sentence encoder that attackers may use; None for none.

@@ -21,6 +21,7 @@ from cosilo.models.base import (
     LogitModel,
     TextModel,
     Tokens,
+    former_identity,
     identity,
     require,
 )
@@ -68,6 +69,10 @@ class Paid:
     @property
     def identity(self) -> str:
         return identity(self.model)
+
+    @property
+    def former_identity(self) -> str:
+        return former_identity(self.model)
 
     @property
     def access(self) -> Access:

@@ -238,3 +238,10 @@ def identity(model: TextModel) -> str:
     """
     stated = getattr(model, "identity", None)
     return stated if isinstance(stated, str) else model.name
+
+
+def former_identity(model: TextModel) -> str:
+    """The identity that an earlier version of Cosilo gave `model`, for answers recorded then; empty
+    where it was the same."""
+    stated = getattr(model, "former_identity", "")
+    return stated if isinstance(stated, str) else ""

@@ -20,6 +20,7 @@ import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError
 from cosilo.models import catalog, chat_api, trie
 from cosilo.models.base import Access, models
 from cosilo.models.busy import Busy, Share
+from cosilo.models.digests import file_digest
 from cosilo.models.tool_pieces import ToolPieces
 from cosilo.registry import Loads
 from cosilo.types import (
@@ -71,7 +73,7 @@ class LlamaCppModel:
             that share a core wait for one another.
         prompt_cache_mib: memory for prompts that may come again, in MiB.
         reasoning: see `llamacpp`.
-        identity: see `base.identity`; by default the file's name and `fingerprint`.
+        identity: see `base.identity`; by default the file's name and the hash of its content.
 
     Raises:
         CatalogError: no such file, or no GGUF.
@@ -103,7 +105,8 @@ class LlamaCppModel:
             raise ConfigError(f"reasoning must be 0 or more, not {reasoning}")
         _require_gguf(path)
         self._name = name or path.stem
-        self._identity = identity or f"{path.name}:{fingerprint(path)}"
+        self._identity = identity or f"{path.name}:{file_digest(path)[:16]}"
+        self._of_file = not identity
         self._engine: _Engine | None = None
         self._opening = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -117,6 +120,15 @@ class LlamaCppModel:
     def identity(self) -> str:
         thinks = f":{self.reasoning}" if self.reasoning else ""
         return f"llamacpp:{self._identity}{thinks}"
+
+    @cached_property
+    def former_identity(self) -> str:
+        """By samples of the file, as it was before it was by all of it; empty for a catalog's file."""
+        return (
+            f"llamacpp:{self.path.name}:{_sampled(self.path)}"
+            if self._of_file and not self.reasoning
+            else ""
+        )
 
     @property
     def access(self) -> Access:
@@ -442,9 +454,8 @@ def _require_gguf(path: Path) -> None:
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
-def fingerprint(path: Path) -> str:
-    """A hash of a file's size and of blocks all over it: of another file of the same size, as training
-    further makes, it is another. Hashing gigabytes whole would take longer than loading them."""
+def _sampled(path: Path) -> str:
+    """A hash of a file's size and of blocks all over it."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -30,6 +30,7 @@ from cosilo.models.base import (
     LogitModel,
     TextModel,
     Tokens,
+    former_identity,
     identity,
     require,
 )
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS scores (
     scores BLOB NOT NULL,
     recorded_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
+CREATE TABLE IF NOT EXISTS heirs (former TEXT PRIMARY KEY, model TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -130,6 +132,19 @@ class ReplayStore:
         query = "INSERT OR IGNORE INTO scores (key, model, scores) VALUES (?, ?, ?)"
         self._insert(query, key, model, scores)
 
+    def inherits(self, model: str, former: str) -> bool:
+        """Whether what is recorded under the identity `former` is the model's whose identity is `model`
+        now: the first that asks has it, so that another file of the same former identity does not.
+
+        Raises:
+            StoreError: the file cannot be read or written.
+        """
+        with self._guarded("written"):
+            db = self._open()
+            db.execute("INSERT OR IGNORE INTO heirs VALUES (?, ?)", (former, model))
+            heir = db.execute("SELECT model FROM heirs WHERE former = ?", (former,)).fetchone()
+        return bool(heir == (model,))
+
     def _select(self, query: str, key: bytes) -> bytes | None:
         with self._guarded("read"):
             row = self._open().execute(query, (key,)).fetchone()
@@ -186,6 +201,7 @@ class ReplayModel:
         self.hits = 0
         self.misses = 0
         self._flights: dict[bytes, _Flight] = {}
+        self._inherits: dict[tuple[str, str], bool] = {}
 
     @property
     def name(self) -> str:
@@ -205,7 +221,7 @@ class ReplayModel:
         Raises:
             StoreError: the store cannot be read.
         """
-        return self.store.get(self._key(chat, sampling)) is not None
+        return self._recorded(chat, sampling) is not None
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The recorded answer, or the inner model's.
@@ -217,7 +233,7 @@ class ReplayModel:
         """
         key = self._key(chat, sampling)
         while True:
-            recorded = self.store.get(key)
+            recorded = self._recorded(chat, sampling)
             if recorded is not None:
                 self.hits += 1
                 return recorded
@@ -241,7 +257,7 @@ class ReplayModel:
             what `generate` does.
         """
         key = self._key(chat, sampling)
-        if key in self._flights or self.store.get(key) is not None:
+        if key in self._flights or self.holds(chat, sampling):
             yield disassemble(await self.generate(chat, sampling))
             return
         flight = self._depart(key)
@@ -315,7 +331,8 @@ class ReplayModel:
         Raises:
             StoreError: the store cannot be read.
         """
-        found = self.store.get_scores(self._scores_key(question))
+        keys = [_scores_key(model, question) for model in self._known_as]
+        found = next(filter(None, map(self.store.get_scores, keys)), None)
         self.hits += found is not None
         return found
 
@@ -325,7 +342,7 @@ class ReplayModel:
         Raises:
             StoreError: the store cannot be written.
         """
-        self.store.put_scores(self._scores_key(question), self.identity, scores)
+        self.store.put_scores(_scores_key(self.identity, question), self.identity, scores)
 
     @property
     def _logits(self) -> LogitModel:
@@ -368,9 +385,22 @@ class ReplayModel:
     def _key(self, chat: Chat, sampling: Sampling) -> bytes:
         return request_key(self.identity, chat, sampling)
 
-    def _scores_key(self, question: bytes) -> bytes:
-        asked = {"format": _FORMAT, "model": self.identity, "score": question}
-        return hashlib.sha256(msgspec.msgpack.encode(asked, order="deterministic")).digest()
+    def _recorded(self, chat: Chat, sampling: Sampling) -> Generation | None:
+        keys = [request_key(model, chat, sampling) for model in self._known_as]
+        return next(filter(None, map(self.store.get, keys)), None)
+
+    @property
+    def _known_as(self) -> tuple[str, ...]:
+        """The identities that its answers are recorded under: its own, and what it had before."""
+        own, former = self.identity, former_identity(self.inner)
+        if former and (own, former) not in self._inherits:
+            self._inherits[own, former] = self.store.inherits(own, former)
+        return (own, former) if self._inherits.get((own, former)) else (own,)
+
+
+def _scores_key(model: str, question: bytes) -> bytes:
+    asked = {"format": _FORMAT, "model": model, "score": question}
+    return hashlib.sha256(msgspec.msgpack.encode(asked, order="deterministic")).digest()
 
 
 class _Flight:

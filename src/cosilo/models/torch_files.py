@@ -23,6 +23,7 @@ from typing import Any
 
 from cosilo.errors import CatalogError, ConfigError, StoreError
 from cosilo.models import catalog
+from cosilo.models.digests import file_digest
 from cosilo.models.torch_gguf import read_tokenizer
 
 _STAMP = ".unpacked.json"
@@ -143,20 +144,21 @@ def unpack(gguf: Path, sha256: str = "") -> Path:
 
 def digest(folder: Path) -> str:
     """A hash of what decides a model's answers; the source's where it was unpacked from a GGUF."""
-    stamp = _read_stamp(folder)
-    if stamp:
-        return str(stamp["source"])[:16]
     files = sorted({f for pattern in _DECIDES for f in folder.glob(pattern)})
+    stamp = _read_stamp(folder)
+    made = {folder / name: expected for name, (expected, *_) in stamp.get("files", {}).items()}
+    if stamp and all(f in made and file_digest(f) == made[f] for f in files):
+        return str(stamp["source"])[:16]
     whole = hashlib.sha256()
     for file in files:
-        whole.update(f"{file.name}:{_hash(file, *_facts(file))};".encode())
+        whole.update(f"{file.name}:{file_digest(file)};".encode())
     return whole.hexdigest()[:16]
 
 
 def adapter_digest(folder: Path) -> str:
     """A hash of an adapter."""
     files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
-    found = [_hash(f, *_facts(f)) for f in files if f.is_file()]
+    found = [file_digest(f) for f in files if f.is_file()]
     return hashlib.sha256(":".join(found).encode()).hexdigest()[:16]
 
 
@@ -241,16 +243,6 @@ def _read_stamp(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) and stamp.get("format") == _FORMAT else {}
-
-
-_hashes: dict[tuple[str, int, int], str] = {}
-
-
-def _hash(file: Path, size: int, time: int) -> str:
-    key = (str(file), size, time)
-    if key not in _hashes:
-        _hashes[key] = catalog.sha256(file)
-    return _hashes[key]
 
 
 def _facts(file: Path) -> list[int]:

@@ -31,6 +31,7 @@ from cosilo.errors import (
 )
 from cosilo.models import catalog, torch_files
 from cosilo.models.base import Access, Array, Tokens, models
+from cosilo.models.digests import file_digest
 from cosilo.models.torch_batch import device_of, pad, predict, together
 from cosilo.models.torch_decoding import Writer, score, write
 from cosilo.models.torch_layers import is_adapted, layers_of, states
@@ -572,13 +573,13 @@ def torch_lm(
         kind = precision if precision != "auto" else "float32"
         if precision == "auto" and has_bfloat16():
             kind = "bfloat16"
-        folder = source if source.is_dir() else torch_files.unpack(source, known)
+        folder = source if source.is_dir() else torch_files.unpack(source, digest)
         module = torch_files.load_module(folder, precision=kind, device=place)
         if adapter is not None:
             module = torch_files.load_adapter(module, adapter)
         return module, ChatTokens(torch_files.load_words(folder))
 
-    digest = torch_files.digest(source) if source.is_dir() else known or catalog.sha256(source)
+    digest = torch_files.digest(source) if source.is_dir() else known or file_digest(source)
     parts = [digest[:16], precision]
     if adapter is not None:
         parts.append(torch_files.adapter_digest(adapter))

@@ -228,7 +228,7 @@ async def test_a_broken_file_is_named(tmp_path: Path) -> None:
     await model.close()
 
 
-@pytest.mark.parametrize("place", [4, 1 << 16, 3_000_000, 6_000_000 - 1])
+@pytest.mark.parametrize("place", [4, 80_000, 3_000_000, 6_000_000 - 1])
 def test_another_file_of_the_same_name_and_size_is_another_model(
     tmp_path: Path, place: int
 ) -> None:
@@ -238,8 +238,7 @@ def test_another_file_of_the_same_name_and_size_is_another_model(
     path.write_bytes(data)
     before = LlamaCppModel(path).identity
     assert LlamaCppModel(path).identity == before
-    for at in range(place, len(data), 100_000):  # training moves weights all over the file
-        data[at] = 1
+    data[place] = 1
     path.write_bytes(data)
     assert LlamaCppModel(path).identity != before
 

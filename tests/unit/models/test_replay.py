@@ -8,7 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 
 from cosilo.errors import OfflineError, RejectedError, StoreError, UnreachableError
 from cosilo.models.base import Access, TextModel
-from cosilo.models.replay import ReplayModel, ReplayStore, request_key
+from cosilo.models.replay import ReplayModel, ReplayStore, _scores_key, request_key
 from cosilo.models.scripted import ScriptedModel
 from cosilo.testing import ModelContract
 from cosilo.types import Delta, Generation, Sampling, Turn, assemble, user
@@ -342,3 +343,48 @@ async def test_scores_are_kept_for_one_model_and_one_question(tmp_path: Path) ->
     store.close()
     with pytest.raises(StoreError, match="is closed"):
         model.recall(b"question")
+
+
+class Renamed(ScriptedModel):
+    """A model that an earlier version knew under another identity."""
+
+    def __init__(self, identity: str, former: str) -> None:
+        super().__init__({"x": "y"})
+        self.identity, self.former_identity = identity, former
+
+
+async def test_what_was_recorded_under_a_former_identity_is_not_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "replay.sqlite"
+    with opened(path) as store:
+        store.put(request_key("old", user("x"), GREEDY), "old", Generation("as recorded"))
+        store.put_scores(_scores_key("old", b"question"), "old", b"scores")
+    inner = Renamed("new", "old")
+    for _ in range(2):  # the second time with what the first left in the store
+        model = ReplayModel(inner, path, offline=True)
+        assert model.holds(user("x"), GREEDY)
+        assert (await model.generate(user("x"), GREEDY)).text == "as recorded"
+        assert [d.text async for d in model.stream(user("x"), GREEDY)] == ["as recorded"]
+        assert model.recall(b"question") == b"scores"
+        await model.close()
+    assert not inner.seen
+
+
+async def test_another_model_of_the_same_former_identity_has_none_of_it(tmp_path: Path) -> None:
+    """The former identity may not have told the two apart."""
+    path = tmp_path / "replay.sqlite"
+    with opened(path) as store:
+        store.put(request_key("old", user("x"), GREEDY), "old", Generation("as recorded"))
+    first = ReplayModel(Renamed("one", "old"), path)
+    assert (await first.generate(user("x"), GREEDY)).text == "as recorded"
+    await first.close()
+    second = ReplayModel(Renamed("two", "old"), path)
+    assert not second.holds(user("x"), GREEDY)
+    assert (await second.generate(user("x"), GREEDY)).text == "y"
+    await second.close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ReplayStore]:
+    store = ReplayStore(path)
+    yield store
+    store.close()
