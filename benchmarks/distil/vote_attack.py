@@ -62,23 +62,23 @@ class Ballot:
 def ballots(folder: Path, data: Path, *, ideal: bool) -> list[Ballot]:
     """Every vote among the texts that the attackers hold."""
     train, encoder = rows("train", data), Encoder()
+    drawn = {} if ideal else dict(np.load(folder / "candidates.npz"))
     found = []
-    with np.load(folder / "candidates.npz") as kept:
-        for at, label in enumerate(LABELS):
-            texts = [last_user(e.chat) for e in train[label]]
-            mine = encoder.embed(texts[:EACH]).vectors
-            for number in range(ROUNDS):
-                start = EACH + number * IDEAL
-                candidates = (
-                    encoder.embed(texts[start : start + IDEAL]).vectors
-                    if ideal
-                    else kept[f"inf/{number}/{label}"]
-                )
-                keeps = IDEAL // 4 if ideal else 3
-                if len(candidates) > keeps:  # otherwise all are kept, whoever votes
-                    nearest = (mine @ candidates.T).argmax(axis=1)
-                    here = np.arange(at * EACH, (at + 1) * EACH)
-                    found.append(Ballot(here, nearest, len(candidates), keeps))
+    for at, label in enumerate(LABELS):
+        texts = [last_user(e.chat) for e in train[label]]
+        mine = encoder.embed(texts[:EACH]).vectors
+        for number in range(ROUNDS):
+            start = EACH + number * IDEAL
+            candidates = (
+                encoder.embed(texts[start : start + IDEAL]).vectors
+                if ideal
+                else drawn[f"inf/{number}/{label}"]
+            )
+            keeps = IDEAL // 4 if ideal else 3
+            if len(candidates) > keeps:  # otherwise all are kept, whoever votes
+                nearest = (mine @ candidates.T).argmax(axis=1)
+                here = np.arange(at * EACH, (at + 1) * EACH)
+                found.append(Ballot(here, nearest, len(candidates), keeps))
     return found
 
 
