@@ -118,7 +118,7 @@ def commit() -> dict[str, Any]:
         return done.stdout.strip()
 
     # A page or another benchmark's results that are not committed yet change no number.
-    others = ("--", ".", ":!benchmarks/results", ":!docs", ":!*.md")
+    others = ("--", ".", ":!benchmarks/results*", ":!docs", ":!*.md")
     changed = bool(git("status", "--porcelain", *others))
     return {"commit": git("rev-parse", "--short=10", "HEAD"), "uncommitted_changes": changed}
 
