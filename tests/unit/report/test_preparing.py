@@ -83,7 +83,7 @@ def test_the_gain_is_paired_and_counts_what_preparing_sent() -> None:
 
     ledger = MemoryLedger()
     up = Ask(chat=user("label this"))
-    down = Completion(generation=Generation("a", prompt_tokens=500_000, completion_tokens=10_000))
+    down = Completion(generation=Generation("a", prompt_tokens=50, completion_tokens=1))
     ledger.append("pool/1", "up", up, encode(up))
     ledger.append("pool/1", "down", down, encode(down))
     before = run([0, 0, 1, 1] * 10, MemoryLedger())
@@ -93,5 +93,5 @@ def test_the_gain_is_paired_and_counts_what_preparing_sent() -> None:
     assert bought_.value == pytest.approx(0.25)
     assert 0 < bought_.low < 0.25 < bought_.high
     assert bought_.size == len(encode(up)) + len(encode(down))
-    assert bought_.usd == pytest.approx(1.1)
+    assert bought_.usd == pytest.approx((50 * 2 + 1 * 10) / 1e6)
     assert gain(run([], ledger), after) is None
