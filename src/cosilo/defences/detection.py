@@ -7,9 +7,12 @@ A detector reports more than it is sure of: what is hidden is restored exactly, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar, runtime_checkable
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # work that may pause wherever it yields, and then returns a T
 
 WINDOW = 20_000
 OVERLAP = 1_000
@@ -36,6 +39,39 @@ class Detector(Protocol):
         """
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """A detector whose work can pause: no step takes longer than some milliseconds."""
+
+    def steps(self, text: str, public: str = "") -> Steps[list[Span]]: ...
+
+
+def run(steps: Steps[T]) -> T:
+    """What `steps` returns, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+
+
+def gathered(items: Iterable[T]) -> Steps[list[T]]:
+    """`items` as a list, with a pause after each."""
+    found = []
+    for item in items:
+        found.append(item)
+        yield
+    return found
+
+
+def looked(detector: Detector, text: str, public: str) -> Steps[list[Span]]:
+    """What `detector` finds, in steps where it has any."""
+    if isinstance(detector, Stepwise):
+        return (yield from detector.steps(text, public))
+    return detector.detect(text, public)
+
+
 def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     """`spans` in order and without overlaps, covering every letter and digit that they cover.
 
@@ -43,6 +79,11 @@ def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     covered yet stays a span of its own, since dropping it would send it. Neighbours of one kind
     with nothing but spaces between them become one.
     """
+    return run(resolving(spans, text))
+
+
+def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
+    """`resolve`, in steps."""
     ranked = sorted(
         {s for s in spans if s.start < s.end},
         key=lambda s: (s.start - s.end, -s.score, s.start, s.kind),
@@ -50,6 +91,7 @@ def resolve(spans: Iterable[Span], text: str) -> list[Span]:
     taken = bytearray(len(text))
     kept: list[Span] = []
     for span in ranked:
+        yield
         for start, end in _free(taken, span):
             part = _trimmed(text, start, end, whole=(start, end) == (span.start, span.end))
             if part is not None:

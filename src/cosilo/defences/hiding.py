@@ -16,7 +16,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from cosilo.boundary.messages import Ask
-from cosilo.defences.detection import WINDOW, Detector, Span, shifted, windows
+from cosilo.defences.detection import Detector, Span, Steps, looked, shifted, windows
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
@@ -28,15 +28,23 @@ from cosilo.errors import PrivacyError
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
 
-_INLINE = 2_000  # characters that are looked through without leaving the event loop's thread
-_REMEMBERED = 4_096  # texts whose spans are kept, so that a conversation's old turns cost nothing
+_SLICE = 0.005  # seconds for which nothing else runs
+# Texts whose spans are kept, so that a conversation's old turns cost nothing; a text counts as one
+# and its spans as one each.
+_REMEMBERED = 100_000
 
 
 class Recent(Generic[T]):
-    """The `size` entries used last."""
+    """The `size` entries used last.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        weigh: how much an entry counts; one each where not given.
+    """
+
+    def __init__(self, size: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
         self._size = size
+        self._weigh = weigh
+        self._held = 0
         self._entries: OrderedDict[str, T] = OrderedDict()
 
     def get(self, key: str) -> T | None:
@@ -45,13 +53,37 @@ class Recent(Generic[T]):
         return self._entries.get(key)
 
     def put(self, key: str, value: T) -> None:
+        if key in self._entries:
+            self._held -= self._weigh(self._entries[key])
         self._entries[key] = value
         self._entries.move_to_end(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        self._held += self._weigh(value)
+        while self._held > self._size:
+            self._held -= self._weigh(self._entries.popitem(last=False)[1])
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+async def paced(steps: Steps[T], seconds: float) -> T:
+    """What `steps` returns; others have their turn after every slice of it.
+
+    Raises:
+        TimeoutError: it was not done after `seconds`.
+    """
+    began = since = time.monotonic()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        now = time.monotonic()
+        if now - began > seconds:
+            raise TimeoutError
+        if now - since > _SLICE:
+            await asyncio.sleep(0)
+            since = time.monotonic()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,29 +125,42 @@ class Hiding:
         self._public_system = settings.public_system
         self._hints = settings.hints
         self._seconds = settings.seconds
-        self._spans: Recent[tuple[Span, ...]] = Recent(_REMEMBERED)
+        self._spans: Recent[tuple[Span, ...]] = Recent(_REMEMBERED, lambda spans: 1 + len(spans))
 
     async def spans(self, ask: Ask) -> list[list[Span]]:
         """What would be hidden in each text of `ask` if it began a conversation: for reports and
         benchmarks. The texts are those of `texts_of`.
         """
-        texts, found = await self._found(ask)
-        return Vault(b"", "").cover(texts, found)
+
+        def steps() -> Steps[list[list[Span]]]:
+            texts, found = yield from self._found(ask)
+            return (yield from Vault(b"", "").covering(texts, found))
+
+        return await paced(steps(), self._seconds)
 
     async def hide(self, ask: Ask, vault: Vault) -> Ask:
         """`ask` with a placeholder of `vault` for each private value.
 
+        Whatever else runs on the event loop has its turn every few milliseconds.
+
         Raises:
             PrivacyError: the result could not be restored exactly.
+            TimeoutError: it took longer than it may.
             Exception: whatever a detector raised; its text may quote what it failed on.
         """
-        texts, found = await self._found(ask)
-        spans = vault.cover(texts, found)
-        vault.issue(texts, spans, public_text(ask))
-        masked = [vault.hide(t, s) for t, s in zip(texts, spans, strict=True)]
-        for text, hidden in zip(texts, masked, strict=True):
+        return await paced(self._hidden(ask, vault), self._seconds)
+
+    def _hidden(self, ask: Ask, vault: Vault) -> Steps[Ask]:
+        texts, found = yield from self._found(ask)
+        spans = yield from vault.covering(texts, found)
+        yield from vault.issuing(texts, spans, public_text(ask))
+        masked = []
+        for text, here in zip(texts, spans, strict=True):
+            hidden = vault.hide(text, here)
             if vault.restore(hidden) != text:
                 raise PrivacyError("a message could not be restored exactly, so nothing was sent")
+            masked.append(hidden)
+            yield
         if self._hints:
             masked = [
                 hidden + self._hint(text, here, vault, public_text(ask))
@@ -137,15 +182,21 @@ class Hiding:
             return ""
         return "\n\n" + " ".join(f"{shown!r} is {about}." for shown, about in told.items())
 
-    async def _found(self, ask: Ask) -> tuple[list[str], list[list[Span]]]:
+    def _found(self, ask: Ask) -> Steps[tuple[list[str], list[list[Span]]]]:
         texts = texts_of(ask, public_system=self._public_system)
+        yield
         public = public_text(ask) if self._public_system else ""
         labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
-        found = await self._detect(texts, public)
-        return texts, [
-            [s for s in spans if self._is_private(s, text, public, labels)]
-            for text, spans in zip(texts, found, strict=True)
-        ]
+        before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
+        found: list[list[Span]] = []
+        for text in texts:
+            private = []
+            for span in (yield from self._detect(text, public, before)):
+                if self._is_private(span, text, public, labels):
+                    private.append(span)
+                yield
+            found.append(private)
+        return texts, found
 
     def _is_private(self, span: Span, text: str, public: str, labels: frozenset[str]) -> bool:
         if span.score < self._min_score or (self._kinds and span.kind not in self._kinds):
@@ -157,36 +208,30 @@ class Hiding:
         # A detector of literals has been told what is public; the others have not.
         return not (public and span.kind not in _LITERAL and _stands_in(value, public))
 
-    async def _detect(self, texts: Sequence[str], public: str) -> list[list[Span]]:
-        deadline = time.monotonic() + self._seconds
-        return [await self._detect_one(text, public, deadline) for text in texts]
-
-    async def _detect_one(self, text: str, public: str, deadline: float) -> list[Span]:
-        name = hashlib.blake2b(f"{len(public)} {public}{text}".encode(errors="surrogatepass"))
+    def _detect(self, text: str, public: str, before: hashlib.blake2b) -> Steps[tuple[Span, ...]]:
+        """The spans of `text`, from memory where it holds them; `before` is the hash of `public`."""
+        name = before.copy()
+        name.update(text.encode(errors="surrogatepass"))
         known = self._spans.get(name.hexdigest())
         if known is None:
-            found: list[Span] = []
+            found: set[Span] = set()
             for offset, window in windows(text):
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                found += shifted(await self._look(window, public), offset)
+                found.update(shifted((yield from self._look(window, public)), offset))
                 plain = plainly(window)
-                if plain is not None:
-                    for start, read in windows(plain.text):
-                        seen = shifted(await self._look(read, public), start)
-                        found += shifted(map(plain.written, seen), offset)
-            known = tuple(found)
-            if len(text) <= WINDOW:  # longer ones would make the memory grow
-                self._spans.put(name.hexdigest(), known)
-        return list(known)
+                if plain is None:
+                    continue
+                for start, read in windows(plain.text):
+                    seen = shifted((yield from self._look(read, public)), start)
+                    found.update(shifted(map(plain.written, seen), offset))
+            known = tuple(sorted(found, key=lambda s: (s.start, s.end, s.kind, s.score)))
+            self._spans.put(name.hexdigest(), known)
+        return known
 
-    async def _look(self, text: str, public: str) -> list[Span]:
+    def _look(self, text: str, public: str) -> Steps[list[Span]]:
         found: list[Span] = []
         for detector in self.detectors:
-            if len(text) <= _INLINE:
-                found += detector.detect(text, public)
-            else:
-                found += await asyncio.to_thread(detector.detect, text, public)
+            found += yield from looked(detector, text, public)
+            yield
         return [span for span in found if span.start < span.end]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
 from cosilo.defences.detection import Span
@@ -75,12 +75,15 @@ _NEXT_LOWER = re.compile(
 _BEFORE = re.compile(rf"(?<![\w])(?P<value>{_ITEM})(?:,(?:[ ]*and)?|[ ]and|[ ]&)[ ]+$")
 
 
-def named(text: str) -> Iterator[Span]:
-    """People and places by cues, and the lines of a block that are nothing but names."""
+def named(text: str) -> Iterator[Span | None]:
+    """People and places by cues, and the lines of a block that are nothing but names; a None after
+    each form looked for, where the caller may pause.
+    """
     for kind, form, score, strict in _COMPILED:
         for found in form.finditer(text):
             if not strict or is_name(found["value"]):
                 yield Span(*found.span("value"), kind, score)
+        yield None
     lines = [m for m in _LINE.finditer(text) if is_name(m["value"])]
     if text.count("\n") >= 2 and lines:
         for line in lines:
@@ -92,20 +95,30 @@ def is_name(text: str) -> bool:
     return text.split()[0].strip(".,'’\"").casefold() not in NOT_NAMES
 
 
-def listed(text: str, spans: list[Span]) -> Iterator[Span]:
-    """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'."""
+def listed(text: str, spans: Iterable[Span]) -> Iterator[Span]:
+    """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'; each once."""
     people = [s for s in spans if s.kind == "PERSON"]
     ends = {s.end for s in people}
+    # What follows a place depends on the place, and on whether it is in a list already: a walk that
+    # comes where another has been would only repeat it.
+    ahead: set[tuple[int, bool]] = set()
+    behind: set[int] = set()
     for span in people:
-        at, run = span.end, 1
-        while found := _NEXT.match(text, at) or (_NEXT_LOWER.match(text, at) if run > 1 else None):
-            if not is_name(found["value"]):
+        at, inside = span.end, False
+        while (at, inside) not in ahead:
+            ahead.add((at, inside))
+            found = _NEXT.match(text, at) or (_NEXT_LOWER.match(text, at) if inside else None)
+            if found is None or not is_name(found["value"]):
                 break
             yield Span(*found.span("value"), "PERSON", 0.4)
-            at, run = found.end(), run + 1
+            at, inside = found.end(), True
         start = span.start
-        while found := _BEFORE.search(text[max(0, start - 80) : start]):
+        while start not in behind:
+            behind.add(start)
             offset = max(0, start - 80)
+            found = _BEFORE.search(text[offset:start])
+            if found is None:
+                break
             first, last = found.span("value")
             if not is_name(found["value"]) or offset + last in ends:
                 break

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cosilo.defences.addresses import ADDRESSES
-from cosilo.defences.detection import Span
+from cosilo.defences.detection import Span, Steps, gathered, run
 from cosilo.defences.names import listed, named
 
 Check = Callable[[str], bool]
@@ -119,10 +119,24 @@ class PatternDetector:
     """
 
     def detect(self, text: str, public: str = "") -> list[Span]:
-        spans = [span for pattern in PATTERNS for span in pattern.find(text)]
-        spans += named(text)
+        return run(self.steps(text, public))
+
+    def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
+        spans: list[Span] = []
+        for pattern in PATTERNS:
+            for span in pattern.find(text):
+                spans.append(span)
+                yield
+            yield
+        for found in named(text):
+            if found is not None:
+                spans.append(found)
+            yield
         titled = text.title() if text == text.lower() else text
         if titled != text and len(titled) == len(text):
             for pattern in PATTERNS[len(_FORMS) :]:
-                spans += pattern.find(titled)
-        return [*spans, *listed(text, spans)]
+                for span in pattern.find(titled):
+                    spans.append(span)
+                    yield
+                yield
+        return spans + (yield from gathered(listed(text, spans)))

@@ -1,54 +1,63 @@
-"""Names and places by Presidio over spaCy, and everything that has a form by our own patterns.
+"""Names and places by spaCy, numbers with a checksum by Presidio, and everything else that has a form
+by our own patterns.
 
-Presidio is driven through its `AnalyzerEngine` with an NLP engine that runs nothing but spaCy's named
-entities (its own engine also tags, parses and lemmatises, for a context bonus that is not used
-here), and with those of its recognisers that know a checksum or a list.
+Of Presidio the recognisers that know a checksum are used, on their own: its engine would also tag,
+parse and lemmatise, for a context bonus that is not used here.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from importlib.abc import MetaPathFinder
+from itertools import pairwise
 from typing import Any
 
-from cosilo.defences.detection import Span
+from cosilo.defences.detection import Span, Steps, gathered, run
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.errors import ConfigError
 from cosilo.models import catalog
 from cosilo.registry import Loads
 
-# What Presidio calls spaCy's labels, and what we call Presidio's.
-_LABELS = {
-    "PERSON": "PERSON",
-    "GPE": "LOCATION",
-    "LOC": "LOCATION",
-    "FAC": "LOCATION",
-    "ORG": "ORGANIZATION",
-}
-KINDS = {
-    "PERSON": "PERSON",
-    "LOCATION": "PLACE",
-    "ORGANIZATION": "ORG",
+# What we call spaCy's labels, and Presidio's.
+_NAMES = {"PERSON": "PERSON", "GPE": "PLACE", "LOC": "PLACE", "FAC": "PLACE", "ORG": "ORG"}
+_NUMBERS = {
     "CREDIT_CARD": "CARD",
     "IBAN_CODE": "IBAN",
     "CRYPTO": "WALLET",
     "US_SSN": "SSN",
     "US_ITIN": "SSN",
 }
-_ENTITIES = sorted(KINDS)
-_UNUSED = ["tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer"]
-
+_SURE = 0.85  # spaCy tells no score; Presidio takes this one
+# Beside the parts of the pipeline that are not used: the texts of its 700,000 words, half of the
+# memory. Its vectors are found by a word's hash.
+_UNUSED = [
+    "tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer", "strings",
+]  # fmt: skip
 
 _TITLED = 2_000  # characters of a text without capitals that are read a second time, with them
+# The model of entities reads a text in pieces, each with some words before and after it: what it
+# says of a word depends on the four words around it and on the entity it is in.
+_PIECE = 600
+_CONTEXT = 24
+# spaCy takes a run without spaces apart sign by sign from its ends, reading all of it each time.
+_RUN = 1_000
+_SIGNS = 64
+_LONG_RUN = re.compile(rf"\S{{{_RUN + 1},}}")
+_LONG_SIGNS = re.compile(rf"[^\w\s]{{{_SIGNS + 1},}}")
 
-Analysis = tuple[list[Any], list[tuple[int, int]]]
+Place = tuple[int, int, str]
 
 
 class PresidioDetector:
-    """What Presidio finds, what our patterns find, and capitalised words that no vocabulary knows.
+    """What Presidio and spaCy find, what our patterns find, and capitalised words that no vocabulary
+    knows.
 
     A short text without capital letters is read a second time as if every word had one.
 
@@ -58,31 +67,42 @@ class PresidioDetector:
     """
 
     def __init__(self, model: str = "en-core-web-md", organizations: bool = True) -> None:
-        self._analyze = _analyzer(model)
+        self._names = _names(model)
+        self._numbers = _numbers()
         self._patterns = PatternDetector()
         self._organizations = organizations
 
     def detect(self, text: str, public: str = "") -> list[Span]:
-        spans = self._patterns.detect(text, public)
-        spans += self._entities(text, text)
+        return run(self.steps(text, public))
+
+    def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
+        spans = yield from self._patterns.steps(text, public)
+        spans += yield from self._entities(text, text)
         titled = text.title() if text == text.lower() and len(text) <= _TITLED else text
         if titled != text and len(titled) == len(text):
-            again = self._entities(titled, text)
+            again = yield from self._entities(titled, text)
             spans += [replace(s, score=0.4) for s in again if s.kind in ("PERSON", "PLACE")]
-        spans += listed(text, spans)
-        return spans
+        return spans + (yield from gathered(listed(text, spans)))
 
-    def _entities(self, read: str, text: str) -> Iterator[Span]:
-        found, strange = self._analyze(read)
-        for result in found:
-            kind = KINDS[result.entity_type]
-            words = text[result.start : result.end]
-            if kind == "ORG" and (not self._organizations or _acronym(words)):
-                continue
-            if any(c.isalnum() for c in words):
-                yield Span(result.start, result.end, kind, float(result.score))
+    def _entities(self, read: str, text: str) -> Steps[list[Span]]:
+        named, strange = yield from self._names.find(read)
+        spans = [Span(start, end, _NAMES[label], _SURE) for start, end, label in named]
+        for recognizer in self._numbers:
+            found = recognizer.analyze(read, recognizer.supported_entities)
+            spans += [Span(r.start, r.end, _NUMBERS[r.entity_type], float(r.score)) for r in found]
+            yield
+        kept = [
+            s
+            for s in spans
+            if any(c.isalnum() for c in text[s.start : s.end])
+            and not (s.kind == "ORG" and self._is_public(text[s.start : s.end]))
+        ]
         if read == text:
-            yield from (Span(start, end, "PERSON", 0.35) for start, end in strange)
+            kept += [Span(start, end, "PERSON", 0.35) for start, end in strange]
+        return kept
+
+    def _is_public(self, words: str) -> bool:
+        return not self._organizations or _acronym(words)
 
 
 def _acronym(words: str) -> bool:
@@ -95,133 +115,144 @@ def presidio_loads(model: str) -> Loads:
     return Loads((model,) if model in catalog.entries() else (), packages)
 
 
+class _Names:
+    """spaCy's named entities, and words that are in no vocabulary."""
+
+    def __init__(self, nlp: Any) -> None:
+        self._nlp = nlp
+
+    def find(self, text: str) -> Steps[tuple[list[Place], list[tuple[int, int]]]]:
+        """The entities of `text` as (start, end, label), and the strange words."""
+        read, cuts = _broken(text)
+        doc = self._nlp.make_doc(read)
+        yield
+        named: list[Place] = []
+        for start in range(0, len(doc), _PIECE):
+            named += self._piece(doc, start)
+            yield
+        strange = []
+        for token in doc[1:]:
+            if len(token) > 2 and token.is_alpha and self._is_strange(token.text):
+                strange.append((token.idx, token.idx + len(token)))
+                yield
+        return (
+            [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named],
+            [(_before(a, cuts), _before(b, cuts)) for a, b in strange],
+        )
+
+    def _piece(self, doc: Any, start: int) -> Iterator[Place]:
+        """The entities that begin in the words `start` to `start + _PIECE` of `doc`."""
+        first = max(0, start - _CONTEXT)
+        last = min(len(doc), start + _PIECE + _CONTEXT)
+        piece = doc if (first, last) == (0, len(doc)) else doc[first:last].as_doc()
+        offset = doc[first].idx
+        for _, component in self._nlp.pipeline:
+            piece = component(piece)
+        for entity in piece.ents:
+            if entity.label_ in _NAMES and start <= first + entity.start < start + _PIECE:
+                yield offset + entity.start_char, offset + entity.end_char, entity.label_
+
+    def _is_strange(self, word: str) -> bool:
+        """Whether a capitalised word is in no vocabulary, in small letters or as it is: mostly a
+        name."""
+        vocab = self._nlp.vocab
+        return word[0].isupper() and not (vocab.has_vector(word.lower()) or vocab.has_vector(word))
+
+
+def _broken(text: str) -> tuple[str, list[int]]:
+    """`text` with spaces in its very long runs without one, and where those stand in the result."""
+    cuts: set[int] = set()
+    for signs in _LONG_SIGNS.finditer(text):
+        cuts.update(range(signs.start() + _SIGNS, signs.end(), _SIGNS))
+    for run_ in _LONG_RUN.finditer(text):
+        start, end = run_.span()
+        while end - start > _RUN:  # after a sign where there is one
+            half = range(start + _RUN - 1, start + _RUN // 2, -1)
+            start = 1 + next((i for i in half if not text[i].isalnum()), half[0])
+            cuts.add(start)
+    places = sorted(cuts)
+    pieces = [text[a:b] for a, b in pairwise((0, *places, len(text)))]
+    return " ".join(pieces), [cut + i for i, cut in enumerate(places)]
+
+
+def _before(place: int, cuts: Sequence[int]) -> int:
+    """A place of a broken text, in the text before."""
+    return place - bisect_right(cuts, place - 1)
+
+
 @lru_cache(maxsize=4)
-def _analyzer(model: str) -> Callable[[str], Analysis]:
-    """The analyzer over `model`, loaded once a process: text → (results, strange words).
+def _names(model: str) -> _Names:
+    """The names that `model` finds, loaded once a process.
 
     Raises:
-        ConfigError: Presidio or spaCy is not installed.
+        ConfigError: spaCy is not installed.
         CatalogError: the model was not pulled.
     """
-    try:
-        import spacy
-        from presidio_analyzer import (
-            AnalyzerEngine,
-            EntityRecognizer,
-            RecognizerRegistry,
-            RecognizerResult,
-        )
-        from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
-        from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
-        from presidio_analyzer.predefined_recognizers import (
-            CreditCardRecognizer,
-            CryptoRecognizer,
-            IbanRecognizer,
-            SpacyRecognizer,
-            UsItinRecognizer,
-            UsSsnRecognizer,
-        )
-    except ImportError as error:
-        raise ConfigError(
-            f"the detector 'presidio' needs {error.name}; install it with: pip install 'cosilo[pii]'"
-        ) from None
     place = catalog.path(model) if model in catalog.entries() else model
+    try:
+        with _without_frameworks():
+            import spacy
 
-    class EntitiesOnly(NlpEngine):
-        """spaCy's named entities, and nothing else of its pipeline."""
+            return _Names(spacy.load(place, exclude=_UNUSED))
+    except ImportError as error:
+        raise _missing(error) from None
 
-        def __init__(self) -> None:
-            self.load()
 
-        def load(self) -> None:
-            try:
-                self._nlp = spacy.load(place, exclude=_UNUSED)
-            except OSError:
-                raise ConfigError(
-                    f"no spaCy pipeline {model!r}: give a name of `cosilo models list`, a folder, or "
-                    "an installed pipeline"
-                ) from None
-            self.strange: list[tuple[int, int]] = []
+@lru_cache(maxsize=1)
+def _numbers() -> tuple[Any, ...]:
+    """Presidio's recognisers of numbers with a checksum.
 
-        def is_loaded(self) -> bool:
-            return True
+    Raises:
+        ConfigError: Presidio is not installed.
+    """
+    try:
+        with _without_frameworks():
+            from presidio_analyzer.predefined_recognizers import (
+                CreditCardRecognizer,
+                CryptoRecognizer,
+                IbanRecognizer,
+                UsItinRecognizer,
+                UsSsnRecognizer,
+            )
+    except ImportError as error:
+        raise _missing(error) from None
+    kinds = (
+        CreditCardRecognizer,
+        IbanRecognizer,
+        CryptoRecognizer,
+        UsSsnRecognizer,
+        UsItinRecognizer,
+    )
+    return tuple(kind() for kind in kinds)
 
-        def process_text(self, text: str, language: str) -> NlpArtifacts:
-            doc = self._nlp(text)
-            self.strange = [
-                (t.idx, t.idx + len(t))
-                for t in doc[1:]
-                if len(t) > 2 and t.is_alpha and t.text[0].isupper() and self._is_strange(t.text)
-            ]
-            kept = [e for e in doc.ents if e.label_ in _LABELS]
-            for entity in kept:
-                entity.label_ = _LABELS[entity.label_]
-            return NlpArtifacts(kept, doc, [t.idx for t in doc], [], None, language)
 
-        def _is_strange(self, word: str) -> bool:
-            """Whether a word is in no vocabulary, in small letters or as it is: mostly a name."""
-            vocab = self._nlp.vocab
-            return not (vocab.has_vector(word.lower()) or vocab.has_vector(word))
-
-        def process_batch(
-            self,
-            texts: Iterable[str],
-            language: str,
-            batch_size: int = 1,
-            n_process: int = 1,
-            **_: Any,
-        ) -> Iterator[tuple[str, NlpArtifacts]]:
-            return ((text, self.process_text(text, language)) for text in texts)
-
-        def is_stopword(self, word: str, language: str) -> bool:
-            return False
-
-        def is_punct(self, word: str, language: str) -> bool:
-            return False
-
-        def get_supported_entities(self) -> list[str]:
-            return _ENTITIES
-
-        def get_supported_languages(self) -> list[str]:
-            return ["en"]
-
-    class NoContext(ContextAwareEnhancer):
-        """Leaves scores as they are."""
-
-        def __init__(self) -> None:
-            super().__init__(0.0, 0.0, 0, 0)
-
-        def enhance_using_context(
-            self,
-            text: str,
-            raw_results: list[RecognizerResult],
-            nlp_artifacts: NlpArtifacts,
-            recognizers: list[EntityRecognizer],
-            context: list[str] | None = None,
-        ) -> list[RecognizerResult]:
-            return raw_results
-
-    recognizers = [
-        SpacyRecognizer(supported_entities=["PERSON", "LOCATION", "ORGANIZATION"]),
-        CreditCardRecognizer(),
-        IbanRecognizer(),
-        CryptoRecognizer(),
-        UsSsnRecognizer(),
-        UsItinRecognizer(),
-    ]
-    entities = EntitiesOnly()
-    engine = AnalyzerEngine(
-        registry=RecognizerRegistry(recognizers=recognizers, supported_languages=["en"]),
-        nlp_engine=entities,
-        supported_languages=["en"],
-        context_aware_enhancer=NoContext(),
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"the detector 'presidio' needs {error.name}; install it with: pip install 'cosilo[pii]'"
     )
 
-    turn = threading.Lock()  # long texts are analysed in a thread; spaCy's pipeline is one
 
-    def analyze(text: str) -> Analysis:
-        with turn:
-            results = engine.analyze(text, language="en", entities=_ENTITIES)
-            return list(results), entities.strange
+class _Absent(MetaPathFinder):
+    """Says of some packages that they are not installed."""
 
-    return analyze
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in self._names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@contextmanager
+def _without_frameworks() -> Iterator[None]:
+    """spaCy and Presidio import what they find of these and do without what they do not find.
+
+    Neither is used here; torch and transformers together are 300 MB and 4 s.
+    """
+    names = ("torch", "transformers", "tensorflow", "mxnet", "cupy", "jax", "stanza", "gliner")
+    absent = _Absent(frozenset(name for name in names if name not in sys.modules))
+    sys.meta_path.insert(0, absent)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(absent)

@@ -16,14 +16,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cosilo.defences.detection import Span, resolve
+from cosilo.defences.detection import Span, Steps, gathered, resolving, run
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 CODE = 6
 SURROGATES = 500  # per conversation; each costs a scan of the message, so more get placeholders
+_SCANNED = 20_000_000  # characters of all these scans of one message
 _LOOKALIKE = re.compile(rf"[A-Z]{{2,12}}_[{ALPHABET}]{{{CODE}}}")
+_CODES = re.compile(rf"_(?=([{ALPHABET}]{{{CODE}}}))")
 _TRIES = 200  # for a surrogate, then as many for a placeholder
 _WORDS = re.compile(r"\w+")
 
@@ -58,15 +60,24 @@ class Vault:
         place where one of those values or an earlier one stands, and every text that looks like
         one of our placeholders.
         """
-        spans = [resolve(s, t) for t, s in zip(texts, found, strict=True)]
+        return run(self.covering(texts, found))
+
+    def covering(
+        self, texts: Sequence[str], found: Sequence[Iterable[Span]]
+    ) -> Steps[list[list[Span]]]:
+        """`cover`, in steps."""
+        spans = []
+        for text, here in zip(texts, found, strict=True):
+            spans.append((yield from resolving(here, text)))
         values = dict(self._kinds)
-        for text, here in zip(texts, spans, strict=True):
-            for span in here:
+        for text, kept in zip(texts, spans, strict=True):
+            for span in kept:
                 values.setdefault(text[span.start : span.end], span.kind)
         finder = _Finder(values)
         covered = []
-        for text, here in zip(texts, spans, strict=True):
-            whole = resolve([*here, *finder.find(text), *self._lookalikes(text)], text)
+        for text, kept in zip(texts, spans, strict=True):
+            again = yield from gathered(finder.find(text))
+            whole = yield from resolving([*kept, *again, *self._lookalikes(text)], text)
             covered.append([_renamed(s, text, values) for s in whole])
         return covered
 
@@ -74,26 +85,44 @@ class Vault:
         """A placeholder for every value; none that stands in `texts` or in `public` already, and
         none that spells one of the values.
         """
-        taken = "\n".join((*texts, public))
+        run(self.issuing(texts, spans, public))
+
+    def issuing(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], public: str
+    ) -> Steps[None]:
+        """`issue`, in steps."""
         values = {
             text[s.start : s.end]: s.kind
             for text, here in zip(texts, spans, strict=True)
             for s in here
         }
         words = {w for value in values for w in _WORDS.findall(value.casefold())}
+        taken = _Taken("\n".join((*texts, public)), words)
+        yield
         glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
+        yield
         new = {v: k for v, k in values.items() if v not in self._shown}
+        most = min(SURROGATES - self._surrogates, _SCANNED // (1 + len(taken.text)))
         dates = {v: k for v, k in new.items() if k in DATES and v not in glued}
 
         def fits(attempt: int) -> bool:
             covers = [disguise(k, v, self._draw(k, v, attempt)) for v, k in dates.items()]
-            return all(c is not None and self._free(c, taken, words) for c in covers)
+            return all(c is not None and self._free(c, taken) for c in covers)
 
         # Dates move together: where all of them can, by the same distance.
-        first = next(filter(fits, range(_TRIES // 4)), 0) if len(dates) > 1 else 0
+        first = 0
+        if 1 < len(dates) <= most:
+            for attempt in range(_TRIES // 4):
+                if fits(attempt):
+                    first = attempt
+                    break
+                yield
+        most += self._surrogates
         for value, kind in new.items():
             tries = range(first if value in dates else 0, _TRIES)
-            self._add(value, kind, taken, words, tries if value not in glued else range(0))
+            plain = value not in glued and self._surrogates < most
+            self._add(value, kind, taken, tries if plain else range(0))
+            yield
 
     def shown(self, value: str) -> str:
         """What stands for `value`, which has been issued."""
@@ -112,22 +141,21 @@ class Vault:
         """`text` with the values back in."""
         return restore(self._restorer, text)
 
-    def _add(
-        self, value: str, kind: str, taken: str, words: set[str], surrogates: Iterable[int]
-    ) -> None:
+    def _add(self, value: str, kind: str, taken: _Taken, surrogates: Iterable[int]) -> None:
         """Issue a placeholder for `value`: a surrogate at one of these tries, or else a code."""
-        for attempt in surrogates if self._surrogates < SURROGATES else ():
+        for attempt in surrogates:
             cover = disguise(kind, value, self._draw(kind, value, attempt))
             if cover is None:
                 break
-            if self._free(cover, taken, words):
+            if self._free(cover, taken):
                 self._surrogates += 1
                 self._issued(value, kind, cover, plain=True)
                 return
         for attempt in range(_TRIES, 2 * _TRIES):
-            shown = f"{kind}_{self._draw(kind, value, attempt).code(ALPHABET, CODE)}"
+            code = self._draw(kind, value, attempt).code(ALPHABET, CODE)
+            shown = f"{kind}_{code}"
             cover = Cover(shown, {shown: value})
-            if not self._restorer.knows_other(cover.aliases) and shown not in taken:
+            if code not in taken.codes and not self._restorer.knows_other(cover.aliases):
                 self._issued(value, kind, cover, plain=False)
                 return
         raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
@@ -137,12 +165,12 @@ class Vault:
         self._shown[value] = cover.shown
         self._kinds[value] = kind
 
-    def _free(self, cover: Cover, taken: str, words: set[str]) -> bool:
+    def _free(self, cover: Cover, taken: _Taken) -> bool:
         """Whether nothing else can be taken for this surrogate, and it spells no value."""
         return (
             not self._restorer.knows_other(cover.aliases)
-            and words.isdisjoint(_WORDS.findall(cover.shown.casefold()))
-            and not any(alias in taken for alias in cover.aliases)
+            and taken.words.isdisjoint(_WORDS.findall(cover.shown.casefold()))
+            and not any(alias in taken.text for alias in cover.aliases)
         )
 
     def _draw(self, kind: str, value: str, attempt: int) -> Draw:
@@ -174,37 +202,83 @@ def _glued(text: str, spans: Sequence[Span]) -> Iterator[str]:
             yield text[span.start : span.end]
 
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+class _Taken:
+    """What no placeholder may be: anything that stands in a message.
+
+    Attributes:
+        text: the whole message.
+        words: of its private values, in small letters.
+        codes: what could be read as the code of a placeholder, so that looking for one costs no scan.
+    """
+
+    def __init__(self, text: str, words: set[str]) -> None:
+        self.text = text
+        self.words = words
+        self.codes = frozenset(_CODES.findall(text))
+
+
+_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _DIGITS = re.compile(r"\d{6,}")
+_DEEPEST = 200
+
+
+class _Node:
+    """A word: those that follow it in some value, and the values that end with it."""
+
+    __slots__ = ("next", "values")
+
+    def __init__(self) -> None:
+        self.next: dict[str, _Node] = {}
+        self.values: list[str] = []
 
 
 class _Finder:
-    """Finds every place where one of `values` stands, as whole words.
+    """Finds every place where one of `values` stands, as whole words, in time linear in the text.
 
     Values of four characters and more are found in any case; a shorter one as it is, and only when
     it has a digit or three letters: hiding every 'or' because a state is called OR would destroy
-    the text. Long numbers are found also inside of words.
+    the text. Long numbers are found also inside of words, and values of very many words as they are.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._kinds = values
-        self._begin: dict[str, list[tuple[str, str]]] = {}
-        for value, kind in values.items():
-            first = _TOKEN.search(value)
-            if first is None or first.start() or not _distinctive(value):
+        self._root = _Node()
+        self._longest: list[str] = []
+        for value in values:
+            if value[0].isspace() or not _distinctive(value):
                 continue
-            self._begin.setdefault(first.group().casefold(), []).append((value, kind))
+            tokens = _TOKEN.findall(value)
+            if len(tokens) > _DEEPEST:
+                self._longest.append(value)
+                continue
+            node = self._root
+            for token in tokens:
+                node = node.next.setdefault(token.casefold(), _Node())
+            node.values.append(value)
 
     def find(self, text: str) -> Iterator[Span]:
-        if not self._begin:
-            return
-        for token in _TOKEN.finditer(text):
-            for value, kind in self._begin.get(token.group().casefold(), ()):
-                start, end = token.start(), token.start() + len(value)
-                here = text[start:end]
-                same = here == value or (len(value) > 3 and here.casefold() == value.casefold())
-                if same and not (_is_word(text, end - 1) and _is_word(text, end)):
-                    yield Span(start, end, kind, 0.5)
+        tokens = [
+            (token.group().casefold(), *token.span())
+            for token in (_TOKEN.finditer(text) if self._root.next else ())
+        ]
+        for first, (_, start, _) in enumerate(tokens):
+            node = self._root
+            for i in range(first, len(tokens)):
+                word, _, end = tokens[i]
+                following = node.next.get(word)
+                if following is None:
+                    break
+                node = following
+                for value in node.values:
+                    if len(value) > 3 or text[start:end] == value:
+                        yield Span(start, end, self._kinds[value], 0.5)
+        for value in self._longest:
+            start = text.find(value)
+            while start >= 0:
+                end = start + len(value)
+                if not _cuts(text, start) and not _cuts(text, end):
+                    yield Span(start, end, self._kinds[value], 0.5)
+                start = text.find(value, end)
         for number in _DIGITS.finditer(text):
             if number.group() in self._kinds:
                 yield Span(*number.span(), self._kinds[number.group()], 0.5)
@@ -214,5 +288,6 @@ def _distinctive(value: str) -> bool:
     return len(value) >= 3 or any(c.isdigit() for c in value)
 
 
-def _is_word(text: str, at: int) -> bool:
-    return at < len(text) and (text[at].isalnum() or text[at] == "_")
+def _cuts(text: str, at: int) -> bool:
+    """Whether a word goes on over this place."""
+    return 0 < at < len(text) and all(c.isalnum() or c == "_" for c in text[at - 1 : at + 1])

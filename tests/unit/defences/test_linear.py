@@ -1,0 +1,211 @@
+"""Hiding costs what a text's length says, whatever stands in it, and others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cosilo.boundary.messages import Ask
+from cosilo.defences.detection import Span, resolve
+from cosilo.defences.hiding import Hiding, Recent, Settings, paced
+from cosilo.defences.names import listed
+from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.vault import Vault
+from cosilo.types import user
+
+FIRST = ("Anna", "Berta", "Carl", "Dora", "Emil", "Frieda", "Georg", "Hanna", "Ida", "Jonas")
+LAST = ("Schmidt", "Gruber", "Hofer", "Lang", "Moser", "Winkler", "Berger", "Fuchs", "Eder")
+
+
+def repeated(unit: str) -> Callable[[int], str]:
+    return lambda size: (unit * (size // len(unit) + 1))[:size]
+
+
+def guests(size: int) -> str:
+    draw = random.Random(5)
+    names = (f"{draw.choice(FIRST)} {draw.choice(LAST)}" for _ in range(size // 13))
+    return "The guests were Mr. " + ", ".join(names) + " and Zoe Lang."
+
+
+def strangers(size: int) -> str:
+    draw = random.Random(6)
+    return ", ".join(f"Mr. {draw.randbytes(4).hex().title()}" for _ in range(size // 14))
+
+
+def looked_alike(size: int) -> str:
+    draw = random.Random(7)
+    codes = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz234567", k=6)) for _ in range(size))
+    return " ".join(f"PERSON_{next(codes)}" for _ in range(size // 14))
+
+
+HOSTILE = {
+    "a guest list": guests,
+    "strangers": strangers,
+    "placeholders": looked_alike,
+    "one list": repeated("Anna, "),
+    "lines": repeated("Anna\nBerta\n"),
+    "digits": repeated("1 "),
+    "initials": repeated("A."),
+    "emoji": repeated("😀"),
+    "brackets": repeated("[{("),
+    "no spaces": repeated("x"),
+    "one beginning": repeated("my name is Mr. A. B. "),
+    "addresses": repeated("12 Aa apt 1 "),
+}
+
+
+def hiding(**settings: object) -> Hiding:
+    given: dict[str, object] = {
+        "detectors": ("patterns",), "model": "", "kinds": (), "min_score": 0.3, "allow": (),
+        "public_system": False, "databases": None, "values": (), "hints": False, "seconds": 60.0,
+    }  # fmt: skip
+    return Hiding(Settings(**(given | settings)))  # type: ignore[arg-type]
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """The lesser of two."""
+    taken = []
+    for _ in range(2):
+        began = time.process_time()
+        work()
+        taken.append(time.process_time() - began)
+    return min(taken)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_twice_the_text_costs_about_twice(name: str) -> None:
+    make = HOSTILE[name]
+
+    def hide(text: str) -> Callable[[], object]:
+        return lambda: asyncio.run(hiding().hide(Ask(chat=user(text)), Vault(b"key", "c")))
+
+    small, large = cpu(hide(make(9_000))), cpu(hide(make(24_000)))
+    assert large < 9 * small + 0.05  # four times the text; sixteen times would be quadratic
+
+
+def test_a_list_is_walked_once() -> None:
+    text = guests(8_000)
+    people = PatternDetector().detect(text)
+    found = list(listed(text, people))
+    assert len(found) < 3 * text.count(",")
+    assert len(found) > text.count(",") // 2
+
+
+def test_a_walk_from_the_middle_of_a_list_sees_what_one_from_its_start_does() -> None:
+    text = "They were Anna, Zuzka, Berta Moser and jörn."
+    anna, berta = text.index("Anna"), text.index("Berta")
+    spans = [Span(anna, anna + 4, "PERSON"), Span(berta, berta + 11, "PERSON")]
+    for people in (spans, spans[::-1]):
+        names = {text[s.start : s.end] for s in listed(text, people)}
+        # In small letters only what follows two items is taken for a name.
+        assert {"Zuzka", "jörn"} <= names
+
+
+class TestFinder:
+    """`Vault.cover` finds each value everywhere, as whole words."""
+
+    def covered(self, text: str, *values: str, kind: str = "PERSON") -> str:
+        first = "\n".join(values)
+        found: list[Span] = []
+        at = 0
+        for value in values:
+            found.append(Span(at, at + len(value), kind))
+            at += len(value) + 1
+        spans = Vault(b"", "").cover([first, text], [found, []])[1]
+        hidden = {i for s in spans for i in range(s.start, s.end)}
+        return "".join("#" if i in hidden else c for i, c in enumerate(text))
+
+    @pytest.mark.parametrize(
+        ("value", "text", "shown"),
+        [
+            ("Anna Lee", "ANNA LEE, anna leeds, annA lee", "########, anna leeds, ########"),
+            ("Lee", "Lee, LEE, Leeds, lee", "###, LEE, Leeds, lee"),
+            ("ann@x.org", "ann@x.org, Ann@X.org, joann@x.org", "#########, #########, joann@x.org"),
+            ("+49 30 901", "at +49 30 901; +49 30 9012", "at ##########; +49 30 9012"),
+            ("12 Via Roma, Po", "in 12 via roma, po!", "in ###############!"),
+            ("O'Hara", "O'Hara's, o'hara", "######'s, ######"),
+            ("123456789", "x123456789y", "x#########y"),
+            ("or", "black or white", "black or white"),
+        ],
+    )  # fmt: skip
+    def test_as_whole_words(self, value: str, text: str, shown: str) -> None:
+        assert self.covered(text, value) == shown
+
+    def test_values_that_begin_alike(self) -> None:
+        text = "Anna Lee, Anna Lee Fox, Anna and Anna Li"
+        shown = self.covered(text, "Anna Lee", "Anna Lee Fox", "Anna Li")
+        assert shown == "########, ############, Anna and #######"
+
+    def test_a_value_of_very_many_words(self) -> None:
+        value = " ".join(f"w{i}" for i in range(150))
+        assert self.covered(f"<{value}> {value}x", value) == f"<{'#' * len(value)}> {value}x"
+
+
+def test_resolving_many_spans_is_no_slower_for_their_number_squared() -> None:
+    def work(count: int) -> Callable[[], object]:
+        text = "Anna " * count
+        spans = [Span(5 * i, 5 * i + 4, "PERSON", 0.1 * k) for i in range(count) for k in range(3)]
+        return lambda: resolve(spans, text)
+
+    assert cpu(work(20_000)) < 9 * cpu(work(5_000)) + 0.02
+
+
+async def test_a_long_message_lets_others_have_their_turn() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    began = time.process_time()
+    await hiding().hide(Ask(chat=user(guests(60_000))), Vault(b"key", "c"))
+    took = time.process_time() - began
+    task.cancel()
+    assert turns > took / 0.05
+
+
+async def test_two_messages_have_turns_in_turn_and_the_short_one_is_done_first() -> None:
+    done: list[str] = []
+    both = hiding()
+
+    async def hide(name: str, text: str) -> None:
+        await both.hide(Ask(chat=user(text)), Vault(b"key", "c"))
+        done.append(name)
+
+    await asyncio.gather(hide("long", guests(60_000)), hide("short", "I am Anna Moser."))
+    assert done == ["short", "long"]
+
+
+async def test_what_takes_too_long_is_given_up_between_its_steps() -> None:
+    steps = 0
+
+    def endless():  # type: ignore[no-untyped-def]
+        nonlocal steps
+        while True:
+            steps += 1
+            yield
+
+    with pytest.raises(TimeoutError):
+        await paced(endless(), 0.01)
+    assert steps > 1
+
+
+def test_memory_of_spans_is_bounded_by_their_number() -> None:
+    recent: Recent[tuple[int, ...]] = Recent(10, len)
+    for i in range(9):
+        recent.put(str(i), (1, 2, 3))
+    assert len(recent) == 3
+    assert recent.get("0") is None
+    assert recent.get("8") == (1, 2, 3)
+    recent.put("8", (1,))
+    recent.put("9", (1, 2, 3))
+    assert len(recent) == 4
+    recent.put("large", tuple(range(11)))
+    assert recent.get("large") is None
