@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,8 @@ class Pseudonym(Defence):
     system: "public" sends system turns as they are, and their words are not private (a schema,
         instructions); "private" treats them like any other turn.
     conversation: what one conversation is: "request" (a task item, whose messages share values), or
-        "first-turn" (all requests that begin with the same user turn; each sends its history).
+        "first-turn" (all requests of one caller that begin with the same user turn; each sends its
+        history).
     replies: "sql" quotes restored text where SQL needs it; "text" puts values back as they are.
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
@@ -99,8 +100,16 @@ class Pseudonym(Defence):
         self._sql = replies == "sql"
         self._key_file = Path(key_file)
         self._key: bytes | None = None
+        self._caller: Callable[[str], bytes] = lambda _: b""
         self._vaults: Recent[Vault] = Recent(remember)
         self._counts: Recent[Mapping[str, int]] = Recent(remember)
+
+    def bind(self, caller: Callable[[str], bytes]) -> None:
+        """Derive placeholders also under what `caller` says of a request: whose it is, where a gateway
+        serves several. Equal values of two of them cannot be linked, and neither can look up what the
+        other's placeholders stand for.
+        """
+        self._caller = caller
 
     def counts(self, request: str) -> Mapping[str, int]:
         """How many different values of each kind were replaced for `request`; nothing else of them
@@ -157,15 +166,17 @@ class Pseudonym(Defence):
     def _vault(self, ask: Ask, request: str) -> Vault:
         if self._key is None:
             self._key = secret_key(self._key_file)
+        caller = self._caller(request)
+        key = hmac.new(self._key, caller, hashlib.sha256).digest() if caller else self._key
         if self._conversation == "first-turn":
             # Every request carries its whole conversation, so nothing is kept between them: what
             # another caller's conversation holds can never be restored into this one.
             first = next((t.content for t in ask.chat if t.role == "user"), "")
-            name = hmac.new(self._key, first.encode(errors="surrogatepass"), hashlib.sha256)
-            return Vault(self._key, f"first-turn {name.hexdigest()}")
+            name = hmac.new(key, first.encode(errors="surrogatepass"), hashlib.sha256)
+            return Vault(key, f"first-turn {name.hexdigest()}")
         vault = self._vaults.get(request)
         if vault is None:
-            vault = Vault(self._key, f"request {request}")
+            vault = Vault(key, f"request {request}")
             self._vaults.put(request, vault)
         return vault
 

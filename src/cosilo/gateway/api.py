@@ -225,7 +225,7 @@ class Gateway:
             for chat in wanted.chats
             for i in range(wanted.n)
         ]
-        await self._reserve(x, bound(point, asks))
+        await self._reserve(x, bound(point, asks), wanted.user)
         watch = self._watch(x, receive)
         tail = b""
         answers: list[Answer] = []
@@ -325,9 +325,9 @@ class Gateway:
 
     # Money.
 
-    async def _reserve(self, x: Exchange, most: Spend) -> Tab:
+    async def _reserve(self, x: Exchange, most: Spend, user: bytes = b"") -> Tab:
         assert x.key is not None
-        tab = Tab(self.store.accounts, x.key, x.id)
+        tab = Tab(self.store.accounts, x.key, x.id, user)
         await tab.reserve(most)
         x.tab = self.tabs[x.id] = tab
         return tab

@@ -38,6 +38,7 @@ class Continuation:
         sampling: the fields of `Sampling` that the client set; the point's own hold for the rest.
         n: how many answers are wanted, each asked for on its own.
         logprobs: None when not wanted, else the number of alternatives shown for each token.
+        user: who the client says is asking, as the JSON it sent: `user`, or else `safety_identifier`.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Continuation:
     stream: bool = False
     include_usage: bool = False
     logprobs: int | None = None
+    user: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ class _Common(msgspec.Struct, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
+    user: Raw = _NULL
+    safety_identifier: Raw = _NULL
 
 
 class _ChatBody(_Common, kw_only=True):
@@ -149,7 +153,7 @@ class _Format(msgspec.Struct):
 
 # Fields that say nothing about the answer.
 IGNORED = frozenset({
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "metadata", "store", "service_tier", "prompt_cache_key",
     "prompt_cache_retention",
 })  # fmt: skip
 
@@ -218,6 +222,7 @@ def read_chat(body: bytes) -> Continuation:
         n=found.n or 1,
         stream=bool(found.stream),
         include_usage=_include_usage(found),
+        user=_user(found),
         logprobs=(found.top_logprobs or 0) if found.logprobs else None,
     )
 
@@ -243,6 +248,7 @@ def read_text(body: bytes) -> Continuation:
         n=n,
         stream=bool(found.stream),
         include_usage=_include_usage(found),
+        user=_user(found),
         logprobs=found.logprobs,
     )
 
@@ -311,6 +317,10 @@ def _sampling(body: _Common) -> dict[str, Any]:
             raise RequestError("stop: a stop sequence is empty", param="stop")
         given["stop"] = stops
     return given
+
+
+def _user(body: _Common) -> bytes:
+    return _present(body.user) or _present(body.safety_identifier) or b""
 
 
 def _include_usage(body: _Common) -> bool:

@@ -17,7 +17,7 @@ from cosilo.boundary.transport import InProcess
 from cosilo.defences.base import Defence
 from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
-from cosilo.gateway.tabs import Tab, Till
+from cosilo.gateway.tabs import Personal, Tab, Till
 from cosilo.gateway.upstreams import Absent, Fuse, Upstream
 from cosilo.models.base import Access, Embedder, TextModel
 from cosilo.parties.data_owner import DataOwner
@@ -153,6 +153,9 @@ async def open_recipe(
     chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
     strategy = make_strategy(recipe.config)
     defences = make_defences(recipe.config)
+    for defence in defences:
+        if isinstance(defence, Personal):
+            defence.bind(lambda request: tabs[request].caller if request in tabs else b"")
     if strategy.needs.sends and not chosen:
         raise ConfigError(f"point {recipe.name!r}: strategy {recipe.config.strategy!r} needs large")
     fallback = recipe.serving.fallback

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -28,18 +28,25 @@ class Tab:
     """One request's account, from reservation to settlement.
 
     Attributes:
+        user: who the client says is asking; empty where it does not say.
         committed: what crossings have cost or can still cost; never above what is reserved.
     """
 
     accounts: Accounts
     key: Key
     request: str
+    user: bytes = b""
     reserved: Spend = field(default_factory=Spend)
     committed: Spend = field(default_factory=Spend)
     reservations: list[Reservation] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     lm_calls: int = 0
+
+    @property
+    def caller(self) -> bytes:
+        """Who asks: one of the client's users where it tells them apart, else the client."""
+        return self.key.id.encode() + b"\0" + self.user
 
     async def reserve(self, most: Spend) -> None:
         """Set `most` aside on top of what is set aside.
@@ -129,6 +136,14 @@ class Counts(Protocol):
     """A defence that knows how many private values it hid in a request's messages, by kind."""
 
     def counts(self, request: str) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
+class Personal(Protocol):
+    """A defence that hides differently for everyone who asks."""
+
+    def bind(self, caller: Callable[[str], bytes]) -> None:
+        """Have it ask `caller` whose request a request is; empty for one that is nobody's."""
 
 
 class Till(Defence):

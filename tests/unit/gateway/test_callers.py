@@ -1,0 +1,118 @@
+"""Whose placeholders are whose: those of two clients, or of two users of one, tell nothing together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.unit.gateway.test_api import House, house
+
+from cosilo.gateway import asked
+from cosilo.gateway.accounts import Key
+from cosilo.models.scripted import ScriptedModel
+from cosilo.session import DefenceConfig
+from cosilo.types import Chat
+
+HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+ADA = "Please call Mr. Ada Lovelace tomorrow."
+
+
+class Spy(ScriptedModel):
+    """Keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.seen: list[Chat] = []
+
+    async def generate(self, chat: Chat, sampling: Any) -> Any:
+        self.seen.append(chat)
+        return await super().generate(chat, sampling)
+
+
+async def opened(folder: Path, **options: Any) -> tuple[House, Spy]:
+    """A gateway with the keys `good` and `other`."""
+    spy = Spy()
+    given = {"detectors": ["patterns"], "conversation": "first-turn", **options}
+    around = (DefenceConfig("hide", "pseudonym", {**given, "key_file": str(folder / "key")}),)
+    h = await house(large=[spy], around=around)
+    h.books.keys["other"] = Key(id="other", name="other")
+    return h, spy
+
+
+async def shown(
+    h: House, spy: Spy, text: str = ADA, *, key: str = "good", **fields: Any
+) -> set[str]:
+    """The placeholders that the LM sees of `text`, said later in a conversation that begins alike."""
+    body = {"model": "cosilo/x", "messages": [*HI, {"role": "user", "content": text}], **fields}
+    told = await h.send("/v1/chat/completions", body, key=key)
+    assert told.status == 200
+    found = set(re.findall(r"PERSON_\w{6}", spy.seen[-1][-1].content))
+    assert found
+    assert "Lovelace" not in spy.seen[-1][-1].content
+    return found
+
+
+async def test_two_keys_share_no_placeholder_whatever_their_conversations_begin_with(
+    tmp_path: Path,
+) -> None:
+    h, spy = await opened(tmp_path)
+    assert (await shown(h, spy)).isdisjoint(await shown(h, spy, key="other"))
+    mine = await shown(h, spy, user="ann")
+    assert mine.isdisjoint(await shown(h, spy, key="other", user="ann"))
+
+
+async def test_two_users_of_a_key_share_none_and_one_user_keeps_his(tmp_path: Path) -> None:
+    h, spy = await opened(tmp_path)
+    nobody = await shown(h, spy)
+    ann, bob = await shown(h, spy, user="ann"), await shown(h, spy, user="bob")
+    safe = await shown(h, spy, safety_identifier="carl")
+    assert len(nobody | ann | bob | safe) == 4 * len(ann)
+    assert await shown(h, spy, user="ann", safety_identifier="x") == ann
+    assert await shown(h, spy, user=None) == nobody
+
+
+async def test_within_one_key_and_user_equal_values_stay_linkable(tmp_path: Path) -> None:
+    """What the threat model says: a conversation needs it, and whoever begins alike continues it."""
+    h, spy = await opened(tmp_path)
+    assert await shown(h, spy) == await shown(h, spy, f"Again: {ADA}")
+    again, later = await opened(tmp_path)  # another worker, with the same key file
+    assert await shown(again, later) == await shown(h, spy)
+
+
+async def test_a_dictionary_of_another_key_names_nobody(tmp_path: Path) -> None:
+    """Who sees the upstream and holds some key asks for placeholders of every name he can think of."""
+    h, spy = await opened(tmp_path)
+    target = await shown(h, spy, user="patient 7")
+    names = ["Ada Lovelace", "Bea Bell", "Carl Cohn", "Dora Dunn"]
+    guesses: set[str] = set()
+    for fields in ({}, {"user": "patient 7"}, {"user": "x"}):
+        text = "\n".join(f"Mr. {name} called." for name in names)
+        guesses |= await shown(h, spy, text, key="other", **fields)
+    assert len(guesses) >= 3 * len(names)
+    assert target.isdisjoint(guesses)
+
+
+async def test_what_one_caller_was_shown_is_restored_for_no_other(tmp_path: Path) -> None:
+    h, spy = await opened(tmp_path)
+    [hers] = await shown(h, spy)
+    body = {"model": "cosilo/x", "messages": [{"role": "user", "content": f"Who is {hers}?"}]}
+    for key in ("good", "other"):
+        await h.send("/v1/chat/completions", body, key=key)
+        assert hers not in spy.seen[-1][-1].content  # a text that looks like one of ours is hidden
+
+
+async def test_every_kind_of_conversation_is_bound(tmp_path: Path) -> None:
+    h, spy = await opened(tmp_path, conversation="request")
+    assert (await shown(h, spy)).isdisjoint(await shown(h, spy))
+
+
+def test_who_asks_is_read_from_both_endpoints_and_in_any_form() -> None:
+    chat = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]%s}'
+    text = b'{"model": "m", "prompt": "x"%s}'
+    for read, body in ((asked.read_chat, chat), (asked.read_text, text)):
+        assert read(body % b"").user == b""
+        assert read(body % b', "user": null').user == b""
+        assert read(body % b', "user": "ann"').user == b'"ann"'
+        assert read(body % b', "user": 7, "safety_identifier": "s"').user == b"7"
+        assert read(body % b', "safety_identifier": {"id": 1}').user == b'{"id": 1}'
