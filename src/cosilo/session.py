@@ -7,6 +7,7 @@ TOML tables ──▶ ModelConfig, DefenceConfig, PointConfig ──▶ models, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
@@ -52,6 +53,11 @@ class ModelConfig:
     train: bool = False
     train_items: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("usd_per_m_in", "usd_per_m_out"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is no price from 0 on")
 
     @property
     def price(self) -> Price:

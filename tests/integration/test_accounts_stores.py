@@ -98,7 +98,8 @@ def contents(folder: Path) -> list[bytes]:
 
 
 async def key_with(store: Any, **limits: Any) -> Key:
-    made = await store.create_key("test", limits=Limits(**limits))
+    number = len(await store.list_keys())
+    made = await store.create_key(f"test-{number}", limits=Limits(**limits))
     key = await store.authenticate(made.bearer)
     assert key is not None
     return key  # type: ignore[no-any-return]

@@ -472,11 +472,19 @@ def test_the_command_line_answers(
     assert "disputed" not in shown
     assert main(["audit", "show", url, "--request", "request-3"]) == 0
     assert "disputed: 1 replies claimed more tokens" in capsys.readouterr().out
+    assert main(["audit", "show", url, "--request", "request-9"]) == 1
+    assert "no request 'request-9' is on record" in capsys.readouterr().err
+    assert main(["audit", "show", url, "--request", "request-1", "--key", "one"]) == 1
+    assert main(["audit", "show", url, "--day", "2020-01-01"]) == 0  # a day may be quiet
+    assert "nothing is on record for that" in capsys.readouterr().out
     sealed = ["--content", "--content-keys", str(tmp_path / "content.keys")]
     assert main(["audit", "show", url, "--request", "request-1", *sealed]) == 0
     assert f"{WORDS} 1" in capsys.readouterr().out
     assert main(["audit", "heads", url]) == 0
     (tmp_path / "heads").write_text(capsys.readouterr().out)
+    for days in ("-1", "nan", "inf"):
+        assert main(["audit", "purge", url, "--days", days]) == 2
+    capsys.readouterr()
     assert main(["audit", "purge", url, "--days", "0"]) == 0
     assert "8 contents forgotten" in capsys.readouterr().out
     assert main(["audit", "verify", url, "--heads", str(tmp_path / "heads")]) == 0

@@ -18,6 +18,7 @@ value. `defences` may be a list of lists, for one point per combination.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -123,7 +124,7 @@ class RequestBudget:
     """What one item or served request may cost at most. A request that might cost more is refused
     before anything is sent, and counts as answered wrongly; None means unlimited.
 
-    What comes back is not known beforehand, so `bytes_down` cannot be limited.
+    What comes back is bounded far above what it usually is, so `bytes_down` is not limited here.
     """
 
     messages: int | None = None
@@ -135,7 +136,7 @@ class RequestBudget:
     def __post_init__(self) -> None:
         for f in fields(self):
             limit = getattr(self, f.name)
-            if limit is not None and limit <= 0:
+            if limit is not None and not 0 < limit < math.inf:
                 raise ValueError(f"{f.name} = {limit!r} is not positive")
 
     @property

@@ -73,6 +73,11 @@ class Budget:
     usd: float | None = None
     epsilon: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, limit in _limits(self):
+            if not 0 <= limit < math.inf:
+                raise ValueError(f"{name} = {limit!r} is no limit from 0 on")
+
 
 @dataclass(frozen=True, slots=True)
 class Bill:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,38 @@ if TYPE_CHECKING:
     from cosilo.gateway.retention import Vault
 
 DAY = 86400.0
+
+VERIFY = """\
+Find any entry that was altered, is missing, or was moved: by the chain of
+hashes, by the sealed heads, and by the counts of finished requests. Exits with 1
+if there is any.
+"""
+
+SHOW = """\
+What left for a request, a key, a day, and what each request cost. Give at least
+one; all that are given must fit. Exits with 1 if the request is not on record.
+
+    cosilo audit show LEDGER --key ward-7 --day 2026-11-23
+"""
+
+HEADS = """\
+How far each chain has come, as lines of JSON. Kept where the record's keeper
+cannot write, they show later if a chain was taken away whole or the record put
+back to an earlier day:
+
+    cosilo audit heads LEDGER > elsewhere/heads.jsonl
+    cosilo audit verify LEDGER --heads elsewhere/heads.jsonl
+"""
+
+PURGE = """\
+Forget the kept contents of what crossed more than N days ago; this cannot be
+undone. Entries, their digests and the chain stay, so the record still verifies,
+and a content kept elsewhere can still be held against it. What was freed in the
+file is overwritten. The gateway may run meanwhile; `[store] retention_days` does
+the same by itself.
+
+    cosilo audit purge LEDGER --days 90
+"""
 
 
 def register(verbs: Any) -> None:
@@ -39,13 +72,21 @@ def register(verbs: Any) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     verify = actions.add_parser(
-        "verify", help="find any entry that was altered, is missing, or was moved"
+        "verify",
+        help="find any entry that was altered, is missing, or was moved",
+        description=VERIFY.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument(
         "--heads", type=Path, metavar="FILE", help="heads noted earlier with `cosilo audit heads`"
     )
     verify.set_defaults(command=_verify)
-    show = actions.add_parser("show", help="what left for a request, a key, a day")
+    show = actions.add_parser(
+        "show",
+        help="what left for a request, a key, a day",
+        description=SHOW.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     show.add_argument(
         "--request", default="", metavar="ID", help="x-cosilo-request-id of the answer"
     )
@@ -53,10 +94,26 @@ def register(verbs: Any) -> None:
     show.add_argument("--day", type=_day, metavar="DATE", help="a day of UTC: 2026-11-23")
     show.add_argument("--content", action="store_true", help="also what was kept of the contents")
     show.set_defaults(command=_show)
-    heads = actions.add_parser("heads", help="how far each chain has come, to be noted elsewhere")
+    heads = actions.add_parser(
+        "heads",
+        help="how far each chain has come, to be noted elsewhere",
+        description=HEADS.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     heads.set_defaults(command=_heads)
-    purge = actions.add_parser("purge", help="forget contents older than some days; digests stay")
-    purge.add_argument("--days", type=float, required=True, metavar="N")
+    purge = actions.add_parser(
+        "purge",
+        help="forget contents older than some days; digests stay",
+        description=PURGE.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    purge.add_argument(
+        "--days",
+        type=float,
+        required=True,
+        metavar="N",
+        help="keep the contents of the last N days",
+    )
     purge.set_defaults(command=_purge)
     archive = actions.add_parser(
         "archive",
@@ -73,8 +130,12 @@ def register(verbs: Any) -> None:
     )
     archive.set_defaults(command=_archive)
     for action in (verify, show, heads, purge, archive):
-        action.add_argument("ledger", metavar="LEDGER")
-    archive.add_argument("folder", type=Path, metavar="ARCHIVE")
+        action.add_argument(
+            "ledger", metavar="LEDGER", help="a gateway's or a run's folder, or postgresql://…"
+        )
+    archive.add_argument(
+        "folder", type=Path, metavar="ARCHIVE", help="the folder to move it to; made anew"
+    )
     for action in (verify, show):
         action.add_argument(
             "--content-keys", type=Path, metavar="FILE", help="what contents are sealed with"
@@ -86,7 +147,7 @@ def register(verbs: Any) -> None:
         help="make the file of content keys, or put a new key into it",
         description="Contents are sealed with the file's last key; all of its keys unseal.",
     )
-    content_key.add_argument("file", type=Path, metavar="FILE")
+    content_key.add_argument("file", type=Path, metavar="FILE", help="made when absent")
     content_key.set_defaults(command=_content_key)
 
 
@@ -163,6 +224,9 @@ def _show(arguments: argparse.Namespace) -> int:
                 usd += left.row.spent.usd
                 kinds.update(left.row.kinds)
             print("\n".join(_about(left, content=arguments.content)))
+    if not requests and arguments.request:
+        print(f"cosilo: no request {arguments.request!r} is on record there", file=sys.stderr)
+        return 1
     if not requests:
         print("nothing is on record for that")
         return 0
@@ -223,7 +287,7 @@ def _purge(arguments: argparse.Namespace) -> int:
     from cosilo.gateway.retention import purge_sqlite
     from cosilo.gateway.store import folder_of, is_postgres, open_store
 
-    if not arguments.days >= 0:
+    if not 0 <= arguments.days < math.inf:
         raise ConfigError(f"--days {arguments.days:g} is not a number of days")
     before = time.time() - arguments.days * DAY
 

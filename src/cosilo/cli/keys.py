@@ -7,14 +7,16 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cosilo.errors import ConfigError
+
 if TYPE_CHECKING:
     from cosilo.gateway.accounts import Spend
-    from cosilo.gateway.keys import KeyState
+    from cosilo.gateway.keys import KeyState, NewKey
     from cosilo.gateway.store_records import GatewayStore
 
 T = TypeVar("T")
@@ -28,13 +30,13 @@ def register(verbs: Any) -> None:
             "Keys of the gateway, with what each may spend. A key is shown once, when it is made.\n\n"
             "    cosilo keys create ward-7 --usd 5 --per day --requests-per-minute 60\n"
             "    cosilo keys list\n"
-            "    cosilo keys revoke ID"
+            "    cosilo keys revoke ward-7"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    create = actions.add_parser("create", help="make a key and show it, once")
-    create.add_argument("name", help="who it is for")
+    create = _action(actions, "create", "make a key and show it, once")
+    create.add_argument("name", help="who it is for; no two keys in use have the same")
     create.add_argument("--usd", type=_amount, help="dollars it may spend")
     create.add_argument("--tokens", type=_count, help="tokens of the large model, in and out")
     create.add_argument("--entities", type=_count, help="private values that may leave")
@@ -59,15 +61,30 @@ def register(verbs: Any) -> None:
         metavar="NAME",
         help="may use this point only; repeatable",
     )
+    create.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="what the gateway serves: a --point that is not in there is refused",
+    )
     create.add_argument("--admin", action="store_true", help="sees everything at /ui")
     create.set_defaults(command=_create)
-    lister = actions.add_parser("list", help="every key with what it has spent")
+    lister = _action(actions, "list", "every key with what it has spent")
     lister.set_defaults(command=_list)
-    revoke = actions.add_parser("revoke", help="refuse a key from now on")
-    revoke.add_argument("id", help="as `cosilo keys list` shows it")
+    revoke = _action(actions, "revoke", "refuse a key from now on")
+    revoke.add_argument(
+        "key", metavar="KEY", help="its id or its name, as `cosilo keys list` shows"
+    )
     revoke.set_defaults(command=_revoke)
     for action in (create, lister, revoke):
         add_store_arguments(action)
+
+
+def _action(actions: Any, name: str, what: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=what, description=f"{what[0].upper()}{what[1:]}."
+    )
+    return parser
 
 
 def add_store_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +101,14 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
 def _create(arguments: argparse.Namespace) -> int:
     from cosilo.gateway.accounts import Limits
 
+    counted = (arguments.usd, arguments.tokens, arguments.entities)
+    if arguments.per != "total" and all(limit is None for limit in counted):
+        raise ConfigError(
+            f"--per {arguments.per} counts --usd, --tokens and --entities, and none of them is given"
+        )
+    points = tuple(_point(name) for name in arguments.point)
+    if arguments.config is not None:
+        _check_points(points, arguments.config)
     limits = Limits(
         usd=arguments.usd,
         tokens=arguments.tokens,
@@ -92,18 +117,23 @@ def _create(arguments: argparse.Namespace) -> int:
         epsilon=arguments.epsilon,
         period=arguments.per,
     )
-    made = _with_store(
-        arguments,
-        lambda store: store.create_key(
+
+    async def create(store: GatewayStore) -> tuple[NewKey, list[str]]:
+        made = await store.create_key(
             arguments.name,
             limits=limits,
-            points=tuple(arguments.point),
+            points=points,
             admin=arguments.admin,
             expires=arguments.expires,
-        ),
-        make=True,
-    )
-    print(f"key {made.key.id} for {arguments.name!r}; it is not shown again:", file=sys.stderr)
+        )
+        return made, await store.points_served()
+
+    made, served = _with_store(arguments, create, make=True)
+    if arguments.config is None:
+        for name in points:
+            if name not in served:
+                print(f"note: {_not_served(name, served)}", file=sys.stderr)
+    print(f"key {made.key.id} for {made.key.name!r}; it is not shown again:", file=sys.stderr)
     print(made.bearer)
     return 0
 
@@ -124,7 +154,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    state = _with_store(arguments, lambda store: store.revoke_key(arguments.id))
+    state = _with_store(arguments, lambda store: store.revoke_key(arguments.key))
     print(f"{state.key.id} ({state.key.name}) is refused from now on")
     return 0
 
@@ -183,25 +213,53 @@ def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
 
 
+def _point(name: str) -> str:
+    """A point's own name; it may be given as clients name its model."""
+    return name.strip().removeprefix("cosilo/")
+
+
+def _check_points(points: Sequence[str], config: Path) -> None:
+    from cosilo.gateway.config import load_gateway
+    from cosilo.registry import unknown
+
+    known = load_gateway(config).points
+    for name in points:
+        if name not in known:
+            raise ConfigError(f"{config.name}: {unknown('point', name, known)}")
+
+
+def _not_served(name: str, served: Sequence[str]) -> str:
+    if not served:
+        return f"whether there is a point {name!r} is not checked: give --config FILE"
+    return (
+        f"no request on record was answered by a point {name!r} (but by {', '.join(served)});"
+        " give --config FILE to check it"
+    )
+
+
 def _amount(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an amount from 0 on")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value and not 1e-9 <= value < 1e9:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an amount from 0 on, in steps of a billionth"
+        )
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 10**15:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count from 0 on")
-    return value
+    if not re.fullmatch(r"\d{1,15}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count, a whole number from 0 on")
+    return int(text)
 
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def _expiry(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,5})([hdw])", text)
+    match = re.fullmatch(r"0*([1-9]\d{0,4})([hdw])", text, re.ASCII)
     if match:
         return time.time() + int(match[1]) * _UNITS[match[2]]
     try:

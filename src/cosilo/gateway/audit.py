@@ -24,11 +24,10 @@ from cosilo.boundary import ledger
 from cosilo.boundary.faults import find_faults
 from cosilo.boundary.ledger import BASES, Base, Entry, Head, connect
 from cosilo.errors import ConfigError, StoreError
-from cosilo.gateway.keys import derive, id_of, read_secret
+from cosilo.gateway.keys import derive, find_key, id_of, read_secret
 from cosilo.gateway.retention import Vault, is_sealed
 from cosilo.gateway.store import folder_of, is_postgres
 from cosilo.gateway.store_records import OLDER_ROWS, ROWS, Row, postgres, row_of
-from cosilo.registry import unknown
 
 _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
 
@@ -162,20 +161,13 @@ class Record:
         """
         given = id_of(given) or given  # a whole key must not come back in an error
         known = self._query("SELECT id, name FROM keys", {}) if self._finished else []
-        if any(id == given for id, _ in known):
-            return given
         if not known:  # an archive has the requests, and not the keys
             if not self._finished_rows(key=given):
                 raise ConfigError(
                     f"no request of a key {given!r} is here; an archive knows ids only"
                 )
             return given
-        named = [id for id, name in known if name == given]
-        if len(named) > 1:
-            raise ConfigError(f"several keys are called {given!r}: {', '.join(sorted(named))}")
-        if not named:
-            raise ConfigError(unknown("key", given, [part for key in known for part in key]))
-        return str(named[0])
+        return find_key(given, [(id, name) for id, name in known])
 
     def _finished_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18

@@ -11,6 +11,7 @@ back at the same moment.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -45,8 +46,8 @@ class BreakerConfig:
             raise ValueError("consecutive and window must be at least 1")
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate = {self.rate!r} is not above 0 and at most 1")
-        if not 0 < self.cooldown <= self.longest:
-            raise ValueError("cooldown must be above 0 and at most longest")
+        if not 0 < self.cooldown <= self.longest < math.inf:
+            raise ValueError("cooldown must be above 0 and at most longest, and that a number")
 
 
 class Breaker:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -80,8 +81,8 @@ class ServerConfig:
             raise ValueError(f"workers = {self.workers!r} is not between 1 and 256")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name != "port" and isinstance(value, int | float) and value < 0:
-                raise ValueError(f"{item.name} = {value!r} is negative")
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise ValueError(f"{item.name} = {value!r} is negative or no number")
         if self.held_body_bytes < self.max_body_bytes:
             raise ValueError("held_body_bytes is smaller than max_body_bytes")
 
@@ -110,7 +111,7 @@ class StoreConfig:
     def __post_init__(self) -> None:
         for name in ("retention_days", "requests_days"):
             days = getattr(self, name)
-            if days is not None and not days > 0:
+            if days is not None and not 0 < days < math.inf:
                 raise ValueError(f"{name} = {days!r} is not positive")
         if self.keep == "digest" and (self.content_keys or self.retention_days):
             raise ValueError('content_keys and retention_days need keep = "content"')
@@ -141,6 +142,7 @@ class Layout:
         base: where relative paths start.
         load: loads the models; once for each worker.
         loads: the model files and optional packages that `load` and preparing need.
+        points: their names, known without loading anything; empty where a run has them.
     """
 
     base: Path
@@ -148,6 +150,7 @@ class Layout:
     store: StoreConfig
     load: Callable[[], Parts]
     loads: Loads = Loads()
+    points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,14 @@ class SamplingDefaults:
     seed: int = 0
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens = {self.max_tokens!r} is not positive")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature = {self.temperature!r} is no number from 0 on")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p = {self.top_p!r} is not above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +285,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
             {name: open_upstream(name, models[name], breakers.get(name)) for name in used},
             _recipes(points, models),
         ),
+        points=tuple(p.name for _, p in points),
         loads=loads_of(
             [models[name] for name in sorted(used | _at_home(points))], [p for _, p in points]
         ),

@@ -15,7 +15,16 @@ import msgspec
 
 from cosilo.errors import ConfigError
 from cosilo.gateway.accounts import Key, Limits
-from cosilo.gateway.keys import KeyState, NewKey, derive, hash_bearer, make_bearer
+from cosilo.gateway.keys import (
+    KeyState,
+    NewKey,
+    checked_limits,
+    checked_name,
+    derive,
+    find_key,
+    hash_bearer,
+    make_bearer,
+)
 from cosilo.gateway.store_records import (
     KEY_COLUMNS,
     ROWS,
@@ -30,7 +39,6 @@ from cosilo.gateway.store_records import (
     row_of,
     summarise,
 )
-from cosilo.registry import unknown
 
 Marks = Mapping[str, object]
 
@@ -80,9 +88,14 @@ class Desk(ABC):
         admin: bool = False,
         expires: float | None = None,
     ) -> NewKey:
-        limits = limits or Limits()
-        id, bearer = make_bearer()
+        name, limits = checked_name(name), checked_limits(limits or Limits())
         now = await self.now()
+        for state in await self.list_keys():
+            if state.key.name == name and state.revoked is None:
+                raise ConfigError(
+                    f"key {state.key.id} is called {name!r} already; revoke it or take another name"
+                )
+        id, bearer = make_bearer()
         marks = {
             "id": id, "name": name, "hash": hash_bearer(self._pepper, bearer), "admin": int(admin),
             "points": msgspec.json.encode(points).decode(), "created": now, "expires": expires,
@@ -99,16 +112,21 @@ class Desk(ABC):
         rows = await self.ask(f"SELECT {STATE_COLUMNS} FROM keys ORDER BY created, id", {})
         return [key_state(row, now) for row in rows]
 
-    async def revoke_key(self, id: str) -> KeyState:
+    async def revoke_key(self, given: str) -> KeyState:
+        keys = await self.list_keys()
+        in_use = [(s.key.id, s.key.name) for s in keys if s.revoked is None]
+        every = [(s.key.id, s.key.name) for s in keys]
+        id = find_key(given, in_use if any(given == name for _, name in in_use) else every)
         marks = {"id": id, "now": await self.now()}
         await self.tell(
             ("UPDATE keys SET revoked = :now WHERE id = :id AND revoked IS NULL", marks),
             ("DELETE FROM sessions WHERE key = :id", {"id": id}),
         )
-        states = {state.key.id: state for state in await self.list_keys()}
-        if id not in states:
-            raise ConfigError(unknown("key", id, states))
-        return states[id]
+        return next(state for state in await self.list_keys() if state.key.id == id)
+
+    async def points_served(self) -> list[str]:
+        rows = await self.ask("SELECT DISTINCT point FROM requests WHERE point != ''", {})
+        return sorted(row[0] for row in rows)
 
     async def open_session(self, key: Key) -> str:
         token, now = secrets.token_urlsafe(32), await self.now()

@@ -13,8 +13,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,6 +24,7 @@ import msgspec
 
 from cosilo.errors import ConfigError
 from cosilo.gateway.accounts import Key, Limits, Spend
+from cosilo.registry import unknown
 
 PREFIX = "cosilo"
 LONGEST = 128  # characters of a bearer that are looked at
@@ -70,21 +73,75 @@ class KeyStore(Protocol):
         admin: bool = False,
         expires: float | None = None,
     ) -> NewKey:
-        """A new key.
+        """A new key, whose name no other key has that is not revoked.
 
         Raises:
+            ConfigError: the name is empty or taken, or a limit is no number from 0 on.
             StoreError: it cannot be stored.
         """
 
     async def list_keys(self) -> list[KeyState]:
         """Every key ever made, oldest first."""
 
-    async def revoke_key(self, id: str) -> KeyState:
-        """Refuse the key from now on; what it spent stays on record.
+    async def revoke_key(self, given: str) -> KeyState:
+        """Refuse the key with that id or name from now on; what it spent stays on record.
 
         Raises:
-            ConfigError: there is no such key.
+            ConfigError: no key has it, or several have the name.
         """
+
+    async def points_served(self) -> list[str]:
+        """The points by which requests on record were answered."""
+
+
+LONGEST_NAME = 100
+
+
+def checked_name(name: str) -> str:
+    """`name` without spaces around it, as a key may be called.
+
+    Raises:
+        ConfigError: nothing is left, it is too long, or it cannot be printed.
+    """
+    name = name.strip()
+    if not name or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"a key's name is 1 to {LONGEST_NAME} characters that can be printed, not {name!r:.120}"
+        )
+    return name
+
+
+def checked_limits(limits: Limits) -> Limits:
+    """`limits`, each of which is a number from 0 on.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name in ("usd", "tokens", "requests_per_minute", "entities", "epsilon"):
+        limit = getattr(limits, name)
+        if limit is not None and not 0 <= limit < math.inf:
+            raise ConfigError(f"{name} = {limit!r} is no limit from 0 on")
+    return limits
+
+
+def find_key(given: str, known: Sequence[tuple[str, str]]) -> str:
+    """The id of the key with the id or name `given`; of a whole key, its public part.
+
+    Args:
+        known: ids and names.
+
+    Raises:
+        ConfigError: no key has it, or several have the name.
+    """
+    given = id_of(given) or given  # a whole key must not come back in an error
+    if any(id == given for id, _ in known):
+        return given
+    named = sorted({id for id, name in known if name == given})
+    if len(named) > 1:
+        raise ConfigError(f"several keys are called {given!r}; say which: {', '.join(named)}")
+    if not named:
+        raise ConfigError(unknown("key", given, [part for key in known for part in key]))
+    return named[0]
 
 
 def make_bearer() -> tuple[str, str]:

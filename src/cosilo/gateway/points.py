@@ -6,6 +6,7 @@ Recipe (what it is made of) ──prepare──▶ Point ── routes, tried in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -52,7 +53,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         for name in ("timeout_seconds", "idle_seconds", "stream_seconds"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
 
 

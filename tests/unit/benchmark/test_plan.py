@@ -204,6 +204,10 @@ def test_options_have_the_strategys_own_types() -> None:
         ("[at_least]\nprivacy = 0.1", "at most something"),
         ('[at_least]\nutility = "0.9x-larg"', "did you mean 'large'"),
         ("[request_budget]\nusd = 0", "not positive"),
+        ("[request_budget]\nusd = nan", "not positive"),
+        ("[budget]\nusd = -1", "usd = -1.0 is no limit from 0 on"),
+        ("[budget]\nusd = nan", "usd = nan is no limit from 0 on"),
+        ("[budget]\ntokens_in = -5", "tokens_in = -5 is no limit from 0 on"),
         ("[request_budget]\nbytes_down = 5", "bytes_up"),
     ],
 )

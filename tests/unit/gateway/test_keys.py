@@ -130,7 +130,15 @@ def test_create_list_revoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["create", "x", "--usd", "-1"], "amount"),
         (["create", "x", "--usd", "nan"], "amount"),
-        (["create", "x", "--tokens", "1.5"], "invalid"),
+        (["create", "x", "--usd", "inf"], "amount"),
+        (["create", "x", "--usd", "five"], "'five' is not an amount"),
+        (["create", "x", "--usd", "1e-12"], "a billionth"),
+        (["create", "x", "--epsilon", "-0.5"], "amount"),
+        (["create", "x", "--tokens", "1.5"], "'1.5' is not a count"),
+        (["create", "x", "--tokens", "-1"], "'-1' is not a count"),
+        (["create", "x", "--entities", "many"], "'many' is not a count"),
+        (["create", "x", "--per", "day"], "--per day counts --usd, --tokens and --entities"),
+        (["create", "x", "--expires", "0d"], "90d"),
         (["create", "x", "--expires", "soon"], "90d"),
         (["create", "x", "--expires", "2020-01-01"], "past"),
         (["create", "x", "--per", "week"], "invalid choice"),
@@ -150,6 +158,77 @@ def test_what_is_wrong_is_said(
     assert main(["keys", *arguments]) == 2
     assert what in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\n", "a\x00b", "a\x1b[31m", "x" * 101])
+def test_a_name_that_nobody_can_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["keys", "create", name, "--store", str(tmp_path / "store")]) == 2
+    assert "name" in capsys.readouterr().err
+
+
+def test_a_name_in_use_is_refused_and_free_again_once_its_key_is_revoked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["keys", "create", "ward", *store]) == 0
+    first = id_of(capsys.readouterr().out.strip())
+    assert main(["keys", "create", " ward ", *store]) == 2
+    assert f"key {first} is called 'ward' already" in capsys.readouterr().err
+    assert main(["keys", "revoke", "ward", *store]) == 0
+    assert first in capsys.readouterr().out
+    assert main(["keys", "create", "ward", *store]) == 0
+    second = id_of(capsys.readouterr().out.strip())
+    assert main(["keys", "revoke", "ward", *store]) == 0
+    assert second in capsys.readouterr().out, "the one in use is meant"
+    assert main(["keys", "revoke", "ward", *store]) == 2
+    assert f"several keys are called 'ward'; say which: {', '.join(sorted((first, second)))}" in (
+        capsys.readouterr().err
+    )
+    assert main(["keys", "revoke", first, *store]) == 0
+
+
+def test_revoking_what_is_no_key_says_the_nearest_and_never_a_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["keys", "create", "ward-7", *store]) == 0
+    bearer = capsys.readouterr().out.strip()
+    assert main(["keys", "revoke", "ward7", *store]) == 2
+    assert "did you mean 'ward-7'?" in capsys.readouterr().err
+    assert main(["keys", "revoke", "cosilo_other_secret", *store]) == 2
+    assert "secret" not in capsys.readouterr().err
+    assert main(["keys", "revoke", bearer, *store]) == 0
+    assert bearer not in capsys.readouterr().out
+
+
+GATEWAY = """
+[models.lm]
+kind = "scripted"
+[[points]]
+name = "private"
+strategy = "large"
+large = "lm"
+"""
+
+
+def test_a_point_that_is_not_served_is_refused_where_that_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, store = tmp_path / "gateway.toml", ["--store", str(tmp_path / "store")]
+    file.write_text(GATEWAY)
+    checked = ["--config", str(file), *store]
+    assert main(["keys", "create", "a", "--point", "privat", *checked]) == 2
+    assert "no point named 'privat'; did you mean 'private'?" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+    assert main(["keys", "create", "a", "--point", "private", *checked]) == 0
+    assert "note" not in capsys.readouterr().err
+    assert main(["keys", "create", "b", "--point", "cosilo/private", *checked]) == 0
+    assert main(["keys", "create", "c", "--point", "privat", *store]) == 0
+    assert "whether there is a point 'privat' is not checked" in capsys.readouterr().err
+    assert main(["keys", "list", *store]) == 0
+    assert "only private" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
