@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cosilo.errors import ModelError
 from cosilo.models.base import Access
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob, last_user
 
@@ -56,6 +57,8 @@ class Bag:
         return found
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        if not self.labels:
+            raise ModelError("the bag of words was not trained")
         row = self._one(last_user(chat))
         top = sorted(
             ((label, math.log(max(p, 1e-30))) for label, p in zip(self.labels, row, strict=True)),

@@ -10,6 +10,7 @@ import numpy as np
 from cosilo.attacks.base import attacks
 from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, model_identity, plain, versions_behind
+from cosilo.benchmark.parts import gold
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.published import published
 from cosilo.benchmark.record import chain_of
@@ -25,7 +26,6 @@ from cosilo.types import Delta
 
 VERSION = 1
 MEASURED: tuple[Split, ...] = ("validation", "certificate", "test")
-BACKGROUND: tuple[Split, ...] = ("train", "tune")
 
 
 def measuring_version(plan: Plan) -> str:
@@ -143,16 +143,17 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     items = store.items(trial.id, "plain", split, examples)
     chain = chain_of(trial.id, "tampered")
     again = {i.example.id: i for i in store.items(trial.id, "tampered", split, examples)}
-    members = frozenset(e.id for e in store.examples(task, "train"))
+    train = store.examples(task, "train")
+    background = (*train, *store.examples(task, "tune"))
     said = store.said(trial.id)
     crossed = store.record(chain, split, store.answered(trial.id, "tampered", split))
     return Run(
         items=items,
         entries=lambda: store.record(trial.id, split, attempts),
         prepare=lambda: store.prepare_record(trial.id, trial.attempt, MEASURED),
-        background=tuple(e for s in BACKGROUND for e in store.examples(task, s)),
-        members=members,
-        learned=members & (said.learned if said is not None else frozenset()),
+        background=background,
+        members=frozenset(e.id for e in gold(plan, train)),
+        learned=frozenset(e.id for e in background if said is not None and e.id in said.learned),
         price=plan.large.price,
         link=plan.link,
         # An item that was not answered again would have been answered the same.

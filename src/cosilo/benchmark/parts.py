@@ -9,10 +9,10 @@ Every LM call goes through the replay, so an answer is paid for once; every paid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cosilo.benchmark.clock import aside
 from cosilo.benchmark.identity import small_identity, task_identity
@@ -20,6 +20,7 @@ from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
 from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import SmallAnswers, Store, private
+from cosilo.boundary.accountant import Chosen
 from cosilo.boundary.messages import Message
 from cosilo.boundary.meter import Price
 from cosilo.defences.base import defences
@@ -36,6 +37,8 @@ from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
 from cosilo.types import Demonstration
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,8 @@ def keyed(point: PointConfig, folder: Path) -> PointConfig:
 def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | None) -> DataOwner:
     """The data owner: its training items with gold targets, the rest of them as a pool without."""
     train = [e.demonstration() for e in task.splits.get("train", ())]
-    count = plan.small.train_items
-    gold, rest = (train, train) if count is None else (train[:count], train[count:])
+    first = gold(plan, train)
+    rest = train if plan.small.train_items is None else train[len(first) :]
     examples = {e.id: e for split in task.splits.values() for e in split}
 
     def grade(demonstration: Demonstration, answer: str) -> float:
@@ -181,14 +184,27 @@ def make_owner(plan: Plan, task: Task, small: TextModel, embedder: Embedder | No
 
     return DataOwner(
         model=small,
-        learned=frozenset(d.id for d in gold) if plan.small.train else frozenset(),
-        private=tuple(gold),
+        learned=frozenset(d.id for d in first) if plan.small.train else frozenset(),
+        private=tuple(first),
+        chosen=_chosen(plan, len(train)),
         pool=tuple(Demonstration(d.id, d.chat, "") for d in rest),
         public=tuple(e.demonstration() for e in task.public),
         calibration=tuple(e.demonstration() for e in task.splits.get("tune", ())),
         grade=grade,
         embedder=embedder,
     )
+
+
+def gold(plan: Plan, train: Sequence[T]) -> Sequence[T]:
+    """Those of the training items that have gold targets: the first `train_items`."""
+    return train[: plan.small.train_items]
+
+
+def _chosen(plan: Plan, train: int) -> Chosen:
+    """How the records with gold targets were chosen, where `train` items came through `max_items`."""
+    if train >= plan.task.max_items.get("train", train + 1):
+        return "sampled"
+    return "first" if train >= (plan.small.train_items or train + 1) else "all"
 
 
 def small_model(plan: Plan, task: Task) -> TextModel:
@@ -201,7 +217,7 @@ def small_model(plan: Plan, task: Task) -> TextModel:
     model = make_model(plan.small)
     fill(model, task)
     if plan.small.train:
-        train = task.splits.get("train", ())[: plan.small.train_items]
+        train = gold(plan, task.splits.get("train", ()))
         if not train:
             raise DataError("[models.small] has train = true, but there are no training items")
         trained = require_trainable(model, by="[models.small] train = true").fit(

@@ -36,6 +36,7 @@ from cosilo.benchmark.estimate import (
 from cosilo.benchmark.identity import settings_of, task_identity, trial_identity
 from cosilo.benchmark.measure import (
     attackers_encoder,
+    load_run,
     measure,
     measuring_version,
     tampering,
@@ -62,7 +63,7 @@ from cosilo.errors import (
 from cosilo.models.base import Embedder
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
-from cosilo.objectives.scoring import some
+from cosilo.objectives.scoring import learned_by, some
 from cosilo.session import PointConfig, make_strategy, open_point, require_all
 from cosilo.strategies.base import Session, Strategy, forecast
 from cosilo.tasks.base import Example, Split, Task
@@ -385,10 +386,11 @@ class Runner:
         owner, splits = session.owner, self._open().task.splits
         if not owner.learned:
             return
-        train = splits.get("train", ())
-        learned = [e for e in train if e.id in owner.learned]
+        run = load_run(self.plan, self.store, self._task_id, trial, "test")
+        inside = learned_by(replace(run, learned=owner.learned & {e.id for e in run.background}))
         asked = [e for s in ANSWERED for e in some(splits.get(s, ()))]
-        said = await said_by(owner.model, owner.learned, [*some(learned or train), *asked])
+        members = some([e for e in run.background if e.id in inside])
+        said = await said_by(owner.model, owner.learned, [*members, *asked])
         if said is not None:
             self.store.put_said(trial.id, said)
 

@@ -10,7 +10,8 @@ classic σ ≥ √(2 ln(1.25/δ))/ε, which holds for ε ≤ 1 only, nor √T on
 **Neighbours.** Two data sets are neighbours when one has a record more than the other (add or remove
 one). A record that casts one vote changes one count by one, so the histogram's sensitivity is Δ = 1 in
 the Euclidean norm, which is the norm a Gaussian needs. Replacing a record moves a vote from one count
-to another: Δ = √2, not 2. See `sensitivity`.
+to another: Δ = √2, not 2. Where only the first so many records vote, one that is added or removed among
+them pushes another out or lets another in, so that Δ = √2 then too. See `sensitivity`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from cosilo.errors import PrivacyError
 
 Neighbours = Literal["add_or_remove", "replace"]
+Chosen = Literal["all", "first", "sampled"]
 Floats = NDArray[np.float64]
 Noise = Callable[[int, float], Floats]  # (how many, σ) → independent draws
 
@@ -37,9 +39,23 @@ _GRID = 2.0**-20
 _DRAWS = 4
 
 
-def sensitivity(neighbours: Neighbours) -> float:
-    """How far a histogram in which every record casts one vote moves between neighbours, in L2."""
-    return 1.0 if neighbours == "add_or_remove" else math.sqrt(2)
+def sensitivity(neighbours: Neighbours, chosen: Chosen = "all") -> float:
+    """How far a histogram in which every record casts one vote moves between neighbours, in L2.
+
+    Args:
+        chosen: which of the data's records vote: "all"; the "first" so many in an order that no
+            record changes for the others; or some "sampled" by quotas that depend on all records.
+
+    Raises:
+        PrivacyError: they were sampled: one record more can then exchange several of the others.
+    """
+    if chosen == "sampled":
+        raise PrivacyError(
+            "max_items chose the training records by how common each class is, and one record more "
+            "can exchange several of them, so no ε can be stated: leave 'train' out of max_items (it "
+            "can be given by split), and limit the records with [models.small] train_items"
+        )
+    return 1.0 if neighbours == "add_or_remove" and chosen == "all" else math.sqrt(2)
 
 
 def usual_delta(records: int) -> float:

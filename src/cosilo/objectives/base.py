@@ -96,9 +96,9 @@ class Run:
         prepare: reads the record of `prepare`.
         background: the owner's other examples (train and tune) that `prepare` or a prompt may have
             shown; without them, what `prepare` leaked stays uncounted.
-        members: ids of those that `prepare` may have learned from.
-        learned: ids of those that the small model was trained on in the end; empty where that is not
-            known, or where it was trained on none of them.
+        members: ids of those that `prepare` was given to learn from, with their answers.
+        learned: ids of those that the small model was given to learn from in the end; empty where
+            that is not known, or where it was given none of them.
         guesses: attack name → its guesses on this run's record.
         priors: attack name → the same attack's guesses without the record.
         tampered: the same items answered while a share of the LM's replies was tampered with.

@@ -1,8 +1,10 @@
 """Membership: can anybody tell which records a strategy learned from?
 
-Two numbers, since two parties may ask. `membership` is about what preparing sent to the LM's owner;
-`model_membership` about the trained small model, for those who publish it. Neither is part of
-`privacy`, which is about values: that a text was among the records is another thing to know.
+Two numbers, since two parties may ask. `membership` is about what preparing sent to the LM's owner:
+its members are the records in those messages, or, where only the LM's own texts went back to it, the
+records that could choose them. `model_membership` is about the trained small model, for those who
+publish it: its members are what it was given to learn from. Neither is part of `privacy`, which is
+about values: that a text was among the records is another thing to know.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from cosilo.attacks.base import attacks
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats, Measurement, Objective, Run, objectives
 from cosilo.objectives.reading import reading
-from cosilo.objectives.scoring import member_scores
+from cosilo.objectives.scoring import learned_by, member_scores
 
 
 def auc(inside: Floats, outside: Floats) -> tuple[float, float, float]:
@@ -65,7 +67,7 @@ class _Membership:
         return None  # an area compares items with one another: they have no values of their own
 
     def __call__(self, run: Run) -> Measurement | None:
-        if not run.members or not self.applies(run):
+        if not self.applies(run) or not learned_by(run):
             return None
         found = {
             name: scores

@@ -19,8 +19,12 @@ from cosilo.boundary.messages import Completion, Message, Scores
 from cosilo.boundary.meter import Price
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
+from cosilo.types import last_user
 
 Entries = Callable[[], Iterator[Entry]]
+
+
+_LEAST = 8  # characters of a text that does not stand in another by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,11 @@ class Reading:
     def everything(self) -> Iterator[Entry]:
         """What crossed while preparing, then what crossed for the items."""
         return chain(self._run.prepare(), self._run.entries())
+
+    @cached_property
+    def records(self) -> frozenset[str]:
+        """Ids of the background examples that stood in what was sent while preparing."""
+        return find_records(self._run.background, self._run.prepare)
 
     @cached_property
     def leaks(self) -> tuple[tuple[Leak, ...], ...]:
@@ -264,6 +273,40 @@ def find_leaks(
     if common:
         _search_for_all([s for s in searches.values() if s.wanted], common)
     return tuple(searches[e.id].leaks() for e in examples)
+
+
+def find_records(examples: tuple[Example, ...], entries: Entries) -> frozenset[str]:
+    """Ids of those of `examples` that a message was bound to, or whose text stands in one.
+
+    A text that the LM had written itself before is the LM's, whoever's example it equals.
+    """
+    known = {example.id for example in examples}
+    found: set[str] = set()
+    own = [last_user(example.chat) for example in examples]
+    alone: dict[str, list[int]] = {}
+    for i, text in enumerate(own):
+        alone.setdefault(text, []).append(i)
+    long = [i for i, text in enumerate(own) if len(text) >= _LEAST]
+    pool = Pool([own[i] for i in long], as_written)
+    sent: set[int] = set()
+    told: set[int] = set()
+    read: dict[str, set[bytes]] = {"up": set(), "down": set()}
+    for entry in entries():
+        if entry.direction == "up" and (id := _example(entry.request, known)):
+            found.add(id)
+        if entry.payload is None:
+            continue
+        for text in texts(entry.message):
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            if digest in read[entry.direction]:
+                continue
+            read[entry.direction].add(digest)
+            here = {long[k] for k in pool.found(as_written(text))} | {*alone.get(text, ())}
+            if entry.direction == "down":
+                told |= here
+            else:
+                sent |= here - told
+    return frozenset(found | {examples[i].id for i in sent})
 
 
 def _strangers(

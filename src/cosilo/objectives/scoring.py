@@ -117,14 +117,29 @@ def model_targets(run: Run) -> list[Target]:
 
 
 def member_targets(run: Run) -> list[Target]:
-    """Texts with their labels: some that `prepare` may have learned from, and the items, which it
+    """Texts with their labels: some that preparing made its messages of, and the items, which it
     cannot have seen. At most `MOST_MEMBERS` of each."""
-    return _members_and_others(run, run.members)
+    return _members_and_others(run, members_of(run))
+
+
+def members_of(run: Run) -> frozenset[str]:
+    """Ids of the records in messages sent while preparing. Where none stood in one, records may have
+    decided what else was sent (by their votes, say): then those that preparing was given to learn from.
+
+    The others of the training split would make it look as if less could be told.
+    """
+    return reading(run).records or run.members
 
 
 def published_targets(run: Run) -> list[Target]:
-    """The same about the texts that the published model was trained on, where that is known."""
-    return _members_and_others(run, run.learned or run.members)
+    """The same about the texts that the published model was given to learn from; where it was given
+    none of the owner's, about those that the texts which it was given were made with."""
+    return _members_and_others(run, learned_by(run))
+
+
+def learned_by(run: Run) -> frozenset[str]:
+    """Ids of the members that `published_targets` asks about."""
+    return run.learned or members_of(run)
 
 
 def _members_and_others(run: Run, members: frozenset[str]) -> list[Target]:

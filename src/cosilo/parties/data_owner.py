@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from cosilo.boundary.accountant import Chosen
 from cosilo.models.base import Embedder, TextModel
 from cosilo.types import Demonstration
 
@@ -28,6 +29,7 @@ class DataOwner:
         learned: ids of the examples that `model` was given to learn from; empty where it was not, or
             where nobody noted it.
         private: the training data with gold targets.
+        chosen: which of the owner's records these are, see `accountant.sensitivity`.
         pool: private inputs without gold targets (empty targets), for labelling by the LM.
         public: inputs without targets that are nobody's private ones.
         calibration: data that neither the model nor any measure uses: strategies tune on it.
@@ -44,6 +46,7 @@ class DataOwner:
     embedder: Embedder | None = None
     name: str = "data-owner"
     learned: frozenset[str] = frozenset()
+    chosen: Chosen = "all"
 
     def taught(
         self, model: TextModel, lessons: Iterable[Demonstration], *, further: bool

@@ -1,11 +1,17 @@
-"""Keys lie beside the recorded answers, unless the plan says where."""
+"""Keys lie beside the recorded answers; which records have gold targets, and how they were chosen."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cosilo.benchmark.parts import keyed
+import pytest
+
+from cosilo.benchmark.parts import keyed, make_owner
+from cosilo.benchmark.plan import parse_plan
+from cosilo.models.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig
+from cosilo.tasks.config import load_task
 
 
 def test_what_derives_from_a_key_gets_one_in_the_folder(tmp_path: Path) -> None:
@@ -20,3 +26,68 @@ def test_a_key_that_the_plan_names_stays_and_others_get_none(tmp_path: Path) -> 
     point = PointConfig("p", "private_evolution", mine, (DefenceConfig("h", "pseudonym", mine),))
     assert keyed(point, tmp_path) == point
     assert keyed(PointConfig("p", "large"), tmp_path) == PointConfig("p", "large")
+
+
+def owner(folder: Path, rows: list[str], task: str = "", small: str = "") -> DataOwner:
+    """The owner of `rows` as training data, each with a label."""
+    (folder / "train.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (folder / "test.csv").write_text("text,label\n" + "some other text,a\n" * 3)
+    text = f"""name = "x"
+        [task]
+        kind = "classification"
+        train = "train.csv"
+        test = "test.csv"
+        split = {{ train = 0.8, tune = 0.1, validation = 0.05, certificate = 0.05 }}
+        {task}
+        [models.small]
+        kind = "scripted"
+        {small}
+        [models.large]
+        kind = "scripted"
+        [[points]]
+        strategy = "large"
+    """
+    plan = parse_plan(text, folder / "plan.toml")
+    return make_owner(plan, load_task(plan.task, plan.base), ScriptedModel(), None)
+
+
+ROWS = [f"message {i} about {'ab'[i % 2]},{'ab'[i % 2]}" for i in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("task", "small", "chosen"),
+    [
+        ("", "", "all"),
+        ("", "train_items = 30", "first"),
+        ("", "train_items = 1000", "all"),  # one record more and it still is more than there are
+        ("max_items = 20", "", "sampled"),
+        ("max_items = { train = 20 }", "train_items = 10", "sampled"),
+        ("max_items = { test = 2, tune = 5 }", "", "all"),
+        ("max_items = { test = 2 }", "train_items = 10", "first"),
+        ("max_items = { train = 1000 }", "train_items = 30", "first"),
+    ],
+)
+def test_how_records_were_chosen_is_known(
+    tmp_path: Path, task: str, small: str, chosen: str
+) -> None:
+    assert owner(tmp_path, ROWS, task, small).chosen == chosen
+
+
+def test_a_limit_that_is_just_reached_chooses_too(tmp_path: Path) -> None:
+    count = len(owner(tmp_path, ROWS).private)
+    assert owner(tmp_path, ROWS, small=f"train_items = {count + 1}").chosen == "all"
+    assert owner(tmp_path, ROWS, small=f"train_items = {count}").chosen == "first"
+    assert owner(tmp_path, ROWS, f"max_items = {{ train = {count} }}").chosen == "sampled"
+
+
+@pytest.mark.parametrize("place", [0, 50, 100])
+def test_of_the_first_so_many_at_most_one_goes_and_one_comes(tmp_path: Path, place: int) -> None:
+    def texts(rows: list[str]) -> set[str]:
+        found = owner(tmp_path, rows, small="train_items = 30")
+        return {e.chat[-1].content for e in found.private}
+
+    before = texts(ROWS)
+    for k in range(8):
+        after = texts([*ROWS[:place], f"extra {k} about a,a", *ROWS[place:]])
+        assert len(after - before) <= 1
+        assert len(before - after) <= 1

@@ -122,6 +122,30 @@ def test_sensitivity_is_what_neighbours_do_to_a_histogram_in_l2() -> None:
     assert sensitivity("replace") == pytest.approx(replaced)
 
 
+def test_sensitivity_where_only_the_first_so_many_vote() -> None:
+    """A record is added anywhere, removed or replaced: of the first `n` one may go and one come."""
+    added = replaced = 0.0
+    for records in itertools.product(range(3), repeat=4):
+        for n in (1, 2, 3, 4):
+            before = _histogram(records[:n])
+            for place in range(len(records) + 1):
+                for other in range(3):
+                    more = (*records[:place], other, *records[place:])
+                    added = max(added, np.linalg.norm(_histogram(more[:n]) - before).item())
+                    changed = (*records[:place], other, *records[place + 1 :])
+                    moved = np.linalg.norm(_histogram(changed[:n]) - before).item()
+                    replaced = max(replaced, moved)
+    assert added == pytest.approx(math.sqrt(2)), "not 1, as where all of them vote"
+    assert sensitivity("add_or_remove", "first") == pytest.approx(added)
+    assert sensitivity("replace", "first") == pytest.approx(replaced)
+
+
+def test_records_that_quotas_chose_have_no_sensitivity() -> None:
+    for neighbours in ("add_or_remove", "replace"):
+        with pytest.raises(PrivacyError, match="train_items"):
+            sensitivity(neighbours, "sampled")  # type: ignore[arg-type]
+
+
 def test_replacing_a_record_needs_root_two_more_noise() -> None:
     one = noise_for(2, 1e-5, rounds=5)
     other = noise_for(2, 1e-5, rounds=5, sensitivity=sensitivity("replace"))

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from a_writer import SUBJECTS, WordEmbedder, writes
 from cosilo.attacks.record import texts
-from cosilo.boundary.accountant import noise_for, spent, usual_delta
+from cosilo.boundary.accountant import noise_for, sensitivity, spent, usual_delta
 from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.errors import (
@@ -23,6 +24,7 @@ from cosilo.errors import (
     CosiloError,
     DataError,
     ModelError,
+    PrivacyError,
 )
 from cosilo.models.base import Array, Embedder
 from cosilo.models.scripted import ScriptedModel
@@ -168,6 +170,33 @@ async def test_replacing_records_takes_more_noise() -> None:
         _, after = await strategy.prepare(session(strategy))
         found.append(after.cards[0].facts["σ"])
     assert float(found[1]) / float(found[0]) == pytest.approx(math.sqrt(2))
+
+
+async def test_records_chosen_by_a_count_take_the_noise_for_two_that_change() -> None:
+    """Else ε = 4 would be 5.99 for a record that is added to the data: another makes room for it."""
+    strategy = evolution(epsilon=4.0, rounds=4, delta=1e-5)
+    made = session(strategy)
+    _, after = await strategy.prepare(replace(made, owner=replace(made.owner, chosen="first")))
+    facts = after.cards[0].facts
+    moved = sensitivity("add_or_remove", "first")
+    assert spent(float(facts["σ"]), 1e-5, rounds=4, sensitivity=moved) == pytest.approx(4.0)
+    assert after.lm.totals.epsilon == pytest.approx(4.0)
+    assert "of a record more or less" in facts
+    _, plain = await strategy.prepare(made)
+    found = spent(float(plain.cards[0].facts["σ"]), 1e-5, rounds=4, sensitivity=moved)
+    assert found == pytest.approx(5.99, abs=0.01)
+
+
+async def test_records_chosen_by_quotas_send_nothing_unless_nothing_is_promised() -> None:
+    ledger = MemoryLedger()
+    strategy = evolution(epsilon=4.0)
+    made = session(strategy, ledger=ledger)
+    sampled = replace(made, owner=replace(made.owner, chosen="sampled"))
+    with pytest.raises(PrivacyError, match="max_items"):
+        await strategy.prepare(sampled)
+    assert not list(ledger.entries())
+    for free in (evolution(epsilon=math.inf), evolution(rounds=0)):
+        await free.prepare(sampled)
 
 
 class Broken:

@@ -13,9 +13,9 @@ Aug-PE: Xie et al., "Differentially Private Synthetic Data via Foundation Model 
 
 What crosses is what to write about and texts that the LM wrote itself; which of them go back to it
 depends on the private records through the noisy counts alone. The counts stay here. The guarantee is
-(ε, δ) over all rounds together, for adding or removing one record of `private` (or, on request, for
-replacing one): see `boundary.accountant`. The label set, the description, the encoder and the number
-of rounds are taken as known to everybody.
+(ε, δ) over all rounds together, for adding or removing one record of the owner's (or, on request, for
+replacing one), also where only the first so many of these vote: see `boundary.accountant`. The label
+set, the description, the encoder and the number of rounds are taken as known to everybody.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from cosilo.boundary.accountant import (
+    Chosen,
     Floats,
     Neighbours,
     Noise,
@@ -142,7 +143,7 @@ class PrivateEvolution(Teaching):
         if not labels:
             raise DataError("private_evolution needs a closed set of labels to write texts for")
         voters = self._voters(session)
-        costs = self._costs(sum(map(len, voters.values())))
+        costs = self._costs(sum(map(len, voters.values())), owner.chosen)
         threshold = None if self.select == "rank" else self.threshold
         source = self._sources(owner.private) if costs else _fresh
         population = await self._written(session, labels)
@@ -155,7 +156,7 @@ class PrivateEvolution(Teaching):
             population = await self._varied(session, population, number, epsilon)
         made = [Synthetic(text, label) for label in labels for text in population[label]]
         gold = owner.private if self.gold else ()
-        card = self._card(population, costs, sum(map(len, voters.values())))
+        card = self._card(population, costs, sum(map(len, voters.values())), owner.chosen)
         return (*gold, *examples(session, made)), session.with_card(card)
 
     # ── before anything is sent: all that can fail on the owner's own side ───
@@ -181,15 +182,15 @@ class PrivateEvolution(Teaching):
             )
         return {label: _embed(owner.embedder, found) for label, found in texts.items()}
 
-    def _costs(self, records: int) -> list[tuple[float, float]]:
+    def _costs(self, records: int, chosen: Chosen) -> list[tuple[float, float]]:
         """(σ, the ε that it adds) of each round."""
         if not self.rounds:
             return []
-        delta = usual_delta(records) if self.delta is None else self.delta
-        moved = sensitivity(self.neighbours)
-        sigma = noise_for(self.epsilon, delta, rounds=self.rounds, sensitivity=moved)
-        if sigma == 0:
+        if math.isinf(self.epsilon):
             return [(0.0, 0.0)] * self.rounds  # no guarantee, so none is stated
+        delta = usual_delta(records) if self.delta is None else self.delta
+        moved = sensitivity(self.neighbours, chosen)
+        sigma = noise_for(self.epsilon, delta, rounds=self.rounds, sensitivity=moved)
         each = increments(sigma, delta, rounds=self.rounds, sensitivity=moved)
         return [(sigma, epsilon) for epsilon in each]
 
@@ -279,7 +280,11 @@ class PrivateEvolution(Teaching):
         return found
 
     def _card(
-        self, population: Population, costs: Sequence[tuple[float, float]], records: int
+        self,
+        population: Population,
+        costs: Sequence[tuple[float, float]],
+        records: int,
+        chosen: Chosen,
     ) -> Card:
         total = sum(epsilon for _, epsilon in costs)
         private = "none: nothing private was used" if not costs else "∞: no guarantee"
@@ -294,6 +299,10 @@ class PrivateEvolution(Teaching):
         if total:
             facts["δ"] = usual_delta(records) if self.delta is None else self.delta
             facts["σ"] = costs[0][0]
+            if chosen == "first":
+                facts["of a record more or less"] = (
+                    "another that votes makes room or comes in for it"
+                )
         return Card(
             by="private_evolution",
             title="synthetic data by private votes",
