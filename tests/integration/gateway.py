@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -122,8 +123,8 @@ class Gateway:
     def pid(self) -> int:
         return self.process.child.pid
 
-    def key(self, name: str = "test", limits: Limits | None = None) -> str:
-        return make_key(self.folder, name, limits)
+    def key(self, name: str = "", limits: Limits | None = None) -> str:
+        return make_key(self.folder, name or f"test-{secrets.token_hex(4)}", limits)
 
     def spent(self, name: str) -> KeyState:
         """What the key called `name` has spent."""

@@ -32,6 +32,7 @@ from tests.integration.gateway import (
 )
 
 from cosilo.boundary.messages import Ask
+from cosilo.boundary.meter import Price
 from cosilo.gateway.accounts import Limits
 from cosilo.types import Sampling, user
 
@@ -364,9 +365,7 @@ def test_a_race_never_overspends_and_the_books_match_the_upstreams(
 ) -> None:
     mock.reset()
     one = (4 + 2 * 48) / 1e6  # what the mock bills for "hello"
-    hello = Ask(chat=user("hello"), sampling=Sampling(max_tokens=48))
-    prompt, reply = hello.tokens_bound()
-    most = (prompt + 2 * reply) / 1e6
+    most = most_of_hello()
     name = "racer"
     key = gateway.key(name, Limits(usd=50 * one))
 
@@ -408,6 +407,12 @@ def test_a_race_never_overspends_and_the_books_match_the_upstreams(
 
 
 # The process.
+
+
+def most_of_hello() -> float:
+    """What is set aside for "hello" and 48 tokens: all attempts that the model's retries allow."""
+    price = Price(1.0, 2.0, attempts=5)
+    return price.usd(*price.bound(Ask(chat=user("hello"), sampling=Sampling(max_tokens=48))))
 
 
 def point(mock: Mock, name: str = "ok", model: str = "ok") -> str:
@@ -481,7 +486,7 @@ def test_workers_share_keys_and_budgets_and_a_killed_one_is_replaced(
     mock.reset()
     with serving(tmp_path, point(mock), workers=2) as gateway:
         one = (4 + 2 * 48) / 1e6
-        key = gateway.key("shared", Limits(usd=20.5 * one + 200e-6))
+        key = gateway.key("shared", Limits(usd=20.5 * one + most_of_hello()))
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
         assert len(children) == 2
 
