@@ -277,13 +277,13 @@ def test_a_request_over_its_budget_is_refused_and_the_mean_can_then_be_certified
     for row in rows[::10]:
         row["text"] += " and went on and on" * 20
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    text = PLAN.replace("[attacks]", "[request_budget]\nusd = 0.0002\n[attacks]")
+    text = PLAN.replace("[attacks]", "[request_budget]\nusd = 0.0004\n[attacks]")
     outcomes, _ = bench(folder, point("large"), text)
     assert [o.error for o in outcomes] == [None]
     with opened(folder / "run") as results:
         assert results.store.refused(outcomes[0].trial, "test") > 0
         assert results.points[0].test["utility"].value < 1
-        assert ceilings_of(results) == {"usd_per_1k": 0.2}
+        assert ceilings_of(results) == {"usd_per_1k": 0.4}
         sentence = make_report(results, ["usd_per_1k=0.15"], full=False).certificate
         assert sentence is not None
         assert sentence.sentence().startswith("with 95 % confidence: large has at most $0.15")

@@ -86,7 +86,7 @@ class Paid:
     def promise(self, usd: float) -> None:
         """Spend at most `usd` from now on, whatever more the plan's budget allows: what was
         confirmed as the most a run can cost is the most it can cost."""
-        most = self.totals.usd + usd
+        most = (self.totals.usd + usd) * (1 + 1e-9)  # sums of the same amounts, in another order
         given = self._meter.budget.usd
         totals = self.totals
         budget = replace(self._meter.budget, usd=most if given is None else min(given, most))
