@@ -109,7 +109,7 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """Points of the run in the folder `path`, prepared from its recorded answers."""
     from cosilo.benchmark.reopen import reopen
-    from cosilo.gateway.config import Layout, Parts, load_tables, open_upstream, over_conversations
+    from cosilo.gateway.config import Layout, Parts, for_serving, load_tables, open_upstream
     from cosilo.gateway.points import Recipe
 
     if not names:
@@ -121,9 +121,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
         large = open_upstream("large", run.plan.large, model=run.large)
         recipes = [
             Recipe(
-                config=replace(
-                    point, defences=tuple(over_conversations(d) for d in point.defences)
-                ),
+                config=replace(point, defences=tuple(for_serving(d) for d in point.defences)),
                 owner=run.owner,
                 upstreams=("large",),
                 answers=run.answers,

@@ -20,6 +20,16 @@ from cosilo.types import Delta, assemble, closing, disassemble
 class Defence:
     """Does nothing; subclasses override one or both places."""
 
+    async def open(self) -> None:
+        """Called before the first message where a defence is kept for long, as in a gateway.
+
+        Raises:
+            ConfigError: it cannot work.
+        """
+
+    async def close(self) -> None:
+        """Called after the last message wherever `open` was."""
+
     def protect(self, owner: DataOwner) -> DataOwner:
         return owner
 

@@ -65,13 +65,15 @@ class Recent(Generic[T]):
         return len(self._entries)
 
 
-async def paced(steps: Steps[T], seconds: float) -> T:
-    """What `steps` returns; others have their turn after every slice of it.
+async def paced(steps: Steps[T], seconds: float, turn: Callable[[], None] = lambda: None) -> T:
+    """What `steps` returns; others have their turn after every slice of it, and `turn` is called before
+    each.
 
     Raises:
         TimeoutError: it was not done after `seconds`.
     """
     began = since = time.monotonic()
+    turn()
     while True:
         try:
             next(steps)
@@ -84,6 +86,7 @@ async def paced(steps: Steps[T], seconds: float) -> T:
         if now - since > _SLICE:
             await asyncio.sleep(0)
             since = time.monotonic()
+            turn()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,17 +141,20 @@ class Hiding:
 
         return await paced(steps(), self._seconds)
 
-    async def hide(self, ask: Ask, vault: Vault) -> Ask:
+    async def hide(self, ask: Ask, vault: Vault, turn: Callable[[], None] = lambda: None) -> Ask:
         """`ask` with a placeholder of `vault` for each private value.
 
         Whatever else runs on the event loop has its turn every few milliseconds.
+
+        Args:
+            turn: called whenever it has its own.
 
         Raises:
             PrivacyError: the result could not be restored exactly.
             TimeoutError: it took longer than it may.
             Exception: whatever a detector raised; its text may quote what it failed on.
         """
-        return await paced(self._hidden(ask, vault), self._seconds)
+        return await paced(self._hidden(ask, vault), self._seconds, turn)
 
     def _hidden(self, ask: Ask, vault: Vault) -> Steps[Ask]:
         texts, found = yield from self._found(ask)

@@ -146,9 +146,7 @@ class _Names:
         last = min(len(doc), start + _PIECE + _CONTEXT)
         piece = doc if (first, last) == (0, len(doc)) else doc[first:last].as_doc()
         offset = doc[first].idx
-        for _, component in self._nlp.pipeline:
-            piece = component(piece)
-        for entity in piece.ents:
+        for entity in self._nlp(piece).ents:
             if entity.label_ in _NAMES and start <= first + entity.start < start + _PIECE:
                 yield offset + entity.start_char, offset + entity.end_char, entity.label_
 

@@ -21,6 +21,7 @@ import msgspec
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.secret_key import secret_key
+from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.hiding import DetectorName, Hiding, Recent, Settings
 from cosilo.defences.presidio import presidio_loads
@@ -57,6 +58,8 @@ class Pseudonym(Defence):
     key_file: the key that placeholders are derived under; made when it is not there.
     seconds: how long looking through one message may take.
     remember: conversations (and requests, for `counts`) kept in memory.
+    apart: look in a process of its own, so that a long message keeps nobody waiting and `seconds` holds
+        whatever a detector does. `cosilo serve` does so; its workers have one such process each.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Pseudonym(Defence):
         key_file: Path = Path(".cosilo/pseudonym.key"),
         seconds: float = 60.0,
         remember: int = 10_000,
+        apart: bool = False,
     ) -> None:
         if not detectors:
             raise ValueError("detectors must name at least one")
@@ -82,20 +86,19 @@ class Pseudonym(Defence):
             raise ValueError(f"min_score must be 0 to 1, not {min_score!r}")
         if remember < 1 or seconds <= 0:
             raise ValueError("remember and seconds must be positive")
-        self.hiding = Hiding(
-            Settings(
-                detectors=tuple(detectors),
-                model=model,
-                kinds=tuple(kinds),
-                min_score=min_score,
-                allow=tuple(allow),
-                public_system=system == "public",
-                databases=None if databases is None else str(databases),
-                values=tuple(values),
-                hints=hints,
-                seconds=seconds,
-            )
+        settings = Settings(
+            detectors=tuple(detectors),
+            model=model,
+            kinds=tuple(kinds),
+            min_score=min_score,
+            allow=tuple(allow),
+            public_system=system == "public",
+            databases=None if databases is None else str(databases),
+            values=tuple(values),
+            hints=hints,
+            seconds=seconds,
         )
+        self.hiding = Elsewhere(settings) if apart else Hiding(settings)
         self._conversation = conversation
         self._sql = replies == "sql"
         self._key_file = Path(key_file)
@@ -103,6 +106,14 @@ class Pseudonym(Defence):
         self._caller: Callable[[str], bytes] = lambda _: b""
         self._vaults: Recent[Vault] = Recent(remember)
         self._counts: Recent[Mapping[str, int]] = Recent(remember)
+
+    async def open(self) -> None:
+        if isinstance(self.hiding, Elsewhere):
+            await self.hiding.open()
+
+    async def close(self) -> None:
+        if isinstance(self.hiding, Elsewhere):
+            await self.hiding.close()
 
     def bind(self, caller: Callable[[str], bytes]) -> None:
         """Derive placeholders also under what `caller` says of a request: whose it is, where a gateway

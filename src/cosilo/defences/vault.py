@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
@@ -30,8 +32,26 @@ _TRIES = 200  # for a surrogate, then as many for a placeholder
 _WORDS = re.compile(r"\w+")
 
 
+class Issued(msgspec.Struct, frozen=True):
+    """A value and what stands for it: `aliases` are the forms that are restored, and to what.
+
+    Attributes:
+        plain: it is no KIND_code but an ordinary word, number or date.
+    """
+
+    value: str
+    kind: str
+    shown: str
+    aliases: dict[str, str]
+    plain: bool
+
+
 class Vault:
     """The placeholders of one conversation.
+
+    Attributes:
+        key: what they are derived under.
+        issued: all of them, in the order in which they were.
 
     Args:
         key: the data owner's secret.
@@ -39,11 +59,31 @@ class Vault:
     """
 
     def __init__(self, key: bytes, conversation: str) -> None:
-        self._key = hmac.new(key, conversation.encode(), hashlib.sha256).digest()
+        self.key = hmac.new(key, conversation.encode(), hashlib.sha256).digest()
+        self.issued: list[Issued] = []
         self._shown: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
         self._restorer = Restorer()
         self._surrogates = 0
+
+    @classmethod
+    def under(cls, key: bytes, issued: Iterable[Issued]) -> Vault:
+        """The vault whose `key` this is, with what it has issued so far."""
+        vault = cls(b"", "")
+        vault.key = key
+        vault.take(issued)
+        return vault
+
+    def take(self, issued: Iterable[Issued]) -> None:
+        """Know `issued`, which a vault with the same key has issued."""
+        for item in issued:
+            if item.value in self._shown:
+                continue
+            self.issued.append(item)
+            self._surrogates += item.plain
+            self._restorer.add(item.aliases, follow=item.kind == "VALUE", plain=item.plain)
+            self._shown[item.value] = item.shown
+            self._kinds[item.value] = item.kind
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -148,22 +188,16 @@ class Vault:
             if cover is None:
                 break
             if self._free(cover, taken):
-                self._surrogates += 1
-                self._issued(value, kind, cover, plain=True)
+                self.take([Issued(value, kind, cover.shown, cover.aliases, plain=True)])
                 return
         for attempt in range(_TRIES, 2 * _TRIES):
             code = self._draw(kind, value, attempt).code(ALPHABET, CODE)
             shown = f"{kind}_{code}"
             cover = Cover(shown, {shown: value})
             if code not in taken.codes and not self._restorer.knows_other(cover.aliases):
-                self._issued(value, kind, cover, plain=False)
+                self.take([Issued(value, kind, shown, cover.aliases, plain=False)])
                 return
         raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
-
-    def _issued(self, value: str, kind: str, cover: Cover, *, plain: bool) -> None:
-        self._restorer.add(cover.aliases, follow=kind == "VALUE", plain=plain)
-        self._shown[value] = cover.shown
-        self._kinds[value] = kind
 
     def _free(self, cover: Cover, taken: _Taken) -> bool:
         """Whether nothing else can be taken for this surrogate, and it spells no value."""
@@ -174,7 +208,7 @@ class Vault:
         )
 
     def _draw(self, kind: str, value: str, attempt: int) -> Draw:
-        return Draw(self._key, f"{kind}\0{value}\0{attempt}", shared=f"\0{attempt}")
+        return Draw(self.key, f"{kind}\0{value}\0{attempt}", shared=f"\0{attempt}")
 
     def _lookalikes(self, text: str) -> list[Span]:
         shaped = [Span(*m.span(), "TEXT") for m in _LOOKALIKE.finditer(text)]

@@ -270,7 +270,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
         if "breaker" in table:
             breakers[name] = convert(table["breaker"], BreakerConfig, where=f"{at}: breaker")
     around = {
-        name: over_conversations(read_defence(name, table, where=f"{where}: [defences.{name}]"))
+        name: for_serving(read_defence(name, table, where=f"{where}: [defences.{name}]"))
         for name, table in file.defences.items()
     }
     points = _points(file.points, models, around, where)
@@ -372,23 +372,27 @@ def busier(config: ModelConfig) -> ModelConfig:
     return replace(config, options={**config.options, "concurrency": MOST_AT_ONCE})
 
 
-def over_conversations(config: DefenceConfig) -> DefenceConfig:
-    """`config` for serving: unless it says otherwise, what is consistent stays so between requests.
+# What a defence does in a gateway where it can, and its options do not say otherwise.
+_SERVED: dict[str, object] = {
+    # A client sends its conversation with each request, so the first turn tells which it is.
+    "conversation": "first-turn",
+    # Nobody waits for what somebody else has sent.
+    "apart": True,
+}
 
-    A client sends its conversation with each request, so the first turn tells which it is.
-    """
-    if "conversation" in config.options or "conversation" not in options_of(
-        defences.get(config.kind)
-    ):
-        return config
-    return replace(config, options={**config.options, "conversation": "first-turn"})
+
+def for_serving(config: DefenceConfig) -> DefenceConfig:
+    """`config` as a gateway's: what is consistent stays so between requests, and work is done apart."""
+    known = options_of(defences.get(config.kind))
+    served = {k: v for k, v in _SERVED.items() if k in known}
+    return replace(config, options={**served, **config.options})
 
 
 def _defence(name: str, around: Mapping[str, DefenceConfig], where: str) -> DefenceConfig:
     if name in around:
         return around[name]
     if name in defences.names():
-        return over_conversations(DefenceConfig(name, name))
+        return for_serving(DefenceConfig(name, name))
     raise ConfigError(f"{where}: {unknown('defence', name, {*around, *defences.names()})}")
 
 

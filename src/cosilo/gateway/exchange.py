@@ -32,6 +32,8 @@ class Setup:
         models += [r.session.owner.model for p in self.points.values() for r in p.routes]
         for model in {id(m): m for m in models}.values():
             await model.close()
+        for defence in {id(d): d for p in self.points.values() for d in p.defences}.values():
+            await defence.close()
 
 
 @dataclass

@@ -151,9 +151,29 @@ async def open_recipe(
         CapabilityError: a model shows less than the strategy needs; nothing has been sent.
         ModelError: a model failed while the strategy was being prepared.
     """
+    defences = make_defences(recipe.config)
+    opened: list[Defence] = []
+    try:
+        for defence in defences:
+            await defence.open()
+            opened.append(defence)
+        return await _open(recipe, upstreams, defences, tabs=tabs, ledger=ledger)
+    except BaseException:
+        for defence in opened:
+            await defence.close()
+        raise
+
+
+async def _open(
+    recipe: Recipe,
+    upstreams: Mapping[str, Upstream],
+    defences: tuple[Defence, ...],
+    *,
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+) -> Point:
     chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
     strategy = make_strategy(recipe.config)
-    defences = make_defences(recipe.config)
     for defence in defences:
         if isinstance(defence, Personal):
             defence.bind(lambda request: tabs[request].caller if request in tabs else b"")

@@ -93,6 +93,7 @@ def test_a_small_model_that_points_share_is_loaded_once() -> None:
 def test_what_is_consistent_stays_so_over_a_conversation() -> None:
     private = parse(GOOD).load().recipes[0]
     assert private.config.defences[0].options["conversation"] == "first-turn"
+    assert private.config.defences[0].options["apart"] is True
     stated = GOOD.replace('["patterns"]', '["patterns"]\nconversation = "request"')
     kept = parse(stated).load().recipes[0]
     assert kept.config.defences[0].options["conversation"] == "request"

@@ -1,0 +1,248 @@
+"""The process that looks for private values, beside the one that answers requests.
+
+    Open(settings) ──▶ detectors loaded ──▶ Opened, or Refused
+    Job(ask, …)    ──▶ Began … Issued … ──▶ Hidden, or Failed
+    Stop(job)
+
+It keeps nothing of a message but where its values are; jobs have turns of some milliseconds. Its input
+is one end of a socket pair, and it ends when the other end does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from cosilo.boundary.messages import Ask, decode, encode
+from cosilo.defences.hiding import Hiding, Settings
+from cosilo.defences.vault import Issued, Vault
+from cosilo.errors import CosiloError, PrivacyError
+
+LARGEST = 64 << 20  # bytes of a frame
+_AT_ONCE = 200  # placeholders in a frame, so that taking them on does not hold up the other side
+_EVERY = 0.1  # seconds between two signs of life of one job
+_MOST_GROWTH = 400 << 20  # bytes: spaCy keeps every word that it has seen
+_PR_SET_PDEATHSIG = 1
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """Load what `settings` name; jobs refer to them by `number`."""
+
+    number: int
+    settings: Settings
+
+
+class Job(msgspec.Struct, frozen=True, tag=True):
+    """Hide what is private in `ask`.
+
+    Attributes:
+        settings: the number under which they were opened.
+        key: what placeholders are derived under.
+        issued: those that the conversation has already.
+    """
+
+    number: int
+    settings: int
+    ask: bytes
+    key: bytes
+    issued: list[Issued]
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for the job any more."""
+
+    number: int
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    number: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The settings cannot work; `why` is a text of ours."""
+
+    number: int
+    why: str
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """The job has its turn now."""
+
+    number: int
+
+
+class Placeholders(msgspec.Struct, frozen=True, tag=True):
+    """Some of those that the job has issued."""
+
+    number: int
+    issued: list[Issued]
+
+
+class Hidden(msgspec.Struct, frozen=True, tag=True):
+    number: int
+    ask: bytes
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The job is over without a result.
+
+    Attributes:
+        what: the class of the error; its text may quote the message.
+        why: the text where it is ours; else empty.
+    """
+
+    number: int
+    what: str
+    why: str = ""
+
+
+Order = Open | Job | Stop
+Report = Opened | Refused | Began | Placeholders | Hidden | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_orders = msgspec.msgpack.Decoder(Order)
+_reports = msgspec.msgpack.Decoder(Report)
+read_report = _reports.decode
+
+
+def frame(item: Order | Report) -> bytes:
+    """`item` as it stands on the wire: its length in four bytes, then msgpack.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    data = _encoder.encode(item)
+    if len(data) > LARGEST:
+        raise ValueError(f"a frame of {len(data)} bytes")
+    return len(data).to_bytes(4) + data
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """Raises:
+    EOFError: the other end is gone, or says what it cannot mean.
+    """
+    size = int.from_bytes(await reader.readexactly(4))
+    if size > LARGEST:
+        raise EOFError
+    return await reader.readexactly(size)
+
+
+class Looking:
+    """Answers orders until there are no more."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._hidings: dict[int, Hiding] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._turn = (-1, 0.0)  # whose it was last said to be, and when
+        self._before: int | None = None
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                order = _orders.decode(await read_frame(self._reader))
+            except EOFError:
+                return
+            match order:
+                case Open():
+                    self._say(self._opened(order))
+                    gc.collect()
+                    gc.freeze()
+                    self._before = _resident()
+                case Job():
+                    self._tasks[order.number] = asyncio.create_task(self._do(order))
+                case Stop():
+                    if (task := self._tasks.get(order.number)) is not None:
+                        task.cancel()
+
+    def _opened(self, order: Open) -> Report:
+        try:
+            self._hidings[order.number] = Hiding(order.settings)
+        except CosiloError as error:
+            return Refused(order.number, str(error))
+        except Exception as error:
+            return Refused(order.number, f"a detector cannot be loaded ({type(error).__name__})")
+        return Opened(order.number)
+
+    async def _do(self, job: Job) -> None:
+        try:
+            self._say(await self._hidden(job))
+        except asyncio.CancelledError:
+            self._say(Failed(job.number, "CancelledError"))
+        except PrivacyError as error:
+            self._say(Failed(job.number, type(error).__name__, str(error)))
+        except Exception as error:
+            self._say(Failed(job.number, type(error).__name__))
+        except BaseException:
+            os._exit(1)  # Python would print what it holds
+        finally:
+            del self._tasks[job.number]
+            self._turn = (-1, 0.0)
+        grown = 0 if self._before is None else _resident() - self._before
+        if grown > _MOST_GROWTH and not self._tasks:
+            self._writer.close()
+            await self._writer.wait_closed()
+            os._exit(0)  # another is started in its place
+
+    async def _hidden(self, job: Job) -> Hidden:
+        ask = decode(job.ask)
+        assert isinstance(ask, Ask)
+        vault = Vault.under(job.key, job.issued)
+        hidden = await self._hidings[job.settings].hide(ask, vault, self._told(job.number))
+        new = vault.issued[len(job.issued) :]
+        for start in range(0, len(new), _AT_ONCE):
+            self._say(Placeholders(job.number, new[start : start + _AT_ONCE]))
+            await self._writer.drain()
+        return Hidden(job.number, encode(hidden))
+
+    def _told(self, number: int) -> Callable[[], None]:
+        """What a job calls when its turn begins: if it never ends, it is known whose it was."""
+
+        def tell() -> None:
+            now = time.monotonic()
+            whose, since = self._turn
+            if whose != number or now - since > _EVERY:
+                self._turn = (number, now)
+                self._say(Began(number))
+
+        return tell
+
+    def _say(self, report: Report) -> None:
+        self._writer.write(frame(report))
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0
+
+
+async def _serve(descriptor: int) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # it may hold private text
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
+    await Looking(reader, writer).serve()
+    os._exit(0)  # whatever is under way: nobody waits for it
+
+
+def main() -> None:
+    """Arguments: the descriptor of the socket, and the parent's process id."""
+    descriptor, parent = map(int, sys.argv[1:3])
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # the parent decides when it ends
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == parent:
+        asyncio.run(_serve(descriptor))

@@ -1,0 +1,262 @@
+"""Looking for private values in a process of its own: what is hidden, and what becomes of a detector
+that fails, hangs or takes its process with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosilo.boundary.messages import Ask
+from cosilo.defences.apart import Apart, Elsewhere
+from cosilo.defences.hiding import Hiding, Settings
+from cosilo.defences.vault import Vault
+from cosilo.errors import ConfigError, PrivacyError
+from cosilo.types import Turn, last_user, user
+
+# Imported by every Python that has this file's folder in its path, before anything else.
+DETECTORS = """
+import os, time
+from cosilo.defences import looking, patterns
+steps = patterns.PatternDetector.steps
+def broken(self, text, public=""):
+    if "BOOM" in text: raise RuntimeError("failed on " + text)
+    if "MEMO" in text: raise MemoryError(text)
+    if "EXIT" in text: raise SystemExit(text)
+    if "SLOW" in text: time.sleep(600)
+    if "SPIN" in text: sum(range(10**14))
+    if "DIE" in text: os.kill(os.getpid(), 9)
+    return (yield from steps(self, text, public))
+patterns.PatternDetector.steps = broken
+if os.environ.get("COSILO_TEST_GROWTH"):
+    looking._MOST_GROWTH = -1
+"""
+ADA = "I am Mr. Ada Lovelace, ada@lovelace.example."
+
+
+def settings(**given: Any) -> Settings:
+    usual: dict[str, Any] = {
+        "detectors": ("patterns",), "model": "", "kinds": (), "min_score": 0.3, "allow": (),
+        "public_system": False, "databases": None, "values": (), "hints": False, "seconds": 30.0,
+    }  # fmt: skip
+    return Settings(**(usual | given))
+
+
+@asynccontextmanager
+async def opened(**given: Any) -> AsyncIterator[Elsewhere]:
+    elsewhere = Elsewhere(settings(**given))
+    await elsewhere.open()
+    try:
+        yield elsewhere
+    finally:
+        await elsewhere.close()
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DETECTORS)
+    path = os.pathsep.join((str(tmp_path), *sys.path[1:]))
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+async def said(elsewhere: Elsewhere, text: str, vault: Vault | None = None) -> str:
+    """What the LM would be shown of `text`."""
+    hidden = await elsewhere.hide(Ask(chat=user(text)), vault or Vault(b"key", "c"))
+    return last_user(hidden.chat)
+
+
+async def pid() -> int:
+    child = await Apart.shared()._ready()
+    return child._process.pid
+
+
+async def test_it_hides_what_is_hidden_here() -> None:
+    here = Hiding(settings())
+    chat = (Turn("user", ADA), Turn("assistant", "Hi, Ada Lovelace"), Turn("user", f"{ADA} " * 500))
+    asks = [Ask(chat=chat), Ask(chat=user("Ada Lovelace and PERSON_abcdef")), Ask(chat=user(""))]
+    ours, theirs = Vault(b"key", "c"), Vault(b"key", "c")
+    async with opened() as elsewhere:
+        for ask in asks:  # one conversation: what is issued goes on
+            expected = await here.hide(ask, ours)
+            found = await elsewhere.hide(ask, theirs)
+            assert found == expected
+            assert theirs.issued == ours.issued
+            assert theirs.counts == ours.counts
+            for before, after in zip(ask.chat, found.chat, strict=True):
+                assert theirs.restore(after.content) == before.content
+
+
+async def test_very_many_values_come_back() -> None:
+    text = "\n".join(f"a{i}@lovelace.example" for i in range(3_000))
+    vault = Vault(b"key", "c")
+    async with opened() as elsewhere:
+        hidden = await said(elsewhere, text, vault)
+    assert "lovelace" not in hidden
+    assert vault.counts == {"EMAIL": 3_000}
+    assert vault.restore(hidden) == text
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize(("what", "name"), [("BOOM", "RuntimeError"), ("MEMO", "MemoryError")])
+async def test_of_a_failing_detector_the_class_is_told_and_nothing_else(
+    what: str, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with opened() as elsewhere:
+        first = await pid()
+        with pytest.raises(PrivacyError) as caught:
+            await said(elsewhere, f"{what} {ADA}")
+        assert name in str(caught.value)
+        assert "Ada" not in str(caught.value)
+        assert "Lovelace" not in await said(elsewhere, ADA)
+        assert await pid() == first
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("what", ["DIE", "EXIT"])
+async def test_a_death_fails_the_message_that_caused_it_and_no_other(
+    what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with opened() as elsewhere:
+        first = await pid()
+        others = [asyncio.create_task(said(elsewhere, f"{ADA} " * 400)) for _ in range(3)]
+        with pytest.raises(PrivacyError):
+            await said(elsewhere, f"{what} {ADA}")
+        for hidden in await asyncio.gather(*others):
+            assert "Lovelace" not in hidden
+        assert "Lovelace" not in await said(elsewhere, ADA)
+        assert await pid() != first
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("what", ["SLOW", "SPIN"])
+async def test_a_hanging_detector_is_ended_and_keeps_nobody_waiting(what: str) -> None:
+    elsewhere = Elsewhere(settings(seconds=20.0))
+    hasty = Elsewhere(settings(seconds=0.3))
+    await elsewhere.open()
+    await hasty.open()
+    first = await pid()
+    began = asyncio.get_running_loop().time()
+    hangs = asyncio.create_task(said(hasty, f"{what} {ADA}"))
+    await asyncio.sleep(0)  # it is sent first
+    other = asyncio.create_task(said(elsewhere, ADA))
+    with pytest.raises((TimeoutError, PrivacyError)):
+        await hangs
+    assert asyncio.get_running_loop().time() - began < 5
+    assert "Lovelace" not in await other
+    assert await pid() != first
+    await hasty.close()
+    await elsewhere.close()
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_one_that_was_killed_from_outside_is_replaced_before_anybody_asks() -> None:
+    async with opened() as elsewhere:
+        first = await pid()
+        os.kill(first, signal.SIGKILL)
+        ended = (await Apart.shared()._ready())._reading
+        await asyncio.wait([ended])
+        assert await pid() != first
+        assert "Lovelace" not in await said(elsewhere, ADA)
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_one_that_has_grown_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSILO_TEST_GROWTH", "1")
+    async with opened() as elsewhere:
+        for _ in range(3):
+            assert "Lovelace" not in await said(elsewhere, ADA)
+
+
+async def test_who_leaves_does_not_go_on_costing() -> None:
+    async with opened() as elsewhere:
+        task = asyncio.create_task(said(elsewhere, f"{ADA} " * 20_000))
+        assert "Lovelace" not in await said(elsewhere, ADA)  # by now the long one has begun
+        child = await Apart.shared()._ready()
+        assert len(child._jobs) == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not child._jobs
+        async with asyncio.timeout(5):
+            assert "Lovelace" not in await said(elsewhere, ADA)
+
+
+async def test_a_short_message_is_not_kept_waiting_by_a_long_one() -> None:
+    done: list[str] = []
+
+    async def hide(name: str, text: str) -> None:
+        await said(elsewhere, text)
+        done.append(name)
+
+    async with opened() as elsewhere:
+        await asyncio.gather(hide("long", f"{ADA} " * 4_000), hide("short", ADA))
+    assert done == ["short", "long"]
+
+
+async def test_settings_share_a_process_and_the_last_to_close_ends_it() -> None:
+    async with opened() as one:
+        number = await pid()
+        async with opened(kinds=("EMAIL",)) as two:
+            assert await pid() == number
+            assert "Ada Lovelace" in await said(two, ADA)
+            assert "Ada Lovelace" not in await said(one, ADA)
+        assert "Ada Lovelace" not in await said(one, ADA)
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+    with pytest.raises(PrivacyError):
+        await said(one, ADA)
+    async with opened() as again:
+        assert "Lovelace" not in await said(again, ADA)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"detectors": ("presidio",), "model": "/no/such/model"}, "detector|model|presidio"),
+        ({"detectors": ("literals",), "databases": "/no/such/folder"}, "no SQLite database"),
+    ],
+)
+async def test_what_cannot_be_loaded_is_said_when_it_is_opened(
+    given: dict[str, Any], why: str
+) -> None:
+    elsewhere = Elsewhere(settings(**given))
+    with pytest.raises(ConfigError, match=why):
+        await elsewhere.open()
+    assert not Apart.shared()._users
+
+
+def test_it_does_not_outlive_a_parent_that_was_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent("""
+            import asyncio
+            from tests.integration.test_apart import opened, pid
+            async def main():
+                async with opened():
+                    print(await pid(), flush=True)
+                    await asyncio.Event().wait()
+            asyncio.run(main())
+        """)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((os.getcwd(), *sys.path[1:]))},
+    )  # fmt: skip
+    assert parent.stdout is not None
+    with parent:
+        watch = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+        parent.wait()
+    try:
+        assert select.select([watch], [], [], 10)[0]  # readable once the process has ended
+    finally:
+        os.close(watch)
