@@ -21,6 +21,7 @@ script() { # name, command...
 
 script routellm benchmarks/routellm.py
 script certificate benchmarks/certificate.py
+script coverage benchmarks/coverage.py
 bench cfpb_gpt45 benchmarks/plans/cfpb_llm.toml
 variant cfpb_o1 cfpb_llm 's/^model = "gpt-4.5"/model = "o1"/; s/^usd_per_m_in.*/usd_per_m_in = 15.0/; s/^usd_per_m_out.*/usd_per_m_out = 60.0/'
 variant cfpb_gpt4o cfpb_llm 's/^model = "gpt-4.5"/model = "gpt-4o"/; s/^usd_per_m_in.*/usd_per_m_in = 2.5/; s/^usd_per_m_out.*/usd_per_m_out = 10.0/'

@@ -17,8 +17,10 @@ from cosilo.objectives.intervals import (
     difference,
     mean,
     quantile,
+    share_above,
     wilson,
 )
+from cosilo.objectives.membership import auc, tpr
 
 Z = 1.959963984540054
 
@@ -144,3 +146,95 @@ def test_paired_differences_are_narrower_than_unpaired_ones() -> None:
     assert low <= (first - second).mean() <= high
     unpaired = 2 * Z * math.sqrt(2 * 0.7 * 0.3 / 300)
     assert high - low < unpaired / 2
+
+
+# ── membership: both samples are drawn, and the threshold is known by one of them ────────────────
+
+
+def ends_one_by_one(inside: Floats, outside: Floats, share: float) -> tuple[float, float]:
+    """`share_above` as it is defined, each rank tried in turn."""
+    n, m, tail = len(inside), len(outside), 0.0125
+    above = sorted(outside, reverse=True)
+    low, high = 0.0, 1.0
+    for k in range(1, m + 1):
+        found = int((inside > above[k - 1]).sum())
+        if binom.cdf(k - 1, m, share) <= tail:  # fewer than k pass the threshold: hardly ever
+            low = 0.0 if found == 0 else beta.ppf(tail, found, n - found + 1)
+        if high == 1.0 and binom.sf(k - 1, m, share) <= tail:  # k or more: hardly ever
+            high = 1.0 if found == n else beta.ppf(1 - tail, found + 1, n - found)
+            break
+    return low, high
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=60),
+    st.lists(st.integers(0, 30), min_size=1, max_size=60),
+    st.sampled_from([0.01, 0.1, 0.3]),
+)
+def test_a_share_above_an_estimated_threshold_is_bounded_on_both_sides(
+    inside: list[int], outside: list[int], share: float
+) -> None:
+    a, b = np.array(inside, float), np.array(outside, float)
+    assert share_above(a, b, share=share) == pytest.approx(ends_one_by_one(a, b, share), abs=1e-7)
+
+
+def passing(shift: float, step: float) -> float:
+    """How often a record, N(shift, 1), passes what a stranger, N(0, 1), passes once in a hundred; both
+    rounded down to `step`."""
+    threshold = 2.3263478740408408
+    if step:
+        threshold = step * math.ceil(threshold / step)
+    return 0.5 * math.erfc((threshold - shift) / math.sqrt(2))
+
+
+@pytest.mark.parametrize("step", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("records", "strangers", "shift"), [(60, 60, 1.0), (100, 200, 1.0), (300, 500, 2.0)]
+)
+def test_true_positives_at_one_in_a_hundred_are_covered(
+    records: int, strangers: int, shift: float, step: float
+) -> None:
+    """An interval that takes the threshold as known covers 58 to 64 in a hundred."""
+    rng, true, held, trials = np.random.default_rng(0), passing(shift, step), 0, 150
+    for _ in range(trials):
+        inside, outside = rng.normal(shift, 1, records), rng.normal(0, 1, strangers)
+        if step:
+            inside, outside = np.floor(inside / step) * step, np.floor(outside / step) * step
+        _, low, high = tpr(inside, outside)
+        held += low <= true <= high
+    assert held / trials >= 0.95
+
+
+def test_true_positives_are_narrowed_down_by_more_of_either() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for records, strangers in ((100, 100), (2000, 100), (100, 2000), (2000, 2000)):
+        _, low, high = tpr(rng.normal(2, 1, records), rng.normal(0, 1, strangers))
+        widths.append(high - low)
+    few, more_records, more_strangers, more = widths
+    assert more < min(more_records, more_strangers) < few
+    assert more_records > 0.5 * few, "strangers, too, must be many"
+
+
+@pytest.mark.parametrize(("records", "strangers", "shift"), [(30, 30, 1.0), (40, 120, 2.0)])
+def test_an_area_is_covered(records: int, strangers: int, shift: float) -> None:
+    rng, true, held, trials = np.random.default_rng(0), 0.5 * math.erfc(-shift / 2), 0, 100
+    for _ in range(trials):
+        _, low, high = auc(rng.normal(shift, 1, records), rng.normal(0, 1, strangers))
+        held += low <= true <= high
+    assert held / trials >= 0.89  # 95 in a hundred, as far as a hundred trials can tell
+
+
+def test_samples_that_are_drawn_apart_keep_their_sizes() -> None:
+    seen: list[Floats] = []
+
+    def statistic(weights: Floats) -> Floats:
+        seen.append(weights)
+        return weights @ np.arange(12.0)
+
+    bootstrap(statistic, 12, apart=(5, 7))
+    resamples = seen[0]
+    assert resamples.shape == (2000, 12)
+    assert set(resamples[:, :5].sum(axis=1)) == {5.0}
+    assert set(resamples[:, 5:].sum(axis=1)) == {7.0}
+    assert len({tuple(row) for row in resamples}) > 1900

@@ -6,7 +6,7 @@ Arrays are float64, one value per item, shape (n,), n ≥ 1 unless said otherwis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -38,22 +38,47 @@ def wilson(successes: float, n: int) -> Interval:
     )
 
 
-def clopper_pearson(successes: int, n: int) -> Interval:
-    """The exact interval for a share (1934): never covers less than 95 %; (0, 1) when n is 0."""
+def clopper_pearson(successes: int, n: int, *, tail: float = _TAIL) -> Interval:
+    """The exact interval for a share (1934), which on either side is missed with probability `tail` at
+    the most: never covers less than 95 %; (0, 1) when n is 0."""
     if n == 0:
         return 0.0, 1.0
-    low = 0.0 if successes == 0 else _root(lambda p: 1 - _binomial_cdf(n, p)[successes - 1])
-    high = 1.0 if successes == n else 1 - _root(lambda p: _binomial_cdf(n, 1 - p)[successes])
+    low = 0.0 if successes == 0 else _root(lambda p: 1 - _binomial_cdf(n, p)[successes - 1], tail)
+    high = 1.0 if successes == n else 1 - _root(lambda p: _binomial_cdf(n, 1 - p)[successes], tail)
     return low, high
 
 
-def _root(rising: Callable[[float], float]) -> float:
-    """Where `rising`, a function on [0, 1], reaches the tail's probability."""
+def _root(rising: Callable[[float], float], tail: float) -> float:
+    """Where `rising`, a function on [0, 1], reaches `tail`."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < _TAIL else (low, middle)
+        low, high = (middle, high) if rising(middle) < tail else (low, middle)
     return (low + high) / 2
+
+
+def share_above(inside: Floats, outside: Floats, *, share: float) -> Interval:
+    """The interval of P(X > t), where t is what a Y passes with probability `share`; `inside` are draws
+    of X, `outside` of Y, and t is known by those alone.
+
+    How many of `outside` pass t is binomial, which says between which two of them t lies, each end
+    wrong with half the tail's probability; above each of these two the share of X has an exact interval
+    for the other half. So it never covers less than 95 %, ties or not. Too few of `outside` to say how
+    high t may be (fewer than about 4.4 / `share`) leave 0 as the lower end.
+    """
+    tail = _TAIL / 2
+    ordered = np.sort(outside)[::-1]
+    cdf = _binomial_cdf(len(ordered), share)  # P(at most k pass t)
+    surely = int(np.searchsorted(cdf, tail, side="right"))  # largest k with P(fewer than k) ≤ tail
+    hardly = int(np.searchsorted(cdf, 1 - tail)) + 1  # smallest k with P(k or more) ≤ tail
+    low, high = 0.0, 1.0
+    if surely:
+        found = int((inside > ordered[surely - 1]).sum())
+        low, _ = clopper_pearson(found, len(inside), tail=tail)
+    if hardly <= len(ordered):
+        found = int((inside > ordered[hardly - 1]).sum())
+        _, high = clopper_pearson(found, len(inside), tail=tail)
+    return low, high
 
 
 def _binomial_cdf(n: int, p: float) -> Floats:
@@ -122,6 +147,7 @@ def bootstrap(
     n: int,
     *,
     bounds: Interval | None = None,
+    apart: Sequence[int] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
@@ -132,6 +158,8 @@ def bootstrap(
 
     Args:
         n: items; at least 1.
+        apart: how many of the items, from the first on, belong to each of several samples; each
+            resample draws as many from each of them. One sample when empty.
         bounds: of the statistic; where no resample differs, as for a single item, the interval is
             that of `mean` for values that are all the same.
     """
@@ -140,8 +168,8 @@ def bootstrap(
     drawn = []
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=count)
-        drawn.append(statistic(weights.astype(np.float64)))
+        weights = [rng.multinomial(k, np.full(k, 1 / k), size=count) for k in apart or (n,)]
+        drawn.append(statistic(np.concatenate(weights, axis=1).astype(np.float64)))
     found = np.sort(np.concatenate(drawn))
     estimate = float(statistic(np.ones((1, n)))[0])
     # Ties count half, so that a lumpy statistic is not corrected for a bias it does not have.

@@ -23,8 +23,9 @@ from cosilo.objectives.scoring import learned_by, member_scores
 def auc(inside: Floats, outside: Floats) -> tuple[float, float, float]:
     """The chance that a record scores higher than a stranger, ties counting half, and its interval.
 
-    The bootstrap draws records and strangers apart. Where all of one side score above all of the
-    other there is no spread to draw from, and the interval is that of a share of the smaller side.
+    The bootstrap draws as many records as there are, and as many strangers. Where all of one side
+    score above all of the other there is no spread to draw from, and the interval is that of a share of
+    the smaller side.
     """
     wins = _wins(inside, outside)
     value, n, m = float(wins.mean()), *wins.shape
@@ -38,15 +39,20 @@ def auc(inside: Floats, outside: Floats) -> tuple[float, float, float]:
         found: Floats = ((a @ wins) * b).sum(axis=1) / np.maximum(total, 1e-12)
         return found
 
-    low, high = intervals.bootstrap(statistic, n + m)
+    low, high = intervals.bootstrap(statistic, n + m, apart=(n, m))
     return value, low, high
 
 
 def tpr(inside: Floats, outside: Floats, *, fpr: float = 0.01) -> tuple[float, float, float]:
-    """The share of records that score above all but `fpr` of the strangers, and its interval."""
+    """The share of records that score above all but `fpr` of the strangers, and its interval.
+
+    The score that so few strangers reach is itself known by these strangers alone, and the interval
+    says so: it begins at 0 for fewer than about 440 of them at 1 %.
+    """
     threshold = np.sort(outside)[::-1][int(fpr * len(outside))]
-    found = int((inside > threshold).sum())
-    return found / len(inside), *intervals.clopper_pearson(found, len(inside))
+    found = float((inside > threshold).mean())
+    low, high = intervals.share_above(inside, outside, share=fpr)
+    return found, min(low, found), max(high, found)
 
 
 def _wins(inside: Floats, outside: Floats) -> Floats:
