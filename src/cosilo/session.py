@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,21 @@ def make_model(config: ModelConfig) -> TextModel:
         CatalogError: a model file is missing or not what it claims to be.
     """
     return models.create(config.kind, **config.options)
+
+
+def with_instructions(point: PointConfig, *texts: str) -> PointConfig:
+    """`point`, its defences told which texts are the task's own and no private ones, where they can be
+    told and the plan does not tell them.
+    """
+
+    def told(defence: DefenceConfig) -> DefenceConfig:
+        known = options_of(defences.get(defence.kind))
+        if "instructions" not in known or "instructions" in defence.options:
+            return defence
+        own = tuple(text for text in texts if text)
+        return replace(defence, options={**defence.options, "instructions": own})
+
+    return replace(point, defences=tuple(map(told, point.defences)))
 
 
 def make_strategy(point: PointConfig) -> Strategy:

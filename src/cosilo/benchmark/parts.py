@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cosilo.benchmark.clock import aside
 from cosilo.benchmark.identity import small_identity, task_identity
+from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
 from cosilo.benchmark.spend import Paid
@@ -31,12 +33,12 @@ from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import Registry, unknown
-from cosilo.session import PointConfig, make_defences, make_model
+from cosilo.session import PointConfig, make_defences, make_model, with_instructions
 from cosilo.strategies.base import strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
-from cosilo.types import Demonstration
+from cosilo.types import Demonstration, last_user
 
 T = TypeVar("T")
 
@@ -60,16 +62,30 @@ class Parts:
     replay: ReplayModel
     models: tuple[TextModel, ...]
 
-    def require_defences(self, point: PointConfig) -> None:
-        """Refuse a point whose defences cannot be set up.
+    def require_defences(self, point: PointConfig) -> str:
+        """Refuse a point whose defences cannot be set up; what to know of those that can, or nothing.
 
         Raises:
             ConfigError: an option is refused, or an optional package is missing.
         """
         try:
-            make_defences(keyed(point, self.replay.store.path.parent))
+            made = make_defences(ready(point, self.task, self.replay.store.path.parent))
         except CosiloError as error:
             raise type(error)(f"point {point.name!r}: {error}") from None
+        known = {d.language for d in made if d.language}
+        if not known or self.language in ("", *known):
+            return ""
+        return (
+            f"the task's texts look like {self.language}, but defences look for names in "
+            f"{' and '.join(sorted(known))}: they will miss some, and hide ordinary words"
+        )
+
+    @cached_property
+    def language(self) -> str:
+        """What the task's texts are in; see `language_of`."""
+        return language_of(
+            last_user(e.chat) for examples in self.task.splits.values() for e in examples
+        )
 
     async def close(self) -> None:
         for model in self.models:
@@ -147,6 +163,11 @@ def check_splits(task: Task) -> None:
 
 def replay_path(plan: Plan, store: Store) -> Path:
     return plan.replay.path or store.path / "replay.sqlite"
+
+
+def ready(point: PointConfig, task: Task, folder: Path) -> PointConfig:
+    """`point` as it is opened on `task`: see `keyed`, and its defences know the task's own words."""
+    return with_instructions(keyed(point, folder), task.instructions)
 
 
 def keyed(point: PointConfig, folder: Path) -> PointConfig:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosilo.benchmark.identity import task_identity
-from cosilo.benchmark.parts import fill, keyed, make_owner, replay_path, small_model
+from cosilo.benchmark.parts import fill, make_owner, ready, replay_path, small_model
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.store import Trial
@@ -60,13 +60,11 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
         answers_path, measured_on = replay_path(plan, results.store), results.task
     if task_identity(plan) != measured_on:
         raise DataError(f"the data files have changed since {str(path)!r} was measured on them")
-    points = tuple(
-        keyed(point_of(name, trial), answers_path.parent)
-        for name, trial in zip(names, trials, strict=True)
-    )
+    points = tuple(point_of(name, trial) for name, trial in zip(names, trials, strict=True))
     used = [m for m in (plan.small, plan.large, plan.embedder) if m is not None]
     require_present(loads_of(used, points))
     task = load_task(plan.task, plan.base)
+    points = tuple(ready(point, task, answers_path.parent) for point in points)
     small = small_model(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small
     large = make_model(plan.large)

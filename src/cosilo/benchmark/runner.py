@@ -41,7 +41,7 @@ from cosilo.benchmark.measure import (
     measuring_version,
     tampering,
 )
-from cosilo.benchmark.parts import Parts, keyed, open_parts, replay_path
+from cosilo.benchmark.parts import Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
@@ -224,8 +224,11 @@ class Runner:
         LM is, where that was measured."""
         require_present(loads.running(self.plan))
         parts = self._open()
-        for point in [*left, *(s.lowest for s in self.plan.spaces)]:
-            self._preflight(parts, point)
+        checked = [
+            self._preflight(parts, p) for p in (*left, *(s.lowest for s in self.plan.spaces))
+        ]
+        for note in dict.fromkeys(filter(None, checked)):
+            self._reports.note(note)
         work = [(p, self._work(p)) for p in left]
         if searched:  # which point of which space a proposal will be is not known yet
             whole = [(s, parts.task.splits.get(s, ())) for s in ANSWERED]
@@ -241,10 +244,11 @@ class Runner:
         """The items that `point` still has to answer."""
         return [(s, self._left(self._id(point), "plain", s)) for s in ANSWERED]
 
-    def _preflight(self, parts: Parts, point: PointConfig) -> None:
+    def _preflight(self, parts: Parts, point: PointConfig) -> str:
+        """Refuse a point that cannot work; what to know of one that can, or nothing."""
         strategy = make_strategy(point)
         require_all(parts.owner, parts.lm, strategy, by=f"point {point.name!r}")
-        parts.require_defences(point)
+        return parts.require_defences(point)
 
     def _open(self) -> Parts:
         if self._parts is None:
@@ -335,7 +339,7 @@ class Runner:
         ledger = SqliteLedger(store.ledger_path, trial.id)
         try:
             strategy, session = open_point(
-                keyed(point, replay_path(self.plan, store).parent),
+                ready(point, parts.task, replay_path(self.plan, store).parent),
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
@@ -415,7 +419,7 @@ class Runner:
         ledger = SqliteLedger(store.ledger_path, chain_of(trial.id, "tampered"))
         try:
             strategy, session = open_point(
-                keyed(point, replay_path(self.plan, store).parent),
+                ready(point, parts.task, replay_path(self.plan, store).parent),
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,

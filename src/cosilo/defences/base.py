@@ -18,7 +18,13 @@ from cosilo.types import Delta, assemble, closing, disassemble
 
 
 class Defence:
-    """Does nothing; subclasses override one or both places."""
+    """Does nothing; subclasses override one or both places.
+
+    Attributes:
+        language: the one that it knows names and words of; empty where it needs none.
+    """
+
+    language: str = ""
 
     async def open(self) -> None:
         """Called before the first message where a defence is kept for long, as in a gateway.

@@ -17,6 +17,7 @@ import msgspec
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Detector, Span, Steps, looked, shifted, windows
+from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
@@ -24,6 +25,8 @@ from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.texts import public_text, texts_of, with_texts
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
+
+VERSION = 2
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
@@ -102,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...]
     hints: bool
     seconds: float
+    instructions: tuple[str, ...] = ()
 
 
 class Hiding:
@@ -125,6 +129,7 @@ class Hiding:
         self._kinds = frozenset(settings.kinds)
         self._min_score = settings.min_score
         self._allow = frozenset(w for text in settings.allow for w in text.casefold().split())
+        self._instructions = Instructions(settings.instructions)
         self._public_system = settings.public_system
         self._hints = settings.hints
         self._seconds = settings.seconds
@@ -137,7 +142,7 @@ class Hiding:
 
         def steps() -> Steps[list[list[Span]]]:
             texts, found = yield from self._found(ask)
-            return (yield from Vault(b"", "").covering(texts, found))
+            return (yield from self._covered(ask, Vault(b"", ""), texts, found))
 
         return await paced(steps(), self._seconds)
 
@@ -158,7 +163,7 @@ class Hiding:
 
     def _hidden(self, ask: Ask, vault: Vault) -> Steps[Ask]:
         texts, found = yield from self._found(ask)
-        spans = yield from vault.covering(texts, found)
+        spans = yield from self._covered(ask, vault, texts, found)
         yield from vault.issuing(texts, spans, public_text(ask))
         masked = []
         for text, here in zip(texts, spans, strict=True):
@@ -173,6 +178,28 @@ class Hiding:
                 for text, hidden, here in zip(texts, masked, spans, strict=True)
             ]
         return with_texts(ask, masked, public_system=self._public_system)
+
+    def _covered(
+        self, ask: Ask, vault: Vault, texts: Sequence[str], found: Sequence[Sequence[Span]]
+    ) -> Steps[list[list[Span]]]:
+        """What must be hidden in each text, given what was `found`: see `Vault.cover`. In the task's
+        own lines a value counts where it is written as it was found.
+        """
+        spans = yield from vault.covering(texts, found)
+        ranges = self._instructions.ranges(ask, texts)
+        if not any(ranges):
+            return spans
+        known = {t[s.start : s.end] for t, here in zip(texts, found, strict=True) for s in here}
+        return [
+            [
+                span
+                for span in here
+                if (value := text[span.start : span.end]) in known
+                or vault.holds(value)
+                or not guessed(span, own)
+            ]
+            for text, here, own in zip(texts, spans, ranges, strict=True)
+        ]
 
     def _hint(self, text: str, spans: Sequence[Span], vault: Vault, public: str) -> str:
         """What follows a hidden text: which column each of its values stands in."""
@@ -195,10 +222,10 @@ class Hiding:
         labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
         before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
         found: list[list[Span]] = []
-        for text in texts:
+        for text, own in zip(texts, self._instructions.ranges(ask, texts), strict=True):
             private = []
             for span in (yield from self._detect(text, public, before)):
-                if self._is_private(span, text, public, labels):
+                if self._is_private(span, text, public, labels) and not guessed(span, own):
                     private.append(span)
                 yield
             found.append(private)

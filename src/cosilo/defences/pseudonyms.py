@@ -36,6 +36,19 @@ def _loads(detectors: Sequence[DetectorName], model: str) -> Loads:
     return presidio_loads(model) if "presidio" in detectors else Loads()
 
 
+_LANGUAGES = {
+    "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "nl": "Dutch", "pl": "Polish",
+    "pt": "Portuguese", "sv": "Swedish",
+}  # fmt: skip
+
+
+def _language(detectors: Sequence[DetectorName], model: str) -> str:
+    """What names are looked for in: spaCy's pipelines begin with their language's code."""
+    if "presidio" in detectors:
+        return _LANGUAGES.get(Path(model).name[:2] if "core" in model else "", "English")
+    return "English" if "patterns" in detectors else ""
+
+
 @defences.register("pseudonym", loads=_loads)
 class Pseudonym(Defence):
     """Options:
@@ -45,6 +58,9 @@ class Pseudonym(Defence):
     kinds: the kinds of value to hide; all when empty.
     min_score: values that a detector is less sure of stay.
     allow: words that are never private. The labels of a constrained reply never are either.
+    instructions: texts that are the task's own, by default what the plan (or the point's `system` in a
+        gateway) says: names, numbers and dates in their lines of a system turn are not private unless
+        found elsewhere; e-mail addresses, card numbers and other values of a form are.
     system: "public" sends system turns as they are, and their words are not private (a schema,
         instructions); "private" treats them like any other turn.
     conversation: what one conversation is: "request" (a task item, whose messages share values), or
@@ -69,6 +85,7 @@ class Pseudonym(Defence):
         kinds: Sequence[str] = (),
         min_score: float = 0.3,
         allow: Sequence[str] = (),
+        instructions: Sequence[str] = (),
         system: Literal["private", "public"] = "private",
         conversation: Literal["request", "first-turn"] = "request",
         replies: Literal["text", "sql"] = "text",
@@ -97,8 +114,10 @@ class Pseudonym(Defence):
             values=tuple(values),
             hints=hints,
             seconds=seconds,
+            instructions=tuple(instructions),
         )
         self.hiding = Elsewhere(settings) if apart else Hiding(settings)
+        self.language = _language(detectors, model)
         self._conversation = conversation
         self._sql = replies == "sql"
         self._key_file = Path(key_file)

@@ -95,6 +95,10 @@ class Vault:
         """Turns placeholders back; it sees only what this vault has issued."""
         return self._restorer
 
+    def holds(self, value: str) -> bool:
+        """Whether `value`, written like this, has a placeholder."""
+        return value in self._shown
+
     def cover(self, texts: Sequence[str], found: Sequence[Iterable[Span]]) -> list[list[Span]]:
         """What must be hidden in each of `texts`, given what was `found` in each: that, every other
         place where one of those values or an earlier one stands, and every text that looks like

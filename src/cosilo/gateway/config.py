@@ -37,6 +37,7 @@ from cosilo.session import (
     make_model,
     read_defence,
     read_model,
+    with_instructions,
 )
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table, convert, options_of, read
@@ -423,7 +424,7 @@ def _recipes(
             raise ConfigError(f"point {point.name!r}: model {served.embedder!r} cannot embed text")
         recipes.append(
             Recipe(
-                config=point,
+                config=with_instructions(point, served.system),
                 owner=DataOwner(small, embedder=embedder),
                 upstreams=served.upstreams,
                 sampling=Sampling(**asdict(served.sampling)),

@@ -76,6 +76,7 @@ class Task:
         public: questions without answers that are nobody's private ones; none stands in a split.
         grade: (example, answer text) → 0 … 1; what a model thought before it answered is left out.
         readable: (example, answer text) → whether an answer can be read in it, right or wrong.
+        instructions: what stands in the system turn of every question; nobody's private text.
         sampling: how answers to this task are asked for.
         labels: the closed set of answers, where there is one.
         gold_secrets: False when `secrets` were detected, not given; reports say so.
@@ -92,3 +93,4 @@ class Task:
     notes: tuple[str, ...] = ()
     public: tuple[Example, ...] = ()
     readable: Readable = says_something
+    instructions: str = ""

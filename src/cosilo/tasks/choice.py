@@ -52,8 +52,10 @@ class Choice(Kind):
         letter = _reading(every, choices, self.target)
         letters = tuple(ascii_uppercase[: max(map(len, choices.values()))])
         grade = LetterGrade(choices)
+        system = given.instructions or _INSTRUCTIONS
         return Form(
-            chat=partial(self._chat, given.instructions or _INSTRUCTIONS),
+            chat=partial(self._chat, system),
+            instructions=system,
             targets=lambda item: (letter(item),),
             grade=grade,
             readable=grade.readable,

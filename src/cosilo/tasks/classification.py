@@ -58,6 +58,7 @@ class Classification(Kind):
             readable=lambda example, answer: grade.label(answer) is not None,
             sampling=Sampling(max_tokens=most, choices=labels),
             labels=labels,
+            instructions=system,
             stratum=lambda item: label_of(item)[0],
         )
 

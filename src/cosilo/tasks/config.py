@@ -175,6 +175,7 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
         readable=lambda example, answer: form.readable(example, spoken(answer)),
         sampling=form.sampling,
         labels=form.labels,
+        instructions=form.instructions,
         gold_secrets=gold,
         notes=tuple(notes),
     )

@@ -50,6 +50,7 @@ class Extraction(Kind):
             chat=partial(ask, system),
             targets=lambda item: (_canonical(item),),
             grade=best(span_f1),
+            instructions=system,
             sampling=Sampling(max_tokens=self.max_tokens),
         )
 

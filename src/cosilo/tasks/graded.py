@@ -31,8 +31,10 @@ class Graded(Kind):
                             f"{item.row.where}: the recorded grade of {model!r} is not a number "
                             "from 0 to 1, true or false"
                         )
+        system = given.instructions or "Answer the question."
         return Form(
-            chat=partial(ask, given.instructions or "Answer the question."),
+            chat=partial(ask, system),
+            instructions=system,
             targets=lambda item: ("true",),
             grade=stated_grade,
             readable=lambda example, answer: _number(answer) is not None,

@@ -61,6 +61,7 @@ class Form:
         chat: what the models are given; the last user turn holds the item's text and no more.
         targets: every acceptable answer, the one to train on first; raises DataError.
         readable: (example, answer) → whether an answer can be read in it.
+        instructions: what stands in the system turn of every question, the items' own text apart.
         secrets: (kind, value) pairs this kind knows to be private beyond the plan's columns.
         stratum: the class an item is sampled by, so that a sample keeps the shares.
     """
@@ -71,6 +72,7 @@ class Form:
     sampling: Sampling
     labels: tuple[str, ...] = ()
     readable: Readable = says_something
+    instructions: str = ""
     secrets: Callable[[Item], Iterable[tuple[str, str]]] = nothing
     stratum: Callable[[Item], str] = lambda item: item.group
     notes: tuple[str, ...] = ()

@@ -96,6 +96,7 @@ class Sql(Kind):
             chat=chat,
             targets=targets,
             grade=grade,
+            instructions=system,
             readable=lambda example, answer: bool(sql_in(answer)),
             sampling=Sampling(max_tokens=self.max_tokens),
             secrets=secrets if self.literals_are_secret else nothing,

@@ -37,8 +37,10 @@ class FreeText(Kind):
         references(item)
 
     def form(self, given: Given) -> Form:
+        system = given.instructions or _INSTRUCTIONS
         return Form(
-            chat=partial(ask, given.instructions or _INSTRUCTIONS),
+            chat=partial(ask, system),
+            instructions=system,
             targets=references,
             grade=best(rouge_l),
             sampling=Sampling(max_tokens=self.max_tokens),
