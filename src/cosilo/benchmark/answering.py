@@ -1,9 +1,11 @@
 """Answers the items of one split, many at once, each committed as soon as it is there.
 
-An item that a guard, its budget or the endpoint refuses for good (a text no detector can read, a
-prompt that is too long for the LM) counts as answered wrongly, and the report counts it: leaving it
-out would flatter the point. But a wrong key or a broken endpoint refuses every item. So refusals are
-held back until the LM answers one; when `HOPELESS` come in a row, the first is raised and none is kept.
+An item that a guard, its budget, the endpoint or the small model refuses for good (a text no detector
+can read, a prompt that is too long for a model) counts as answered wrongly, and the report counts it:
+leaving it out would flatter the point. But a wrong key or a broken endpoint refuses every item. So
+refusals are held back until the LM answers one; when `HOPELESS` come in a row, the first is raised and
+none is kept. What the small model refuses says nothing of the LM: it is held back until the small model
+answers one, which costs nothing, however many it refuses before.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 
 from cosilo.benchmark.clock import Clock, timed
 from cosilo.benchmark.replies import faults
-from cosilo.benchmark.small import noting
+from cosilo.benchmark.small import Note, noting
 from cosilo.boundary.meter import Budget
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, RequestBudgetError
 from cosilo.objectives.base import Item
@@ -24,6 +26,7 @@ from cosilo.types import Answer, Generation
 
 HOPELESS = 5
 
+_Refused = tuple[Item, CosiloError]
 Commit = Callable[[Sequence[tuple[Item, str]]], None]
 
 
@@ -35,6 +38,7 @@ class Answering:
         name: what the items' crossings are bound under: `name/id`.
         commit: keeps answered items, each with why it was refused (empty: it was not).
         proved: the LM has answered items of this trial before.
+        tried: items of this trial were answered before, with the small model as it is now.
         budget: of each item.
     """
 
@@ -46,6 +50,7 @@ class Answering:
     concurrency: int = 8
     proved: bool = False
     budget: Budget | None = None
+    tried: bool = False
 
     async def run(self, examples: Sequence[Example]) -> None:
         """Answer all `examples`.
@@ -55,7 +60,8 @@ class Answering:
         Raises:
             CosiloError: the first failure that is not a refusal of one item.
         """
-        self._held: list[tuple[Item, CosiloError]] = []
+        self._held: list[_Refused] = []  # by the LM's side
+        self._too_much: list[_Refused] = []  # for the small model
         self._failure: Exception | None = None
         left = iter(examples)
 
@@ -75,38 +81,53 @@ class Answering:
             raise self._failure
         if self._held and not self.proved:
             raise self._held[0][1]
-        self._release()
+        if self._too_much and not self.tried:
+            raise self._too_much[0][1]
+        self._release(self._held)
+        self._release(self._too_much)
 
     async def _one(self, example: Example) -> None:
         session = self.session.bind(f"{self.name}/{example.id}", budget=self.budget)
-        try:
-            item = await answer_item(self.task, self.strategy, session, example)
-        except (PrivacyError, RejectedError, RequestBudgetError) as refusal:
-            if isinstance(refusal, RejectedError) and refusal.everything:
-                raise
-            self._hold(_nothing(example), refusal)
-        else:
-            if session.lm.totals.messages:
-                self.proved = True
-                self._release()
-            self.commit([(item, "")])
+        with noting(example.chat) as note:
+            try:
+                item = await answer_item(self.task, self.strategy, session, example, note)
+            except (PrivacyError, RejectedError, RequestBudgetError) as refusal:
+                if isinstance(refusal, RejectedError) and refusal.everything:
+                    raise
+                self._hold(_nothing(example), refusal, small=refusal is note.refusal)
+                return
+        if session.lm.totals.messages:
+            self.proved = True
+            self._release(self._held)
+        if note.answered:
+            self.tried = True
+            self._release(self._too_much)
+        self.commit([(item, "")])
 
-    def _hold(self, item: Item, refusal: CosiloError) -> None:
+    def _hold(self, item: Item, refusal: CosiloError, *, small: bool) -> None:
+        if small:
+            self._too_much.append((item, refusal))
+            return
         self._held.append((item, refusal))
         if len(self._held) >= HOPELESS:
             raise self._held[0][1]
 
-    def _release(self) -> None:
-        if self._held:
-            self.commit([(item, type(refusal).__name__) for item, refusal in self._held])
-            self._held.clear()
+    def _release(self, held: list[_Refused]) -> None:
+        if held:
+            self.commit([(item, type(refusal).__name__) for item, refusal in held])
+            held.clear()
 
 
-async def answer_item(task: Task, strategy: Strategy, session: Session, example: Example) -> Item:
-    """`example` answered and graded, over a session bound to it."""
+async def answer_item(
+    task: Task, strategy: Strategy, session: Session, example: Example, note: Note
+) -> Item:
+    """`example` answered and graded, over a session bound to it.
+
+    Args:
+        note: of what the small model does meanwhile.
+    """
     clock = Clock()
-    with noting(example.chat) as note:
-        answer = await timed(strategy.answer(session, example.chat), clock)
+    answer = await timed(strategy.answer(session, example.chat), clock)
     return Item(
         example=example,
         answer=answer,

@@ -363,6 +363,11 @@ class Runner:
         if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
         note_heads(store, trial.id)
+        if refused := sum(store.refused(trial.id, split) for split in ANSWERED):
+            self._reports.note(
+                f"{point.name}: {refused} items got no answer, because a defence or a model refused "
+                "them; they count as answered wrongly"
+            )
         return replace(trial, memory=max(trial.memory, peak_memory()))
 
     def _begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
@@ -447,6 +452,7 @@ class Runner:
             concurrency=self.plan.concurrency,
             proved=self.store.proved(trial.id),
             budget=self.plan.request_budget.budget,
+            tried=any(self.store.answered(trial.id, "plain", s) for s in ANSWERED),
         )
 
     def _heard(self, trial: Trial) -> Replies:

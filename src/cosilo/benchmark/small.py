@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cosilo.benchmark.clock import Clock, aside
+from cosilo.errors import RejectedError
 from cosilo.models.base import (
     Access,
     Array,
@@ -37,11 +38,15 @@ class Note:
         chat: the item's own question.
         text: the small model's reply to exactly that; empty when it was not asked.
         clock: seconds of all its replies.
+        answered: whether it answered anything.
+        refusal: what it raised when it refused something for good.
     """
 
     chat: Chat
     text: str
     clock: Clock
+    answered: bool = False
+    refusal: RejectedError | None = None
 
 
 _note: ContextVar[Note | None] = ContextVar("cosilo_note", default=None)
@@ -98,6 +103,22 @@ class Remembering:
         return self.model.access
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        note = _note.get()
+        try:
+            reply = await self._reply(chat, sampling)
+        except RejectedError as refusal:
+            if note is not None:
+                note.refusal = refusal
+            raise
+        if note is not None:
+            note.answered = True
+            note.clock.add(reply.seconds, reply.cpu_seconds)
+            if chat == note.chat:
+                note.text = reply.text
+        return reply
+
+    async def _reply(self, chat: Chat, sampling: Sampling) -> Generation:
+        """The reply that is remembered, or a new one, which then is."""
         reply = self._memory.get(chat, sampling)
         if reply is None:
             clock = Clock()
@@ -108,11 +129,6 @@ class Remembering:
                 cpu_seconds=max(reply.cpu_seconds, clock.cpu_seconds),
             )
             self._memory.put(chat, sampling, reply)
-        note = _note.get()
-        if note is not None:
-            note.clock.add(reply.seconds, reply.cpu_seconds)
-            if chat == note.chat:
-                note.text = reply.text
         return reply
 
     async def close(self) -> None:

@@ -409,7 +409,7 @@ class Store:
             db.execute("UPDATE trials SET state = 'new' WHERE id = ?", (trial.id,))
 
     def refused(self, trial: str, split: Split) -> int:
-        """How many items of `split` got no answer because a guard or the endpoint refused them."""
+        """How many items of `split` got no answer because a guard or a model refused them."""
         query = "SELECT count(*) FROM items WHERE trial = ? AND split = ? AND refused != ''"
         return int(self._rows(query + " AND pass = 'plain'", (trial, split))[0][0])
 

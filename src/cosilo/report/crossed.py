@@ -31,7 +31,7 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
 
     Args:
         mask: knows the secrets of every item of the task, since messages quote one another.
-        refused: items that a guard or the endpoint refused.
+        refused: items that a guard or a model refused.
     """
     found = reading(run)
     readable = found.has_content

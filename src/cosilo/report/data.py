@@ -75,7 +75,7 @@ class Crossed:
     Attributes:
         items: test items answered.
         asked: how many of them anything left for.
-        refused: how many a guard or the endpoint refused; these count as answered wrongly.
+        refused: how many a guard or a model refused; these count as answered wrongly.
         tallies: by direction and kind of message.
         prepare: the same while the point was prepared, once.
         replaced: kind of entity → how many placeholders left in its place.

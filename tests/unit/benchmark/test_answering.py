@@ -9,6 +9,7 @@ import pytest
 
 from cosilo.benchmark.answering import HOPELESS, Answering
 from cosilo.benchmark.clock import install
+from cosilo.benchmark.small import remembering
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
 from cosilo.models.scripted import ScriptedModel
 from cosilo.objectives.base import Item
@@ -17,7 +18,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import Strategy
 from cosilo.strategies.inference.cascade import Cascade
-from cosilo.strategies.inference.ends import Large
+from cosilo.strategies.inference.ends import Large, Small
 from cosilo.tasks.base import Example, Task
 from cosilo.types import Chat, Generation, Sampling, last_user, user
 
@@ -64,13 +65,14 @@ async def answer(
     small: ScriptedModel | None = None,
     concurrency: int = 4,
     proved: bool = False,
+    tried: bool = False,
 ) -> tuple[Kept, CosiloError | None]:
     strategy = strategy or Large()
     task = Task("t", "text", {}, lambda e, a: float(a == e.target))
-    owner = DataOwner(small or ScriptedModel())
+    owner = DataOwner(remembering(small or ScriptedModel()))
     session = open_session(owner, LMOwner(Choosy(refuse)), strategy)
     kept = Kept()
-    work = Answering(task, strategy, session, "test", kept, concurrency, proved)
+    work = Answering(task, strategy, session, "test", kept, concurrency, proved, tried=tried)
     try:
         await work.run(examples(count))
     except CosiloError as error:
@@ -131,6 +133,57 @@ async def test_a_key_revoked_half_way_is_noticed_although_the_small_model_answer
     assert isinstance(error, RejectedError)
     assert not any(why for _, why in kept.items.values())
     assert {"1", "9", "10"} <= kept.items.keys()
+
+
+TOO_LONG = RejectedError("the prompt is longer than the model's context")
+
+
+def too_long(*questions: str) -> Choosy:
+    """A small model that is sure of what it answers, and takes some `questions` not at all."""
+    model = Choosy(lambda q: TOO_LONG if q in questions else None)
+    model.confidence = 0.9
+    return model
+
+
+@pytest.mark.parametrize("strategy", [Small(), Cascade(threshold=0.5)])
+async def test_what_is_too_long_for_the_small_model_counts_as_wrong_and_the_point_goes_on(
+    strategy: Strategy,
+) -> None:
+    """The LM is not asked at all here, so it cannot prove itself."""
+    kept, error = await answer(20, lambda q: None, strategy=strategy, small=too_long("q7", "q0"))
+    assert error is None
+    assert len(kept.items) == 20
+    assert {id for id, (item, _) in kept.items.items() if item.grade == 0} == {"0", "7"}
+    assert [kept.items[id][1] for id in ("0", "7")] == ["RejectedError"] * 2
+
+
+async def test_many_in_a_row_that_are_too_long_are_no_broken_model() -> None:
+    small = too_long(*(f"q{i}" for i in range(2 * HOPELESS)))
+    kept, error = await answer(40, lambda q: None, strategy=Small(), small=small, concurrency=1)
+    assert error is None
+    assert sum(bool(why) for _, why in kept.items.values()) == 2 * HOPELESS
+
+
+async def test_a_small_model_that_refuses_everything_is_broken() -> None:
+    small = too_long(*(f"q{i}" for i in range(20)))
+    kept, error = await answer(20, lambda q: None, strategy=Small(), small=small)
+    assert error is TOO_LONG
+    assert not kept.items
+    kept, error = await answer(2, lambda q: None, strategy=Small(), small=small, tried=True)
+    assert error is None, "the rest of a split, of which it has answered others"
+    assert len(kept.items) == 2
+
+
+async def test_a_wrong_key_shows_although_the_small_model_answers_and_refuses() -> None:
+    """Its answers prove nothing of the LM, and what is too long for it is no refusal of the LM's."""
+    small = too_long("q1")
+    small.confidence = 0.1
+    kept, error = await answer(
+        HOPELESS, lambda q: RejectedError("401"), strategy=Cascade(threshold=0.5), small=small
+    )
+    assert error is not None
+    assert str(error) == "401"
+    assert not any(item.grade for item, _ in kept.items.values())
 
 
 async def test_what_is_under_way_when_one_fails_is_still_kept() -> None:

@@ -95,7 +95,7 @@ def _counts(crossed: Crossed) -> Iterator[Markup]:
     if crossed.refused:
         yield tag(
             "p",
-            f"{count(crossed.refused, 'item')} got no answer, because a defence or the endpoint "
+            f"{count(crossed.refused, 'item')} got no answer, because a defence or a model "
             "refused them; they count as answered wrongly.",
             class_="note",
         )
