@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
 import shutil
 import sqlite3
@@ -16,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.progress import Silent, Spent
 from cosilo.benchmark.results import opened
-from cosilo.benchmark.runner import Outcome, Runner
+from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.faults import verify
 from cosilo.boundary.ledger import SqliteLedger, connect, entry_hash, head_mac, read_entries
@@ -26,66 +24,14 @@ from cosilo.boundary.messages import Ask, encode
 from cosilo.cli import main
 from cosilo.errors import StoreError
 from cosilo.types import user
-
-LABELS = ("cat", "dog", "cow")
-PLAN = """
-name = "desk"
-[attacks]
-names = ["verbatim"]
-tamper_share = 0.3
-[task]
-kind = "classification"
-file = "data.jsonl"
-columns = {text = "text", target = "label", secrets = "secrets"}
-[models.small]
-kind = "scripted"
-replies = {cat = "cat", dog = "cow", cow = "cow"}
-[models.large]
-kind = "scripted"
-replies = {cat = "cat", dog = "dog", cow = "cow"}
-[limits]
-calls = 1.0
-[[points]]
-strategy = "small"
-[[points]]
-strategy = "large"
-"""
-
-
-class Counting(Silent):
-    def __init__(self) -> None:
-        self.items = 0
-        self.notes: list[str] = []
-
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
-        self.items += items
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def bench(folder: Path, *, offline: bool = False) -> tuple[list[Outcome], Counting]:
-    counting = Counting()
-    store = Store(folder / "run", write=True)
-    try:
-        plan = parse_plan(PLAN, folder / "p.toml")
-        runner = Runner(plan, store, reports=counting, offline=offline)
-        return asyncio.run(runner.run()), counting
-    finally:
-        store.close()
+from tiny_run import PLAN, bench, write_data
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and `half`, how its two databases stood half-way."""
     folder = tmp_path_factory.mktemp("made")
-    rng = random.Random(0)
-    rows = [
-        {"text": f"Ada{i} Keller saw a {label}", "label": label, "secrets": f"Ada{i} Keller"}
-        for i, label in enumerate(rng.choices(LABELS, k=90))
-    ]
-    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    (folder / "p.toml").write_text(PLAN)
+    write_data(folder)
     keep, kept = Store.add_items, []
 
     def cut(self: Store, *arguments: object) -> None:
@@ -97,9 +43,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "add_items", cut)
         with pytest.raises(StoreError, match="power"):
-            bench(folder)
+            bench(folder, PLAN)
     shutil.copytree(folder / "run", folder / "half")
-    outcomes, _ = bench(folder)
+    outcomes, _ = bench(folder, PLAN)
     assert [o.error for o in outcomes] == [None, None]
     return folder
 
@@ -275,14 +221,14 @@ def test_bench_answers_again_what_is_not_on_record_and_pays_nothing(
     assert before["privacy"] > 0.9
     assert before["integrity"] > 0
     DAMAGES[damage][0](folder)
-    outcomes, counting = bench(folder, offline=True)
+    outcomes, counting = bench(folder, PLAN, offline=True)
     assert [o.error for o in outcomes] == [None, None]
     assert counting.items > 0 or damage == "added to"
     notes = "\n".join(counting.notes)
     assert re.search(DAMAGES[damage][1], notes), notes
     assert numbers() == before
     assert main(["select", str(folder / "run")]) == 0
-    assert bench(folder, offline=True)[1].items == 0
+    assert bench(folder, PLAN, offline=True)[1].items == 0
     with closing(connect(folder / "run" / "ledger.sqlite")) as db:
         assert verify(db) == []
 
@@ -291,7 +237,7 @@ def test_only_what_the_older_copy_lacks_is_answered_again(folder: Path) -> None:
     with opened(folder / "run") as results:
         count = sum(len(results.store.answers(t.id, "plain")) for t in results.trials.values())
     restored(folder)
-    _, counting = bench(folder, offline=True)
+    _, counting = bench(folder, PLAN, offline=True)
     assert 0 < counting.items < count / 2
 
 
@@ -303,7 +249,7 @@ def test_a_run_put_back_beside_a_whole_ledger_is_finished_from_it(folder: Path) 
     shutil.copy(folder / "half" / "run.sqlite", folder / "run")
     with opened(folder / "run") as results:
         assert results.unfinished == {"large": "interrupted"}
-    outcomes, counting = bench(folder, offline=True)
+    outcomes, counting = bench(folder, PLAN, offline=True)
     assert [o.error for o in outcomes] == [None, None]
     assert counting.items > 0
     with opened(folder / "run") as results:
@@ -316,7 +262,7 @@ def test_an_unfinished_trial_whose_record_lost_its_end_goes_on_from_what_is_ther
     """Power cut while answering: the run kept items whose messages the ledger did not."""
     shutil.rmtree(folder / "run")
     shutil.copytree(folder / "half", folder / "run")
-    whole = bench(folder, offline=False)[1].items
+    whole = bench(folder, PLAN, offline=False)[1].items
     shutil.rmtree(folder / "run")
     shutil.copytree(folder / "half", folder / "run")
     with closing(connect(folder / "run" / "ledger.sqlite")) as db:
@@ -328,7 +274,7 @@ def test_an_unfinished_trial_whose_record_lost_its_end_goes_on_from_what_is_ther
         head = (chain, count, last.hash, head_mac(b"", chain, count, last.hash))
         db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?,?)", head)
         assert verify(db) == []
-    _, counting = bench(folder)
+    _, counting = bench(folder, PLAN)
     assert counting.items > whole
     assert any("large: its record ends too early" in note for note in counting.notes)
     with opened(folder / "run") as results:

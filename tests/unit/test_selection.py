@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cosilo.selection import (
     lower_is_better,
     pareto_front,
     parse_limit,
+    passed_over,
     violation,
 )
 
@@ -63,11 +65,32 @@ def test_a_limit_takes_its_direction_from_the_objective() -> None:
         ("privacy=nan", "'nan' is not a number"),
         ("utility=0.95x-lrge", "no point named 'lrge'; did you mean 'large'?"),
         ("utility=-1x-large", "must be above 0"),
+        ("privacy=5", "'privacy' lies between 0 and 1; 5% is 0.05"),
+        ("privacy=500%", "'privacy' lies between 0 and 1"),
+        ("privacy=-0.01", "lies between 0 and 1"),
+        ("utility=1.5", "lies between 0 and 1"),
+        ("privacy=%", "'%' is not a number"),
+        ("usd_per_1k=-1", "'usd_per_1k' cannot be below 0"),
+        ("usd_per_1k=inf", "'inf' is not a number"),
+        ("usd_per_1k=5%", "is no share and takes no %, but USD per 1,000 requests"),
+        ("latency_p95_ms=-5", "cannot be below 0"),
     ],
 )
 def test_a_limit_that_cannot_be_read_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         parse_limit(text, KNOWN, points=["small", "large"])
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("privacy=5%", 0.05), ("privacy=5 %", 0.05), ("privacy= 0.05 ", 0.05), ("privacy=0", 0.0),
+        ("privacy=100%", 1.0), ("privacy=0.5%", 0.005), ("utility=95%x-large", 0.95),
+        ("usd_per_1k=1.2x-large", 1.2), ("latency_p95_ms=5000", 5000.0),
+    ],
+)  # fmt: skip
+def test_a_share_may_be_written_as_a_percentage(text: str, bound: float) -> None:
+    assert parse_limit(text, KNOWN, points=["large"]).bound == pytest.approx(bound)
 
 
 def test_a_limit_given_by_the_wrong_flag_is_refused() -> None:
@@ -174,7 +197,7 @@ def test_too_few_items_are_said_with_how_many_would_do() -> None:
     assert 149 <= certificate.needed <= 245
     assert certificate.sentence() == (
         "no point can be certified with n = 100; the nearest is guarded; about "
-        f"{certificate.needed} calibration items would be needed (an estimate)"
+        f"{certificate.needed} certificate items would be needed (an estimate)"
     )
 
 
@@ -293,3 +316,46 @@ def test_a_value_that_is_no_number_certifies_nothing(objective: Objective) -> No
     bound = 1.0 if objective is LATENCY else 0.1
     with pytest.raises(ConfigError, match="values that are none"):
         certify([made], [Limit(objective, bound)])
+
+
+def twin(name: str, utility: float, privacy: float, values: Floats, *defences: str) -> Point:
+    made = point(name, {"utility": utility, "privacy": privacy}, {"privacy": values})
+    return replace(made, strategy="large", defences=defences)
+
+
+LIMITS = [Limit(PRIVACY, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("plain", "defended", "why"),
+    [
+        ((0.9, 0.05, coins(0)), (0.8, 0.05, coins(0)), "keeps the limits too; large was chosen"),
+        ((0.9, 0.01, coins(0)), (0.8, 0.2, coins(200)), "was tested and not certified (p = 1)"),
+        ((0.9, 0.01, coins(200)), (0.9, 0.2, coins(0)), "was not tested: testing stopped at large"),
+    ],
+)
+def test_a_twin_with_a_defence_more_is_not_passed_over_in_silence(
+    plain: tuple[float, float, Floats], defended: tuple[float, float, Floats], why: str
+) -> None:
+    points = [twin("large", *plain), twin("large+p", *defended, "p")]
+    certificate = certify(points, LIMITS)
+    (told,) = passed_over(points, {"large", "large+p"}, ["utility", "privacy"], certificate)
+    assert told.startswith(f"large+p {why}")
+
+
+def test_a_twin_off_the_front_is_told_with_what_beats_it() -> None:
+    points = [twin("large", 0.9, 0.1, coins(0)), twin("large+p", 0.8, 0.1, coins(0), "p")]
+    compared = ["utility", "privacy"]
+    front = {p.name for p in pareto_front(points, compared)}
+    assert passed_over(points, front, compared) == [
+        "large+p is not on the front: large is as good or better in all that is compared "
+        "(utility 80 % against 90 %, privacy 10 %)"
+    ]
+
+
+def test_other_points_are_no_twins() -> None:
+    other = replace(twin("other", 0.8, 0.1, coins(0), "p"), settings={"calls": 0.4})
+    points = [twin("large", 0.9, 0.1, coins(0)), other]
+    assert passed_over(points, {"large"}, ["utility", "privacy"], certify(points, LIMITS)) == []
+    both = [twin("large+p", 0.9, 0.1, coins(0), "p"), twin("large", 0.8, 0.1, coins(0))]
+    assert passed_over(both, {"large+p"}, ["utility", "privacy"], certify(both, LIMITS)) == []

@@ -172,7 +172,7 @@ class Plan:
     link: Link = Link()
     budget: Budget = field(default_factory=Budget)
     request_budget: RequestBudget = RequestBudget()
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float | str] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
     unreadable: float = 0.5
@@ -198,7 +198,7 @@ class _File:
     link: Link = Link()
     budget: Budget = field(default_factory=Budget)
     request_budget: RequestBudget = RequestBudget()
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float | str] = field(default_factory=dict)
     at_least: Mapping[str, float | str] = field(default_factory=dict)
     delta: float = 0.05
     unreadable: float = 0.5
@@ -287,11 +287,14 @@ def parse_plan(text: str, path: Path) -> Plan:
 
 
 def limit_texts(
-    limits: Mapping[str, float], at_least: Mapping[str, float | str]
+    limits: Mapping[str, float | str], at_least: Mapping[str, float | str]
 ) -> tuple[list[str], list[str]]:
     """A plan's limits as the flags of `cosilo select` would state them: at most, at least."""
-    at_most = [f"{name}={value!r}" for name, value in limits.items()]
-    return at_most, [f"{name}={value}" for name, value in at_least.items()]
+
+    def stated(some: Mapping[str, float | str]) -> list[str]:
+        return [f"{name}={value}" for name, value in some.items()]
+
+    return stated(limits), stated(at_least)
 
 
 def _check_limits(file: _File, points: list[str] | None, where: str) -> None:

@@ -1,8 +1,8 @@
 """The command line: one module per verb, each adding itself with `register`.
 
 What goes wrong is one line on stderr and an exit code: 1 a failure on the way, 2 the run cannot start,
-3 a budget is out, 4 the run's files, 130 interrupted. A traceback may quote private text, so it is
-shown only when COSILO_DEBUG is set.
+3 a budget is out, 4 the run's files, 5 `select` certified no point, 130 interrupted. A traceback may
+quote private text, so it is shown only when COSILO_DEBUG is set.
 """
 
 from __future__ import annotations

@@ -19,8 +19,14 @@ sentence: which point holds your limits with 95 % confidence, or how many items 
 
     cosilo select RUN --limit privacy=0.02 --limit usd_per_1k=0.40 --at-least utility=0.95x-large
 
-A limit is NAME=NUMBER, or NAME=FACTORx-POINT: that many times the value of another point.
-`cosilo list objectives` shows the names. Without limits, those of the plan are taken."""
+A limit is NAME=NUMBER, or NAME=FACTORx-POINT: that many times the value of another point. A share may
+be written 0.02 or 2%. `cosilo list objectives` shows the names. Without limits, those of the plan are
+taken.
+
+Exit code: 0 a point is certified, and keeps as measured what can only be measured; 5 no point is; 2 a
+limit is wrong, or there is no run; 4 the run's files, or a record of what crossed that is not whole."""
+
+NOT_CERTIFIED = 5
 
 
 def register(verbs: Any) -> None:
@@ -66,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(as_json(report), indent=2))
         else:
             console.show(report)
-    return 0
+    return 0 if report.chosen in report.certificate.certified else NOT_CERTIFIED
 
 
 def as_json(report: Report) -> dict[str, object]:
@@ -79,6 +85,7 @@ def as_json(report: Report) -> dict[str, object]:
         "certificate": plain(report.certificate),
         "sentence": report.certificate.sentence(),
         "front": sorted(report.front),
+        "passed_over": report.passed_over,
         "points": [
             {k: v for k, v in point.items() if k != "certificate"}
             for point in points

@@ -37,6 +37,8 @@ def show(report: Report, *, console: Console | None = None, every: bool = False)
         out.print(Text(line, style="dim"))
     for name, why in report.unfinished.items():
         out.print(Text(f"{name} has no numbers: {why}"))
+    for line in report.passed_over:
+        out.print(Text(line))
     if report.certificate is not None:
         sure = report.chosen in report.certificate.certified
         sentence = report.certificate.sentence()

@@ -10,7 +10,7 @@ from cosilo.boundary.ledger import Direction
 from cosilo.boundary.meter import Price, Totals
 from cosilo.objectives.base import Link, Objective
 from cosilo.objectives.reliability import Reliability
-from cosilo.selection import Certificate, Limit, Point, objectives_of
+from cosilo.selection import Certificate, Limit, Point, objectives_of, passed_over
 from cosilo.strategies.cards import Card
 
 
@@ -214,6 +214,11 @@ class Report:
         """False when none were given and none detected: then no number says how private a point is."""
         kinds = [k for c in self.crossed.values() for k in (c.secrets, c.background)]
         return self.task.gold_secrets or not kinds or any(kinds)
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Why points with a defence more than one that is shown are not on the front, or not chosen."""
+        return passed_over(self.points, self.front, self.front_objectives, self.certificate)
 
     @property
     def chosen(self) -> str | None:

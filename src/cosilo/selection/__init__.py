@@ -15,6 +15,7 @@ from cosilo.selection.front import (
 )
 from cosilo.selection.limits import Limit, parse_limit
 from cosilo.selection.points import Point, named, objectives_of
+from cosilo.selection.twins import passed_over
 
 __all__ = [
     "Certificate",
@@ -32,5 +33,6 @@ __all__ = [
     "pareto_front",
     "pareto_mask",
     "parse_limit",
+    "passed_over",
     "violation",
 ]

@@ -120,7 +120,7 @@ class Certificate:
                 f"{_misses(self.nearest)}"
             )
         if self.needed is not None:
-            return f"{text}; about {self.needed:,} calibration items would be needed (an estimate)"
+            return f"{text}; about {self.needed:,} certificate items would be needed (an estimate)"
         return f"{text}, which no number of items would certify: {_misses(self.nearest)}"
 
     def _granted(self, test: PointTest) -> str:

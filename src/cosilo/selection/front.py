@@ -112,6 +112,18 @@ def pareto_front(points: Sequence[Point], objectives: Sequence[str]) -> list[Poi
     return [point for point, keep in zip(points, mask, strict=True) if keep]
 
 
+def dominating(point: Point, points: Sequence[Point], objectives: Sequence[str]) -> list[Point]:
+    """Those of `points` that are nowhere worse than `point` on the validation split and somewhere
+    better, in the given order.
+
+    Raises:
+        ConfigError: no point has such an objective.
+    """
+    own, *others = lower_is_better([point, *points], objectives)
+    pairs = zip(points, others, strict=True)
+    return [other for other, row in pairs if (row <= own).all() and (row < own).any()]
+
+
 def bound_for(limit: Limit, points: Sequence[Point]) -> float | None:
     """The number that `limit` comes down to on the validation split.
 

@@ -1,4 +1,4 @@
-"""Limits: what the user asks of a point, e.g. "privacy=0.02" or "utility=0.95x-large"."""
+"""Limits: what the user asks of a point, e.g. "privacy=0.02", "privacy=2%" or "utility=0.95x-large"."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Limit:
         return f"{self.objective.name}={wanted}"
 
 
-_VALUE = re.compile(r"(?P<number>[^x\s]+)(?:x-(?P<point>.+))?", re.DOTALL)
+_VALUE = re.compile(r"(?P<number>[^x\s]+(?: %)?)(?:x-(?P<point>.+))?", re.DOTALL)
 
 
 def parse_limit(
@@ -47,7 +47,7 @@ def parse_limit(
     points: Iterable[str] | None = None,
     direction: Direction | None = None,
 ) -> Limit:
-    """The limit that `text` states: `NAME=NUMBER` or `NAME=FACTORx-POINT`.
+    """The limit that `text` states: `NAME=NUMBER` or `NAME=FACTORx-POINT`; 5% is 0.05.
 
     Args:
         objectives: what can be limited, by name.
@@ -56,26 +56,26 @@ def parse_limit(
             way; None to take the objective's own.
 
     Raises:
-        ConfigError: the text is no limit, or names an unknown objective or point.
+        ConfigError: the text is no limit, names an unknown objective or point, or is a number that
+            the objective cannot be.
     """
     name, equals, value = text.partition("=")
     name, match = name.strip(), _VALUE.fullmatch(value.strip())
     if not equals or match is None:
         raise ConfigError(
-            f"{text!r} is no limit; write NAME=NUMBER (privacy=0.02) "
+            f"{text!r} is no limit; write NAME=NUMBER (privacy=0.02, privacy=2%) "
             "or NAME=FACTORx-POINT (utility=0.95x-large)"
         )
     if name not in objectives:
         raise ConfigError(unknown("objective", name, objectives))
-    try:
-        bound = float(match["number"])
-    except ValueError:
-        bound = math.nan
+    bound, percent = _number(match["number"])
     if not math.isfinite(bound):
         raise ConfigError(f"limit {text!r}: {match['number']!r} is not a number")
     point = match["point"]
     if point is not None and bound <= 0:
         raise ConfigError(f"limit {text!r}: the factor must be above 0")
+    if point is None:
+        _check_range(text, objectives[name], bound, percent=percent)
     if point is not None and points is not None:
         known = tuple(points)
         if point not in known:
@@ -86,3 +86,30 @@ def parse_limit(
             f"limit {text!r}: {name!r} is to be {limit.direction} something, not {direction}"
         )
     return limit
+
+
+def _number(text: str) -> tuple[float, bool]:
+    """The number, and whether it was written as a percentage."""
+    digits = text.removesuffix("%")
+    try:
+        value = float(digits)
+    except ValueError:
+        return math.nan, False
+    return (value, False) if digits == text else (value / 100, True)
+
+
+def _check_range(text: str, objective: Objective, bound: float, *, percent: bool) -> None:
+    """Refuse a number that `objective` cannot be: every point would keep the limit, or none."""
+    share = objective.unit.split(" ")[0] == "share"
+    if percent and not share:
+        raise ConfigError(
+            f"limit {text!r}: {objective.name!r} is no share and takes no %, but "
+            f"{objective.unit or 'a number'}"
+        )
+    low, high = objective.bounds or (0.0, math.inf)
+    if low <= bound <= high:
+        return
+    if math.isinf(high):
+        raise ConfigError(f"limit {text!r}: {objective.name!r} cannot be below {low:g}")
+    hint = "; 5% is 0.05" if share else ""
+    raise ConfigError(f"limit {text!r}: {objective.name!r} lies between {low:g} and {high:g}{hint}")

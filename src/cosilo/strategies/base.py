@@ -69,7 +69,7 @@ class Forecast:
     """How often a strategy will ask the LM, at most: what a run's cost is estimated from.
 
     Attributes:
-        tune: share of the calibration items asked about in `prepare`.
+        tune: share of the tune items asked about in `prepare`.
         pool, public: how many of the pool's and of the public items are asked about there; None
             for all.
         per_label: calls there for each label of a closed set with prompts made of the task's system
@@ -127,7 +127,7 @@ class Strategy(Protocol):
 @runtime_checkable
 class ForecastingStrategy(Strategy, Protocol):
     def forecast(self) -> Forecast:
-        """The LM calls to expect; without it, one per calibration item and one per answer."""
+        """The LM calls to expect; without it, one per tune item and one per answer."""
 
 
 def forecast(strategy: Strategy) -> Forecast:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.plan import Plan, Range, load_plan, parse_plan
+from cosilo.benchmark.plan import Plan, Range, limit_texts, load_plan, parse_plan
 from cosilo.boundary.meter import Budget
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import ConfigError
@@ -203,6 +203,11 @@ def test_options_have_the_strategys_own_types() -> None:
         ("[limits]\nprivasy = 0.1", "did you mean 'privacy'"),
         ("[at_least]\nprivacy = 0.1", "at most something"),
         ('[at_least]\nutility = "0.9x-larg"', "did you mean 'large'"),
+        ("[limits]\nprivacy = 2", "'privacy' lies between 0 and 1; 5% is 0.05"),
+        ('[limits]\nprivacy = "500%"', "lies between 0 and 1"),
+        ("[limits]\nprivacy = nan", "'nan' is not a number"),
+        ("[limits]\nusd_per_1k = -1", "cannot be below 0"),
+        ("[at_least]\nutility = 1.5", "lies between 0 and 1"),
         ("[request_budget]\nusd = 0", "not positive"),
         ("[request_budget]\nusd = nan", "not positive"),
         ("[budget]\nusd = -1", "usd = -1.0 is no limit from 0 on"),
@@ -214,6 +219,12 @@ def test_options_have_the_strategys_own_types() -> None:
 def test_limits_and_budgets_are_checked_before_anything_is_spent(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(HEAD.replace("[task]", f"{text}\n[task]", 1) + POINT)
+
+
+def test_a_limit_may_be_a_percentage() -> None:
+    text = HEAD.replace("[task]", '[limits]\nprivacy = "5%"\nusd_per_1k = 1\n[task]', 1)
+    found = plan(text + POINT)
+    assert limit_texts(found.limits, found.at_least)[0] == ["privacy=5%", "usd_per_1k=1.0"]
 
 
 def test_a_budget_for_each_request() -> None:

@@ -79,6 +79,7 @@ def points(report: Report) -> Markup:
             role="region",
             aria_label="All points",
         ),
+        _passed_over(report),
         _unfinished(report),
     )
 
@@ -88,6 +89,14 @@ def no_points(report: Report) -> Markup:
     return section(
         "points", "All points", tag("p", "No point of this run is finished."), _unfinished(report)
     )
+
+
+def _passed_over(report: Report) -> Markup | None:
+    lines = report.passed_over
+    if not lines:
+        return None
+    items = [tag("li", line) for line in lines]
+    return joined(tag("h3", "With a defence more, and not shown or not chosen"), tag("ul", items))
 
 
 def _unfinished(report: Report) -> Markup | None:

@@ -1,7 +1,7 @@
 """The small model's prediction and confidence go into the large one's prompt.
 
 Xu et al., "Small Models are Valuable Plug-ins for Large Language Models" (SuperICL, arXiv
-2305.08848). The prompt also holds worked examples: calibration items with the small model's
+2305.08848). The prompt also holds worked examples: tune items with the small model's
 prediction and the right answer, so that the LM sees when the small model can be trusted. They are
 private text and cross the boundary behind the same guards as the question.
 """
