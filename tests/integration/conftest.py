@@ -1,4 +1,6 @@
-"""A PostgreSQL of the tests' own: a cluster in a temporary folder, reached over a unix socket."""
+"""What integration tests share: Ctrl-C as in the foreground, and a PostgreSQL of the tests' own, a
+cluster in a temporary folder that is reached over a unix socket.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,18 @@ PLACES = (
 
 def _binary(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *reversed(PLACES))))
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Processes that the test starts hear SIGINT.
+
+    A shell without job control starts what runs in the background with SIGINT ignored, and that is
+    passed on to every child. A handler is not: children begin with the usual one.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

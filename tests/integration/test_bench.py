@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.integration.endpoint import Endpoint, serving
+from tests.integration.gateway import Process
 
 from cosilo.benchmark.plan import load_plan
 from cosilo.models.base import identity
@@ -254,16 +255,23 @@ def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) 
     assert bench(plan).returncode == 0  # the lock went with its holder
 
 
-def test_an_interrupted_run_says_how_to_go_on(folder: Path, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("calls", [1, 4, 30, 70])
+@pytest.mark.usefixtures("foreground")
+def test_an_interrupted_run_says_a_word_at_once_and_goes_on_later(
+    folder: Path, endpoint: Endpoint, calls: int
+) -> None:
     endpoint.slow = 0.05
-    plan = write(folder, endpoint)
-    process = subprocess.Popen(command(plan), stderr=subprocess.PIPE, text=True)
-    while endpoint.total < 5:
+    plan = write(folder, endpoint, concurrency=7)
+    process = Process(command(plan))
+    while endpoint.total < calls:
+        assert process.child.poll() is None
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130
+    process.child.send_signal(signal.SIGINT)
+    process.wait_for("stopping; what is done is kept", seconds=5)
+    assert process.stop(0) == 130
+    said = "".join(process.lines)
     assert "the same command goes on" in said
+    assert "Warning" not in said  # such as: a coroutine was never awaited
     assert "Traceback" not in said
     endpoint.slow = 0
     assert bench(plan).returncode == 0

@@ -130,9 +130,17 @@ def test_others_see_only_their_own(visit: Callable[..., Any]) -> None:
     assert page.execute_script("return document.getElementById('front-card').hidden")
 
 
+def complaints(page: Any) -> list[str]:
+    """What the browser complains of. Where the focus was taken before the page came, it says that it
+    did not move it to the field that asks for it, which depends on the machine's pace and is no fault.
+    """
+    said = [line["message"] for line in page.get_log("browser")]
+    return [text for text in said if "Autofocus processing was blocked" not in text]
+
+
 def test_the_policy_stops_what_is_not_the_pages_own(visit: Callable[..., Any]) -> None:
     page = visit()
-    assert [line["message"] for line in page.get_log("browser")] == []  # nothing of ours is stopped
+    assert complaints(page) == []  # nothing of ours is stopped
     page.execute_script(
         "window.stopped = [];"
         "document.addEventListener('securitypolicyviolation',"

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from time import perf_counter, thread_time
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -82,37 +82,50 @@ def _task(
     clock = context.get(_now) if context is not None else _now.get()
     if clock is None or not asyncio.iscoroutine(work):
         return asyncio.Task(work, loop=loop, context=context)
-    return asyncio.Task(_stepped(work, clock), loop=loop, context=context)
+    return asyncio.Task(_Steps(work, clock), loop=loop, context=context)
 
 
-async def _stepped(work: Coroutine[Any, Any, T], clock: Clock) -> T:
-    return await _Steps(work, clock)
+class _Steps(Coroutine[Any, Any, T]):
+    """A coroutine, each step of which is timed.
 
-
-class _Steps(Generic[T]):
-    """An awaitable that times each step of a coroutine."""
+    A task that is cancelled before its first step ends it like the coroutine itself, which would
+    otherwise never be awaited.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T], clock: Clock) -> None:
-        self.work = work
-        self.clock = clock
+        self._work = work
+        self._clock = clock
+
+    def send(self, value: Any) -> Any:
+        wall, cpu = perf_counter(), thread_time()
+        try:
+            return self._work.send(value)
+        finally:
+            self._clock.add(perf_counter() - wall, thread_time() - cpu)
+
+    def throw(self, *failure: Any) -> Any:
+        wall, cpu = perf_counter(), thread_time()
+        try:
+            return self._work.throw(*failure)
+        finally:
+            self._clock.add(perf_counter() - wall, thread_time() - cpu)
+
+    def close(self) -> None:
+        self._work.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        work = self.work
         failure: BaseException | None = None
         while True:
-            wall, cpu = perf_counter(), thread_time()
             try:
-                waiting_for = work.send(None) if failure is None else work.throw(failure)
+                waiting_for = self.send(None) if failure is None else self.throw(failure)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            finally:
-                self.clock.add(perf_counter() - wall, thread_time() - cpu)
             try:
                 yield waiting_for
                 failure = None
             except GeneratorExit:
-                work.close()
+                self.close()
                 raise
             except BaseException as error:
                 failure = error

@@ -16,6 +16,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import cosilo
+from cosilo import interrupts
 from cosilo.errors import CosiloError
 
 DESCRIPTION = """\
@@ -44,6 +45,11 @@ ORDER = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    with interrupts.listening():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     try:
         arguments = parser.parse_args(argv)
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("cosilo: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return interrupts.EXIT_CODE
     except BrokenPipeError:  # the reader (a pager, `head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

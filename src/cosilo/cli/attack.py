@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from cosilo import interrupts
 
 DESCRIPTION = """\
 Attack and measure a run again, from its record alone. No model is called and nothing is paid for, so
@@ -56,16 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         }
         for number, (name, trial) in enumerate(done.items(), 1):
             print(f"{number}/{len(done)} {name}")
-            asyncio.run(
-                measure(
-                    results.plan,
-                    results.store,
-                    results.task,
-                    trial,
-                    encoder=encoder,
-                    again=arguments.attack,
-                )
-            )
+            scored = partial(measure, results.plan, results.store, results.task, trial)
+            interrupts.run(partial(scored, encoder=encoder, again=arguments.attack))
         show(read_results(results.store))
         if results.damaged:
             raise StoreError(f"a record is not whole: {results.way_on}")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosilo import interrupts
 from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -282,8 +283,6 @@ def _heads(arguments: argparse.Namespace) -> int:
 
 
 def _purge(arguments: argparse.Namespace) -> int:
-    import asyncio
-
     from cosilo.gateway.retention import purge_sqlite
     from cosilo.gateway.store import folder_of, is_postgres, open_store
 
@@ -299,7 +298,7 @@ def _purge(arguments: argparse.Namespace) -> int:
             await store.close()
 
     if is_postgres(arguments.ledger):
-        count = asyncio.run(on_postgres())
+        count = interrupts.run(on_postgres)
     else:
         path = folder_of(arguments.ledger)
         file = path / "ledger.sqlite" if path.is_dir() else path

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosilo import interrupts
 from cosilo.errors import ConfigError, CosiloError
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.loads import running
     from cosilo.benchmark.parts import load_data
     from cosilo.benchmark.plan import load_plan
     from cosilo.benchmark.runner import Runner
     from cosilo.benchmark.scratch import scratch
     from cosilo.benchmark.store import Store
+    from cosilo.models.present import require_present
 
     plan = load_plan(arguments.plan)
     if arguments.concurrency is not None:
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     offline = arguments.offline
     if arguments.estimate:
         with scratch(folder, plan) as (store, plan):
-            left = asyncio.run(Runner(plan, store, offline=offline).expected())
+            left = interrupts.run(Runner(plan, store, offline=offline).expected)
         print(f"{plan.name}: {left}")
         return 0
 
@@ -84,14 +86,17 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _ask(estimate, yes=arguments.yes)
 
-    # A folder is made only once the data are known to be what the plan says.
-    task = None if (folder / "run.sqlite").is_file() else load_data(plan)
+    task = None
+    if not (folder / "run.sqlite").is_file():
+        # A folder is made only once all is here, and the data are known to be what the plan says.
+        require_present(running(plan))
+        task = load_data(plan)
     store = Store(folder, write=True)
     try:
         runner = Runner(
             plan, store, offline=offline, reports=_reports(), confirm=confirm, task=task
         )
-        outcomes = asyncio.run(runner.run())
+        outcomes = interrupts.run(runner.run)
     finally:
         store.close()
     return finish(outcomes, folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
 import sys
 import time
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cosilo import interrupts
 from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _with_store(
         finally:
             await store.close()
 
-    return asyncio.run(run())
+    return interrupts.run(run)
 
 
 def _day(at: float) -> str:

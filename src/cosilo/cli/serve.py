@@ -23,8 +23,8 @@ Serve operating points as models of an OpenAI-compatible endpoint: point NAME is
     cosilo serve RUN --point NAME          a point of a finished run, as it was measured
     cosilo serve gateway.toml              points, models and limits from a file
 
-Clients need a key: cosilo keys create NAME. SIGHUP reads the configuration again, SIGTERM stops once
-the requests under way are done."""
+Clients need a key: cosilo keys create NAME. SIGHUP reads the configuration again, SIGTERM or
+Ctrl-C stops once the requests under way are done; a second Ctrl-C stops at once."""
 
 
 def register(verbs: Any) -> None:

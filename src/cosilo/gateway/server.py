@@ -1,7 +1,8 @@
 """One worker: opens its points, serves them, reads its configuration again when told to.
 
 SIGHUP            read the configuration again; requests under way finish on the one before
-SIGTERM, SIGINT   take no new requests, let those under way finish (drain_seconds), stop
+SIGTERM, SIGINT   take no new requests, let those under way finish (drain_seconds), stop; a second
+                  SIGINT (Ctrl-C) ends at once
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+from cosilo import interrupts
 from cosilo.errors import CosiloError, ModelError, StoreError
 from cosilo.gateway.accounts import Store
 from cosilo.gateway.api import Gateway
@@ -152,8 +154,7 @@ async def work(
             gateway.draining = True
             uvicorn_server.handle_exit(signum, None)
 
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop, signum)
+        loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGHUP, reloads.ask)
         # What is there now stays: leave it out of every later collection, and look for garbage less
         # often, as requests leave hardly any cycles behind.
@@ -161,7 +162,8 @@ async def work(
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         forgetting = loop.create_task(_forget(store, layout.store))
-        await uvicorn_server.serve(sockets=[listener])
+        with interrupts.stopping(lambda: loop.call_soon_threadsafe(stop, signal.SIGINT)):
+            await uvicorn_server.serve(sockets=[listener])
         forgetting.cancel()
         await asyncio.gather(forgetting, return_exceptions=True)
         await reloads.close()

@@ -10,7 +10,6 @@ no model and no store, so nothing is shared but the socket and the counters.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import mmap
 import os
@@ -21,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 
+from cosilo import interrupts
 from cosilo.errors import CosiloError
 from cosilo.gateway.metrics import REGION
 
@@ -35,8 +35,8 @@ _LARGE = 64 << 10  # bytes
 
 def run_one(listener: socket.socket, work: Work) -> int:
     """Serve in this process; returns its exit code."""
-    _run(work(listener, mmap.mmap(-1, REGION), 0))
-    return 0
+    _run(lambda: work(listener, mmap.mmap(-1, REGION), 0))
+    return interrupts.EXIT_CODE if interrupts.heard() else 0
 
 
 def run_many(count: int, listener: socket.socket, work: Work, *, drain_seconds: float) -> int:
@@ -64,6 +64,12 @@ def run_many(count: int, listener: socket.socket, work: Work, *, drain_seconds: 
         soonest = min([*due.values(), *([stopping] if stopping is not None else [])], default=None)
         wait = 60.0 if soonest is None else max(0.01, soonest - now)
         found = signal.sigtimedwait(_SIGNALS, wait)
+        if found is not None and found.si_signo == signal.SIGINT:
+            if code == interrupts.EXIT_CODE:  # the second one
+                _tell(workers, signal.SIGKILL)
+                return code
+            code = interrupts.EXIT_CODE
+            interrupts.say(interrupts.WORD)
         if found is not None and found.si_signo in (signal.SIGTERM, signal.SIGINT):
             stopping = stopping or time.monotonic() + drain_seconds + 5
             _tell(workers, signal.SIGTERM)
@@ -95,8 +101,9 @@ def _fork(listener: socket.socket, memory: mmap.mmap, worker: int, work: Work) -
     code = 1
     try:
         _die_with(parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        _run(work(listener, memory, worker))
+        # Ctrl-C at a terminal reaches every process of the group; the parent hears it and tells us.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {signal.SIGINT})
+        _run(lambda: work(listener, memory, worker))
         code = 0
     except CosiloError as error:
         code = error.exit_code
@@ -110,15 +117,14 @@ def _fork(listener: socket.socket, memory: mmap.mmap, worker: int, work: Work) -
         os._exit(code)
 
 
-def _run(main: Coroutine[None, None, None]) -> None:
+def _run(main: Callable[[], Coroutine[None, None, None]]) -> None:
     _give_back_memory()
     try:
         import uvloop
     except ImportError:  # not on Windows, and not needed
-        asyncio.run(main)
+        interrupts.run(main)
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
+        interrupts.run(main, loop_factory=uvloop.new_event_loop)
 
 
 def _give_back_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from time import thread_time
 
 import pytest
@@ -115,3 +116,42 @@ async def test_an_error_thrown_in_can_be_handled_inside() -> None:
         return "not reached"
 
     assert await timed(item(), Clock()) == "handled"
+
+
+async def test_a_task_that_is_cancelled_before_it_began_leaves_nothing_behind() -> None:
+    """Python would warn of a coroutine that was never awaited, and warnings fail the tests."""
+    ended: list[str] = []
+
+    async def begun() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("begun")
+
+    async def item() -> None:
+        await timed(begun(), Clock())
+
+    for steps in range(4):
+        task = asyncio.get_running_loop().create_task(item())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert ended == ["begun", "begun"]
+    gc.collect()
+
+
+async def test_a_coroutine_that_is_closed_closes_what_it_waits_for() -> None:
+    closed: list[bool] = []
+
+    async def open_ended() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    waiting = aside(open_ended())
+    waiting.send(None)
+    waiting.close()
+    assert closed == [True]

@@ -11,6 +11,7 @@ import pytest
 from cosilo.benchmark.demo import write_demo
 from cosilo.benchmark.loads import running, scoring
 from cosilo.benchmark.plan import Plan, load_plan, parse_plan
+from cosilo.benchmark.store import Store
 from cosilo.cli import main
 from cosilo.gateway.config import parse_gateway
 
@@ -98,7 +99,9 @@ def test_bench_names_all_that_is_missing_before_anything_runs(
     plan = write_demo(tmp_path / "demo", tiny=True)
     assert main(["bench", str(plan), "--yes"]) == 2
     assert pulled(capsys.readouterr().err) == set(ALL)
-    assert not (tmp_path / "demo" / "runs" / "desk" / "replay.sqlite").exists()
+    assert not (tmp_path / "demo" / "runs").exists()
+    assert main(["bench", str(plan), "--estimate"]) == 2
+    assert pulled(capsys.readouterr().err) == set(ALL)
 
 
 def test_serve_names_all_that_is_missing(
@@ -142,10 +145,9 @@ def test_fit_names_the_model_and_the_packages(
 def test_attack_names_the_encoder_that_attackers_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "demo"
-    plan = write_demo(folder, tiny=True)
-    run = folder / "runs" / "desk"
-    main(["bench", str(plan), "--yes"])
+    plan = write_demo(tmp_path / "demo", tiny=True)
+    run = tmp_path / "run"
+    Store(run, write=True).close()
     (run / "plan.toml").write_text(plan.read_text())
     (run / "run.json").write_text(
         json.dumps({"name": "desk", "plan": str(plan), "task": "t", "seed": 0, "points": {}})
