@@ -166,15 +166,16 @@ class ClassifierModel:
             self._worker = None
 
     def _answer(self, head: Head, texts: Sequence[str]) -> list[_Answer]:
-        """What each text is; the time of the batch is shared out by tokens."""
-        wall, cpu = perf_counter(), thread_time()
+        """What each text is; the time of the head is shared out by tokens."""
         embedded = self.encoder.embed(texts)
+        wall, cpu = perf_counter(), thread_time()
         rows = head.probabilities(embedded.vectors, texts)
         wall, cpu = perf_counter() - wall, (thread_time() - cpu) * self.encoder.threads
         total = max(1, sum(embedded.tokens))
+        columns = (rows, embedded.tokens, embedded.seconds, embedded.cpu_seconds)
         return [
-            _Answer(row, tokens, wall * tokens / total, cpu * tokens / total)
-            for row, tokens in zip(rows, embedded.tokens, strict=True)
+            _Answer(row, n, seconds + wall * n / total, cpu_seconds + cpu * n / total)
+            for row, n, seconds, cpu_seconds in zip(*columns, strict=True)
         ]
 
     def _trained(self) -> Head:

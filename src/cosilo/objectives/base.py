@@ -104,7 +104,7 @@ class Run:
         tampered: the same items answered while a share of the LM's replies was tampered with.
         tampered_ids: items whose replies were tampered with there.
         labels: the closed set of answers, where there is one.
-        peak_memory: bytes, of the process that ran it.
+        peak_memory: bytes, of the process that ran it, and earlier points before it.
     """
 
     items: tuple[Item, ...]

@@ -162,7 +162,11 @@ def latency_ms(item: Item, crossed: Traffic, link: Link) -> float:
 
 @objectives.register("memory_mb")
 class Memory:
-    """The peak memory of the process that ran the point, in megabytes (10⁶ bytes)."""
+    """The peak memory of the whole process while the point ran, in megabytes (10⁶ bytes).
+
+    What earlier points of the run loaded is still in it, so it bounds what this one needs from above;
+    two points of one run are not told apart by it.
+    """
 
     objective: ClassVar[Objective] = _objective("memory_mb", "MB")
 
@@ -173,7 +177,14 @@ class Memory:
         if not run.peak_memory:
             return None
         peak = run.peak_memory / 1e6
-        return Measurement(self.objective, peak, 1, peak, peak, note="one process")
+        return Measurement(
+            self.objective,
+            peak,
+            1,
+            peak,
+            peak,
+            note="the whole process, with what earlier points loaded",
+        )
 
 
 class _Prepared:

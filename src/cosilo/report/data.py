@@ -109,7 +109,7 @@ class Cost:
             machine, on the stated link, and the LM's own service time.
         p50_seconds, p95_seconds: of the items' whole latency.
         cpu_seconds: the owner's CPU time per item.
-        peak_memory: bytes, of the process.
+        peak_memory: bytes, of the whole process, with what earlier points loaded.
         prepare: all that crossed in `prepare`.
         prepare_seconds: the LM's service time in `prepare`.
     """

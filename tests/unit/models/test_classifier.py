@@ -20,7 +20,7 @@ from cosilo.models.encoder import MAX_CHARACTERS, Embedded, Encoder
 from cosilo.models.head import Head
 from cosilo.registry import Loads
 from cosilo.testing import ModelContract
-from cosilo.types import Demonstration, Generation, Sampling, Turn, user
+from cosilo.types import Demonstration, Generation, Sampling, Turn, last_user, user
 
 LABELS = ("billing", "delivery", "refund")
 SECRET = "Ottilie Katzenstein"
@@ -36,6 +36,7 @@ class Letters:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.fail: Exception | None = None
+        self.seconds = 0.0  # that encoding takes, a word
         self.begun = threading.Event()
         self.go: threading.Event | None = None
 
@@ -51,7 +52,8 @@ class Letters:
         )
         rows = rows.reshape(len(texts), 26)
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        return Embedded(rows.astype(np.float32), tuple(len(t.split()) for t in texts))
+        took = tuple(self.seconds * len(t.split()) for t in texts)
+        return Embedded(rows.astype(np.float32), tuple(len(t.split()) for t in texts), took, took)
 
     def close(self) -> None: ...
 
@@ -101,6 +103,19 @@ async def test_the_reply_is_the_label_with_the_probability_of_each() -> None:
     assert math.exp(token.logprob) == pytest.approx(row[model.labels.index("refund")], abs=1e-5)
     assert reply.prompt_tokens == 4
     assert reply.seconds > 0
+
+
+async def test_a_reply_takes_what_encoding_its_own_text_took() -> None:
+    """Whoever encoded it: a point is no quicker for coming after another."""
+    encoder = Letters()
+    model = trained(encoder)
+    encoder.seconds = 3.0
+    short, long = await asyncio.gather(
+        model.generate(user("one two"), Sampling()), model.generate(user("a b c d e"), Sampling())
+    )
+    for reply, least in ((short, 6.0), (long, 15.0)):
+        assert least < reply.seconds < least + 2
+        assert least < reply.cpu_seconds < least + 2
 
 
 async def test_only_the_last_user_turn_counts() -> None:
@@ -260,6 +275,30 @@ def test_odd_texts_have_vectors(encoder: Encoder) -> None:
     v = encoder.embed(["", "\0\0", "\ud800 broken", "ünï 漢字 🙂", " \n"]).vectors
     assert np.isfinite(v).all()
     assert v.shape == (5, 384)
+
+
+@real
+def test_a_remembered_text_states_what_encoding_it_took() -> None:
+    encoder = Encoder()
+    first = encoder.embed(["a short text", "a text that is a good deal longer " * 20])
+    again = encoder.embed(["a text that is a good deal longer " * 20, "new", "a short text"])
+    assert again.seconds[0] == first.seconds[1] > first.seconds[0] == again.seconds[2] > 0
+    assert again.cpu_seconds[0] == first.cpu_seconds[1] > 0
+    encoder.close()
+
+
+@real
+async def test_two_heads_on_one_encoder_take_the_same_time() -> None:
+    encoder = Encoder()
+    lessons = [Demonstration(str(i), user(f"{w} {i}"), w) for i in range(8) for w in ("yes", "no")]
+    chat = user("a question of some length that neither has read " * 10)
+    untaught = ClassifierModel(encoder)
+    replies = [
+        await untaught.fit(lessons, seed=seed).generate(chat, Sampling()) for seed in (0, 1, 2)
+    ]
+    encoded = encoder.embed([last_user(chat)])
+    assert all(reply.seconds >= encoded.seconds[0] for reply in replies)
+    encoder.close()
 
 
 @real

@@ -40,7 +40,10 @@ def costs(report: Report) -> Markup | None:
     ]
     heads += [
         "mean latency",
-        *(right(h, cell="th") for h in ("mean", "median", "95 %", "CPU", "memory", "preparing")),
+        *(
+            right(h, cell="th")
+            for h in ("mean", "median", "95 %", "CPU", "process memory", "preparing")
+        ),
     ]
     return section(
         "cost",
@@ -48,8 +51,9 @@ def costs(report: Report) -> Markup | None:
         tag(
             "p",
             "Means per test item. Latency is the owner's own work, the stated link and the "
-            "large model's service time, added up; not the time the benchmark took. Preparing is "
-            "paid once.",
+            "large model's service time, added up; not the time the benchmark took. Memory is the "
+            "peak of the whole process: what earlier points loaded is still in it, so it bounds what a "
+            "point needs from above. Preparing is paid once.",
             class_="note",
         ),
         tag(
