@@ -1,11 +1,15 @@
-"""What strategies learn from the owner's calibration data: both models' answers, graded."""
+"""What strategies learn from the owner's calibration data: both models' answers, graded.
+
+An example that a model or a guard refuses for good counts as answered wrongly, as an item does: leaving
+it out would flatter the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from cosilo.errors import DataError
+from cosilo.errors import CosiloError, DataError, PrivacyError, RejectedError
 from cosilo.strategies.base import Session, ask
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Demonstration, Generation
@@ -13,11 +17,15 @@ from cosilo.types import Demonstration, Generation
 
 @dataclass(frozen=True)
 class Graded:
-    """One calibration example with a model's reply and its grade, 0 to 1."""
+    """One calibration example with a model's reply and its grade, 0 to 1.
+
+    `refused`: there was no reply; the one that stands here is empty.
+    """
 
     example: Demonstration
     reply: Generation
     grade: float
+    refused: bool = False
 
 
 def calibration(session: Session, *, by: str, least: int = 2) -> tuple[Demonstration, ...]:
@@ -36,23 +44,53 @@ def calibration(session: Session, *, by: str, least: int = 2) -> tuple[Demonstra
 
 
 async def small_answers(session: Session, examples: Sequence[Demonstration]) -> list[Graded]:
-    """The small model's graded replies; nothing crosses."""
+    """The small model's graded replies; nothing crosses.
+
+    Raises:
+        CosiloError: what is no refusal of one example, or the first refusal where all were refused.
+    """
     model, sampling = session.owner.model, session.sampling
-    replies = await fan_out(lambda e: model.generate(e.chat, sampling), examples, concurrency=256)
-    return _graded(session, examples, replies)
+
+    def one(example: Demonstration) -> Awaitable[Generation]:
+        return model.generate(example.chat, sampling)
+
+    return await _graded(session, examples, one, concurrency=256)
 
 
 async def large_answers(session: Session, examples: Sequence[Demonstration]) -> list[Graded]:
-    """The LM's graded replies, each crossing bound to its example."""
+    """The LM's graded replies, each crossing bound to its example.
+
+    Raises:
+        CosiloError: what is no refusal of one example, or the first refusal where all were refused.
+    """
 
     async def one(example: Demonstration) -> Generation:
         return (await ask(session.bind(f"tune/{example.id}"), example.chat)).generation
 
-    return _graded(session, examples, await fan_out(one, examples))
+    return await _graded(session, examples, one, concurrency=8)
 
 
-def _graded(
-    session: Session, examples: Sequence[Demonstration], replies: Sequence[Generation]
+async def _graded(
+    session: Session,
+    examples: Sequence[Demonstration],
+    reply: Callable[[Demonstration], Awaitable[Generation]],
+    *,
+    concurrency: int,
 ) -> list[Graded]:
-    grade = session.owner.grade
-    return [Graded(e, r, grade(e, r.text)) for e, r in zip(examples, replies, strict=True)]
+    refusals: list[CosiloError] = []
+
+    async def one(example: Demonstration) -> Graded:
+        try:
+            found = await reply(example)
+        except (PrivacyError, RejectedError) as refusal:
+            if isinstance(refusal, RejectedError) and refusal.everything:
+                raise
+            refusals.append(refusal)
+            empty = Generation("", finish_reason="content_filter")
+            return Graded(example, empty, 0.0, refused=True)
+        return Graded(example, found, session.owner.grade(example, found.text))
+
+    graded = await fan_out(one, examples, concurrency=concurrency)
+    if refusals and len(refusals) == len(examples):
+        raise refusals[0]
+    return graded

@@ -52,7 +52,7 @@ class SuperICL:
             return self, session
         graded = await small_answers(session, calibration(session, by="supericl"))
         right = [g for g in graded if g.grade >= 0.5]
-        wrong = [g for g in graded if g.grade < 0.5]
+        wrong = [g for g in graded if g.grade < 0.5 and not g.refused]
         share = min(len(wrong), self.examples // 2)
         chosen = [g for pair in zip(right, wrong[:share], strict=False) for g in pair]
         chosen += [g for g in right if g not in chosen][: max(0, self.examples - len(chosen))]
