@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             parquet=None,
             limit=[],
             at_least=[],
+            quote=True,  # every text of the demo is made up
         )
     )
 

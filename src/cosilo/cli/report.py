@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Write what a run found: the front, every point with intervals, limits and the certificate, what left
 the building, cost and latency, and how far the small model's confidence can be believed. The HTML is
-one file that loads nothing from the network; secrets in its examples are masked. Where a record is not
-whole, its point has no numbers, nothing is certified, and the exit code is 4.
+one file that loads nothing from the network, and like the run it is its owner's alone to read (mode
+0600). Where a record is not whole, its point has no numbers, nothing is certified, and the exit code
+is 4.
+
+Messages are quoted with --quote only: the secrets that the data name are masked then, but what is left
+of a free text is still private. Where the data name whole texts as secrets, examples are shown anyway.
 
     cosilo report RUN                          RUN/report.html
     cosilo report RUN -o report.html --csv points.csv
@@ -44,6 +48,9 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "--at-least", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
     )
+    parser.add_argument(
+        "--quote", action="store_true", help="show example messages, the secrets in them masked"
+    )
     parser.set_defaults(command=run)
 
 
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     target = arguments.output or arguments.run / "report.html"
     with opened(arguments.run) as results:
-        report = make_report(results, arguments.limit, arguments.at_least)
+        report = make_report(results, arguments.limit, arguments.at_least, quote=arguments.quote)
         write_html(report, target)
         print(f"report: {target}")
         if arguments.csv is not None:
@@ -78,6 +85,7 @@ def make_report(
     *,
     delta: float | None = None,
     full: bool = True,
+    quote: bool = False,
 ) -> Report:
     """What a report shows of `results`.
 
@@ -85,6 +93,7 @@ def make_report(
         at_most, at_least: limits; with neither, those of the plan.
         delta: of the certificate, instead of the plan's.
         full: also read what crossed, item by item, which the console does not show.
+        quote: show messages with their secrets masked, also where what is left of them is private.
 
     Raises:
         ConfigError: a limit names an unknown objective or point.
@@ -105,7 +114,8 @@ def make_report(
             certificate = certify(points, limits, delta=sure, ceilings=ceilings_of(results))
     objectives = compared(points)
     crossed, costs = {}, {}
-    for name, shown in _crossings(results) if full else ():
+    quote = quote or (full and _whole_texts_are_secret(results))
+    for name, shown in _crossings(results, quote=quote) if full else ():
         crossed[name], costs[name] = shown
     prepared = dict(_prepared(results))
     return Report(
@@ -136,6 +146,7 @@ def make_report(
         damaged=results.damaged,
         versions=_versions(described),
         seed=results.plan.seed,
+        quoted=quote,
         commands=(
             f"cosilo bench {shlex.quote(str(results.plan.path))}",
             f"cosilo report {shlex.quote(str(results.store.path))}",
@@ -153,7 +164,17 @@ def _faults(results: Results) -> Iterator[str]:
             yield amiss(point.name, point.test["utility"].n, found)
 
 
-def _crossings(results: Results) -> Iterator[tuple[str, tuple[Crossed, Any]]]:
+def _whole_texts_are_secret(results: Results) -> bool:
+    """Whether the data name all that their texts say as secret, so that a masked text says nothing."""
+    from cosilo.report.masking import covers
+    from cosilo.tasks.base import SPLITS
+
+    store, task = results.store, results.task
+    examples = (e for split in SPLITS for e in store.examples(task, split))
+    return store.about(task).gold_secrets and all(map(covers, examples))
+
+
+def _crossings(results: Results, *, quote: bool) -> Iterator[tuple[str, tuple[Crossed, Any]]]:
     from cosilo.benchmark.measure import load_run
     from cosilo.report.cost import cost
     from cosilo.report.crossed import crossed
@@ -167,7 +188,7 @@ def _crossings(results: Results) -> Iterator[tuple[str, tuple[Crossed, Any]]]:
         trial = results.trial(point.name)
         run = load_run(results.plan, store, task, trial, "test")
         refused = store.refused(trial.id, "test")
-        yield point.name, (crossed(run, mask, refused=refused), cost(run))
+        yield point.name, (crossed(run, mask, refused=refused, quote=quote), cost(run))
 
 
 def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:

@@ -26,18 +26,19 @@ _PLACEHOLDER = re.compile(rf"(?<!\w)([A-Z]{{2,12}})_[{ALPHABET}]{{{CODE}}}(?!\w)
 _TRIES = 40  # items whose messages are tried as examples
 
 
-def crossed(run: Run, mask: Masker, *, refused: int = 0) -> Crossed:
+def crossed(run: Run, mask: Masker, *, refused: int = 0, quote: bool = False) -> Crossed:
     """What left the building, and came back, in `run`.
 
     Args:
         mask: knows the secrets of every item of the task, since messages quote one another.
         refused: items that a guard or a model refused.
+        quote: show messages with their secrets masked. What is left of a text is private all the same.
     """
     found = reading(run)
     readable = found.has_content
     background = found.background_leaks if readable and run.background else ()
     # Where nobody gave secrets and none were detected, nobody knows what to mask.
-    showable = readable and (run.gold_secrets or mask.knows_any)
+    showable = quote and readable and (run.gold_secrets or mask.knows_any)
     return Crossed(
         items=len(run.items),
         asked=sum(1 for traffic in found.traffic.values() if traffic.bytes_up),

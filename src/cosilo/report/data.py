@@ -176,6 +176,7 @@ class Report:
         damaged: those of them whose record of what crossed is not whole; then nothing is certified.
         notes: what a reader must know, beyond what the report says of itself.
         versions: package or part → version.
+        quoted: whether messages may be shown, their secrets masked.
         commands: what reproduces the run and this file, one shell line each.
         made: when, as the reader shall see it; empty leaves it out.
     """
@@ -200,6 +201,7 @@ class Report:
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    quoted: bool = False
     commands: tuple[str, ...] = ()
     made: str = ""
 

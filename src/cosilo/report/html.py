@@ -24,16 +24,17 @@ from cosilo.report.page.front import drawn_from, front
 from cosilo.report.page.points import no_points, points
 from cosilo.report.page.preparing import preparing
 from cosilo.report.page.verdict import verdict
+from cosilo.report.private_file import private_file
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the report to `path`.
+    """Write the report to `path`, for its owner alone to read.
 
     Raises:
         StoreError: the file cannot be written.
     """
     try:
-        path.write_text(html(report), encoding="utf-8")
+        private_file(path).write_text(html(report), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"cannot write the report {str(path)!r}: {error.strerror}") from None
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.defences.plainly import plainly
-from cosilo.tasks.base import Secret
+from cosilo.tasks.base import Example, Secret
 
 BLOCK = "▇"
 BLOCKS = re.compile(f"{BLOCK}([^{BLOCK}]*){BLOCK}")
@@ -42,6 +42,19 @@ def masked(text: str, secrets: Iterable[Secret]) -> str | None:
     """`text` with every one of `secrets` and their parts blacked out; None when one would remain."""
     own = tuple(secrets)
     return Masker(own)(text, own=own)
+
+
+def covers(example: Example) -> bool:
+    """Whether the secrets of `example` are the whole of its text: masked, it says nothing."""
+    folded = [_fold(secret.value)[0] for secret in example.secrets]
+    for turn in example.chat:
+        if turn.role != "system":
+            text = _fold(turn.content)[0]
+            for value in sorted(filter(None, folded), key=len, reverse=True):
+                text = text.replace(value, " ")
+            if _WORD.search(text):
+                return False
+    return True
 
 
 class Masker:

@@ -1,4 +1,7 @@
-"""Every number of a report as rows: one per point, objective and split, in CSV or Parquet."""
+"""Every number of a report as rows: one per point, objective and split, in CSV or Parquet.
+
+The files are their owner's alone, as the run is.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from cosilo.errors import ConfigError, StoreError
 from cosilo.report.data import Report
+from cosilo.report.private_file import private_file
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def write_csv(report: Report, path: Path) -> None:
         StoreError: the file cannot be written.
     """
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with private_file(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(astuple(row) for row in rows(report))
@@ -103,7 +107,7 @@ def write_parquet(report: Report, path: Path) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
     found = [dict(zip(COLUMNS, astuple(row), strict=True)) for row in rows(report)]
     try:
-        pq.write_table(pa.Table.from_pylist(found, schema=schema), path)
+        pq.write_table(pa.Table.from_pylist(found, schema=schema), private_file(path))
     except OSError as error:
         raise _unwritable(path, error) from None
 

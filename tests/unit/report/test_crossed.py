@@ -69,7 +69,7 @@ def test_messages_are_counted_by_kind_and_direction() -> None:
     ledger = MemoryLedger()
     sent(ledger, "1", ask("x"), reply("y"))
     sent(ledger, "2", ask("longer text"), reply("y"))
-    found = crossed(run_of(ledger), masker(), refused=1)
+    found = crossed(run_of(ledger), masker(), refused=1, quote=True)
     up = sum(len(encode(ask(text))) for text in ("x", "longer text"))
     down = 2 * len(encode(reply("y")))
     assert found.tallies == (Tally("up", "Ask", 2, up), Tally("down", "Completion", 2, down))
@@ -81,7 +81,7 @@ def test_leaks_are_counted_by_kind() -> None:
     ledger = MemoryLedger()
     sent(ledger, "1", ask("ANN LEE has PERSON_k7q2mx and card CARD_aaaaaa"), reply("y"))
     sent(ledger, "2", ask("from PERSON_k7q2my, yes PERSON_k7q2my"), reply("y"))
-    found = crossed(run_of(ledger), masker())
+    found = crossed(run_of(ledger), masker(), quote=True)
     assert found.secrets == {"person": (1, 2), "card": (0, 1)}
     assert found.replaced == {"person": 2, "card": 1}
     assert found.background == {}
@@ -92,7 +92,7 @@ def test_what_preparing_sent_is_counted_apart() -> None:
     sent(prepare, "pool/t1", ask("from Eve Stone"), reply("y", seconds=2.0))
     example = Example("t1", user("from Eve Stone"), ("a",), (EVE,))
     run = run_of(MemoryLedger(), prepare=prepare, background=(example,))
-    found = crossed(run, masker())
+    found = crossed(run, masker(), quote=True)
     assert found.tallies == ()
     assert [t.kind for t in found.prepare] == ["Ask", "Completion"]
     assert found.secrets == {"person": (0, 2), "card": (0, 1)}
@@ -108,7 +108,7 @@ def test_examples_are_masked_and_of_different_items() -> None:
     sent(ledger, "1", ask("from Ann Lee, like Robert Kern"), reply("Ann, yes"))
     sent(ledger, "1", ask("again Ann Lee"), reply("y"))
     sent(ledger, "2", ask("from robert  kern"), reply("n"))
-    texts = [s.text for s in crossed(run_of(ledger), masker()).examples]
+    texts = [s.text for s in crossed(run_of(ledger), masker(), quote=True).examples]
     assert texts == [
         "user: from ▇person▇, like ▇person▇",
         "▇person▇, yes",
@@ -121,7 +121,7 @@ def test_a_message_that_cannot_be_masked_is_not_shown() -> None:
     ledger = MemoryLedger()
     sent(ledger, "2", ask("from Rob3rt Kern"))  # misspelt: the fuzzy attack still finds it
     sent(ledger, "elsewhere", ask("of no known item"))
-    assert crossed(run_of(ledger), masker()).examples == ()
+    assert crossed(run_of(ledger), masker(), quote=True).examples == ()
 
 
 def test_a_long_message_is_cut_beside_its_blocks() -> None:
@@ -135,7 +135,7 @@ def test_a_long_message_is_cut_beside_its_blocks() -> None:
             + "z" * (580 + extra)
         )
         sent(ledger, "1", ask(text))
-        (shown,) = crossed(run_of(ledger), masker()).examples
+        (shown,) = crossed(run_of(ledger), masker(), quote=True).examples
         assert shown.text.count(BLOCK) % 2 == 0
         assert "more characters" in shown.text
         assert len(shown.text) < LONGEST + 40
@@ -144,7 +144,7 @@ def test_a_long_message_is_cut_beside_its_blocks() -> None:
 def test_a_record_of_digests_shows_counts_only() -> None:
     ledger = MemoryLedger(keep="digest")
     sent(ledger, "1", ask("from Ann Lee"), reply("y"))
-    found = crossed(run_of(ledger), masker())
+    found = crossed(run_of(ledger), masker(), quote=True)
     assert [t.count for t in found.tallies] == [1, 1]
     assert found.secrets == {}
     assert found.examples == ()
@@ -176,14 +176,21 @@ def test_where_no_secret_is_known_no_message_is_shown() -> None:
     ledger = MemoryLedger()
     sent(ledger, "3", ask("hello, I am somebody that no detector found"))
     run = run_of(ledger)
-    assert len(crossed(replace(run, gold_secrets=True), Masker([])).examples) == 1
-    assert crossed(replace(run, gold_secrets=False), Masker([])).examples == ()
-    assert len(crossed(replace(run, gold_secrets=False), masker()).examples) == 1
+    assert len(crossed(replace(run, gold_secrets=True), Masker([]), quote=True).examples) == 1
+    assert crossed(replace(run, gold_secrets=False), Masker([]), quote=True).examples == ()
+    assert len(crossed(replace(run, gold_secrets=False), masker(), quote=True).examples) == 1
 
 
 def test_a_system_turn_is_told_once() -> None:
     ledger = MemoryLedger()
     for request in ("1", "2"):
         sent(ledger, request, Ask(chat=user("hello", system="You are a desk.")))
-    texts = [s.text for s in crossed(run_of(ledger), masker()).examples]
+    texts = [s.text for s in crossed(run_of(ledger), masker(), quote=True).examples]
     assert texts == ["system: You are a desk.\nuser: hello", "system: (as above)\nuser: hello"]
+
+
+def test_nothing_is_quoted_unasked() -> None:
+    ledger = MemoryLedger()
+    sent(ledger, "1", ask("from Ann Lee"), reply("yes"))
+    assert crossed(run_of(ledger), masker()).examples == ()
+    assert crossed(run_of(ledger), masker()).tallies

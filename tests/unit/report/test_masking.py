@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
-from cosilo.report.masking import BLOCK, BLOCKS, Masker, masked
-from cosilo.tasks.base import Secret
+from cosilo.report.masking import BLOCK, BLOCKS, Masker, covers, masked
+from cosilo.tasks.base import Example, Secret
+from cosilo.types import user
 
 ANN = Secret("1/1", "person", "Ann Müller-Lee")
 IBAN = Secret("1/2", "iban", "DE89 3704 0044 0532 0130 00")
@@ -119,3 +120,22 @@ def test_no_attack_finds_a_secret_in_what_is_shown(values: list[str], around: li
         assert not Pool(given_values, normalised).found(normalised(piece))
         assert not FuzzyPool(given_values).found(normalised(piece))
     assert shown.count(BLOCK) % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "whole"),
+    [
+        ("my leg hurts", ["my leg hurts"], True),
+        ("My leg hurts!", ["my leg HURTS"], True),
+        ("Ann Lee, 0170 123", ["Ann Lee", "0170 123"], True),
+        ("Ann Lee, 0170 123", ["0170 123"], False),
+        ("I am Ann Lee", ["Ann Lee"], False),
+        ("Ann Lee", [], False),
+        ("Ann Lees", ["Ann Lee"], False),
+    ],
+)
+def test_secrets_cover_a_text_when_nothing_else_is_said(
+    text: str, values: list[str], whole: bool
+) -> None:
+    secrets = tuple(Secret(str(i), "text", value) for i, value in enumerate(values))
+    assert covers(Example("1", user(text, system="Sort this."), ("a",), secrets)) is whole

@@ -34,8 +34,7 @@ def crossings(report: Report) -> Markup | None:
         tag(
             "p",
             "Every message is counted after all defences, as it was sent, for the test items; what "
-            "preparing a point sent once stands beside it. Example messages have their secrets "
-            "masked, and those that could not be masked with certainty are left out." + given,
+            "preparing a point sent once stands beside it. " + _quoting(report) + given,
             class_="note",
         ),
         *(
@@ -43,6 +42,19 @@ def crossings(report: Report) -> Markup | None:
             for at, point in enumerate(report.points)
             if point.name in report.crossed
         ),
+    )
+
+
+def _quoting(report: Report) -> str:
+    if not report.quoted:
+        return (
+            "No message is quoted: a text of which some values are masked is still private. "
+            "`cosilo report --quote` shows examples."
+        )
+    return (
+        "Example messages have the secrets masked that were given or detected, and those that could "
+        "not be masked with certainty are left out. What is left of them is private text all the same: "
+        "keep this file as the run is kept."
     )
 
 
@@ -68,7 +80,9 @@ def _crossing(at: int, point: Point, report: Report) -> Markup:
             tag("span", secrets),
         ),
         tag(
-            "div", tag("div", *_counts(crossed)), tag("div", *_messages(crossed.examples, nothing))
+            "div",
+            tag("div", *_counts(crossed)),
+            tag("div", *_messages(crossed.examples, nothing, report.quoted)),
         ),
         id=f"left-{at}",
         class_="point",
@@ -131,7 +145,9 @@ def _leaks(secrets: Mapping[str, tuple[int, int]]) -> Markup:
     return table(["kind", right("left", cell="th"), "share"], rows, label="Secrets by kind")
 
 
-def _messages(examples: tuple[Shown, ...], nothing: bool) -> Iterator[Markup]:
+def _messages(examples: tuple[Shown, ...], nothing: bool, quoted: bool) -> Iterator[Markup]:
+    if not quoted and not examples:
+        return
     yield tag("h3", "Example messages, secrets masked")
     if not examples:
         why = (
