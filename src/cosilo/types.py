@@ -6,6 +6,7 @@ in-memory value and the wire format.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
@@ -19,6 +20,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of all values: frozen, hashable, and encoded without their defaults."""
 
+
+_ROUNDING = 1e-3
+"""What a log-probability may lie above 0."""
 
 OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
 """What a message may say beside its content, by the names of the fields it comes in."""
@@ -106,6 +110,20 @@ class Generation(Value, frozen=True):
     attempts: int = 1
     other_texts: OtherTexts = ()
     extra: str = ""
+
+    def check(self) -> None:
+        """Refuse what no reply can say, though its fields are of the right types: a time or a
+        probability that is no number or out of its range.
+
+        Raises:
+            ValueError: it says such a thing.
+        """
+        if not (0 <= self.seconds < math.inf and 0 <= self.cpu_seconds < math.inf):
+            raise ValueError("seconds")
+        for token in self.tokens:
+            for logprob in (token.logprob, *(value for _, value in token.top)):
+                if not logprob <= _ROUNDING:  # nor is NaN; minus infinity is a probability of 0
+                    raise ValueError("logprob")
 
     @property
     def logprob(self) -> float | None:

@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 
 _COLUMNS = 4_096  # tokens looked at: more than any hidden state is wide that they can show
 _ROWS = 8_192
+_NUMBERS = 1 << 24  # in one message: whole distributions are what this is about
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def shown(view: View) -> Iterator[TopK]:
     rows = 0
     for entry in view.entries():
         if entry.direction == "down" and rows < _ROWS and isinstance(entry.message, Scores):
-            top = unpack(entry.message.packed)
+            top = unpack(entry.message.packed, most=_NUMBERS)
             if top.ids is not None and len(top):
                 rows += len(top)
                 yield top

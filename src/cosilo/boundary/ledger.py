@@ -62,11 +62,14 @@ class Entry:
 
         Raises:
             StoreError: only a digest was kept.
+            UnexpectedReplyError: what was kept is no message.
         """
         if self.payload is None:
             raise StoreError(
                 f"entry {self.number} of {self.chain!r} keeps a digest, not its content"
             )
+        if not isinstance(self.payload, bytes):  # a column of SQLite's may hold anything
+            raise StoreError(f"the content of entry {self.number} of {self.chain!r} is no bytes")
         return decode(self.payload)
 
 

@@ -36,6 +36,7 @@ _WITH_IDS = 1
 _ESCAPE = 255  # a symbol that says: more is in the list of what did not fit
 _DEEPEST = 65_535
 _MOST = 1 << 24  # numbers in one message, and tokens in a vocabulary
+_BLOCK = 1 << 18  # numbers that are worked with at a time
 _LOGIT = 2_048.0  # steps per unit of the rest mass's log-odds
 
 
@@ -150,22 +151,24 @@ def pack(top: TopK, *, step: float = STEP) -> bytes:
     return b"".join((head, *sections))
 
 
-def unpack(data: bytes) -> TopK:
+def unpack(data: bytes, *, most: int = 1 << 22) -> TopK:
     """What `pack` was given, its values rounded.
 
+    Args:
+        most: numbers that may come; a message that claims more is refused before it takes memory.
+
     Raises:
-        UnexpectedReplyError: the bytes are no packed log-probabilities. Memory is taken only in
-            proportion to their length.
+        UnexpectedReplyError: the bytes are no packed log-probabilities, or too many.
     """
     try:
-        return _unpack(data)
+        return _unpack(data, min(most, _MOST))
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise UnexpectedReplyError(
             f"{len(data)} bytes are no packed log-probabilities ({error})"
         ) from None
 
 
-def _unpack(data: bytes) -> TopK:
+def _unpack(data: bytes, most: int) -> TopK:
     version, with_ids, n, k, size, step, *lengths = _HEAD.unpack_from(data)
     if version != _VERSION or with_ids not in (0, _WITH_IDS):
         raise ValueError(f"format {version}/{with_ids} is unknown")
@@ -174,37 +177,50 @@ def _unpack(data: bytes) -> TopK:
     if sum(lengths) + _HEAD.size != len(data):
         raise ValueError("the sections are cut")
     # A Huffman code takes at least one bit a symbol, so what the header claims can be believed.
-    if n * k > min(8 * lengths[2], _MOST) or 4 * n != lengths[4]:
+    bits = 8 * min(lengths[0], lengths[2]) if with_ids else 8 * lengths[2]
+    if n * k > bits or 4 * n != lengths[4]:
         raise ValueError("the header claims more than the bytes can hold")
+    if n * k > most:
+        raise ValueError(f"{n} places of {k} numbers are more than the {most} that may come")
     ends = np.cumsum([_HEAD.size, *lengths])
     classes, low, plain, more, rests = (data[a:b] for a, b in pairwise(ends))
     symbols = _unsymbols(plain, more, n * k)
     rest, deepest = _unrests(rests)
+    ids = order = None
     if with_ids:
-        gaps = _uncoded(classes, low, n * k)
-        if gaps.sum(dtype=np.float64) + n * k > n * size:  # in floats, which do not wrap around
-            raise ValueError("a token id is out of range")
-        keys = np.cumsum(gaps + 1) - 1
-        rows, ids = keys % max(n, 1), keys // max(n, 1)
-        order = np.argsort(rows, kind="stable")
-        if (np.bincount(rows, minlength=n) != k).any():
-            raise ValueError("a row has not k tokens")
-        ids = ids[order].reshape(n, k)
-        steps = deepest[:, None] - symbols[order].reshape(n, k)
-    else:
-        steps = np.cumsum(symbols.reshape(n, k), axis=1)
-    if (steps < 0).any():
-        raise ValueError("a probability is above the top one")
-    below = -step * (steps - steps.min(axis=1, initial=_DEEPEST, keepdims=True))
-    kept = np.log1p(-np.exp(rest)) - np.log(np.exp(below).sum(axis=1))
-    logprobs = below + kept[:, None]
-    return TopK(
-        ids.astype(np.int32) if with_ids else None,
-        logprobs.astype(np.float32),
-        rest.astype(np.float32),
-        size,
-        step / math.sqrt(12),
-    )
+        ids, order = _unkeys(_uncoded(classes, low, n * k), n, k, size)
+    logprobs = np.empty((n, k), np.float32)
+    rows = max(1, _BLOCK // k)
+    for start in range(0, n, rows):  # in blocks, as what is worked with is larger than what results
+        end = min(n, start + rows)
+        where = slice(start * k, end * k) if order is None else order[start * k : end * k]
+        found = symbols[where].astype(np.int64).reshape(-1, k)
+        steps = np.cumsum(found, axis=1) if ids is None else deepest[start:end, None] - found
+        if (steps.min(axis=1) != 0).any() or (steps.max(axis=1) > _DEEPEST).any():
+            raise ValueError("a place's steps do not begin at its top one")
+        below = -step * steps
+        kept = np.log1p(-np.exp(rest[start:end])) - np.log(np.exp(below).sum(axis=1))
+        logprobs[start:end] = below + kept[:, None]
+    if not np.isfinite(logprobs).all():
+        raise ValueError("a probability is no number")
+    return TopK(ids, logprobs, rest.astype(np.float32), size, step / math.sqrt(12))
+
+
+def _unkeys(
+    gaps: Integers, n: int, k: int, size: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The ids of each place, and where the numbers that belong to them stand."""
+    if gaps.sum(dtype=np.float64) + n * k > n * size:  # in floats, which do not wrap around
+        raise ValueError("a token id is out of range")
+    gaps += 1
+    keys = np.cumsum(gaps, out=gaps)
+    keys -= 1
+    places = (keys % max(n, 1)).astype(np.int32)
+    if (np.bincount(places, minlength=n) != k).any():
+        raise ValueError("a place has not k tokens")
+    order = np.argsort(places, kind="stable").astype(np.int32)
+    ids = (keys // max(n, 1)).astype(np.int32)
+    return ids[order].reshape(n, k), order
 
 
 def _huffman(symbols: NDArray[np.uint8]) -> bytes:
@@ -233,18 +249,20 @@ def _coded(numbers: Integers) -> tuple[bytes, bytes]:
 
 
 def _uncoded(classes: bytes, low: bytes, count: int) -> Integers:
-    lengths = _unhuffman(classes, count).astype(np.int64)
+    lengths = _unhuffman(classes, count)
     if lengths.max(initial=0) > 52:
         raise ValueError("a number is too large")
-    extra = np.maximum(lengths - 1, 0)
-    starts = np.cumsum(extra) - extra
+    numbers = (lengths > 0).astype(np.int64)
+    longer = np.flatnonzero(lengths > 1)
+    extra = lengths[longer].astype(np.int64) - 1
     if (int(extra.sum()) + 7) // 8 != len(low):
         raise ValueError("the bits are cut")
+    starts = np.cumsum(extra) - extra
     bits = np.unpackbits(np.frombuffer(low, np.uint8))
-    numbers = (lengths > 0).astype(np.int64)
     for j in range(int(extra.max(initial=0))):
         has = extra > j
-        numbers[has] = numbers[has] << 1 | bits[starts[has] + j]
+        at = longer[has]
+        numbers[at] = numbers[at] << 1 | bits[starts[has] + j]
     return numbers
 
 
@@ -259,10 +277,10 @@ def _symbols(numbers: Integers) -> tuple[bytes, bytes]:
     return _huffman(plain.astype(np.uint8)), more.astype("<u2").tobytes()
 
 
-def _unsymbols(plain: bytes, more: bytes, count: int) -> Integers:
-    numbers = _unhuffman(plain, count).astype(np.int64)
-    at = numbers == _ESCAPE
-    if 2 * int(at.sum()) != len(more):
+def _unsymbols(plain: bytes, more: bytes, count: int) -> NDArray[np.int32]:
+    numbers = _unhuffman(plain, count).astype(np.int32)
+    at = np.flatnonzero(numbers == _ESCAPE)
+    if 2 * len(at) != len(more):
         raise ValueError("a section does not hold what the header says")
     numbers[at] += np.frombuffer(more, "<u2")
     return numbers

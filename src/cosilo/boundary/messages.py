@@ -9,6 +9,7 @@ Nothing here may mention an `Example` or a `Secret`, and the import rules see to
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -50,6 +51,13 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         """How many times the request was sent and may have been worked on until this reply came."""
         return 1
 
+    def check(self) -> None:
+        """Refuse what this message cannot say, though its fields are of the right types.
+
+        Raises:
+            ValueError: it says such a thing. A claim of tokens used is none: the meter judges it.
+        """
+
     def restated(self, tokens_in: int, tokens_out: int) -> Message:
         """This reply, saying that it took so many tokens."""
         return self
@@ -73,10 +81,14 @@ class Completion(Message, frozen=True, kw_only=True):
     def written(self) -> int:
         g = self.generation
         texts = [g.text, *(t for c in g.tool_calls for t in (c.id, c.name, c.arguments))]
+        texts += [text for _, text in g.other_texts]
         return len("".join(texts).encode(errors="replace"))
 
     def sent(self) -> int:
         return self.generation.attempts
+
+    def check(self) -> None:
+        self.generation.check()
 
     def restated(self, tokens_in: int, tokens_out: int) -> Completion:
         generation = msgspec.structs.replace(
@@ -99,6 +111,13 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
         # A back end that scores choices writes the whole of one.
         longest = max((len(c.encode()) + 1 for c in s.choices), default=0) if s.choices else 0
         return _prompt_bound(self.chat, more), max(s.max_tokens, longest)
+
+    def check(self) -> None:
+        s = self.sampling
+        if s.max_tokens < 0 or s.top_logprobs < 0 or not 0 <= s.temperature < math.inf:
+            raise ValueError("sampling")
+        if not 0 <= s.top_p <= 1:
+            raise ValueError("sampling")
 
     def reply_bound(self, tokens: int) -> int:
         # As text and, where log-probabilities are shown, once more for the token and each alternative.
@@ -126,7 +145,7 @@ class Scores(Message, frozen=True, kw_only=True):
 
     reveals: ClassVar[Access] = Access.LOGITS
     packed: bytes
-    lengths: tuple[int, ...]
+    lengths: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 24)], ...]
     vocabulary: str
     pieces: tuple[tuple[bytes, ...], ...] = ()
     spelt: tuple[bytes, ...] = ()
@@ -160,10 +179,17 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     def tokens_bound(self) -> tuple[int, int]:
         return sum(_prompt_bound(i.chat, len(i.reply.encode())) for i in self.items), 0
 
+    def check(self) -> None:
+        if not self.temperature < math.inf:
+            raise ValueError("temperature")
+
+    def places_bound(self) -> int:
+        """Upper bound on the tokens of all replies, the ends of their turns among them."""
+        return sum(len(i.reply.encode()) + _TURN for i in self.items)
+
     def reply_bound(self, tokens: int) -> int:
-        places = sum(len(i.reply.encode()) + _TURN for i in self.items)
         # An id, its step and, in `spelt`, what it stands for; and each place's rest mass and own piece.
-        return _FIELDS + places * (32 + self.top * (16 + _LONGEST_TOKEN * self.pieces))
+        return _FIELDS + self.places_bound() * (32 + self.top * (16 + _LONGEST_TOKEN * self.pieces))
 
 
 class States(Message, frozen=True, kw_only=True):
@@ -235,22 +261,37 @@ def encode(message: Message) -> bytes:
     return _ENCODER.encode(message)
 
 
+LARGEST = 1 << 28
+"""Bytes of the largest message that is read."""
+
+
 def decode(data: bytes) -> Message:
     """The message that `encode` made `data` from.
 
     Raises:
-        UnexpectedReplyError: the bytes are not a known message; the text holds none of them.
+        UnexpectedReplyError: the bytes are not a known message, or what it says cannot be (an ε that is
+            no number, a probability above 1); the text holds none of them.
     """
+    if len(data) > LARGEST:
+        raise UnexpectedReplyError(f"{len(data)} bytes are more than a message may have, {LARGEST}")
+    try:
+        message = _decoded(data)
+        if not 0 <= message.epsilon < math.inf:
+            raise ValueError("ε")
+        message.check()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        what = type(error).__name__
+        raise UnexpectedReplyError(f"{len(data)} bytes are not a known message ({what})") from None
+    return message
+
+
+def _decoded(data: bytes) -> Message:
     if _decoders:
         try:
             return _decoders[max(_decoders)].decode(data)
         except msgspec.DecodeError:
             pass  # perhaps a kind that a plug-in has added since
-    try:
-        return _decoder().decode(data)
-    except msgspec.DecodeError as error:
-        what = type(error).__name__
-        raise UnexpectedReplyError(f"{len(data)} bytes are not a known message ({what})") from None
+    return _decoder().decode(data)
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -30,6 +30,8 @@ def unpack(packed: bytes, count: int) -> Floats:
     """
     if count < 1 or not packed or len(packed) % (2 * count):
         raise UnexpectedReplyError(f"{len(packed)} bytes are not {count} hidden states")
+    if len(packed) > 2 * count * WIDEST:
+        raise UnexpectedReplyError(f"{len(packed)} bytes are more than {count} hidden states take")
     found = np.frombuffer(packed, "<f2").astype(np.float32).reshape(count, -1)
     if not np.isfinite(found).all():
         raise UnexpectedReplyError("a hidden state of the large model holds what is no number")

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -317,9 +317,19 @@ def row_of(values: Sequence[Any]) -> Row:
         point=values[5], strategy=values[6], endpoint=values[7], outcome=values[8],
         status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],
         upstream=values[13], fallback=bool(values[14]), bytes_up=values[15], bytes_down=values[16],
-        spent=amounts.spend, kinds=msgspec.json.decode(values[22], type=dict[str, int]),
+        spent=amounts.spend, kinds=_parsed(values[22], dict[str, int]),
         disputes=values[23],
     )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def _parsed(text: str, wanted: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=wanted)
+    except (ValueError, TypeError, RecursionError):
+        raise StoreError("a row of the store is damaged: a column does not parse") from None
 
 
 def facts_columns(
@@ -361,7 +371,7 @@ def key_of(row: Sequence[Any]) -> Key:
             epsilon=None if epsilon is None else epsilon / NANO,
             period=period,
         ),
-        points=() if row[4] == "[]" else msgspec.json.decode(row[4], type=tuple[str, ...]),
+        points=() if row[4] == "[]" else _parsed(row[4], tuple[str, ...]),
         admin=bool(row[3]),
     )
 

@@ -101,8 +101,10 @@ class ReplayStore:
         if answer is None:
             return None
         try:
-            return msgspec.msgpack.decode(answer, type=Generation)
-        except msgspec.MsgspecError:
+            found = msgspec.msgpack.decode(answer, type=Generation)
+            found.check()
+            return found
+        except (ValueError, RecursionError):  # msgspec's own errors are ValueErrors
             raise StoreError(f"{str(self.path)!r} holds a damaged answer") from None
 
     def put(self, key: bytes, model: str, answer: Generation) -> Generation:
@@ -148,7 +150,11 @@ class ReplayStore:
     def _select(self, query: str, key: bytes) -> bytes | None:
         with self._guarded("read"):
             row = self._open().execute(query, (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes):
+            raise StoreError(f"{str(self.path)!r} holds a damaged answer")
+        return row[0]
 
     def _insert(self, query: str, key: bytes, model: str, value: bytes) -> None:
         with self._guarded("written"):

@@ -72,22 +72,22 @@ async def opinions(
     found: list[Opinion] = []
     vocabularies = set()
     for chunk, scores in zip(chunks, await fan_out(some, chunks, concurrency=2), strict=True):
-        found += read(scores, question, len(chunk))
+        found += read(scores, question.about(chunk))
         vocabularies.add(scores.vocabulary)
     if len(vocabularies) != 1:
         raise UnexpectedReplyError("the large model's vocabulary changed while it was asked")
     return found, vocabularies.pop()
 
 
-def read(scores: Scores, question: Question, count: int) -> Iterator[Opinion]:
-    """The opinions in the reply to a `question` about `count` items.
+def read(scores: Scores, question: Score) -> Iterator[Opinion]:
+    """The opinions in the reply to `question`.
 
     Raises:
         UnexpectedReplyError: they are not about these.
     """
-    top = unpack(scores.packed)
+    top = unpack(scores.packed, most=question.places_bound() * question.top)
     named = top.ids is not None
-    if len(scores.lengths) != count or named != question.ids:
+    if len(scores.lengths) != len(question.items) or named != question.ids:
         raise UnexpectedReplyError("the scores are not those of the replies that were sent")
     if not question.pieces:
         yield from (Opinion(part) for part in top.parts(scores.lengths))

@@ -1,0 +1,340 @@
+"""Bytes of a hostile peer, or of a file that somebody changed: read as what they should be, or refused
+with one of our errors, in memory that what was asked for bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosilo.boundary import logits, states
+from cosilo.boundary.ledger import SqliteLedger
+from cosilo.boundary.messages import (
+    LARGEST,
+    Ask,
+    Completion,
+    Message,
+    Read,
+    Score,
+    Scored,
+    Scores,
+    States,
+    decode,
+    encode,
+)
+from cosilo.errors import CosiloError, StoreError, UnexpectedReplyError
+from cosilo.models.replay import ReplayStore
+from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
+
+RNG = np.random.default_rng(0)
+TOP = logits.top_k(RNG.normal(size=(12, 300)).astype(np.float32), 8)
+SORTED = logits.top_k(RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
+SPREAD = logits.top_k(RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
+STATES = RNG.normal(size=(3, 32)).astype(np.float32)
+REPLY = Generation(
+    "It is a refund.",
+    tokens=(TokenLogprob("It", -0.5, (("It", -0.5), ("A", -1.5))),),
+    tool_calls=(ToolCall("c1", "look", '{"a": [1, 2]}'),),
+    prompt_tokens=30,
+    completion_tokens=5,
+    seconds=0.3,
+)
+MESSAGES: list[Message] = [
+    Ask(
+        chat=(Turn("user", "Where is my money?"), Turn("assistant", tool_calls=REPLY.tool_calls)),
+        sampling=Sampling(choices=("refund", "fee"), top_logprobs=3, tools='[{"a": 1}]'),
+        epsilon=0.5,
+    ),
+    Completion(generation=REPLY),
+    Score(items=(Scored(user("q"), "yes"), Scored(user("r"), "no")), top=8, pieces=True),
+    Scores(
+        packed=logits.pack(TOP),
+        lengths=(5, 7),
+        vocabulary="v",
+        pieces=((b"a", b"b"),),
+        spelt=(b"x",),
+    ),
+    Read(texts=("one", "two"), layer=3),
+    States(packed=states.pack(STATES), prompt_tokens=9),
+]
+ENCODED = [encode(m) for m in MESSAGES]
+PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
+COUNTS = [
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdb\x7f\xff\xff\xff",
+]
+ODD = [
+    *COUNTS,
+    b"\xcb" + struct.pack(">d", float("nan")),
+    b"\xcb" + struct.pack(">d", float("inf")),
+]
+ODD += [
+    b"\x91" * 50,
+    b"\x81\xa1a" * 20,
+    b"\xcf" + b"\xff" * 8,
+    b"\xd3\x80" + b"\0" * 7,
+    b"\xc0",
+    b"\xa2\xff\xfe",
+]
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: list[bytes]) -> bytes:
+    """One of `whole`, changed here and there as a fuzzer does."""
+    data = bytearray(draw(st.sampled_from(whole)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.integers(0, 5)):
+            case 0:
+                data[at : at + 1] = bytes([draw(st.integers(0, 255))])
+            case 1:
+                data[at : at + draw(st.integers(1, 8))] = b""
+            case 2:
+                data[at:at] = draw(st.binary(min_size=1, max_size=8))
+            case 3:
+                data[at : at + draw(st.integers(0, 9))] = draw(st.sampled_from(ODD))
+            case 4:
+                other = draw(st.sampled_from(whole))
+                data[at:] = other[draw(st.integers(0, len(other))) :]
+            case _:
+                if len(data) >= 4:
+                    at = draw(st.integers(0, len(data) - 4))
+                    value = draw(st.sampled_from([0, 1, 2**16, 2**24, 2**31, 2**32 - 1]))
+                    data[at : at + 4] = value.to_bytes(4, "little")
+    return bytes(data)
+
+
+def read_or_refused(read: Callable[[], object]) -> object | None:
+    try:
+        return read()
+    except CosiloError:
+        return None
+
+
+@settings(max_examples=3000)
+@given(mutated(ENCODED))
+def test_a_changed_message_is_a_message_or_refused(data: bytes) -> None:
+    message = read_or_refused(lambda: decode(data))
+    if isinstance(message, Message):
+        assert 0 <= message.epsilon < float("inf")
+        if isinstance(message, Completion):
+            assert 0 <= message.generation.seconds < float("inf")
+            assert all(t.logprob <= 0.01 for t in message.generation.tokens)
+        if isinstance(message, Scores):
+            assert all(n >= 0 for n in message.lengths)
+
+
+@settings(max_examples=3000)
+@given(mutated(PACKED))
+def test_changed_log_probabilities_are_distributions_or_refused(data: bytes) -> None:
+    top = read_or_refused(lambda: logits.unpack(data))
+    if isinstance(top, logits.TopK):
+        assert np.isfinite(top.logprobs).all()
+        total = np.exp(top.logprobs.astype(float)).sum(axis=1) + np.exp(top.rest.astype(float))
+        np.testing.assert_allclose(total, 1, atol=1e-3)
+        assert top.ids is None or ((top.ids >= 0) & (top.ids < top.size)).all()
+
+
+@settings(max_examples=1000)
+@given(mutated([states.pack(STATES)]), st.integers(-1, 5))
+def test_changed_states_are_numbers_or_refused(data: bytes, count: int) -> None:
+    found = read_or_refused(lambda: states.unpack(data, count))
+    if isinstance(found, np.ndarray):
+        assert np.isfinite(found).all()
+        assert len(found) == count
+
+
+# What no random change is likely to hit.
+
+
+def packed(
+    n: int, k: int, size: int, step: float, plain: bytes, more: bytes, rests: bytes,
+    *, ids: bool = False, classes: bytes = b"", low: bytes = b"",
+) -> bytes:  # fmt: skip
+    sections = (classes, low, plain, more, rests)
+    head = logits._HEAD.pack(1, int(ids), n, k, size, step, *map(len, sections))
+    return head + b"".join(sections)
+
+
+def huffman(symbols: bytes) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(symbols) + coder.flush()
+
+
+def u2(*values: int) -> bytes:
+    return np.array(values, "<u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packed(1, 1, 10, 10.0, huffman(b"\xff"), u2(65535), u2(40000, 0)),  # deeper than can be
+        packed(1, 2, 10, 10.0, huffman(b"\xff\0"), u2(65535), u2(40000, 0)),
+        packed(1, 2, 10, 10.0, huffman(b"\x05\0"), b"", u2(40000, 0)),  # no place is the top one
+        packed(1, 1, 10, float("nan"), huffman(b"\0"), b"", u2(0, 0)),
+        packed(1, 1, 10, float("inf"), huffman(b"\0"), b"", u2(0, 0)),
+        packed(1, 1, 10, -1.0, huffman(b"\0"), b"", u2(0, 0)),
+        packed(1, 0, 10, 1.0, huffman(b""), b"", u2(0, 0)),
+        packed(1, 11, 10, 1.0, huffman(bytes(11)), b"", u2(0, 0)),
+        packed(2, 1, 10, 1.0, huffman(b"\0\0"), b"", u2(0, 0)),  # a place without its rest
+        packed(1, 1, 10, 1.0, huffman(b"\0"), b"", u2(0, 7), ids=True, classes=huffman(b"\x01")),
+        packed(1, 1, 10, 1.0, huffman(b"\0"), b"", u2(0, 0), ids=True, classes=huffman(b"\x3f")),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_log_probabilities_that_cannot_be_are_refused(data: bytes) -> None:
+    with pytest.raises(UnexpectedReplyError):
+        logits.unpack(data)
+
+
+def memory_of(read: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        read_or_refused(read)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_few_bytes_that_stand_for_many_numbers_take_no_memory(ids: bool) -> None:
+    n = k = 4096
+    zeros = huffman(bytes(n * k))
+    rests = np.tile(np.array([[40000, 0]], "<u2"), (n, 1)).tobytes()
+    data = packed(
+        n, k, 1 << 24, 0.0625, zeros, b"", rests, ids=ids, classes=zeros if ids else huffman(b"")
+    )
+    assert len(data) < 5_000_000
+    assert memory_of(lambda: logits.unpack(data)) < 2 * len(data)
+    with pytest.raises(UnexpectedReplyError, match="are more than the 100 that may come"):
+        logits.unpack(PACKED[2], most=100)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_what_may_come_takes_memory_in_proportion(ids: bool) -> None:
+    rng = np.random.default_rng(1)
+    top = logits.top_k(rng.normal(size=(40, 50_000)).astype(np.float32), 5_000, ids=ids)
+    data = logits.pack(top)
+    numbers = top.logprobs.size
+    assert memory_of(lambda: logits.unpack(data)) < 64 * numbers + 30_000_000
+    back = logits.unpack(data)
+    np.testing.assert_allclose(back.logprobs, top.logprobs, atol=0.07)
+
+
+def message(**fields: object) -> bytes:
+    return msgspec.msgpack.encode(fields)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x82\xa7message\xaaCompletion\xa1x" + b"\x91" * 200_000 + b"\xc0",
+        b"\x82\xa7message\xa4Read\xa1x" + b"\x81\xa1a" * 100_000 + b"\xc0",
+        b"\x91" * 100_000,
+        b"\x82\xa7message\xa4Read\xa5texts\xdd\xff\xff\xff\xff",
+        b"\x82\xa7message\xa6States\xa6packed\xc6\xff\xff\xff\xff",
+        b"\x82\xa7message\xa4Read\xa5texts\x91\xa2\xff\xfe",
+        message(message="Completion", generation={"text": "x"}, epsilon=float("nan")),
+        message(message="Completion", generation={"text": "x"}, epsilon=float("inf")),
+        message(message="Completion", generation={"text": "x"}, epsilon=-1.0),
+        message(message="Completion", generation={"text": "x", "tokens": [["a", float("inf")]]}),
+        message(message="Completion", generation={"text": "x", "tokens": [["a", float("nan")]]}),
+        message(message="Completion", generation={"text": "x", "tokens": [["a", 2.0]]}),
+        message(message="Completion", generation={"text": "x", "seconds": float("nan")}),
+        message(message="Completion", generation={"text": "x", "seconds": -1.0}),
+        message(message="Completion", generation={"text": "x", "cpu_seconds": float("inf")}),
+        message(message="Scores", packed=b"", lengths=[-5], vocabulary="x"),
+        message(message="Scores", packed=b"", lengths=[10**18], vocabulary="x"),
+        message(message="Score", items=[], top=8),
+        message(message="Score", items=[{"chat": [], "reply": ""}], temperature=float("nan")),
+        message(message="Score", items=[{"chat": [], "reply": ""}], temperature=float("inf")),
+        message(message="Ask", chat=[], sampling={"max_tokens": -1}),
+        message(message="Ask", chat=[], sampling={"temperature": float("nan")}),
+        message(message="Ask", chat=[], sampling={"top_p": 7.0}),
+        message(message="Read", texts=["x"], layer=-1),
+        message(message="Nothing"),
+        b"",
+    ],
+)  # fmt: skip
+def test_messages_that_cannot_be_are_refused(data: bytes) -> None:
+    with pytest.raises(UnexpectedReplyError, match="bytes are not a known message"):
+        decode(data)
+    assert memory_of(lambda: decode(data)) < 10 * len(data) + 1_000_000
+
+
+def test_a_message_too_large_to_read_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosilo.boundary.messages.LARGEST", 100)
+    with pytest.raises(UnexpectedReplyError, match="more than a message may have"):
+        decode(ENCODED[0] + bytes(100))
+    assert LARGEST > 1 << 25  # the longest reply that a back end reads fits
+
+
+def test_a_claim_of_usage_is_read_whatever_it_is() -> None:
+    for claim in (-(10**9), -1, 2**63):
+        said = Completion(generation=Generation("x", prompt_tokens=claim, completion_tokens=claim))
+        assert decode(encode(said)) == said
+
+
+# Files that somebody changed.
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplayStore]:
+    store = ReplayStore(tmp_path_factory.mktemp("replay") / "replay.sqlite")
+    yield store
+    store.close()
+
+
+@settings(max_examples=200)
+@given(data=mutated([msgspec.msgpack.encode(REPLY)]))
+def test_a_changed_answer_on_record_is_an_answer_or_refused(
+    replayed: ReplayStore, data: bytes
+) -> None:
+    kept(replayed, data)
+    found = read_or_refused(lambda: replayed.get(b"k"))
+    if isinstance(found, Generation):
+        assert 0 <= found.seconds < float("inf")
+
+
+@pytest.mark.parametrize("value", [10**12, -1, "text", 0.5, b"\x91" * 100_000, b"\xa2\xff\xfe"])
+def test_an_answer_on_record_that_is_none_is_refused(replayed: ReplayStore, value: object) -> None:
+    kept(replayed, value)
+    with pytest.raises(StoreError, match="damaged answer"):
+        replayed.get(b"k")
+    if not isinstance(value, bytes):
+        with pytest.raises(StoreError, match="damaged answer"):
+            replayed.get_scores(b"k")
+
+
+def kept(store: ReplayStore, value: object) -> None:
+    for table, column in (("answers", "answer"), ("scores", "scores")):
+        store._open().execute(
+            f"INSERT OR REPLACE INTO {table} (key, model, {column}) VALUES (?,?,?)",
+            (b"k", "m", value),
+        )
+
+
+@pytest.mark.parametrize("value", [10**12, "text", 0.5, b"\x91" * 100_000, b"", b"\xa2\xff\xfe"])
+def test_a_content_in_the_ledger_that_is_none_is_refused(tmp_path: Path, value: object) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite", "chain")
+    asyncio.run(ledger.append("r", "up", MESSAGES[0], ENCODED[0]))
+    db = sqlite3.connect(tmp_path / "ledger.sqlite")
+    db.execute("UPDATE entries SET payload = ?", (value,))
+    db.commit()
+    db.close()
+    [entry] = ledger.entries()
+    with pytest.raises((StoreError, UnexpectedReplyError)):
+        entry.message  # noqa: B018
+    ledger.close()
