@@ -153,7 +153,7 @@ class _Pass:
     @property
     def fault(self) -> str:
         """What is wrong with it in a trial that is done."""
-        found = self.chain.fault(self.head or Mark(0, GENESIS))
+        found = self.change or self.chain.fault(self.head or Mark(0, GENESIS))
         if not found and self.lacking:
             found = f"of {len(self.lacking)} answers, not all that left for them is on record"
         return (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cosilo.benchmark.record import OLDER, chain_of, fault, mend, note_heads
-from cosilo.benchmark.store import Mark, Store, Trial
+from cosilo.benchmark.store import Mark, State, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
 from cosilo.objectives.base import Item
@@ -145,6 +146,29 @@ def test_a_changed_record_is_set_aside_and_a_new_one_begun(store: Store) -> None
         assert left(store) == set()
         assert len(list(store.path.glob("ledger.damaged-*.sqlite"))) == round
         assert not store.path.joinpath("ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize("times", [1, 3, 5])
+@pytest.mark.parametrize("state", ["new", "done"])
+def test_a_record_made_anew_is_not_taken_for_an_older_one(
+    store: Store, times: int, state: State
+) -> None:
+    ledger = SqliteLedger(store.ledger_path, "t")
+    answer(store, "a", sent(ledger, "test/a"))
+    answer(store, "b", sent(ledger, "test/b", 2))
+    ledger.close()
+    note_heads(store, "t")
+    store.put_trial(replace(TRIAL, state=state))
+    for file in store.path.glob("ledger.sqlite*"):
+        file.unlink()
+    ledger = SqliteLedger(store.ledger_path, "t")
+    sent(ledger, "test/a", times)
+    ledger.close()
+    said = mended(store)
+    assert "ledger.damaged-1.sqlite" in said
+    if times < 5 or state == "new":
+        assert "large: its record was made anew" in said
+    assert left(store) == set()
 
 
 def test_a_record_of_tampered_replies_counts_as_well(store: Store) -> None:
