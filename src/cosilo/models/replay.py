@@ -38,6 +38,7 @@ from cosilo.models.base import stream as stream_of
 from cosilo.types import Chat, Delta, Generation, Sampling, assemble, closing, disassemble
 
 _FORMAT = 1
+_FEW = 16  # tokens that a short label is allowed
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY,
@@ -208,6 +209,9 @@ class ReplayModel:
         self.misses = 0
         self._flights: dict[bytes, _Flight] = {}
         self._inherits: dict[tuple[str, str], bool] = {}
+        self._older = (
+            len(self.store) > 0
+        )  # something may be recorded as an earlier version asked it
 
     @property
     def name(self) -> str:
@@ -392,8 +396,23 @@ class ReplayModel:
         return request_key(self.identity, chat, sampling)
 
     def _recorded(self, chat: Chat, sampling: Sampling) -> Generation | None:
-        keys = [request_key(model, chat, sampling) for model in self._known_as]
-        return next(filter(None, map(self.store.get, keys)), None)
+        for model in self._known_as:
+            if found := self.store.get(request_key(model, chat, sampling)):
+                return found
+        return self._under_less(chat, sampling) if self._older else None
+
+    def _under_less(self, chat: Chat, sampling: Sampling) -> Generation | None:
+        """A choice recorded under a lower limit of tokens that it did not reach: it is the same under
+        this one. Earlier versions allowed a label just its length."""
+        if not sampling.choices or sampling.max_tokens > _FEW:
+            return None
+        for most in range(sampling.max_tokens - 1, 0, -1):
+            asked = msgspec.structs.replace(sampling, max_tokens=most)
+            for model in self._known_as:
+                found = self.store.get(request_key(model, chat, asked))
+                if found is not None and found.finish_reason == "stop" and found.text:
+                    return found
+        return None
 
     @property
     def _known_as(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cosilo.errors import OfflineError, RejectedError, StoreError, UnreachableError
 from cosilo.models.base import Access, TextModel
@@ -381,6 +382,35 @@ async def test_another_model_of_the_same_former_identity_has_none_of_it(tmp_path
     assert not second.holds(user("x"), GREEDY)
     assert (await second.generate(user("x"), GREEDY)).text == "y"
     await second.close()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "reply", "same"),
+    [
+        (5, 16, Generation("yes"), True),
+        (15, 16, Generation("yes"), True),
+        (5, 16, Generation("ye", finish_reason="length"), False),  # the limit cut it
+        (5, 16, Generation(""), False),
+        (16, 5, Generation("yes"), False),  # it may be longer than is allowed now
+        (5, 300, Generation("yes"), False),  # labels so long were allowed as much before
+    ],
+)
+async def test_a_choice_that_ended_within_a_lower_limit_is_not_asked_again(
+    tmp_path: Path, recorded: int, asked: int, reply: Generation, same: bool
+) -> None:
+    path, chat, choices = tmp_path / "replay.sqlite", user("is it?"), ("yes", "no")
+    model = ScriptedModel({"is it?": "new"})
+    with opened(path) as store:
+        before = Sampling(max_tokens=recorded, choices=choices)
+        store.put(request_key(model.name, chat, before), model.name, reply)
+    replay = ReplayModel(model, path)
+    now = Sampling(max_tokens=asked, choices=choices)
+    assert replay.holds(chat, now) is same
+    assert ((await replay.generate(chat, now)).text == reply.text) is same
+    assert not replay.holds(chat, replace(now, choices=("yes", "no", "perhaps")))
+    free = replace(now, choices=())
+    assert not replay.holds(chat, free), "a free reply may be longer where it may"
+    await replay.close()
 
 
 @contextmanager
