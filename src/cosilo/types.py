@@ -15,6 +15,8 @@ import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+Chosen = Literal["all", "first", "sampled"]
+"""Which of an owner's records were taken: all, the first so many, or some by quotas."""
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):

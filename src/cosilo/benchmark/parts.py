@@ -22,7 +22,6 @@ from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
 from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import SmallAnswers, Store, private
-from cosilo.boundary.accountant import Chosen
 from cosilo.boundary.messages import Message
 from cosilo.boundary.meter import Price
 from cosilo.defences.base import defences
@@ -38,7 +37,7 @@ from cosilo.strategies.base import strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
-from cosilo.types import Demonstration, last_user
+from cosilo.types import Chosen, Demonstration, last_user
 
 T = TypeVar("T")
 

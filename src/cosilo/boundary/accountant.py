@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import PrivacyError
+from cosilo.types import Chosen
 
 Neighbours = Literal["add_or_remove", "replace"]
-Chosen = Literal["all", "first", "sampled"]
 Floats = NDArray[np.float64]
 Noise = Callable[[int, float], Floats]  # (how many, σ) → independent draws
 

@@ -57,9 +57,18 @@ class ClassifierModel:
 
     @property
     def identity(self) -> str:
-        """Its encoder's folder name, and a hash of its head."""
-        trained = self.head.digest() if self.head else "untrained"
-        return f"classifier:{self.encoder.folder.name}:{trained}"
+        """Its encoder's, and a hash of its head."""
+        return f"classifier:{self.encoder.identity}:{self._taught}"
+
+    @property
+    def former_identity(self) -> str:
+        """By the name of the encoder's folder alone; empty where that is still so."""
+        by_name = f"classifier:{self.encoder.folder.name}:{self._taught}"
+        return by_name if by_name != self.identity else ""
+
+    @property
+    def _taught(self) -> str:
+        return self.head.digest() if self.head else "untrained"
 
     @property
     def access(self) -> Access:

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from cosilo.errors import CatalogError, ConfigError, ModelError
 from cosilo.models import catalog
 from cosilo.models.base import Array
+from cosilo.models.digests import folder_digest
 from cosilo.registry import Loads
 
 MAX_CHARACTERS = 100_000
@@ -106,6 +108,14 @@ class Encoder:
             tuple(f.seconds for f in found),
             tuple(f.cpu_seconds for f in found),
         )
+
+    @cached_property
+    def identity(self) -> str:
+        """Its folder's name, and, where it is none of the catalog's, a hash of all that is in it."""
+        name = self.folder.name
+        if name in catalog.entries() and self.folder == catalog.directory() / name:
+            return name
+        return f"{name}:{folder_digest(self.folder)[:16]}"
 
     def close(self) -> None:
         """Give back the memory; the next use loads again."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from cosilo.boundary.accountant import Chosen
 from cosilo.models.base import Embedder, TextModel
-from cosilo.types import Demonstration
+from cosilo.types import Chosen, Demonstration
 
 Grader = Callable[[Demonstration, str], float]
 

@@ -32,6 +32,7 @@ class Letters:
 
     threads = 1
     folder = Path("letters")
+    identity = "letters"
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -116,6 +117,20 @@ async def test_a_reply_takes_what_encoding_its_own_text_took() -> None:
     for reply, least in ((short, 6.0), (long, 15.0)):
         assert least < reply.seconds < least + 2
         assert least < reply.cpu_seconds < least + 2
+
+
+def test_identity_is_the_content_of_the_encoder_too(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("model.onnx", "tokenizer.json"):
+        (folder / name).write_bytes(b"weights")
+    before = ClassifierModel(Encoder(folder), head=head())
+    assert before.identity == ClassifierModel(Encoder(folder), head=head()).identity
+    (folder / "model.onnx").write_bytes(b"Weights")
+    after = ClassifierModel(Encoder(folder), head=head())
+    assert after.identity != before.identity
+    # What was recorded when only the name counted is still found.
+    assert after.former_identity == f"classifier:mine:{head().digest()}"
 
 
 async def test_only_the_last_user_turn_counts() -> None:

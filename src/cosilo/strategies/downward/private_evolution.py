@@ -34,7 +34,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from cosilo.boundary.accountant import (
-    Chosen,
     Floats,
     Neighbours,
     Noise,
@@ -54,7 +53,7 @@ from cosilo.strategies.duplicates import Repeats
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.synthesis import Synthetic, examples, read_texts
 from cosilo.strategies.teaching import Teaching
-from cosilo.types import Chat, Demonstration, Sampling, last_user, user
+from cosilo.types import Chat, Chosen, Demonstration, Sampling, last_user, user
 
 Population = dict[str, list[str]]  # label → candidates
 Source = Callable[[object], random.Random]  # what a vote is about → what it draws from
