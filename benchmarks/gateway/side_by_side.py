@@ -114,8 +114,9 @@ def make_key(folder: Path, environment: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def servers(
-    names: list[str], litellm: str, core: int, before: Path | None = None
+    names: list[str], litellm: str, core: int, before: Path | None = None, also: str = ""
 ) -> Iterator[dict[str, Server]]:
+    """Each of `names`, ready; `also` stands in Cosilo's configuration as well."""
     running: list[subprocess.Popen[bytes]] = []
     found: dict[str, Server] = {}
     with tempfile.TemporaryDirectory(prefix="cosilo-bench-") as name:
@@ -138,7 +139,9 @@ def servers(
                         assert before is not None, "--before says where the code before is"
                         environment["PYTHONPATH"] = str((before / "src").resolve())
                     ready, key, model = "/readyz", make_key(own, environment), "cosilo/ok"
-                    (own / "gateway.toml").write_text(GATEWAY.format(port=port, upstream=upstream))
+                    (own / "gateway.toml").write_text(
+                        GATEWAY.format(port=port, upstream=upstream) + also
+                    )
                     command = [sys.executable, "-c", MAIN, "serve", str(own / "gateway.toml")]
                 elif server == "passthrough":
                     command = [sys.executable, str(HERE / "passthrough.py"), str(port), upstream]

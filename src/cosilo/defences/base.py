@@ -7,6 +7,7 @@ A defence acts in two places and overrides what it needs:
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 
 from cosilo.boundary.channel import Handler, StreamHandler
@@ -35,6 +36,12 @@ class Defence:
 
     async def close(self) -> None:
         """Called after the last message wherever `open` was."""
+
+    def most_bytes(self, seconds: float) -> float:
+        """How large a request may be so that the defence is done with it within `seconds`, whatever
+        stands in it.
+        """
+        return math.inf
 
     def protect(self, owner: DataOwner) -> DataOwner:
         return owner

@@ -183,13 +183,14 @@ def _affixes(text: str, known: frozenset[str]) -> Iterator[Span]:
 
 
 def _capitals(text: str, known: frozenset[str]) -> Iterator[Span]:
+    shouted = text.isupper()
     for found in _CAPITAL.finditer(text):
         start, end = found.span("value")
         end = start + len(_POSSESSIVE.sub("", found["value"]))
         word = text[start:end].casefold()
         opens = bool(_STARTS.search(text[max(0, start - 4) : start]))
         # 'US', 'IN', 'OR' and a lone 'C' are codes where small letters surround them.
-        coded = text[start:end].isupper() and not text.isupper()
+        coded = text[start:end].isupper() and not shouted
         code = (
             coded and len(word) <= 2 and word not in ("i", "id") and not (opens and len(word) == 1)
         )

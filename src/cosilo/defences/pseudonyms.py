@@ -31,6 +31,12 @@ from cosilo.errors import PrivacyError
 from cosilo.registry import Loads
 from cosilo.types import Delta, closing
 
+# CPU time of looking through the costliest text there is (signs and single letters, with escapes, so
+# that it is read twice); prose takes a tenth. benchmarks/gateway/waits.py measures it.
+_SECONDS_PER_KB: Mapping[DetectorName, float] = {
+    "presidio": 0.2, "patterns": 0.05, "literals": 0.02,
+}  # fmt: skip
+
 
 def _loads(detectors: Sequence[DetectorName], model: str) -> Loads:
     return presidio_loads(model) if "presidio" in detectors else Loads()
@@ -118,6 +124,8 @@ class Pseudonym(Defence):
         )
         self.hiding = Elsewhere(settings) if apart else Hiding(settings)
         self.language = _language(detectors, model)
+        self._seconds = seconds
+        self._seconds_per_kb = sum(_SECONDS_PER_KB[name] for name in detectors)
         self._conversation = conversation
         self._sql = replies == "sql"
         self._key_file = Path(key_file)
@@ -133,6 +141,9 @@ class Pseudonym(Defence):
     async def close(self) -> None:
         if isinstance(self.hiding, Elsewhere):
             await self.hiding.close()
+
+    def most_bytes(self, seconds: float) -> float:
+        return 1000 * min(seconds, self._seconds) / self._seconds_per_kb
 
     def bind(self, caller: Callable[[str], bytes]) -> None:
         """Derive placeholders also under what `caller` says of a request: whose it is, where a gateway

@@ -204,20 +204,22 @@ class Gateway:
         return key
 
     async def _chat(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        await self._answer(x, asked.read_chat(body), receive, send)
+        await self._answer(x, asked.read_chat(body), len(body), receive, send)
 
     async def _completions(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        await self._answer(x, asked.read_text(body), receive, send)
+        await self._answer(x, asked.read_text(body), len(body), receive, send)
 
     async def _answer(
         self,
         x: Exchange,
         wanted: asked.Continuation,
+        size: int,
         receive: Receive,
         send: Send,
     ) -> None:
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
+        _require_size(point, size * wanted.n)
         if wanted.logprobs is not None:
             _require_logprobs(point)
         asks = [
@@ -498,6 +500,16 @@ class Gateway:
 
 def _model(point: Point) -> dict[str, object]:
     return {"id": point.model, "object": "model", "created": 0, "owned_by": "cosilo"}
+
+
+def _require_size(point: Point, size: int) -> None:
+    """Refuse now what would not be answered in time."""
+    if size > point.most_bytes:
+        raise RequestError(
+            f"{point.model!r} takes requests of at most {point.most_bytes / 1000:.0f} kB, times the "
+            f"answers they ask for; this one is {size / 1000:.0f} kB",
+            status=413, code="request_too_large",
+        )  # fmt: skip
 
 
 def _require_logprobs(point: Point) -> None:

@@ -201,6 +201,7 @@ class _Served:
     timeout_seconds: float = Serving.timeout_seconds
     idle_seconds: float = Serving.idle_seconds
     stream_seconds: float = Serving.stream_seconds
+    most_kb: float | None = None
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -403,6 +404,7 @@ def _serving(served: _Served) -> Serving:
         timeout_seconds=served.timeout_seconds,
         idle_seconds=served.idle_seconds,
         stream_seconds=served.stream_seconds,
+        most_kb=served.most_kb,
     )
 
 

@@ -44,14 +44,19 @@ class Serving:
         timeout_seconds: how long one upstream may take for an answer, or for its first piece.
         idle_seconds: how long it may take between two pieces.
         stream_seconds: how long a whole stream may take.
+        most_kb: how large a request may be; each answer it asks for counts as one. Where it is not
+            given: what the point's defences are sure to be done with in time, whatever stands in it.
     """
 
     fallback: Fallback = "refuse"
     timeout_seconds: float = 120.0
     idle_seconds: float = 60.0
     stream_seconds: float = 900.0
+    most_kb: float | None = None
 
     def __post_init__(self) -> None:
+        if self.most_kb is not None and not 0 < self.most_kb < math.inf:
+            raise ValueError(f"most_kb = {self.most_kb!r} is not positive")
         for name in ("timeout_seconds", "idle_seconds", "stream_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
@@ -124,6 +129,15 @@ class Point:
     def sends(self) -> bool:
         """Whether anything can leave the building."""
         return any(r.upstream is not None and r.strategy.needs.sends for r in self.routes)
+
+    @property
+    def most_bytes(self) -> float:
+        """How large a request may be, times the answers that it asks for."""
+        if self.serving.most_kb is not None:
+            return self.serving.most_kb * 1000
+        # Half of the time that an answer may take; the rest is the model's.
+        found = (d.most_bytes(self.serving.timeout_seconds / 2) for d in self.defences)
+        return min(found, default=math.inf)
 
     @property
     def price(self) -> Price:
