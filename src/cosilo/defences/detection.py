@@ -7,7 +7,7 @@ A detector reports more than it is sure of: what is hidden is restored exactly, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -44,6 +44,14 @@ class Stepwise(Protocol):
     """A detector whose work can pause: no step takes longer than some milliseconds."""
 
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]: ...
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A detector that reads many short texts quicker together than one after the other."""
+
+    def ahead(self, texts: Sequence[str]) -> Steps[None]:
+        """Read `texts`, which will be looked through next."""
 
 
 def run(steps: Steps[T]) -> T:

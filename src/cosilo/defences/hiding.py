@@ -16,7 +16,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from cosilo.boundary.messages import Ask
-from cosilo.defences.detection import Detector, Span, Steps, looked, shifted, windows
+from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
@@ -31,10 +31,11 @@ VERSION = 2
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
 
-_SLICE = 0.005  # seconds for which nothing else runs
+_SLICE = 0.02  # seconds of one turn: a short text needs no second one
 # Texts whose spans are kept, so that a conversation's old turns cost nothing; a text counts as one
 # and its spans as one each.
 _REMEMBERED = 100_000
+_SHORT = 200  # characters of a text that may be read together with others
 
 
 class Recent(Generic[T]):
@@ -221,6 +222,7 @@ class Hiding:
         public = public_text(ask) if self._public_system else ""
         labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
         before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
+        yield from self._ahead(texts, before)
         found: list[list[Span]] = []
         for text, own in zip(texts, self._instructions.ranges(ask, texts), strict=True):
             private = []
@@ -241,11 +243,21 @@ class Hiding:
         # A detector of literals has been told what is public; the others have not.
         return not (public and span.kind not in _LITERAL and _stands_in(value, public))
 
+    def _ahead(self, texts: Sequence[str], before: hashlib.blake2b) -> Steps[None]:
+        short = [
+            text
+            for text in dict.fromkeys(texts)
+            if 0 < len(text) <= _SHORT and self._spans.get(_name(text, before)) is None
+        ]
+        if len(short) > 1:
+            for detector in self.detectors:
+                if isinstance(detector, Together):
+                    yield from detector.ahead(short)
+
     def _detect(self, text: str, public: str, before: hashlib.blake2b) -> Steps[tuple[Span, ...]]:
         """The spans of `text`, from memory where it holds them; `before` is the hash of `public`."""
-        name = before.copy()
-        name.update(text.encode(errors="surrogatepass"))
-        known = self._spans.get(name.hexdigest())
+        name = _name(text, before)
+        known = self._spans.get(name)
         if known is None:
             found: set[Span] = set()
             for offset, window in windows(text):
@@ -257,7 +269,7 @@ class Hiding:
                     seen = shifted((yield from self._look(read, public)), start)
                     found.update(shifted(map(plain.written, seen), offset))
             known = tuple(sorted(found, key=lambda s: (s.start, s.end, s.kind, s.score)))
-            self._spans.put(name.hexdigest(), known)
+            self._spans.put(name, known)
         return known
 
     def _look(self, text: str, public: str) -> Steps[list[Span]]:
@@ -266,6 +278,12 @@ class Hiding:
             found += yield from looked(detector, text, public)
             yield
         return [span for span in found if span.start < span.end]
+
+
+def _name(text: str, before: hashlib.blake2b) -> str:
+    name = before.copy()
+    name.update(text.encode(errors="surrogatepass"))
+    return name.hexdigest()
 
 
 _LITERAL = frozenset({"NUMBER", "COUNT", "DAY", "MONTH", "YEAR", "DATE", "TIME", "VALUE"})

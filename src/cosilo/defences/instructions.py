@@ -9,6 +9,7 @@ conversation, where it is written the same.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from cosilo.boundary.messages import Ask
@@ -55,4 +56,7 @@ class Instructions:
 
 def guessed(span: Span, own: Sequence[Range]) -> bool:
     """Whether `span` is a name, a number or a date within the task's own lines."""
-    return span.kind in _GUESSED and any(a <= span.start and span.end <= b for a, b in own)
+    if span.kind not in _GUESSED:
+        return False
+    last = bisect_right(own, span.start, key=lambda lines: lines[0]) - 1
+    return last >= 0 and span.end <= own[last][1]

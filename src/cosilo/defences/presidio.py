@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -46,6 +46,9 @@ _TITLED = 2_000  # characters of a text without capitals that are read a second 
 # says of a word depends on the four words around it and on the entity it is in.
 _PIECE = 600
 _CONTEXT = 24
+# Of short texts, so many are read by one call; what was found in so many is kept until it is used.
+_TOGETHER = 64
+_KEPT = 20_000
 # spaCy takes a run without spaces apart sign by sign from its ends, reading all of it each time.
 _RUN = 1_000
 _SIGNS = 64
@@ -84,6 +87,10 @@ class PresidioDetector:
             spans += [replace(s, score=0.4) for s in again if s.kind in ("PERSON", "PLACE")]
         return spans + (yield from gathered(listed(text, spans)))
 
+    def ahead(self, texts: Sequence[str]) -> Steps[None]:
+        titled = (t.title() for t in texts if t == t.lower() and len(t) <= _TITLED)
+        yield from self._names.ahead(dict.fromkeys((*texts, *titled)))
+
     def _entities(self, read: str, text: str) -> Steps[list[Span]]:
         named, strange = yield from self._names.find(read)
         spans = [Span(start, end, _NAMES[label], _SURE) for start, end, label in named]
@@ -120,16 +127,42 @@ class _Names:
 
     def __init__(self, nlp: Any) -> None:
         self._nlp = nlp
+        self._ahead: dict[str, list[Place]] = {}
+
+    def ahead(self, texts: Iterable[str]) -> Steps[None]:
+        """Keep the entities of short `texts` for `find`: one call of the model for many of them."""
+        waiting: list[Any] = []
+        words = 0
+        for text in texts:
+            if _broken(text)[1]:
+                continue
+            waiting.append(self._nlp.make_doc(text))
+            words += len(waiting[-1])
+            if words > _PIECE or len(waiting) == _TOGETHER:
+                self._keep(waiting)
+                waiting, words = [], 0
+                yield
+        self._keep(waiting)
+
+    def _keep(self, docs: list[Any]) -> None:
+        if len(self._ahead) > _KEPT:  # of messages that nobody waits for any more
+            self._ahead.clear()
+        for doc in self._nlp.pipe(docs, batch_size=_TOGETHER):
+            self._ahead[doc.text] = [
+                (e.start_char, e.end_char, e.label_) for e in doc.ents if e.label_ in _NAMES
+            ]
 
     def find(self, text: str) -> Steps[tuple[list[Place], list[tuple[int, int]]]]:
         """The entities of `text` as (start, end, label), and the strange words."""
         read, cuts = _broken(text)
         doc = self._nlp.make_doc(read)
         yield
-        named: list[Place] = []
-        for start in range(0, len(doc), _PIECE):
-            named += self._piece(doc, start)
-            yield
+        named = self._ahead.pop(text, None)
+        if named is None:
+            named = []
+            for start in range(0, len(doc), _PIECE):
+                named += self._piece(doc, start)
+                yield
         strange = []
         for token in doc[1:]:
             if len(token) > 2 and token.is_alpha and self._is_strange(token.text):
