@@ -165,7 +165,7 @@ class Boundary:
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
                 raise
-            bill = self.meter.price.bill(message, reply)
+            bill = self.meter.price.bill(self.meter.once(reservation), reply)
             answer = encode(reply)
             cost = self.meter.billed(message, len(payload), bill, len(answer))
             await self.ledger.append(self.request, "down", reply, answer, number)
@@ -186,7 +186,7 @@ class Boundary:
                     whole = None
                     if delta.finish_reason is not None:
                         whole = Completion(generation=assemble(received))
-                        bill = self.meter.price.bill(ask, whole)
+                        bill = self.meter.price.bill(self.meter.once(reservation), whole)
                         delta = _ending(delta, bill)
                     yield delta
         except BaseException as error:
@@ -198,7 +198,7 @@ class Boundary:
                 if received:  # of a reply begun, what came is known
                     if whole is None:
                         whole = Completion(generation=assemble(received, attempts=attempts))
-                        bill = self.meter.price.bill(ask, whole)
+                        bill = self.meter.price.bill(self.meter.once(reservation), whole)
                     answer = encode(whole)
                     cost = self.meter.billed(ask, len(payload), bill, len(answer))
                     await self.ledger.append(self.request, "down", whole, answer, number)

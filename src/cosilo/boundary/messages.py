@@ -106,11 +106,12 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
 
     def tokens_bound(self) -> tuple[int, int]:
         s = self.sampling
-        forms = f"{s.tools}{s.response_format}{s.tool_choice}"
-        more = len(forms.encode()) + _FORMS if forms else 0
-        # A back end that scores choices writes the whole of one.
-        longest = max((len(c.encode()) + 1 for c in s.choices), default=0) if s.choices else 0
-        return _prompt_bound(self.chat, more), max(s.max_tokens, longest)
+        more, written = 0, s.max_tokens
+        if s.tools or s.response_format or s.tool_choice:
+            more = _FORMS + _bytes(s.tools) + _bytes(s.response_format) + _bytes(s.tool_choice)
+        if s.choices:  # a back end that scores them writes the whole of one
+            written = max(written, *(_bytes(choice) + 1 for choice in s.choices))
+        return _prompt_bound(self.chat, more), written
 
     def check(self) -> None:
         s = self.sampling
@@ -177,7 +178,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     pieces: bool = False
 
     def tokens_bound(self) -> tuple[int, int]:
-        return sum(_prompt_bound(i.chat, len(i.reply.encode())) for i in self.items), 0
+        return sum(_prompt_bound(i.chat, _bytes(i.reply)) for i in self.items), 0
 
     def check(self) -> None:
         if not self.temperature < math.inf:
@@ -185,7 +186,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
 
     def places_bound(self) -> int:
         """Upper bound on the tokens of all replies, the ends of their turns among them."""
-        return sum(len(i.reply.encode()) + _TURN for i in self.items)
+        return sum(_bytes(i.reply) + _TURN for i in self.items)
 
     def reply_bound(self, tokens: int) -> int:
         # An id, its step and, in `spelt`, what it stands for; and each place's rest mass and own piece.
@@ -224,7 +225,7 @@ class Read(Request[States], frozen=True, kw_only=True):
     layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def tokens_bound(self) -> tuple[int, int]:
-        return sum(len(text.encode()) + _TURN for text in self.texts), 0
+        return sum(_bytes(text) + _TURN for text in self.texts), 0
 
     def reply_bound(self, tokens: int) -> int:
         return _FIELDS + len(self.texts) * 2 * states.WIDEST
@@ -249,11 +250,22 @@ _FIELDS = 1024
 def _prompt_bound(chat: Chat, more: int) -> int:
     """Most tokens in `chat` and `more` bytes beside it."""
     # Byte-level tokenisers emit at most one token per byte, and come close to it on digits.
-    texts = [text for t in chat for text in (t.content, t.name, t.tool_call_id)]
-    calls = [c for t in chat for c in t.tool_calls]
-    texts += [text for c in calls for text in (c.id, c.name, c.arguments, c.extra)]
-    texts += [text for t in chat for text in (t.extra, *(said for _, said in t.other_texts))]
-    return len("".join(texts).encode()) + more + _TURN * (len(chat) + len(calls)) + TEMPLATE
+    size = more + TEMPLATE
+    for turn in chat:
+        size += _TURN + _bytes(turn.content)
+        if turn.name or turn.tool_call_id or turn.extra:
+            size += _bytes(turn.name) + _bytes(turn.tool_call_id) + _bytes(turn.extra)
+        for call in turn.tool_calls:
+            size += _TURN + _bytes(call.id) + _bytes(call.name)
+            size += _bytes(call.arguments) + _bytes(call.extra)
+        for _, text in turn.other_texts:
+            size += _bytes(text)
+    return size
+
+
+def _bytes(text: str) -> int:
+    """How many `text` has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def encode(message: Message) -> bytes:

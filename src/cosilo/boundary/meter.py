@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import msgspec
 
@@ -79,8 +80,7 @@ class Budget:
                 raise ValueError(f"{name} = {limit!r} is no limit from 0 on")
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(NamedTuple):
     """What a reply is booked at.
 
     Attributes:
@@ -128,13 +128,16 @@ class Price:
         times = self.attempts if worked is None else min(worked, self.attempts)
         return tokens_in * times, tokens_out * times
 
-    def bill(self, request: Message, reply: Message) -> Bill:
+    def bill(self, once: tuple[int, int], reply: Message) -> Bill:
         """What `reply` is booked at: what it claims, as far as that can be true.
+
+        Args:
+            once: upper bounds on the tokens of one attempt, as the method of that name says.
 
         A claim that is missing, and one that cannot be true, is taken as the most that can be: of the
         prompt its bound, of the reply a token for each byte that came, and what it may have thought.
         """
-        most_in, most_out = self.once(request)
+        most_in, most_out = once
         claimed_in, claimed_out = tokens_in, tokens_out = reply.usage()
         if not 0 < claimed_in <= most_in:
             tokens_in = most_in
@@ -142,16 +145,14 @@ class Price:
             written = reply.written()
             seen = min(most_out, written + self.reasoning) if written or not claimed_in else 0
             tokens_out = seen if claimed_out <= 0 else most_out
-        attempts = min(max(1, reply.sent()), self.attempts)
+        sent = reply.sent()
+        lost = min(max(1, sent), self.attempts) - 1
+        possible = 0 <= claimed_in <= most_in and 0 <= claimed_out <= most_out and sent == lost + 1
         return Bill(
             (tokens_in, tokens_out),
-            tokens_in + (attempts - 1) * most_in,
-            tokens_out + (attempts - 1) * most_out,
-            not (
-                0 <= claimed_in <= most_in
-                and 0 <= claimed_out <= most_out
-                and reply.sent() == attempts
-            ),
+            tokens_in + lost * most_in,
+            tokens_out + lost * most_out,
+            not possible,
         )
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
@@ -176,7 +177,7 @@ class Meter:
         parent: Meter | None = None,
         request: bool = False,
     ) -> None:
-        self.budget = budget or Budget()
+        self.budget = budget or UNLIMITED
         self.price: Price = price or (parent.price if parent else Price())
         self.parent = parent
         self.totals = Totals()  # settled crossings
@@ -220,17 +221,22 @@ class Meter:
         if self.parent:
             self.parent.settle(reservation, cost)
 
+    def once(self, reservation: Totals) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens of one of the attempts in `reservation`."""
+        attempts = self.price.attempts
+        return reservation.tokens_in // attempts, reservation.tokens_out // attempts
+
     def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
         """What a finished crossing cost; `reply` is None when it was not answered and not worked on."""
         if reply is None:
             return self._booked(request, size, 0, 0)
-        return self.billed(request, size, self.price.bill(request, reply), reply_size)
+        bill = self.price.bill(self.price.once(request), reply)
+        return self.billed(request, size, bill, reply_size)
 
     def billed(self, request: Message, size: int, bill: Bill, reply_size: int) -> Totals:
         """What a crossing cost that was answered, in `reply_size` bytes, with what `bill` says."""
-        return self._booked(
-            request, size, bill.tokens_in, bill.tokens_out, reply_size, int(bill.disputed)
-        )
+        _, tokens_in, tokens_out, disputed = bill
+        return self._booked(request, size, tokens_in, tokens_out, reply_size, int(disputed))
 
     def lost(self, request: Message, size: int, error: BaseException) -> Totals:
         """What a crossing cost that ended in `error`: what the LM may have worked all the same."""
@@ -280,3 +286,6 @@ class Meter:
 def _limits(budget: Budget) -> list[tuple[str, float]]:
     found = ((f.name, getattr(budget, f.name)) for f in fields(Budget))
     return [(name, limit) for name, limit in found if limit is not None]
+
+
+UNLIMITED = Budget()

@@ -172,8 +172,7 @@ class Till(Defence):
         except CosiloError as error:
             self._settle(tab, most, self._price.lost(message, error.worked))
             raise
-        bill = self._price.bill(message, reply)
-        self._settle(tab, most, (bill.tokens_in, bill.tokens_out))
+        self._settle(tab, most, self._used(most, reply))
         return reply
 
     async def guard_stream(
@@ -192,8 +191,8 @@ class Till(Defence):
                 self._settle(tab, most, self._price.lost(ask, error.worked))
             raise
         if tab is not None and last is not None and last.finish_reason is not None:
-            bill = self._price.bill(ask, Completion(generation=assemble([last])))
-            self._settle(tab, most, (bill.tokens_in, bill.tokens_out))
+            reply = Completion(generation=assemble([last]))
+            self._settle(tab, most, self._used(most, reply))
 
     async def _charge(self, tab: Tab, message: Message) -> Spend:
         """Set aside the most `message` can cost, and return that."""
@@ -215,6 +214,12 @@ class Till(Defence):
         tab.kinds = kinds
         tab.lm_calls += 1
         return most
+
+    def _used(self, most: Spend, reply: Message) -> tuple[int, int]:
+        """(prompt, completion) tokens that `reply` is booked at, of the `most` set aside for it."""
+        attempts = self._price.attempts
+        bill = self._price.bill((most.tokens_in // attempts, most.tokens_out // attempts), reply)
+        return bill.tokens_in, bill.tokens_out
 
     def _settle(self, tab: Tab, most: Spend, used: tuple[int, int]) -> None:
         """Give back what of `most` a crossing did not use of tokens and money."""

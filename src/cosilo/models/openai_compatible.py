@@ -552,7 +552,7 @@ def openai(
         concurrency: requests under way at once.
         timeout_s: for a whole reply; connect_timeout_s: for the connection; idle_timeout_s: between two
             pieces of a stream.
-        retries: after the first try, of what is worth retrying.
+        retries: after the first try, of what is worth retrying; a budget sets aside what all can cost.
         reasoning: tokens the model may think of before it answers, on top of the answer's; inside the
             estimate and every budget.
         max_tokens_field: what the endpoint calls it ("max_completion_tokens" for some).

@@ -216,7 +216,7 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
     reply = down.message
     tokens_in, tokens_out = reply.usage()
     if up is not None and up.payload is not None:
-        bill = price.bill(up.message, reply)
+        bill = price.bill(price.once(up.message), reply)
         tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
     return Traffic(
         bytes_down=down.size,

@@ -255,6 +255,6 @@ async def test_the_first_dispute_is_said_and_quotes_nothing(
 
 def test_states_and_scores_are_restated_too() -> None:
     read = Read(texts=("hello",))
-    bill = PRICE.bill(read, States(packed=b"", prompt_tokens=10**9))
+    bill = PRICE.bill(PRICE.once(read), States(packed=b"", prompt_tokens=10**9))
     assert bill.answer == (read.tokens_bound()[0], 0)
     assert States(packed=b"", prompt_tokens=10**9).restated(*bill.answer).usage() == bill.answer
