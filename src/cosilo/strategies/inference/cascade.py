@@ -1,7 +1,7 @@
 """Ask the small model first; ask the large one when it is unsure.
 
 Chen et al., "FrugalGPT" (arXiv 2305.05176). The threshold on the small model's confidence is set on
-the calibration data, which neither model was trained on and no measure reads.
+the tune items, which neither model was trained on and no measure reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Cascade:
         threshold: confidence below which the LM is asked, 0 to 1. Unset: chosen in `prepare`.
         calls: the share of requests that may go to the LM, 0 to 1; `prepare` sets the threshold
             to that quantile of the small model's confidence, and asks the LM nothing. Unset as well:
-            `prepare` asks the LM about the calibration data and takes the threshold with the best
+            `prepare` asks the LM about the tune items and takes the threshold with the best
             mean grade there, the one with fewer calls on a tie.
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
     """

@@ -28,11 +28,11 @@ from cosilo.types import Answer, Chat, Delta, closing, last_user
 class Router:
     """Sends a request to the LM when the gain expected of it is large enough.
 
-    `prepare` asks both models about the calibration data and learns the gain from the question.
+    `prepare` asks both models about the tune items and learns the gain from the question.
 
     Attributes:
         calls: the share of requests that may go to the LM, 0 to 1: the threshold is that quantile
-            of the (cross-fitted) expected gain on the calibration data.
+            of the (cross-fitted) expected gain on the tune items.
         threshold: expected gain above which the LM is asked, instead of `calls`. With neither, the
             LM is asked when the expected gain is above 0.
         seed: of the cross-fitting.

@@ -28,7 +28,7 @@ class SuperICL:
     """The large model decides, knowing what the small one thinks and how sure it is.
 
     Attributes:
-        examples: worked examples in the prompt, taken from the calibration data: half where the
+        examples: worked examples in the prompt, taken from the tune items: half where the
             small model was right, half where it was wrong, as far as there are any. Each is
             private text that leaves the building; 0 sends none.
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
