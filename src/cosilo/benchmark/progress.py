@@ -95,7 +95,7 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),

@@ -18,6 +18,7 @@ from pkgutil import iter_modules
 import cosilo
 from cosilo import interrupts
 from cosilo.errors import CosiloError
+from cosilo.report.screen import never_fail
 
 DESCRIPTION = """\
 Large and small models, working together across silos: measured, certified, served.
@@ -45,6 +46,7 @@ ORDER = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    never_fail()
     with interrupts.listening():
         return _main(argv)
 

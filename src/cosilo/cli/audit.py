@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosilo import interrupts
 from cosilo.errors import ConfigError
+from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
     from cosilo.gateway.audit import Left, Record
@@ -170,21 +171,24 @@ def _verify(arguments: argparse.Namespace) -> int:
         verdict = record.verify(anchors)
     noted, unnoted = _against_run(arguments.ledger)
     faults = [*verdict.faults, *noted]
+    screen = Screen()
     for fault in faults:
-        print(fault)
+        screen.say(fault, indent=2)
     entries = sum(verdict.chains.values())
-    print(
+    screen.say(
         f"{len(faults) or 'no'} faults in {entries} entries of {len(verdict.chains)} chains"
         f" and {verdict.requests} finished requests"
     )
     if not verdict.unsealed:
-        print("heads were checked without a secret: whoever can write the file can make them anew")
+        screen.say(
+            "heads were checked without a secret: whoever can write the file can make them anew"
+        )
     if verdict.archived:
-        print(f"{verdict.archived} noted heads lie in an archive: verify that with them too")
+        screen.say(f"{verdict.archived} noted heads lie in an archive: verify that with them too")
     if verdict.unread:
-        print(f"{verdict.unread} sealed contents were not checked: give --content-keys")
+        screen.say(f"{verdict.unread} sealed contents were not checked: give --content-keys")
     if unnoted:
-        print(f"{unnoted} trials of an older version could not be held against the run")
+        screen.say(f"{unnoted} trials of an older version could not be held against the run")
     return 1 if faults else 0
 
 
@@ -212,6 +216,7 @@ def _against_run(ledger: str) -> tuple[list[str], int]:
 def _show(arguments: argparse.Namespace) -> int:
     if not (arguments.request or arguments.key or arguments.day):
         raise ConfigError("say what to show: --request ID, --key ID or --day DATE")
+    screen = Screen()
     since = arguments.day or 0.0
     until = since + DAY if arguments.day else 1e18
     requests, sent, usd = 0, 0, 0.0
@@ -224,7 +229,11 @@ def _show(arguments: argparse.Namespace) -> int:
             if left.row is not None:
                 usd += left.row.spent.usd
                 kinds.update(left.row.kinds)
-            print("\n".join(_about(left, content=arguments.content)))
+            for line in _about(left, content=arguments.content):
+                if line.lstrip().startswith("content: "):  # JSON: a line break would change it
+                    print(line)
+                else:
+                    screen.say(line, indent=2)
     if not requests and arguments.request:
         print(f"cosilo: no request {arguments.request!r} is on record there", file=sys.stderr)
         return 1
@@ -232,7 +241,7 @@ def _show(arguments: argparse.Namespace) -> int:
         print("nothing is on record for that")
         return 0
     what = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "no entities"
-    print(f"{requests} requests; {sent} bytes left; {what}; ${usd:.6f}")
+    screen.say(f"{requests} requests; {sent} bytes left; {what}; ${usd:.6f}")
     return 0
 
 

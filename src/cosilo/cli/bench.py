@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosilo import interrupts
 from cosilo.errors import ConfigError, CosiloError
+from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
     from cosilo.benchmark.estimate import Estimate
@@ -76,13 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.estimate:
         with scratch(folder, plan) as (store, plan):
             left = interrupts.run(Runner(plan, store, offline=offline).expected)
-        print(f"{plan.name}: {left}")
+        Screen().say(f"{plan.name}: {left}")
         return 0
 
     def confirm(estimate: Estimate) -> None:
-        print(f"{plan.name}: {estimate}")
+        Screen().say(f"{plan.name}: {estimate}")
         if offline:  # nothing can be spent
-            print("offline: nobody is called; a point that needs an answer not recorded will fail")
+            Screen().say(
+                "offline: nobody is called; a point that needs an answer not recorded will fail"
+            )
         else:
             _ask(estimate, yes=arguments.yes)
 
@@ -114,9 +118,11 @@ def finish(outcomes: list[Outcome], folder: Path) -> int:
     for outcome in failed:
         print(f"cosilo: {outcome.point.name}: {outcome.error}", file=sys.stderr)
     done = len(outcomes) - len(failed)
-    print(f"{done} of {len(outcomes)} points done, kept in {folder}")
+    Screen().say(f"{done} of {len(outcomes)} points done, kept in {folder}")
     if not failed:
-        print(f"next: cosilo select {folder} --limit NAME=VALUE, or cosilo report {folder}")
+        Screen().say(
+            f"next: cosilo select {folder} --limit NAME=VALUE, or cosilo report {folder}", indent=2
+        )
         return 0
     print("what was finished is kept; the same command goes on where it stopped", file=sys.stderr)
     error = failed[0].error
@@ -139,5 +145,5 @@ def _reports() -> Reports:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        return Bars(Console(stderr=True))
+        return Bars(Console(stderr=True, no_color="NO_COLOR" in os.environ))
     return Lines(sys.stderr)

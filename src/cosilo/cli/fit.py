@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cosilo.models.fitting import Wanted, fit, loads, source_of
     from cosilo.models.present import require_present
     from cosilo.models.sizing import Limits
+    from cosilo.report.screen import Screen
 
     if not arguments.ms_per_token > 0:
         raise ConfigError(f"--ms-per-token must be above 0, not {arguments.ms_per_token:g}")
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     built = fit(wanted, say=_say, progress=_Healing())
     for line in summary(built, limits):
-        print(line)
+        Screen().say(line, indent=2)
     print(
         "\nIn a plan or a gateway's configuration:\n\n"
         f'    kind = "llamacpp"\n    path = "{built.gguf}"\n    n_ctx = {arguments.context}\n'

@@ -139,17 +139,17 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
+    from cosilo.report.screen import Column, Row, Screen
 
     states = _with_store(arguments, lambda store: store.list_keys())
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "name", "state", "spent", "limits"):
-        table.add_column(column, overflow="fold")
+    columns = [Column(("name",)), Column(("state",)), Column(("spent",), wraps=True)]
+    columns.append(Column(("limits",), wraps=True))
     now = time.time()
-    for state in states:
-        table.add_row(state.key.id, state.key.name, *_about(state, now))
-    Console(highlight=False, markup=False).print(table if states else "no keys yet")
+    rows = [Row(s.key.id, (s.key.name, *_about(s, now))) for s in states]
+    if rows:
+        Screen().table("id", columns, rows)
+    else:
+        print("no keys yet")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -20,28 +21,37 @@ def register(verbs: Any) -> None:
         help="what a plan can name: strategies, defences, attacks, objectives, models, tasks",
         description=(
             "Show everything of one kind that can be named in a plan: what it is, what it needs,\n"
-            "what it sends across the boundary, and its options with their defaults.\n\n"
+            "what it sends across the boundary, and what each of its options means.\n\n"
             "    cosilo list strategies\n"
+            "    cosilo list strategies cascade\n"
             "    cosilo list models"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=KINDS, help="what to list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="this one alone")
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for block in listing(arguments.kind):
-        print(block)
+    from cosilo.report.screen import Screen
+
+    screen = Screen()
+    for block in listing(arguments.kind, arguments.name):
+        screen.say(block, indent=2)
     return 0
 
 
-def listing(kind: str) -> Iterator[str]:
-    """One block of text per name of `kind`."""
+def listing(kind: str, name: str | None = None) -> Iterator[str]:
+    """One block of text per name of `kind`, or the one of `name`.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
     registry, facts = _kinds()[kind]
-    for name in registry.names():
-        factory = registry.get(name)
-        yield "\n".join([name, *(f"    {line}" for line in _about(factory, facts))]) + "\n"
+    for each in registry.names() if name is None else [name]:
+        factory = registry.get(each)
+        yield "\n".join([each, *(f"    {line}" for line in _about(factory, facts))]) + "\n"
 
 
 def _kinds() -> dict[str, tuple[Registry[Any], Callable[[Any], list[str]]]]:
@@ -79,6 +89,7 @@ def _options(factory: Callable[..., object]) -> Iterator[str]:
     from cosilo.tables import describe, options_of
 
     defaults = inspect.signature(factory).parameters
+    meant = meanings(factory)
     for name, option in options_of(factory).items():
         if not _spellable(option.type):  # what `prepare` learns lives in such fields
             continue
@@ -90,6 +101,41 @@ def _options(factory: Callable[..., object]) -> Iterator[str]:
         else:
             shown = f"{default!r} by default"
         yield f"{name}: {describe(option.type)}, {shown}"
+        if name in meant:
+            yield f"    {meant[name]}"
+
+
+_SECTIONS = ("Attributes:", "Args:", "Options:")
+_ENTRY = re.compile(r"( *)(\w+(?:, \w+)*): (.*)")
+
+
+def meanings(factory: Callable[..., object]) -> dict[str, str]:
+    """Option → what its docstring, or that of a class it inherits from, says of it."""
+    found: dict[str, str] = {}
+    for holder in reversed(getattr(factory, "__mro__", (factory,))):
+        for documented in (holder, holder.__dict__.get("__init__")):
+            if documented is not None and holder is not object:
+                found |= _entries(inspect.getdoc(documented) or "")
+    return found
+
+
+def _entries(documentation: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    inside, depth, names = False, 0, [""]
+    for line in documentation.splitlines():
+        entry = _ENTRY.fullmatch(line)
+        if line.strip() in _SECTIONS:
+            inside, depth = True, -1
+        elif not inside or not line.strip():
+            continue
+        elif entry is not None and (depth < 0 or len(entry[1]) == depth):
+            depth, names = len(entry[1]), entry[2].split(", ")
+            found |= dict.fromkeys(names, entry[3])
+        elif len(line) - len(line.lstrip()) > depth >= 0:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        else:
+            inside = False
+    return found
 
 
 def _spellable(wanted: object) -> bool:

@@ -73,17 +73,22 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from cosilo.models import catalog
+    from cosilo.report.screen import Screen
 
+    screen = Screen()
     for entry in catalog.entries().values():
-        print(f"{entry.name}  ({'here' if catalog.is_here(entry.name) else 'not here'})")
-        print(f"    {entry.kind}, {_megabytes(entry.size)}")
-        print(f"    licence: {entry.licence}")
-        print(f"    from: {_packages(entry)}")
-        for file in entry.files[:2]:
-            print(f"    {file.path}  sha256 {file.sha256}")
+        lines = [
+            f"{entry.kind}, {_megabytes(entry.size)}",
+            f"licence: {entry.licence}",
+            f"from: {_packages(entry)}",
+            *(f"{file.path}  sha256 {file.sha256}" for file in entry.files[:2]),
+        ]
         if len(entry.files) > 2:
-            print(f"    and {len(entry.files) - 2} more files")
-    print(f"\nfolder: {catalog.directory()}")
+            lines.append(f"and {len(entry.files) - 2} more files")
+        screen.say(f"{entry.name}  ({'here' if catalog.is_here(entry.name) else 'not here'})")
+        for line in lines:
+            screen.say(f"    {line}", indent=2)
+    screen.say(f"\nfolder: {catalog.directory()}")
     return 0
 
 

@@ -550,8 +550,9 @@ def openai(
         api_key_env: the environment variable that holds the key; never the key itself.
         logprobs: the endpoint shows log-probabilities, and strategies may use them.
         concurrency: requests under way at once.
-        timeout_s: for a whole reply; connect_timeout_s: for the connection; idle_timeout_s: between two
-            pieces of a stream.
+        timeout_s: seconds for a whole reply.
+        connect_timeout_s: seconds for the connection.
+        idle_timeout_s: seconds between two pieces of a stream.
         retries: after the first try, of what is worth retrying; a budget sets aside what all can cost.
         reasoning: tokens the model may think of before it answers, on top of the answer's; inside the
             estimate and every budget.

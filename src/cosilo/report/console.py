@@ -1,76 +1,73 @@
-"""The front and the certificate on a console, within 80 columns; plain text where it is no terminal."""
+"""The front and the certificate on a console."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from cosilo.objectives.base import Measurement, Objective
-from cosilo.objectives.wording import label
 from cosilo.report.data import FAMILIES, Report
-from cosilo.report.words import bought, count, found, interval, number, unit
+from cosilo.report.screen import Column, Row, Screen, wrapped
+from cosilo.report.words import arrow, bought, count, found, interval, number, titled, unit
 from cosilo.selection import Point
 
-_COLUMNS = 5  # that fit beside a name
+_COLUMNS = 6  # as many as fit into 80 characters
 
 
-def show(report: Report, *, console: Console | None = None, every: bool = False) -> None:
+def show(report: Report, *, screen: Screen | None = None, every: bool = False) -> None:
     """Print the points of the front, test split, then the certificate and what is not finished.
 
     Args:
         every: print all points, the front ones marked.
     """
-    out = console or Console(highlight=False)
+    out = screen or Screen()
     shown = [p for p in report.points if every or p.name in report.front or p.name == report.chosen]
     if shown:
-        out.print(_table(report, shown, terminal=out.is_terminal))
-        out.print(Text(_legend(report, shown), style="dim"))
+        columns = _columns(report)
+        rows = [_row(report, point, columns) for point in shown]
+        out.table("point", [_column(objective) for objective in columns], rows)
+        out.say(_legend(report, shown, columns), style="dim")
     else:
-        out.print(Text("No point of this run is finished."))
+        out.say("No point of this run is finished.")
     for note in report.notes:
-        out.print(Text(note))
+        out.say(note)
     for line in _prepared(report):
-        out.print(Text(line, style="dim"))
+        out.say(line, style="dim", indent=2)
     for name, why in report.unfinished.items():
-        out.print(Text(f"{name} has no numbers: {why}"))
+        out.say(f"{name} has no numbers: {why}", indent=2)
     for line in report.passed_over:
-        out.print(Text(line))
+        out.say(line)
     if report.certificate is not None:
         sure = report.chosen in report.certificate.certified
         sentence = report.certificate.sentence()
-        out.print()
-        out.print(
-            Text(f"{sentence[:1].upper()}{sentence[1:]}.", style="bold green" if sure else "bold")
-        )
+        out.say()
+        out.say(f"{sentence[:1].upper()}{sentence[1:]}.", style="good" if sure else "bold")
 
 
-def _table(report: Report, points: Sequence[Point], *, terminal: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, padding=(0, 1), show_edge=False)
-    table.add_column("", width=1)
-    table.add_column("point", overflow="fold", min_width=16)
-    columns = _columns(report)
-    for objective in columns:
-        table.add_column(Text(f"{label(objective)}\n{_short(objective)}"), justify="right")
-    for point in points:
-        name = Text(point.name, style="bold" if point.name == report.chosen else "")
-        cells = [_cell(point.test.get(objective.name)) for objective in columns]
-        table.add_row(_mark(report, point), name, *cells)
-    return table
+def _column(objective: Objective) -> Column:
+    heading = wrapped(titled(objective, bare=True), 10)
+    return Column((*heading, f"{_short(objective)} {arrow(objective)}"), right=True)
+
+
+def _row(report: Report, point: Point, columns: Sequence[Objective]) -> Row:
+    cells = tuple(_cell(point.test.get(objective.name)) for objective in columns)
+    chosen = point.name == report.chosen
+    return Row(f"{_mark(report, point)} {point.name}", cells, "bold" if chosen else "")
 
 
 def _columns(report: Report) -> list[Objective]:
-    """What was compared and limited first, then one of each family, as many as fit."""
+    """What was compared and limited first, then one of each family, as many as fit. Whoever sees that
+    no secret left also sees whether messages can be told whose they are.
+    """
     known = {o.name: o for o in report.objectives}
     wanted = [*(limit.objective.name for limit in report.limits), *report.front_objectives]
     for family in FAMILIES:
         own = [o.name for o in report.objectives if o.family == family]
         if own and not set(own).intersection(wanted):
             wanted.append(own[0])
-    chosen = [known[name] for name in dict.fromkeys(wanted) if name in known][:_COLUMNS]
+    names = [name for name in dict.fromkeys(wanted) if name in known]
+    if "relink" in known and "relink" not in names:
+        names.insert(min(len(names), _COLUMNS - 1), "relink")
+    chosen = [known[name] for name in names[:_COLUMNS]]
     return sorted(chosen, key=lambda o: FAMILIES.index(o.family))
 
 
@@ -88,27 +85,31 @@ def _short(objective: Objective) -> str:
     return "$" if objective.unit.startswith("USD") else unit(objective)
 
 
-def _cell(measured: Measurement | None) -> Text:
+def _cell(measured: Measurement | None) -> str:
     if measured is None:
-        return Text("–")
-    text = Text(number(measured.objective, measured.value))
-    return text.append(f"\n{interval(measured).replace(' ', '')}", style="dim")
+        return "–"
+    value = number(measured.objective, measured.value)
+    return f"{value}\n{interval(measured).replace(' ', '')}"
 
 
 def _mark(report: Report, point: Point) -> str:
     if point.name == report.chosen:
         return ">"
-    return "*" if point.name in report.front else ""
+    return "*" if point.name in report.front else " "
 
 
-def _legend(report: Report, shown: Sequence[Point]) -> str:
+def _legend(report: Report, shown: Sequence[Point], columns: Sequence[Objective]) -> str:
     parts = ["* on the front of the validation items"]
     if report.chosen is not None:
         parts.append("> chosen")
     sizes = {m.n for p in shown for m in p.test.values() if m.objective.family == "utility"}
     n = f" (n = {sizes.pop():,})" if len(sizes) == 1 else ""
-    parts.append(f"numbers: test items{n}, 95 % intervals beneath")
+    parts.append("↑ more is better, ↓ less is better")
+    parts.append(f"numbers: test items{n}, with 95 % intervals")
     left = len(report.points) - len(shown)
     if left:
         parts.append(f"{count(left, 'point')} not on the front left out")
+    more = len(report.objectives) - len(columns)
+    if more:
+        parts.append(f"{count(more, 'more number')} a point: cosilo report")
     return "; ".join(parts)

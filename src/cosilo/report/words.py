@@ -31,10 +31,23 @@ def unit(objective: Objective) -> str:
     return " ".join(filter(None, ({"share": "%", "USD": "$"}.get(first, first), rest)))
 
 
-def titled(objective: Objective) -> str:
-    """ "entity leak (%)"; a name that says its unit itself stands alone: "usd per 1k"."""
-    shown = "" if objective.name.startswith("usd_per") else unit(objective)
-    return f"{label(objective)} ({shown})" if shown else label(objective)
+_PLAINLY = {"privacy": "leak", "integrity": "harm", "exposure": "copied"}
+"""What is measured where an objective is named for what it guards, or for what is done with it."""
+
+
+def titled(objective: Objective, *, bare: bool = False) -> str:
+    """ "entity leak (%)"; "leak (privacy, %)", since 100 % privacy would sound like the best; a name
+    that says its unit itself stands alone: "usd per 1k". `bare` leaves units out.
+    """
+    shown = "" if bare or objective.name.startswith("usd_per") else unit(objective)
+    plainly = _PLAINLY.get(objective.name, "")
+    noted = ", ".join(filter(None, (label(objective) if plainly else "", shown)))
+    return f"{plainly or label(objective)} ({noted})" if noted else label(objective)
+
+
+def arrow(objective: Objective) -> str:
+    """Which way is better."""
+    return "↑" if objective.goal == "max" else "↓"
 
 
 def interval(measurement: Measurement) -> str:

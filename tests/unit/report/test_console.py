@@ -1,50 +1,106 @@
-"""The console table fits 80 columns, is plain where it is no terminal, and says what it leaves out."""
+"""The console's table fits any width with names and numbers whole, and says what it leaves out."""
 
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
-from rich.console import Console
+import pytest
 
 import made_up
+from cosilo.objectives.base import Objective
 from cosilo.report.console import show
 from cosilo.report.data import Report
+from cosilo.report.screen import Screen
+from cosilo.report.words import number
+
+LONG = "cascade-with-a-name-that-somebody-generated-from-each-and-every-setting-it-has,x=1"
 
 
-def printed(report: Report, *, every: bool = False, terminal: bool = False) -> str:
+class Terminal(io.StringIO):
+    """A terminal that writes one character set."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(report: Report, *, every: bool = False, width: int | None = 80) -> str:
     out = io.StringIO()
-    colours = "standard" if terminal else "auto"
-    console = Console(file=out, width=80, force_terminal=terminal, color_system=colours)
-    show(report, console=console, every=every)
+    show(report, screen=Screen(out, width=width), every=every)
     return out.getvalue()
 
 
-def test_it_fits_80_columns_and_is_plain() -> None:
-    long = ("cascade with a name that somebody generated from each and every setting it has, x=1",)
-    points = tuple((*long, *row[1:]) if at == 5 else row for at, row in enumerate(made_up.POINTS))
-    text = printed(made_up.report(points), every=True)
-    assert max(map(len, text.splitlines())) <= 80
-    assert "\x1b" not in text
-    left = " ".join(line[:24] for line in text.splitlines()).split()
-    assert all(word in left for word in long[0].split())
+@pytest.mark.parametrize("width", [40, 60, 80, 120, None])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_every_name_and_number_is_whole_at_any_width(width: int | None, encoding: str) -> None:
+    report = made_up.report((*made_up.POINTS, (LONG, *made_up.POINTS[5][1:])))
+    out = Terminal(encoding)
+    show(report, screen=Screen(out, width=width), every=True)
+    text = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
+    text.encode(encoding)
+    if width is not None:
+        assert all(len(line) <= width for line in text.splitlines() if LONG not in line)
+    numbers = set(text.replace("(", " ").replace(")", " ").split())
+    for point in report.points:
+        assert point.name in text
+        for name in ("utility", "privacy", "usd_per_1k", "exposure", "integrity"):
+            measured = point.test[name]
+            assert number(measured.objective, measured.value) in numbers
 
 
-def test_a_long_word_is_folded_and_not_cut() -> None:
-    points = (("x" * 70, *made_up.POINTS[0][1:]), *made_up.POINTS[1:])
-    text = printed(made_up.report(points, limits=()), every=True)
-    assert text.count("x") >= 70
-    assert max(map(len, text.splitlines())) <= 80
+def test_without_a_terminal_it_is_plain() -> None:
+    assert "\x1b" not in printed(made_up.report(), every=True)
 
 
-def test_a_terminal_gets_weight_and_colour() -> None:
-    assert "\x1b[" in printed(made_up.report(), terminal=True)
+def test_a_terminal_gets_weight_and_colour_unless_it_wants_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for wanted in (True, False):
+        if not wanted:
+            monkeypatch.setenv("NO_COLOR", "1")
+        out = Terminal()
+        show(made_up.report(), screen=Screen(out, width=80))
+        assert ("\x1b[" in out.getvalue()) == wanted
+
+
+def test_the_headings_say_what_is_bad_and_which_way_is_better() -> None:
+    said = printed(made_up.report(), width=None, every=True)
+    heading = " ".join(said[: said.index("small")].split())
+    assert "leak" in heading
+    assert "(privacy)" in heading
+    assert "harm" in heading
+    assert "% ↑" in heading
+    assert "% ↓" in heading
+    assert "↑ more is better, ↓ less is better" in said
+
+
+def test_relinking_stands_beside_what_leaked() -> None:
+    report = made_up.report()
+    relink = Objective("relink", "privacy", "min", "share")
+    more = {"relink": made_up.measured(relink, 0.7213, 400, None)}
+    points = tuple(
+        replace(p, test=p.test | more, validation=p.validation | more) for p in report.points
+    )
+    said = printed(replace(report, points=points), every=True)
+    assert "relink" in said
+    assert said.count("72.1\n") + said.count("72.1 ") == len(points)
 
 
 def test_only_the_front_is_shown_and_the_rest_is_counted() -> None:
     report = made_up.report()
     text = printed(report)
-    rows = [line for line in text.splitlines() if line.startswith(" *")]
+    rows = [line for line in text.splitlines() if line.startswith("* ") and "front" not in line]
     assert len(rows) == len(report.front) == 8
     assert "2 points not on the front left out" in " ".join(text.split())
     assert "left out" not in printed(report, every=True)
@@ -57,7 +113,7 @@ def test_the_certificate_is_said_and_the_chosen_point_marked() -> None:
     text = printed(report)
     said = " ".join(text.split())
     assert report.certificate.sentence()[1:] in said
-    (marked,) = [line for line in text.splitlines() if line.startswith(" >")]
+    (marked,) = [line for line in text.splitlines() if line.startswith("> ")]
     assert marked.split()[1] == report.chosen.split()[0]
 
 

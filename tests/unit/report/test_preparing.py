@@ -6,7 +6,6 @@ import io
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 import made_up
 from cosilo.boundary.ledger import MemoryLedger
@@ -17,6 +16,7 @@ from cosilo.report.console import show
 from cosilo.report.data import Gain, Prepared, Report
 from cosilo.report.gain import gain
 from cosilo.report.html import html
+from cosilo.report.screen import Screen
 from cosilo.report.words import bought, found
 from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example
@@ -54,7 +54,7 @@ def test_the_page_shows_cards_and_gain() -> None:
 
 def test_the_console_says_it_in_a_line() -> None:
     out = io.StringIO()
-    show(report(), console=Console(file=out, width=80))
+    show(report(), screen=Screen(out, width=80))
     said = " ".join(out.getvalue().split())
     assert "distil_labels: generated data: kept 1,412, bytes up per kept example 211" in said
     assert "+3.1 points of utility over small alone [0.4, 5.8]" in said

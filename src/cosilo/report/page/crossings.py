@@ -9,7 +9,7 @@ from cosilo.report.diagrams import share_bar
 from cosilo.report.markup import Markup, tag
 from cosilo.report.masking import BLOCKS
 from cosilo.report.page.blocks import right, section, table
-from cosilo.report.words import count, size
+from cosilo.report.words import count, number, size
 from cosilo.selection import Point
 
 
@@ -66,6 +66,9 @@ def _crossing(at: int, point: Point, report: Report) -> Markup:
         secrets = f"{left:,} of {count(held, 'secret')} left"
     others, _ = _total(crossed.background)
     secrets += f", {others:,} of other examples" if others else ""
+    relinked = point.test.get("relink")
+    if relinked is not None:
+        secrets += f"; {number(relinked.objective, relinked.value)} % of messages re-linked"
     nothing = not crossed.tallies and not crossed.prepare
     asked = f"asked for {crossed.asked:,} of {crossed.items:,}"
     if not crossed.asked:

@@ -8,7 +8,7 @@ from cosilo.objectives.base import Measurement, Objective
 from cosilo.report.data import Report
 from cosilo.report.markup import Markup, joined, tag
 from cosilo.report.page.blocks import made_of, section, table
-from cosilo.report.words import bound, edge, interval, number, settings, titled
+from cosilo.report.words import arrow, bound, edge, interval, number, settings, titled
 from cosilo.selection import Point
 
 
@@ -25,7 +25,7 @@ def points(report: Report) -> Markup:
         head.append(
             tag(
                 "th",
-                tag("button", titled(o), type="button"),
+                tag("button", f"{titled(o)} {arrow(o)}", type="button"),
                 [tag("small", words) for words in more],
                 scope="col",
                 class_="n" if o.name in first else "n more",
