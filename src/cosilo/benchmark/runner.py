@@ -376,10 +376,11 @@ class Runner:
         if self._ahead:  # a search's proposals stand there under another name
             self._ahead.pop(names.index(point.name) if point.name in names else 0)
         here: tuple[PointConfig, Work] = (point, tuple(todo.items()))
-        after = estimate(self.plan, parts, self._ahead, pace=None).calls
-        calls = estimate(self.plan, parts, [here, *self._ahead], pace=None).calls - after
+        calls = estimate(self.plan, parts, [here], pace=None).calls
+        # What both would ask is answered for this one, and free for those that follow.
+        after = estimate(self.plan, parts, [here, *self._ahead], pace=None).calls - calls
         answers = sum(map(len, todo.values()))
-        self._time.trial(point.strategy, answers, max(0, calls), after, self._moment())
+        self._time.trial(point.strategy, answers, calls, after, self._moment())
         self._reports.trial(point.name, answers)
 
     def _moment(self) -> Moment:

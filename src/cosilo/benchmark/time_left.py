@@ -9,12 +9,16 @@ the second by what earlier trials of the same strategy took.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 FEW = 3
 """From so many LM calls on, their pace is measured rather than taken from before the run."""
+
+RECENT = 24
+"""And by so many of the last ones, once there are as many."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class TimeLeft:
         self._kind: str | None = None
         self._began = self._answering = Moment(0.0)
         self._answers = self._done = self._here = self._after = 0
+        self._paces: deque[Moment] = deque()
 
     def trial(self, kind: str, answers: int, calls: int, after: int, at: Moment) -> None:
         """A trial begins; the one before it has ended.
@@ -123,4 +128,12 @@ class TimeLeft:
         return fmean(known) if known else 0.0
 
     def _seconds_a_call(self, at: Moment) -> float:
-        return at.busy / at.calls if at.calls >= FEW else self._per_call
+        """By the last calls, since what else the machine does may have changed."""
+        if at.calls < FEW:
+            return self._per_call
+        while len(self._paces) > 1 and at.calls - self._paces[1].calls >= RECENT:
+            self._paces.popleft()
+        if not self._paces or at.calls > self._paces[-1].calls:
+            self._paces.append(at)
+        since = self._paces[0] if at.calls - self._paces[0].calls >= RECENT else Moment(0.0)
+        return (at.busy - since.busy) / (at.calls - since.calls)

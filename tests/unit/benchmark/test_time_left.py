@@ -58,6 +58,19 @@ def test_calls_that_answers_did_not_need_are_not_waited_for() -> None:
     assert left.of_run(Moment(12, calls=12, busy=12.0)) == 0
 
 
+def test_the_pace_of_calls_is_that_of_the_last_ones() -> None:
+    left = TimeLeft(["large"], per_call=1.0)
+    left.trial("large", 200, calls=200, after=0, at=Moment(0))
+    for calls in range(1, 51):  # a second each, on a machine that does nothing else
+        left.answered(1, Moment(calls, calls=calls, busy=float(calls)))
+        left.of_run(Moment(calls, calls=calls, busy=float(calls)))
+    for calls in range(51, 101):  # and then four
+        busy = 50 + 4.0 * (calls - 50)
+        left.answered(1, Moment(busy, calls=calls, busy=busy))
+        left.of_run(Moment(busy, calls=calls, busy=busy))
+    assert left.of_run(Moment(250, calls=100, busy=250.0)) == pytest.approx(400)
+
+
 def test_finished_trials_are_no_work() -> None:
     left = TimeLeft(["large"], per_call=3.0)  # nine others were done by an earlier process
     left.trial("large", 4, calls=4, after=0, at=Moment(0))
