@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -20,6 +21,7 @@ Change = Callable[[str], str]
 
 _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
 _SEALED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _COLON = re.compile(r"[ \t\r\n]*:")
 # What a JSON schema is made of: changing it would change what the reply must look like.
 _STRUCTURE = frozenset(
@@ -74,7 +76,7 @@ def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -
         return turn
 
     def in_arguments(leaf: Leaf) -> bool:
-        return not leaf.is_key or f'"{leaf.text}"' not in sampling.tools
+        return not leaf.is_key or leaf.text not in _strings(sampling.tools)
 
     calls = tuple(
         msgspec.structs.replace(
@@ -95,6 +97,12 @@ def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -
         other_texts=tuple((name, change(said)) for name, said in turn.other_texts),
         extra=_json(turn.extra, change, _is_said),
     )
+
+
+@lru_cache(maxsize=8)
+def _strings(text: str) -> frozenset[str]:
+    """What stands between quotes in a JSON text, as it is written."""
+    return frozenset(_STRING.findall(text))
 
 
 def _is_said(leaf: Leaf) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from cosilo.defences.detection import Span, resolve
 from cosilo.defences.hiding import Hiding, Recent, Settings, paced
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.texts import texts_of
 from cosilo.defences.vault import Vault
-from cosilo.types import user
+from cosilo.types import Sampling, ToolCall, Turn, user
 
 FIRST = ("Anna", "Berta", "Carl", "Dora", "Emil", "Frieda", "Georg", "Hanna", "Ida", "Jonas")
 LAST = ("Schmidt", "Gruber", "Hofer", "Lang", "Moser", "Winkler", "Berger", "Fuchs", "Eder")
@@ -85,6 +87,29 @@ def test_twice_the_text_costs_about_twice(name: str) -> None:
 
     small, large = cpu(hide(make(9_000))), cpu(hide(make(24_000)))
     assert large < 9 * small + 0.05  # four times the text; sixteen times would be quadratic
+
+
+def test_the_arguments_of_tools_are_read_in_time_linear_in_both() -> None:
+    def work(count: int) -> Callable[[], object]:
+        properties = {f"p{i}": {"type": "string", "description": f"d{i}"} for i in range(count)}
+        function = {"name": "f", "parameters": {"properties": properties}}
+        tools = json.dumps([{"type": "function", "function": function}])
+        call = ToolCall("c", "f", json.dumps({f"k{i}": f"v{i}" for i in range(count)}))
+        chat = (*user("go"), Turn("assistant", "", tool_calls=(call,)))
+        ask = Ask(chat=chat, sampling=Sampling(tools=tools))
+        return lambda: texts_of(ask, public_system=False)
+
+    assert cpu(work(4_000)) < 9 * cpu(work(1_000)) + 0.02
+
+
+def test_a_key_that_tools_name_is_not_private_and_another_is() -> None:
+    tools = '[{"type": "function", "function": {"name": "f", "parameters": {"to": 1}}}]'
+    call = ToolCall("c", "f", '{"to": "Ada", "Ada": 1, "o": 2}')
+    chat = (*user("go"), Turn("assistant", "", tool_calls=(call,)))
+    texts = texts_of(Ask(chat=chat, sampling=Sampling(tools=tools)), public_system=False)
+    assert "to" not in texts
+    assert texts.count("Ada") == 2
+    assert "o" in texts
 
 
 def test_a_list_is_walked_once() -> None:
