@@ -1,6 +1,6 @@
 """A copy of a run to work out an estimate in, so that estimating leaves the run as it is.
 
-RUN/run.sqlite, the recorded answers ──copy──▶ a private temporary folder ──▶ deleted
+RUN/run.sqlite, its record, the recorded answers ──copy──▶ a private temporary folder ──▶ deleted
 
 What an estimate tries out (a few answers of a model on this machine) is recorded in the copy and goes
 with it.
@@ -35,7 +35,8 @@ def scratch(path: Path, plan: Plan) -> Iterator[tuple[Store, Plan]]:
         copy = Path(folder)
         recorded = plan.replay.path or path / "replay.sqlite"
         try:
-            for source, name in ((path / "run.sqlite", "run.sqlite"), (recorded, "replay.sqlite")):
+            kept = [(path / name, name) for name in ("run.sqlite", "ledger.sqlite")]
+            for source, name in (*kept, (recorded, "replay.sqlite")):
                 for ending in _SQLITE:
                     file = source.with_name(source.name + ending)
                     if file.is_file():
