@@ -20,6 +20,7 @@ class Endpoint:
     calls: how often each question was answered.
     fail: called with the number of calls so far; a status to answer with instead, or None.
     slow: seconds an answer takes.
+    usage: what each answer claims to have used.
     """
 
     url: str = ""
@@ -27,6 +28,9 @@ class Endpoint:
     fail: Callable[[int], int | None] = lambda _: None
     slow: float = 0.0
     bodies: list[bytes] = field(default_factory=list)
+    usage: object = field(
+        default_factory=lambda: {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22}
+    )
 
     @property
     def total(self) -> int:
@@ -56,7 +60,7 @@ class Endpoint:
                         "message": {"role": "assistant", "content": text},
                     }
                 ],
-                "usage": {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22},
+                "usage": self.usage,
             }
         )
 

@@ -510,17 +510,22 @@ def test_the_command_line_answers(
 
 
 def test_a_store_of_an_older_version_is_read_and_then_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, secret: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = str(tmp_path / "store")
-    fill(url, tmp_path / "store" / "secret")
-    db = sqlite3.connect(f"{url}/accounts.sqlite")
-    db.execute("ALTER TABLE requests DROP COLUMN disputes")
-    db.close()
-    assert main(["audit", "verify", url]) == 0
+    fill(url, secret)
+    if url.startswith("postgresql:"):
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("ALTER TABLE cosilo.requests DROP COLUMN disputes")
+    else:
+        local = sqlite3.connect(f"{url}/accounts.sqlite")
+        local.execute("ALTER TABLE requests DROP COLUMN disputes")
+        local.close()
+    assert main(["audit", "verify", url, "--secret", str(secret)]) == 0
     assert main(["audit", "show", url, "--request", "request-3"]) == 0
     assert "disputed" not in capsys.readouterr().out
-    fill_more(url, tmp_path / "store" / "secret")
+    fill_more(url, secret)
     assert main(["audit", "show", url, "--request", "request-3"]) == 0
     assert "disputed" not in capsys.readouterr().out
 

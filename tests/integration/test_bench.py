@@ -277,6 +277,24 @@ def test_an_interrupted_run_says_a_word_at_once_and_goes_on_later(
     assert bench(plan).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [{"prompt_tokens": 20, "completion_tokens": 900_000_000}, {"prompt_tokens": -5}, "many"],
+)
+def test_no_claim_of_usage_passes_the_budget_and_a_dispute_is_said(
+    folder: Path, endpoint: Endpoint, usage: object
+) -> None:
+    endpoint.usage = usage
+    plan = write(folder, endpoint, more="usd_per_m_out = 1.0\n[budget]\nusd = 1.0\n")
+    done = bench(plan)
+    assert done.returncode == 0, done.stderr
+    assert "claims more tokens than a request can have used" in done.stderr
+    with closing(sqlite3.connect(folder / "runs" / "desk" / "run.sqlite")) as db:
+        [(paid, calls)] = db.execute("SELECT sum(usd), count(*) FROM paid").fetchall()
+    assert calls == endpoint.total
+    assert 0 < paid < calls * 1000 / 1e6  # at most a prompt's bytes and the longest reply, each
+
+
 def test_a_budget_that_runs_out_keeps_what_was_done(folder: Path, endpoint: Endpoint) -> None:
     # Each call is booked at its prompt's bound and billed 20 tokens, at a dollar a million.
     plan = write(folder, endpoint, more="[budget]\nmessages = 12\n", concurrency=2)

@@ -109,7 +109,13 @@ CREATE TABLE IF NOT EXISTS cosilo.requests (
     entities BIGINT NOT NULL, epsilon BIGINT NOT NULL, kinds TEXT NOT NULL,
     disputes BIGINT NOT NULL DEFAULT 0
 );
-ALTER TABLE cosilo.requests ADD COLUMN IF NOT EXISTS disputes BIGINT NOT NULL DEFAULT 0;
+DO $$ BEGIN
+    -- Asked first: ALTER TABLE waits for whoever reads the table, and keeps writers waiting meanwhile.
+    IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
+                   AND table_name = 'requests' AND column_name = 'disputes') THEN
+        ALTER TABLE cosilo.requests ADD COLUMN disputes BIGINT NOT NULL DEFAULT 0;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS requests_by_time ON cosilo.requests (at);
 CREATE TABLE IF NOT EXISTS cosilo.kinds (
     at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, count BIGINT NOT NULL,
