@@ -3,37 +3,53 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check models models-small results clean
+.PHONY: demo test check models models-small results dist clean
 
 # Environment, models, data, bench, report: ends by printing the front, the certificate and a path.
-demo: $(VENV)/.installed
-	$(BIN)/cosilo demo
+# With DEMO=--tiny it is a quick look; `cosilo demo --help` says what else there is.
+demo: $(VENV)/.user
+	$(BIN)/cosilo demo $(DEMO)
 
 # Environment and the whole test suite. Tests that need models or data sets skip without them.
-test: $(VENV)/.installed
+test: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -q
 
-check: $(VENV)/.installed
+check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-models: $(VENV)/.installed
+models: $(VENV)/.user
 	$(BIN)/cosilo models pull --all
 
-# What the tests use: the sentence encoder, the PII model and the 135M language model (about 0.3 GB).
-models-small: $(VENV)/.installed
+# What the tests use: the sentence encoder, the PII model and the 135M language model (about 0.2 GB).
+models-small: $(VENV)/.user
 	$(BIN)/cosilo models pull minilm-int8 en-core-web-md smollm2-135m-instruct
 
 # Every number of docs/results.md, from ../shared/data. Takes hours; each script resumes.
-results: $(VENV)/.installed
+results: $(VENV)/.dev
 	PYTHON=$(BIN)/python benchmarks/run_all.sh
 
-$(VENV)/.installed: pyproject.toml
+# A wheel in dist/, which installs anywhere: pip install 'dist/cosilo-….whl[bench]'
+dist: | $(BIN)/pip
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+# What the demo loads, and no more: no torch, and nothing that only developers need.
+$(VENV)/.user: pyproject.toml | $(BIN)/pip
+	@echo "Installing Cosilo and what its demo loads into $(VENV): 200 MB to fetch, 800 MB on the disk. pip says the rest."
+	$(BIN)/pip install --disable-pip-version-check -e '.[local,pii]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
+	@echo "Installing what the tests need into $(VENV), torch too: up to 2.1 GB on the disk, more where torch comes with CUDA. pip says the rest."
+	$(BIN)/pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(BIN)/pip:
+	@echo "Making an environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

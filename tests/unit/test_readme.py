@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
+import cosilo
 from cosilo.benchmark.plan import parse_plan
 from cosilo.cli import make_parser
 
@@ -30,3 +32,36 @@ def test_the_commands_in_the_readme_are_understood() -> None:
 def test_the_files_the_readme_points_to_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_extras_and_the_wheel_in_the_readme_are_ours() -> None:
+    text = README.read_text(encoding="utf-8")
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    named = {e for group in re.findall(r"\[([a-z,]+)\]'", text) for e in group.split(",")}
+    table = set(re.findall(r"^\| ((?:`[a-z]+`(?:, )?)+) \|", text, re.MULTILINE))
+    listed = {e for row in table for e in re.findall(r"[a-z]+", row)}
+    assert named | listed <= extras
+    assert listed == extras - {"dp"}  # a second opinion on the accountant, in its own tests
+    assert f"cosilo-{cosilo.__version__}-py3-none-any.whl" in text
+
+
+def test_the_readmes_first_command_is_run_by_ci_from_nothing() -> None:
+    ci = (README.parent / ".ci" / "run").read_text()
+    first = re.search(r"^    (make \w+)", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert first is not None
+    assert f'HOME="$fresh/home" {first.group(1)}' in ci
+    assert "report.html" in ci
+
+
+def test_a_users_install_has_nothing_that_only_developers_need() -> None:
+    """What `make demo` installs, all that it brings by name included."""
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    makefile = (README.parent / "Makefile").read_text()
+    asked = re.search(r"install .*-e '\.\[([a-z,]+)\]'", makefile)
+    assert asked is not None
+    wanted = " ".join(line for extra in asked.group(1).split(",") for line in extras[extra])
+    for package in ("torch", "transformers", "ruff", "mypy", "pytest", "selenium", "openai"):
+        assert package not in wanted
