@@ -65,3 +65,9 @@ def test_a_users_install_has_nothing_that_only_developers_need() -> None:
     wanted = " ".join(line for extra in asked.group(1).split(",") for line in extras[extra])
     for package in ("torch", "transformers", "ruff", "mypy", "pytest", "selenium", "openai"):
         assert package not in wanted
+
+
+def test_no_page_installs_from_an_index_that_does_not_have_it() -> None:
+    for page in [README, *(README.parent / "docs").glob("*.md")]:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"pip install [^.]*'cosilo\[", line), f"{page.name}: {line}"
