@@ -74,11 +74,14 @@ class Entry:
 def directory() -> Path:
     """Where models lie."""
     chosen = os.environ.get("COSILO_MODELS")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return Path(chosen).expanduser() if chosen else cache_folder() / "models"
+
+
+def cache_folder() -> Path:
+    """Where Cosilo keeps what can be fetched or worked out again: under $XDG_CACHE_HOME or ~/.cache."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # By the XDG specification, a path that is not absolute does not count.
-    return (cache if cache.is_absolute() else Path.home() / ".cache") / "cosilo" / "models"
+    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "cosilo"
 
 
 @cache

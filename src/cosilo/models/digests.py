@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from cosilo.models.catalog import cache_folder
+
 _SMALL = 1 << 20  # bytes that are hashed again sooner than looked up
 _SETTLED = 2.0  # seconds without a change after which the file system's times tell changes apart
 
@@ -54,8 +56,7 @@ def _facts(file: Path) -> list[int]:
 
 
 def _cache() -> Path:
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    return (Path(chosen) if chosen else Path.home() / ".cache") / "cosilo" / "digests.json"
+    return cache_folder() / "digests.json"
 
 
 def _read() -> dict[str, list[object]]:

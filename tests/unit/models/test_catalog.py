@@ -56,3 +56,20 @@ def test_what_is_not_here_says_how_to_get_it(
 def test_what_is_here_is_whole() -> None:
     for name in ("minilm-int8", "smollm2-135m-instruct"):
         assert catalog.verify(name).exists()
+
+
+def test_models_lie_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("COSILO_MODELS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert catalog.directory() == tmp_path / "home/.cache/cosilo/models"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert catalog.directory() == tmp_path / "cache/cosilo/models"
+    for without_meaning in ("", "relative/cache"):  # by the XDG specification
+        monkeypatch.setenv("XDG_CACHE_HOME", without_meaning)
+        assert catalog.directory() == tmp_path / "home/.cache/cosilo/models"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COSILO_MODELS", str(tmp_path / "chosen"))
+    assert catalog.directory() == tmp_path / "chosen"
