@@ -24,6 +24,7 @@ from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.transport import InProcess, Transport
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError
+from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -104,6 +105,10 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
     options = {k: v for k, v in table.items() if k not in common}
     config = read(ModelConfig, {k: table[k] for k in table.keys() & common}, where=where)
     found = check_options(models, config.kind, options, where=where, also=common)
+    named = set(models.loads(config.kind, found).models) - set(catalog.entries())
+    for key, value in found.items():  # a name of the catalog or a folder: then it is the folder
+        if isinstance(value, str) and value in named and (base / value).is_dir():
+            found[key] = base / value
     own = {k: getattr(config, k) for k in common}
     return ModelConfig(**own, options=_absolute(found, base))
 

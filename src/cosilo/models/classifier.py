@@ -238,13 +238,13 @@ def _failure(error: Exception) -> ModelError:
     return ModelError(f"the classifier failed: {type(error).__name__}")
 
 
-def _loads(encoder: str) -> Loads:
+def _loads(encoder: str | Path) -> Loads:
     return encoder_loads(encoder) | Loads(packages=PACKAGES)
 
 
 @models.register("classifier", loads=_loads)
 def classifier(
-    encoder: str = "minilm-int8",
+    encoder: str | Path = "minilm-int8",
     features: Features = "auto",
     threads: int = 1,
     head: Path | None = None,

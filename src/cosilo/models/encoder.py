@@ -194,10 +194,12 @@ class Encoder:
         self._tokenizer, self._session = tokenizer, session
 
 
-def encoder_loads(source: str) -> Loads:
+def encoder_loads(source: str | Path) -> Loads:
     """What an `Encoder` of `source` loads."""
     packages = ("onnxruntime", "tokenizers")
-    return Loads(() if _is_folder(source) else (source,), packages)
+    if isinstance(source, Path) or _is_folder(source):
+        return Loads(packages=packages)
+    return Loads((source,), packages)
 
 
 def _folder(source: str) -> Path:

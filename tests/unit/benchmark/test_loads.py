@@ -13,7 +13,9 @@ from cosilo.benchmark.loads import running, scoring
 from cosilo.benchmark.plan import Plan, load_plan, parse_plan
 from cosilo.benchmark.store import Store
 from cosilo.cli import main
+from cosilo.errors import CatalogError
 from cosilo.gateway.config import parse_gateway
+from cosilo.models.present import require_present
 
 SMOL = "smollm2-135m-instruct"
 ALL = ("minilm-int8", SMOL, "en-core-web-md")
@@ -65,6 +67,23 @@ def test_a_default_counts_like_what_is_written_down(plan: Callable[..., Plan]) -
     assert running(plan(large, quiet, small='kind = "classifier"')).models == ("minilm-int8",)
     beside = quiet + f'[models.embedder]\nkind = "torch"\nmodel = "{SMOL}"\n'
     assert running(plan(large, beside)).models == (SMOL,)
+
+
+def test_an_encoder_beside_the_plan_is_that_folder_and_no_name(
+    plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    large = '[attacks]\nnames = []\n[[points]]\nstrategy = "large"\n'
+    own = 'kind = "classifier"\nencoder = "mine"'
+    with pytest.raises(CatalogError, match="no model in the catalog named 'mine'"):
+        require_present(running(plan(large, small=own)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "minilm-int8").mkdir()
+    read = plan(large, small=own)
+    assert running(read).models == ()
+    assert read.small.options["encoder"] == tmp_path / "mine"
+    named = plan(large, small='kind = "classifier"\nencoder = "minilm-int8"')
+    assert named.small.options["encoder"] == "minilm-int8", "a name of the catalog stays one"
+    assert running(named).models == ("minilm-int8",)
 
 
 def test_packages_of_strategies_attacks_data_and_certificates_count(
