@@ -54,9 +54,9 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_asks_for_no_file_but_those_it_states(
     registry: Registry[Any], name: str, options: dict[str, Any], files: tuple[str, ...]
 ) -> None:
-    from cosilo.defences.presidio import _analyzer
+    from cosilo.defences.presidio import _names
 
-    _analyzer.cache_clear()  # or an earlier test's would be used, without a look at the catalog
+    _names.cache_clear()  # or an earlier test's would be used, without a look at the catalog
     stated = registry.loads(name, options)
     assert stated.models == files
     made = None
