@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cosilo.benchmark.estimate import Estimate
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.runner import Runner
@@ -22,7 +23,7 @@ from cosilo.boundary.faults import verify
 from cosilo.boundary.ledger import SqliteLedger, connect, entry_hash, head_mac, read_entries
 from cosilo.boundary.messages import Ask, encode
 from cosilo.cli import main
-from cosilo.errors import StoreError
+from cosilo.errors import ConfigError, StoreError
 from cosilo.types import user
 from tiny_run import PLAN, bench, write_data
 
@@ -283,6 +284,41 @@ def test_an_unfinished_trial_whose_record_lost_its_end_goes_on_from_what_is_ther
         assert large.test["calls"].value == 1.0
 
 
+def test_who_does_not_go_ahead_leaves_the_run_as_it_is(folder: Path) -> None:
+    sql(*SWAP)(folder)
+    before = {file.name: file.read_bytes() for file in (folder / "run").iterdir()}
+
+    def refuse(_: Estimate) -> None:
+        raise ConfigError("nothing was spent")
+
+    store = Store(folder / "run", write=True)
+    try:
+        runner = Runner(parse_plan(PLAN, folder / "p.toml"), store, confirm=refuse)
+        with pytest.raises(ConfigError, match="nothing was spent"):
+            asyncio.run(runner.run())
+    finally:
+        store.close()
+    after = {file.name: file.read_bytes() for file in (folder / "run").iterdir()}
+    assert after == {**before, "lock": after["lock"]}
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_an_estimate_knows_what_is_neither_on_record_nor_recorded(
+    folder: Path, replay: bool
+) -> None:
+    restored(folder)
+    for file in () if replay else (folder / "run").glob("replay.sqlite*"):
+        file.unlink()
+    store = Store(folder / "run", write=True)
+    try:
+        left = asyncio.run(Runner(parse_plan(PLAN, folder / "p.toml"), store).expected())
+    finally:
+        store.close()
+    assert left.points == 1
+    assert left.cost is not None
+    assert (left.cost.calls == 0) is replay
+
+
 def test_an_estimate_counts_a_point_whose_record_is_not_whole_and_changes_nothing(
     folder: Path,
 ) -> None:
@@ -292,7 +328,9 @@ def test_an_estimate_counts_a_point_whose_record_is_not_whole_and_changes_nothin
     try:
         runner = Runner(parse_plan(PLAN, folder / "p.toml"), store, offline=True)
         left = asyncio.run(runner.expected())
-        assert (left.points, left.cost is not None and left.cost.calls) == (1, 0)
+        assert left.points == 1
+        assert left.cost is not None
+        assert left.cost.calls == 0
     finally:
         store.close()
     after = {file.name: file.read_bytes() for file in (folder / "run").iterdir()}

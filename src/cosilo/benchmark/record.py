@@ -9,7 +9,7 @@ Every number about privacy, cost or exposure is read from the ledger, and what i
 "nothing left". So the run, in its own database, notes what the ledger held. A crossing is in the ledger
 before its item is in the run, and the ledger is on the disk before the trial is done. Whatever either
 file loses afterwards (a power cut, an older copy put back) or is changed in then shows: `fault` says
-what, and `mend` makes a trial that is not whole one that is not finished.
+what for one trial, `survey` for the run, and `mend` makes a trial that is not whole one to be finished.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosilo.benchmark.store import PASSES, Answered, Mark, Pass, Store, Trial
@@ -30,6 +30,8 @@ OLDER = (
     "an older version made it, which did not note how long the record of what crossed was, so that "
     "cannot be checked"
 )
+
+SAME_FILE = "its record stood in the file that was changed"
 
 MADE_ANEW = "its record was made anew: it does not hold the entries that the run noted"
 
@@ -53,30 +55,84 @@ def note_heads(store: Store, trial: str) -> None:
     store.put_heads(trial, {which: chain.end for which, chain in chains.items()})
 
 
-def mend(store: Store, known: Collection[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Broken:
+    """A trial whose record is not whole.
+
+    Attributes:
+        why: what is wrong.
+        lacking: its answers that the record does not bear out.
+    """
+
+    trial: Trial
+    why: str
+    lacking: Mapping[Pass, Collection[tuple[Split, str]]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is wrong with the record of a run.
+
+    Attributes:
+        changes: how the ledger is something else than the beginning of what it was, in sentences.
+            Then nothing in it is believed.
+        broken: trial → what is wrong with it.
+    """
+
+    changes: tuple[str, ...] = ()
+    broken: Mapping[str, Broken] = field(default_factory=dict)
+
+    def lacking(self, trial: str, which: Pass, split: Split) -> frozenset[str]:
+        """The items of `trial` that count as not answered."""
+        found = self.broken[trial].lacking[which] if trial in self.broken else ()
+        return frozenset(id for of, id in found if of == split)
+
+
+def survey(store: Store, known: Collection[str]) -> Survey:
+    """Hold the whole ledger against what the run noted.
+
+    Args:
+        known: the trials of the plan at hand. Others are left out if an older version made them.
+    """
+    trials = [t for t in store.trials().values() if t.id in known or store.noted(t.id)]
+    passes = {trial.id: list(_passes(store, trial)) for trial in trials}
+    changes = tuple(
+        f"{trial.point}: {found.change}"
+        for trial in trials
+        for found in passes[trial.id]
+        if found.change
+    )
+    broken = {}
+    for trial in trials:
+        found = passes[trial.id]
+        why = next((f.fault for f in found if f.fault), "") if trial.state == "done" else ""
+        if trial.state == "done" and not store.heads(trial.id):
+            why = OLDER
+        if changes:  # the file is set aside, with all that is in it
+            found = [replace(f, chain=EMPTY) for f in found]
+        lacking = {f.which: f.lacking for f in found}
+        if any(lacking.values()):
+            why = why or (SAME_FILE if changes else "its record ends too early")
+        if why:
+            broken[trial.id] = Broken(trial, why, lacking)
+    return Survey(changes, broken)
+
+
+def mend(store: Store, found: Survey) -> Iterator[str]:
     """Make every trial whose record is not whole one to be run again; what was done, in sentences.
 
     Where the record only ends too early, the answers it lacks count as not given. Where it was
-    changed, nothing in it can be believed: the file is set aside, and a new one is begun.
-
-    Args:
-        known: the trials of the plan at hand. Others are left as they are if an older version made
-            them.
+    changed, the file is set aside, and a new one is begun.
     """
-    trials = [t for t in store.trials().values() if t.id in known or store.noted(t.id)]
-    changes = [(trial, found.change) for trial in trials for found in _passes(store, trial)]
-    if any(change for _, change in changes):
-        yield from (f"{trial.point}: {change}" for trial, change in changes if change)
+    if found.changes:
         aside = store.set_ledger_aside()
+        yield from found.changes
         yield f"the damaged record is kept as {aside.name}, and a new one is begun"
-    for trial in trials:
-        lacking = {found.which: found.lacking for found in _passes(store, trial)}
-        wrong = fault(store, trial) if trial.state == "done" else ""
-        count = sum(map(len, lacking.values()))
-        if wrong or count:
-            store.forget(trial, lacking)
-            why = wrong or "its record ends too early"
-            yield f"{trial.point}: {why}; {count} answers are made again (recorded replies are free)"
+    for broken in found.broken.values():
+        store.forget(broken.trial, broken.lacking)
+        count = sum(map(len, broken.lacking.values()))
+        again = f"{count} answers are made again (recorded replies are free)"
+        yield f"{broken.trial.point}: {broken.why}; {again}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +193,9 @@ class _Chain:
         return found >= mark.sent and (found > 0 or not answered.asked)
 
 
+EMPTY = _Chain((), (), {})
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One pass of a trial: what the ledger holds of it beside what the run noted.
@@ -187,7 +246,7 @@ def _passes(store: Store, trial: Trial) -> Iterator[_Pass]:
 def _read(folder: Path, chain: str) -> _Chain:
     path = folder / "ledger.sqlite"
     if not path.is_file():
-        return _Chain((), (), {})
+        return EMPTY
     hashes: list[bytes] = []
     sent: Counter[tuple[int, str]] = Counter()
 

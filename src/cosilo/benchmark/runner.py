@@ -45,7 +45,7 @@ from cosilo.benchmark.parts import Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
-from cosilo.benchmark.record import chain_of, fault, mend, note_heads
+from cosilo.benchmark.record import Survey, chain_of, mend, note_heads, survey
 from cosilo.benchmark.replies import Replies
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Mark, Pass, Store, Trial
@@ -146,7 +146,7 @@ class Runner:
         self._ahead: list[tuple[PointConfig, Work]] = []
         self._time = TimeLeft((), 0.0)
         self._started = False
-        self._mended = False  # no trial counts as done any more whose record is not whole
+        self._record = Survey()  # what is wrong with it, until it is mended
         self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._ids: dict[str, str] = {}
 
@@ -159,9 +159,7 @@ class Runner:
         plan = self.plan
         clock.install(asyncio.get_running_loop())
         known = {p.name: self._id(p) for p in plan.points}
-        for done in mend(self.store, known.values()):
-            self._reports.note(done)
-        self._mended = True
+        self._record = survey(self.store, known.values())
         left, searched = self._unfinished(), self._unsearched()
         try:
             if left or searched:
@@ -182,6 +180,7 @@ class Runner:
             CosiloError: the run could not start.
         """
         clock.install(asyncio.get_running_loop())
+        self._record = survey(self.store, [self._id(p) for p in self.plan.points])
         left, searched = self._unfinished(), self._unsearched()
         total = len(self.plan.points) + (self.plan.search.trials if self.plan.search else 0)
         try:
@@ -208,6 +207,9 @@ class Runner:
         self._confirm(expected)
         parts = self._open()
         self._describe({p.name: self._id(p) for p in self.plan.points})
+        for done in mend(self.store, self._record):
+            self._reports.note(done)
+        self._record = Survey()
         self.store.keep_task(self._task_id, parts.task)
         parts.paid.promise(expected.usd_most)
         # A few calls may have been tried out already, which is not the run's own pace.
@@ -294,7 +296,7 @@ class Runner:
         trial = self.store.trial(id)
         if trial is None or trial.state != "done":
             return False
-        return self._mended or not fault(self.store, trial)
+        return id not in self._record.broken
 
     async def _point(self, point: PointConfig) -> Outcome:
         id = self._id(point)
@@ -468,7 +470,7 @@ class Runner:
         )
 
     def _left(self, id: str, which: Pass, split: Split) -> list[Example]:
-        done = self.store.answered(id, which, split)
+        done = self.store.answered(id, which, split).keys() - self._record.lacking(id, which, split)
         return [e for e in self._open().task.splits.get(split, ()) if e.id not in done]
 
     def _committing(self, trial: Trial, which: Pass, split: Split, ledger: SqliteLedger) -> Commit:

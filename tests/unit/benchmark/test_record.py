@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.record import OLDER, chain_of, fault, mend, note_heads
+from cosilo.benchmark.record import OLDER, Survey, chain_of, fault, mend, note_heads, survey
 from cosilo.benchmark.store import Mark, State, Store, Trial
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
@@ -44,7 +44,7 @@ def answer(
 
 
 def mended(store: Store) -> str:
-    return "\n".join(mend(store, ["t"]))
+    return "\n".join(mend(store, survey(store, ["t"])))
 
 
 def left(store: Store) -> set[str]:
@@ -108,7 +108,7 @@ def test_a_run_of_an_older_version_gives_no_number_until_it_is_run_again(store: 
     answer(store, "a", None)
     ledger.close()
     assert fault(store, TRIAL) == OLDER
-    assert list(mend(store, ["another"])) == []  # what is not in the plan is left as it is
+    assert survey(store, ["another"]) == Survey()  # what is not in the plan is left as it is
     assert left(store) == {"a"}
     assert OLDER in mended(store)
     assert left(store) == set()
