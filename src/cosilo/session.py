@@ -59,6 +59,8 @@ class ModelConfig:
         for name in ("usd_per_m_in", "usd_per_m_out"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is no price from 0 on")
+        if self.train_items is not None and self.train_items < 1:
+            raise ValueError(f"train_items = {self.train_items!r} is not positive")
 
     @property
     def price(self) -> Price:

@@ -23,6 +23,7 @@ from time import monotonic
 
 import cosilo
 from cosilo.benchmark import clock, loads
+from cosilo.benchmark.advice import oddities, require_taught
 from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import (
     REMOTE_SECONDS,
@@ -229,7 +230,8 @@ class Runner:
         checked = [
             self._preflight(parts, p) for p in (*left, *(s.lowest for s in self.plan.spaces))
         ]
-        for note in dict.fromkeys(filter(None, checked)):
+        odd = oddities(self.plan, parts.task, parts.owner)
+        for note in dict.fromkeys([*odd, *filter(None, checked)]):
             self._reports.note(note)
         work = [(p, self._work(p)) for p in left]
         if searched:  # which point of which space a proposal will be is not known yet
@@ -250,6 +252,7 @@ class Runner:
         """Refuse a point that cannot work; what to know of one that can, or nothing."""
         strategy = make_strategy(point)
         require_all(parts.owner, parts.lm, strategy, by=f"point {point.name!r}")
+        require_taught(parts.owner, strategy, by=f"point {point.name!r}")
         return parts.require_defences(point)
 
     def _open(self) -> Parts:

@@ -204,10 +204,10 @@ def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:
     for point in results.points:
         cards = results.store.cards(results.trial(point.name).id)
         if cards:
-            yield (
-                point.name,
-                Prepared(cards=cards, gain=gain(run(small), run(point.name)) if small else None),
-            )
+            found = gain(run(small), run(point.name)) if small else None
+            # Where nothing was sent to prepare it, nothing was bought.
+            bought = found if found is not None and found.size else None
+            yield point.name, Prepared(cards=cards, gain=bought)
 
 
 def _reliability(results: Results) -> Iterator[tuple[str, Reliability]]:

@@ -16,6 +16,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import Graded, calibration, large_answers, small_answers
+from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
@@ -65,6 +66,8 @@ class Cascade:
         scores = [confidence(s.reply, session.sampling) for s in small]
         if self.calls is not None:
             threshold = share_threshold(scores, self.calls)
+            told = reached("cascade", "confidence", scores, threshold, self.calls)
+            session = session if told is None else session.with_card(told)
         else:
             large = await large_answers(session, examples)
             threshold = best_threshold(scores, small, large)
@@ -113,6 +116,30 @@ def share_threshold(scores: Sequence[float], calls: float) -> float:
     ordered = sorted(scores)
     escalated = int(calls * len(ordered))
     return ordered[escalated] if escalated < len(ordered) else ALWAYS
+
+
+def reached(
+    by: str, of: str, scores: Sequence[float], threshold: float, calls: float
+) -> Card | None:
+    """Why fewer requests will go to the LM than the share `calls`; None where about as many will.
+
+    Args:
+        of: what the scores are, in words.
+    """
+    n = len(scores)
+    asked = sum(score < threshold for score in scores)
+    if asked + 1 > calls * n and (asked or not calls):
+        return None
+    ties = sum(score == threshold for score in scores)
+    why = f"{ties} of {n} tune items have the same {of}, so that none of them is asked about"
+    if calls * n < 1:
+        why = f"{calls:.3g} of {n} tune items is less than one: more tune items would do"
+    facts: dict[str, float | str] = {
+        "wanted": calls,
+        "reached on tune items": asked / n,
+        "why": why,
+    }
+    return Card(by=by, title="share of calls", facts=facts)
 
 
 def best_threshold(

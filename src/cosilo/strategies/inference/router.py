@@ -17,7 +17,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
-from cosilo.strategies.inference.cascade import share_threshold
+from cosilo.strategies.inference.cascade import reached, share_threshold
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
 from cosilo.types import Answer, Chat, Delta, closing, last_user
@@ -63,7 +63,11 @@ class Router:
         model, held_out = fit_gain(texts, gains, seed=self.seed)
         threshold = self.threshold if self.threshold is not None else 0.0
         if self.calls is not None:
-            threshold = -share_threshold([-g for g in held_out], self.calls)
+            losses = [-g for g in held_out]
+            least = share_threshold(losses, self.calls)
+            told = reached("router", "expected gain", losses, least, self.calls)
+            session = session if told is None else session.with_card(told)
+            threshold = -least
         return replace(self, model=model, threshold=threshold, calls=None), session
 
     def expected_gain(self, texts: Sequence[str]) -> Floats:
