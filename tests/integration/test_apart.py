@@ -237,6 +237,37 @@ async def test_what_cannot_be_loaded_is_said_when_it_is_opened(
     assert not Apart.shared()._users
 
 
+async def test_it_opens_when_it_is_first_used() -> None:
+    elsewhere = Elsewhere(settings())
+    for hidden in await asyncio.gather(*(said(elsewhere, ADA) for _ in range(4))):
+        assert "Lovelace" not in hidden
+    assert Apart.shared()._users == 1
+    await elsewhere.close()
+    with pytest.raises(PrivacyError):
+        await said(elsewhere, ADA)
+    assert Apart.shared()._users == 0
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_settings_that_cannot_be_loaded_harm_no_others() -> None:
+    async with opened() as elsewhere:
+        with pytest.raises(ConfigError):
+            async with opened(detectors=("literals",), databases="/no/such/folder"):
+                pass
+        with pytest.raises(PrivacyError):
+            await said(elsewhere, "DIE")
+        assert "Lovelace" not in await said(elsewhere, ADA)  # by a process that began anew
+
+
+async def test_what_cannot_be_loaded_hides_nothing() -> None:
+    elsewhere = Elsewhere(settings(detectors=("literals",), databases="/no/such/folder"))
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            await said(elsewhere, ADA)
+    await elsewhere.close()
+    assert Apart.shared()._users == 0
+
+
 def test_it_does_not_outlive_a_parent_that_was_killed() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent("""

@@ -56,22 +56,35 @@ class _DiedError(Exception):
 class Elsewhere:
     """Hides as `Hiding` does, in the process that this event loop's defences share.
 
-    To be opened before it is used, and closed.
+    Opened when it is first used, or before, so that what cannot work is said early. Once closed it
+    hides nothing more.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._apart: Apart | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Raises:
         ConfigError: the detectors cannot be loaded.
         """
-        if self._apart is None:
-            self._apart = Apart.shared()
-            await self._apart.open(self._settings)
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        apart = Apart.shared()
+        await apart.open(self._settings)
+        if self._loop is loop or self._closed:  # somebody was quicker
+            await apart.close()
+        else:
+            self._apart, self._loop = (
+                apart,
+                loop,
+            )  # a loop before has ended, and its process with it
 
     async def close(self) -> None:
+        self._closed = True
         apart, self._apart = self._apart, None
         if apart is not None:
             await apart.close()
@@ -83,6 +96,7 @@ class Elsewhere:
             PrivacyError: it could not be looked through; nothing of it was let out.
             TimeoutError: it took longer than it may.
         """
+        await self.open()
         if self._apart is None:
             raise PrivacyError("the detectors are closed, so nothing was sent")
         async with asyncio.timeout(self._settings.seconds):
@@ -97,6 +111,7 @@ class Apart:
     def __init__(self) -> None:
         self._users = 0
         self._known: dict[Settings, int] = {}
+        self._numbers = itertools.count()
         self._child: asyncio.Task[_Child] | None = None
 
     @classmethod
@@ -110,8 +125,11 @@ class Apart:
         self._users += 1
         try:
             child = await self._ready()
-            self._known.setdefault(settings, len(self._known))
-            await child.open(self._known[settings], settings)
+            number = self._known.get(settings)
+            if number is None:
+                number = next(self._numbers)
+            await child.open(number, settings)
+            self._known[settings] = number  # from now on every process begins with them
         except BaseException as error:
             await self.close()
             if isinstance(error, _DiedError):

@@ -36,6 +36,7 @@ _SLICE = 0.02  # seconds of one turn: a short text needs no second one
 # and its spans as one each.
 _REMEMBERED = 100_000
 _SHORT = 200  # characters of a text that may be read together with others
+_GROUP = 500  # texts of which the short ones are
 
 
 class Recent(Generic[T]):
@@ -222,9 +223,12 @@ class Hiding:
         public = public_text(ask) if self._public_system else ""
         labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
         before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
-        yield from self._ahead(texts, before)
         found: list[list[Span]] = []
-        for text, own in zip(texts, self._instructions.ranges(ask, texts), strict=True):
+        for i, (text, own) in enumerate(
+            zip(texts, self._instructions.ranges(ask, texts), strict=True)
+        ):
+            if i % _GROUP == 0:
+                yield from self._ahead(texts[i : i + _GROUP], before)
             private = []
             for span in (yield from self._detect(text, public, before)):
                 if self._is_private(span, text, public, labels) and not guessed(span, own):

@@ -48,7 +48,7 @@ _PIECE = 600
 _CONTEXT = 24
 # Of short texts, so many are read by one call; what was found in so many is kept until it is used.
 _TOGETHER = 64
-_KEPT = 20_000
+_KEPT = 10_000
 # spaCy takes a run without spaces apart sign by sign from its ends, reading all of it each time.
 _RUN = 1_000
 _SIGNS = 64

@@ -32,9 +32,9 @@ from cosilo.registry import Loads
 from cosilo.types import Delta, closing
 
 # CPU time of looking through the costliest text there is (signs and single letters, with escapes, so
-# that it is read twice); prose takes a tenth. benchmarks/gateway/waits.py measures it.
+# that it is read twice), and a quarter; prose takes a tenth. benchmarks/gateway/waits.py measures it.
 _SECONDS_PER_KB: Mapping[DetectorName, float] = {
-    "presidio": 0.2, "patterns": 0.05, "literals": 0.02,
+    "presidio": 0.25, "patterns": 0.06, "literals": 0.02,
 }  # fmt: skip
 
 

@@ -64,10 +64,10 @@ async def test_the_limit_is_what_is_looked_through_in_half_of_the_time(tmp_path:
     slow = await house(around=hide(tmp_path), serving=Serving(timeout_seconds=1_000))
     hasty = await house(around=hide(tmp_path, seconds=1.0))
     both = await house(around=hide(tmp_path, "patterns", "literals"))
-    assert point(quick).most_bytes == pytest.approx(5 / 0.05 * 1000)
-    assert point(slow).most_bytes == pytest.approx(60 / 0.05 * 1000)
-    assert point(hasty).most_bytes == pytest.approx(1 / 0.05 * 1000)
-    assert point(both).most_bytes == pytest.approx(60 / 0.07 * 1000)
+    assert point(quick).most_bytes == pytest.approx(5 / 0.06 * 1000)
+    assert point(slow).most_bytes == pytest.approx(60 / 0.06 * 1000)
+    assert point(hasty).most_bytes == pytest.approx(1 / 0.06 * 1000)
+    assert point(both).most_bytes == pytest.approx(60 / 0.08 * 1000)
     stated = await house(around=hide(tmp_path), serving=Serving(most_kb=5_000))
     assert point(stated).most_bytes == 5_000_000
 
