@@ -1,19 +1,11 @@
 #!/usr/bin/env bash
-# Makes every number of docs/results.md from ../shared/data. Each step resumes: run it again after a stop.
+# Makes the numbers of docs/results.md from ../shared/data, and the page. Each step resumes: run it again
+# after a stop.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 mkdir -p runs/plans runs/logs
 
-bench() { # name, plan
-  echo "== $1"
-  "$PYTHON" -m cosilo bench "$2" --run "runs/$1" --yes >"runs/logs/$1.txt" 2>&1 || tail -3 "runs/logs/$1.txt"
-  "$PYTHON" -m cosilo report "runs/$1" --csv "runs/$1/points.csv" >/dev/null
-}
-variant() { # name, plan, sed expression: the same plan with another model
-  sed -e "$3" "benchmarks/plans/$2.toml" >"runs/plans/$1.toml"  # same depth, so its paths hold
-  bench "$1" "runs/plans/$1.toml"
-}
 script() { # name, command...
   echo "== $1"
   "$PYTHON" "${@:2}" 2>&1 | tee "runs/logs/$1.txt"
@@ -22,18 +14,21 @@ script() { # name, command...
 script routellm benchmarks/routellm.py
 script certificate benchmarks/certificate.py
 script coverage benchmarks/coverage.py
-bench cfpb_gpt45 benchmarks/plans/cfpb_llm.toml
-variant cfpb_o1 cfpb_llm 's/^model = "gpt-4.5"/model = "o1"/; s/^usd_per_m_in.*/usd_per_m_in = 15.0/; s/^usd_per_m_out.*/usd_per_m_out = 60.0/'
-variant cfpb_gpt4o cfpb_llm 's/^model = "gpt-4.5"/model = "gpt-4o"/; s/^usd_per_m_in.*/usd_per_m_in = 2.5/; s/^usd_per_m_out.*/usd_per_m_out = 10.0/'
-bench mmlu_llama benchmarks/plans/mmlu_pro_private.toml
-variant mmlu_phi_gemini mmlu_pro_private 's/^model = "llama-3.1-8b"/model = "phi-3-mini"/; s/^model = "llama-3.1-70b"/model = "gemini-1.5-pro"/'
-bench routellm_mmlu benchmarks/plans/routellm_mmlu.toml
+script demo benchmarks/plans.py demo
+script cfpb_llm benchmarks/plans.py cfpb_llm
+script cfpb_o1 benchmarks/plans.py cfpb_llm --as cfpb_o1 --set model=o1 usd_per_m_in=15.0 usd_per_m_out=60.0
+script mmlu_llama benchmarks/plans.py mmlu_pro_private --as mmlu_llama
+script mmlu_phi_gemini benchmarks/plans.py mmlu_pro_private --as mmlu_phi_gemini \
+  --set small.model=phi-3-mini model=gemini-1.5-pro
+script routellm_mmlu benchmarks/plans.py routellm_mmlu
 script round_trip benchmarks/pseudonyms/round_trip.py
+script round_trip_all benchmarks/pseudonyms/round_trip.py --all --streams
+script gateway_round_trip benchmarks/gateway/round_trip.py
 script literals benchmarks/pseudonyms/literals.py
-bench nyc311 benchmarks/plans/nyc311.toml
-bench mts_dialog benchmarks/plans/mts_dialog.toml
+script nyc311 benchmarks/plans.py nyc311
+script mts_dialog benchmarks/plans.py mts_dialog
 "$PYTHON" benchmarks/data/text2sql_defog.py
-bench text2sql benchmarks/plans/text2sql_defog.toml
+script text2sql benchmarks/plans.py text2sql_defog
 script overhead benchmarks/overhead.py
 script cfpb_labels_dev benchmarks/distil/cfpb_labels.py --dev
 script cfpb_labels benchmarks/distil/cfpb_labels.py
@@ -61,3 +56,4 @@ done
 script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
 # A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
+"$PYTHON" benchmarks/page.py
