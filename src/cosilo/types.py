@@ -219,14 +219,16 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
             tokens.extend(delta.tokens)
         for piece in delta.tool_calls:
             calls.setdefault(piece.index, []).append(piece)
-        for name, said in delta.other_texts:
-            others.setdefault(name, []).append(said)
+        if delta.other_texts:
+            for name, said in delta.other_texts:
+                others.setdefault(name, []).append(said)
         extra = delta.extra or extra
         finish = delta.finish_reason or finish
         prompt_tokens = delta.prompt_tokens or prompt_tokens
         completion_tokens = delta.completion_tokens or completion_tokens
         seconds = delta.seconds or seconds
-        attempts = max(attempts, delta.attempts)
+        if delta.attempts > attempts:
+            attempts = delta.attempts
     return Generation(
         "".join(text),
         tokens=tuple(tokens),

@@ -174,7 +174,10 @@ async def begin_events(send: Send, headers: Headers) -> None:
 
 
 async def piece(send: Send, data: bytes) -> None:
-    await _send(send, {"type": "http.response.body", "body": data, "more_body": True})
+    try:  # as `_send` does, without a call for each piece
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    except RuntimeError:
+        raise ClientLeftError from None
 
 
 async def end(send: Send, data: bytes = b"") -> None:

@@ -243,9 +243,12 @@ class OpenAIModel:
                         piece = chat_api.chunk(data, calls)
                     if piece.tokens and not self.logprobs:
                         piece = msgspec.structs.replace(piece, tokens=())
-                    size += len(piece.text.encode())
-                    size += sum(len(said.encode()) for _, said in piece.other_texts)
-                    tokens_seen = tokens_seen or bool(piece.tokens)
+                    text = piece.text
+                    size += len(text) if text.isascii() else len(text.encode())
+                    if piece.other_texts:
+                        size += sum(len(said.encode()) for _, said in piece.other_texts)
+                    if piece.tokens:
+                        tokens_seen = True
                     if ending or piece.finish_reason is not None:
                         ending.append(piece)
                         continue
