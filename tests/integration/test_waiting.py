@@ -114,5 +114,5 @@ async def test_a_private_request(kind: str, slices: list[float], tmp_path: Path)
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_plain_request_as_large_as_they_may_be(slices: list[float]) -> None:
     await ask(one("The report of the ward was late again. " * 200_000))
-    assert max(slices) < 4 * LONGEST
+    assert max(slices) < 2 * LONGEST
     assert sorted(slices)[-3] < LONGEST

@@ -50,6 +50,8 @@ from cosilo.types import Answer, Chat, Sampling, closing
 
 log = logging.getLogger("cosilo.gateway")
 
+_LARGE = 1_000_000  # bytes of a body that takes some milliseconds to read
+
 Handle = Callable[[Exchange, bytes, Receive, Send], Awaitable[None]]
 
 
@@ -220,6 +222,8 @@ class Gateway:
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
         _require_size(point, size * wanted.n)
+        if size > _LARGE:
+            await asyncio.sleep(0)  # others have their turn between reading it and sending it
         if wanted.logprobs is not None:
             _require_logprobs(point)
         asks = [
