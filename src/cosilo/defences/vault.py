@@ -29,6 +29,7 @@ _SCANNED = 20_000_000  # characters of all these scans of one message
 _LOOKALIKE = re.compile(rf"[A-Z]{{2,12}}_[{ALPHABET}]{{{CODE}}}")
 _CODES = re.compile(rf"_(?=([{ALPHABET}]{{{CODE}}}))")
 _TRIES = 200  # for a surrogate, then as many for a placeholder
+_MOST_TRIES = 10_000  # of surrogates for one message
 _WORDS = re.compile(r"\w+")
 
 
@@ -150,13 +151,15 @@ class Vault:
         dates = {v: k for v, k in new.items() if k in DATES and v not in glued}
 
         def fits(attempt: int) -> bool:
-            covers = [disguise(k, v, self._draw(k, v, attempt)) for v, k in dates.items()]
+            covers = (disguise(k, v, self._draw(k, v, attempt)) for v, k in dates.items())
             return all(c is not None and self._free(c, taken) for c in covers)
 
         # Dates move together: where all of them can, by the same distance.
         first = 0
         if 1 < len(dates) <= most:
             for attempt in range(_TRIES // 4):
+                if not taken.tries:
+                    break
                 if fits(attempt):
                     first = attempt
                     break
@@ -189,7 +192,7 @@ class Vault:
         """Issue a placeholder for `value`: a surrogate at one of these tries, or else a code."""
         for attempt in surrogates:
             cover = disguise(kind, value, self._draw(kind, value, attempt))
-            if cover is None:
+            if cover is None or not taken.tries:
                 break
             if self._free(cover, taken):
                 self.take([Issued(value, kind, cover.shown, cover.aliases, plain=True)])
@@ -205,6 +208,7 @@ class Vault:
 
     def _free(self, cover: Cover, taken: _Taken) -> bool:
         """Whether nothing else can be taken for this surrogate, and it spells no value."""
+        taken.tries = max(0, taken.tries - 1)
         return (
             not self._restorer.knows_other(cover.aliases)
             and taken.words.isdisjoint(_WORDS.findall(cover.shown.casefold()))
@@ -247,11 +251,13 @@ class _Taken:
         text: the whole message.
         words: of its private values, in small letters.
         codes: what could be read as the code of a placeholder, so that looking for one costs no scan.
+        tries: how many more surrogates may be tried; then there are only codes.
     """
 
     def __init__(self, text: str, words: set[str]) -> None:
         self.text = text
         self.words = words
+        self.tries = _MOST_TRIES
         self.codes = frozenset(_CODES.findall(text))
 
 

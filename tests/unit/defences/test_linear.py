@@ -170,6 +170,28 @@ class TestFinder:
         assert self.covered(f"<{value}> {value}x", value) == f"<{'#' * len(value)}> {value}x"
 
 
+@pytest.mark.parametrize("kind", ["NUMBER", "VALUE", "DAY", "PERSON"])
+def test_issuing_costs_what_the_message_holds(kind: str) -> None:
+    forms = {"DAY": "20{0:02}-03-{1:02}", "NUMBER": "{2}", "VALUE": "Ada{2}", "PERSON": "Ada{2}"}
+
+    def work(count: int) -> Callable[[], object]:
+        values = [forms[kind].format(10 + i // 28, 1 + i % 28, 100 + i) for i in range(count)]
+        text, spans = "", []
+        for value in values:
+            spans.append(Span(len(text), len(text) + len(value), kind))
+            text += f"{value} is one of them, and nobody knows whose it was before. "
+
+        def issue() -> None:
+            vault = Vault(b"key", "c")
+            covered = vault.cover([text], [spans])
+            vault.issue([text], covered, "")
+            assert vault.restore(vault.hide(text, covered[0])) == text
+
+        return issue
+
+    assert cpu(work(1_600)) < 9 * cpu(work(400)) + 0.1
+
+
 def test_resolving_many_spans_is_no_slower_for_their_number_squared() -> None:
     def work(count: int) -> Callable[[], object]:
         text = "Anna " * count
