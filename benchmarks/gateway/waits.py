@@ -5,9 +5,9 @@
 
 A gateway with a private and a plain point, on all cores, before a mock upstream. While one request of
 each kind and size runs, other clients ask again and again for /healthz, for a plain answer and for a
-short private one, and each wait is timed. CPU is that of all the gateway's processes. The exit code is
-1 when in a row the 99th percentile of the waits for /healthz and the plain point is above 50 ms, or one
-of them above 250 ms.
+short private one, and each wait is timed. CPU is that of the process that looks for private values.
+The exit code is 1 when in a row the 99th percentile of the waits for /healthz and the plain point is
+above 50 ms, or one of them above 250 ms.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def main() -> None:
     print(f"{'one request':38} {'kB':>5} {'s':>6} {'CPU ms/kB':>9}  others: p99, most (ms)")
     with servers(["cosilo"], "", 1, also=PRIVATE) as found:
         server = found["cosilo"]
-        for pid in (server.pid, *children(server.pid)):
+        looking = children(server.pid)
+        for pid in (server.pid, *looking):
             os.sched_setaffinity(pid, range(os.cpu_count() or 1))
         for _ in range(20):
             post(server, "cosilo/private", [{"role": "user", "content": "I am Maria Gonzalez."}])
@@ -187,9 +188,10 @@ def main() -> None:
             for other in others:
                 other.start()
             time.sleep(0.1)
-            cpu, began = cpu_seconds(server.pid), time.perf_counter()
+            cpu, began = sum(map(cpu_seconds, looking)), time.perf_counter()
             status = post(server, model, messages)
-            seconds, cpu = time.perf_counter() - began, cpu_seconds(server.pid) - cpu
+            seconds = time.perf_counter() - began
+            cpu = sum(map(cpu_seconds, looking)) - cpu
             for other in others:
                 other.over.set()
                 other.join()

@@ -222,6 +222,7 @@ class Hiding:
         yield
         public = public_text(ask) if self._public_system else ""
         labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
+        told = _Public(public)
         before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
         found: list[list[Span]] = []
         for i, (text, own) in enumerate(
@@ -231,13 +232,13 @@ class Hiding:
                 yield from self._ahead(texts[i : i + _GROUP], before)
             private = []
             for span in (yield from self._detect(text, public, before)):
-                if self._is_private(span, text, public, labels) and not guessed(span, own):
+                if self._is_private(span, text, told, labels) and not guessed(span, own):
                     private.append(span)
                 yield
             found.append(private)
         return texts, found
 
-    def _is_private(self, span: Span, text: str, public: str, labels: frozenset[str]) -> bool:
+    def _is_private(self, span: Span, text: str, told: _Public, labels: frozenset[str]) -> bool:
         if span.score < self._min_score or (self._kinds and span.kind not in self._kinds):
             return False
         value = text[span.start : span.end]
@@ -245,7 +246,7 @@ class Hiding:
         if folded in labels or all(word in self._allow for word in folded.split()):
             return False
         # A detector of literals has been told what is public; the others have not.
-        return not (public and span.kind not in _LITERAL and _stands_in(value, public))
+        return not (span.kind not in _LITERAL and told.holds(value))
 
     def _ahead(self, texts: Sequence[str], before: hashlib.blake2b) -> Steps[None]:
         short = [
@@ -293,12 +294,26 @@ def _name(text: str, before: hashlib.blake2b) -> str:
 _LITERAL = frozenset({"NUMBER", "COUNT", "DAY", "MONTH", "YEAR", "DATE", "TIME", "VALUE"})
 
 
-def _stands_in(value: str, public: str) -> bool:
-    """Whether `value` stands in `public` as it is, as whole words."""
-    at = public.find(value)
-    while at >= 0:
-        around = public[max(0, at - 1) : at] + public[at + len(value) : at + len(value) + 1]
-        if not any(c.isalnum() or c == "_" for c in around):
-            return True
-        at = public.find(value, at + 1)
-    return False
+class _Public:
+    """What the LM is told anyway; a value that stands in it as whole words is not private."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._known: dict[str, bool] = {}  # a value is looked for once, however often it is found
+
+    def holds(self, value: str) -> bool:
+        if not self._text:
+            return False
+        if value not in self._known:
+            self._known[value] = self._looked_for(value)
+        return self._known[value]
+
+    def _looked_for(self, value: str) -> bool:
+        at = self._text.find(value)
+        while at >= 0:
+            end = at + len(value)
+            around = self._text[max(0, at - 1) : at] + self._text[end : end + 1]
+            if not any(c.isalnum() or c == "_" for c in around):
+                return True
+            at = self._text.find(value, at + 1)
+        return False
