@@ -6,8 +6,8 @@
 A gateway with a private and a plain point, on all cores, before a mock upstream. While one request of
 each kind and size runs, other clients ask again and again for /healthz, for a plain answer and for a
 short private one, and each wait is timed. CPU is that of the process that looks for private values.
-The exit code is 1 when in a row the 99th percentile of the waits for /healthz is above 50 ms, or one of
-them above 250 ms: the other two wait for the mock upstream, too, which is one process in Python.
+The exit code is 1 when in a row the 99th percentile of the waits for /healthz and the plain point is
+above 50 ms, or one of them above 250 ms.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import http.client
 import json
 import os
 import random
+import statistics
 import sys
 import threading
 import time
@@ -52,8 +53,6 @@ FIRST = (
     "Karla",
 )
 LAST = ("Schmidt", "Gruber", "Hofer", "Lang", "Moser", "Winkler", "Berger", "Fuchs", "Eder")
-
-HELLO = [{"role": "user", "content": "I am Maria Gonzalez."}]
 
 Make = Callable[[int], list[dict[str, Any]]]  # bytes → messages
 
@@ -124,12 +123,9 @@ KINDS: dict[str, Make] = {
 }
 
 
-def written(model: str, messages: list[dict[str, Any]]) -> bytes:
-    return json.dumps({"model": model, "messages": messages}, ensure_ascii=False).encode()
-
-
-def post(server: Server, body: bytes) -> int:
+def post(server: Server, model: str, messages: list[dict[str, Any]]) -> int:
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
+    body = json.dumps({"model": model, "messages": messages}, ensure_ascii=False).encode()
     head = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
     with contextlib.closing(connection):
         connection.request("POST", "/v1/chat/completions", body, head)
@@ -144,22 +140,22 @@ class Other(threading.Thread):
     def __init__(self, server: Server, what: str) -> None:
         super().__init__()
         self._server = server
-        self.what = what
+        self._what = what
         self.waits: list[float] = []
         self.over = threading.Event()
 
     def run(self) -> None:
-        hello = written(self.what, HELLO)
+        hello = [{"role": "user", "content": "I am Maria Gonzalez."}]
         while not self.over.is_set():
             began = time.perf_counter()
-            if self.what == "healthz":
+            if self._what == "healthz":
                 place = self._server.url.removeprefix("http://")
                 connection = http.client.HTTPConnection(place, timeout=300)
                 with contextlib.closing(connection):
                     connection.request("GET", "/healthz")
                     connection.getresponse().read()
             else:
-                assert post(self._server, hello) == 200
+                assert post(self._server, self._what, hello) == 200
             self.waits.append(time.perf_counter() - began)
             time.sleep(0.005)
 
@@ -178,39 +174,43 @@ def main() -> None:
     cells = [(kind, "cosilo/private", kb) for kind in a.only or KINDS for kb in a.sizes]
     cells += [("prose", "cosilo/ok", kb) for kb in a.plain]
     failed = False
-    print(f"{'one request':38} {'kB':>5} {'s':>6} {'CPU ms/kB':>9}  others' waits in ms: p99, most")
+    print(f"{'one request':38} {'kB':>5} {'s':>6} {'CPU ms/kB':>9}  others: p99, most (ms)")
     with servers(["cosilo"], "", 1, also=PRIVATE) as found:
         server = found["cosilo"]
         looking = children(server.pid)
         for pid in (server.pid, *looking):
             os.sched_setaffinity(pid, range(os.cpu_count() or 1))
         for _ in range(20):
-            post(server, written("cosilo/private", HELLO))
+            post(server, "cosilo/private", [{"role": "user", "content": "I am Maria Gonzalez."}])
         for kind, model, kb in cells:
-            body = written(model, KINDS[kind](kb * 1000))  # before others are timed in this process
+            messages = KINDS[kind](kb * 1000)
             others = [Other(server, w) for w in ("healthz", "cosilo/ok", "cosilo/private")]
             for other in others:
                 other.start()
             time.sleep(0.1)
             cpu, began = sum(map(cpu_seconds, looking)), time.perf_counter()
-            status = post(server, body)
+            status = post(server, model, messages)
             seconds = time.perf_counter() - began
             cpu = sum(map(cpu_seconds, looking)) - cpu
             for other in others:
                 other.over.set()
                 other.join()
+            free = others[0].waits + others[1].waits
+            p99, most = percentile(free, 0.99), max(free)
+            private = others[2].waits
             row = f"{kind}, {'plain' if model == 'cosilo/ok' else 'private'}, {kb} kB"
             kept.put(row, "s", seconds)
             kept.put(row, "CPU ms per kB", 1000 * cpu / kb)
-            print(f"{row:38.38} {kb:5} {seconds:6.2f} {1000 * cpu / kb:9.1f}", end=" ")
-            for other in others:
-                waits = [1000 * wait for wait in other.waits]
-                p99, most = percentile(waits, 0.99), max(waits)
-                kept.put(row, f"{other.what}, p99 ms", p99, n=len(waits))
-                kept.put(row, f"{other.what}, most ms", most, n=len(waits))
-                print(f"{other.what:>9} {p99:6.1f} {most:6.1f} (n={len(waits)})", end=" ")
-            print("" if status == 200 else f"STATUS {status}", flush=True)
-            p99, most = percentile(others[0].waits, 0.99), max(others[0].waits)
+            kept.put(row, "others' p99 ms", 1000 * p99, n=len(free))
+            kept.put(row, "others' most ms", 1000 * most, n=len(free))
+            kept.put(row, "a short private one, median ms", 1000 * statistics.median(private))
+            kept.put(row, "a short private one, most ms", 1000 * max(private), n=len(private))
+            print(
+                f"{row:38.38} {kb:5} {seconds:6.2f} {1000 * cpu / kb:9.1f}  {1000 * p99:6.1f} "
+                f"{1000 * most:6.1f} (n={len(free)}); short private {1000 * max(private):6.1f}"
+                f"{'' if status == 200 else f'  STATUS {status}'}",
+                flush=True,
+            )
             failed |= p99 > 0.05 or most > 0.25 or status != 200
     kept.write()
     raise SystemExit(failed)

@@ -118,7 +118,7 @@ def open_parts(
     """
     task = task or load_data(plan)
     identity = small_identity(plan, task=task_identity(plan))
-    small = remembering(small_model(plan, task), SmallAnswers(store, identity))
+    small = remembering(small_models(plan, task)[1], SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     large = make_model(plan.large)
     fill(large, task)
@@ -227,14 +227,14 @@ def _chosen(plan: Plan, train: int) -> Chosen:
     return "first" if train >= (plan.small.train_items or train + 1) else "all"
 
 
-def small_model(plan: Plan, task: Task) -> TextModel:
-    """The small model, trained on the owner's gold targets where the plan says so.
+def small_models(plan: Plan, task: Task) -> tuple[TextModel, TextModel]:
+    """The small model as it was, and trained on the owner's gold targets where the plan says so.
 
     Raises:
         DataError: there is nothing to train on.
         CapabilityError: it cannot be trained.
     """
-    model = make_model(plan.small)
+    model = untrained = make_model(plan.small)
     fill(model, task)
     if plan.small.train:
         train = gold(plan, task.splits.get("train", ()))
@@ -245,4 +245,4 @@ def small_model(plan: Plan, task: Task) -> TextModel:
         )
         assert isinstance(trained, TextModel)
         model = trained
-    return model
+    return untrained, model

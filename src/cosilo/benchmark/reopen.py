@@ -7,15 +7,16 @@ same thresholds, routers and small models.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from cosilo.benchmark.identity import task_identity
-from cosilo.benchmark.parts import fill, make_owner, ready, replay_path, small_model
+from cosilo.benchmark import places
+from cosilo.benchmark.parts import fill, make_owner, ready, replay_path, small_models
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.results import opened
-from cosilo.benchmark.store import Trial
+from cosilo.benchmark.results import Results, opened
+from cosilo.benchmark.store import PUBLIC, Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Embedder, TextModel
@@ -25,14 +26,16 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig, check_options, loads_of, make_model
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table
-from cosilo.tasks.base import Task
-from cosilo.tasks.config import load_task
+from cosilo.tasks.base import SPLITS, Task
+from cosilo.tasks.config import grader, load_task
+from cosilo.tasks.kinds import Kept
 
 
 @dataclass(frozen=True)
 class Reopened:
     """Attributes:
     owner: the data owner, its small model trained as the plan says.
+    untrained: the small model before that.
     large: the large model itself, for requests to come.
     answers: the run's recorded answers and nothing else, for `prepare`.
     points: the operating points asked for.
@@ -42,8 +45,9 @@ class Reopened:
     plan: Plan
     task: Task
     owner: DataOwner
+    untrained: TextModel
     large: TextModel
-    answers: TextModel
+    answers: ReplayModel
     points: tuple[PointConfig, ...]
     system: str
 
@@ -51,27 +55,83 @@ class Reopened:
 def reopen(path: Path, names: Sequence[str]) -> Reopened:
     """The points called `names` of the run in the folder `path`.
 
+    Where the data files are gone, the run's own copy of the task serves; they are not read from a
+    place where they are others.
+
     Raises:
-        ConfigError: there is no run, or no finished point of that name; the nearest is named.
-        DataError: the data files are not there any more, or have changed.
+        ConfigError: there is no run, or no finished point of that name; the nearest is named. Or a
+            model file is another, or the recorded answers are not there.
+        DataError: the data files have changed since, or are gone and needed.
     """
     with opened(path) as results:
         plan, trials = results.plan, [results.trial(name) for name in names]
-        answers_path, measured_on = replay_path(plan, results.store), results.task
-    if task_identity(plan) != measured_on:
-        raise DataError(f"the data files have changed since {str(path)!r} was measured on them")
-    points = tuple(point_of(name, trial) for name, trial in zip(names, trials, strict=True))
+        answers_path, about = replay_path(plan, results.store), results.store.read_json("run.json")
+        now = places.data_now(about, plan)
+        if now == "changed":
+            raise DataError(f"the data files have changed since {str(path)!r} was measured on them")
+        kept = kept_task(results) if now == "gone" else None
+    places.require_models(about, plan)
+    if not answers_path.is_file():
+        raise ConfigError(
+            f"the recorded answers of {str(path)!r} are not at {str(answers_path)!r}: put them there"
+        )
+    points = tuple(
+        _moved(point_of(name, trial), about, plan)
+        for name, trial in zip(names, trials, strict=True)
+    )
     used = [m for m in (plan.small, plan.large, plan.embedder) if m is not None]
     require_present(loads_of(used, points))
-    task = load_task(plan.task, plan.base)
+    task = kept or load_task(plan.task, plan.base)
     points = tuple(ready(point, task, answers_path.parent) for point in points)
-    small = small_model(plan, task)
+    untrained, small = small_models(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small
     large = make_model(plan.large)
     fill(large, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
     answers = ReplayModel(large, answers_path, offline=True)
-    return Reopened(plan, task, owner, large, answers, points, shared_system(task))
+    return Reopened(plan, task, owner, untrained, large, answers, points, shared_system(task))
+
+
+def kept_task(results: Results) -> Task:
+    """The run's own copy of its task.
+
+    Raises:
+        DataError: it has none, or answers cannot be graded with it alone.
+    """
+    plan, store, id = results.plan, results.store, results.task
+    about = store.about(id)
+    if about.sampling is None:
+        raise DataError(
+            f"the data files of {str(store.path)!r} are not in {str(plan.base)!r}, and this old run "
+            "keeps no copy of them: put them there"
+        )
+    splits = {split: store.examples(id, split) for split in SPLITS}
+    kept = Kept(tuple(e for s in splits.values() for e in s), about.labels, plan.base)
+    return Task(
+        name=about.name,
+        kind=about.kind,
+        splits=splits,
+        grade=grader(plan.task, kept),
+        sampling=about.sampling,
+        labels=about.labels,
+        gold_secrets=about.gold_secrets,
+        notes=about.notes,
+        public=store.examples(id, PUBLIC),
+        instructions=about.instructions,
+    )
+
+
+def _moved(point: PointConfig, about: Mapping[str, object], plan: Plan) -> PointConfig:
+    """`point` with the paths among its options where they are now."""
+
+    def now(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: places.moved(value, about, plan) if isinstance(value, Path) else value
+            for name, value in options.items()
+        }
+
+    around = tuple(replace(d, options=now(d.options)) for d in point.defences)
+    return replace(point, options=now(point.options), defences=around)
 
 
 def shared_system(task: Task) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cosilo.benchmark.plan import Plan, limit_texts, parse_plan
+from cosilo.benchmark.places import plan_of
+from cosilo.benchmark.plan import Plan, limit_texts
 from cosilo.benchmark.record import fault
 from cosilo.benchmark.store import Result, Store, Trial, no_run
 from cosilo.errors import ConfigError, StoreError
@@ -80,10 +81,10 @@ def opened(path: Path, *, write: bool = False) -> Iterator[Results]:
 def read_results(store: Store) -> Results:
     """Everything that is finished in the run; a point whose record is not whole gives no number."""
     about = store.read_json("run.json")
-    named, task, source = about.get("points"), about.get("task"), about.get("plan")
-    if not (isinstance(named, dict) and isinstance(task, str) and isinstance(source, str)):
+    named, task = about.get("points"), about.get("task")
+    if not (isinstance(named, dict) and isinstance(task, str)):
         raise StoreError(f"{str(store.path / 'run.json')!r} is not a run's description")
-    plan = parse_plan(store.read_text("plan.toml"), Path(source))
+    plan = plan_of(about, store.read_text("plan.toml"), store.path)
     points: list[Point] = []
     trials: dict[str, Trial] = {}
     unfinished: dict[str, str] = {}

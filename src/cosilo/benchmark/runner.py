@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic
 
 import cosilo
-from cosilo.benchmark import clock, loads
+from cosilo.benchmark import clock, loads, places
 from cosilo.benchmark.advice import oddities, require_taught
 from cosilo.benchmark.answering import Answering, Commit
 from cosilo.benchmark.estimate import (
@@ -268,7 +268,7 @@ class Runner:
         points = dict(found) if isinstance(found, dict) and self.plan.search else {}
         about = {
             "name": self.plan.name,
-            "plan": str(self.plan.path),
+            **places.described(self.plan, self.store.path),
             "task": self._task_id,
             "seed": self.plan.seed,
             "points": {**points, **known},

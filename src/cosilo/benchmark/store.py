@@ -43,6 +43,8 @@ from cosilo.types import Answer, Chat, Generation, Sampling
 
 Pass = Literal["plain", "tampered"]
 PASSES: tuple[Pass, ...] = ("plain", "tampered")
+PUBLIC: Literal["public"] = "public"
+"""Under which a task's public questions are kept, beside its splits."""
 State = Literal["new", "done", "failed", "unaffordable"]
 
 _SCHEMA = """
@@ -151,6 +153,7 @@ class About:
     Attributes:
         id: `task_identity` of the plan.
         items: split → how many examples it holds.
+        sampling: how answers are asked for; None in runs that do not keep the whole task.
     """
 
     id: str
@@ -160,6 +163,8 @@ class About:
     labels: tuple[str, ...]
     gold_secrets: bool
     notes: tuple[str, ...]
+    sampling: Sampling | None = None
+    instructions: str = ""
 
 
 @dataclass(frozen=True)
@@ -236,16 +241,27 @@ class Store:
     # ── the task ─────────────────────────────────────────────────────────────
 
     def keep_task(self, id: str, task: Task) -> None:
-        """Keep what the answers are measured against, so that scoring needs no data file."""
+        """Keep the task, so that neither scoring nor serving needs a data file."""
         sizes = {str(split): len(examples) for split, examples in task.splits.items()}
-        about = About(id, task.name, task.kind, sizes, task.labels, task.gold_secrets, task.notes)
+        about = About(
+            id,
+            task.name,
+            task.kind,
+            sizes,
+            task.labels,
+            task.gold_secrets,
+            task.notes,
+            task.sampling,
+            task.instructions,
+        )
+        kept: list[tuple[str, tuple[Example, ...]]] = [*task.splits.items(), (PUBLIC, task.public)]
         with self._change() as db:
-            db.execute("INSERT OR IGNORE INTO tasks VALUES (?,?)", (id, _pack(about)))
+            db.execute("INSERT OR REPLACE INTO tasks VALUES (?,?)", (id, _pack(about)))
             db.executemany(
                 "INSERT OR IGNORE INTO examples VALUES (?,?,?,?)",
                 (
                     (id, split, position, _pack(example))
-                    for split, examples in task.splits.items()
+                    for split, examples in kept
                     for position, example in enumerate(examples)
                 ),
             )
@@ -259,7 +275,7 @@ class Store:
             raise StoreError(f"the run {str(self.path)!r} holds no trial of its plan's task yet")
         return msgspec.msgpack.decode(rows[0][0], type=About)
 
-    def examples(self, task: str, split: Split) -> tuple[Example, ...]:
+    def examples(self, task: str, split: Split | Literal["public"]) -> tuple[Example, ...]:
         rows = self._rows(
             "SELECT example FROM examples WHERE task = ? AND split = ? ORDER BY position",
             (task, split),

@@ -38,6 +38,7 @@ ORDER = (
     "models",
     "fit",
     "demo",
+    "bundle",
     "serve",
     "keys",
     "audit",

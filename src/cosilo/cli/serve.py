@@ -21,6 +21,7 @@ DESCRIPTION = """\
 Serve operating points as models of an OpenAI-compatible endpoint: point NAME is model 'cosilo/NAME'.
 
     cosilo serve RUN --point NAME          a point of a finished run, as it was measured
+    cosilo serve BUNDLE                    a point that `cosilo bundle` took out of its run
     cosilo serve gateway.toml              points, models and limits from a file
 
 Clients need a key: cosilo keys create NAME. SIGHUP reads the configuration again, SIGTERM or
@@ -34,7 +35,9 @@ def register(verbs: Any) -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, metavar="RUN|FILE", help="a run, or gateway.toml")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a run, a bundle, or gateway.toml"
+    )
     parser.add_argument(
         "--point",
         action="append",
@@ -43,7 +46,10 @@ def register(verbs: Any) -> None:
         help="a point of the run; repeatable",
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="[server] and [store] tables, for a run"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="[server] and [store] tables, for a run or a bundle",
     )
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8400)")
@@ -59,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     require_present(Loads(packages=("httptools", "uvicorn")))
 
+    from cosilo.bundle import is_bundle
     from cosilo.cli.front import front_of
     from cosilo.gateway.server import bind, work
     from cosilo.gateway.ui import pages
@@ -80,9 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(str(error)) from None
 
     server = load().server
-    page = pages(front_of(arguments.source) if arguments.source.is_dir() else None)
+    run = arguments.source.is_dir() and not is_bundle(arguments.source)
+    page = pages(front_of(arguments.source) if run else None)
     listener = bind(server.host, server.port)
-    if arguments.source.is_dir():
+    if run:
         named = ", ".join(arguments.point)
         print(f"cosilo: preparing {named} from what the run recorded", file=sys.stderr, flush=True)
 
@@ -97,8 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _layout(arguments: argparse.Namespace) -> Layout:
+    from cosilo.bundle import is_bundle
     from cosilo.gateway.config import load_gateway
 
+    if is_bundle(arguments.source):
+        return _bundle_layout(arguments.source, arguments.point, arguments.config)
     if arguments.source.is_dir():
         return _run_layout(arguments.source, arguments.point, arguments.config)
     if arguments.point or arguments.config:
@@ -135,3 +146,40 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
         return Parts({"large": large}, recipes)
 
     return Layout((config or path).absolute().parent, server, store, load)
+
+
+def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
+    """The point of the bundle in the folder `path`, as it was prepared."""
+    from cosilo.bundle import read_bundle
+    from cosilo.gateway.config import Layout, Parts, for_serving, load_tables, open_upstream
+    from cosilo.gateway.points import Recipe
+    from cosilo.gateway.upstreams import Absent
+    from cosilo.models.base import Embedder
+    from cosilo.parties.data_owner import DataOwner
+    from cosilo.registry import unknown
+    from cosilo.session import loads_of, make_model
+
+    bundle = read_bundle(path)
+    point, models = bundle.point, bundle.models
+    for name in names:
+        if name != point.name:
+            raise ConfigError(unknown("point", name, [point.name]))
+    server, store, serving = load_tables(config)
+
+    def load() -> Parts:
+        small = make_model(models["small"]) if "small" in models else Absent("small")
+        embedder = make_model(models["embedder"]) if "embedder" in models else small
+        upstreams = {"large": open_upstream("large", models["large"])} if "large" in models else {}
+        recipe = Recipe(
+            config=replace(point, defences=tuple(for_serving(d) for d in point.defences)),
+            owner=DataOwner(small, embedder=embedder if isinstance(embedder, Embedder) else None),
+            upstreams=tuple(upstreams),
+            sampling=bundle.sampling,
+            serving=serving,
+            budget=bundle.budget,
+            system=bundle.system,
+        )
+        return Parts(upstreams, [recipe])
+
+    loads = loads_of(models.values(), [point])
+    return Layout((config or path).absolute().parent, server, store, load, loads)

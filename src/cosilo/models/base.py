@@ -7,7 +7,7 @@ the ladder: they are things a *local* model can do besides answering.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -158,6 +158,16 @@ class Trainable(Protocol):
 
         Raises:
             DataError: no examples, or a single target where two are needed.
+        """
+
+
+@runtime_checkable
+class Keepable(Protocol):
+    def keep(self, folder: Path) -> Mapping[str, object]:
+        """Write what training made of the model into `folder`, in formats that run no code.
+
+        Returns:
+            The options that its kind opens it with again; paths among them are in `folder`.
         """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
@@ -142,6 +142,10 @@ class ClassifierModel:
             RejectedError: it is not trained.
         """
         self._trained().save(Path(folder))
+
+    def keep(self, folder: Path) -> Mapping[str, object]:
+        self.save(folder)
+        return {"head": folder}
 
     async def close(self) -> None:
         if self._thread is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cosilo.models.base import Access, models
 from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, TokenLogprob, last_user
@@ -63,6 +64,9 @@ class ScriptedModel:
         learned = {last_user(e.chat): e.target for e in examples}
         known = self.replies if isinstance(self.replies, Mapping) else {}
         return replace(self, replies={**known, **learned}, seen=[])
+
+    def keep(self, folder: Path) -> Mapping[str, object]:
+        return {"replies": dict(self.replies)} if isinstance(self.replies, Mapping) else {}
 
     async def close(self) -> None: ...
 

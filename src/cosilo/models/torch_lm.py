@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -264,6 +264,14 @@ class TorchModel:
         if not is_adapted(self.module):
             raise RejectedError("the model has no adapter: it was not trained with method = 'lora'")
         torch_files.save(self.module, None, Path(folder))
+
+    def keep(self, folder: Path) -> Mapping[str, object]:
+        """An adapter alone where it has one, else the whole model."""
+        if is_adapted(self.module):
+            self.save_adapter(folder)
+            return {"adapter": folder}
+        self.save(folder)
+        return {"model": "", "path": folder, "adapter": None}
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None

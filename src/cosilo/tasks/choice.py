@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from string import ascii_uppercase
 from typing import Literal
 
 from cosilo.errors import DataError
 from cosilo.labels import same
-from cosilo.tasks.base import Example
+from cosilo.tasks.base import Example, Grade
 from cosilo.tasks.files import absent, cell_text, check_text, lookup, number_text
-from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds
-from cosilo.types import Chat, Sampling, Turn
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds
+from cosilo.types import Chat, Sampling, Turn, last_user
 
 _INSTRUCTIONS = (
     "Answer the multiple-choice question. "
@@ -70,6 +71,9 @@ class Choice(Kind):
         lines = [f"{letter}. {text}" for letter, text in _lettered(self._choices(item))]
         return (Turn("system", system), Turn("user", "\n".join([item.text, *lines])))
 
+    def grader(self, kept: Kept) -> Grade:
+        return LetterGrade({e.id: _options(last_user(e.chat)) for e in kept.examples})
+
     def _choices(self, item: Item) -> tuple[str, ...]:
         if isinstance(self.options, str):
             cell = lookup(item.row.values, self.options)
@@ -87,6 +91,19 @@ class Choice(Kind):
         if not 2 <= len(found) <= len(ascii_uppercase):
             raise DataError(f"{item.row.where}: {len(found)} options; 2 to 26 are possible")
         return tuple(found)
+
+
+def _options(asked: str) -> tuple[str, ...]:
+    """The options in a question as `_chat` writes it."""
+    start = asked.rfind("\nA. ")
+    found = []
+    for letter, following in pairwise(ascii_uppercase):
+        end = asked.find(f"\n{following}. ", start + 1)
+        found.append(asked[start + len(f"\n{letter}. ") : end if end >= 0 else None])
+        if end < 0:
+            break
+        start = end
+    return tuple(found)
 
 
 def _lettered(choices: Sequence[str]) -> list[tuple[str, str]]:

@@ -14,9 +14,9 @@ from functools import partial
 
 from cosilo.errors import DataError
 from cosilo.labels import named, written
-from cosilo.tasks.base import SPLITS, Example
+from cosilo.tasks.base import SPLITS, Example, Grade
 from cosilo.tasks.files import absent, number_text
-from cosilo.tasks.kinds import Form, Given, Item, Kind, ask, kinds
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, kinds
 from cosilo.types import Sampling
 
 _LONGEST_LABEL = 100
@@ -61,6 +61,9 @@ class Classification(Kind):
             instructions=system,
             stratum=lambda item: label_of(item)[0],
         )
+
+    def grader(self, kept: Kept) -> Grade:
+        return LabelGrade(kept.labels)
 
 
 def label_of(item: Item) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from cosilo.errors import ConfigError, DataError
 from cosilo.reasoning import spoken
 from cosilo.registry import unknown
 from cosilo.tables import read
-from cosilo.tasks.base import SPLITS, Example, Split, Task
+from cosilo.tasks.base import SPLITS, Example, Grade, Split, Task
 from cosilo.tasks.faults import Faults
 from cosilo.tasks.files import (
     Row,
@@ -25,7 +25,7 @@ from cosilo.tasks.files import (
     lookup,
     read_rows,
 )
-from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds, nothing
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds, nothing
 from cosilo.tasks.secrets import facts_in_cell, facts_in_columns, present
 from cosilo.tasks.splits import FROM_TRAIN, WHOLE, divide, same_text, sample, without_leaks
 
@@ -179,6 +179,17 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
         gold_secrets=gold,
         notes=tuple(notes),
     )
+
+
+def grader(config: TaskConfig, kept: Kept) -> Grade:
+    """How answers to the task are graded, where only `kept` of its data is at hand.
+
+    Raises:
+        DataError: the data files are needed.
+    """
+    kind = read(kinds.get(config.kind), config.options, where=f"options of {config.kind!r}")
+    grade = kind.grader(kept)
+    return lambda example, answer: grade(example, spoken(answer))
 
 
 def _sources(

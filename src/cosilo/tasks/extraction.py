@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from cosilo.errors import DataError
-from cosilo.tasks.base import SPLITS
-from cosilo.tasks.kinds import Form, Given, Item, Kind, ask, best, kinds
+from cosilo.tasks.base import SPLITS, Grade
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, best, kinds
 from cosilo.types import Sampling
 
 _VALUES = (
@@ -53,6 +53,9 @@ class Extraction(Kind):
             instructions=system,
             sampling=Sampling(max_tokens=self.max_tokens),
         )
+
+    def grader(self, kept: Kept) -> Grade:
+        return best(span_f1)
 
 
 def _fields(given: Given) -> tuple[str, ...]:

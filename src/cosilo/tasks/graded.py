@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from cosilo.errors import DataError
-from cosilo.tasks.base import Example
-from cosilo.tasks.kinds import Form, Given, Kind, ask, kinds
+from cosilo.tasks.base import Example, Grade
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, ask, kinds
 from cosilo.types import Sampling
 
 
@@ -40,6 +40,9 @@ class Graded(Kind):
             readable=lambda example, answer: _number(answer) is not None,
             sampling=Sampling(max_tokens=1),
         )
+
+    def grader(self, kept: Kept) -> Grade:
+        return stated_grade
 
 
 def stated_grade(example: Example, answer: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cosilo.errors import DataError
 from cosilo.registry import Registry
 from cosilo.tasks.base import Example, Grade, Readable, Split, says_something
 from cosilo.tasks.files import Row
@@ -78,6 +79,20 @@ class Form:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a run keeps of a task: enough to grade answers where its data files are not at hand.
+
+    Attributes:
+        examples: every example of every split.
+        folder: where relative paths start.
+    """
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...] = ()
+    folder: Path = Path()
+
+
 class Kind(ABC):
     """One kind of grading; its fields are the plan's `[task.options]`."""
 
@@ -102,6 +117,14 @@ class Kind(ABC):
         Raises:
             DataError: the items do not fit this kind.
         """
+
+    def grader(self, kept: Kept) -> Grade:
+        """The grade of `form`, from what a run keeps of the task.
+
+        Raises:
+            DataError: the data files are needed.
+        """
+        raise DataError("answers to this kind of task can be graded only with its data files")
 
 
 kinds: Registry[Kind] = Registry("task")

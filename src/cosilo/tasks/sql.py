@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from cosilo.errors import DataError
-from cosilo.tasks.base import Example
+from cosilo.tasks.base import Example, Grade
 from cosilo.tasks.database import Databases
-from cosilo.tasks.kinds import Form, Given, Item, Kind, kinds, nothing
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds, nothing
 from cosilo.tasks.query import Limits, QueryError, Rows
 from cosilo.tasks.results import same_result
 from cosilo.tasks.text import references
@@ -55,11 +55,7 @@ class Sql(Kind):
         references(item)
 
     def form(self, given: Given) -> Form:
-        databases = Databases(
-            given.folder / Path(self.databases),
-            clock=self.clock,
-            limits=Limits(seconds=self.seconds, rows=self.rows),
-        )
+        databases = self._opened(given.folder)
         grade = ExecutionGrade(databases)
         schema = lru_cache(maxsize=None)(databases.ddl)
         system = given.instructions or _INSTRUCTIONS
@@ -101,6 +97,13 @@ class Sql(Kind):
             sampling=Sampling(max_tokens=self.max_tokens),
             secrets=secrets if self.literals_are_secret else nothing,
         )
+
+    def grader(self, kept: Kept) -> Grade:
+        return ExecutionGrade(self._opened(kept.folder))
+
+    def _opened(self, folder: Path) -> Databases:
+        limits = Limits(seconds=self.seconds, rows=self.rows)
+        return Databases(folder / Path(self.databases), clock=self.clock, limits=limits)
 
 
 class ExecutionGrade:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from cosilo.errors import DataError
+from cosilo.tasks.base import Grade
 from cosilo.tasks.files import check_text
-from cosilo.tasks.kinds import Form, Given, Item, Kind, ask, best, kinds
+from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, best, kinds
 from cosilo.types import Sampling
 
 _INSTRUCTIONS = "Answer the user. Reply with the answer only, as short as it can be."
@@ -45,6 +46,9 @@ class FreeText(Kind):
             grade=best(rouge_l),
             sampling=Sampling(max_tokens=self.max_tokens),
         )
+
+    def grader(self, kept: Kept) -> Grade:
+        return best(rouge_l)
 
 
 def references(item: Item) -> tuple[str, ...]:

@@ -9,13 +9,18 @@ no threshold is fitted on what the model has seen.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cosilo.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +45,71 @@ class GainModel:
     def predict(self, texts: Sequence[str]) -> Floats:
         """Expected gain of each text, shape (len(texts),), in grades."""
         return self.mean + self.views.kernel(texts) @ self.weights
+
+    def save(self, folder: Path) -> None:
+        """Write `gain.json` and `gain.npz` into `folder`; `load` reads them, nothing is pickled.
+
+        They hold words of the training texts and how often each text has them: they are as private as
+        these.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        views = self.views
+        arrays: dict[str, Any] = {"weights": self.weights}
+        arrays |= {name: getattr(views, name) for name in _DENSE}
+        facts: dict[str, Any] = {"mean": self.mean, "rarity": views.rarity}
+        for name in _COUNTED:
+            counter, rows = getattr(views, name), getattr(views, _ROWS[name])
+            facts[name] = counter.get_feature_names_out().tolist()
+            arrays[f"{name}_idf"] = counter.idf_
+            arrays |= {f"{name}_{part}": getattr(rows, part) for part in _SPARSE}
+        np.savez_compressed(folder / "gain.npz", **arrays)
+        (folder / "gain.json").write_text(json.dumps(facts), "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> GainModel:
+        """The model that `save` wrote.
+
+        Raises:
+            ConfigError: it is not there, or none.
+        """
+        from scipy.sparse import csr_matrix
+
+        try:
+            facts = json.loads((folder / "gain.json").read_text("utf-8"))
+            with (
+                (folder / "gain.npz").open("rb") as file,
+                np.load(file, allow_pickle=False) as held,
+            ):
+                arrays = dict(held)
+            counted: dict[str, Any] = {}
+            for name in _COUNTED:
+                parts = [arrays[f"{name}_{part}"] for part in _SPARSE]
+                rows = csr_matrix(tuple(parts[:3]), shape=tuple(parts[3]))
+                counted[name] = _counter(facts[name], arrays[f"{name}_idf"])
+                counted[_ROWS[name]] = rows
+            dense = {name: arrays[name] for name in _DENSE}
+            views = Views(rarity=facts["rarity"], **counted, **dense)
+            return cls(views, arrays["weights"], float(facts["mean"]))
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise ConfigError(
+                f"{str(folder)!r} holds no learned gain: {type(error).__name__}"
+            ) from None
+
+
+_COUNTED = ("words", "opening_words")
+_ROWS = {"words": "word_rows", "opening_words": "opening_rows"}
+_DENSE = ("centre", "scale", "shape_rows")
+_SPARSE = ("data", "indices", "indptr", "shape")
+
+
+def _counter(vocabulary: Sequence[str], rarity: Floats) -> Any:
+    """Counts and weighs word pairs as the vectoriser that learned them did."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    known = {term: i for i, term in enumerate(vocabulary)}
+    counter = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=known)
+    counter.idf_ = rarity
+    return counter
 
 
 def fit_gain(texts: Sequence[str], gains: Floats, *, seed: int = 0) -> tuple[GainModel, Floats]:

@@ -36,6 +36,7 @@ class Router:
         threshold: expected gain above which the LM is asked, instead of `calls`. With neither, the
             LM is asked when the expected gain is above 0.
         seed: of the cross-fitting.
+        model: what was learned before; then `prepare` learns nothing.
     """
 
     calls: float | None = None
@@ -55,6 +56,8 @@ class Router:
         return Forecast(tune=1.0, answer=1.0 if self.calls is None else self.calls, plain=True)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        if self.model is not None:
+            return self, session
         examples = calibration(session, by="router", least=20)
         small = await small_answers(session, examples)
         large = await large_answers(session, examples)

@@ -32,6 +32,7 @@ class SuperICL:
             small model was right, half where it was wrong, as far as there are any. Each is
             private text that leaves the building; 0 sends none.
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
+        shown: the worked examples, chosen before; then `prepare` chooses none.
     """
 
     examples: int = 4
@@ -48,7 +49,7 @@ class SuperICL:
         return Forecast(tune=0)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
-        if not self.examples:
+        if not self.examples or self.shown:
             return self, session
         graded = await small_answers(session, calibration(session, by="supericl"))
         right = [g for g in graded if g.grade >= 0.5]

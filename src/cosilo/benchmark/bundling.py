@@ -1,0 +1,201 @@
+"""From a point of a run to a bundle: prepared again from what the run recorded, then written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cosilo
+from cosilo.benchmark.reopen import Reopened, reopen
+from cosilo.benchmark.results import opened
+from cosilo.boundary.secret_key import secret_key
+from cosilo.bundle import Bundle, making, write
+from cosilo.errors import CapabilityError, ConfigError
+from cosilo.models.base import Keepable, TextModel
+from cosilo.models.recorded import RecordedModel
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import ModelConfig, PointConfig, open_point
+from cosilo.strategies.base import Strategy, strategies
+from cosilo.strategies.inference.ends import Large
+from cosilo.types import Demonstration, Turn, last_user
+
+NOT_MEASURED = "not measured"
+MEMBERSHIP = "model_membership"
+
+_TELLING = 12
+"""Characters from which a text of the owner's that stands in the instructions is no coincidence."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Attributes:
+    about: what the bundle says of itself.
+    """
+
+    about: Mapping[str, str]
+
+
+async def make_bundle(
+    run: Path, point: str, out: Path, *, with_examples: bool = False, with_models: bool = False
+) -> Made:
+    """Write the point called `point` of the run in the folder `run` to the folder `out`.
+
+    Args:
+        with_examples: also where prompts hold the owner's examples.
+        with_models: copy the model files into it.
+
+    Raises:
+        ConfigError: `out` exists, there is no such point, its prompts hold examples, or it needs what
+            cannot be written down.
+        DataError: the run's data are needed and not there.
+    """
+    with making(out) as folder:
+        found = reopen(run, [point])
+        try:
+            config = found.points[0]
+            lm = LMOwner(found.answers, exposes=found.plan.large.exposes, record=found.answers)
+            strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
+            strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
+            served = _spelt_out(strategy, config)
+            if not with_examples:
+                _refuse_examples(found, strategy, point)
+            models = _models(found, strategy, session.owner.model, folder)
+            owner = session.owner
+            trained = owner.model is not found.untrained and "small" in models
+            about = {
+                "strategy": config.strategy,
+                "cosilo": cosilo.__version__,
+                "small model": _learned(len(owner.learned)) if trained else "as it was",
+                MEMBERSHIP: _membership(run, point) if trained else "no private training",
+            }
+            bundle = Bundle(
+                point=replace(served, defences=_with_keys(config, folder)),
+                models=models,
+                sampling=found.task.sampling,
+                system=found.system,
+                budget=found.plan.request_budget.budget,
+                about=about,
+            )
+            write(bundle, folder, with_models=with_models)
+        finally:
+            await found.answers.close()
+            await found.owner.model.close()
+    return Made(about)
+
+
+def _learned(count: int) -> str:
+    return f"trained on {count} examples of the owner's" if count else "trained"
+
+
+def _spelt_out(strategy: Strategy, config: PointConfig) -> PointConfig:
+    """The prepared strategy as a point: its name in the registry, and its fields as options.
+
+    Raises:
+        ConfigError: it is not one that can be named and told by its options.
+    """
+    kind = next((n for n in strategies.names() if strategies.get(n) is type(strategy)), None)
+    if kind is None or not is_dataclass(strategy):
+        raise ConfigError(
+            f"point {config.name!r} is answered by a {type(strategy).__name__}, which has no name and "
+            "options to be told by: serve it from its run"
+        )
+    return PointConfig(
+        config.name, kind, {f.name: getattr(strategy, f.name) for f in fields(strategy)}
+    )
+
+
+def _refuse_examples(found: Reopened, strategy: Strategy, point: str) -> None:
+    """Refuse a point whose prompts tell the owner's examples.
+
+    Raises:
+        ConfigError: they do.
+    """
+    shown = is_dataclass(strategy) and any(
+        _holds_examples(getattr(strategy, f.name)) for f in fields(strategy)
+    )
+    texts = (last_user(e.chat) for s in found.task.splits.values() for e in s)
+    if shown or any(len(text) >= _TELLING and text in found.system for text in texts):
+        raise ConfigError(
+            f"the prompts of point {point!r} hold examples of yours, which would be in the bundle word "
+            "for word; --with-examples includes them"
+        )
+
+
+def _holds_examples(value: Any) -> bool:
+    if isinstance(value, Turn | Demonstration):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_holds_examples, value.values()))
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and any(map(_holds_examples, value))
+    )
+
+
+def _models(
+    found: Reopened, strategy: Strategy, small: TextModel, folder: Path
+) -> dict[str, ModelConfig]:
+    """The models that the point is served with; a trained small one is written into `folder`.
+
+    Raises:
+        ConfigError: one of them cannot be had without the run.
+    """
+    plan, models = found.plan, {}
+    if not isinstance(strategy, Large):  # it alone asks no small model
+        models["small"] = _small(found, small, folder)
+    if strategy.needs.sends:
+        if isinstance(found.large, RecordedModel):
+            raise ConfigError("the large model's answers stand in the data: nobody can ask it more")
+        models["large"] = plan.large
+    if plan.embedder is not None:
+        models["embedder"] = plan.embedder
+    return models
+
+
+def _small(found: Reopened, model: TextModel, folder: Path) -> ModelConfig:
+    config = found.plan.small
+    if isinstance(model, RecordedModel):
+        raise ConfigError("the small model's answers stand in the data: nobody can ask it more")
+    if model is found.untrained:
+        return config
+    if not isinstance(model, Keepable):
+        raise ConfigError(
+            f"the trained small model ({config.kind!r}) cannot be written down: serve this point from "
+            "its run"
+        )
+    try:
+        kept = model.keep(folder / "small")
+    except CapabilityError as error:
+        raise ConfigError(f"the trained small model cannot be written down: {error}") from None
+    return replace(config, options={**config.options, **kept})
+
+
+def _with_keys(config: PointConfig, folder: Path) -> tuple[Any, ...]:
+    """The point's defences, their keys in `folder`: the same values keep the same placeholders."""
+    around = []
+    for number, defence in enumerate(config.defences):
+        options = dict(defence.options)
+        if isinstance(key := options.get("key_file"), Path):
+            target = folder / "keys" / f"{number}-{defence.kind}.key"
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            if key.is_file():
+                target.touch(mode=0o600)
+                target.write_bytes(secret_key(key))
+            else:
+                secret_key(target)  # nothing was ever hidden under the run's own
+            options["key_file"] = target
+        around.append(replace(defence, options=options))
+    return tuple(around)
+
+
+def _membership(run: Path, point: str) -> str:
+    """How well its records can be told from others by the small model, as the run measured it."""
+    with opened(run) as results:
+        measured = {p.name: p.test for p in results.points}.get(point, {})
+    if MEMBERSHIP not in measured:
+        return NOT_MEASURED
+    m = measured[MEMBERSHIP]
+    return f"AUC {m.value:.3f} [{m.low:.3f}, {m.high:.3f}], n = {m.n}; {m.note}"
