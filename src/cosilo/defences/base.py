@@ -38,8 +38,8 @@ class Defence:
         """Called after the last message wherever `open` was."""
 
     def most_bytes(self, seconds: float) -> float:
-        """How large a request may be so that the defence is done with it within `seconds`, whatever
-        stands in it.
+        """How much text a request may hold so that the defence is done with it within `seconds`,
+        whatever stands in it.
         """
         return math.inf
 

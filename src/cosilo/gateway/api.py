@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway import asked, said
 from cosilo.gateway.accounts import Key, RequestFacts, Spend, Store
@@ -221,7 +223,6 @@ class Gateway:
     ) -> None:
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
-        _require_size(point, size * wanted.n)
         if size > _LARGE:
             await asyncio.sleep(0)  # others have their turn between reading it and sending it
         if wanted.logprobs is not None:
@@ -231,6 +232,7 @@ class Gateway:
             for chat in wanted.chats
             for i in range(wanted.n)
         ]
+        _require_size(point, asks)
         await self._reserve(x, bound(point, asks), wanted.user)
         watch = self._watch(x, receive)
         tail = b""
@@ -506,12 +508,15 @@ def _model(point: Point) -> dict[str, object]:
     return {"id": point.model, "object": "model", "created": 0, "owned_by": "cosilo"}
 
 
-def _require_size(point: Point, size: int) -> None:
+def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
     """Refuse now what would not be answered in time."""
+    if point.most_bytes == math.inf:
+        return
+    size = sum(len(encode(Ask(chat=chat, sampling=sampling))) for chat, sampling in asks)
     if size > point.most_bytes:
         raise RequestError(
-            f"{point.model!r} takes requests of at most {point.most_bytes / 1000:.0f} kB, times the "
-            f"answers they ask for; this one is {size / 1000:.0f} kB",
+            f"{point.model!r} takes at most {point.most_bytes / 1000:.0f} kB of text, counted once for "
+            f"each answer that is asked for; this request has {size / 1000:.0f} kB",
             status=413, code="request_too_large",
         )  # fmt: skip
 

@@ -44,7 +44,7 @@ class Serving:
         timeout_seconds: how long one upstream may take for an answer, or for its first piece.
         idle_seconds: how long it may take between two pieces.
         stream_seconds: how long a whole stream may take.
-        most_kb: how large a request may be; each answer it asks for counts as one. Where it is not
+        most_kb: how much text a request may hold, once for each answer it asks for. Where it is not
             given: what the point's defences are sure to be done with in time, whatever stands in it.
     """
 
@@ -132,7 +132,7 @@ class Point:
 
     @property
     def most_bytes(self) -> float:
-        """How large a request may be, times the answers that it asks for."""
+        """How much text a request may hold, once for each answer that it asks for."""
         if self.serving.most_kb is not None:
             return self.serving.most_kb * 1000
         # Half of the time that an answer may take; the rest is the model's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def body(size: int, **fields: Any) -> dict[str, Any]:
         (5_000, {}, 413),
         (500, {"n": 2}, 413),
         (500, {"n": 2, "stream": True}, 413),
-        (150, {"n": 4}, 200),
+        (100, {"n": 4}, 200),
     ],
 )
 async def test_a_request_and_its_answers_have_a_size(
@@ -50,6 +51,13 @@ async def test_a_request_and_its_answers_have_a_size(
         assert "at most 1 kB" in told.error["message"]
         assert not h.books.settled
         assert not h.books.open
+
+
+async def test_counted_is_text_however_it_is_escaped(tmp_path: Path) -> None:
+    h = await house(around=hide(tmp_path), serving=Serving(most_kb=2.5))
+    smiles = json.dumps(body(0) | {"messages": [{"role": "user", "content": "😀" * 500}]}).encode()
+    assert len(smiles) > 6_000
+    assert (await h.send("/v1/chat/completions", smiles)).status == 200
 
 
 async def test_so_has_an_old_completion(tmp_path: Path) -> None:
