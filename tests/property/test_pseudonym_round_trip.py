@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Span, resolve, shifted, windows
-from cosilo.defences.restoring import Json, Sql, Stream, restore
+from cosilo.defences.places import Places
+from cosilo.defences.restoring import Sql, Stream, restore
 from cosilo.defences.surrogates import Draw, disguise
 from cosilo.defences.texts import texts_of, with_texts
 from cosilo.defences.vault import Vault
@@ -101,10 +102,16 @@ def test_a_stream_cut_anywhere_is_the_whole(
     vault, masked, _ = hidden(*given_)
     reply = extra.join(masked) + extra
     for variant in (reply, reply.lower(), reply.upper(), reply.replace("_", r"\_")):
-        for render in (None, Json, Sql):
-            make = render() if render else None
-            whole = restore(vault.restorer, variant, make)
-            stream = Stream(vault.restorer, *([render()] if render else []))
+        for render in (
+            lambda: None,
+            Sql,
+            lambda: Places(vault.restorer),
+            lambda: Places(vault.restorer, json=True),
+            lambda: Places(vault.restorer, sql=True),
+        ):
+            whole = restore(vault.restorer, variant, render())
+            made = render()
+            stream = Stream(vault.restorer, *([made] if made else []))
             pieces = [stream.feed(variant[i : i + size]) for i in range(0, len(variant), size)] + [
                 stream.finish()
             ]
@@ -117,7 +124,12 @@ def test_arguments_stay_json(given_: tuple[list[str], list[list[Span]]]) -> None
     texts, found = given_
     vault, masked, _ = hidden(texts, found)
     arguments = json.dumps({"a": masked, "b": 1}, ensure_ascii=False)
-    assert json.loads(restore(vault.restorer, arguments, Json()))["a"] == texts
+    assert (
+        json.loads(
+            restore(vault.restorer, arguments, Places(vault.restorer, json=True, urls=True))
+        )["a"]
+        == texts
+    )
 
 
 JSON = st.recursive(

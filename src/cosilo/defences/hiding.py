@@ -18,11 +18,14 @@ import msgspec
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
+from cosilo.defences.json_text import read
+from cosilo.defences.links import LONGEST_URL, Links
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
-from cosilo.defences.texts import public_text, texts_of, with_texts
+from cosilo.defences.restoring import segments
+from cosilo.defences.texts import public_text, texts_of, with_texts, written_numbers
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
@@ -30,6 +33,8 @@ VERSION = 2
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
+
+_ROUNDS = 4  # of looking for what a message holds that reads like a placeholder of its own
 
 _SLICE = 0.02  # seconds of one turn: a short text needs no second one
 # Texts whose spans are kept, so that a conversation's old turns cost nothing; a text counts as one
@@ -165,15 +170,42 @@ class Hiding:
 
     def _hidden(self, ask: Ask, vault: Vault) -> Steps[Ask]:
         texts, found = yield from self._found(ask)
-        spans = yield from self._covered(ask, vault, texts, found)
-        yield from vault.issuing(texts, spans, public_text(ask))
-        masked = []
-        for text, here in zip(texts, spans, strict=True):
-            hidden = vault.hide(text, here)
-            if vault.restore(hidden) != text:
-                raise PrivacyError("a message could not be restored exactly, so nothing was sent")
-            masked.append(hidden)
+        readings = []
+        for text in texts:
+            readings.append((yield from read(text)))
+        # A value is what the strings of JSON say, however they are written.
+        said = [r.text if r else t for t, r in zip(texts, readings, strict=True)]
+        inside = [
+            [r.read(s) for s in here] if r else list(here)
+            for r, here in zip(readings, found, strict=True)
+        ]
+        for _ in range(_ROUNDS):
+            covered = yield from self._covered(ask, vault, said, inside)
+            spans = [r.split(s) if r else s for r, s in zip(readings, covered, strict=True)]
+            yield from vault.issuing(said, spans, public_text(ask))
+            masked = []
+            again = False
+            for i, text in enumerate(texts):
+                hidden, strays = vault.hidden(text, spans[i], readings[i])
+                masked.append(hidden)
+                inside[i] += strays
+                again = again or bool(strays)
+                yield
+            if not again:
+                break
+        else:
+            raise PrivacyError("a message could not be restored exactly, so nothing was sent")
+        vault.restorer.numbers |= written_numbers(ask)
+        for text in masked:
+            links, at = Links(vault.restorer.own_urls), 0
+            for start, end, _ in segments(vault.restorer, text):
+                links.passed(text[at:start])
+                links.learn(text[start:end], text[end : end + LONGEST_URL])
+                links.passed(text[start:end])
+                at = end
+                yield
             yield
+        texts, spans = said, [list(here) for here in spans]
         if self._hints:
             masked = [
                 hidden + self._hint(text, here, vault, public_text(ask))

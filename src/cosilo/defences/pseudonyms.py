@@ -73,6 +73,8 @@ class Pseudonym(Defence):
         "first-turn" (all requests of one caller that begin with the same user turn; each sends its
         history).
     replies: "sql" quotes restored text where SQL needs it; "text" puts values back as they are.
+    restore_in_urls: also put values back inside URLs that the LM made: whoever owns the host may then
+        learn them, for an image as soon as the reply is shown.
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
     hints: tell the LM which column of `databases` each hidden value stands in: what a question
@@ -95,6 +97,7 @@ class Pseudonym(Defence):
         system: Literal["private", "public"] = "private",
         conversation: Literal["request", "first-turn"] = "request",
         replies: Literal["text", "sql"] = "text",
+        restore_in_urls: bool = False,
         databases: Path | None = None,
         values: Sequence[str] = (),
         hints: bool = False,
@@ -128,6 +131,7 @@ class Pseudonym(Defence):
         self._seconds_per_kb = sum(_SECONDS_PER_KB[name] for name in detectors)
         self._conversation = conversation
         self._sql = replies == "sql"
+        self._urls = restore_in_urls
         self._key_file = Path(key_file)
         self._key: bytes | None = None
         self._caller: Callable[[str], bytes] = lambda _: b""
@@ -175,14 +179,16 @@ class Pseudonym(Defence):
         reply = await forward(hidden)
         if not isinstance(reply, Completion):
             return reply
-        generation = restored(reply.generation, vault.restorer, hidden.sampling, sql=self._sql)
+        generation = restored(
+            reply.generation, vault.restorer, hidden.sampling, sql=self._sql, urls=self._urls
+        )
         return msgspec.structs.replace(reply, generation=generation)
 
     async def guard_stream(
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
         vault, hidden = await self._hidden(ask, request)
-        stream = ReplyStream(vault.restorer, hidden.sampling, sql=self._sql)
+        stream = ReplyStream(vault.restorer, hidden.sampling, sql=self._sql, urls=self._urls)
         async with closing(forward(hidden)) as deltas:
             async for delta in deltas:
                 for piece in stream.feed(delta):

@@ -6,18 +6,17 @@ from collections.abc import Iterator
 
 import msgspec
 
+from cosilo.defences.places import Places
 from cosilo.defences.restoring import (
-    Json,
-    Plain,
     Restorer,
     Segment,
-    Sql,
     Stream,
     fill,
     restore,
     restored_tokens,
     segments,
 )
+from cosilo.defences.schemas import format_of, parameters_of
 from cosilo.types import (
     Delta,
     Generation,
@@ -30,32 +29,48 @@ from cosilo.types import (
 
 
 def restored(
-    generation: Generation, restorer: Restorer, sampling: Sampling, *, sql: bool
+    generation: Generation, restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool = False
 ) -> Generation:
     """`generation` with every issued placeholder restored.
 
     A reply that is one of `sampling.choices` is a label, and stays; arguments of tool calls stay
-    valid JSON. `sql`: see `restoring.Sql`.
+    valid JSON. `sql`: see `restoring.Sql`. `urls`: also in URLs that the LM made.
     """
     generation = msgspec.structs.replace(
         generation,
         tool_calls=tuple(
             msgspec.structs.replace(
                 c,
-                arguments=restore(restorer, c.arguments, Json()),
-                extra=restore(restorer, c.extra, Json()),
+                arguments=restore(
+                    restorer, c.arguments, _arguments(restorer, sampling, c.name, urls)
+                ),
+                extra=restore(restorer, c.extra, Places(restorer, json=True, urls=urls)),
             )
             for c in generation.tool_calls
         ),
-        other_texts=tuple((n, restore(restorer, said)) for n, said in generation.other_texts),
-        extra=restore(restorer, generation.extra, Json()),
+        other_texts=tuple(
+            (n, restore(restorer, said, Places(restorer, urls=urls)))
+            for n, said in generation.other_texts
+        ),
+        extra=restore(restorer, generation.extra, Places(restorer, json=True, urls=urls)),
     )
     if generation.text in sampling.choices:
         return generation
     found = segments(restorer, generation.text)
-    text, rendered = fill(generation.text, found, Sql() if sql else Plain())
+    text, rendered, _ = fill(
+        generation.text, found, _content(restorer, sampling, sql=sql, urls=urls)
+    )
     tokens = restored_tokens(generation.tokens, generation.text, rendered)
     return msgspec.structs.replace(generation, text=text, tokens=tokens)
+
+
+def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool) -> Places:
+    return Places(restorer, schema=format_of(sampling.response_format), sql=sql, urls=urls)
+
+
+def _arguments(restorer: Restorer, sampling: Sampling, name: str, urls: bool) -> Places:
+    schema = parameters_of(sampling.tools, name)
+    return Places(restorer, json=True, schema=schema, urls=urls)
 
 
 class ReplyStream:
@@ -64,11 +79,14 @@ class ReplyStream:
     Tokens may come a piece later than their text: a token is told once nothing of it is held back.
     """
 
-    def __init__(self, restorer: Restorer, sampling: Sampling, *, sql: bool) -> None:
+    def __init__(
+        self, restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool = False
+    ) -> None:
         self._restorer = restorer
         self._sampling, self._sql = sampling, sql
         self._whole: list[Delta] = []  # with choices only the whole reply tells whether it is one
-        self._text = Stream(restorer, Sql() if sql else Plain())
+        self._urls = urls
+        self._text = Stream(restorer, _content(restorer, sampling, sql=sql, urls=urls))
         self._calls: dict[int, Stream] = {}
         self._others: dict[str, Stream] = {}
         self._raw = ""
@@ -94,7 +112,7 @@ class ReplyStream:
             tokens=tokens,
             tool_calls=tuple(c for c in calls if c.id or c.name or c.arguments or c.extra),
             other_texts=tuple((name, said) for name, said in others if said),
-            extra=restore(self._restorer, delta.extra, Json()),
+            extra=self._json(delta.extra),
         )
         if delta.finish_reason is not None:
             # The end may say something still held back, so it waits for `finish`.
@@ -106,7 +124,9 @@ class ReplyStream:
         if self._sampling.choices:
             if self._whole:
                 whole = assemble(self._whole)
-                yield disassemble(restored(whole, self._restorer, self._sampling, sql=self._sql))
+                yield disassemble(
+                    restored(whole, self._restorer, self._sampling, sql=self._sql, urls=self._urls)
+                )
             return
         text = self._text.finish()
         calls = []
@@ -127,15 +147,22 @@ class ReplyStream:
             yield out
 
     def _call(self, piece: ToolCallDelta) -> ToolCallDelta:
-        stream = self._calls.setdefault(piece.index, Stream(self._restorer, Json()))
+        stream = self._calls.get(piece.index)
+        if stream is None:
+            render = _arguments(self._restorer, self._sampling, piece.name, self._urls)
+            stream = self._calls[piece.index] = Stream(self._restorer, render)
         return msgspec.structs.replace(
             piece,
             arguments=stream.feed(piece.arguments),
-            extra=restore(self._restorer, piece.extra, Json()),
+            extra=self._json(piece.extra),
         )
 
     def _other(self, name: str) -> Stream:
-        return self._others.setdefault(name, Stream(self._restorer))
+        render = Places(self._restorer, urls=self._urls)
+        return self._others.setdefault(name, Stream(self._restorer, render))
+
+    def _json(self, text: str) -> str:
+        return restore(self._restorer, text, Places(self._restorer, json=True, urls=self._urls))
 
     def _settled_tokens(self) -> tuple[TokenLogprob, ...]:
         start = self._raw_start

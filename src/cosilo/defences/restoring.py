@@ -10,7 +10,6 @@ somebody else's value there.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,20 +29,48 @@ _SMALL = re.compile(r"\d{1,2}(?:\.\d+)?")
 _CONTEXT = 2
 
 
+class Segment(NamedTuple):
+    """Characters `start` to `end` of a reply are a placeholder for `value`."""
+
+    start: int
+    end: int
+    value: str
+
+
+class Put(NamedTuple):
+    """What is put in place of characters `start` to `end`: None where that depends on what comes next.
+
+    `restored` is False where it is the placeholder itself.
+    """
+
+    start: int
+    end: int
+    written: str | None
+    restored: bool = True
+
+
 class Plain:
     """How restored values stand in a reply: as they are. `passed` is told the text around them."""
+
+    @property
+    def quotes(self) -> bool:
+        """Whether the quotes around a placeholder may have to go with it."""
+        return False
 
     def passed(self, text: str) -> None: ...
 
     def value(self, value: str) -> str:
         return value
 
+    def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
+        """What is put in place of the placeholder `segment` of `text`.
 
-class Json(Plain):
-    """Between the quotes of a JSON string: escaped, so that the JSON stays valid."""
-
-    def value(self, value: str) -> str:
-        return json.dumps(value, ensure_ascii=False)[1:-1]
+        Args:
+            start: up to where this has been told what `text` holds.
+            final: `text` ends here; without, more comes.
+        """
+        self.passed(text[start : segment.start])
+        return Put(segment.start, segment.end, self.value(segment.value))
 
 
 class Sql(Plain):
@@ -88,18 +115,17 @@ class Sql(Plain):
         return "'" + value.replace("'", "''") + "'"
 
 
-class Segment(NamedTuple):
-    """Characters `start` to `end` of a reply are a placeholder for `value`."""
-
-    start: int
-    end: int
-    value: str
-
-
 class Restorer:
-    """What was issued, and how to find it in a text."""
+    """What was issued, and how to find it in a text.
+
+    Attributes:
+        numbers: values that stood as numbers in the owner's JSON, and never as text.
+        own_urls: the owner's own URLs, with the placeholders that stand in them.
+    """
 
     def __init__(self) -> None:
+        self.numbers: frozenset[str] = frozenset()
+        self.own_urls: set[str] = set()
         self._values: dict[str, tuple[str, bool]] = {}
         self._plain: dict[str, str] = {}
         self._beginnings: set[str] = set()
@@ -214,20 +240,31 @@ def restore(restorer: Restorer, text: str, render: Plain | None = None) -> str:
 
 
 def fill(
-    text: str, found: Sequence[Segment], render: Plain, *, start: int = 0, end: int | None = None
-) -> tuple[str, list[Segment]]:
-    """`text` from `start` to `end` with the values of `found` in it, and `found` as rendered."""
+    text: str,
+    found: Sequence[Segment],
+    render: Plain,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    final: bool = True,
+) -> tuple[str, list[Segment], int]:
+    """`text` from `start` to `end` with the values of `found` in it, what was restored, and up to
+    where: without `final`, what stands at a place may depend on what comes after `text`.
+    """
     parts: list[str] = []
     rendered: list[Segment] = []
     for segment in found:
-        before = text[start : segment.start]
-        render.passed(before)
-        rendered.append(segment._replace(value=render.value(segment.value)))
-        parts += before, rendered[-1].value
-        start = segment.end
+        put = render.put(text, start, segment, final=final)
+        parts.append(text[start : put.start])
+        start = put.end
+        if put.written is None:
+            return "".join(parts), rendered, start
+        parts.append(put.written)
+        if put.restored:
+            rendered.append(Segment(put.start, put.end, put.written))
     rest = text[start:end]
     render.passed(rest)
-    return "".join((*parts, rest)), rendered
+    return "".join((*parts, rest)), rendered, max(start, len(text) if end is None else end)
 
 
 @dataclass
@@ -261,9 +298,17 @@ class Stream:
         """What was held back."""
         return self._advance(final=True)
 
+    @property
+    def _quotes(self) -> bool:
+        return self.render.quotes
+
     def _advance(self, *, final: bool) -> str:
         found, certain = self.restorer.scan(self._buffer, self._at, final=final)
-        text, rendered = fill(self._buffer, found, self.render, start=self._at, end=certain)
+        if not final and certain > self._at and self._buffer[certain - 1] == '"' and self._quotes:
+            certain -= 1
+        text, rendered, certain = fill(
+            self._buffer, found, self.render, start=self._at, end=certain, final=final
+        )
         start = self.certain - self._at
         self.found += [Segment(s.start + start, s.end + start, s.value) for s in rendered]
         self.certain += certain - self._at

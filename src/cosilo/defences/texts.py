@@ -15,6 +15,7 @@ from functools import lru_cache
 import msgspec
 
 from cosilo.boundary.messages import Ask
+from cosilo.defences.json_text import quoted
 from cosilo.types import Sampling, Turn
 
 Change = Callable[[str], str]
@@ -120,12 +121,35 @@ class Leaf:
     that lead to what it stands in."""
 
     text: str
+    is_text: bool
     is_key: bool
     key: str
     above: tuple[str, ...]
 
 
+def written_numbers(ask: Ask) -> frozenset[str]:
+    """What stands as a number in the JSON of `ask`, arguments and contents, and nowhere as text."""
+    numbers: set[str] = set()
+    strings: set[str] = set()
+    jsons = [call.arguments for turn in ask.chat for call in turn.tool_calls]
+    jsons += [t.content for t in ask.chat if t.content.lstrip()[:1] in ("{", "[")]
+    for text in jsons:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        for token in _TOKEN.finditer(text):
+            written = token.group()
+            if written[0] == '"':
+                strings.add(written[1:-1])
+            elif written[0] in "-0123456789":
+                numbers.add(written)
+    return frozenset(numbers - strings)
+
+
 def _in_schema(leaf: Leaf) -> bool:
+    if not leaf.is_text:
+        return False  # a bound, a length, a default: a placeholder in its place is no number
     if not _DATA.isdisjoint(leaf.above):
         return True
     return not leaf.is_key and leaf.key not in _STRUCTURE
@@ -157,9 +181,9 @@ def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
         is_key = is_text and _COLON.match(text, token.end()) is not None
         if is_key:
             key = value
-        if not written[0].isalpha() and wanted(Leaf(value, is_key, key, tuple(above))):
+        if not written[0].isalpha() and wanted(Leaf(value, is_text, is_key, key, tuple(above))):
             changed = change(value)
             if changed != value:
-                parts += text[at : token.start()], json.dumps(changed, ensure_ascii=False)
+                parts += text[at : token.start()], quoted(changed)
                 at = token.end()
     return "".join((*parts, text[at:]))

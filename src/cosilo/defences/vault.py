@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +20,10 @@ from dataclasses import replace
 import msgspec
 
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
+from cosilo.defences.json_text import Reading
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
+from cosilo.errors import PrivacyError
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 CODE = 6
@@ -183,6 +186,48 @@ class Vault:
             parts += text[at : span.start], self._shown[text[span.start : span.end]]
             at = span.end
         return "".join((*parts, text[at:]))
+
+    def hidden(
+        self, text: str, spans: Sequence[Span], read: Reading | None
+    ) -> tuple[str, list[Span]]:
+        """The same, and what else of `text` would be restored, as spans of it that must be hidden too.
+
+        Args:
+            read: what `text` says, where it holds JSON; `spans` and what is returned are of that.
+
+        Raises:
+            PrivacyError: a placeholder would not be found again.
+        """
+        said = read.text if read else text
+        parts: list[str] = []
+        issued: dict[tuple[int, int], str] = {}
+        moves: list[tuple[int, int]] = [
+            (0, 0)
+        ]  # where what is not hidden begins: there, and in `text`
+        at = length = 0
+        for span in spans:
+            value = said[span.start : span.end]
+            place = read.written(span) if read else span
+            shown = self._shown[value]
+            length += place.start - at
+            parts += text[at : place.start], shown
+            issued[length, length + len(shown)] = value
+            at, length = place.end, length + len(shown)
+            moves.append((length, at))
+        whole = "".join((*parts, text[at:]))
+        strays: list[Span] = []
+        for start, end, value in segments(self._restorer, whole):
+            if issued.get((start, end)) == value:
+                del issued[start, end]
+                continue
+            there, here = moves[bisect_right(moves, (start, len(text))) - 1]
+            stray = Span(here + start - there, here + end - there, "TEXT")
+            if text[stray.start : stray.end] != whole[start:end]:
+                break  # it runs into a placeholder
+            strays.append(read.read(stray) if read else stray)
+        if issued and not strays:
+            raise PrivacyError("a message could not be restored exactly, so nothing was sent")
+        return whole, strays
 
     def restore(self, text: str) -> str:
         """`text` with the values back in."""

@@ -352,7 +352,9 @@ class TestSpellings:
     )
     def test_no_part_of_it_leaves(self, make: Make, text: str, rests: list[str]) -> None:
         talk = Talk(make())
-        assert talk.send(user(text)).text == text
+        back = talk.send(user(text)).text
+        # What the strings of JSON say comes back; it may be written with other escapes.
+        assert (json.loads(back) == json.loads(text)) if text[0] == "{" else back == text
         assert not [rest for rest in rests if rest in talk.seen]
 
 
@@ -571,7 +573,8 @@ class TestStreams:
         pieces = talk.stream(user("Pay Alice Brown now."))
         texts = [d.text for d in pieces if d.text]
         assert "".join(texts) == "Pay Alice Brown now."
-        assert "Alice Brown" in texts  # the whole name at once
+        # The whole name at once, with the sign after it: it tells whether this is the name of a host.
+        assert "Alice Brown " in texts
         assert texts[-4:] == ["n", "o", "w", "."]  # and the rest letter by letter
         assert pieces[-1].finish_reason == "stop"
         assert pieces[-1].completion_tokens == 7
