@@ -338,13 +338,11 @@ class OpenAIModel:
         with suppress(RejectedError):  # it is too long to be read
             error = chat_api.reported(await _read(response))
         kind, param = error.kind, error.param
-        said = f"{where}: {kind}" if kind else where
+        said = where + (f": {kind}" if kind else "") + (f" ({param})" if param else "")
         if (status in _RETRIED or status >= 500) and kind != "insufficient_quota":
             after_s = _retry_after(response.headers.get("Retry-After", ""))
             raise _RetryError(said, after_s, status)
         always = status in _ALWAYS or 300 <= status < 400 or kind == "insufficient_quota"
-        if param:
-            said += f" ({param})"
         raise RejectedError(
             said + self._advice(status), everything=always, status=status, code=kind, param=param
         )
