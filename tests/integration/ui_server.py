@@ -43,7 +43,7 @@ def gateway_over(store: Any) -> Any:
     metrics = Metrics()
     tripped = Breaker("spare")
     for _ in range(5):
-        tripped.failed()
+        tripped.failed(tripped.admit())
     metrics.set("cosilo_breaker_open", 1, upstream="spare")
     upstreams = {
         name: SimpleNamespace(name=name, breaker=breaker)
