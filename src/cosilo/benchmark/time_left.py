@@ -10,7 +10,7 @@ the second by what earlier trials of the same strategy took.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -54,7 +54,8 @@ class TimeLeft:
         self._per_call = per_call
         self._own: dict[str, list[float]] = {}
         self._kind: str | None = None
-        self._began = self._answering = Moment(0.0)
+        self._measuring: dict[str, list[float]] = {}  # after the last answer
+        self._began = self._answering = self._last = Moment(0.0)
         self._answers = self._done = self._here = self._after = 0
         self._paces: deque[Moment] = deque()
 
@@ -77,6 +78,8 @@ class TimeLeft:
         """The trial at hand is over."""
         if self._kind is not None:
             self._own.setdefault(self._kind, []).append(max(0.0, at.idle - self._began.idle))
+            if self._done:
+                self._measuring.setdefault(self._kind, []).append(at.idle - self._last.idle)
         self._kind = None
 
     def answered(self, count: int, at: Moment) -> None:
@@ -84,6 +87,7 @@ class TimeLeft:
         if not self._done:
             self._answering = at  # what came before it was preparing
         self._done += count
+        self._last = at
 
     def of_trial(self, at: Moment) -> float:
         """Seconds that the trial at hand will still take."""
@@ -113,6 +117,7 @@ class TimeLeft:
         if self._done > 1:
             answering = max(0.0, at.idle - self._answering.idle)
             left = answering / (self._done - 1) * (self._answers - self._done)
+            left += max(0.0, _typical(self._measuring, self._kind) - (at.idle - self._last.idle))
             return max(left, (before - spent) * share)
         return max(0.0, before - spent)
 
@@ -124,8 +129,7 @@ class TimeLeft:
         """
         if this is not None and kind == self._kind and kind not in self._own:
             return this
-        known = self._own.get(kind) or [s for own in self._own.values() for s in own]
-        return fmean(known) if known else 0.0
+        return _typical(self._own, kind)
 
     def _seconds_a_call(self, at: Moment) -> float:
         """By the last calls, since what else the machine does may have changed."""
@@ -137,3 +141,9 @@ class TimeLeft:
             self._paces.append(at)
         since = self._paces[0] if at.calls - self._paces[0].calls >= RECENT else Moment(0.0)
         return (at.busy - since.busy) / (at.calls - since.calls)
+
+
+def _typical(seconds: Mapping[str, Sequence[float]], kind: str | None) -> float:
+    """The mean over trials of `kind`; over all trials where there was none of it yet."""
+    known = seconds.get(kind or "") or [s for each in seconds.values() for s in each]
+    return fmean(known) if known else 0.0

@@ -49,6 +49,18 @@ def test_the_first_trial_of_a_strategy_tells_of_the_others_while_it_works() -> N
     assert left.of_run(Moment(32)) == pytest.approx(0 + 30 + 2)
 
 
+def test_measuring_after_the_last_answer_takes_time_too() -> None:
+    left = TimeLeft(["small", "router"], per_call=1.0)
+    left.trial("small", 2, calls=0, after=0, at=Moment(0))
+    left.answered(2, Moment(1))
+    left.trial("router", 3, calls=0, after=0, at=Moment(11))  # ten seconds of attacks
+    left.answered(1, Moment(12))
+    left.answered(1, Moment(13))
+    assert left.of_run(Moment(13)) == pytest.approx(1 + 10)
+    left.answered(1, Moment(14))
+    assert left.of_run(Moment(18)) == pytest.approx(6)
+
+
 def test_calls_that_answers_did_not_need_are_not_waited_for() -> None:
     left = TimeLeft(["cascade"], per_call=1.0)
     left.trial("cascade", 100, calls=100, after=0, at=Moment(0))
