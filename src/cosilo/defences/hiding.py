@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ VERSION = 2
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, which an escape of JSON may name and no detector can read."""
 
 _ROUNDS = 4  # of looking for what a message holds that reads like a placeholder of its own
 
@@ -289,7 +293,7 @@ class Hiding:
         if len(short) > 1:
             for detector in self.detectors:
                 if isinstance(detector, Together):
-                    yield from detector.ahead(short)
+                    yield from detector.ahead([_HALF.sub("\ufffd", text) for text in short])
 
     def _detect(self, text: str, public: str, before: hashlib.blake2b) -> Steps[tuple[Span, ...]]:
         """The spans of `text`, from memory where it holds them; `before` is the hash of `public`."""
@@ -311,6 +315,7 @@ class Hiding:
 
     def _look(self, text: str, public: str) -> Steps[list[Span]]:
         found: list[Span] = []
+        text = _HALF.sub("\ufffd", text)
         for detector in self.detectors:
             found += yield from looked(detector, text, public)
             yield

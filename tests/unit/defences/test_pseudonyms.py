@@ -619,6 +619,18 @@ class TestStreams:
 
 
 class TestScripted:
+    @pytest.mark.parametrize("half", [r"\ud800", r"x \udfff y", r"\ud800\ud800"])
+    def test_half_a_character_in_arguments_is_no_failure(self, make: Make, half: str) -> None:
+        written = '{"a": "jane.doe@example.com ' + half + '"}'
+        call = ToolCall("c", "f", written)
+        talk = Talk(
+            Pseudonym(key_file=make()._key_file),
+            lambda c: Generation("", tool_calls=c[-1].tool_calls),
+        )
+        back = talk.send((*user("hi"), Turn("assistant", tool_calls=(call,))))
+        assert json.loads(back.tool_calls[0].arguments) == json.loads(written)
+        assert "jane" not in talk.model.seen[-1][-1].tool_calls[0].arguments
+
     def test_the_default_model_sees_no_email(self, make: Make) -> None:
         model = ScriptedModel()
         boundary = Boundary(InProcess(LMOwner(model)), declared=frozenset({Ask}), guards=[make()])
