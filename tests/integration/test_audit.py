@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from cosilo.benchmark.record import note_heads
-from cosilo.benchmark.store import Store, Trial
+from cosilo.benchmark.rows import Trial
+from cosilo.benchmark.store import Store
 from cosilo.boundary.ledger import SqliteLedger, connect, head_mac
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.cli import main

@@ -14,7 +14,8 @@ from cosilo.benchmark.parts import gold
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.published import published
 from cosilo.benchmark.record import chain_of
-from cosilo.benchmark.store import Result, Store, Trial
+from cosilo.benchmark.rows import Result, Trial
+from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transport import Handles
 from cosilo.models.base import Array, Embedder

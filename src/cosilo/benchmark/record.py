@@ -21,7 +21,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cosilo.benchmark.store import PASSES, Answered, Mark, Pass, Store, Trial
+from cosilo.benchmark.rows import PASSES, Answered, Mark, Pass, Trial
+from cosilo.benchmark.store import Store
 from cosilo.boundary.faults import chain_faults
 from cosilo.boundary.ledger import GENESIS, Entry, Head, connect, read_entries
 from cosilo.tasks.base import Split

@@ -16,7 +16,7 @@ from cosilo.benchmark import places
 from cosilo.benchmark.parts import fill, make_owner, ready, replay_path, small_models
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.results import Results, opened
-from cosilo.benchmark.store import PUBLIC, Trial
+from cosilo.benchmark.rows import PUBLIC, Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Embedder, TextModel

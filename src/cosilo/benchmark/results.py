@@ -16,7 +16,8 @@ import numpy as np
 from cosilo.benchmark.places import plan_of
 from cosilo.benchmark.plan import Plan, limit_texts
 from cosilo.benchmark.record import fault
-from cosilo.benchmark.store import Result, Store, Trial, no_run
+from cosilo.benchmark.rows import Result, Trial
+from cosilo.benchmark.store import Store, no_run
 from cosilo.errors import ConfigError, StoreError
 from cosilo.models.base import models
 from cosilo.objectives.base import Measurement

@@ -48,8 +48,9 @@ from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.published import said_by
 from cosilo.benchmark.record import Survey, chain_of, mend, note_heads, survey
 from cosilo.benchmark.replies import Replies
+from cosilo.benchmark.rows import Mark, Pass, Trial
 from cosilo.benchmark.search import Proposals
-from cosilo.benchmark.store import Mark, Pass, Store, Trial
+from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.meter import Meter

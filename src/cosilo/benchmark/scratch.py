@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cosilo.benchmark.lock import held
 from cosilo.benchmark.plan import Plan, Replay
-from cosilo.benchmark.store import Store, held
+from cosilo.benchmark.store import Store
 from cosilo.errors import StoreError
 
 _SQLITE = ("", "-wal")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cosilo.benchmark.plan import Search, Space
-from cosilo.benchmark.store import Result
+from cosilo.benchmark.rows import Result
 from cosilo.errors import ConfigError
 from cosilo.objectives.base import objectives
 from cosilo.registry import unknown

@@ -16,13 +16,12 @@ folder and its files are readable by their owner only: they hold private text.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, cast
@@ -30,153 +29,27 @@ from typing import Any, Literal, cast
 import msgspec
 import numpy as np
 
+from cosilo.benchmark.lock import take_lock
 from cosilo.benchmark.published import Said
+from cosilo.benchmark.rows import (
+    PUBLIC,
+    SCHEMA,
+    About,
+    Answered,
+    Mark,
+    Pass,
+    Result,
+    Trial,
+)
 from cosilo.boundary.ledger import Entry, SqliteLedger, connect, read_entries
 from cosilo.boundary.meter import Totals
-from cosilo.errors import ConfigError, RunBusyError, StoreError
+from cosilo.errors import ConfigError, StoreError
 from cosilo.models.replay import request_key
-from cosilo.objectives.base import Floats, Item, Measurement
+from cosilo.objectives.base import Item, Measurement
 from cosilo.objectives.scoring import Made
 from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer, Chat, Generation, Sampling
-
-Pass = Literal["plain", "tampered"]
-PASSES: tuple[Pass, ...] = ("plain", "tampered")
-PUBLIC: Literal["public"] = "public"
-"""Under which a task's public questions are kept, beside its splits."""
-State = Literal["new", "done", "failed", "unaffordable"]
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS trials (
-    id TEXT PRIMARY KEY, point TEXT NOT NULL, settings TEXT NOT NULL, state TEXT NOT NULL,
-    attempt INTEGER, memory INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT ''
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, about BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS examples (
-    task TEXT NOT NULL, split TEXT NOT NULL, position INTEGER NOT NULL, example BLOB NOT NULL,
-    PRIMARY KEY (task, split, position)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS items (
-    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
-    attempt INTEGER NOT NULL, answer BLOB NOT NULL, grade REAL NOT NULL, seconds REAL NOT NULL,
-    cpu_seconds REAL NOT NULL, small_text TEXT NOT NULL, refused TEXT NOT NULL,
-    PRIMARY KEY (trial, pass, split, id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS faults (
-    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
-    fault TEXT NOT NULL, PRIMARY KEY (trial, pass, split, id, fault)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS marks (
-    trial TEXT NOT NULL, pass TEXT NOT NULL, split TEXT NOT NULL, id TEXT NOT NULL,
-    sent INTEGER NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL,
-    PRIMARY KEY (trial, pass, split, id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS heads (
-    trial TEXT NOT NULL, pass TEXT NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL,
-    PRIMARY KEY (trial, pass)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS results (
-    trial TEXT NOT NULL, split TEXT NOT NULL, version TEXT NOT NULL, measured BLOB NOT NULL,
-    PRIMARY KEY (trial, split)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS guesses (
-    trial TEXT NOT NULL, split TEXT NOT NULL, attack TEXT NOT NULL, version TEXT NOT NULL,
-    made BLOB NOT NULL, PRIMARY KEY (trial, split, attack)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cards (
-    trial TEXT NOT NULL, pass TEXT NOT NULL, cards BLOB NOT NULL, PRIMARY KEY (trial, pass)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS said (trial TEXT PRIMARY KEY, said BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS small (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS paid (
-    number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, messages INTEGER NOT NULL,
-    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
-    tokens_out INTEGER NOT NULL, usd REAL NOT NULL, epsilon REAL NOT NULL, seconds REAL NOT NULL
-);
-"""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One point on one task with given models and seed, and how far it came.
-
-    Attributes:
-        id: the hash of everything that decides the outcome.
-        settings: those decisions, as JSON text.
-        attempt: the ledger attempt whose `prepare` was the last to end; None before any.
-        memory: peak bytes of the process that ran it.
-    """
-
-    id: str
-    point: str
-    settings: str
-    state: State = "new"
-    attempt: int | None = None
-    memory: int = 0
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Where a trial's chain stood when an item was answered, or when the trial was finished.
-
-    Attributes:
-        count, hash: the entries it held, and the last one's hash.
-        sent: the messages that left for the item.
-    """
-
-    count: int
-    hash: bytes
-    sent: int = 0
-
-
-@dataclass(frozen=True)
-class Answered:
-    """How an item was answered.
-
-    Attributes:
-        attempt: of the ledger.
-        mark: None where an older version answered it.
-        asked: the LM had a part in the answer.
-    """
-
-    attempt: int
-    mark: Mark | None
-    asked: bool
-
-
-@dataclass(frozen=True)
-class About:
-    """A task without its data and its grading.
-
-    Attributes:
-        id: `task_identity` of the plan.
-        items: split → how many examples it holds.
-        sampling: how answers are asked for; None in runs that do not keep the whole task.
-    """
-
-    id: str
-    name: str
-    kind: str
-    items: dict[str, int]
-    labels: tuple[str, ...]
-    gold_secrets: bool
-    notes: tuple[str, ...]
-    sampling: Sampling | None = None
-    instructions: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A trial's numbers on one split.
-
-    Attributes:
-        values: objective → one value per item, for the objectives that are means.
-    """
-
-    measurements: tuple[Measurement, ...]
-    values: Mapping[str, Floats]
 
 
 class Store:
@@ -200,10 +73,10 @@ class Store:
         with _guarded(path):
             if write:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._lock = _take_lock(path / "lock")
+                self._lock = take_lock(path / "lock")
             private(path / "run.sqlite")
             self._db = connect(path / "run.sqlite")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
 
     @property
     def ledger_path(self) -> Path:
@@ -655,47 +528,6 @@ def private(path: Path) -> Path:
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     return path
-
-
-def _take_lock(path: Path) -> int:
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        _lock(handle, path.parent, fcntl.LOCK_EX)
-    except RunBusyError:
-        os.close(handle)
-        raise
-    os.ftruncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
-    return handle
-
-
-def _lock(handle: int, run: Path, how: int) -> None:
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
-        raise RunBusyError(
-            f"process {holder} works on {str(run)!r}; wait for it, or give another --run"
-        ) from None
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Nobody writes to the run in the folder `path` meanwhile; nothing is written here either.
-
-    Raises:
-        RunBusyError: another process works on it.
-    """
-    try:
-        handle = os.open(path / "lock", os.O_RDONLY)
-    except OSError:  # no run, or one that nobody has worked on here
-        yield
-        return
-    try:
-        _lock(handle, path, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

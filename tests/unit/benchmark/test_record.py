@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark.record import OLDER, Survey, chain_of, fault, mend, note_heads, survey
-from cosilo.benchmark.store import Mark, State, Store, Trial
+from cosilo.benchmark.rows import Mark, State, Trial
+from cosilo.benchmark.store import Store
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
 from cosilo.objectives.base import Item

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.benchmark.store import Result, SmallAnswers, Store, Trial
+from cosilo.benchmark.rows import Result, Trial
+from cosilo.benchmark.store import SmallAnswers, Store
 from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import ConfigError, RunBusyError, StoreError
