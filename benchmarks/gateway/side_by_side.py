@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -226,6 +227,15 @@ def main() -> None:
             f" {after:7.1f} {cells[0]:>26} {cells[1]:>26} {failed}"
         )
         kept.put(server.name, "RSS MB after", after)
+    if "cosilo" in found:
+        for name, mode in itertools.product(set(names) - {"cosilo"}, ("json", "stream")):
+            mine, theirs = (
+                [r["cpu_ms"] for r in rounds if r["gateway"] == who and r["mode"] == mode]
+                for who in ("cosilo", name)
+            )
+            each = [a / b for a, b in zip(mine, theirs, strict=True)]  # of the same round
+            kept.put("cosilo", f"{mode}, times {name}", statistics.median(each), n=len(each),
+                     low=min(each), high=max(each))  # fmt: skip
     kept.write()
 
 

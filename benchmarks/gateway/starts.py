@@ -49,7 +49,7 @@ def main() -> None:
             cpu.append(server.ready_cpu_s)
             memory.append(sum(map(pss_mb, below(server.pid))))
     row = "with the pseudonym defence" if a.private else "without a defence"
-    kept = Kept("gateway-starts", fresh=False)
+    kept = Kept("gateway_starts", fresh=False)
     for name, values in (("start s", seconds), ("CPU s", cpu), ("PSS MB", memory)):
         kept.put(row, name, statistics.median(values), n=a.times)
         kept.put(row, f"{name}, most", max(values), n=a.times)

@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--plain", type=int, nargs="+", default=[1_000, 8_000], help="kB")
     parser.add_argument("--only", action="append", default=[], choices=sorted(KINDS))
     a = parser.parse_args()
-    kept = Kept("gateway-waits", seed=5, settings={"sizes_kb": a.sizes, "plain_kb": a.plain})
+    kept = Kept("gateway_waits", seed=5, settings={"sizes_kb": a.sizes, "plain_kb": a.plain})
     cells = [(kind, "cosilo/private", kb) for kind in a.only or KINDS for kb in a.sizes]
     cells += [("prose", "cosilo/ok", kb) for kb in a.plain]
     failed = False
