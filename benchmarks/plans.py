@@ -104,7 +104,8 @@ def keep(results: Results, kept: Kept) -> None:
     points = {p.name: p for p in results.points}
     for point in results.points:
         for name, m in point.test.items():
-            kept.put(point.name, name, m.value, n=m.n, low=m.low, high=m.high)
+            if m.n:  # otherwise there was nothing to measure it on
+                kept.put(point.name, name, m.value, n=m.n, low=m.low, high=m.high)
         if {"small", "large"} <= points.keys() and "calls" in point.test:
             ends = [points[e].test["utility"].value for e in ("small", "large")]
             share = min(1.0, point.test["calls"].value)
