@@ -39,7 +39,8 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def definition(p: np.ndarray, q: np.ndarray, loss: str, beta: float) -> float:
-    """Of teacher `p` and student `q`."""
+    """Of teacher `p` and student `q`; what the teacher rules out counts as e^-60, as in the code."""
+    p = np.maximum(p, np.exp(-60))
     if loss == "jsd":
         m = beta * p + (1 - beta) * q
         return beta * kl(p, m) + (1 - beta) * kl(q, m)
@@ -47,8 +48,8 @@ def definition(p: np.ndarray, q: np.ndarray, loss: str, beta: float) -> float:
 
 
 def merged(p: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """`p` with all but `ids` as one outcome."""
-    return np.array([*p[ids], max(1 - p[ids].sum(), 1e-300)])
+    """`p` with all but `ids` as one outcome, summed: 1 less the others would cancel to nothing."""
+    return np.array([*p[ids], np.delete(p, ids).sum()])
 
 
 @given(
