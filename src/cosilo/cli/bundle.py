@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from cosilo import interrupts
 
 DESCRIPTION = """\
 Write what serving a point needs into a folder of its own: the strategy as preparing left it, the
@@ -43,8 +45,9 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.bundling import make_bundle
 
-    made = asyncio.run(
-        make_bundle(
+    made = interrupts.run(
+        partial(
+            make_bundle,
             arguments.run,
             arguments.point,
             arguments.out,
