@@ -114,8 +114,8 @@ class Generation(Value, frozen=True):
     extra: str = ""
 
     def check(self) -> None:
-        """Refuse what no reply can say, though its fields are of the right types: a time or a
-        probability that is no number or out of its range.
+        """Refuse field values that are of the right types but impossible: a time or a probability
+        that is NaN or out of its range.
 
         Raises:
             ValueError: it says such a thing.

@@ -85,7 +85,7 @@ class Pool:
         self._lengths = sorted({len(prefix) for prefix in self._by_prefix})
 
     def found(self, text: Folded) -> set[int]:
-        """Which values stand in `text`."""
+        """Which values stand in `text`, by their positions in the pool."""
         hits = set()
         for start in text.starts:
             for length in self._lengths:
@@ -121,8 +121,9 @@ class FuzzyPool:
         self._postings = {gram: np.array(found) for gram, found in postings.items()}
 
     def found(self, text: Folded) -> dict[int, float]:
-        """value → similarity of those that stand in `text`: 1 − edits ÷ length, or the share of its
-        characters in the part that does."""
+        """Each value that stands in `text`, and how similar it is, above 0 to 1: 1 − edits ÷ length
+        or, where words are missing, the share of its characters that are there.
+        """
         found = dict.fromkeys(self._exact.found(text), 1.0)
         for k in self._parts.found(text):
             i = self._whole[k]

@@ -157,7 +157,7 @@ def rounds(view: View, labels: Sequence[str]) -> list[Round]:
 
 
 def _returned(found: Sequence[Round]) -> dict[str, str]:
-    """What was chosen last stays a candidate."""
+    """The texts that were chosen in the last round; they are candidates in the next one as well."""
     return {c: found[-1].candidates[c] for c in found[-1].chosen} if found else {}
 
 
@@ -174,7 +174,7 @@ def _label(prompt: str, labels: Sequence[str]) -> str:
 
 
 def _shows(text: str, candidate: str) -> bool:
-    """Whether `candidate` stands in `text`, or is it with words blanked out."""
+    """Whether `text` contains `candidate`, or is `candidate` with some words blanked out."""
     if candidate in text:
         return True
     shown, words = text.split(), candidate.split()

@@ -37,7 +37,7 @@ Reply = tuple[Chat, str]
 
 @runtime_checkable
 class Scoring(Protocol):
-    """The part of a `LogitModel` that is needed to score a reply."""
+    """The members of a `LogitModel` that scoring a reply needs."""
 
     def tokenize(self, chat: Chat, reply: str) -> Tokens: ...
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]: ...
@@ -190,7 +190,9 @@ def _examples(targets: Sequence[Target], mask: NDArray[np.bool_]) -> list[Demons
 
 
 def _each(found: Sequence[Floats], score: Callable[[Floats], Any]) -> Floats:
-    """The score of each; of what the model could not read, the median of the others: no opinion."""
+    """The score of each entry of `found`. An entry that the model could not read gets the median of
+    the others, which says nothing either way.
+    """
     scores = np.array([score(x) if len(x) else np.nan for x in found], dtype=np.float64)
     if np.isnan(scores).any():
         known = scores[~np.isnan(scores)]
@@ -199,7 +201,9 @@ def _each(found: Sequence[Floats], score: Callable[[Floats], Any]) -> Floats:
 
 
 async def _logprobs(model: object, targets: Sequence[Target]) -> list[Floats] | None:
-    """Those of each target's label; None from a model that does not show them."""
+    """The log-probabilities of each target's label, token by token; None from a model that shows
+    none.
+    """
     replies = [(t.chat, t.label) for t in targets]
     if isinstance(model, Scored):
         return await model.logprobs(replies)

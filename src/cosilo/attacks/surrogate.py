@@ -1,4 +1,4 @@
-"""What would the LM answer? A surrogate trained on its recorded replies.
+"""An attack that predicts the LM's answers with a model trained on its recorded replies.
 
 The curious party is the data owner: it wants the LM's ability without the LM (functional model
 extraction, e.g. Krishna et al., "Thieves on Sesame Street!", arXiv 1910.12366). Targets are requests

@@ -30,7 +30,7 @@ def require_taught(owner: DataOwner, strategy: Strategy, *, by: str) -> None:
 
 
 def oddities(plan: Plan, task: Task, owner: DataOwner) -> Iterator[str]:
-    """What is likely a mistake, a sentence each."""
+    """Warnings about what in the plan is likely a mistake, one sentence each."""
     small = owner.model
     if not isinstance(small, Classifier):
         return

@@ -124,7 +124,7 @@ async def answer_item(
     """`example` answered and graded, over a session bound to it.
 
     Args:
-        note: of what the small model does meanwhile.
+        note: where to note what the small model does for this item.
     """
     clock = Clock()
     answer = await timed(strategy.answer(session, example.chat), clock)

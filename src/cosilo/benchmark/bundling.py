@@ -1,4 +1,6 @@
-"""From a point of a run to a bundle: prepared again from what the run recorded, then written down."""
+"""Make a bundle from a point of a run: prepare it again from recorded answers, then write it to a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,10 @@ _TELLING = 12
 
 @dataclass(frozen=True)
 class Made:
-    """Attributes:
-    about: what the bundle says of itself.
+    """A bundle that was written.
+
+    Attributes:
+        about: what the bundle says of itself.
     """
 
     about: Mapping[str, str]
@@ -90,7 +94,8 @@ def _learned(count: int) -> str:
 
 
 def _spelt_out(strategy: Strategy, config: PointConfig) -> PointConfig:
-    """The prepared strategy as a point: its name in the registry, and its fields as options.
+    """The prepared strategy as a point's configuration: its name in the registry, its fields as
+    options.
 
     Raises:
         ConfigError: it is not one that can be named and told by its options.

@@ -291,8 +291,9 @@ def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
 
 
 def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
-    """Replies and texts that the LM reads: it writes nothing. They count as new, recorded or not: what
-    will be asked is known only once the replies are."""
+    """The calls in which the LM reads replies or texts and writes nothing. All count as new,
+    although some may be recorded: which texts will be read is known only once the replies exist.
+    """
     gold, sampling = parts.owner.private, parts.task.sampling
     pool = parts.owner.pool or gold
     written = _answer(sampling)  # by either model, at most
@@ -324,7 +325,7 @@ def _most(count: int | None, there: int) -> int:
 
 
 def _answer(sampling: Sampling) -> float:
-    """Tokens of a reply, at most about."""
+    """About how many tokens a reply has at most."""
     longest = max((len(c) for c in sampling.choices), default=0) / BYTES_PER_TOKEN + 1
     return longest if sampling.choices else sampling.max_tokens
 
@@ -334,7 +335,9 @@ def _tokens(chat: Chat) -> float:
 
 
 def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:
-    """The calls for a share of `chats`; only without defences is it `sure` what will be asked."""
+    """The calls for a share of `chats`. `sure`: the prompts will be sent as they are, which holds
+    only without defences.
+    """
     sampling = parts.task.sampling
     free = isinstance(parts.paid.model, RecordedModel)
     new = [c for c in chats if not (free or (sure and parts.replay.holds(c, sampling)))]

@@ -96,7 +96,9 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
 
 
 def settings_of(point: PointConfig) -> dict[str, object]:
-    """What a point is, without its name."""
+    """The settings that make up a point, its name left out: two points with equal settings are the
+    same.
+    """
     found = plain(point)
     assert isinstance(found, dict)
     return {k: v for k, v in found.items() if k != "name"}

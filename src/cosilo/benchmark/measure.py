@@ -167,7 +167,7 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
 
 
 class Nobody:
-    """A party that is asked nothing: scoring reads the record only."""
+    """Stands in for a party where none is asked anything: scoring reads only the record."""
 
     async def handle(self, message: Message) -> Message:
         raise AssertionError("a measure asked a model")
@@ -177,5 +177,5 @@ class Nobody:
 
 
 def tampering(plan: Plan, party: Handles) -> Tampering:
-    """The party in between that the plan asks for."""
+    """The tampering party that the plan's `[attacks]` describes, in front of `party`."""
     return Tampering(party, plan.attacks.tamper_share, plan.seed)

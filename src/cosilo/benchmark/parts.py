@@ -52,7 +52,7 @@ class Elsewhere(LMOwner):
 
 @dataclass(frozen=True)
 class Parts:
-    """What the trials of a run share."""
+    """The data, models and parties that all trials of a run share."""
 
     task: Task
     owner: DataOwner
@@ -62,7 +62,8 @@ class Parts:
     models: tuple[TextModel, ...]
 
     def require_defences(self, point: PointConfig) -> str:
-        """Refuse a point whose defences cannot be set up; what to know of those that can, or nothing.
+        """Refuse a point whose defences cannot be set up; returns a note on those that can, or an
+        empty text.
 
         Raises:
             ConfigError: an option is refused, or an optional package is missing.
@@ -81,7 +82,7 @@ class Parts:
 
     @cached_property
     def language(self) -> str:
-        """What the task's texts are in; see `language_of`."""
+        """The language that most of the task's texts are in; see `language_of`."""
         return language_of(
             last_user(e.chat) for examples in self.task.splits.values() for e in examples
         )

@@ -141,7 +141,7 @@ class RequestBudget:
 
     @property
     def budget(self) -> Budget | None:
-        """As a meter takes it; None when nothing is limited."""
+        """These limits as a meter's `Budget`; None when nothing is limited."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return Budget(**given) if any(v is not None for v in given.values()) else None
 

@@ -28,7 +28,7 @@ class Spent:
 
 
 class Reports(Protocol):
-    """Told by the runner what happens."""
+    """Receives the progress of a run; the runner calls it."""
 
     def begin(self, trials: int, items: int) -> None:
         """`items` answers of `trials` trials are to be made."""

@@ -62,7 +62,7 @@ class Broken:
 
     Attributes:
         why: what is wrong.
-        lacking: its answers that the record does not bear out.
+        lacking: its answers for which messages are missing from the ledger.
     """
 
     trial: Trial
@@ -75,8 +75,8 @@ class Survey:
     """What is wrong with the record of a run.
 
     Attributes:
-        changes: how the ledger is something else than the beginning of what it was, in sentences.
-            Then nothing in it is believed.
+        changes: how entries that the run had noted were changed in the ledger, in sentences (an end
+            that is only missing is no change). With any, nothing in the ledger is believed.
         broken: trial → what is wrong with it.
     """
 
@@ -120,7 +120,8 @@ def survey(store: Store, known: Collection[str]) -> Survey:
 
 
 def mend(store: Store, found: Survey) -> Iterator[str]:
-    """Make every trial whose record is not whole one to be run again; what was done, in sentences.
+    """Mark every trial whose record is not whole to be run again; returns what was done, in
+    sentences.
 
     Where the record only ends too early, the answers it lacks count as not given. Where it was
     changed, the file is set aside, and a new one is begun.
@@ -151,7 +152,7 @@ class _Chain:
     sent: Mapping[tuple[int, str], int]
 
     def reaches(self, mark: Mark) -> bool:
-        """Whether it holds what it held when `mark` was made."""
+        """Whether the chain still holds the entries that it held when `mark` was made."""
         if not mark.count:
             return True
         return mark.count <= len(self.hashes) and self.hashes[mark.count - 1] == mark.hash
@@ -186,7 +187,7 @@ class _Chain:
         return Mark(len(self.hashes), self.hashes[-1]) if self.hashes else Mark(0, GENESIS)
 
     def bears_out(self, key: tuple[Split, str], answered: Answered) -> bool:
-        """Whether all that left for an answer is in it."""
+        """Whether the chain holds every message that left for an answer."""
         mark = answered.mark
         if mark is None or not self.reaches(mark):
             return False
@@ -212,7 +213,7 @@ class _Pass:
 
     @property
     def fault(self) -> str:
-        """What is wrong with it in a trial that is done."""
+        """What is wrong with this pass in a trial that is done; empty when nothing is."""
         found = self.change or self.chain.fault(self.head or Mark(0, GENESIS))
         if not found and self.lacking:
             found = f"of {len(self.lacking)} answers, not all that left for them is on record"
@@ -222,12 +223,12 @@ class _Pass:
 
     @property
     def lacking(self) -> list[tuple[Split, str]]:
-        """The answers that the record does not bear out."""
+        """The answers for which messages are missing from the ledger."""
         return [k for k, answered in self.answers.items() if not self.chain.bears_out(k, answered)]
 
     @property
     def change(self) -> str:
-        """How the record is something else than the beginning of what it was; empty: it is not."""
+        """How entries that the run had noted were changed, in a sentence; empty when none was."""
         if self.chain.faults or (self.head and len(self.chain.hashes) > self.head.count):
             return self.chain.fault(self.head or self.chain.end)
         marks = [self.head, *(answered.mark for answered in self.answers.values())]

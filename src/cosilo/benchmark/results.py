@@ -46,7 +46,7 @@ class Results:
 
     @property
     def way_on(self) -> str:
-        """What makes numbers of the points whose record is not whole."""
+        """A sentence on how to get numbers for the points whose record is not whole."""
         return (
             f"cosilo bench {shlex.quote(str(self.plan.path))} --run "
             f"{shlex.quote(str(self.store.path))} answers again what is not on record; replies that "

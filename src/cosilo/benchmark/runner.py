@@ -112,7 +112,7 @@ class Left:
 
 
 def accept(_: Estimate) -> None:
-    """Confirms any cost."""
+    """A `confirm` that accepts any cost."""
 
 
 class Runner:
@@ -250,7 +250,7 @@ class Runner:
         return [(s, self._left(self._id(point), "plain", s)) for s in ANSWERED]
 
     def _preflight(self, parts: Parts, point: PointConfig) -> str:
-        """Refuse a point that cannot work; what to know of one that can, or nothing."""
+        """Refuse a point that cannot work; returns a note on one that can, or an empty text."""
         strategy = make_strategy(point)
         require_all(parts.owner, parts.lm, strategy, by=f"point {point.name!r}")
         require_taught(parts.owner, strategy, by=f"point {point.name!r}")
@@ -463,7 +463,9 @@ class Runner:
         )
 
     def _heard(self, trial: Trial) -> Replies:
-        """What looks at the trial's first replies, knowing those it has already."""
+        """The guard that checks whether the trial's first replies can be read; replies of earlier
+        processes count.
+        """
         seen, before = self.store.replies(trial.id)
         return Replies(
             self._open().task,

@@ -286,7 +286,9 @@ class Store:
         return any(self._rows(query.format(table), (trial,))[0][0] for table in ("marks", "heads"))
 
     def forget(self, trial: Trial, items: Mapping[Pass, Collection[tuple[Split, str]]]) -> None:
-        """Let go of these items of `trial`, of its numbers and that it is done: it is run again."""
+        """Delete these items of `trial` and its numbers, and mark it as not done, so that it is run
+        again.
+        """
         where = "WHERE trial = ? AND pass = ? AND split = ? AND id = ?"
         with self._change() as db:
             for which, keys in items.items():
@@ -371,7 +373,7 @@ class Store:
                         os.close(handle)
 
     def set_ledger_aside(self) -> Path:
-        """Give the ledger another name; that file."""
+        """Rename the ledger, so that a new one is begun; returns the renamed file."""
         with _guarded(self.path):
             number = 1 + len(list(self.path.glob("ledger.damaged-*.sqlite")))
             aside = self.path / f"ledger.damaged-{number}.sqlite"
@@ -519,7 +521,7 @@ _pack = msgspec.msgpack.encode
 
 
 def no_run(path: Path) -> ConfigError:
-    """There is no run at `path`."""
+    """The error that says there is no run at `path`."""
     return ConfigError(f"{str(path)!r} is not a run: it has no run.sqlite")
 
 
@@ -532,7 +534,9 @@ def private(path: Path) -> Path:
 
 @contextmanager
 def _guarded(path: Path) -> Iterator[None]:
-    """Whatever the disk or SQLite says becomes one clear error."""
+    """A context that turns any error of the disk or of SQLite into a `StoreError` that names
+    `path`.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:

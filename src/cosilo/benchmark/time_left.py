@@ -132,7 +132,9 @@ class TimeLeft:
         return _typical(self._own, kind)
 
     def _seconds_a_call(self, at: Moment) -> float:
-        """By the last calls, since what else the machine does may have changed."""
+        """Seconds that an LM call takes, measured on the last calls only: the machine's other load
+        may have changed.
+        """
         if at.calls < FEW:
             return self._per_call
         while len(self._paces) > 1 and at.calls - self._paces[1].calls >= RECENT:

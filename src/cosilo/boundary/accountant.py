@@ -147,12 +147,14 @@ def secret_noise(size: int, sigma: float, source: random.Random | None = None) -
         source: the operating system's when unset; `secret_key.KeyedRandom` where the same question
             must have the same answer again.
 
-    Floating-point care: a Gaussian made of one or two uniform doubles leaves holes in what it can
-    reach, from which noise can be told off (Mironov 2012). Each draw is therefore half the sum of
-    four independent ones, which has the same distribution and far too many origins to go back to
-    (Holohan and Braghin, arXiv 2107.10138), and is rounded to a grid of 2⁻²⁰, so that the low bits,
-    where the holes are, are gone; counts are whole numbers, so the sum stays on the grid. What is
-    released of a noisy histogram is in any case only which counts are the largest.
+    Against attacks on floating-point noise: a Gaussian computed from one or two uniform doubles
+    cannot take some values, and from the values that are missing an attacker can tell which count
+    was below the noise (Mironov, "On Significance of the Least Significant Bits for Differential
+    Privacy", 2012). Two measures prevent that. Each draw is half the sum of four independent ones:
+    it has the same distribution, but can arise in far too many ways to be traced back (Holohan and
+    Braghin, arXiv 2107.10138). And it is rounded to a multiple of 2⁻²⁰, which removes the low bits
+    that would give a count away; a count is a whole number, so count + noise is such a multiple
+    too. Besides, only the order of the noisy counts is ever released, not the counts.
     """
     source = source or secrets.SystemRandom()
     each = math.sqrt(_DRAWS)

@@ -124,7 +124,8 @@ class _Misfit:
 
 
 class _Misfits:
-    """Tells entries that were altered from entries that were moved, and from their neighbours.
+    """Tells entries that were altered from those that were only moved, and from the neighbours of
+    either.
 
     An entry that was only moved still fits at its own number, after the entry that once stood before
     it. So each misfit is tried at every number, and after every entry, that is out of place.

@@ -152,7 +152,7 @@ class MemoryLedger:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """Nothing to wait for."""
+    """An awaitable that is done already."""
 
     number: int
 

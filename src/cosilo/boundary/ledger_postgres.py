@@ -146,7 +146,7 @@ class PostgresLedger:
         return range(count - len(batch), count)
 
     def _put(self, batch: Sequence[Crossing]) -> int:
-        """Append `batch`; how many entries the chain has then."""
+        """Append `batch`; returns how many entries the chain then has."""
         with self._using:
             rows, last = self._link(batch)
             try:

@@ -44,7 +44,9 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         return 0, 0
 
     def written(self) -> int:
-        """Bytes of what was written for this reply; no token of it is shorter than one."""
+        """Bytes of what was written for this reply: an upper bound on its tokens, since each has at
+        least one byte.
+        """
         return 0
 
     def sent(self) -> int:
@@ -52,7 +54,8 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         return 1
 
     def check(self) -> None:
-        """Refuse what this message cannot say, though its fields are of the right types.
+        """Refuse field values that are of the right types but impossible (such as a probability
+        above 1).
 
         Raises:
             ValueError: it says such a thing. A claim of tokens used is none: the meter judges it.

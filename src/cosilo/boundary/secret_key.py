@@ -63,7 +63,7 @@ class KeyedRandom(random.Random):
         return self.getrandbits(53) * 2.0**-53
 
     def seed(self, *_: object, **__: object) -> None:
-        """Nothing: the key and the context are the seed."""
+        """Does nothing: the key and the context are the seed."""
 
 
 def _make(path: Path) -> None:

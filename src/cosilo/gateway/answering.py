@@ -27,7 +27,9 @@ from cosilo.types import Answer, Chat, Delta, Sampling, Turn, closing
 
 @dataclass
 class Served:
-    """What became known while answering: for headers, metrics and the record."""
+    """Facts about an answer, filled in while it is made: its route, which model gave it, whether it
+    was the fallback. They go into headers, metrics and the record.
+    """
 
     route: str = ""
     by: str = ""
@@ -55,7 +57,9 @@ def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Samp
 
 
 def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
-    """The most that `asks` can cost when each crosses once, with all retries; and one request."""
+    """The most that `asks` can cost when each is sent once, all retries included, and counted as
+    one request.
+    """
     if not point.sends:
         return Spend(requests=1)
     price = point.price

@@ -27,7 +27,8 @@ from cosilo.gateway.store_sqlite import SCHEMA, SqliteStore, try_lock
 
 
 def archive(store: Path, folder: Path, secret: bytes) -> int:
-    """Move the record of the store in `store` into the new folder `folder`; how many entries.
+    """Move the record of the store in `store` into the new folder `folder`; returns how many
+    entries moved.
 
     Whenever it is stopped, the store has either all entries or the bases.
 
@@ -60,7 +61,9 @@ def archive(store: Path, folder: Path, secret: bytes) -> int:
 
 @contextmanager
 def _alone(store: Path) -> Iterator[None]:
-    """While no worker serves from the store, and none can begin to."""
+    """A context in which no worker serves from the store and none can start to: it holds their
+    locks.
+    """
     with ExitStack() as locks:
         for slot in range(SLOTS):
             lock = try_lock(store, slot)

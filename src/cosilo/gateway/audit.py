@@ -34,7 +34,7 @@ _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a c
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, and what is wrong with it.
+    """The result of verifying a record: what was checked, and the faults that were found.
 
     Attributes:
         chains: how many entries each holds.
@@ -154,7 +154,8 @@ class Record:
                 yield Left(name, row, [self._read(Entry(*e)) for e in entries])
 
     def key_id(self, given: str) -> str:
-        """The id of the key with that id or name; of a whole key, its public part.
+        """The id of the key that `given` names: by its id, its name, or its whole text (of which
+        only the id is used).
 
         Raises:
             ConfigError: no key or several keys of the record have it.
@@ -198,7 +199,9 @@ class Record:
         return faults
 
     def _against_requests(self, rows: Sequence[Row]) -> list[str]:
-        """Finished requests of which less, or more, is on record than they counted themselves."""
+        """Faults: finished requests whose own count of bytes sent is not what the ledger holds, or
+        whose reply is missing from it.
+        """
         faults: list[str] = []
         ends = dict(self._rows("SELECT chain, max(at) FROM entries GROUP BY chain"))
         lost: dict[str, list[Row]] = {}

@@ -97,7 +97,8 @@ class Breaker:
         return state == "closed" or (state == "half-open" and not self._probing)
 
     def admit(self) -> int:
-        """Let a call through, or refuse it.
+        """The number of a call that is let through; to be given to `succeeded`, `failed` or
+        `released`.
 
         Raises:
             BreakerOpenError: the upstream is being left alone; nothing was sent.

@@ -367,7 +367,7 @@ def _check_served(served: _Served, models: Mapping[str, ModelConfig], where: str
 
 
 def busier(config: ModelConfig) -> ModelConfig:
-    """`config` for serving: many requests at once, unless it says how many."""
+    """A model's configuration for serving: `concurrency` is raised unless it states one."""
     known = options_of(model_kinds.get(config.kind))
     if "concurrency" in config.options or "concurrency" not in known:
         return config
@@ -384,7 +384,11 @@ _SERVED: dict[str, object] = {
 
 
 def for_serving(config: DefenceConfig) -> DefenceConfig:
-    """`config` as a gateway's: what is consistent stays so between requests, and work is done apart."""
+    """A defence's configuration with the defaults that a gateway needs, where it states no others.
+
+    A defence that takes `conversation` keeps its placeholders for all requests of a conversation,
+    and one that takes `apart` does its work in a process of its own.
+    """
     known = options_of(defences.get(config.kind))
     served = {k: v for k, v in _SERVED.items() if k in known}
     return replace(config, options={**served, **config.options})

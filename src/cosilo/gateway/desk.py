@@ -1,7 +1,8 @@
-"""What people do with a store: make and revoke keys, log in at the page, look at what happened.
+"""What people do with a store: make and revoke keys, log in at the page, look at past requests.
 
-None of it is on a request's way, so every store does it with these same queries; what a store must
-bring is three ways to its database.
+Answering a request needs none of this, so it need not be fast, and SQLite and PostgreSQL share the
+queries here. A store only implements three methods of `Desk`: `ask` (read rows), `tell` (write in
+one transaction) and `now` (its clock).
 """
 
 from __future__ import annotations

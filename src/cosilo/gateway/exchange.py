@@ -20,7 +20,10 @@ CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
 
 @dataclass
 class Setup:
-    """One reading of the configuration, opened: what requests that began under it go on using."""
+    """The points and upstreams that one reading of the configuration opened.
+
+    After the configuration is read again, requests that began with this one still finish on it.
+    """
 
     points: Mapping[str, Point]
     upstreams: Mapping[str, Upstream]
@@ -59,7 +62,7 @@ class Exchange:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """What is known by now of how the request was answered."""
+        """Response headers that say how the request was answered, as far as it is known by now."""
         found = [("x-cosilo-request-id", self.id)]
         if self.point is None or self.tab is None:
             return found
@@ -77,7 +80,7 @@ class Exchange:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The same for the end of a stream, when all is known."""
+        """What `headers` tells, as fields for the end of a stream, when all of it is known."""
         assert self.tab is not None
         assert self.point is not None
         return {
@@ -90,7 +93,7 @@ class Exchange:
         }
 
     def record(self, seconds: float) -> RequestFacts:
-        """What is kept of it."""
+        """The request's entry in the record of finished requests, after `seconds` of answering."""
         assert self.tab is not None
         assert self.point is not None
         return RequestFacts(

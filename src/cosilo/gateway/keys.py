@@ -1,4 +1,4 @@
-"""What a key is: its text, how it is stored, and the secret that all of this hangs on.
+"""API keys: what their text looks like, how they are stored, and the gateway's secret behind them.
 
     cosilo_<id>_<secret>        id: public, 10 characters; secret: 256 random bits, base64url
 
@@ -125,7 +125,8 @@ def checked_limits(limits: Limits) -> Limits:
 
 
 def find_key(given: str, known: Sequence[tuple[str, str]]) -> str:
-    """The id of the key with the id or name `given`; of a whole key, its public part.
+    """The id of the key that `given` names: by its id, its name, or its whole text (of which only
+    the id is used).
 
     Args:
         known: ids and names.

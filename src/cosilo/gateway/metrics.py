@@ -120,7 +120,9 @@ class Metrics:
             _VALUE.pack_into(self._memory, at, value + amount)
 
     def _place(self, key: str) -> int:
-        """Where `key`'s value stands; 0 when the region is full, and then it is not counted."""
+        """The offset of the value of series `key` in the region; 0 when the region is full, and the
+        series is dropped.
+        """
         if key in self._at:
             return self._at[key]
         name = key.encode()

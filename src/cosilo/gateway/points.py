@@ -141,7 +141,9 @@ class Point:
 
     @property
     def price(self) -> Price:
-        """The most of its upstreams, in each respect."""
+        """A price in which each figure is the highest among the point's upstreams: an upper bound
+        for any of them.
+        """
         prices = [r.upstream.price for r in self.routes if r.upstream is not None]
         return Price(
             max((p.usd_per_m_in for p in prices), default=0.0),

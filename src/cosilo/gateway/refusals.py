@@ -29,7 +29,7 @@ from cosilo.gateway.accounts import OverBudgetError
 
 
 class RequestError(CosiloError):
-    """The client asked for something that cannot be: told to it as `status`."""
+    """The client's request cannot be served as it is; it gets the HTTP status `status`."""
 
     def __init__(
         self,

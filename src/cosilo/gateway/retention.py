@@ -1,4 +1,4 @@
-"""What is kept of contents: sealed, and for how long.
+"""How the contents of messages are encrypted when they are stored, and how old ones are deleted.
 
     content.keys:   one line per key: id, base64url key; the last line seals, all of them unseal
 
@@ -89,7 +89,8 @@ def read_vault(path: Path) -> Vault:
 
 
 def add_content_key(path: Path) -> str:
-    """Make the file with a first key, or put a new one at its end; the new key's id in hex.
+    """Add a new key to the end of the file, which is made if it is missing; returns the key's id in
+    hex.
 
     Raises:
         ConfigError: the file cannot be read or written.
@@ -121,7 +122,7 @@ def _parse(text: bytes) -> dict[bytes, bytes]:
 
 
 def purge_sqlite(path: Path, before: float) -> int:
-    """Forget the contents recorded before then; how many. The chains stay whole.
+    """Delete the contents recorded before `before`; returns how many. The chains stay whole.
 
     The freed pages are overwritten and the log is emptied, so that nothing is left in the files.
 

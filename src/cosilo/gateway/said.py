@@ -1,4 +1,4 @@
-"""What clients are told, in OpenAI's JSON: whole answers, and the events of a stream."""
+"""Responses in OpenAI's JSON: bodies of whole answers, and the events of streamed ones."""
 
 from __future__ import annotations
 

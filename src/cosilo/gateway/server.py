@@ -173,7 +173,9 @@ async def work(
 
 
 async def _forget(store: GatewayStore, config: StoreConfig) -> None:
-    """Forget what is older than it may be, once an hour."""
+    """Once an hour, delete contents and finished requests that are older than the configuration
+    keeps them.
+    """
     while config.retention_days is not None or config.requests_days is not None:
         now = time.time()
         try:
@@ -235,7 +237,7 @@ class _Reloads:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket's address taken, not listening yet.
+    """A socket bound to `host` and `port`, on which nothing listens yet.
 
     Raises:
         CosiloError: it is in use or not ours.

@@ -353,7 +353,9 @@ class PostgresStore(Desk, Place):
         return sum([await self._ask(partial(self._bury, slot=row[0])) for row in slots])
 
     async def _bury(self, db: Connection, slot: int) -> int:
-        """Settle what the dead workers that were `slot` left, if they are dead."""
+        """Settle the reservations that earlier workers in place `slot` left, once none of them is
+        alive.
+        """
         number = lock_number(worker_name(slot))
         async with db.transaction():
             if slot != self.slot:
@@ -464,7 +466,9 @@ class PostgresStore(Desk, Place):
         return db
 
     async def _ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
-        """Every question may be asked twice: connections go stale when the server restarts."""
+        """Run `question`, once more on a new connection if the first was lost, as when the server
+        restarts.
+        """
         errors = import_psycopg()
         for last in (False, True):
             try:
@@ -506,7 +510,9 @@ class PostgresStore(Desk, Place):
 
 
 def conninfo(url: str) -> str:
-    """`url` with what the gateway needs of a connection; what the URL says itself counts more."""
+    """`url` with the connection options that the gateway needs added, except those that it states
+    itself.
+    """
     psycopg = import_psycopg()
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 

@@ -40,7 +40,7 @@ KILLED = "killed"
 
 
 class Amounts(NamedTuple):
-    """A `Spend` in whole numbers: billionths of dollars and of ε."""
+    """A `Spend` in whole numbers: money in billionths of a dollar, ε in billionths."""
 
     usd: int
     tokens_in: int
@@ -66,7 +66,7 @@ class Amounts(NamedTuple):
 
 
 def at_most(most: Spend) -> Amounts:
-    """`most` rounded up.
+    """`most` in whole billionths, rounded up, so that too little is never set aside.
 
     Raises:
         StoreError: it is negative or not a number, so nothing can be set aside for it.
@@ -81,7 +81,8 @@ def at_most(most: Spend) -> Amounts:
 
 
 def what_was(spent: Spend, otherwise: Amounts) -> Amounts:
-    """`spent` rounded to the nearest; `otherwise` when it is negative or not a number.
+    """`spent` in whole billionths, rounded to the nearest; `otherwise` when it is negative or not a
+    number.
 
     A back end that reports nonsense must not give money back.
     """
@@ -112,7 +113,12 @@ def _whole(value: int) -> int:
 
 
 def _edge(value: float) -> int:
-    """What is nothing, or too much to count. Not a number is neither."""
+    """The integer for an amount outside the range that is scaled: 0 for 0, `MOST` for one too
+    large.
+
+    Raises:
+        ValueError: it is negative or NaN.
+    """
     if value == 0:
         return 0
     if value > 0:
@@ -204,7 +210,9 @@ class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
     """Everything a store does: what the server, the command line and the page need."""
 
     async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:
-        """What happened since then (to `key` alone, when given), and the last requests."""
+        """The requests since `since` (of `key` alone, when given) by hour and by point, and the
+        last `recent` of them.
+        """
 
     async def request_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = math.inf
@@ -212,16 +220,21 @@ class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
         """The finished requests that fit everything given, oldest first."""
 
     async def recover(self) -> int:
-        """Settle what dead workers left set aside; how many reservations.
+        """Settle the reservations of workers that have died; returns how many there were.
 
         Done when a worker starts, and with every `check`.
         """
 
     async def purge(self, *, before: float) -> int:
-        """Forget the content of crossings before then; how many. Their digests stay."""
+        """Delete the contents of messages recorded before `before` (seconds since the epoch);
+        returns how many. Their digests stay, so the chains can still be verified.
+        """
 
     async def forget_requests(self, *, before: float) -> None:
-        """Forget the finished requests from before then; what keys spent in all stays."""
+        """Delete the rows of requests finished before `before` (seconds since the epoch).
+
+        What each key has spent in total is stored with the key and does not change.
+        """
 
 
 REQUEST_COLUMNS = (
@@ -310,7 +323,7 @@ def _slice(
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """The row that `REQUEST_COLUMNS` selected."""
+    """The finished request in the values of one selected row of `REQUEST_COLUMNS`."""
     amounts = Amounts(values[17], values[18], values[19], 1, values[20], values[21])
     return Row(
         request=values[0], key=values[1], worker=values[2], at=values[3], seconds=values[4],
@@ -335,7 +348,7 @@ def _parsed(text: str, wanted: type[T]) -> T:
 def facts_columns(
     facts: RequestFacts, *, key: str, worker: str, now: float, amounts: Amounts
 ) -> tuple[object, ...]:
-    """What goes into `REQUEST_COLUMNS`."""
+    """The values of a finished request for the columns `REQUEST_COLUMNS`, in their order."""
     return (
         facts.request, key, worker, facts.at or now, facts.seconds, facts.point, facts.strategy,
         facts.endpoint, facts.outcome, facts.status, facts.by, int(facts.stream), facts.lm_calls,
@@ -358,7 +371,7 @@ STATE_COLUMNS = (
 
 
 def key_of(row: Sequence[Any]) -> Key:
-    """The key in `KEY_COLUMNS`."""
+    """The key in a row of `KEY_COLUMNS`."""
     usd, tokens, entities, epsilon, rpm, period = row[7:13]
     return Key(
         id=row[0],
@@ -377,7 +390,7 @@ def key_of(row: Sequence[Any]) -> Key:
 
 
 def active_key(row: Sequence[Any], now: float) -> Key | None:
-    """The key in `KEY_COLUMNS`, unless it was revoked or has expired."""
+    """The key in a row of `KEY_COLUMNS`; None if it was revoked or has expired by `now`."""
     expires, revoked = row[5], row[6]
     if revoked is not None or (expires is not None and now >= expires):
         return None
@@ -410,7 +423,7 @@ def cost_of_killed(most: Amounts, booked: bool) -> Amounts:
 
 
 def facts_of_killed(request: str) -> RequestFacts:
-    """All that is known of it."""
+    """The record of a request whose worker was killed; only its id and that it failed are known."""
     return RequestFacts(
         request=request, point="", strategy="", endpoint="", outcome="error", status=0,
     )  # fmt: skip

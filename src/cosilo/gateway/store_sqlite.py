@@ -440,7 +440,9 @@ class SqliteStore(Desk, Place):
     # ── what people do ───────────────────────────────────────────────────────
 
     async def ask(self, query: str, marks: Marks) -> Sequence[Sequence[Any]]:
-        """On a connection of its own, in a thread: it may take longer than requests."""
+        """The rows of `query`, read in a thread and on a connection of its own, so that requests do
+        not wait for it.
+        """
 
         def read() -> list[Any]:
             with self._guarded(), self._looking:

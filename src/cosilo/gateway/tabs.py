@@ -1,4 +1,4 @@
-"""What one request has set aside, and what it has run up.
+"""The money and tokens that one request has set aside, and how much of them its messages have used.
 
 The most one crossing can cost is set aside before the request starts. A strategy may cross more
 often, or send more than the client did, so the guard here stands innermost, sees each message as it
@@ -140,10 +140,12 @@ class Counts(Protocol):
 
 @runtime_checkable
 class Personal(Protocol):
-    """A defence that hides differently for everyone who asks."""
+    """A defence whose placeholders depend on who asks, so that two callers never share one."""
 
     def bind(self, caller: Callable[[str], bytes]) -> None:
-        """Have it ask `caller` whose request a request is; empty for one that is nobody's."""
+        """Give the defence a function from a request's id to who asked it (empty when nobody is
+        known).
+        """
 
 
 class Till(Defence):

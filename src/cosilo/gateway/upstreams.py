@@ -84,7 +84,9 @@ class Fuse(Defence):
 
 @dataclass(frozen=True)
 class Absent:
-    """Stands where a point has no such model; being asked is an error of the configuration."""
+    """A placeholder for a model that a point does not have; calling it raises, as the configuration
+    is wrong.
+    """
 
     role: str
     access: Access = Access.TEXT

@@ -456,7 +456,11 @@ def _used(usage: object) -> tuple[int, int]:
 
 
 def _count(tokens: object) -> int:
-    """`tokens` as a number of them: 12, 12.0 and "12" are; 0 where none is stated."""
+    """A token count as an endpoint states it, as an int: 12, 12.0 and "12" are all 12.
+
+    0 where it states none (None), `_NO_COUNT` where what it states cannot be a count (negative, a
+    fraction, another type), and never more than `_MOST_TOKENS`.
+    """
     if tokens is None:
         return 0
     if isinstance(tokens, str) and tokens.isascii() and tokens.isdigit():

@@ -304,7 +304,10 @@ class ReplayModel:
         return self._logits.piece(token)
 
     async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
-        """The inner model's logits. They are too large to record; what is made of them is not: `keep`.
+        """The inner model's logits, computed anew at each call: they are too large to record.
+
+        Callers record the much smaller scores that they work out from logits with `keep`, and look
+        them up with `recall` before they ask for logits.
 
         Raises:
             OfflineError: `offline`.
@@ -320,7 +323,10 @@ class ReplayModel:
         return self._activations.plain(text)
 
     async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
-        """The inner model's states. They are not recorded either; what is made of them is.
+        """The inner model's hidden states, computed anew at each call.
+
+        Like logits they are not recorded, but the scores that callers work out from them are
+        (`keep`).
 
         Raises:
             OfflineError: `offline`.
@@ -336,7 +342,7 @@ class ReplayModel:
         self.misses += count
 
     def recall(self, question: bytes) -> bytes | None:
-        """What was made of the model's logits to answer `question`, if it was kept.
+        """The scores that `keep` recorded for `question`, as they were put; None if there are none.
 
         Raises:
             StoreError: the store cannot be read.
@@ -347,7 +353,8 @@ class ReplayModel:
         return found
 
     def keep(self, question: bytes, scores: bytes) -> None:
-        """Record what was made of the model's logits to answer `question`.
+        """Record `scores`, worked out from the model's logits or states, as the answer to
+        `question`.
 
         Raises:
             StoreError: the store cannot be written.

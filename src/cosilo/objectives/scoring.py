@@ -112,7 +112,11 @@ def reply_targets(run: Run) -> list[Target]:
 
 
 def model_targets(run: Run) -> list[Target]:
-    """What the LM is like inside: nobody knows the answer, so a guess is told as it is."""
+    """One question about the LM itself: how wide its hidden state is.
+
+    The run does not hold the true width, so the guess is not scored as right or wrong; its value is
+    reported as it is.
+    """
     return [Target(HIDDEN, "", "hidden size")]
 
 

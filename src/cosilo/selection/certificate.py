@@ -54,8 +54,10 @@ class LimitTest:
             (on the validation split where the certificate split has no values).
         n: items the test used; 0 when it was measured elsewhere.
         p: the p-value; None for a limit that is measured, not certified.
-        holds: whether the number keeps the limit; without a p-value that is all that is known.
-        needed: about how many items would certify it at the means seen so far; None: no number.
+        holds: whether `value` itself keeps the limit. It says nothing about unseen items; for those
+            there is `p`, where there is one.
+        needed: about how many certificate items it would take to certify the limit if further items
+            had the mean seen so far; None when no number of items would do.
     """
 
     limit: Limit
@@ -90,7 +92,8 @@ class Certificate:
             limits that were only measured; None when no point was certified. Where no limit is of
             a kind that can be certified, the best point that keeps them as measured.
         nearest: without a chosen point, the one that came closest.
-        needed: about how many items would certify `nearest`; None when no number would.
+        needed: about how many certificate items it would take to certify `nearest`; None when no
+            number of items would do.
     """
 
     limits: tuple[Limit, ...]
@@ -434,7 +437,8 @@ def _nearest(
     if wants:
         needed, test = min(wants, key=lambda want: want[0])
         return test, needed
-    # Whatever was tested first failed for want of items or breaks a limit, so some point does.
+    # No point lacks only items. The first point of the order was tested and failed, so at least
+    # that one has a limit that no number of items would certify: `broken` is not empty.
     broken = [test for test in tests if any(t.needed is None for t in test.limits)]
     by_name = {point.name: point for point in order}
     return min(broken, key=lambda t: violation(by_name[t.point], limits, points)), None

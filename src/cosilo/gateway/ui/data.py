@@ -1,4 +1,4 @@
-"""What `/ui/data` answers: everything the page draws, and nothing that was said."""
+"""The JSON of `/ui/data`: all figures that the page draws, and no text of any request."""
 
 from __future__ import annotations
 
