@@ -27,7 +27,10 @@ _BEGUN = re.compile(
     r"\\(?:u[0-9a-fA-F]{0,3})?|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?"
 )
 _OUTSIDE = re.compile(r'[ \t\r\n]+|[{}\[\],:"]|[-+.0-9A-Za-z]+|.', re.S)
-_BARE = re.compile(r"-?[0-9][-+.0-9eE]*|true|false|null|[-tfn]")
+_WORD = re.compile(r"[-+.0-9A-Za-z]+")
+_BARE = re.compile(
+    r"-?(?:[0-9][-+.0-9eE]*)?|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?"
+)  # or the beginning of one
 _DEEPEST = 8
 _SLICE = 4_096  # characters that are looked through in one step
 _LONGEST_KEY = 200
@@ -59,6 +62,7 @@ class Scanner:
         self._string = False
         self._is_key = False
         self._due = "value"  # what comes next in an object: "key", ":" or "value"
+        self._word = ""  # outside of strings, what there is of a number, true, false or null
         self._pending = ""  # an escape that is not complete
         self._held = ""  # what is written for an escape that is not complete in the JSON inside
         self._inner: Scanner | None = None
@@ -174,6 +178,7 @@ class Scanner:
 
     def _outside(self, token: str, units: list[Unit]) -> None:
         units.append(Unit(token, token, token == '"'))
+        self._word = self._word + token if _WORD.fullmatch(token) else ""
         if token.isspace():
             return
         if self._bracket:  # is it the beginning of JSON?
@@ -201,7 +206,7 @@ class Scanner:
             self._due = "key" if self._in_object else "value"
         elif token == ":":
             self._due = "value"
-        elif _BARE.fullmatch(token) or self._always:
+        elif self._always or (self._word and _BARE.fullmatch(self._word)):
             self._due = ","
         else:  # it is none
             self._open.clear()

@@ -11,26 +11,33 @@ import re
 
 _MOST = 4_096  # characters of a line that are kept; one word of that length is taken for a URL
 
+_BLANKS = " \t\r\n\f\v"
 # All end at the place asked about; the last group is the URL so far.
+# Renderers of Markdown take a bare URL to go on through quotes and brackets, up to a blank or a '<'.
 _BARE = re.compile(
-    r"(?i)(?:[a-z][a-z0-9+.\-]*://|www\.|(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):)"
-    r'[^\s<>"`]*$'
+    r"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+:[/\\]{2}|(?:https?|wss?|ftps?):|www\."
+    r"|(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):"
+    r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:|(?<![^ \t\"'(<])\\\\[\w.\-]+\\)"
+    r"[^ \t\r\n\f\v<]*$"
 )
 _HOST = re.compile(r'(?i)(?<![\w@.\-])(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}(?::\d+)?[/?#][^\s<>"`]*$')
 _MARKDOWN = re.compile(
-    r"\]\(\s*(?:<([^<>]*)|([^\s()<>]*(?:\([^\s()]*\)?[^\s()]*)*))$|\]:\s*(?:<([^<>]*)|(//\S*))$"
+    r"\]\(\s*(?:<([^<>]*)|([^ \t\r\n\f\v()<>]*(?:\([^ \t\r\n\f\v()]*\)?[^ \t\r\n\f\v()]*)*))$"
+    r"|\]:\s*(?:<([^<>]*)|(//\S*))$"
 )
 _STYLE = re.compile(r"""(?i)url\(\s*["']?([^)\s]*)$""")
 _UNQUOTED = re.compile(r"""([\w:\-]+)\s*=\s*([^\s"'<>]*)$""")
 _NAMES = """href src srcset imagesrcset action formaction data poster background cite ping longdesc
 manifest xlink:href style content codebase profile icon archive dynsrc lowsrc"""
 _ATTRIBUTES = frozenset(_NAMES.split())
+_NAMED = re.compile(r"[A-Za-z/!?]")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])|[\"'>]")
 _URL = re.compile(r"(?i)[a-z][a-z0-9+.\-]*://|www\.")
 _ADDRESSED = frozenset(("mailto:", "tel:", "sms:"))
 _END = frozenset(" \t\r\n)>]\"'<,;`")
 _GOES_ON = re.compile(r"[\w@:%.\-]")
 _LABELS = re.compile(r"(?:\.[A-Za-z0-9\-]+)+")
+_AT_HOST = re.compile(r"@\w")
 _REST = re.compile(r'[^\s<>"`\\]*')
 LONGEST_URL = 2_048
 _CLOSING = ")].,;:!?'*_"
@@ -54,6 +61,8 @@ class Links:
 
     def passed(self, text: str) -> None:
         """`text` comes next."""
+        if self._tag is None and self._line.endswith("<") and _NAMED.match(text):
+            self._tag = ""  # its '<' came with the piece before
         start = text.rfind("\n") + 1
         if start:
             self._line, self._cut = text[start:], False
@@ -61,8 +70,12 @@ class Links:
             self._line += text
         if len(self._line) > _MOST:
             self._line, self._cut = self._line[-_MOST:], True
-        if self._tag is not None or "<" in text or text[:1].isalpha():
+        if self._tag is not None or "<" in text:
             self._html(text)
+
+    def apart(self) -> None:
+        """What comes next is another text."""
+        self._line, self._cut, self._tag, self._quote, self._value = "", False, None, "", None
 
     def learn(self, placeholder: str, after: str) -> None:
         """Take the URL that this place and `after` are in, if there is one, for the owner's own."""
@@ -113,13 +126,15 @@ class Links:
         line = self._line
         if self._cut and not any(c.isspace() for c in line):
             return line
-        for form in (_BARE, _HOST):
-            found = form.search(line)
+        word = max(line.rfind(blank) for blank in _BLANKS) + 1
+        for form, signs in ((_BARE, ":\\wW"), (_HOST, "/?#")):
+            found = form.search(line, word) if any(line.find(s, word) >= 0 for s in signs) else None
             if found:
                 return found[0]
-        found = _MARKDOWN.search(line) or _STYLE.search(line)
-        if found:
-            return str(found[found.lastindex or 0])
+        for form, begins in ((_MARKDOWN, "]"), (_STYLE, "(")):
+            found = form.search(line) if begins in line else None
+            if found:
+                return str(found[found.lastindex or 0])
         if self._tag is not None:
             found = _UNQUOTED.search(self._tag)
             if found and _takes_url(found[1]):
@@ -128,8 +143,6 @@ class Links:
 
     def _html(self, text: str) -> None:
         """Follow the tags of HTML, and the values of their attributes, through `text`."""
-        if self._tag is None and text[:1].isalpha() and self._line[-len(text) - 1 :][:1] == "<":
-            self._tag = ""  # its '<' came with the piece before
         at = 0
         for found in _TAG.finditer(text):
             mark, before = found.group(), text[at : found.start()]
@@ -142,6 +155,10 @@ class Links:
                     continue
                 self._quote, self._tag, self._value = "", "", None
             elif mark == ">":
+                # A tag is read as a whole; with a URL between its attributes it is none.
+                between = _URL.search(self._tag + before, 1)
+                if between is None:
+                    self._line, self._cut = text[max(found.end(), text.rfind("\n") + 1) :], False
                 self._tag = None
             elif mark == "<":
                 self._tag = ""
@@ -149,6 +166,7 @@ class Links:
                 named = _UNQUOTED.search(self._tag + before)
                 self._quote = mark
                 self._value = "" if named and not named[2] and _takes_url(named[1]) else None
+                self._tag = ""
             at = found.end()
         rest = text[at:]
         if self._value is not None:
@@ -184,8 +202,10 @@ def _outside(value: str, after: str, *, final: bool) -> bool | None:
         if after[0] not in ".:":
             return not _GOES_ON.match(after)
         return (True if final else None) if len(after) == 1 else _sentence_ends(after)
-    if after == "." and not final:
+    if after in (".", "@") and not final:
         return None
+    if _AT_HOST.match(after):
+        return False
     labels = _LABELS.match(after)
     if labels is None:
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from cosilo.defences.json_text import Scanner, quoted
+from cosilo.defences.json_text import Scanner, Unit, quoted
 from cosilo.defences.links import Links
 from cosilo.defences.restoring import Plain, Put, Restorer, Segment, Sql
 from cosilo.defences.schemas import Schema, wants_number
@@ -24,6 +24,8 @@ class Places(Plain):
     Args:
         restorer: what was issued; it knows which values were numbers, and the owner's own URLs.
         json: the reply is JSON, as the arguments of a call are. Without, it may hold some.
+        asked: it should be JSON. Where it is, or should be, each of its strings is a text of its own;
+            elsewhere a URL goes on through quotes.
         schema: what that JSON must look like.
         sql: values stand in SQL.
         urls: also restore in URLs.
@@ -34,12 +36,13 @@ class Places(Plain):
         restorer: Restorer,
         *,
         json: bool = False,
+        asked: bool = False,
         schema: Schema = None,
         sql: bool = False,
         urls: bool = False,
     ) -> None:
         self._restorer = restorer
-        self._json = json
+        self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = Sql() if sql else None
         self._links = None if urls else Links(restorer.own_urls)
@@ -53,12 +56,18 @@ class Places(Plain):
             return
         if self._sql is not None:
             self._sql.passed(text)
-        if self._scanner is not None:
-            units = self._scanner.feed(text)
-            if self._links is not None:
-                text = "".join(unit.read for unit in units) if len(units) != 1 else units[0].read
-        if self._links is not None:
-            self._links.passed(text)
+        units = self._scanner.feed(text) if self._scanner is not None else [Unit(text, text)]
+        if self._links is None:
+            return
+        said: list[str] = []
+        for unit in units:
+            if self._apart and unit.border and unit.written == '"':
+                self._links.passed("".join(said))
+                said.clear()
+                self._links.apart()
+            else:
+                said.append(unit.read)
+        self._links.passed("".join(said))
 
     def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
         at, end, value = segment
@@ -90,7 +99,7 @@ class Places(Plain):
             return self._sql.value(value)
         assert self._scanner is not None
         written = self._scanner.escaped(value)
-        if self._json and self._scanner.value_due and not _NUMBER.fullmatch(value):
+        if self._scanner.value_due and not _NUMBER.fullmatch(value):
             written = quoted(value)  # the model forgot the quotes
         self._scanner.value()
         return written

