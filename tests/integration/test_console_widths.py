@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,7 @@ def test_nothing_is_lost_and_nothing_fails(run: Path, way: dict[str, str]) -> No
         "models": cosilo(run, way, "models", "list"),
         "keys": cosilo(run, way, "keys", "list", "--store", "gate"),
         "audit": cosilo(run, way, "audit", "verify", "run"),
+        "show": cosilo(run, way, "audit", "show", "run", "--day", f"{datetime.now(UTC):%Y-%m-%d}"),
         "help": cosilo(run, way, "--help") + cosilo(run, way, "fit", "--help"),
     }
     cosilo(run, way, "report", "run")
@@ -128,6 +130,8 @@ def test_nothing_is_lost_and_nothing_fails(run: Path, way: dict[str, str]) -> No
     for word in ("leak", "(privacy)", "relink", "utility", "100.0"):
         assert word in said["select"]
     assert "no faults" in said["audit"]
+    assert ": of a run" in said["show"]
+    assert "not a finished request" not in said["show"]
     assert "ward-7" in said["keys"]
     assert "$0.000000," in said["keys"]
     assert "minilm-int8" in said["models"]

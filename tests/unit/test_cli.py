@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,42 @@ def test_importing_the_command_line_is_light() -> None:
 
 def test_no_verb_abbreviates_its_options() -> None:
     assert make_parser().allow_abbrev is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "option"),
+    [
+        ("defences", "pseudonym", "detectors"),
+        ("tasks", "classification", "descriptions"),
+        ("tasks", "sql", "databases"),
+        ("tasks", "extraction", "fields"),
+    ],
+)
+def test_each_option_is_listed_once_and_on_a_line_of_its_own(
+    kind: str, name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", kind, name]) == 0
+    said = capsys.readouterr().out
+    assert "Options:" not in said
+    assert len(re.findall(rf"\b{option}: ", said)) == 1
+    assert not re.search(r"\S  +\S", said)
+
+
+def test_what_is_no_run_says_where_runs_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("nowhere", "."):
+        assert main(["report", wrong]) == 2
+        assert "`cosilo bench PLAN` makes one" in capsys.readouterr().err
+    for name in ("mail", "calls"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.sqlite").touch()
+    for wrong, why in (
+        ("runs/mial", "there is no such folder"),
+        ("runs", "it has no run.sqlite"),
+        (".", "it has no run.sqlite"),
+    ):
+        assert main(["report", wrong]) == 2
+        said = capsys.readouterr().err
+        assert f"{wrong!r} is not a run: {why}; runs are there: 'runs/calls', 'runs/mail'" in said

@@ -103,12 +103,13 @@ class Estimate:
         if not self.calls:
             free = f"no LM call to make ({self.recorded} answers are recorded)"
             return f"{free}; {own}" if self.small_minutes >= _SOON or self.trains else free
+        free = f" ({self.recorded} more are recorded and free)" if self.recorded else ""
         source = "as measured so far" if self.measured else "a rough guess"
         if self.share < BUSY:
             alone = self.minutes * self.share
             source += f", on a busy machine; {_minutes(alone)} on one that does nothing else"
         return (
-            f"at most {self.calls} LM calls ({self.recorded} more are recorded and free), "
+            f"at most {self.calls} LM calls{free}, "
             f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out, "
             f"{self._money()}; {_minutes(self.minutes)} of LM time ({source}), {own}"
         )

@@ -520,9 +520,23 @@ class SmallAnswers:
 _pack = msgspec.msgpack.encode
 
 
+_RUNS_SHOWN = 5
+
+
 def no_run(path: Path) -> ConfigError:
-    """The error that says there is no run at `path`."""
-    return ConfigError(f"{str(path)!r} is not a run: it has no run.sqlite")
+    """The error that says there is no run at `path`, and which ones lie in it or beside it."""
+    if path.is_dir():
+        places, why = [path, path / "runs"], "it has no run.sqlite"
+    else:
+        places, why = [path.parent], "there is no such folder"
+    found = sorted(str(run.parent) for place in places for run in place.glob("*/run.sqlite"))
+    runs = ", ".join(map(repr, found[:_RUNS_SHOWN])) + (", …" if len(found) > _RUNS_SHOWN else "")
+    advice = (
+        f"runs are there: {runs}"
+        if found
+        else "`cosilo bench PLAN` makes one, runs/NAME beside the plan"
+    )
+    return ConfigError(f"{str(path)!r} is not a run: {why}; {advice}")
 
 
 def private(path: Path) -> Path:
@@ -542,8 +556,9 @@ def _guarded(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise StoreError(f"the run {str(path)!r} cannot be read or written: {error}") from error
     except OSError as error:
+        which = f" ({error.filename})" if isinstance(error.filename, str) else ""
         raise StoreError(
-            f"the run {str(path)!r} cannot be read or written: {error.strerror}"
+            f"the run {str(path)!r} cannot be read or written: {error.strerror}{which}"
         ) from error
 
 

@@ -197,11 +197,9 @@ def _against_run(ledger: str) -> tuple[list[str], int]:
     noted nothing."""
     from cosilo.benchmark.record import OLDER, fault
     from cosilo.benchmark.store import Store
-    from cosilo.gateway.store import folder_of, is_postgres
 
-    path = Path() if is_postgres(ledger) else folder_of(ledger)
-    folder = path if path.is_dir() else path.parent
-    if is_postgres(ledger) or not (folder / "run.sqlite").is_file():
+    folder = _run_of(ledger)
+    if folder is None:
         return [], 0
     store = Store(folder, write=False)
     try:
@@ -213,6 +211,17 @@ def _against_run(ledger: str) -> tuple[list[str], int]:
     return faults, sum(wrong == OLDER for _, wrong in found)
 
 
+def _run_of(ledger: str) -> Path | None:
+    """The run's folder that holds the ledger; None where it is a gateway's."""
+    from cosilo.gateway.store import folder_of, is_postgres
+
+    if is_postgres(ledger):
+        return None
+    path = folder_of(ledger)
+    folder = path if path.is_dir() else path.parent
+    return folder if (folder / "run.sqlite").is_file() else None
+
+
 def _show(arguments: argparse.Namespace) -> int:
     if not (arguments.request or arguments.key or arguments.day):
         raise ConfigError("say what to show: --request ID, --key ID or --day DATE")
@@ -221,6 +230,7 @@ def _show(arguments: argparse.Namespace) -> int:
     until = since + DAY if arguments.day else 1e18
     requests, sent, usd = 0, 0, 0.0
     kinds: Counter[str] = Counter()
+    served = _run_of(arguments.ledger) is None
     with _record(arguments) as record:
         key = record.key_id(arguments.key) if arguments.key else ""
         for left in record.left(request=arguments.request, key=key, since=since, until=until):
@@ -229,7 +239,7 @@ def _show(arguments: argparse.Namespace) -> int:
             if left.row is not None:
                 usd += left.row.spent.usd
                 kinds.update(left.row.kinds)
-            for line in _about(left, content=arguments.content):
+            for line in _about(left, served=served, content=arguments.content):
                 if line.lstrip().startswith("content: "):  # JSON: a line break would change it
                     print(line)
                 else:
@@ -245,10 +255,10 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _about(left: Left, *, content: bool) -> Iterator[str]:
+def _about(left: Left, *, served: bool, content: bool) -> Iterator[str]:
     row = left.row
     if row is None:
-        yield f"{left.request}: not a finished request"
+        yield f"{left.request}: {'not a finished request' if served else 'of a run'}"
     else:
         by = f", answered by {row.by}" if row.by else ""
         yield (

@@ -79,7 +79,11 @@ def _kinds() -> dict[str, tuple[Registry[Any], Callable[[Any], list[str]]]]:
 def _about(factory: Callable[..., object], facts: Callable[[Any], list[str]]) -> Iterator[str]:
     documentation = inspect.getdoc(factory) or ""
     summary = documentation.split("\n\n")[0].replace("\n", " ")
-    if summary and not summary.startswith(f"{getattr(factory, '__name__', '')}("):
+    signature = (
+        f"{getattr(factory, '__name__', '')}("  # what a dataclass without words of its own has
+    )
+    # Options have lines of their own below; a docstring that begins with them has no summary.
+    if summary and not summary.startswith((signature, *_SECTIONS)):
         yield summary
     yield from facts(factory)
     yield from _options(factory)

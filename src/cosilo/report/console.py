@@ -49,7 +49,8 @@ def _column(objective: Objective) -> Column:
 
 
 def _row(report: Report, point: Point, columns: Sequence[Objective]) -> Row:
-    cells = tuple(_cell(point.test.get(objective.name)) for objective in columns)
+    usual = _usual(report.points)
+    cells = tuple(_cell(point.test.get(objective.name), usual) for objective in columns)
     chosen = point.name == report.chosen
     return Row(f"{_mark(report, point)} {point.name}", cells, "bold" if chosen else "")
 
@@ -85,11 +86,19 @@ def _short(objective: Objective) -> str:
     return "$" if objective.unit.startswith("USD") else unit(objective)
 
 
-def _cell(measured: Measurement | None) -> str:
+def _usual(points: Sequence[Point]) -> int | None:
+    """How many items the utility of all the points rests on; None where they differ."""
+    sizes = {m.n for p in points for m in p.test.values() if m.objective.family == "utility"}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _cell(measured: Measurement | None, usual: int | None) -> str:
+    """The value, with its interval beneath, and its n where that is not the `usual` one."""
     if measured is None:
         return "–"
     value = number(measured.objective, measured.value)
-    return f"{value}\n{interval(measured).replace(' ', '')}"
+    own = "" if measured.n == usual else f" n={measured.n:,}"
+    return f"{value}\n{interval(measured).replace(' ', '')}{own}"
 
 
 def _mark(report: Report, point: Point) -> str:
@@ -102,8 +111,8 @@ def _legend(report: Report, shown: Sequence[Point], columns: Sequence[Objective]
     parts = ["* on the front of the validation items"]
     if report.chosen is not None:
         parts.append("> chosen")
-    sizes = {m.n for p in shown for m in p.test.values() if m.objective.family == "utility"}
-    n = f" (n = {sizes.pop():,})" if len(sizes) == 1 else ""
+    usual = _usual(report.points)
+    n = f" (n = {usual:,} where no other stands there)" if usual is not None else ""
     parts.append("↑ more is better, ↓ less is better")
     parts.append(f"numbers: test items{n}, with 95 % intervals")
     left = len(report.points) - len(shown)

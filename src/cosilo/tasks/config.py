@@ -86,7 +86,7 @@ class Columns:
 
     def asked(self) -> list[str]:
         """The columns that a question is made of."""
-        return [column for column in (*self.texts, self.id, self.context, self.group) if column]
+        return [*self.texts, *(column for column in (self.id, self.context, self.group) if column)]
 
 
 @dataclass(frozen=True, kw_only=True)

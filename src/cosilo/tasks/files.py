@@ -38,6 +38,16 @@ class Row:
     values: Mapping[str, object]
 
 
+_DATA = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".parquet",
+)  # what the endings of data files are
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of `path`; the format goes by the file's ending.
 
@@ -59,7 +69,7 @@ def read_rows(path: Path) -> list[Row]:
     elif suffix in readers:
         rows = list(readers[suffix](path, _read_text(path)))
     else:
-        known = ", ".join([*readers, ".parquet"])
+        known = ", ".join(_DATA)
         raise DataError(f"{path}: cannot tell the format of a {suffix!r} file (known: {known})")
     if not rows:
         raise DataError(f"{path}: the file has no rows")
@@ -180,7 +190,8 @@ def _read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         folder = path.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        beside = folder.iterdir() if folder.is_dir() else ()
+        names = [p.name for p in beside if p.suffix.lower() in _DATA]
         near = get_close_matches(path.name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{path}: no such file{hint}") from None
@@ -270,10 +281,13 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
             line, width = broken[0]
             others = ", ".join(str(n) for n, _ in broken[1:_LINES_SHOWN])
             more = ", …" if len(broken) > _LINES_SHOWN else ""
-            also = f"; {len(broken) - 1} more lines are like it: {others}{more}" if others else ""
+            alike = "line is" if len(broken) == 2 else "lines are"
+            also = f"; {len(broken) - 1:,} more {alike} like it: {others}{more}" if others else ""
+            cells_of = "1 cell" if width == 1 else f"{width} cells"
             raise DataError(
-                f"{path} line {line}: {width} cells, but the header has {len(header)} "
-                f"(delimiter {delimiter!r}){also}"
+                f"{path} line {line}: {cells_of}, but the header has {len(header)} "
+                f"(delimiter {delimiter!r}){also}; mend or delete them: which cell is "
+                "missing cannot be known"
             )
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: malformed CSV: {_reason(error)}") from None

@@ -220,7 +220,8 @@ def said(**more: object) -> str:
 def test_it_says_so_in_one_line() -> None:
     busy = said(measured=True, share=0.25)
     assert "8.0 min of LM time (as measured so far, on a busy machine; 2.0 min on one" in busy
-    assert "at most 3 LM calls" in said()
+    assert "at most 3 LM calls (2 more are recorded and free), about" in said()
+    assert "at most 3 LM calls, about" in said(recorded=0)
     assert "about $0.50 and at most $2.01" in said()
     assert "about $0.00012 and at most $0.0035;" in said(usd=0.000123, usd_most=0.0034001)
     assert "out, $0;" in said(usd=0.0, usd_most=0.0)

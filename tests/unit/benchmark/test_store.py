@@ -145,6 +145,12 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         Store(tmp_path, write=False)
 
 
+def test_what_is_missing_from_a_run_is_named(store: Store) -> None:
+    (store.path / "plan.toml").unlink(missing_ok=True)
+    with pytest.raises(StoreError, match=r"No such file or directory \(.*plan\.toml\)"):
+        store.read_text("plan.toml")
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "run.sqlite").write_bytes(b"x" * 4096)
     with pytest.raises(StoreError, match="cannot be read or written"):

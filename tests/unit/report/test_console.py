@@ -128,3 +128,16 @@ def test_unfinished_points_and_empty_runs_are_named() -> None:
     text = printed(empty)
     assert "No point of this run is finished." in text
     assert "large has no numbers: the endpoint is down" in text
+
+
+def test_a_number_of_fewer_items_than_the_others_says_of_how_many() -> None:
+    report = made_up.report()
+    usual = report.points[0].test["utility"].n
+    fidelity = made_up.measured(made_up.FIDELITY, 1.0, 2, None)
+    last = replace(report.points[-1], test=report.points[-1].test | {"exposure": fidelity})
+    for width in (60, None):
+        before = printed(report, every=True, width=width)
+        assert " n=" not in before
+        assert f"(n = {usual} where no other stands there)" in " ".join(before.split())
+        said = printed(replace(report, points=(*report.points[:-1], last)), every=True, width=width)
+        assert said.count(" n=2") == 1

@@ -224,6 +224,8 @@ def test_a_point_that_was_only_measured_is_not_called_certified() -> None:
 def test_without_limits_nothing_is_promised() -> None:
     page = Page(html(made_up.report(limits=())))
     assert page.texts["h2"][0] == "Nothing is certified"
+    # What `cosilo select` was told is kept nowhere, so the page must not send its reader there.
+    assert "to cosilo report with --limit NAME=VALUE" in html(made_up.report(limits=()))
 
 
 def test_an_empty_run_is_a_page_too() -> None:

@@ -79,6 +79,8 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, "train.jsonl", "{}")
     assert "did you mean 'train.jsonl'" in refused(tmp_path / "trian.jsonl")
     assert "no such file" in refused(tmp_path / "nowhere" / "a.csv")
+    write(tmp_path, "mail.csv.toml", "")  # a plan of that name is no data
+    assert "did you mean" not in refused(tmp_path / "mail.csv")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -149,7 +151,11 @@ def test_every_ragged_row_is_named_at_once(tmp_path: Path) -> None:
     rows = [f"{n};{PRIVATE.replace(';', '')}" + ";x" * (n in (3, 7, 40)) for n in range(60)]
     message = refused(write(tmp_path, "a.csv", "id;text\n" + "\n".join(rows)))
     assert "line 5: 3 cells, but the header has 2 (delimiter ';')" in message
-    assert message.endswith("2 more lines are like it: 9, 42")
+    assert "2 more lines are like it: 9, 42; mend or delete them" in message
+    rows = [rows[1], "x", *rows[2:3], "y;z;w"]
+    message = refused(write(tmp_path, "b.csv", "id;text\n" + "\n".join(rows)))
+    assert "line 3: 1 cell, but" in message
+    assert "1 more line is like it: 5;" in message
 
 
 def test_a_quote_never_closed_is_refused(tmp_path: Path) -> None:
@@ -216,6 +222,8 @@ def test_a_misspelt_column_names_the_nearest() -> None:
         check_columns(rows, ["txet"], file=Path("a.csv"))
     with pytest.raises(DataError, match=r"did you mean 'preds.gpt-4o'"):
         check_columns(rows, ["preds.gpt-4"], file=Path("a.csv"))
+    with pytest.raises(DataError, match=r"no column named '' \(known: preds, preds.gpt-4o, text\)"):
+        check_columns(rows, [""], file=Path("a.csv"))
 
 
 def test_a_column_that_some_rows_have_is_known() -> None:

@@ -40,7 +40,10 @@ def verdict(report: Report) -> Markup:
             "Nothing is certified",
             "No limits were given, so every number here is a measurement and no promise.",
             tag(
-                "p", "Give limits in the plan or to cosilo select, and report again.", class_="note"
+                "p",
+                "Give limits in the plan, or to cosilo report with --limit NAME=VALUE and "
+                "--at-least NAME=VALUE.",
+                class_="note",
             ),
         )
     chosen = certificate.chosen
