@@ -68,7 +68,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Hear SIGINT in here, unless it is ignored or somebody else's."""
+    """A context that handles SIGINT, unless it is ignored or another handler is installed."""
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not usual or threading.current_thread() is not threading.main_thread():
         yield

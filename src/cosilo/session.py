@@ -1,4 +1,5 @@
-"""The one place where things are put together: what the benchmark and the gateway share.
+"""Opens models, parties, strategies and defences from configuration: the one way, for benchmark and
+gateway.
 
 TOML tables ──▶ ModelConfig, DefenceConfig, PointConfig ──▶ models, parties ──▶ open_point
                                                                                  │
@@ -64,7 +65,9 @@ class ModelConfig:
 
     @property
     def price(self) -> Price:
-        """What it bills, and for how many attempts at one request."""
+        """The model's price per token, its reasoning allowance, and how often a request may be
+        tried.
+        """
         return Price(
             self.usd_per_m_in,
             self.usd_per_m_out,
@@ -73,7 +76,9 @@ class ModelConfig:
         )
 
     def _told(self, option: str) -> int:
-        """What the kind is told for `option`, or takes without; 0 where it has no such option."""
+        """The number that the kind is given for `option`, or its default; 0 where it has no such
+        option.
+        """
         known = signature(models.get(self.kind)).parameters
         return int(self.options.get(option, known[option].default if option in known else 0))
 

@@ -1,4 +1,4 @@
-"""The promises every plug-in makes, as test classes to inherit.
+"""Test classes to inherit, which check what Cosilo expects of every plug-in.
 
     class TestMyStrategy(StrategyContract):
         def strategy(self) -> Strategy:

@@ -47,7 +47,7 @@ _MAIN = "from cosilo.defences.looking import main; main()"
 
 
 class _DiedError(Exception):
-    """The process is gone; `turn` is the job whose turn it was."""
+    """The process has ended unexpectedly; `turn` is the job that it was working on."""
 
     def __init__(self, turn: int | None) -> None:
         self.turn = turn
@@ -183,7 +183,9 @@ class Apart:
                 return child
 
     def _ended(self) -> None:
-        """Start another at once: the next message should not wait for it."""
+        """Called when the process has ended: starts another at once, so that the next message need
+        not wait for it.
+        """
         if self._users and self._child is not None and self._child.done():
             self._child = asyncio.create_task(self._started())
             self._child.add_done_callback(lambda task: task.cancelled() or task.exception())

@@ -122,7 +122,9 @@ def _free(taken: bytearray, span: Span) -> Iterator[tuple[int, int]]:
 
 
 def _trimmed(text: str, start: int, end: int, *, whole: bool) -> tuple[int, int] | None:
-    """The part without spaces around it; None when a remainder holds no letter and no digit."""
+    """The span from `start` to `end` without spaces around it; None for a remainder without letters
+    and digits.
+    """
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():

@@ -1,4 +1,4 @@
-"""What of a message is private, and the message with placeholders in its place.
+"""Finds the private values of a message and puts placeholders in their places.
 
 texts ─▶ detect ─▶ cover ─▶ issue ─▶ hide ─▶ restored again and compared
 """
@@ -49,10 +49,10 @@ _GROUP = 500  # texts of which the short ones are
 
 
 class Recent(Generic[T]):
-    """The `size` entries used last.
+    """A mapping that keeps the entries used last, up to a total weight of `size`.
 
     Args:
-        weigh: how much an entry counts; one each where not given.
+        weigh: the weight of an entry; 1 each where not given.
     """
 
     def __init__(self, size: int, weigh: Callable[[T], int] = lambda _: 1) -> None:

@@ -69,7 +69,7 @@ class Scanner:
 
     @property
     def inside(self) -> bool:
-        """Whether this place is in JSON."""
+        """Whether the end of the text fed so far is in JSON."""
         return self._always or bool(self._open)
 
     @property
@@ -126,7 +126,9 @@ class Scanner:
         return units
 
     def value(self) -> None:
-        """A value stands here that was put in: in a string or in place of one."""
+        """Tell the scanner that a restored value was put in at this place, in a string or in place
+        of one.
+        """
         if not self._string:
             self._due = ","
 

@@ -160,7 +160,9 @@ def _stored(text: str, known: frozenset[str], index: Index) -> Iterator[Span]:
 
 
 def _names_a_column(text: str, start: int, end: int, known: frozenset[str]) -> bool:
-    """Whether the number belongs to a name of the schema: 'day 100' where it has day100_score."""
+    """Whether the number at this place is part of a column's name: 'day 100' where the schema has
+    day100_score.
+    """
     if text[start:end].casefold() in known and not text[start:end].isdigit():
         return True
     before = re.search(r"([^\W\d_]+)[ \-]?$", text[max(0, start - 30) : start])

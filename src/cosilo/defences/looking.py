@@ -59,7 +59,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Nobody waits for the job any more."""
+    """An order to give the job up: nobody waits for it any more."""
 
     number: int
 
@@ -207,7 +207,9 @@ class Looking:
         return Hidden(job.number, encode(hidden))
 
     def _told(self, number: int) -> Callable[[], None]:
-        """What a job calls when its turn begins: if it never ends, it is known whose it was."""
+        """A function that a job calls when its turn begins. It tells the parent, so that if the
+        turn never ends it is known which job hangs.
+        """
 
         def tell() -> None:
             now = time.monotonic()

@@ -105,7 +105,9 @@ class Places(Plain):
         return written
 
     def _number_due(self, value: str) -> bool:
-        """Whether a number must stand here, though the model wrote its placeholder as text."""
+        """Whether the schema wants a number at this place, although the model wrote the placeholder
+        as text.
+        """
         if self._scanner is None or not self._scanner.value_due:
             return False
         wanted = wants_number(self._scanner.here)

@@ -116,7 +116,7 @@ class Sql(Plain):
 
 
 class Restorer:
-    """What was issued, and how to find it in a text.
+    """The placeholders that were issued, and how to find them in a text.
 
     Attributes:
         numbers: values that stood as numbers in the owner's JSON, and never as text.
@@ -213,7 +213,9 @@ _LEFT, _RIGHT = re.compile(_BEFORE_SMALL), re.compile(_AFTER_SMALL)
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether any surrogate in the place of these characters would be found again."""
+    """Whether a surrogate put in place of these characters would be found again: what touches it is
+    not read as a part of it.
+    """
     return _LEFT.match(text, start) is not None and _RIGHT.match(text, end) is not None
 
 
@@ -287,7 +289,7 @@ class Stream:
 
     @property
     def holds(self) -> bool:
-        """Whether something is held back."""
+        """Whether text is held back because it may be the beginning of a placeholder."""
         return self._at < len(self._buffer)
 
     def feed(self, piece: str) -> str:
@@ -295,7 +297,7 @@ class Stream:
         return self._advance(final=False)
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text that was held back, restored; no more text will come."""
         return self._advance(final=True)
 
     @property

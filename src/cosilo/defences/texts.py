@@ -107,7 +107,9 @@ def _strings(text: str) -> frozenset[str]:
 
 
 def _is_said(leaf: Leaf) -> bool:
-    """Whether it is no signature: what the LM's owner has sealed, and reads again only as it was."""
+    """Whether `leaf` is text that may be changed, not a signature: the LM's owner accepts a
+    signature only unchanged.
+    """
     return not (leaf.key.endswith("signature") and _SEALED.fullmatch(leaf.text))
 
 

@@ -79,7 +79,7 @@ class Vault:
         return vault
 
     def take(self, issued: Iterable[Issued]) -> None:
-        """Know `issued`, which a vault with the same key has issued."""
+        """Take over the placeholders `issued` by another vault with the same key."""
         for item in issued:
             if item.value in self._shown:
                 continue
@@ -270,7 +270,9 @@ class Vault:
 
 
 def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
-    """A value has one kind: the one it was first found with."""
+    """`span` with the kind that its value was first found with, so that a value has only one
+    placeholder.
+    """
     kind = values.setdefault(text[span.start : span.end], span.kind)
     return span if kind == span.kind else replace(span, kind=kind)
 
@@ -378,5 +380,5 @@ def _distinctive(value: str) -> bool:
 
 
 def _cuts(text: str, at: int) -> bool:
-    """Whether a word goes on over this place."""
+    """Whether this place is inside a word."""
     return 0 < at < len(text) and all(c.isalnum() or c == "_" for c in text[at - 1 : at + 1])

@@ -1,4 +1,4 @@
-"""Ordinary words, by what they rule out."""
+"""Lists of ordinary words: a text that consists of them is not a name."""
 
 from __future__ import annotations
 

@@ -162,7 +162,9 @@ def check(model: Entry, folder: Path) -> None:
 
 
 def refused(model: Entry, file: File, found: Path, size: int, digest: str) -> str:
-    """Put the wrong file `found` aside; the text that says so."""
+    """Rename the wrong file `found`; returns an error text that says so and how to fetch the right
+    one.
+    """
     aside = set_aside(found)
     kept = f"; it now lies at {str(aside)!r}" if aside else ""
     return (

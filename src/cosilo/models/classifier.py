@@ -62,7 +62,9 @@ class ClassifierModel:
 
     @property
     def former_identity(self) -> str:
-        """By the name of the encoder's folder alone; empty where that is still so."""
+        """The identity in earlier versions, which named only the encoder's folder; empty where it
+        has not changed.
+        """
         by_name = f"classifier:{self.encoder.folder.name}:{self._taught}"
         return by_name if by_name != self.identity else ""
 
@@ -179,7 +181,7 @@ class ClassifierModel:
             self._worker = None
 
     def _answer(self, head: Head, texts: Sequence[str]) -> list[_Answer]:
-        """What each text is; the time of the head is shared out by tokens."""
+        """One answer per text; the head's time is shared out among the texts by their tokens."""
         embedded = self.encoder.embed(texts)
         wall, cpu = perf_counter(), thread_time()
         rows = head.probabilities(embedded.vectors, texts)

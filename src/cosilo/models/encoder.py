@@ -124,7 +124,9 @@ class Encoder:
             self._known.clear()
 
     def _run(self, texts: Sequence[str]) -> list[_Known]:
-        """Each text encoded; the time of all is shared out by what was read of each."""
+        """The vector of each text; the time of the batch is shared out among the texts by the word
+        pieces read.
+        """
         self._load()
         wall, cpu = perf_counter(), thread_time()
         windows = [(i, w) for i, text in enumerate(texts) for w in self._windows(text)]

@@ -96,13 +96,11 @@ Say = Callable[[str], None]
 
 
 def fit(wanted: Wanted, *, say: Say, progress: Callable[[Progress], None] | None = None) -> Built:
-    """Build it.
-
-    Raises:
-        CatalogError: `source` is no GGUF that can be unpacked.
-        ConfigError: the limits cannot be met; the message names the nearest that can.
-        DataError: there is too little text.
-        StoreError: `out` cannot be written, or holds the work of another `fit`.
+    """Build it. Raises:
+    CatalogError: `source` is no GGUF that can be unpacked.
+    ConfigError: the limits cannot be met; the message names the nearest that can.
+    DataError: there is too little text.
+    StoreError: `out` cannot be written, or holds the work of another `fit`.
     """
     work = _Work(wanted, say)
     whole = layers_of(work.teacher)
@@ -133,7 +131,9 @@ def fit(wanted: Wanted, *, say: Say, progress: Callable[[Progress], None] | None
 
 
 class _Work:
-    """The steps, each of which remembers what it found."""
+    """The steps of a fit; each keeps its result on disk, so that an interrupted fit goes on after
+    it.
+    """
 
     def __init__(self, wanted: Wanted, say: Say) -> None:
         self.wanted = wanted

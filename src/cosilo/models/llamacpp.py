@@ -123,7 +123,9 @@ class LlamaCppModel:
 
     @cached_property
     def former_identity(self) -> str:
-        """By samples of the file, as it was before it was by all of it; empty for a catalog's file."""
+        """The identity in earlier versions, which hashed samples of the file, not all of it; empty
+        for a file of the catalog.
+        """
         return (
             f"llamacpp:{self.path.name}:{_sampled(self.path)}"
             if self._of_file and not self.reasoning
@@ -366,7 +368,9 @@ class _Engine:
         return self._tokens[text]
 
     def end_token(self) -> int:
-        """The token that ends a reply: the last one when only `a` may be said."""
+        """The token that ends a reply, found by having the engine say `a` under a grammar that
+        allows nothing else: it is the last token.
+        """
         if self._end is None:
             body = {
                 "messages": [{"role": "user", "content": "a"}],

@@ -59,7 +59,7 @@ class _RetryError(Exception):
 
 @dataclass
 class _Pool:
-    """What belongs to one event loop."""
+    """The HTTP client and the limit on calls at once, which belong to one event loop."""
 
     session: aiohttp.ClientSession
     slots: asyncio.Semaphore
@@ -451,7 +451,9 @@ class _Sent:
 
 
 class _Parsing:
-    """Turns what the parser raises into our errors."""
+    """A context that turns the errors of parsing a reply into a `ModelError` which names the
+    endpoint.
+    """
 
     def __init__(self, where: str) -> None:
         self._where = where

@@ -409,8 +409,12 @@ class ReplayModel:
         return self._under_less(chat, sampling) if self._older else None
 
     def _under_less(self, chat: Chat, sampling: Sampling) -> Generation | None:
-        """A choice recorded under a lower limit of tokens that it did not reach: it is the same under
-        this one. Earlier versions allowed a label just its length."""
+        """A recorded choice of labels that was asked for with a smaller `max_tokens` and ended by
+        itself; None if there is none.
+
+        With a larger limit it would have been the same. Earlier versions allowed a label just as
+        many tokens as it is long.
+        """
         if not sampling.choices or sampling.max_tokens > _FEW:
             return None
         for most in range(sampling.max_tokens - 1, 0, -1):
@@ -423,7 +427,9 @@ class ReplayModel:
 
     @property
     def _known_as(self) -> tuple[str, ...]:
-        """The identities that its answers are recorded under: its own, and what it had before."""
+        """The identities that the model's answers are recorded under: its own and, where it has
+        one, its former.
+        """
         own, former = self.identity, former_identity(self.inner)
         if former and (own, former) not in self._inherits:
             self._inherits[own, former] = self.store.inherits(own, former)
@@ -436,7 +442,9 @@ def _scores_key(model: str, question: bytes) -> bytes:
 
 
 class _Flight:
-    """One call under way, and all who wait for it. It is given up when nobody waits any more."""
+    """One call under way and the callers that wait for it; it is cancelled when none waits any
+    more.
+    """
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None

@@ -85,7 +85,7 @@ def scripted(
     logprobs: bool = True,
     seconds: float = 0.0,
 ) -> ScriptedModel:
-    """Says what it is told to: for dry runs of a plan.
+    """A model with fixed replies: for dry runs of a plan.
 
     Args:
         replies: key → reply, by the longest key found in the question; others are echoed.

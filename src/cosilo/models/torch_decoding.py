@@ -27,7 +27,7 @@ _TOGETHER = 4096  # tokens of a prompt's cache, copied for the choices that are 
 
 
 class Writer:
-    """One reply on its way: takes tokens, tells pieces.
+    """One reply while it is written: takes the model's tokens and passes on pieces of text.
 
     Text is held back while it could be the start of a stop string, or half a character.
 

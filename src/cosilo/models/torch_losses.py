@@ -43,7 +43,7 @@ class Teacher:
     def of(
         cls, ids: Any | None, logprobs: Array, rest: Array, size: int, device: Any = "cpu"
     ) -> Teacher:
-        """From arrays; `size` is the teacher's vocabulary's."""
+        """From arrays as in `TopK`; `size` is how many tokens the teacher's vocabulary has."""
         import torch
 
         named = torch.as_tensor(logprobs, device=device).clamp(min=_NEVER)

@@ -109,7 +109,9 @@ class ChatTokens:
         return self._known[token]
 
     def first(self, piece: bytes) -> bytes:
-        """`piece` where a reply begins with it: some tokenisers put a space there that is none."""
+        """`piece` as the first of a reply: without the space that some tokenisers put in front of
+        any text.
+        """
         return piece.removeprefix(b" ") if self._strips else piece
 
     def _piece(self, token: int) -> bytes:

@@ -81,7 +81,9 @@ def _ways(
 
 
 def _is_text(said: bytes) -> bool:
-    """Whether the model can be told so far: no character is cut in two."""
+    """Whether `said` is valid UTF-8 (no character is cut in two), so that it can be put into a
+    prompt.
+    """
     try:
         said.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What endpoints call things, in our words: why a reply ended, and why a request was refused.
+"""Maps the words of endpoints to Cosilo's: why a reply ended, and why a request was refused.
 
 Only words of these lists are passed on. What else an endpoint writes into such a field may quote a
 prompt, and stays here.

@@ -88,7 +88,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a measure may read.
+    """The record of one operating point on one split: everything a measure may read.
 
     Attributes:
         items: the answered examples of one split.

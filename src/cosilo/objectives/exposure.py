@@ -1,4 +1,4 @@
-"""Exposure, M_L: what the replies give away of the LM."""
+"""Exposure, M_L: how much of the LM its replies give away to whoever receives them."""
 
 from __future__ import annotations
 

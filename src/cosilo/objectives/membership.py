@@ -116,7 +116,10 @@ class RecordMembership(_Membership):
 
 @objectives.register("model_membership")
 class ModelMembership(_Membership):
-    """The same by the trained small model itself, for an owner who publishes it."""
+    """How well the strongest attack tells the texts that the trained small model learned from, from
+    others of their kind, by the model itself: the area under its ROC curve. For owners who publish
+    it.
+    """
 
     objective: ClassVar[Objective] = Objective("model_membership", "privacy", "min", "AUC")
     about: ClassVar[str] = "published"

@@ -1,4 +1,4 @@
-"""Privacy, M_p: what the record tells the LM's owner of the private values.
+"""Privacy, M_p: how much the LM's owner can learn of the private values from the record.
 
 Every number is about what left the building, measured on the record. `privacy` is the strongest
 attack's; the others say what it consists of.

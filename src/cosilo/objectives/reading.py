@@ -204,7 +204,9 @@ class _Request:
 
     @property
     def traffic(self) -> Traffic:
-        """What was never answered has been waited for as well, for a round trip at least."""
+        """The request's traffic so far; a message that was never answered counts as waited for, for
+        one round trip at least.
+        """
         lost = self._round_trip * len(self._under_way)
         waiting, waiting_for_lm = self._answered
         return replace(self._counted, waiting=waiting + lost, waiting_for_lm=waiting_for_lm)
@@ -352,7 +354,9 @@ class _Search:
             self.note(i, "verbatim")
 
     def note(self, i: int, how: str) -> None:
-        """The value at `i` was found; what is found more plainly than before is said so."""
+        """Note that the value at `i` was found in the way `how`; the plainest way it was found in
+        is kept.
+        """
         if i >= len(self._how):
             self._strangers.add(i - len(self._how))
         elif _PLAINNESS.index(how) > _PLAINNESS.index(self._how[i]):

@@ -1,4 +1,4 @@
-"""The attacks put to a run: what they are asked, and which of their guesses are right.
+"""Runs attacks on a recorded run: what each is asked, and which of its guesses are right.
 
 Targets hold the attacker's background knowledge and never the answers. Their ids are the example's
 id, "#" and what is asked, so that a measure can tell whose they are.
@@ -136,13 +136,19 @@ def members_of(run: Run) -> frozenset[str]:
 
 
 def published_targets(run: Run) -> list[Target]:
-    """The same about the texts that the published model was given to learn from; where it was given
-    none of the owner's, about those that the texts which it was given were made with."""
+    """Texts with their labels, for attacks on the published model: some that it learned from, and
+    the items, which it cannot have seen.
+
+    Where it was given none of the owner's texts (only synthetic ones, say), those that its training
+    texts were made with count as learned from.
+    """
     return _members_and_others(run, learned_by(run))
 
 
 def learned_by(run: Run) -> frozenset[str]:
-    """Ids of the members that `published_targets` asks about."""
+    """Ids of the examples that the published model learned from: directly, or else through the
+    texts it was given.
+    """
     return run.learned or members_of(run)
 
 
@@ -187,8 +193,8 @@ def _without_replies(entries: Entries, hidden: set[str]) -> Entries:
 def secrets_right(run: Run, guesses: Sequence[Guess]) -> list[Floats] | None:
     """Per item with secrets: which of them the guesses name, shape (secrets,), 1 or 0.
 
-    The order among secrets of one kind is nobody's business: naming both of an item's names is
-    right either way round. None when the guesses are not about secrets.
+    The order of guesses among secrets of one kind does not matter: both of an item's names count as
+    found either way round. None when the guesses are not about secrets.
     """
     answers = {guess.target: guess.value for guess in guesses}
     found = []

@@ -73,7 +73,9 @@ def _columns(report: Report) -> list[Objective]:
 
 
 def _prepared(report: Report) -> Iterator[str]:
-    """What preparing found, a line a card, and what it bought."""
+    """Lines on what preparing each point found (one per card), and what that gained in utility and
+    cost.
+    """
     for name, prepared in report.prepared.items():
         for card in prepared.cards:
             facts = ", ".join(f"{key} {found(value)}" for key, value in card.facts.items())

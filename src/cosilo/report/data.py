@@ -1,4 +1,6 @@
-"""What a report shows: one value, filled by whoever read the run, drawn by everything in here."""
+"""The data of a report: one `Report`, filled by the code that read the run and drawn by this
+package.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What preparing a point bought.
+    """The utility that preparing a point gained, and what it cost.
 
     Attributes:
         value, low, high: utility after less utility of the small model alone, paired, with its 95 %

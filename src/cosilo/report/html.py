@@ -40,7 +40,7 @@ def write_html(report: Report, path: Path) -> None:
 
 
 def html(report: Report) -> str:
-    """The whole page."""
+    """The whole report as HTML, style sheet and script included."""
     style, script = _part("style.css"), _part("script.js")
     axes = default_axes(report) if report.points else None
     policy = (

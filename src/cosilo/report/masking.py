@@ -45,7 +45,9 @@ def masked(text: str, secrets: Iterable[Secret]) -> str | None:
 
 
 def covers(example: Example) -> bool:
-    """Whether the secrets of `example` are the whole of its text: masked, it says nothing."""
+    """Whether the secrets of `example` make up its whole text, so that nothing readable is left
+    once they are masked.
+    """
     folded = [_fold(secret.value)[0] for secret in example.secrets]
     for turn in example.chat:
         if turn.role != "system":

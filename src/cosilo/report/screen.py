@@ -1,4 +1,4 @@
-"""Text on a terminal of any width, in a pipe, and where only some characters can be written.
+"""Prints text to a terminal of any width or a pipe, in any character encoding.
 
 A terminal's lines are as wide as it is; what is longer is broken between words. A pipe has no width, so
 there each thing stays on its line. Characters that cannot be written are spelt out. Names and numbers

@@ -47,7 +47,7 @@ Method = Literal["binomial", "hoeffding-bentkus", "betting", "measured"]
 
 @dataclass(frozen=True)
 class LimitTest:
-    """One limit on one point.
+    """The test of one limit on one point.
 
     Attributes:
         value, bound: the point's number and what the limit came down to, on the certificate split
@@ -345,7 +345,9 @@ def _quantile_test(
 
 
 def _measured(point: Point, limit: Limit, points: Sequence[Point]) -> LimitTest:
-    """The limit checked on plain numbers: the certificate split's, or else the validation split's."""
+    """Check `limit` on the measured number alone, without a test: on the certificate split or,
+    where it has no values, on the validation split.
+    """
     value, n = _number(point, limit.objective)
     bound: float | None = limit.bound
     if limit.relative_to is not None:

@@ -54,7 +54,9 @@ def betting_p(losses: Floats, alpha: float, *, delta: float = 0.05) -> float:
 
 
 def _log_gains(x: Floats, m: float, delta: float) -> Floats:
-    """Per item, the logarithm of the wealth's factor when betting that the mean of `x` is > `m`."""
+    """For each item, the logarithm of the factor by which the gambler's wealth grows when betting
+    that the mean of `x` is above `m`.
+    """
     n = len(x)
     so_far = np.arange(1, n + 1)
     means = (0.5 + np.cumsum(x)) / (so_far + 1)

@@ -16,7 +16,7 @@ Number = int | float
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One thing that preparing found.
+    """One result of preparing a strategy, as the report shows it.
 
     Attributes:
         by: the strategy.

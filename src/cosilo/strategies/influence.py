@@ -30,7 +30,7 @@ _DAMPING = 1e-3
 
 
 class Readable(Classifier, Embedder, Protocol):
-    """A classifier of sentence vectors that shows both."""
+    """A classifier that also shows the sentence vectors it classifies."""
 
 
 def readable(model: object, *, by: str) -> Readable:

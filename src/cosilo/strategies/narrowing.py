@@ -53,7 +53,9 @@ def views(judge: Classifier, pool: Sequence[Demonstration], choices: Sequence[st
 
 
 def arranged(p: Array, labels: Sequence[str], choices: Sequence[str]) -> Floats:
-    """`p`, a column for each of `labels`, as a column for each of `choices`; 0 where it has none."""
+    """Probabilities `p` with columns in the order of `choices` instead of `labels`; 0 for a choice
+    that is no label.
+    """
     found = np.zeros((len(p), len(choices)))
     for i, label in enumerate(labels):
         if label in choices:

@@ -43,7 +43,9 @@ class Teaching:
     async def lessons(
         self, session: Session, model: Trainable
     ) -> tuple[Sequence[Demonstration], Session]:
-        """What to train `model` on, and the session with the cards of how that was come by."""
+        """What to train `model` on, and the session with cards that say how these examples were
+        obtained.
+        """
         raise NotImplementedError
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:

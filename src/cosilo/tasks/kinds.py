@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Given:
-    """What a kind is told.
+    """The data and settings that a kind is given to make a task of.
 
     Attributes:
         items: every item of every split, before any sampling.
@@ -119,7 +119,7 @@ class Kind(ABC):
         """
 
     def grader(self, kept: Kept) -> Grade:
-        """The grade of `form`, from what a run keeps of the task.
+        """The same grading function as in `form`, made from what a run keeps of the task.
 
         Raises:
             DataError: the data files are needed.

@@ -142,7 +142,7 @@ def _receive(pipe: IO[bytes]) -> bytes | None:
 
 
 def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until nobody asks any more."""
+    """Answer queries from `questions` until that pipe is closed."""
     while (data := _receive(questions)) is not None:
         asked = msgspec.msgpack.decode(data, type=_Question)
         _limit(asked.limits)
@@ -157,7 +157,9 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _limit(limits: Limits) -> None:
-    """What the kernel allows this process until the next query; a second, the kernel's unit, more."""
+    """Set the kernel's limits on this process for one query. CPU time gets one second more: the
+    kernel counts whole seconds.
+    """
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = math.ceil(used.ru_utime + used.ru_stime + limits.seconds) + 1
     sizes = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)]

@@ -37,7 +37,7 @@ FROM_TRAIN: Mapping[Split, float] = {
 
 
 def same_text(text: str) -> str:
-    """What two texts share when they differ only in case, signs and spacing."""
+    """A key that is equal for texts that differ only in case, signs and spacing."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(c if c.isalnum() else " " for c in plain).split()
     return " ".join(words) or text

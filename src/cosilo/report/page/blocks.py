@@ -1,4 +1,4 @@
-"""What every section is made of."""
+"""Building blocks that the sections of the report share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What preparing a point found and what it bought: the cards of its strategies."""
+"""The section on preparing: what each point's strategies found, and the utility gained for its
+cost.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class FuseGen(Teaching):
         return (*gold, *weighed), session.with_card(found)
 
     def _wanted(self, source: int, *, words: int) -> Wanted:
-        """Of one source in one round."""
+        """What is asked of one source in one round."""
         each = -(-self.each // max(1, self.rounds * len(self.temperatures)))
         temperature = self.temperatures[source]
         return Wanted(each=each, lines=self.lines, temperature=temperature, words=words)

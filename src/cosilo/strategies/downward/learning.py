@@ -115,7 +115,9 @@ class Learning:
         loss: Loss[T],
         check: Loss[T] | None = None,
     ) -> tuple[Strategy, Session]:
-        """What `prepare` returns once `model` has learned `lessons`, made of `examples`."""
+        """Train `model` on `lessons`, made from `examples`; returns the strategy and session that
+        `prepare` returns.
+        """
         trained, card = await learn(model, lessons, loss, check or loss, self)
         session = replace(session, owner=session.owner.taught(trained, examples, further=True))
         return await self.next().prepare(session.with_card(card))

@@ -105,6 +105,6 @@ class ProGen(Teaching):
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 
     def _wanted(self, *, words: int) -> Wanted:
-        """Of one round."""
+        """What is asked of the LM in one round."""
         each = -(-self.each // max(self.rounds, 1))
         return Wanted(each=each, lines=self.lines, temperature=self.temperature, words=words)

@@ -121,10 +121,11 @@ def share_threshold(scores: Sequence[float], calls: float) -> float:
 def reached(
     by: str, of: str, scores: Sequence[float], threshold: float, calls: float
 ) -> Card | None:
-    """Why fewer requests will go to the LM than the share `calls`; None where about as many will.
+    """A card that says why fewer requests will go to the LM than the share `calls`; None where
+    about that many will.
 
     Args:
-        of: what the scores are, in words.
+        of: the name of the scores in that sentence, e.g. "confidence".
     """
     n = len(scores)
     asked = sum(score < threshold for score in scores)
