@@ -50,7 +50,9 @@ def counted() -> dict[str, Path]:
     registries: tuple[Any, ...] = (strategies, defences, models, kinds, attacks, objectives)
     for registry in registries:
         for name in registry.names():
-            files |= identity.modules_behind(registry.get(name))
+            made = registry.get(name)
+            if made.__module__.partition(".")[0] == cosilo.__name__:  # not what a test registers
+                files |= identity.modules_behind(made)
     named = {f.relative_to(ROOT).as_posix(): f for f in files if f and f.is_relative_to(ROOT)}
     return {name: file for name, file in sorted(named.items()) if name not in APART}
 

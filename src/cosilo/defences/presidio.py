@@ -216,7 +216,7 @@ def _names(model: str) -> _Names:
     """The names that `model` finds, loaded once a process.
 
     Raises:
-        ConfigError: spaCy is not installed.
+        ConfigError: spaCy is not installed, or there is no such model.
         CatalogError: the model was not pulled.
     """
     place = catalog.path(model) if model in catalog.entries() else model
@@ -227,6 +227,14 @@ def _names(model: str) -> _Names:
             return _Names(spacy.load(place, exclude=_UNUSED))
     except ImportError as error:
         raise _missing(error) from None
+    except OSError as error:
+        raise ConfigError(
+            f"model {model!r} is in no catalog, and no spaCy pipeline can be loaded from there; "
+            "cosilo models list names those of the catalog"
+            if place == model
+            else f"model {model!r} cannot be loaded from {str(place)!r} ({type(error).__name__}); "
+            f"cosilo models pull {model} fetches it anew"
+        ) from None
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.defences import hiding, presidio
 from cosilo.defences.detection import run
 from cosilo.defences.hiding import Hiding, Settings
-from cosilo.errors import CatalogError
+from cosilo.errors import CatalogError, ConfigError
 from cosilo.models import catalog
 from cosilo.types import Turn
 
@@ -215,3 +215,11 @@ print(sum(type(f).__name__ == "_Absent" for f in sys.meta_path))
         [sys.executable, "-c", check], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split("\n")[:2] == ["[]", "0"], done.stderr
+
+
+@pytest.mark.parametrize("model", ["en-core-web-xx", "./models/none", "en_core_web_md ", "x"])
+def test_a_model_that_is_not_there_is_named(model: str) -> None:
+    pytest.importorskip("spacy")
+    with pytest.raises(ConfigError, match="cosilo models list") as told:
+        presidio.PresidioDetector(model)
+    assert repr(model) in str(told.value)
