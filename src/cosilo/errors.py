@@ -79,7 +79,9 @@ class ModelError(CosiloError):
 
 
 class UnreachableError(ModelError):
-    """Attributes:
+    """The model or endpoint did not answer; trying again later may work.
+
+    Attributes:
     status: the HTTP status the endpoint answered with in the end; 0 for none.
     retry_after: how many seconds it asks to be left alone; 0 where it does not say.
     """
@@ -99,7 +101,9 @@ class UnreachableError(ModelError):
 
 
 class RejectedError(ModelError):
-    """Attributes:
+    """The model or endpoint refused the request; the same request would be refused again.
+
+    Attributes:
     everything: any request would be refused like this one (a wrong key, an unknown model).
     status: the HTTP status of the refusal; 0 where it was none.
     code, param: the error's name and the field it is about, as OpenAI calls them; empty for others.

@@ -63,7 +63,9 @@ class Guess:
 
 
 class Attack(Protocol):
-    """Attributes:
+    """An attack: guesses what a curious party can work out from the record.
+
+    Attributes:
     about: what its targets are: "secrets" (values of one item), "records" (which item a message
         came from), "replies" (what the LM would answer), "model" (what the LM is like inside),
         "members" (whether preparing learned from a text, by what it sent) or "published" (the same, by

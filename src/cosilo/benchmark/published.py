@@ -22,7 +22,9 @@ from cosilo.types import Chat, Value, last_user
 
 
 class Said(Value, frozen=True):
-    """Attributes:
+    """What a trained small model answers to the texts that attackers may ask it about.
+
+    Attributes:
     learned: ids of the examples that the model was trained on; empty where that is not known.
     labels: of a classifier, in the order of its probabilities.
     probabilities: by digest of the text.

@@ -158,7 +158,7 @@ class _Chain:
         return mark.count <= len(self.hashes) and self.hashes[mark.count - 1] == mark.hash
 
     def fault(self, mark: Mark) -> str:
-        """What is wrong, if it should end at `mark`."""
+        """What is wrong with the chain if it should end at `mark`; empty when nothing is."""
         count = len(self.hashes)
         if self.faults:
             more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""

@@ -33,7 +33,9 @@ from cosilo.tasks.kinds import Kept
 
 @dataclass(frozen=True)
 class Reopened:
-    """Attributes:
+    """Points of a finished run with the models and recorded answers that they are served with.
+
+    Attributes:
     owner: the data owner, its small model trained as the plan says.
     untrained: the small model before that.
     large: the large model itself, for requests to come.

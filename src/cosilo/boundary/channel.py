@@ -206,7 +206,9 @@ class Boundary:
                 self.meter.settle(reservation, cost)
 
     async def _depart(self, message: Message) -> tuple[bytes, Totals, int]:
-        """What is sent, what is reserved for it, and its number in the ledger."""
+        """Check, reserve and record `message`: its encoding, what is reserved, its number in the
+        ledger.
+        """
         if type(message) not in self.declared:
             names = ", ".join(sorted(t.__name__ for t in self.declared)) or "nothing"
             raise UndeclaredMessageError(

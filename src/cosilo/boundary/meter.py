@@ -117,7 +117,9 @@ class Price:
         return tokens_in, tokens_out + self.reasoning if tokens_out else 0
 
     def bound(self, request: Message) -> tuple[int, int]:
-        """The same for all attempts together."""
+        """Upper bound on (prompt, completion) tokens that all attempts at `request` together are
+        billed for.
+        """
         tokens_in, tokens_out = self.once(request)
         return tokens_in * self.attempts, tokens_out * self.attempts
 

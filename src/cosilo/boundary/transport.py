@@ -19,11 +19,11 @@ class Transport(Protocol):
         """Deliver `payload` (the encoding of `message`) and return the reply."""
 
     def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
-        """The same for a reply in pieces; closing the iterator cancels the work."""
+        """Deliver `payload` and return the reply in pieces; closing them cancels the work."""
 
 
 class Handles(Protocol):
-    """The other party: answers messages."""
+    """The other party, as the transport sees it: something that answers messages."""
 
     async def handle(self, message: Message) -> Message: ...
     def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]: ...

@@ -38,7 +38,9 @@ _READ = {
 
 @dataclass(frozen=True)
 class Plain:
-    """Attributes:
+    """A text as a reader sees it, and where each character stood in the text as it was written.
+
+    Attributes:
     text: as it is read.
     starts, ends: for each of its characters, the place of what it was written as.
     """

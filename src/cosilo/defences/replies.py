@@ -76,7 +76,7 @@ def _arguments(restorer: Restorer, sampling: Sampling, name: str, urls: bool) ->
 
 
 class ReplyStream:
-    """The same for a reply in pieces; what it yields adds up to `restored` of the whole.
+    """Restores a reply that arrives in pieces; what it yields adds up to `restored` of the whole.
 
     Tokens may come a piece later than their text: a token is told once nothing of it is held back.
     """

@@ -190,7 +190,8 @@ class Vault:
     def hidden(
         self, text: str, spans: Sequence[Span], read: Reading | None
     ) -> tuple[str, list[Span]]:
-        """The same, and what else of `text` would be restored, as spans of it that must be hidden too.
+        """What `hide` returns, and the other spans of `text` that would be restored by mistake, so
+        must be hidden too.
 
         Args:
             read: what `text` says, where it holds JSON; `spans` and what is returned are of that.

@@ -1,4 +1,4 @@
-"""Lists of ordinary words: a text that consists of them is not a name."""
+"""Lists of ordinary words: where each applies, its words are not taken for names or values."""
 
 from __future__ import annotations
 

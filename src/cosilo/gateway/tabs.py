@@ -25,7 +25,7 @@ from cosilo.types import Delta, assemble, closing
 
 @dataclass
 class Tab:
-    """One request's account, from reservation to settlement.
+    """One request's account: what is reserved for it, what its messages cost, and its settlement.
 
     Attributes:
         user: who the client says is asking; empty where it does not say.

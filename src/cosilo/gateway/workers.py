@@ -128,7 +128,7 @@ def _run(main: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 def _give_back_memory() -> None:
-    """Have what a large request took go back to the system with its end, and not stay in the heap."""
+    """Set the C allocator to return large blocks to the system as soon as they are freed."""
     try:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
     except (OSError, AttributeError):  # not glibc

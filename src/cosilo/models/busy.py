@@ -25,7 +25,7 @@ class Share:
 
 
 class Busy:
-    """Counts for one engine.
+    """Shares out the CPU time of one engine among the requests under way.
 
     Where the system does not tell what a thread used (only Linux does), a busy engine is taken to keep
     `threads` cores busy.
@@ -50,7 +50,7 @@ class Busy:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """What the request in here takes."""
+        """A context for one request; its `Share` is filled in when the request ends."""
         share = Share()
         start = self._event(+1)
         try:

@@ -38,7 +38,7 @@ def file_digest(file: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """The same for all files of a folder and their names, however deep."""
+    """The SHA-256 of all files of a folder and their names, however deep, in hexadecimal."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     named = [[file.relative_to(folder).as_posix(), file_digest(file)] for file in files]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()

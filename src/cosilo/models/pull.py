@@ -319,7 +319,9 @@ def _why(model: Entry, root: Path, error: OSError) -> str:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Held by one process at a time; freed by the system when it dies."""
+    """A context that one process at a time can be in; the system frees the lock when the process
+    dies.
+    """
     handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

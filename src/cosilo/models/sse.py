@@ -15,7 +15,7 @@ class EventTooLongError(Exception):
 
 
 class Events:
-    """Fed with bytes, it gives the data of each event that is complete.
+    """A parser of server-sent events: fed with bytes, it returns the data of each complete event.
 
     Args:
         most: bytes that one event may have.

@@ -71,7 +71,7 @@ def probabilities(
 def _ways(
     answers: Sequence[Sequence[Piece]], members: Sequence[int], depth: int, end: int
 ) -> dict[int, list[int]]:
-    """The tokens that `members` go on with after `depth` tokens, and who goes on with each."""
+    """Each token that a member has at place `depth` → the members that have it there."""
     ways: dict[int, list[int]] = {}
     for member in members:
         answer = answers[member]

@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Objective:
-    """Attributes:
+    """What is measured: its name, family, direction, and the range of its values.
+
+    Attributes:
     name: what limits and tables call it, e.g. "utility", "usd_per_1k".
     family: which of the five it belongs to.
     bounds: the range of one item's value; None where it has no bound: then a mean cannot be

@@ -122,8 +122,9 @@ class Reading:
 
     @cached_property
     def background_leaks(self) -> tuple[tuple[Leak, ...], ...]:
-        """The same for the background examples, in what left while preparing and in what stands in
-        the messages of several items (worked examples, for instance)."""
+        """Per background example, per secret: whether it stands in what left while preparing, or in
+        texts that several items' messages share (worked examples, for instance).
+        """
         known = {example.id for example in self._run.background}
 
         def entries() -> Iterator[Entry]:

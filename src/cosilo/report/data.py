@@ -18,7 +18,9 @@ from cosilo.strategies.cards import Card
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """Attributes:
+    """What a report says of the task and its data.
+
+    Attributes:
     kind: of grading, e.g. "classification".
     items: split → how many examples it holds.
     labels: size of the closed set of answers; 0 where answers are free.
@@ -36,7 +38,9 @@ class TaskFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """Attributes:
+    """What a report says of one model.
+
+    Attributes:
     name: what a reader knows it by, e.g. "qwen2.5-coder-1.5b-instruct-q4_k_m".
     access: what it shows to the other party, or to its own one, e.g. "text", "logprobs".
     kind: its back end, e.g. "llamacpp".
@@ -153,7 +157,9 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Attributes:
+    """What preparing a point found, and what it gained.
+
+    Attributes:
     cards: what the point's strategies found while preparing.
     gain: None where the run has no point that is the small model alone.
     """

@@ -72,7 +72,9 @@ def never_fail() -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """Attributes:
+    """A column of a table.
+
+    Attributes:
     heading: its lines, e.g. ("utility", "% ↑").
     right: numbers stand at the right.
     wraps: its cells may be broken between words.

@@ -70,7 +70,9 @@ def front_picture(
     height: int = 440,
     style: str = "",
 ) -> Markup:
-    """The same inside a page that has its own colours; `style` is put into the picture."""
+    """The picture of `front_svg`, for a page that has its own colours; `style` is put into the
+    picture.
+    """
     axes = default_axes(report)
     if axes is None:
         raise ConfigError("a front needs points that were measured on two objectives")

@@ -42,7 +42,9 @@ class _Question(msgspec.Struct, array_like=True):
 
 
 class _Answer(msgspec.Struct, array_like=True):
-    """Attributes:
+    """What the process answers to one query.
+
+    Attributes:
     failure: why there are no rows, empty where there are; `broken`: the database is to blame.
     """
 
@@ -175,7 +177,9 @@ def _limit(limits: Limits) -> None:
 
 
 def _leave_no_core() -> None:
-    """A core dump would hold rows; where dumps go to a program, no limit on their size stops it."""
+    """Turn core dumps off for this process, as they would hold rows. A limit on their size would
+    not stop dumps that are piped to a program.
+    """
     with suppress(AttributeError, OSError):  # only Linux has it
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 

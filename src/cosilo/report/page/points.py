@@ -85,7 +85,7 @@ def points(report: Report) -> Markup:
 
 
 def no_points(report: Report) -> Markup:
-    """The same for a run without a finished point."""
+    """The section in place of the table for a run without a finished point."""
     return section(
         "points", "All points", tag("p", "No point of this run is finished."), _unfinished(report)
     )
