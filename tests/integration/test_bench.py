@@ -346,6 +346,10 @@ def test_offline_calls_nobody(folder: Path, endpoint: Endpoint) -> None:
     first = bench(plan, "--offline")
     assert first.returncode == 1
     assert "--offline" in first.stderr
+    assert "not tried: " in first.stderr
+    assert (
+        "not tried: not tried" not in first.stderr
+    )  # why the first point failed, and not the last one
     assert endpoint.total == 0
     assert bench(plan).returncode == 0
     calls = endpoint.total

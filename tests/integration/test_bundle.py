@@ -144,6 +144,16 @@ def test_a_run_that_moved_serves_and_is_read_as_before(
     assert main(["attack", str(now)]) == 0
 
 
+def test_a_folder_that_holds_neither_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").mkdir()  # what is left of a bundle whose description is gone
+    for names in ([], ["--point", "small"]):
+        assert main(["serve", str(tmp_path), *names]) == 2
+        said = capsys.readouterr().err
+        assert "neither a run nor a bundle: it has no run.sqlite and no bundle.json" in said
+
+
 def test_data_that_changed_where_they_were_are_told(project: Path) -> None:
     run = bench(project, point("cascade"))
     with (project / "data.jsonl").open("a") as file:

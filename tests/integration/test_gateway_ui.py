@@ -101,6 +101,14 @@ def test_the_page_draws_everything(visit: Callable[..., Any]) -> None:
     assert "closed: answering" in text(page, "#upstreams")
     assert "cascade" in text(page, "#points")
     assert "gpt-large → spare → small" in text(page, "#points")
+    rows = page.execute_script(
+        "return [...document.querySelectorAll('#points tbody tr')].map((row) => row.innerText)"
+    )
+    (small,) = (row for row in rows if row.startswith("small"))
+    assert "gpt-large" not in small  # its plan has one, and it asks nobody
+    assert "not looked for" not in small
+    # These points have no defence: that nothing was found says nothing of what left.
+    assert "not looked for" in text(page, "#points")
     count = page.execute_script("return document.querySelectorAll('#recent tbody tr').length")
     assert count == 50
     drawn = "return document.querySelectorAll('#hours rect').length"

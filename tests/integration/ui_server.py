@@ -52,7 +52,7 @@ def gateway_over(store: Any) -> Any:
     routes = [SimpleNamespace(upstream=u) for u in upstreams.values()]
     points = {
         name: SimpleNamespace(
-            name=name, strategy=strategy, routes=routes if name != "small" else [], defences=(),
+            name=name, strategy=strategy, routes=routes, defences=(), sends=name != "small",
             serving=SimpleNamespace(fallback="small" if name == "private" else "refuse"),
         )
         for name, strategy in (("private", "cascade"), ("small", "small"))

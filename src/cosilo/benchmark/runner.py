@@ -329,7 +329,7 @@ class Runner:
         except StoreError:  # nothing more can be kept: the run ends here
             raise
         except CosiloError as error:
-            if isinstance(error, UnreachableError | OfflineError):
+            if isinstance(error, UnreachableError | OfflineError) and self._lm_down is None:
                 self._lm_down = error
             return replace(trial, state="failed", error=str(error)), error
 

@@ -123,6 +123,11 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     from cosilo.gateway.config import Layout, Parts, for_serving, load_tables, open_upstream
     from cosilo.gateway.points import Recipe
 
+    if not (path / "run.sqlite").is_file():
+        raise ConfigError(
+            f"{str(path)!r} is neither a run nor a bundle: it has no run.sqlite and no bundle.json; "
+            "`cosilo bench` makes a run, runs/NAME beside the plan"
+        )
     if not names:
         raise ConfigError("name at least one point of the run: --point NAME (see cosilo select)")
     server, store, serving = load_tables(config)

@@ -186,7 +186,7 @@ function front(data) {
   const y = scale(points.map((p) => p.y), box.bottom, box.top);
   const called = (axis) => axis.unit ? `${axis.name} (${axis.unit})` : axis.name;
   const titled = (axis) => `${called(axis)}, ${axis.better === "min" ? "less" : "more"} is better`;
-  $("front-note").textContent = "As measured on the run's data. Filled: being served. Dashed: the front, where no point is better on both.";
+  $("front-note").textContent = "As measured on the run's validation items. Filled: being served. Dashed: the front, where no point is better on both.";
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `${called(ay)} against ${called(ax)} of ${many(points.length, "operating point")}` });
   for (const t of y.ticks) svg.append(draw("line", { class: "rule", x1: box.left, x2: box.right, y1: y(t), y2: y(t) }),
@@ -229,16 +229,21 @@ function upstreams(data) {
     })) : none("No point here asks a large model."));
 }
 
+// Without a defence nothing is looked for: 0 would say that no private value left.
+function hidden(point, count) {
+  return point.upstreams.length && !point.defences.length ? "not looked for" : short(count);
+}
+
 function points(data) {
   const by = new Map(data.points.map((p) => [p.name, p]));
   const rows = data.served.map((s) => {
     const p = by.get(s.name) || { requests: 0, alone: 0, errors: 0, usd: 0, entities: 0, p50: 0, p95: 0 };
     return [s.name, s.strategy, s.upstreams.length ? s.upstreams.join(" → ") + (s.fallback === "small" ? " → small" : "") : "–",
-      short(p.requests), share(p.alone, p.requests), short(p.entities), money(p.usd),
+      short(p.requests), share(p.alone, p.requests), hidden(s, p.entities), money(p.usd),
       p.p50 ? `${seconds(p.p50)} / ${seconds(p.p95)}` : "–", short(p.errors)];
   });
   $("points").replaceChildren(rows.length ? table([["point", "name"], ["strategy", "name"], ["large model", "name"], ["requests", "n"],
-    ["calls saved", "n"], ["values left", "n"], ["spent", "n"], ["median / 95 %", "n"], ["errors", "n"]], rows)
+    ["calls saved", "n"], ["placeholders left", "n"], ["spent", "n"], ["median / 95 %", "n"], ["errors", "n"]], rows)
     : none("No point is being served."));
 }
 
