@@ -5,6 +5,7 @@ lessons (across the boundary, or not) ──▶ small model, trained ──▶ t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -51,7 +52,8 @@ class Teaching:
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         model = require_trainable(session.owner.model, by=self.name)
         lessons, session = await self.lessons(session, model)
-        trained = model.fit(lessons, seed=self.seed)
+        # Others, whom a gateway serves meanwhile, are not kept waiting.
+        trained = await asyncio.to_thread(model.fit, lessons, seed=self.seed)
         if not isinstance(trained, TextModel):
             raise TypeError(f"{type(trained).__name__} was trained but cannot answer")
         # Weights are trained on from what they are; a head on an encoder begins anew each time.
