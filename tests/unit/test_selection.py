@@ -94,8 +94,14 @@ def test_a_share_may_be_written_as_a_percentage(text: str, bound: float) -> None
 
 
 def test_a_limit_given_by_the_wrong_flag_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'privacy' is to be at most something, not at least"):
+    with pytest.raises(
+        ConfigError, match=r"at most something, not at least; give it with --limit,"
+    ):
         parse_limit("privacy=0.02", KNOWN, direction="at least")
+    with pytest.raises(
+        ConfigError, match=r"at least something, not at most; .* --at-least, or in "
+    ):
+        parse_limit("utility=0.5", KNOWN, direction="at most")
 
 
 SMALL = point("small", {"utility": 0.7, "privacy": 0.0, "usd_per_1k": 0.0})

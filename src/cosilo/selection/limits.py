@@ -82,8 +82,10 @@ def parse_limit(
             raise ConfigError(f"limit {text!r}: {unknown('point', point, known)}")
     limit = Limit(objectives[name], bound, point)
     if direction is not None and direction != limit.direction:
+        place = {"at most": "--limit, or in [limits]", "at least": "--at-least, or in [at_least]"}
         raise ConfigError(
-            f"limit {text!r}: {name!r} is to be {limit.direction} something, not {direction}"
+            f"limit {text!r}: {name!r} is to be {limit.direction} something, not {direction}; "
+            f"give it with {place[limit.direction]} of the plan"
         )
     return limit
 

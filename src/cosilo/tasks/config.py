@@ -201,6 +201,8 @@ def _sources(
         DataError: rows are wrong, or hold nothing and are not to be skipped; all of them are named.
     """
     columns = config.columns
+    if kind.has_targets and not columns.target:
+        raise DataError("[task.columns]: target = '' names no column")
     sources: dict[Source, list[Item]] = {}
     wrong = Faults()
     for source in (s for s in SOURCES if s in config.files):

@@ -249,6 +249,8 @@ def test_an_empty_text_names_its_row(tmp_path: Path) -> None:
 def test_a_misspelt_column_is_refused_with_the_nearest(one_file: Path) -> None:
     with pytest.raises(DataError, match="no column named 'lable'; did you mean 'label'"):
         load(one_file, file="all.jsonl", columns={"target": "lable"})
+    with pytest.raises(DataError, match="target = '' names no column"):
+        load(one_file, file="all.jsonl", columns={"target": ""})
     for text in ("", ["text", ""]):
         with pytest.raises(DataError, match=r"no column named '' \(known: "):
             load(one_file, file="all.jsonl", columns={"text": text})
