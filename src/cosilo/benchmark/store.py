@@ -41,7 +41,7 @@ from cosilo.benchmark.rows import (
     Result,
     Trial,
 )
-from cosilo.boundary.ledger import Entry, SqliteLedger, connect, read_entries
+from cosilo.boundary.ledger import Entry, connect, read_entries
 from cosilo.boundary.meter import Totals
 from cosilo.errors import ConfigError, StoreError
 from cosilo.models.replay import request_key
@@ -322,6 +322,8 @@ class Store:
     def proved(self, chain: str) -> bool:
         """Whether the LM has ever answered in this trial."""
         with self._ledger() as db:
+            if db is None:
+                return False
             query = "SELECT 1 FROM entries WHERE chain = ? AND direction = 'down' LIMIT 1"
             return bool(db.execute(query, (chain,)).fetchall())
 
@@ -384,14 +386,18 @@ class Store:
 
     def _chain(self, chain: str) -> Iterator[Entry]:
         with self._ledger() as db:
-            yield from read_entries(db, chain)
+            if db is not None:
+                yield from read_entries(db, chain)
 
     @contextmanager
-    def _ledger(self) -> Iterator[sqlite3.Connection]:
+    def _ledger(self) -> Iterator[sqlite3.Connection | None]:
+        """The ledger; None where there is none, since whoever only reads makes no file."""
+        path = self.path / "ledger.sqlite"
+        if not path.exists():
+            yield None
+            return
         with _guarded(self.path):
-            if not (self.path / "ledger.sqlite").exists():
-                SqliteLedger(self.ledger_path, "").close()  # makes its tables
-            db = connect(self.ledger_path)
+            db = connect(path)
             try:
                 yield db
             finally:

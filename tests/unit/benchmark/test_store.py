@@ -180,3 +180,14 @@ def test_what_preparing_found_is_kept_per_pass(store: Store) -> None:
     store.put_cards("t", "plain", (card,))
     assert store.cards("t") == (card,)
     assert store.cards("t", "tampered") == store.cards("other") == ()
+
+
+def test_whoever_only_reads_makes_no_ledger(tmp_path: Path) -> None:
+    Store(tmp_path / "run", write=True).close()
+    (tmp_path / "run" / "ledger.sqlite").unlink(missing_ok=True)
+    store = Store(tmp_path / "run", write=False)
+    assert list(store.record("trial", "test", {})) == []
+    assert list(store.prepare_record("trial", 0, ("test",))) == []
+    assert not store.proved("trial")
+    store.close()
+    assert not (tmp_path / "run" / "ledger.sqlite").exists()
