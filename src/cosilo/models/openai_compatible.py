@@ -214,7 +214,7 @@ class OpenAIModel:
             data = await _read(response)
             with self._parsing(response):
                 reply = chat_api.completion(data)
-        self._require_logprobs(reply.text, bool(reply.tokens))
+        self._require_logprobs(bool(reply.text), bool(reply.tokens))
         reply = msgspec.structs.replace(
             chat_api.choice_of(reply, sampling.choices),
             tokens=reply.tokens if self.logprobs else (),
@@ -225,16 +225,16 @@ class OpenAIModel:
 
     async def _pieces(self, body: bytes, sent: _Sent) -> AsyncIterator[Delta]:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
-        started, size = perf_counter(), 0
+        started = perf_counter()
         used = Delta()  # what it used, where it says so before the end
         ending: list[Delta] = []
-        tokens_seen = False
+        said = tokens_seen = False
         async with self._post(body, limits, sent) as response:
             if response.content_type in _WHOLE:  # it does not stream
                 data = await _read(response)
                 with self._parsing(response):
                     pieces = [disassemble(chat_api.completion(data))]
-                ending, size = pieces, len(pieces[0].text)
+                ending, said = pieces, bool(pieces[0].text)
                 tokens_seen = bool(pieces[0].tokens)
             else:
                 parsing, calls = self._parsing(response), ToolPieces()
@@ -243,12 +243,8 @@ class OpenAIModel:
                         piece = chat_api.chunk(data, calls)
                     if piece.tokens and not self.logprobs:
                         piece = msgspec.structs.replace(piece, tokens=())
-                    text = piece.text
-                    size += len(text) if text.isascii() else len(text.encode())
-                    if piece.other_texts:
-                        size += sum(len(said.encode()) for _, said in piece.other_texts)
-                    if piece.tokens:
-                        tokens_seen = True
+                    said = said or bool(piece.text or piece.other_texts)
+                    tokens_seen = tokens_seen or bool(piece.tokens)
                     if ending or piece.finish_reason is not None:
                         ending.append(piece)
                         continue
@@ -259,7 +255,7 @@ class OpenAIModel:
                         yield piece
             if not any(piece.finish_reason for piece in ending):
                 raise _RetryError(f"{self._where(response)}: the stream ended before the reply did")
-        self._require_logprobs("x" * size, tokens_seen)
+        self._require_logprobs(said, tokens_seen)
         last = chat_api.last_piece([used, *ending])
         yield msgspec.structs.replace(
             last,
@@ -363,8 +359,8 @@ class OpenAIModel:
     def _parsing(self, response: aiohttp.ClientResponse) -> _Parsing:
         return _Parsing(self._where(response))
 
-    def _require_logprobs(self, text: str, shown: bool) -> None:
-        if self.logprobs and text and not shown:
+    def _require_logprobs(self, said: bool, shown: bool) -> None:
+        if self.logprobs and said and not shown:
             raise RejectedError(
                 f"{self._where()}: it shows no log-probabilities; set logprobs = false for it",
                 everything=True,
