@@ -89,15 +89,20 @@ def bench(plan: Path, run: Path, kept: Kept) -> None:
     kept.put("run", "USD", told.spent.usd)
     kept.put("run", "USD, about", expected[0].usd)
     kept.put("run", "USD, at most", expected[0].usd_most)
-    # A second more or less at the very end is no fault of a forecast: five seconds are left out.
-    later = [(at, left) for at, left in told.foretold if at > 60 and wall - at > 5]
-    if later:
-        ratios = np.array([max(left, 1.0) / (wall - at) for at, left in later])
+    # What a user sees at each second; at the very end a second more or less is no fault of a forecast.
+    shown = [(t, seen_at(told.foretold, t)) for t in range(61, int(wall) - 5)]
+    if shown:
+        ratios = np.array([max(left, 1.0) / (wall - at) for at, left in shown])
         within = np.mean((ratios <= 1.5) & (ratios >= 1 / 1.5))
         kept.put("run", "foretold share", float(within), n=len(ratios))
         kept.put("run", "foretold least", float(ratios.min()), n=len(ratios))
         kept.put("run", "foretold most", float(ratios.max()), n=len(ratios))
         kept.put("run", "foretold median", float(np.median(ratios)), n=len(ratios))
+
+
+def seen_at(foretold: list[tuple[float, float]], now: float) -> float:
+    """The seconds left that stand on the screen: those said last."""
+    return next((left for at, left in reversed(foretold) if at <= now), 0.0)
 
 
 def keep(results: Results, kept: Kept) -> None:

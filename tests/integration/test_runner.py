@@ -18,6 +18,7 @@ from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
 from cosilo.benchmark.runner import Outcome, Runner
 from cosilo.benchmark.store import Store
+from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.boundary.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
@@ -308,3 +309,23 @@ async def test_a_point_opens_again_as_it_was_measured(folder: Path) -> None:
     (folder / "data.jsonl").write_text('{"text": "x", "label": "cat"}\n')
     with pytest.raises(DataError, match="changed"):
         reopen(folder / "run", ["cascade"])
+
+
+def test_what_a_point_before_has_asked_behind_a_defence_is_not_expected_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+
+    class Noting(TimeLeft):
+        def trial(self, kind: str, answers: int, calls: int, after: int, at: Moment) -> None:
+            begun.append((calls, after))
+            super().trial(kind, answers, calls, after, at)
+
+    monkeypatch.setattr("cosilo.benchmark.runner.TimeLeft", Noting)
+    hide = '[defences.hide]\nkind = "pseudonym"\ndetectors = ["patterns"]\n'
+    behind = 'defences = ["hide"]'
+    bench(folder, hide + point("large", behind) + point("cascade", f"threshold = 0.9\n{behind}"))
+    (large, after), (cascade, left) = begun
+    assert large > 0
+    assert (cascade, left) == (after, 0)
+    assert after < large  # only what the first did not ask

@@ -146,6 +146,7 @@ class Runner:
         self._lm_down: CosiloError | None = None
         self._calls_before, self._busy_before = 0, 0.0
         self._ahead: list[tuple[PointConfig, Work]] = []
+        self._behind: list[tuple[PointConfig, Work]] = []  # points whose questions were asked
         self._time = TimeLeft((), 0.0)
         self._started = False
         self._record = Survey()  # what is wrong with it, until it is mended
@@ -382,9 +383,16 @@ class Runner:
         if self._ahead:  # a search's proposals stand there under another name
             self._ahead.pop(names.index(point.name) if point.name in names else 0)
         here: tuple[PointConfig, Work] = (point, tuple(todo.items()))
-        calls = estimate(self.plan, parts, [here], pace=None).calls
-        # What both would ask is answered for this one, and free for those that follow.
-        after = estimate(self.plan, parts, [here, *self._ahead], pace=None).calls - calls
+        # What two points would ask is asked by the first of them. Without defences the replay tells
+        # what was asked; with them nobody knows the words, so the points before are counted along.
+        before, till_here, till_end = (
+            estimate(self.plan, parts, [*self._behind, *some], pace=None).calls
+            for some in ((), (here,), (here, *self._ahead))
+        )
+        if point.defences:
+            splits = parts.task.splits
+            self._behind.append((point, tuple((s, splits.get(s, ())) for s in ANSWERED)))
+        calls, after = till_here - before, till_end - till_here
         answers = sum(map(len, todo.values()))
         self._time.trial(point.strategy, answers, calls, after, self._moment())
         self._reports.trial(point.name, answers)
