@@ -14,6 +14,23 @@ from leaving import counted, direct, hidden
 FILES = sorted(kept.RESULTS.glob("*.json"))
 
 
+def test_the_page_is_what_the_files_make_it() -> None:
+    made = page.made(page.TEMPLATE.read_text("utf-8"))
+    assert page.PAGE.read_text("utf-8") == made, "run python benchmarks/page.py"
+
+
+def test_the_readmes_numbers_of_the_demo_are_those_that_were_kept() -> None:
+    readme = (kept.ROOT / "README.md").read_text("utf-8")
+    for said, point in (
+        ("small model alone | ", "small"),
+        ("large model alone | ", "large"),
+        ("pseudonyms** | **", "cascade-calls=0.4+pseudonym"),
+    ):
+        assert said + page.filled(f"demo / {point} / utility | 100 .0f %") in readme
+        if point != "small":  # which costs nothing
+            assert page.filled(f"demo / {point} / usd_per_1k.value | .3f") in readme
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_file_says_what_made_it(path: Path) -> None:
     found = json.loads(path.read_text("utf-8"))
