@@ -80,7 +80,8 @@ class Scanner:
     @property
     def value_due(self) -> bool:
         """Whether a value of an object or array may begin here."""
-        return self.inside and not self._string and (not self._in_object or self._due == "value")
+        free = not self._string and not self._word  # "1.5" may be cut after its point
+        return self.inside and free and (not self._in_object or self._due == "value")
 
     @property
     def here(self) -> Schema:
