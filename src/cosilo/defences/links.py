@@ -15,8 +15,8 @@ _BLANKS = " \t\r\n\f\v"
 # All end at the place asked about; the last group is the URL so far.
 # Renderers of Markdown take a bare URL to go on through quotes and brackets, up to a blank or a '<'.
 _BARE = re.compile(
-    r"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+:[/\\]{2}|(?:https?|wss?|ftps?):|www\."
-    r"|(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):"
+    r"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+:[/\\]{2}|(?<![\w+.\-])(?:https?|wss?|ftps?):|www\."
+    r"|(?<![\w+.\-])(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):"
     r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:|(?<![^ \t\"'(<])\\\\[\w.\-]+\\)"
     r"[^ \t\r\n\f\v<]*$"
 )
