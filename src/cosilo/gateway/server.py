@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from cosilo import interrupts
-from cosilo.errors import CosiloError, ModelError, StoreError
+from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts import Store
 from cosilo.gateway.api import Gateway
 from cosilo.gateway.config import Layout, StoreConfig
@@ -219,18 +219,17 @@ class _Reloads:
                 await gateway.adopt(setup)
                 gateway.bodies.largest = layout.server.max_body_bytes
                 gateway.bodies.together = layout.server.held_body_bytes
+                gateway.bodies.seconds = layout.server.body_seconds
                 gateway.most_at_once = layout.server.most_at_once
                 gateway.access_log = layout.server.access_log
                 result = "done"
                 log.warning("configuration read again: %d points", len(setup.points))
-            except (CosiloError, ModelError) as error:
+            except CosiloError as error:
                 log.error("configuration not taken, the one before stays: %s", error)
             except Exception as error:
                 # Whatever a part raises on opening; only its class, as its text may quote.
                 what = type(error).__name__
-                log.exception(
-                    "configuration not taken, the one before stays: %s", what, exc_info=False
-                )
+                log.error("configuration not taken, the one before stays: %s", what)
             gateway.metrics.add("cosilo_reloads_total", result=result)
             if not self._again:
                 return

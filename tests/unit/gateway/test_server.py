@@ -10,6 +10,8 @@ from typing import Any, cast
 import pytest
 
 from cosilo.errors import CapabilityError, ConfigError, UnreachableError
+from cosilo.gateway.config import ServerConfig
+from cosilo.gateway.http import Bodies
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.server import _Reloads
 
@@ -47,3 +49,25 @@ async def test_a_configuration_that_cannot_be_opened_is_told_and_the_one_before_
     assert SECRET not in caplog.text
     assert 'cosilo_reloads_total{result="failed"} 2' in metrics.exposition()
     assert cast(Any, reloads)._gateway.setup == "before"
+
+
+async def test_a_new_configurations_limits_on_bodies_hold_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ServerConfig(max_body_bytes=1000, held_body_bytes=5000, body_seconds=2.0)
+
+    async def opened(*_: object) -> Any:
+        return SimpleNamespace(points={})
+
+    async def adopt(setup: object) -> None: ...
+
+    monkeypatch.setattr("cosilo.gateway.server.open_setup", opened)
+    gateway = SimpleNamespace(
+        metrics=Metrics(), store=None, tabs={}, bodies=Bodies(1, 1, 30.0), adopt=adopt
+    )
+    reloads = _Reloads(lambda: cast(Any, SimpleNamespace(server=server)), cast(Any, gateway))
+    reloads.ask()
+    assert reloads._task is not None
+    await asyncio.wait_for(reloads._task, 5)
+    bodies = gateway.bodies
+    assert (bodies.largest, bodies.together, bodies.seconds) == (1000, 5000, 2.0)
