@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter, process_time
 
 from cosilo.benchmark.identity import plain
@@ -148,6 +149,11 @@ def estimate(
         pace: None when it was not measured.
         small: seconds from one answer of the small model to the next.
     """
+
+    @cache  # most points ask the same questions
+    def held(chat: Chat) -> bool:
+        return parts.replay.holds(chat, parts.task.sampling)
+
     shared: dict[tuple[str, str], _Batch] = {}
     alone: list[_Batch] = []
     for point, splits in left:
@@ -169,7 +175,7 @@ def estimate(
         for split, examples in splits:
             asked.append((split, [e.chat for e in examples], expected.answer))
         for name, chats, share in asked:
-            batch = _batch(parts, chats, share, sure=not point.defences)
+            batch = _batch(parts, chats, share, held, sure=not point.defences)
             if not expected.plain:
                 alone.append(batch)
             elif batch.calls >= shared.get((around, name), _Batch()).calls:
@@ -335,13 +341,18 @@ def _tokens(chat: Chat) -> float:
     return sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8
 
 
-def _batch(parts: Parts, chats: Sequence[Chat], share: float, *, sure: bool) -> _Batch:
-    """The calls for a share of `chats`. `sure`: the prompts will be sent as they are, which holds
-    only without defences.
+def _batch(
+    parts: Parts, chats: Sequence[Chat], share: float, held: Callable[[Chat], bool], *, sure: bool
+) -> _Batch:
+    """The calls for a share of `chats`.
+
+    Args:
+        held: whether the answer to a chat is recorded.
+        sure: the prompts will be sent as they are, which holds only without defences.
     """
     sampling = parts.task.sampling
     free = isinstance(parts.paid.model, RecordedModel)
-    new = [c for c in chats if not (free or (sure and parts.replay.holds(c, sampling)))]
+    new = [c for c in chats if not (free or (sure and held(c)))]
     calls = math.ceil(share * len(chats))
     fresh = min(calls, len(new))
     sizes = [_tokens(chat) for chat in new]

@@ -229,3 +229,21 @@ def test_it_says_so_in_one_line() -> None:
     assert said(trains=True).endswith("and what it takes to train it")
     assert said(calls=0) == "no LM call to make (2 answers are recorded)"
     assert said(calls=0, small_minutes=1.5).endswith("; 1.5 min of the small model's")
+
+
+async def test_points_that_ask_the_same_look_a_question_up_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, parts, store = opened(folder, point("large") + point("cascade") + point("supericl"))
+    looked: list[Chat] = []
+
+    def holds(chat: Chat, sampling: Sampling) -> bool:
+        looked.append(chat)
+        return False
+
+    monkeypatch.setattr(parts.replay, "holds", holds)
+    work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
+    estimate(plan, parts, work, pace=None)
+    assert len(looked) == len(set(looked)) > 0
+    await parts.close()
+    store.close()
