@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from cosilo.objectives.intervals import wilson
+from kept import Kept
 
 INDIRECT = frozenset({"TITLE", "AGE", "NRP", "DATE_TIME", "ORGANIZATION"})
 Span = tuple[int, int, str, str]
@@ -57,3 +60,14 @@ def counted(rows: Iterable[tuple[str, Sequence[Span], str]]) -> dict[str, Counte
 def direct(counts: Counter[str]) -> int:
     """Of all direct identifiers together."""
     return sum(n for kind, n in counts.items() if kind not in INDIRECT)
+
+
+def keep_direct(counts: Mapping[str, Counter[str]], kept: Kept) -> None:
+    """Print how many direct identifiers left wholly and in part, and keep both with their intervals."""
+    total = direct(counts["all"])
+    for what in ("whole", "part"):
+        left = direct(counts[what])
+        low, high = wilson(left, total)
+        print(f"direct identifiers that left {what}: {left}/{total} [{low:.1%}, {high:.1%}]")
+        kept.put("direct", f"left {what}", left, n=total)
+        kept.put("direct", f"share left {what}", left / total, n=total, low=low, high=high)

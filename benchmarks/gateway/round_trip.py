@@ -25,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.integration.gateway import Gateway, Mock, mocking, serving, upstream
 
-from cosilo.objectives.intervals import wilson
 from kept import Kept
-from leaving import counted, direct
+from leaving import counted, keep_direct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
 SIZES = (0, 1, 3, 7)
@@ -80,13 +79,7 @@ async def run(gateway: Gateway, mock: Mock, rows: list[dict[str, Any]], key: str
     counts = counted(
         (row["text"], row["spans"], text) for row, text in zip(rows, sent, strict=True)
     )
-    total = direct(counts["all"])
-    for what in ("whole", "part"):
-        left = direct(counts[what])
-        low, high = wilson(left, total)
-        print(f"direct identifiers that left {what}: {left}/{total} [{low:.1%}, {high:.1%}]")
-        kept.put("direct", f"left {what}", left, n=total)
-        kept.put("direct", f"share left {what}", left / total, n=total, low=low, high=high)
+    keep_direct(counts, kept)
     kept.write()
     return inexact
 

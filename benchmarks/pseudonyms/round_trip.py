@@ -31,11 +31,10 @@ from cosilo.boundary.transport import InProcess
 from cosilo.defences.hiding import DetectorName
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.models.base import Access
-from cosilo.objectives.intervals import wilson
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall, ToolCallDelta, Turn, assemble
 from kept import Kept
-from leaving import INDIRECT, counted, direct
+from leaving import INDIRECT, counted, keep_direct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
 GROUP = 5  # sentences that share a conversation
@@ -118,11 +117,6 @@ async def round_trips(
     return exact, wrong, model.seen
 
 
-def share(count: int, n: int) -> str:
-    low, high = wilson(count, n)
-    return f"{count}/{n} = {count / n:.1%} [{low:.1%}, {high:.1%}]"
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--split", default="test", choices=["train", "test"])
@@ -158,13 +152,7 @@ def main() -> None:
             print(f"{kind:20} {n:5} {counts['whole'][kind]:12} {counts['part'][kind]:14}{mark}")
             for what in ("whole", "part"):
                 kept.put(kind, f"left {what}", counts[what][kind], n=n)
-        total = direct(counts["all"])
-        for what in ("whole", "part"):
-            left = direct(counts[what])
-            low, high = wilson(left, total)
-            print(f"direct identifiers that left {what}: {share(left, total)}")
-            kept.put("direct", f"left {what}", left, n=total)
-            kept.put("direct", f"share left {what}", left / total, n=total, low=low, high=high)
+        keep_direct(counts, kept)
         kept.write()
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.progress import Silent, Spent
 from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
@@ -23,8 +22,7 @@ from cosilo.boundary.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
 from cosilo.session import open_point
-
-LABELS = ("cat", "dog", "cow")
+from tiny_run import LABELS, Counting
 
 PLAN = """
 name = "desk"
@@ -54,20 +52,6 @@ def folder(tmp_path: Path) -> Path:
     ]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return tmp_path
-
-
-class Counting(Silent):
-    """How many answers were made, and what was said."""
-
-    def __init__(self) -> None:
-        self.items = 0
-        self.notes: list[str] = []
-
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
-        self.items += items
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @contextmanager
