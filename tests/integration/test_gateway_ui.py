@@ -248,9 +248,11 @@ def test_another_span_is_fetched_and_marked(visit: Callable[..., Any]) -> None:
 
 def test_logging_out_shows_the_form_again(visit: Callable[..., Any], server: Server) -> None:
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
 
     page = visit()
     page.find_element(By.CSS_SELECTOR, "form button").click()
-    assert page.find_elements(By.ID, "key")
+    # A click may return before the page that answers the form is there.
+    WebDriverWait(page, 20).until(lambda b: b.find_elements(By.ID, "key"))
     page.get(server[0])
     assert page.find_elements(By.ID, "key")
