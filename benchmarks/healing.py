@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 
 from cosilo.errors import RunBusyError
-from cosilo.models import torch_checkpoint
 from cosilo.models.base import Tokens
-from cosilo.models.torch_batch import reply_loss
-from cosilo.models.torch_compensation import compensate
-from cosilo.models.torch_depth import importance, plain, without
-from cosilo.models.torch_healing import freeze_ends, teacher_loss
-from cosilo.models.torch_lm import torch_lm
-from cosilo.models.torch_training import Progress, Schedule, train
-from cosilo.models.torch_tuning import mean_loss
+from cosilo.models.white_box import checkpoint as torch_checkpoint
+from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.compensation import compensate
+from cosilo.models.white_box.depth import importance, plain, without
+from cosilo.models.white_box.healing import freeze_ends, teacher_loss
+from cosilo.models.white_box.lm import torch_lm
+from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.tuning import mean_loss
 from kept import Kept
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cfpb_raw"

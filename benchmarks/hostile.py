@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cosilo.boundary import logits, states
 from cosilo.boundary.messages import (
     Ask,
     Completion,
@@ -33,6 +32,7 @@ from cosilo.boundary.messages import (
     decode,
     encode,
 )
+from cosilo.boundary.wire import logits, states
 from cosilo.errors import CosiloError
 from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from time import process_time
 
 from cosilo.boundary.channel import Handler, StreamHandler
-from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.meter import Budget, Meter, Price
+from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.defences.base import Defence
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner

@@ -22,8 +22,8 @@ import numpy as np
 
 from cosilo.defences.base import defences
 from cosilo.models.base import TextModel, models
-from cosilo.models.replay import ReplayModel
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.intervals import difference, wilson
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

@@ -28,14 +28,14 @@ STORED = Path(__file__).parent / "unit/benchmark/versions.json"
 ROOT = Path(cosilo.__file__).parent
 
 APART = (
-    "boundary/batches.py",
-    "boundary/ledger.py",
+    "boundary/record/batches.py",
+    "boundary/record/ledger.py",
     "boundary/meter.py",
     "errors.py",
     "models/busy.py",
     "models/catalog.py",
     "models/digests.py",
-    "models/sse.py",
+    "models/remote/sse.py",
     "registry.py",
     "strategies/cards.py",
 )

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 
 from bag import Bag
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

@@ -9,7 +9,7 @@ import numpy as np
 
 from cosilo.errors import RejectedError
 from cosilo.models.base import Access, Array, Tokens
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 
 WIDTH = 24
 

@@ -90,7 +90,7 @@ def gguf(path: Path, *, pre: str = "gpt-2", **options: Any) -> Path:
     """`path`, written as a GGUF file of a tiny model whose tokeniser and template it holds."""
     import gguf as format_
 
-    from cosilo.models import torch_gguf
+    from cosilo.models.white_box import gguf as torch_gguf
 
     words = tokenizer()
     model = module(len(words), **options)

@@ -10,8 +10,8 @@ import numpy as np
 
 import tiny_lm
 from cosilo.models.base import Tokens
-from cosilo.models.torch_batch import reply_loss
-from cosilo.models.torch_training import Schedule, train
+from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.training import Schedule, train
 
 SCHEDULE = Schedule(
     steps=12, batch=4, learning_rate=1e-2, validate_every=3, patience=0, checkpoint_seconds=0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import tiny_lm
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Meter
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.models.base import Access
-from cosilo.models.torch_lm import TorchModel
-from cosilo.models.torch_tokens import ChatTokens
+from cosilo.models.white_box.lm import TorchModel
+from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

@@ -30,11 +30,11 @@ import torch
 
 from cosilo.boundary.messages import Scored, Scores, decode, encode
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
-from cosilo.models.torch_decoding import score as score_replies
-from cosilo.models.torch_lm import TorchModel
-from cosilo.models.torch_training import Progress, Schedule, train
-from cosilo.models.torch_tuning import prepared
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.models.white_box.decoding import score as score_replies
+from cosilo.models.white_box.lm import TorchModel
+from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.tuning import prepared
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from banking77_texts import DEV, DRAWS, drawn, load, show
 
-from cosilo.boundary import states
 from cosilo.boundary.messages import Read, States
+from cosilo.boundary.wire import states
 from cosilo.models.base import Access, Array, Tokens
-from cosilo.models.classifier import ClassifierModel
-from cosilo.models.encoder import Encoder
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
@@ -49,7 +49,7 @@ def framed(example: Example | Demonstration) -> str:
 
 def read(task: Task, out: Path, seconds: float) -> None:
     """The states of all training texts, a file for every 512 of them."""
-    from cosilo.models.torch_lm import torch_lm
+    from cosilo.models.white_box.lm import torch_lm
 
     owner = LMOwner(torch_lm(LARGE), exposes=Access.ACTIVATIONS)
     texts, until = [framed(e) for e in task.splits["train"]], monotonic() + seconds

@@ -22,10 +22,10 @@ from time import monotonic
 import numpy as np
 
 from cosilo.errors import OfflineError
-from cosilo.models.classifier import ClassifierModel
-from cosilo.models.encoder import Encoder
-from cosilo.models.llamacpp import llamacpp
-from cosilo.models.replay import ReplayModel
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder
+from cosilo.models.gguf.llamacpp import llamacpp
+from cosilo.models.kept.replay import ReplayModel
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

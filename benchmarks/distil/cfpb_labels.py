@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosilo.attacks.tampering import Tampering
 from cosilo.boundary.messages import Ask
-from cosilo.boundary.transport import InProcess
-from cosilo.models.classifier import ClassifierModel
-from cosilo.models.encoder import Encoder
-from cosilo.models.head import Features
-from cosilo.models.recorded import RecordedModel
+from cosilo.boundary.transports.inside import InProcess
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder
+from cosilo.models.encoder.head import Features
+from cosilo.models.kept.recorded import RecordedModel
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

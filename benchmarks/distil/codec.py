@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cosilo.boundary.logits import TopK, pack, top_k, unpack
+from cosilo.boundary.wire.logits import TopK, pack, top_k, unpack
 from cosilo.models.base import Access, Array, require
 from cosilo.objectives import intervals
 from cosilo.session import ModelConfig, make_model

@@ -29,11 +29,11 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from cosilo.boundary.messages import Scored
 from cosilo.models.base import Access, Tokens
-from cosilo.models.torch_batch import pad, predict
-from cosilo.models.torch_layers import layers_of
-from cosilo.models.torch_lm import TorchModel
-from cosilo.models.torch_losses import Teacher, divergence
-from cosilo.models.torch_training import Schedule, _Loop, order
+from cosilo.models.white_box.batch import pad, predict
+from cosilo.models.white_box.layers import layers_of
+from cosilo.models.white_box.lm import TorchModel
+from cosilo.models.white_box.losses import Teacher, divergence
+from cosilo.models.white_box.training import Schedule, _Loop, order
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import ModelConfig, make_model, open_session

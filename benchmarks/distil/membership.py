@@ -25,8 +25,8 @@ from private_evolution import Remembered
 
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.published import Calibrated, Confidence, Loss
-from cosilo.models.classifier import ClassifierModel
-from cosilo.models.encoder import Encoder
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder
 from cosilo.objectives.membership import auc, tpr
 from cosilo.types import Demonstration, user
 from kept import Kept

@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosilo.attacks.output_layer import output_space
-from cosilo.boundary.logits import TopK, pack, top_k, unpack
+from cosilo.boundary.wire.logits import TopK, pack, top_k, unpack
 from kept import Kept
 
 

@@ -32,12 +32,12 @@ import cosilo.session  # noqa: F401 — registers strategies and models
 from cosilo.attacks.base import Attack, Target, View
 from cosilo.attacks.membership import NearestText, Votes
 from cosilo.attacks.published import Calibrated, Confidence, Loss
-from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import ModelError, OfflineError
 from cosilo.models.base import Access, Array, TextModel, models
-from cosilo.models.classifier import ClassifierModel
-from cosilo.models.encoder import Encoder
-from cosilo.models.replay import ReplayModel
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder
+from cosilo.models.kept.replay import ReplayModel
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats
 from cosilo.objectives.membership import auc, tpr

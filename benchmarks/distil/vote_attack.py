@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from private_evolution import DATA, FOLDER, LABELS, rows
 
 from cosilo.attacks.membership import Poll, likelihood_ratios
-from cosilo.boundary.accountant import best_auc, best_tpr, noise_for, usual_delta
-from cosilo.models.encoder import Encoder
+from cosilo.models.encoder.encoder import Encoder
 from cosilo.objectives.base import Floats
 from cosilo.objectives.membership import auc, tpr
+from cosilo.privacy.accountant import best_auc, best_tpr, noise_for, usual_delta
 from cosilo.strategies.downward.private_evolution import ranked
 from cosilo.types import last_user
 from kept import Kept, Number

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.hiding import DetectorName
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.models.base import Access

@@ -20,9 +20,9 @@ import cosilo.defences
 import cosilo.models
 import cosilo.strategies  # noqa: F401
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.ledger import Ledger
 from cosilo.boundary.meter import Meter, Price
-from cosilo.boundary.transport import InProcess, Transport
+from cosilo.boundary.record.ledger import Ledger
+from cosilo.boundary.transports.inside import InProcess, Transport
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models import catalog

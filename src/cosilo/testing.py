@@ -21,15 +21,15 @@ from unittest import mock
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
 from cosilo.boundary.meter import Budget, Meter
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences.base import Defence
 from cosilo.errors import BudgetExceededError, CosiloError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, stream
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.models.present import EXTRAS
-from cosilo.models.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import Loads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cosilo.boundary.messages import Ask, Message
 from cosilo.models.base import Access, TextModel
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.testing import MessageContract, ModelContract
 from cosilo.types import Sampling, user
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from a_writer import WordEmbedder, writes
 from bag import Bag
 from cosilo.models.base import TextModel
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.testing import StrategyContract

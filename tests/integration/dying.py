@@ -11,8 +11,8 @@ from pathlib import Path
 from racer import facts
 
 from cosilo.boundary.messages import Ask, encode
-from cosilo.gateway.accounts import Spend
-from cosilo.gateway.store import open_store
+from cosilo.gateway.accounts.accounts import Spend
+from cosilo.gateway.record.store import open_store
 from cosilo.types import user
 
 

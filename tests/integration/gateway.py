@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cosilo.gateway.accounts import Limits
-from cosilo.gateway.keys import KeyState
-from cosilo.gateway.store import open_store
-from cosilo.gateway.store_records import Row
+from cosilo.gateway.accounts.accounts import Limits
+from cosilo.gateway.accounts.keys import KeyState
+from cosilo.gateway.record.store import open_store
+from cosilo.gateway.record.store_records import Row
 
 ROOT = Path(__file__).parents[2]
 MOCK = ROOT / "benchmarks" / "gateway" / "mock_upstream.py"

@@ -10,8 +10,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from cosilo.gateway.accounts import OverBudgetError, RequestFacts, Reservation, Spend
-from cosilo.gateway.store import open_store
+from cosilo.gateway.accounts.accounts import OverBudgetError, RequestFacts, Reservation, Spend
+from cosilo.gateway.record.store import open_store
 
 PRICE = 0.07
 

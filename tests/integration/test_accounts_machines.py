@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 from tests.integration.gateway import MAIN, Mock, Process, mocking, upstream
 
-from cosilo.gateway.accounts import Limits
-from cosilo.gateway.audit import open_record
-from cosilo.gateway.keys import KeyState, NewKey, read_secret
-from cosilo.gateway.store import open_store
+from cosilo.gateway.accounts.accounts import Limits
+from cosilo.gateway.accounts.keys import KeyState, NewKey, read_secret
+from cosilo.gateway.record.audit import open_record
+from cosilo.gateway.record.store import open_store
 
 ONE = (4 + 2 * 48) / 1e6  # dollars: what the mock bills for "hello" and 48 words
 BODY = {

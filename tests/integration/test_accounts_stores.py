@@ -15,17 +15,17 @@ import pytest
 
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import ConfigError, StoreError
-from cosilo.gateway.accounts import (
+from cosilo.gateway.accounts.accounts import (
     Key,
     Limits,
     OverBudgetError,
     RequestFacts,
     Spend,
 )
-from cosilo.gateway.keys import read_secret
-from cosilo.gateway.store import open_store
-from cosilo.gateway.store_records import GatewayStore
-from cosilo.gateway.store_sqlite import SqliteStore
+from cosilo.gateway.accounts.keys import read_secret
+from cosilo.gateway.record.store import open_store
+from cosilo.gateway.record.store_records import GatewayStore
+from cosilo.gateway.record.store_sqlite import SqliteStore
 from cosilo.types import user
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ async def opens(url: str, secret: Path) -> AsyncIterator[Open]:
 
     async def open(clock: Callable[[], float] | None = None, **options: Any) -> Any:
         if url.startswith("postgresql:"):
-            from cosilo.gateway.store_postgres import open_postgres
+            from cosilo.gateway.record.store_postgres import open_postgres
 
             opened.append(await open_postgres(url, secret=key, clock=clock, **options))
         else:
@@ -506,7 +506,7 @@ async def test_the_summary_adds_up(opens: Open) -> None:
 async def test_old_requests_are_forgotten_and_what_was_spent_is_not(
     opens: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cosilo.gateway.desk._STEP", 3)
+    monkeypatch.setattr("cosilo.gateway.record.desk._STEP", 3)
     clock = Clock()
     store = await opens(clock)
     key = await key_with(store, usd=100)

@@ -16,15 +16,15 @@ import pytest
 from cosilo.benchmark.record import note_heads
 from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import Store
-from cosilo.boundary.ledger import SqliteLedger, connect, head_mac
 from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.record.ledger import SqliteLedger, connect, head_mac
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
-from cosilo.gateway.accounts import RequestFacts, Spend
-from cosilo.gateway.audit import Anchor, open_record
-from cosilo.gateway.keys import derive, read_secret
-from cosilo.gateway.retention import Vault, add_content_key, read_vault
-from cosilo.gateway.store import open_store
+from cosilo.gateway.accounts.accounts import RequestFacts, Spend
+from cosilo.gateway.accounts.keys import derive, read_secret
+from cosilo.gateway.record.audit import Anchor, open_record
+from cosilo.gateway.record.retention import Vault, add_content_key, read_vault
+from cosilo.gateway.record.store import open_store
 from cosilo.types import Generation, user
 
 WORDS = "the content of message"

@@ -20,7 +20,7 @@ from tests.integration.gateway import Process
 
 from cosilo.benchmark.plan import load_plan
 from cosilo.models.base import identity
-from cosilo.models.replay import request_key
+from cosilo.models.kept.replay import request_key
 from cosilo.session import make_model
 from cosilo.tasks.config import load_task
 from cosilo.types import Answer, last_user

@@ -17,12 +17,12 @@ from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import CosiloError
-from cosilo.gateway.breaker import Breaker
-from cosilo.gateway.points import Recipe, open_recipe
-from cosilo.gateway.upstreams import Upstream
+from cosilo.gateway.serving.breaker import Breaker
+from cosilo.gateway.serving.points import Recipe, open_recipe
+from cosilo.gateway.serving.upstreams import Upstream
 from cosilo.models.base import Access
 from cosilo.selection import Point
 from cosilo.types import user

@@ -18,12 +18,12 @@ import pytest
 from tests.integration.gateway import MAIN, Process, fetch, make_key
 
 from cosilo.benchmark.reopen import reopen
-from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.bundle import read_bundle
 from cosilo.cli import main
 from cosilo.cli.serve import _layout
 from cosilo.errors import ConfigError, CosiloError, DataError
-from cosilo.gateway.points import open_recipe
+from cosilo.gateway.serving.points import open_recipe
 from cosilo.models import catalog
 from cosilo.types import Turn
 

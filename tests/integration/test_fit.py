@@ -11,12 +11,12 @@ import tiny_lm
 from cosilo.cli import main
 from cosilo.cli.fit import memory_size
 from cosilo.errors import ConfigError
-from cosilo.models import fitting
-from cosilo.models.decode_speed import Speed
-from cosilo.models.fitting import Wanted, fit
-from cosilo.models.llamacpp import llamacpp
-from cosilo.models.sizing import Limits
-from cosilo.models.torch_lm import torch_lm
+from cosilo.models.fit import fitting
+from cosilo.models.fit.decode_speed import Speed
+from cosilo.models.fit.fitting import Wanted, fit
+from cosilo.models.fit.sizing import Limits
+from cosilo.models.gguf.llamacpp import llamacpp
+from cosilo.models.white_box.lm import torch_lm
 from cosilo.types import Sampling, user
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time

@@ -33,7 +33,7 @@ from tests.integration.gateway import (
 
 from cosilo.boundary.messages import Ask
 from cosilo.boundary.meter import Price
-from cosilo.gateway.accounts import Limits
+from cosilo.gateway.accounts.accounts import Limits
 from cosilo.types import Sampling, user
 
 SECRET = "ada.lovelace@example.org"

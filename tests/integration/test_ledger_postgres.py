@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cosilo.boundary.ledger import SqliteLedger
-from cosilo.boundary.ledger_postgres import SCHEMA, ChainBusyError, PostgresLedger, verify
 from cosilo.boundary.messages import Ask, encode
+from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.record.ledger_postgres import SCHEMA, ChainBusyError, PostgresLedger, verify
 from cosilo.errors import StoreError
-from cosilo.gateway.accounts import Limits, RequestFacts, Spend
+from cosilo.gateway.accounts.accounts import Limits, RequestFacts, Spend
 from cosilo.types import user
 
 Open = Callable[[], Any]
@@ -59,7 +59,7 @@ def test_a_ledger_begun_before_replies_said_what_they_answer_goes_on(connect: Op
 def test_it_records_what_the_one_in_a_file_does(
     connect: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cosilo.boundary.ledger.time.time", lambda: 1795470193.140969)
+    monkeypatch.setattr("cosilo.boundary.record.ledger.time.time", lambda: 1795470193.140969)
     here = PostgresLedger(connect, "chain", key=KEY)
     file = SqliteLedger(tmp_path / "l.sqlite", "chain", key=KEY)
     for i in range(5):
@@ -180,7 +180,7 @@ def test_an_unreachable_server_is_said_without_the_password(tmp_path: Path) -> N
 async def test_accounts_go_on_after_the_server_restarted(
     postgres: Callable[[], str], connect: Open
 ) -> None:
-    from cosilo.gateway.store_postgres import open_postgres
+    from cosilo.gateway.record.store_postgres import open_postgres
 
     store = await open_postgres(postgres(), secret=b"s" * 32)
     made = await store.create_key("a", limits=Limits(usd=1))
@@ -206,7 +206,7 @@ async def test_a_reservation_whose_answer_was_lost_is_made_once(
 ) -> None:
     import psycopg
 
-    from cosilo.gateway.store_postgres import open_postgres
+    from cosilo.gateway.record.store_postgres import open_postgres
 
     store = await open_postgres(postgres(), secret=b"s" * 32)
     made = await store.create_key("a", limits=Limits(usd=1, requests_per_minute=10))

@@ -15,7 +15,7 @@ from cosilo.benchmark.results import opened
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.models.base import models
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Run
 from cosilo.objectives.scoring import learned_by, members_of
 

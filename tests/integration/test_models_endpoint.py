@@ -13,8 +13,8 @@ import pytest
 
 from cosilo.models import catalog
 from cosilo.models.base import models
-from cosilo.models.openai_compatible import OpenAIModel
-from cosilo.models.replay import ReplayModel
+from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.remote.openai_compatible import OpenAIModel
 from cosilo.types import Sampling, assemble, user
 
 pytestmark = pytest.mark.models

@@ -12,8 +12,8 @@ import pytest
 
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.store import Store
-from cosilo.boundary.faults import verify
-from cosilo.boundary.ledger import SqliteLedger, connect
+from cosilo.boundary.record.faults import verify
+from cosilo.boundary.record.ledger import SqliteLedger, connect
 from tiny_run import PLAN, bench, write_data
 
 TAUGHT = PLAN + '[[points]]\nstrategy = "distil_labels"\n'

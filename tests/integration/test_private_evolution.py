@@ -16,7 +16,7 @@ from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.cli import main
 from cosilo.models.base import models
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 
 PLAN = """
 name = "desk"

@@ -19,9 +19,9 @@ from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
-from cosilo.boundary.faults import verify
-from cosilo.boundary.ledger import SqliteLedger, connect, entry_hash, head_mac, read_entries
 from cosilo.boundary.messages import Ask, encode
+from cosilo.boundary.record.faults import verify
+from cosilo.boundary.record.ledger import SqliteLedger, connect, entry_hash, head_mac, read_entries
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
 from cosilo.types import user

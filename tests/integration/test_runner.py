@@ -18,7 +18,7 @@ from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_resul
 from cosilo.benchmark.runner import Outcome, Runner
 from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
-from cosilo.boundary.faults import verify
+from cosilo.boundary.record.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
 from cosilo.session import open_point
@@ -170,7 +170,7 @@ def test_what_preparing_found_reaches_the_report(folder: Path) -> None:
 
 
 def test_the_ledger_of_a_run_is_whole(folder: Path) -> None:
-    from cosilo.boundary.ledger import connect
+    from cosilo.boundary.record.ledger import connect
 
     bench(folder, point("large") + point("distil_labels"))
     db = connect(folder / "run" / "ledger.sqlite")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.test_api import house
-from tests.unit.models.test_openai_compatible import Wire, http, model
+from tests.unit.gateway.web.test_api import house
+from tests.unit.models.remote.test_openai_compatible import Wire, http, model
 
-from cosilo.gateway.http import Bodies
-from cosilo.gateway.points import Serving
+from cosilo.gateway.serving.points import Serving
+from cosilo.gateway.web.http import Bodies
 from cosilo.session import DefenceConfig
 
 LONGEST = 0.05  # seconds

@@ -16,10 +16,10 @@ from typing import Any
 
 import uvicorn
 
-from cosilo.gateway.accounts import Limits, RequestFacts, Spend
-from cosilo.gateway.breaker import Breaker
+from cosilo.gateway.accounts.accounts import Limits, RequestFacts, Spend
 from cosilo.gateway.metrics import Metrics
-from cosilo.gateway.store import open_store
+from cosilo.gateway.record.store import open_store
+from cosilo.gateway.serving.breaker import Breaker
 from cosilo.gateway.ui import Page
 from cosilo.gateway.ui.data import Axis, Front, Mark
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.logits import TopK, top_k
+from cosilo.boundary.wire.logits import TopK, top_k
 from cosilo.errors import UnexpectedReplyError
 from cosilo.strategies.downward.alignment import Spelling, same_places
 

@@ -11,9 +11,9 @@ from cosilo.attacks.matching import FuzzyPool, Pool, _distances, as_written, edi
 from cosilo.attacks.relink import Relink, match
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.tampering import Tampering
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, encode
-from cosilo.models.scripted import ScriptedModel
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, user
 

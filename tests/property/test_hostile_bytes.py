@@ -17,8 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosilo.boundary import logits, states
-from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import (
     LARGEST,
     Ask,
@@ -32,8 +30,10 @@ from cosilo.boundary.messages import (
     decode,
     encode,
 )
+from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.wire import logits, states
 from cosilo.errors import CosiloError, StoreError, UnexpectedReplyError
-from cosilo.models.replay import ReplayStore
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.logits import STEP, joined, pack, top_k, unpack
+from cosilo.boundary.wire.logits import STEP, joined, pack, top_k, unpack
 from cosilo.errors import UnexpectedReplyError
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.logits import TopK, top_k
+from cosilo.boundary.wire.logits import TopK, top_k
 
 torch = pytest.importorskip("torch")
 
-from cosilo.models.torch_losses import Teacher, divergence, sorted_distance  # noqa: E402
+from cosilo.models.white_box.losses import Teacher, divergence, sorted_distance  # noqa: E402
 
 LOSSES = ("forward_kl", "reverse_kl", "jsd")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from cosilo.boundary.ledger import Entry
+from cosilo.boundary.record.ledger import Entry
 from cosilo.models.base import Embedder, TextModel
 from cosilo.registry import Registry
 from cosilo.types import Chat

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess, Target, View, attacks
-from cosilo.boundary.logits import TopK, unpack
 from cosilo.boundary.messages import Scores
+from cosilo.boundary.wire.logits import TopK, unpack
 
 Floats = NDArray[np.float32]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.errors import RejectedError
 from cosilo.models.base import Array, Classifier, Embedder, Tokens
-from cosilo.models.head import PACKAGES, Head, train
+from cosilo.models.encoder.head import PACKAGES, Head, train
 from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, last_user
 

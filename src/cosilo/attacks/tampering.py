@@ -21,9 +21,6 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from cosilo.boundary import states
-from cosilo.boundary.ledger import Entry
-from cosilo.boundary.logits import pack, unpack
 from cosilo.boundary.messages import (
     Ask,
     Completion,
@@ -34,7 +31,10 @@ from cosilo.boundary.messages import (
     States,
     encode,
 )
-from cosilo.boundary.transport import Handles
+from cosilo.boundary.record.ledger import Entry
+from cosilo.boundary.transports.inside import Handles
+from cosilo.boundary.wire import states
+from cosilo.boundary.wire.logits import pack, unpack
 from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble
 
 _SWAPS = {

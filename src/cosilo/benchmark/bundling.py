@@ -12,12 +12,12 @@ from typing import Any
 import cosilo
 from cosilo.benchmark.reopen import Reopened, reopen
 from cosilo.benchmark.results import opened
-from cosilo.boundary.secret_key import secret_key
 from cosilo.bundle import Bundle, making, write
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import Keepable, TextModel
-from cosilo.models.recorded import RecordedModel
+from cosilo.models.kept.recorded import RecordedModel
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.privacy.secret_key import secret_key
 from cosilo.session import ModelConfig, PointConfig, open_point
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.strategies.inference.ends import Large

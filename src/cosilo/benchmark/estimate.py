@@ -24,8 +24,8 @@ from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import TEMPLATE, Ask
 from cosilo.errors import CosiloError
-from cosilo.models.llamacpp import usable_cores
-from cosilo.models.recorded import RecordedModel
+from cosilo.models.gguf.llamacpp import usable_cores
+from cosilo.models.kept.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import Forecast, forecast
 from cosilo.tasks.base import Example, Split

@@ -48,7 +48,7 @@ ALWAYS = (
     "boundary.messages",
     "defences.base",
     "models.base",
-    "models.replay",
+    "models.kept.replay",
     "parties.data_owner",
     "parties.lm_owner",
     "strategies.base",

@@ -27,8 +27,8 @@ from cosilo.boundary.meter import Price
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import Embedder, TextModel, require_trainable
-from cosilo.models.recorded import RecordedModel
-from cosilo.models.replay import ReplayModel
+from cosilo.models.kept.recorded import RecordedModel
+from cosilo.models.kept.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import Registry, unknown

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from cosilo.benchmark.rows import PASSES, Answered, Mark, Pass, Trial
 from cosilo.benchmark.store import Store
-from cosilo.boundary.faults import chain_faults
-from cosilo.boundary.ledger import GENESIS, Entry, Head, connect, read_entries
+from cosilo.boundary.record.faults import chain_faults
+from cosilo.boundary.record.ledger import GENESIS, Entry, Head, connect, read_entries
 from cosilo.tasks.base import Split
 
 OLDER = (

@@ -20,8 +20,8 @@ from cosilo.benchmark.rows import PUBLIC, Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Embedder, TextModel
+from cosilo.models.kept.replay import ReplayModel
 from cosilo.models.present import require_present
-from cosilo.models.replay import ReplayModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig, check_options, loads_of, make_model
 from cosilo.strategies.base import strategies

@@ -52,9 +52,9 @@ from cosilo.benchmark.rows import Mark, Pass, Trial
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
-from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.meter import Meter
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import (
     BudgetExceededError,
     CosiloError,

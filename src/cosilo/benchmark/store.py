@@ -41,10 +41,10 @@ from cosilo.benchmark.rows import (
     Result,
     Trial,
 )
-from cosilo.boundary.ledger import Entry, connect, read_entries
 from cosilo.boundary.meter import Totals
+from cosilo.boundary.record.ledger import Entry, connect, read_entries
 from cosilo.errors import ConfigError, StoreError
-from cosilo.models.replay import request_key
+from cosilo.models.kept.replay import request_key
 from cosilo.objectives.base import Item, Measurement
 from cosilo.objectives.scoring import Made
 from cosilo.strategies.cards import Card

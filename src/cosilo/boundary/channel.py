@@ -17,10 +17,10 @@ from typing import Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cosilo.boundary.ledger import Ledger, MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, Request, encode
 from cosilo.boundary.meter import Bill, Budget, Meter, Totals
-from cosilo.boundary.transport import Transport
+from cosilo.boundary.record.ledger import Ledger, MemoryLedger
+from cosilo.boundary.transports.inside import Transport
 from cosilo.errors import (
     BoundaryError,
     CosiloError,

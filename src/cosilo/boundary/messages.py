@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from cosilo.boundary import states
+from cosilo.boundary.wire import states
 from cosilo.errors import UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.types import Chat, Generation, Sampling, Value
@@ -139,7 +139,7 @@ class Scores(Message, frozen=True, kw_only=True):
     """What the LM would have said in place of each reply's tokens.
 
     Attributes:
-        packed: `boundary.logits.pack` of all replies' places, one after the other.
+        packed: `boundary.wire.logits.pack` of all replies' places, one after the other.
         lengths: how many places each reply has, its end of turn among them.
         vocabulary: a hash of the LM's tokeniser. Ids mean the same where it is the same.
         pieces: what each of a reply's tokens stands for in UTF-8, where that was asked for.
@@ -200,7 +200,7 @@ class States(Message, frozen=True, kw_only=True):
     """How the LM represents texts.
 
     Attributes:
-        packed: `boundary.states.pack` of one state for each text, in their order.
+        packed: `boundary.wire.states.pack` of one state for each text, in their order.
         prompt_tokens: what it took; everything was read, nothing written.
     """
 

@@ -18,8 +18,8 @@ from cosilo.errors import ConfigError
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
-    from cosilo.gateway.audit import Left, Record
-    from cosilo.gateway.retention import Vault
+    from cosilo.gateway.record.audit import Left, Record
+    from cosilo.gateway.record.retention import Vault
 
 DAY = 86400.0
 
@@ -156,7 +156,7 @@ def register(verbs: Any) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     import msgspec
 
-    from cosilo.gateway.audit import Anchor
+    from cosilo.gateway.record.audit import Anchor
 
     anchors: list[Anchor] = []
     if arguments.heads:
@@ -213,7 +213,7 @@ def _against_run(ledger: str) -> tuple[list[str], int]:
 
 def _run_of(ledger: str) -> Path | None:
     """The run's folder that holds the ledger; None where it is a gateway's."""
-    from cosilo.gateway.store import folder_of, is_postgres
+    from cosilo.gateway.record.store import folder_of, is_postgres
 
     if is_postgres(ledger):
         return None
@@ -302,8 +302,8 @@ def _heads(arguments: argparse.Namespace) -> int:
 
 
 def _purge(arguments: argparse.Namespace) -> int:
-    from cosilo.gateway.retention import purge_sqlite
-    from cosilo.gateway.store import folder_of, is_postgres, open_store
+    from cosilo.gateway.record.retention import purge_sqlite
+    from cosilo.gateway.record.store import folder_of, is_postgres, open_store
 
     if not 0 <= arguments.days < math.inf:
         raise ConfigError(f"--days {arguments.days:g} is not a number of days")
@@ -329,9 +329,9 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 
 def _archive(arguments: argparse.Namespace) -> int:
-    from cosilo.gateway.archive import archive
-    from cosilo.gateway.keys import read_secret
-    from cosilo.gateway.store import folder_of, is_postgres
+    from cosilo.gateway.accounts.keys import read_secret
+    from cosilo.gateway.record.archive import archive
+    from cosilo.gateway.record.store import folder_of, is_postgres
 
     if is_postgres(arguments.ledger):
         raise ConfigError(
@@ -347,7 +347,7 @@ def _archive(arguments: argparse.Namespace) -> int:
 
 
 def _content_key(arguments: argparse.Namespace) -> int:
-    from cosilo.gateway.retention import add_content_key
+    from cosilo.gateway.record.retention import add_content_key
 
     print(f"key {add_content_key(arguments.file)} seals from now on", file=sys.stderr)
     return 0
@@ -355,7 +355,7 @@ def _content_key(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[Record]:
-    from cosilo.gateway.audit import open_record, secret_of
+    from cosilo.gateway.record.audit import open_record, secret_of
 
     secret = secret_of(arguments.ledger, arguments.secret) if sealed else None
     with open_record(arguments.ledger, secret=secret, vault=_vault(arguments)) as record:
@@ -363,7 +363,7 @@ def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[
 
 
 def _vault(arguments: argparse.Namespace) -> Vault | None:
-    from cosilo.gateway.retention import read_vault
+    from cosilo.gateway.record.retention import read_vault
 
     path = getattr(arguments, "content_keys", None)
     return read_vault(path) if path else None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cosilo.models.fitting import Built
-    from cosilo.models.torch_training import Progress
+    from cosilo.models.fit.fitting import Built
+    from cosilo.models.white_box.training import Progress
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -62,9 +62,9 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cosilo.models.fitting import Wanted, fit, loads, source_of
+    from cosilo.models.fit.fitting import Wanted, fit, loads, source_of
+    from cosilo.models.fit.sizing import Limits
     from cosilo.models.present import require_present
-    from cosilo.models.sizing import Limits
     from cosilo.report.screen import Screen
 
     if not arguments.ms_per_token > 0:
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(built: Built, limits: Any) -> list[str]:
     """What was built, in words."""
-    from cosilo.models.sizing import megabytes
+    from cosilo.models.fit.sizing import megabytes
 
     speed = built.speed
     within = "within" if limits.hold(speed) else "NOT within"

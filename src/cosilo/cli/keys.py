@@ -15,9 +15,9 @@ from cosilo import interrupts
 from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cosilo.gateway.accounts import Spend
-    from cosilo.gateway.keys import KeyState, NewKey
-    from cosilo.gateway.store_records import GatewayStore
+    from cosilo.gateway.accounts.accounts import Spend
+    from cosilo.gateway.accounts.keys import KeyState, NewKey
+    from cosilo.gateway.record.store_records import GatewayStore
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    from cosilo.gateway.accounts import Limits
+    from cosilo.gateway.accounts.accounts import Limits
 
     counted = (arguments.usd, arguments.tokens, arguments.entities)
     if arguments.per != "total" and all(limit is None for limit in counted):
@@ -196,7 +196,7 @@ def _with_store(
     *,
     make: bool = False,
 ) -> T:
-    from cosilo.gateway.store import default_url, open_store
+    from cosilo.gateway.record.store import default_url, open_store
 
     async def run() -> T:
         url = arguments.store or default_url()
@@ -219,7 +219,7 @@ def _point(name: str) -> str:
 
 
 def _check_points(points: Sequence[str], config: Path) -> None:
-    from cosilo.gateway.config import load_gateway
+    from cosilo.gateway.process.config import load_gateway
     from cosilo.registry import unknown
 
     known = load_gateway(config).points

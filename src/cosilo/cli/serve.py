@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import mmap
     import socket
 
-    from cosilo.gateway.config import Layout
+    from cosilo.gateway.process.config import Layout
 
 DESCRIPTION = """\
 Serve operating points as models of an OpenAI-compatible endpoint: point NAME is model 'cosilo/NAME'.
@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from cosilo.bundle import is_bundle
     from cosilo.cli.front import front_of
-    from cosilo.gateway.server import bind, work
+    from cosilo.gateway.process.server import bind, work
+    from cosilo.gateway.process.workers import run_many, run_one
     from cosilo.gateway.ui import pages
-    from cosilo.gateway.workers import run_many, run_one
 
     logging.basicConfig(format="cosilo: %(message)s", level=logging.WARNING)
     changes = {
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _layout(arguments: argparse.Namespace) -> Layout:
     from cosilo.bundle import is_bundle
-    from cosilo.gateway.config import load_gateway
+    from cosilo.gateway.process.config import load_gateway
 
     if is_bundle(arguments.source):
         return _bundle_layout(arguments.source, arguments.point, arguments.config)
@@ -120,8 +120,8 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """Points of the run in the folder `path`, prepared from its recorded answers."""
     from cosilo.benchmark.reopen import reopen
-    from cosilo.gateway.config import Layout, Parts, for_serving, load_tables, open_upstream
-    from cosilo.gateway.points import Recipe
+    from cosilo.gateway.process.config import Layout, Parts, for_serving, load_tables, open_upstream
+    from cosilo.gateway.serving.points import Recipe
 
     if not (path / "run.sqlite").is_file():
         raise ConfigError(
@@ -156,9 +156,9 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
 def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """The point of the bundle in the folder `path`, as it was prepared."""
     from cosilo.bundle import read_bundle
-    from cosilo.gateway.config import Layout, Parts, for_serving, load_tables, open_upstream
-    from cosilo.gateway.points import Recipe
-    from cosilo.gateway.upstreams import Absent
+    from cosilo.gateway.process.config import Layout, Parts, for_serving, load_tables, open_upstream
+    from cosilo.gateway.serving.points import Recipe
+    from cosilo.gateway.serving.upstreams import Absent
     from cosilo.models.base import Embedder
     from cosilo.parties.data_owner import DataOwner
     from cosilo.registry import unknown

@@ -20,7 +20,6 @@ import msgspec
 
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
-from cosilo.boundary.secret_key import secret_key
 from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.hiding import DetectorName, Hiding, Recent, Settings
@@ -28,6 +27,7 @@ from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
+from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Loads
 from cosilo.types import Delta, closing
 

@@ -25,7 +25,7 @@ from cosilo.errors import (
     StoreError,
     UnreachableError,
 )
-from cosilo.gateway.accounts import OverBudgetError
+from cosilo.gateway.accounts.accounts import OverBudgetError
 
 
 class RequestError(CosiloError):

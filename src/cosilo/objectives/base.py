@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess
-from cosilo.boundary.ledger import Entry
 from cosilo.boundary.meter import Price
+from cosilo.boundary.record.ledger import Entry
 from cosilo.registry import Registry
 from cosilo.tasks.base import Example
 from cosilo.types import Answer

@@ -14,9 +14,9 @@ from itertools import chain
 from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
-from cosilo.boundary.ledger import Entry
 from cosilo.boundary.messages import Completion, Message, Scores
 from cosilo.boundary.meter import Price
+from cosilo.boundary.record.ledger import Entry
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
 from cosilo.types import last_user

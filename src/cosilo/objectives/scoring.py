@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cosilo.attacks.base import Attack, Guess, Target, View, attacks
-from cosilo.boundary.ledger import Entry
+from cosilo.boundary.record.ledger import Entry
 from cosilo.models.base import Embedder, TextModel
 from cosilo.objectives.base import Floats, Run
 from cosilo.objectives.reading import reading

@@ -10,8 +10,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from msgspec.structs import replace
 
-from cosilo.boundary import states
-from cosilo.boundary.logits import TopK, joined, pack, top_k
 from cosilo.boundary.messages import (
     Ask,
     Completion,
@@ -23,6 +21,8 @@ from cosilo.boundary.messages import (
     decode,
     encode,
 )
+from cosilo.boundary.wire import states
+from cosilo.boundary.wire.logits import TopK, joined, pack, top_k
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, Tokens, require, stream
 from cosilo.types import Delta, Generation, closing

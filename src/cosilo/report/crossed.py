@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cosilo.attacks.record import texts
-from cosilo.boundary.ledger import Direction, Entry
 from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.record.ledger import Direction, Entry
 from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
 from cosilo.objectives.reading import Leak, reading

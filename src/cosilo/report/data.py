@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cosilo.boundary.ledger import Direction
 from cosilo.boundary.meter import Price, Totals
+from cosilo.boundary.record.ledger import Direction
 from cosilo.objectives.base import Link, Objective
 from cosilo.objectives.reliability import Reliability
 from cosilo.selection import Certificate, Limit, Point, objectives_of, passed_over

@@ -15,7 +15,7 @@ from typing import Literal
 from cosilo.boundary.messages import Ask
 from cosilo.errors import CosiloError, DataError, PrivacyError, RejectedError
 from cosilo.models.base import Trainable
-from cosilo.models.chat_api import nearest_choice
+from cosilo.models.chat.chat_api import nearest_choice
 from cosilo.parties.data_owner import DataOwner
 from cosilo.reasoning import spoken
 from cosilo.strategies.base import Session

@@ -14,9 +14,6 @@ from cosilo.attacks.relink import Relink, RelinkEmbedding
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.surrogate import Surrogate
 from cosilo.attacks.tampering import Tampering, corrupted
-from cosilo.boundary import states
-from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.logits import unpack
 from cosilo.boundary.messages import (
     Ask,
     Completion,
@@ -27,9 +24,12 @@ from cosilo.boundary.messages import (
     States,
     encode,
 )
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.wire import states
+from cosilo.boundary.wire.logits import unpack
 from cosilo.errors import StoreError
 from cosilo.models.base import Access, Array
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Generation, Sampling, ToolCall, Turn, assemble, user
 from meaning import Meaning

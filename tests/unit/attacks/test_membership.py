@@ -14,9 +14,9 @@ from bag import Bag
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.membership import NearestText, Votes, poll, rounds
 from cosilo.attacks.published import Calibrated, Confidence, Loss, MinK
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Read, encode
-from cosilo.models.scripted import ScriptedModel
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.membership import auc, tpr
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

@@ -7,8 +7,8 @@ import pytest
 
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.output_layer import OutputLayer, output_space, shown
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Score, Scored, encode
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.models.base import Access
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import user

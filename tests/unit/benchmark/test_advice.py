@@ -17,7 +17,7 @@ from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.errors import CapabilityError, ConfigError, RejectedError
 from cosilo.models.base import Array, models
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob
 
 LABELS = ("billing", "delivery", "account")

@@ -11,7 +11,7 @@ from cosilo.benchmark.answering import HOPELESS, Answering
 from cosilo.benchmark.clock import install
 from cosilo.benchmark.small import remembering
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Item
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner

@@ -101,14 +101,14 @@ def raised(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         ("tasks/splits.py", [True] * 4),
         ("tasks/config.py", [True] * 4),
         ("tasks/classification.py", [True] * 4),
-        ("models/scripted.py", [True] * 4),
-        ("models/encoder.py", [True] * 4),  # of the plan's embedder
+        ("models/kept/scripted.py", [True] * 4),
+        ("models/encoder/encoder.py", [True] * 4),  # of the plan's embedder
         ("session.py", [True] * 4),
         ("benchmark/answering.py", [True] * 4),
         ("strategies/downward/fusegen.py", [False] * 4),  # nothing of the plan's uses it
-        ("models/llamacpp.py", [False] * 4),
+        ("models/gguf/llamacpp.py", [False] * 4),
         ("report/svg.py", [False] * 4),
-        ("boundary/accountant.py", [False] * 4),
+        ("privacy/accountant.py", [False] * 4),
     ],
 )
 def test_the_version_of_all_code_behind_a_point_counts(

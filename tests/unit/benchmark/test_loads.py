@@ -14,7 +14,7 @@ from cosilo.benchmark.plan import Plan, load_plan, parse_plan
 from cosilo.benchmark.store import Store
 from cosilo.cli import main
 from cosilo.errors import CatalogError
-from cosilo.gateway.config import parse_gateway
+from cosilo.gateway.process.config import parse_gateway
 from cosilo.models.present import require_present
 
 SMOL = "smollm2-135m-instruct"

@@ -8,7 +8,7 @@ import pytest
 
 from cosilo.benchmark.parts import keyed, make_owner
 from cosilo.benchmark.plan import parse_plan
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig
 from cosilo.tasks.config import load_task

@@ -11,7 +11,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import ConfigError
 from cosilo.models.base import Access, models
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Link
 from cosilo.strategies.inference.cascade import Cascade
 

@@ -15,7 +15,7 @@ from cosilo.benchmark.published import Said, published, said_by
 from cosilo.benchmark.store import Store
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.base import Array, TextModel, Tokens
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.tasks.base import Example
 from cosilo.types import Demonstration, user
 from toy_lm import ToyLM

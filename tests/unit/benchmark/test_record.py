@@ -13,8 +13,8 @@ import pytest
 from cosilo.benchmark.record import OLDER, Survey, chain_of, fault, mend, note_heads, survey
 from cosilo.benchmark.rows import Mark, State, Trial
 from cosilo.benchmark.store import Store
-from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
+from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.objectives.base import Item
 from cosilo.tasks.base import Example
 from cosilo.types import Answer, Generation, user

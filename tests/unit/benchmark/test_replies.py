@@ -10,9 +10,9 @@ import pytest
 from cosilo.benchmark.replies import FIRST, Replies, faults
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import UnreadableError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task, parse_task

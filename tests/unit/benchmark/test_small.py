@@ -19,7 +19,7 @@ from cosilo.models.base import (
     Trainable,
     require,
 )
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.types import Chat, Demonstration, Generation, Sampling, user
 
 

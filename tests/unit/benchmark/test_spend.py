@@ -13,7 +13,7 @@ from cosilo.benchmark.spend import Busy, Paid
 from cosilo.benchmark.store import Store
 from cosilo.boundary.meter import Budget, Price
 from cosilo.errors import BudgetExceededError, UnreachableError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.types import Chat, Generation, Sampling, user
 from toy_lm import ToyLM
 

@@ -13,8 +13,8 @@ import pytest
 
 from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import SmallAnswers, Store
-from cosilo.boundary.ledger import SqliteLedger
 from cosilo.boundary.messages import Ask, encode
+from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.objectives.base import Item, Measurement, Objective
 from cosilo.strategies.cards import Card

@@ -28,7 +28,7 @@ def test_shared_code_counts() -> None:
     for name in (
         "tasks/splits.py",
         "tasks/config.py",
-        "models/encoder.py",
+        "models/encoder/encoder.py",
         "session.py",
         "strategies/inference/ends.py",
         "strategies/calibration.py",

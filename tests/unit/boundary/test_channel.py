@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cosilo.boundary.channel import Boundary, Handler, StreamHandler
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, Request, encode
 from cosilo.boundary.meter import Budget, Meter, Price
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence
 from cosilo.errors import (
     BudgetExceededError,
@@ -21,7 +21,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall, Turn, user
 

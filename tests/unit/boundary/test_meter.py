@@ -11,7 +11,7 @@ import pytest
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask, Completion, Message, Read, Score, Scored, States
 from cosilo.boundary.meter import Budget, Meter, Price
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import (
     BudgetExceededError,
     CapabilityError,

@@ -14,14 +14,14 @@ import pytest
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask, Completion, Message, Request, Score, Scored
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence
 from cosilo.defences.detection import Span
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.defences.texts import texts_of
 from cosilo.errors import ConfigError, PrivacyError
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.testing import DefenceContract
 from cosilo.types import (

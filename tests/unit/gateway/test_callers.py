@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.unit.gateway.test_api import House, house
+from tests.unit.gateway.web.test_api import House, house
 
-from cosilo.gateway import asked
-from cosilo.gateway.accounts import Key
-from cosilo.models.scripted import ScriptedModel
+from cosilo.gateway.accounts.accounts import Key
+from cosilo.gateway.web import asked
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
 from cosilo.types import Chat
 

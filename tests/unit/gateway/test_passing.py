@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.test_api import Reply, house
-from tests.unit.models.test_openai_compatible import DONE, SSE_HEAD, Wire, delta, http, model
+from tests.unit.gateway.web.test_api import Reply, house
+from tests.unit.models.remote.test_openai_compatible import DONE, SSE_HEAD, Wire, delta, http, model
 
 from cosilo.session import DefenceConfig
 

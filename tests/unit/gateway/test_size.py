@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.test_api import House, house
+from tests.unit.gateway.web.test_api import House, house
 
 from cosilo.errors import ConfigError
-from cosilo.gateway.config import parse_gateway
-from cosilo.gateway.points import Serving
+from cosilo.gateway.process.config import parse_gateway
+from cosilo.gateway.serving.points import Serving
 from cosilo.session import DefenceConfig
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.test_api import House, house
+from tests.unit.gateway.web.test_api import House, house
 
 from cosilo.models.base import Access
-from cosilo.models.openai_compatible import OpenAIModel
+from cosilo.models.remote.openai_compatible import OpenAIModel
 from cosilo.session import DefenceConfig
 from cosilo.types import Chat, Generation, Sampling
 

@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import pytest
 
 from cosilo.errors import StoreError
-from cosilo.gateway.accounts import RequestFacts, Spend
+from cosilo.gateway.accounts.accounts import RequestFacts, Spend
 from cosilo.gateway.metrics import Metrics
-from cosilo.gateway.store import open_store
+from cosilo.gateway.record.store import open_store
 from cosilo.gateway.ui import LARGEST_FORM, Page
 from cosilo.gateway.ui.data import Axis, Front, Mark
 

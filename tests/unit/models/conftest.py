@@ -10,7 +10,7 @@ import pytest
 import tiny_lm
 
 if TYPE_CHECKING:
-    from cosilo.models.torch_lm import TorchModel
+    from cosilo.models.white_box.lm import TorchModel
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(place: Path) -> TorchModel:
-    from cosilo.models.torch_lm import torch_lm
+    from cosilo.models.white_box.lm import torch_lm
 
     return torch_lm(path=place, precision="float32", batch=4, epochs=4, learning_rate=1e-2)

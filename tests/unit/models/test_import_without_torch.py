@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import sys
-import cosilo.benchmark.runner, cosilo.cli, cosilo.gateway.server, cosilo.session
+import cosilo.benchmark.runner, cosilo.cli, cosilo.gateway.process.server, cosilo.session
 from cosilo.cli import make_parser
 from cosilo.models.base import models
 

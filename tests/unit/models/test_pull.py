@@ -244,7 +244,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
 import test_pull as t
-from cosilo.models import catalog, pull
+from cosilo.models import catalog
+from cosilo.models import pull
 catalog.entries = lambda: {{"tiny": t.TINY}}
 print(pull.pull("tiny", report=lambda p: print(p.done, flush=True)), flush=True)
 """

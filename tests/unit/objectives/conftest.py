@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Run
 from cosilo.tasks.base import Example, Secret
 from cosilo.types import Answer, Generation, user

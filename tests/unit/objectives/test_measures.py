@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cosilo.attacks.base import Guess
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Score, Scored, encode
 from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.models.base import Access
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Item, Link, Measurement, Run, objectives

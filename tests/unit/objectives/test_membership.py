@@ -9,8 +9,8 @@ import pytest
 
 from a_writer import WordEmbedder
 from bag import Bag
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives import attacked, measure_all
 from cosilo.objectives.base import Measurement, Run
 from cosilo.objectives.reading import reading

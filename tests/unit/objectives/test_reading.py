@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, Message, encode
 from cosilo.boundary.meter import Meter, Price
-from cosilo.boundary.transport import InProcess
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.objectives.base import Item, Link
 from cosilo.objectives.efficiency import latency_ms
 from cosilo.objectives.reading import count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.types import Demonstration, user
 

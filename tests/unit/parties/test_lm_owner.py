@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cosilo.boundary import states
-from cosilo.boundary.logits import unpack
 from cosilo.boundary.messages import Ask, Completion, Message, Read, Score, Scored, Scores, States
+from cosilo.boundary.wire import states
+from cosilo.boundary.wire.logits import unpack
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, Array, Tokens
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties import lm_owner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, assemble, user

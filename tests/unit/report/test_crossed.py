@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Link, Run
 from cosilo.report.cost import cost
 from cosilo.report.crossed import LONGEST, crossed

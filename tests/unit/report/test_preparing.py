@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 import made_up
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Run
 from cosilo.report.console import show
 from cosilo.report.data import Gain, Prepared, Report

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

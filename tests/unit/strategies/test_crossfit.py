@@ -9,7 +9,7 @@ import pytest
 
 from bag import Bag
 from cosilo.errors import CapabilityError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.strategies.crossfit import disowned, out_of_fold
 from cosilo.types import Demonstration, user
 

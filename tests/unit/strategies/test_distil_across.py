@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
-from cosilo.boundary.logits import top_k, unpack
 from cosilo.boundary.messages import Score, Scored, Scores
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.wire.logits import top_k, unpack
 from cosilo.errors import CapabilityError, UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.parties.data_owner import DataOwner

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Score
 from cosilo.boundary.meter import Budget, Meter
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import BudgetExceededError, CapabilityError, DataError
 from cosilo.models.base import Access, require
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

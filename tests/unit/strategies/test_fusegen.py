@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import ConfigError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import forecast, strategies
 from cosilo.types import last_user

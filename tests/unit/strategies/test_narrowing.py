@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bag import Bag
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import CapabilityError, ConfigError, DataError
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

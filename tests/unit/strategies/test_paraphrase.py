@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bag import Bag
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.messages import Ask
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import ConfigError, DataError, RejectedError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

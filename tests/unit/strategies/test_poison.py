@@ -6,8 +6,8 @@ import pytest
 
 from bag import Bag
 from cosilo.attacks.tampering import Tampering
-from cosilo.boundary.transport import InProcess
-from cosilo.models.scripted import ScriptedModel
+from cosilo.boundary.transports.inside import InProcess
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

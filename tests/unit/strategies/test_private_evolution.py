@@ -14,9 +14,8 @@ import pytest
 
 from a_writer import SUBJECTS, WordEmbedder, writes
 from cosilo.attacks.record import texts
-from cosilo.boundary.accountant import noise_for, sensitivity, spent, usual_delta
-from cosilo.boundary.ledger import MemoryLedger
 from cosilo.boundary.meter import Budget, Meter
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import (
     BudgetExceededError,
     CapabilityError,
@@ -27,9 +26,10 @@ from cosilo.errors import (
     PrivacyError,
 )
 from cosilo.models.base import Array, Embedder
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.privacy.accountant import noise_for, sensitivity, spent, usual_delta
 from cosilo.session import open_session
 from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.strategies.downward.private_evolution import (

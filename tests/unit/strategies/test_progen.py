@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import CapabilityError, DataError
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import forecast, strategies
 from cosilo.strategies.influence import most_helpful

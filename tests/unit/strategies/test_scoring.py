@@ -10,7 +10,7 @@ import pytest
 from cosilo.boundary.messages import Message, Scored, Scores
 from cosilo.errors import CapabilityError, UnexpectedReplyError
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

@@ -6,8 +6,8 @@ import pytest
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask
-from cosilo.boundary.transport import InProcess
-from cosilo.models.scripted import ScriptedModel
+from cosilo.boundary.transports.inside import InProcess
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.base import Session

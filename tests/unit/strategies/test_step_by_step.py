@@ -6,7 +6,7 @@ import pytest
 
 from bag import Bag
 from cosilo.models.base import TextModel
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from bag import Bag
-from cosilo.boundary.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Access
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

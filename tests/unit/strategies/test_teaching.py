@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 import cosilo.strategies  # noqa: F401  registers them
-from cosilo.models.scripted import ScriptedModel
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs
 
 from cosilo.errors import StoreError
-from cosilo.gateway.http import App, Receive, Scope, Send, header
-from cosilo.gateway.store_records import SESSION_SECONDS, GatewayStore
+from cosilo.gateway.record.store_records import SESSION_SECONDS, GatewayStore
 from cosilo.gateway.ui.data import Front, collect
+from cosilo.gateway.web.http import App, Receive, Scope, Send, header
 
 if TYPE_CHECKING:
-    from cosilo.gateway.accounts import Key
-    from cosilo.gateway.api import Gateway
+    from cosilo.gateway.accounts.accounts import Key
+    from cosilo.gateway.web.api import Gateway
 
 __all__ = ["Front", "Page", "pages"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cosilo.gateway.store_records import GatewayStore, Row, Slice, Summary
+from cosilo.gateway.record.store_records import GatewayStore, Row, Slice, Summary
 
 if TYPE_CHECKING:
-    from cosilo.gateway.accounts import Key
-    from cosilo.gateway.api import Gateway
-    from cosilo.gateway.keys import KeyState
+    from cosilo.gateway.accounts.accounts import Key
+    from cosilo.gateway.accounts.keys import KeyState
+    from cosilo.gateway.web.api import Gateway
 
 SPANS: Mapping[str, float] = {
     "1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0,

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.boundary.logits import TopK
+from cosilo.boundary.wire.logits import TopK
 from cosilo.errors import UnexpectedReplyError
 
 Integers = NDArray[np.int64]

@@ -19,10 +19,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from cosilo.boundary.logits import TopK
 from cosilo.boundary.messages import Ask, Score, Scored
-from cosilo.models import torch_files
+from cosilo.boundary.wire.logits import TopK
 from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.models.white_box import files as torch_files
 from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
@@ -104,7 +104,7 @@ class DistilAcross(Learning):
         import torch
         from torch.nn.functional import cross_entropy
 
-        from cosilo.models.torch_batch import device_of, pad, predict
+        from cosilo.models.white_box.batch import device_of, pad, predict
 
         padded = pad([lesson.tokens for lesson in batch], device_of(module))
         logits = predict(module, padded)[padded.counted].float()
@@ -120,7 +120,7 @@ class DistilAcross(Learning):
     def _distances(self, rows: Any, lesson: Lesson) -> Any:
         import torch
 
-        from cosilo.models.torch_losses import Teacher, divergence, sorted_distance
+        from cosilo.models.white_box.losses import Teacher, divergence, sorted_distance
 
         top = lesson.top
         teacher = Teacher.of(top.ids, top.logprobs, top.rest, top.size, rows.device)

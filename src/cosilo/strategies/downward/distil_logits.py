@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from cosilo.boundary.logits import TopK, joined
 from cosilo.boundary.messages import Ask, Message, Score, Scored
+from cosilo.boundary.wire.logits import TopK, joined
 from cosilo.errors import CapabilityError
-from cosilo.models import torch_files
 from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.models.white_box import files as torch_files
 from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.learning import Learning
@@ -110,8 +110,8 @@ class DistilLogits(Learning):
 
     def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
         """The mean over all places of the batch: a scalar with its gradient."""
-        from cosilo.models.torch_batch import device_of, pad, predict
-        from cosilo.models.torch_losses import Teacher, divergence
+        from cosilo.models.white_box.batch import device_of, pad, predict
+        from cosilo.models.white_box.losses import Teacher, divergence
 
         device = device_of(module)
         padded = pad([lesson.tokens for lesson in batch], device)

@@ -18,11 +18,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from cosilo.boundary import states
 from cosilo.boundary.messages import Read
+from cosilo.boundary.wire import states
 from cosilo.errors import DataError
-from cosilo.models import head
 from cosilo.models.base import Access, Array, Trainable
+from cosilo.models.encoder import head
 from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
 from cosilo.strategies.cards import Card

@@ -137,8 +137,8 @@ async def learn(
         DataError: there is nothing to learn from.
         ModelError: the loss is not finite; it says at which step.
     """
-    from cosilo.models.torch_training import Schedule, train
-    from cosilo.models.torch_tuning import prepared
+    from cosilo.models.white_box.training import Schedule, train
+    from cosilo.models.white_box.tuning import prepared
 
     if not lessons:
         raise DataError(f"{how.name} has nothing to learn from: no reply could be scored")

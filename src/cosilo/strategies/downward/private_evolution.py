@@ -14,7 +14,7 @@ Aug-PE: Xie et al., "Differentially Private Synthetic Data via Foundation Model 
 What crosses is what to write about and texts that the LM wrote itself; which of them go back to it
 depends on the private records through the noisy counts alone. The counts stay here. The guarantee is
 (ε, δ) over all rounds together, for adding or removing one record of the owner's (or, on request, for
-replacing one), also where only the first so many of these vote: see `boundary.accountant`. The label
+replacing one), also where only the first so many of these vote: see `privacy.accountant`. The label
 set, the description, the encoder and the number of rounds are taken as known to everybody.
 """
 
@@ -33,7 +33,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from cosilo.boundary.accountant import (
+from cosilo.boundary.messages import Ask
+from cosilo.errors import CapabilityError, DataError, PrivacyError
+from cosilo.models.base import Array, Embedder, Trainable
+from cosilo.privacy.accountant import (
     Floats,
     Neighbours,
     Noise,
@@ -43,10 +46,7 @@ from cosilo.boundary.accountant import (
     sensitivity,
     usual_delta,
 )
-from cosilo.boundary.messages import Ask
-from cosilo.boundary.secret_key import KeyedRandom, secret_key
-from cosilo.errors import CapabilityError, DataError, PrivacyError
-from cosilo.models.base import Array, Embedder, Trainable
+from cosilo.privacy.secret_key import KeyedRandom, secret_key
 from cosilo.strategies.base import Forecast, Session, forecast, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.duplicates import Repeats

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cosilo.boundary.logits import TopK, unpack
 from cosilo.boundary.messages import Score, Scored, Scores
+from cosilo.boundary.wire.logits import TopK, unpack
 from cosilo.errors import UnexpectedReplyError
 from cosilo.strategies.base import Session
 from cosilo.strategies.fanout import fan_out

@@ -1,0 +1,431 @@
+"""An append-only, hash-chained record of what the other party was shown.
+
+One entry per message per direction, bound to a task item or gateway request. Each entry's hash
+covers its content and the hash before it, so an altered, missing or reordered entry shows. What was
+cut off the end shows against `heads`, which counts each chain; with a `key` the head is an HMAC, so
+whoever can write the file but does not hold the key cannot rebuild the chain either. `faults` says
+what is wrong with a chain.
+
+A *chain* is one writer's sequence (a trial, a gateway worker); `attempt` numbers the writer's
+restarts, so that a measure can leave out what an interrupted attempt sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from cosilo.boundary.messages import Message, decode
+from cosilo.boundary.record.batches import Batches
+from cosilo.errors import StoreError
+
+Direction = Literal["up", "down"]  # up: data owner → LM owner; down: LM owner → data owner
+Keep = Literal["content", "digest"]
+Seal = Callable[[bytes], bytes]
+
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One crossing, as it left: after every guard, before the wire.
+
+    `size` is in bytes; `digest` is the SHA-256 of the encoded message; `payload` is that encoding,
+    or None when only digests are kept; `answers` is the number of the entry that a reply answers,
+    None for requests and for replies recorded before ledgers said so.
+    """
+
+    chain: str
+    number: int
+    attempt: int
+    request: str
+    direction: Direction
+    kind: str
+    size: int
+    digest: bytes
+    at: float
+    epsilon: float
+    payload: bytes | None
+    hash: bytes
+    answers: int | None = None
+
+    @property
+    def message(self) -> Message:
+        """The decoded message.
+
+        Raises:
+            StoreError: only a digest was kept.
+            UnexpectedReplyError: what was kept is no message.
+        """
+        if self.payload is None:
+            raise StoreError(
+                f"entry {self.number} of {self.chain!r} keeps a digest, not its content"
+            )
+        if not isinstance(self.payload, bytes):  # a column of SQLite's may hold anything
+            raise StoreError(f"the content of entry {self.number} of {self.chain!r} is no bytes")
+        return decode(self.payload)
+
+
+class Crossing(NamedTuple):
+    """What an entry is made of: `payload` is the encoded `message`."""
+
+    request: str
+    direction: Direction
+    message: Message
+    payload: bytes
+    answers: int | None = None
+
+
+class Ledger(Protocol):
+    def append(
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> Awaitable[int]:
+        """Record one crossing; it is on record once this was awaited, which gives its number.
+
+        Args:
+            answers: the number of the entry that a reply answers.
+
+        Raises:
+            StoreError: it could not be recorded; the message must then not be sent.
+        """
+
+    def entries(self) -> Iterator[Entry]:
+        """This writer's entries in order, read lazily."""
+
+
+def entry_hash(previous: bytes, entry: Entry) -> bytes:
+    """SHA-256 over the hash before and every recorded field but the payload (its digest is in)."""
+    text = "\x1f".join(
+        (
+            entry.chain,
+            str(entry.number),
+            str(entry.attempt),
+            entry.request,
+            entry.direction,
+            entry.kind,
+            str(entry.size),
+            repr(entry.at),
+            repr(entry.epsilon),
+            *(() if entry.answers is None else (str(entry.answers),)),
+        )
+    )
+    return hashlib.sha256(previous + entry.digest + text.encode()).digest()
+
+
+class MemoryLedger:
+    """A ledger that lives as long as the process: for tests and one-off sessions."""
+
+    def __init__(self, chain: str = "memory", *, keep: Keep = "content") -> None:
+        self.chain = chain
+        self.keep = keep
+        self._entries: list[Entry] = []
+
+    def append(
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> Awaitable[int]:
+        before = self._entries[-1].hash if self._entries else GENESIS
+        crossing = Crossing(request, direction, message, payload, answers)
+        number = len(self._entries)
+        self._entries.append(make_entry(self.chain, number, 0, crossing, self.keep, before))
+        return _Done(number)
+
+    def entries(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries))
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An awaitable that is done already."""
+
+    number: int
+
+    def __await__(self) -> Generator[None, None, int]:
+        yield from ()
+        return self.number
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    chain TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, request TEXT NOT NULL,
+    direction TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
+    at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL, answers INTEGER,
+    PRIMARY KEY (chain, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_by_request ON entries (request);
+CREATE INDEX IF NOT EXISTS entries_with_content ON entries (at) WHERE payload IS NOT NULL;
+CREATE TABLE IF NOT EXISTS heads (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bases (
+    chain TEXT PRIMARY KEY, count INTEGER NOT NULL, hash BLOB NOT NULL, attempt INTEGER NOT NULL,
+    at REAL NOT NULL, mac BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE OF
+    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash, answers
+    ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+
+class SqliteLedger:
+    """A ledger in an SQLite file, one chain per writer.
+
+    What tasks append in the same turn of the event loop is one transaction, and each of them goes on
+    only when it is committed: what was sent before a `kill -9` is on record after it.
+
+    Args:
+        path: the file; made when absent.
+        chain: this writer's chain; a chain that exists is continued.
+        keep: whether the encoded messages are kept or only their digests.
+        key: secret for the head's HMAC; empty for a plain hash.
+        seal: applied to a payload before it is stored (encryption at rest).
+        timeout: seconds to wait for another process's transaction.
+
+    Raises:
+        StoreError: the file cannot be opened or is not a ledger.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        chain: str,
+        *,
+        keep: Keep = "content",
+        key: bytes = b"",
+        seal: Seal | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self.path = Path(path)
+        self.chain = chain
+        self.keep: Keep = keep
+        self._key = key
+        self._seal = seal
+        self._batches = Batches(self._write)
+        try:
+            # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            self._db = connect(self.path, timeout=timeout)
+            _migrate(self._db)
+            self._db.executescript(_SCHEMA)
+            head = self._db.execute(
+                "SELECT count, hash FROM heads WHERE chain = ?", (chain,)
+            ).fetchone()
+            last = self._db.execute(
+                "SELECT max(attempt) FROM (SELECT attempt FROM entries WHERE chain = ?1"
+                " UNION ALL SELECT attempt FROM bases WHERE chain = ?1)",
+                (chain,),
+            ).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot open the ledger {str(self.path)!r}: {error}") from error
+        self._count: int = head[0] if head else 0
+        self._hash: bytes = head[1] if head else GENESIS
+        self.attempt: int = (last[0] + 1) if last and last[0] is not None else 0
+
+    async def append(
+        self,
+        request: str,
+        direction: Direction,
+        message: Message,
+        payload: bytes,
+        answers: int | None = None,
+    ) -> int:
+        return await self._batches.put(Crossing(request, direction, message, payload, answers))
+
+    async def _write(self, batch: Sequence[Crossing]) -> Sequence[int | Exception]:
+        rows, last = link(
+            self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal
+        )
+        count = self._count + len(batch)
+        mac = head_mac(self._key, self.chain, count, last)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.execute(
+                "INSERT INTO heads VALUES (?,?,?,?) ON CONFLICT (chain) DO UPDATE SET"
+                " count = excluded.count, hash = excluded.hash, mac = excluded.mac",
+                (self.chain, count, last, mac),
+            )
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # Also when interrupted: an open transaction would keep every writer out from now on.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
+            return [self._failed(crossing.direction, error) for crossing in batch]
+        numbers = range(self._count, count)
+        self._count, self._hash = count, last
+        return numbers
+
+    def _failed(self, direction: Direction, error: sqlite3.Error) -> StoreError:
+        if direction == "up":
+            return StoreError(
+                f"cannot record a crossing in {str(self.path)!r}: {error}; nothing was sent"
+            )
+        return StoreError(f"cannot record a reply in {str(self.path)!r}: {error}")
+
+    def entries(self) -> Iterator[Entry]:
+        return read_entries(self._db, self.chain)
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """How many entries the chain holds, and the last one's hash."""
+        return self._count, self._hash
+
+    def sent(self, request: str) -> int:
+        """How many messages this attempt of the writer recorded as leaving for `request`."""
+        query = (
+            "SELECT count(*) FROM entries"
+            " WHERE request = ? AND chain = ? AND attempt = ? AND direction = 'up'"
+        )
+        return int(self._db.execute(query, (request, self.chain, self.attempt)).fetchone()[0])
+
+    def left(self, request: str) -> bool:
+        """Whether any writer recorded a message that left for `request`."""
+        query = "SELECT 1 FROM entries WHERE request = ? AND direction = 'up' LIMIT 1"
+        return self._db.execute(query, (request,)).fetchone() is not None
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
+    """An autocommit connection in WAL mode that waits for other writers.
+
+    `synchronous = NORMAL` keeps every commit through a process crash, and all but the last moments
+    through a power cut.
+    """
+    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    return db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Give a ledger that was begun before replies said what they answer the column for it."""
+    columns = "SELECT name FROM pragma_table_info('entries')"
+    known = db.execute(columns).fetchall()
+    if not known or ("answers",) in known:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if ("answers",) not in db.execute(columns).fetchall():  # no other process was quicker
+            db.execute("ALTER TABLE entries ADD COLUMN answers INTEGER")
+            db.execute("DROP TRIGGER IF EXISTS entries_no_update")  # the new one guards it too
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def read_entries(
+    db: sqlite3.Connection, chain: str, *, unseal: Seal | None = None
+) -> Iterator[Entry]:
+    """The entries of `chain` in order, in bounded memory."""
+    for row in db.execute("SELECT * FROM entries WHERE chain = ? ORDER BY number", (chain,)):
+        entry = Entry(*row)
+        if unseal is not None and entry.payload is not None:
+            entry = replace(entry, payload=unseal(entry.payload))
+        yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How long a chain is, its last hash, and the seal on both."""
+
+    chain: str
+    count: int
+    hash: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where a chain goes on whose entries so far were put into an archive, at the time `at`."""
+
+    chain: str
+    count: int
+    hash: bytes
+    attempt: int
+    at: float
+    mac: bytes
+
+    @classmethod
+    def seal(cls, key: bytes, head: Head, attempt: int, at: float) -> Base:
+        """The base of a chain that has come as far as `head`."""
+        mac = _base_mac(key, head.chain, head.count, head.hash, attempt, at)
+        return cls(head.chain, head.count, head.hash, attempt, at, mac)
+
+    def holds(self, key: bytes) -> bool:
+        mac = _base_mac(key, self.chain, self.count, self.hash, self.attempt, self.at)
+        return hmac.compare_digest(mac, self.mac)
+
+
+BASES = "SELECT chain, count, hash, attempt, at, mac FROM bases"
+
+
+def head_mac(key: bytes, chain: str, count: int, last: bytes) -> bytes:
+    """HMAC-SHA-256 of a chain's length and last hash."""
+    return hmac.digest(key, f"{chain}\x1f{count}\x1f".encode() + last, "sha256")
+
+
+def _base_mac(key: bytes, chain: str, count: int, last: bytes, attempt: int, at: float) -> bytes:
+    # Unlike a head's: a head of long ago must not pass for a base and hide what came before it.
+    text = f"base\x1f{chain}\x1f{count}\x1f{attempt}\x1f{at!r}\x1f"
+    return hmac.digest(key, text.encode() + last, "sha256")
+
+
+def make_entry(
+    chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
+) -> Entry:
+    """The entry that records `crossing` after the one with hash `previous`."""
+    request, direction, message, payload, answers = crossing
+    fields = (
+        chain, number, attempt, request, direction, type(message).__name__, len(payload),
+        hashlib.sha256(payload).digest(), time.time(), message.epsilon,
+        payload if keep == "content" else None,
+    )  # fmt: skip
+    return Entry(*fields, entry_hash(previous, Entry(*fields, b"", answers)), answers)
+
+
+def link(
+    chain: str,
+    count: int,
+    attempt: int,
+    batch: Sequence[Crossing],
+    keep: Keep,
+    previous: bytes,
+    seal: Seal | None,
+) -> tuple[list[tuple[object, ...]], bytes]:
+    """The rows that record `batch` at the end of a chain of `count` entries, and the last hash."""
+    rows: list[tuple[object, ...]] = []
+    for number, crossing in enumerate(batch, count):
+        entry = make_entry(chain, number, attempt, crossing, keep, previous)
+        previous = entry.hash
+        stored = entry.payload
+        if stored is not None and seal is not None:
+            stored = seal(stored)
+        rows.append((
+            entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
+            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash, entry.answers,
+        ))  # fmt: skip
+    return rows, previous

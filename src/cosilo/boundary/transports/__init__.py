@@ -1,0 +1,1 @@
+"""How encoded messages get to the other party and back."""

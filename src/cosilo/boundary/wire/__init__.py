@@ -1,0 +1,1 @@
+"""How arrays are packed into messages: logits and hidden states."""

@@ -1,0 +1,1 @@
+"""The processes of a gateway: configuration, workers, the server and its HTTP protocol."""

@@ -1,0 +1,1 @@
+"""What the gateway keeps: keys, usage and the ledger, in SQLite or PostgreSQL; audit and retention."""

@@ -1,0 +1,539 @@
+"""Keys, budgets and the record in a folder: SQLite, shared by the workers of one machine.
+
+    STORE/accounts.sqlite   keys, what they spent and have set aside, finished requests
+          ledger.sqlite     what crossed, one chain per worker
+          secret            what hashes and seals hang on; keep a copy elsewhere
+          workers/N.lock    held by the worker whose chain is N
+
+Each change is made in a short transaction that takes the write lock at once (BEGIN IMMEDIATE), so
+what it reads is what it changes, in whichever process; requests that reserve or settle in the same
+turn of the event loop share one. A lock file is let go by the kernel when its worker
+dies, however it dies; what that worker had set aside is settled by the next one to look:
+
+* nothing when the ledger has no message that left for the request (recording comes before sending),
+  or when another reservation of the same request was settled (the first carries the whole cost);
+* else the most it can have cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cosilo.boundary.record.batches import Batches
+from cosilo.boundary.record.ledger import Keep, Seal, SqliteLedger, connect
+from cosilo.errors import ConfigError, CosiloError, StoreError
+from cosilo.gateway.accounts.accounts import (
+    Accounts,
+    Key,
+    RequestFacts,
+    Reservation,
+    Spend,
+    SpendKind,
+)
+from cosilo.gateway.accounts.keys import (
+    derive,
+    hash_bearer,
+    id_of,
+    matches,
+)
+from cosilo.gateway.record.desk import Desk, Marks
+from cosilo.gateway.record.retention import purge_sqlite
+from cosilo.gateway.record.store_records import (
+    KEY_COLUMNS,
+    KILLED,
+    RATE_WINDOW,
+    REQUEST_COLUMNS,
+    SLOTS,
+    Amounts,
+    Place,
+    active_key,
+    at_most,
+    cost_of_killed,
+    facts_columns,
+    facts_of_killed,
+    over,
+    period_start,
+    what_was,
+)
+
+BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, hash BLOB NOT NULL, admin INTEGER NOT NULL,
+    points TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL,
+    limit_usd INTEGER, limit_tokens INTEGER, limit_entities INTEGER, limit_epsilon INTEGER,
+    limit_rpm INTEGER, period TEXT NOT NULL, since REAL NOT NULL DEFAULT 0,
+    used_usd INTEGER NOT NULL DEFAULT 0, used_in INTEGER NOT NULL DEFAULT 0,
+    used_out INTEGER NOT NULL DEFAULT 0, used_requests INTEGER NOT NULL DEFAULT 0,
+    used_entities INTEGER NOT NULL DEFAULT 0, used_epsilon INTEGER NOT NULL DEFAULT 0,
+    held_usd INTEGER NOT NULL DEFAULT 0, held_in INTEGER NOT NULL DEFAULT 0,
+    held_out INTEGER NOT NULL DEFAULT 0, held_requests INTEGER NOT NULL DEFAULT 0,
+    held_entities INTEGER NOT NULL DEFAULT 0, held_epsilon INTEGER NOT NULL DEFAULT 0,
+    past_usd INTEGER NOT NULL DEFAULT 0, past_in INTEGER NOT NULL DEFAULT 0,
+    past_out INTEGER NOT NULL DEFAULT 0, past_requests INTEGER NOT NULL DEFAULT 0,
+    past_entities INTEGER NOT NULL DEFAULT 0, admitted INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reservations (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, slot INTEGER NOT NULL,
+    run TEXT NOT NULL, at REAL NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, requests INTEGER NOT NULL, entities INTEGER NOT NULL,
+    epsilon INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS starts (
+    key TEXT NOT NULL, place INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (key, place)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (
+    number INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, key TEXT NOT NULL,
+    worker TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, point TEXT NOT NULL,
+    strategy TEXT NOT NULL, endpoint TEXT NOT NULL, outcome TEXT NOT NULL, status INTEGER NOT NULL,
+    by_whom TEXT NOT NULL, stream INTEGER NOT NULL, lm_calls INTEGER NOT NULL,
+    upstream TEXT NOT NULL, fallback INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, entities INTEGER NOT NULL, epsilon INTEGER NOT NULL,
+    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
+CREATE TABLE IF NOT EXISTS kinds (
+    at REAL NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (at, key, kind)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (
+    hash BLOB PRIMARY KEY, key TEXT NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+_AUTHENTICATE = f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?"
+
+_RESERVE = """
+UPDATE keys SET held_usd = held_usd + :usd, held_in = held_in + :in, held_out = held_out + :out,
+    held_requests = held_requests + :requests, held_entities = held_entities + :entities,
+    held_epsilon = held_epsilon + :epsilon, admitted = admitted + :requests
+WHERE id = :key
+    AND (limit_usd IS NULL OR used_usd + held_usd + :usd <= limit_usd)
+    AND (limit_tokens IS NULL
+         OR used_in + used_out + held_in + held_out + :in + :out <= limit_tokens)
+    AND (limit_entities IS NULL OR used_entities + held_entities + :entities <= limit_entities)
+    AND (limit_epsilon IS NULL OR used_epsilon + held_epsilon + :epsilon <= limit_epsilon)
+"""
+
+_SETTLE = """
+UPDATE keys SET
+    held_usd = held_usd - ?, held_in = held_in - ?, held_out = held_out - ?,
+    held_requests = held_requests - ?, held_entities = held_entities - ?,
+    held_epsilon = held_epsilon - ?,
+    used_usd = used_usd + ?, used_in = used_in + ?, used_out = used_out + ?,
+    used_requests = used_requests + ?, used_entities = used_entities + ?,
+    used_epsilon = used_epsilon + ?
+WHERE id = ?
+"""
+
+_RELEASE = """
+DELETE FROM reservations WHERE id = ?
+RETURNING usd, tokens_in, tokens_out, requests, entities, epsilon
+"""
+
+_ROLL = """
+UPDATE keys SET past_usd = past_usd + used_usd, past_in = past_in + used_in,
+    past_out = past_out + used_out, past_requests = past_requests + used_requests,
+    past_entities = past_entities + used_entities,
+    used_usd = 0, used_in = 0, used_out = 0, used_requests = 0, used_entities = 0, since = :start
+WHERE id = :key AND since < :start
+"""
+
+_PLACE = """
+SELECT k.admitted % ?1, s.at FROM keys k
+LEFT JOIN starts s ON s.key = k.id AND s.place = k.admitted % ?1 WHERE k.id = ?2
+"""
+
+_FACTS = f"""
+INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * 24)})
+ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
+    tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
+    entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
+"""
+
+
+Change = Callable[[sqlite3.Connection], None]
+"""Part of a transaction. It raises a CosiloError before it has written anything, or not at all."""
+
+
+class SqliteStore(Desk, Place):
+    """One worker's way to the store in `folder`.
+
+    Args:
+        folder: made when absent, readable by its owner only.
+        secret: the gateway's secret.
+        keep: whether the ledger keeps contents or only digests.
+        seal: applied to contents before they are stored.
+        work: claim a place among the workers; False for the command line, which only looks.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreError: the folder cannot be read or written.
+        ConfigError: the store was made with another secret.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        secret: bytes,
+        keep: Keep = "digest",
+        seal: Seal | None = None,
+        work: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(secret)
+        self.folder = folder
+        self._clock = clock
+        self._reader: sqlite3.Connection | None = None
+        self._looking = threading.Lock()
+        self._lock: int | None = None
+        self._ledger: SqliteLedger | None = None
+        self._batches = Batches(self._write)
+        self.run = f"{_machine()}/{secrets.token_hex(8)}"
+        with self._guarded():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "workers").mkdir(mode=0o700, exist_ok=True)
+            for name in ("accounts.sqlite", "ledger.sqlite"):
+                _private(folder / name)
+            self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
+            self._db.executescript(SCHEMA)
+            self._migrate()
+            self._check_secret(derive(secret, "check"))
+            if not work:
+                SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
+            else:
+                self.slot, self._lock = self._claim()
+                self._ledger = SqliteLedger(
+                    folder / "ledger.sqlite",
+                    self.worker,
+                    keep=keep,
+                    key=derive(secret, "ledger"),
+                    seal=seal,
+                    timeout=BUSY_MS / 1000,
+                )
+                self._recover()
+
+    @property
+    def accounts(self) -> Accounts:
+        return self
+
+    async def check(self) -> None:
+        with self._change() as db:
+            db.execute(
+                "INSERT INTO settings VALUES ('checked', ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (secrets.token_bytes(8),),
+            )
+        if self._lock is not None:
+            self._recover()
+
+    async def close(self) -> None:
+        self._db.close()
+        if self._reader is not None:
+            self._reader.close()
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # ── accounts ─────────────────────────────────────────────────────────────
+
+    async def authenticate(self, bearer: str) -> Key | None:
+        presented = hash_bearer(self._pepper, bearer)
+        try:
+            row = self._db.execute(_AUTHENTICATE, (id_of(bearer),)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        if not matches(row[2] if row else None, presented):
+            return None
+        return active_key(row, self._clock())
+
+    async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
+        amounts = at_most(most)
+        id = secrets.token_hex(12)
+        await self._batches.put(lambda db: self._reserve(db, key, amounts, id, request))
+        return Reservation(id=id, key=key.id, request=request, most=most)
+
+    def _reserve(
+        self, db: sqlite3.Connection, key: Key, amounts: Amounts, id: str, request: str
+    ) -> None:
+        now = self._clock()
+        if key.limits.period != "total":
+            db.execute(_ROLL, {"key": key.id, "start": period_start(key.limits.period, now)})
+        limited = key.limits.requests_per_minute is not None and amounts.requests > 0
+        place = self._place(key, amounts, now) if limited else 0
+        if not db.execute(
+            _RESERVE,
+            {
+                "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
+                "out": amounts.tokens_out, "requests": amounts.requests,
+                "entities": amounts.entities, "epsilon": amounts.epsilon,
+            },
+        ).rowcount:  # fmt: skip
+            raise self._refused(key, amounts) or StoreError(
+                f"the store refused a reservation of key {key.id!r} for no reason"
+            )
+        if limited:
+            db.execute("INSERT OR REPLACE INTO starts VALUES (?,?,?)", (key.id, place, now))
+        db.execute(
+            "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (id, key.id, request, self.slot, self.run, now, *amounts),
+        )
+
+    async def settle(
+        self, reservation: Reservation, spent: Spend, *, request: RequestFacts
+    ) -> None:
+        def settle(db: sqlite3.Connection) -> None:
+            held = db.execute(_RELEASE, (reservation.id,)).fetchone()
+            if held is not None:
+                most = Amounts(*held)
+                self._book(reservation.key, most, what_was(spent, most), request)
+
+        await self._batches.put(settle)
+
+    async def _write(self, changes: Sequence[Change]) -> Sequence[Exception | None]:
+        """All `changes` in one transaction."""
+        outcomes: list[Exception | None] = []
+        with self._change() as db:
+            for change in changes:
+                try:
+                    change(db)
+                    outcomes.append(None)
+                except CosiloError as error:
+                    outcomes.append(error)
+        return outcomes
+
+    def _book(self, key: str, held: Amounts, spent: Amounts, facts: RequestFacts) -> None:
+        """Move `spent` from what is held to what is used, and keep the facts."""
+        db, now = self._db, facts.at or self._clock()
+        db.execute(_SETTLE, (*held, *spent, key))
+        columns = facts_columns(facts, key=key, worker=self.worker, now=now, amounts=spent)
+        db.execute(_FACTS, columns)
+        if facts.kinds and spent.requests:
+            hour = now - now % 3600
+            db.executemany(
+                "INSERT INTO kinds VALUES (?,?,?,?)"
+                " ON CONFLICT (at, key, kind) DO UPDATE SET count = count + excluded.count",
+                [(hour, key, kind, count) for kind, count in facts.kinds.items()],
+            )
+
+    def _place(self, key: Key, amounts: Amounts, now: float) -> int:
+        """Where the start of the key's next request is kept: the request admitted `rpm` requests ago
+        stands there, and must have begun a minute ago. An exact window, for one row.
+
+        Raises:
+            OverBudgetError: it has not.
+        """
+        rpm = key.limits.requests_per_minute or 0
+        row = self._db.execute(_PLACE, (max(rpm, 1), key.id)).fetchone()
+        if row is None:
+            raise self._gone(key)
+        place, last = row
+        if rpm and (last is None or last <= now - RATE_WINDOW):
+            return int(place)
+        raise self._refused(key, amounts) or over(
+            "requests", key.limits, (now if last is None else last) + RATE_WINDOW - now
+        )
+
+    def _refused(self, key: Key, amounts: Amounts) -> Exception | None:
+        """Which limit, other than the rate, refuses `amounts`."""
+        row = self._db.execute(
+            "SELECT limit_usd, used_usd + held_usd, limit_tokens,"
+            " used_in + used_out + held_in + held_out, limit_entities,"
+            " used_entities + held_entities, limit_epsilon, used_epsilon + held_epsilon"
+            " FROM keys WHERE id = ?",
+            (key.id,),
+        ).fetchone()
+        if row is None:
+            return self._gone(key)
+        kinds: tuple[tuple[SpendKind, int], ...] = (
+            ("usd", amounts.usd), ("tokens", amounts.tokens),
+            ("entities", amounts.entities), ("epsilon", amounts.epsilon),
+        )  # fmt: skip
+        for i, (kind, wanted) in enumerate(kinds):
+            limit, taken = row[2 * i], row[2 * i + 1]
+            if limit is not None and taken + wanted > limit:
+                return over(kind, key.limits)
+        return None
+
+    def _gone(self, key: Key) -> StoreError:
+        return StoreError(f"the store knows no key {key.id!r} any more")
+
+    # ── workers ──────────────────────────────────────────────────────────────
+
+    async def recover(self) -> int:
+        return self._recover()
+
+    def _recover(self) -> int:
+        with self._guarded():
+            slots = [
+                row[0]
+                for row in self._db.execute(
+                    "SELECT DISTINCT slot FROM reservations WHERE run != ?", (self.run,)
+                )
+            ]
+        count = 0
+        for slot in slots:
+            if slot == self.slot:
+                count += self._bury(slot)
+            elif (lock := try_lock(self.folder, slot)) is not None:
+                try:
+                    count += self._bury(slot)
+                finally:
+                    os.close(lock)
+        return count
+
+    def _bury(self, slot: int) -> int:
+        """Settle the reservations of the dead workers that were `slot`, whose lock is ours."""
+        with self._change() as db:
+            left = db.execute(
+                "SELECT id, key, request, run, usd, tokens_in, tokens_out, requests, entities,"
+                " epsilon FROM reservations WHERE slot = ? AND run != ?",
+                (slot, self.run),
+            ).fetchall()
+            settled = {
+                row[2]
+                for row in left
+                if db.execute("SELECT 1 FROM requests WHERE request = ?", (row[2],)).fetchone()
+            }
+            for id, key, request, run, *amounts in left:
+                most = Amounts(*amounts)
+                booked = request in settled or self._never_sent(request, run)
+                self._book(key, most, cost_of_killed(most, booked), facts_of_killed(request))
+                db.execute("DELETE FROM reservations WHERE id = ?", (id,))
+                if request not in settled:
+                    db.execute(
+                        "UPDATE requests SET outcome = ? WHERE request = ?", (KILLED, request)
+                    )
+        return len(left)
+
+    def _never_sent(self, request: str, run: str) -> bool:
+        if not run.startswith(_machine() + "/"):
+            return False  # the machine itself went down, and may have lost the ledger's last lines
+        ledger = self._ledger
+        if ledger is None:
+            return False
+        return not ledger.left(request)
+
+    def _claim(self) -> tuple[int, int]:
+        for slot in range(SLOTS):
+            lock = try_lock(self.folder, slot)
+            if lock is not None:
+                return slot, lock
+        raise StoreError(f"{SLOTS} workers already share {str(self.folder)!r}")
+
+    # ── what people do ───────────────────────────────────────────────────────
+
+    async def ask(self, query: str, marks: Marks) -> Sequence[Sequence[Any]]:
+        """The rows of `query`, read in a thread and on a connection of its own, so that requests do
+        not wait for it.
+        """
+
+        def read() -> list[Any]:
+            with self._guarded(), self._looking:
+                if self._reader is None:
+                    self._reader = connect(self.folder / "accounts.sqlite")
+                    self._reader.execute("PRAGMA query_only = ON")
+                return self._reader.execute(query, marks).fetchall()
+
+        return await asyncio.to_thread(read)
+
+    async def tell(self, *changes: tuple[str, Marks]) -> None:
+        def make(db: sqlite3.Connection) -> None:
+            for statement, marks in changes:
+                db.execute(statement, marks)
+
+        await self._batches.put(make)
+
+    async def now(self) -> float:
+        return self._clock()
+
+    async def purge(self, *, before: float) -> int:
+        return await asyncio.to_thread(purge_sqlite, self.folder / "ledger.sqlite", before)
+
+    # ── the database ─────────────────────────────────────────────────────────
+
+    def _check_secret(self, check: bytes) -> None:
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO settings VALUES ('secret', ?)", (check,))
+            found = db.execute("SELECT value FROM settings WHERE name = 'secret'").fetchone()[0]
+        if found != check:
+            raise ConfigError(
+                f"the store {str(self.folder)!r} was made with another secret: its keys would not"
+                " be accepted and its ledger not verified; give the secret it was made with"
+            )
+
+    def _migrate(self) -> None:
+        """Bring the tables of an older version up to date."""
+        with self._change() as db:
+            if not db.execute(
+                "SELECT 1 FROM pragma_table_info('requests') WHERE name = 'disputes'"
+            ).fetchone():
+                db.execute("ALTER TABLE requests ADD COLUMN disputes INTEGER NOT NULL DEFAULT 0")
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        except OSError as error:
+            raise StoreError(
+                f"the store {str(self.folder)!r} cannot be read or written: {error.strerror}"
+            ) from error
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the store {str(self.folder)!r} cannot be read or written: {error}")
+
+
+def try_lock(folder: Path, slot: int) -> int | None:
+    """Take the place `slot` among the workers of the store in `folder`; None where it is taken."""
+    handle = os.open(folder / "workers" / f"{slot}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _machine() -> str:
+    """An id of this boot of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _private(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))

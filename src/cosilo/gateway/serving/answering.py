@@ -1,0 +1,210 @@
+"""From a request to its answer, over the point's routes, with everything paid for.
+
+    reserve ─▶ first upstream ─(fails)─▶ next ─(fails)─▶ small alone, or refuse ─▶ settle
+
+A route that fails before anything reached the client is followed by the next; a stream that fails
+later ends with an error, since what was said cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cosilo.boundary.messages import Ask
+from cosilo.errors import ModelError
+from cosilo.gateway.accounts.accounts import Spend
+from cosilo.gateway.refusals import UpstreamTimeoutError
+from cosilo.gateway.serving.points import Point, Route, Serving
+from cosilo.gateway.serving.tabs import Tab
+from cosilo.gateway.serving.upstreams import DEADLINE
+from cosilo.strategies.base import Session, stream
+from cosilo.types import Answer, Chat, Delta, Sampling, Turn, closing
+
+
+@dataclass
+class Served:
+    """Facts about an answer, filled in while it is made: its route, which model gave it, whether it
+    was the fallback. They go into headers, metrics and the record.
+    """
+
+    route: str = ""
+    by: str = ""
+    fallback: bool = False
+    suspect: bool = False
+
+
+def chat_for(point: Point, given: Chat) -> Chat:
+    """The client's conversation; the point's own system turn before one that has none."""
+    if not point.system or any(turn.role == "system" for turn in given):
+        return given
+    return (Turn("system", point.system), *given)
+
+
+def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Sampling:
+    """How the answer is drawn: what the client set, and the point's own for the rest.
+
+    Args:
+        index: which of `n` answers; each is drawn with its own seed.
+    """
+    sampling = msgspec.structs.replace(point.sampling, **given) if given else point.sampling
+    if index:
+        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + index)
+    return sampling
+
+
+def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
+    """The most that `asks` can cost when each is sent once, all retries included, and counted as
+    one request.
+    """
+    if not point.sends:
+        return Spend(requests=1)
+    price = point.price
+    tokens_in = tokens_out = 0
+    for chat, sampling in asks:
+        prompt, completion = price.bound(Ask(chat=chat, sampling=sampling))
+        tokens_in += prompt
+        tokens_out += completion
+    usd = price.usd(tokens_in, tokens_out)
+    return Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out, requests=1)
+
+
+async def answer_one(
+    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+) -> Answer:
+    """One chat's answer.
+
+    Raises:
+        ModelError: no route gave one; the last route's error.
+        BoundaryError: a guard, a budget or the store stopped it; no other route is tried.
+    """
+    failure: ModelError | None = None
+    for number, route in enumerate(point.routes):
+        session = _bind(point, route, sampling, tab)
+        try:
+            async with asyncio.timeout(point.serving.timeout_seconds) as limit:
+                DEADLINE.set(limit)
+                answer = await route.strategy.answer(session, chat)
+        except TimeoutError:
+            failure = _late(point)
+        except ModelError as error:
+            failure = error
+        else:
+            _note(served, route, number, answer)
+            return answer
+        finally:
+            # A deadline knows its task, and the task its context: left in there, the two would keep
+            # each other, and all that the request held, until garbage is looked for.
+            DEADLINE.set(None)
+    assert failure is not None
+    raise failure
+
+
+async def stream_one(
+    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+) -> AsyncGenerator[Delta | Answer, None]:
+    """One chat's answer in pieces, the whole `Answer` last.
+
+    Raises:
+        ModelError, BoundaryError: as for `answer_one`; or, once a piece has been yielded, whatever
+            ended the stream.
+    """
+    failure: ModelError | None = None
+    for number, route in enumerate(point.routes):
+        session = _bind(point, route, sampling, tab)
+        served.route, served.fallback = route.name, number > 0
+        begun = False
+        try:
+            with Patience(point.serving) as patience:
+                DEADLINE.set(patience)
+                async with closing(stream(route.strategy, session, chat)) as pieces:
+                    async for piece in pieces:
+                        patience.stop()
+                        if isinstance(piece, Answer):
+                            _note(served, route, number, piece)
+                        elif not begun and (piece.text or piece.tool_calls or piece.other_texts):
+                            begun = True
+                        yield piece
+                        patience.start()
+            return
+        except TimeoutError:
+            failure = _late(point)
+        except ModelError as error:
+            failure = error
+        finally:
+            DEADLINE.set(None)
+        if begun:
+            break
+    assert failure is not None
+    raise failure
+
+
+class Patience:
+    """How long to wait for the next piece of a stream, without a timer for each piece.
+
+    It runs from `start` to `stop` only: a deadline must not strike while the client is slow. As a
+    context it raises TimeoutError in the task that waited too long.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle = serving.idle_seconds
+        now = self._loop.time()
+        self._end = now + serving.stream_seconds
+        self._deadline = min(now + serving.timeout_seconds, self._end)
+        self._waiting = True
+        self._struck = False
+
+    def __enter__(self) -> Patience:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._timer = self._loop.call_at(self._deadline, self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._struck and kind is asyncio.CancelledError and self._task.uncancel() <= 0:
+            raise TimeoutError
+
+    def start(self) -> None:
+        self._deadline = min(self._loop.time() + self._idle, self._end)
+        self._waiting = True
+
+    def stop(self) -> None:
+        self._waiting = False
+
+    def expired(self) -> bool:
+        return self._struck
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._waiting and now >= self._deadline:
+            self._struck = True
+            self._task.cancel()
+        else:
+            later = self._deadline if self._waiting else now + min(self._idle, 1.0)
+            self._timer = self._loop.call_at(later, self._look)
+
+
+def _bind(point: Point, route: Route, sampling: Sampling, tab: Tab) -> Session:
+    session = route.session.bind(tab.request, sampling=sampling, budget=point.budget)
+    tab.channels.append(session.lm)
+    return session
+
+
+def _late(point: Point) -> UpstreamTimeoutError:
+    return UpstreamTimeoutError(
+        f"{point.model!r} did not answer within its {point.serving.timeout_seconds:g} s "
+        f"({point.serving.idle_seconds:g} s between pieces)"
+    )
+
+
+def _note(served: Served, route: Route, number: int, answer: Answer) -> None:
+    served.route = route.name
+    served.by = answer.by
+    served.fallback = number > 0
+    served.suspect = served.suspect or answer.suspect

@@ -1,0 +1,284 @@
+"""An operating point, opened for serving: a prepared strategy and the ways it can be answered.
+
+Recipe (what it is made of) ──prepare──▶ Point ── routes, tried in order:
+                                                  the first upstream, the next, …, small alone
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from cosilo.boundary.channel import Boundary
+from cosilo.boundary.meter import Budget, Meter, Price
+from cosilo.boundary.record.ledger import Ledger
+from cosilo.boundary.transports.inside import InProcess
+from cosilo.defences.base import Defence
+from cosilo.errors import ConfigError
+from cosilo.gateway.refusals import RequestError
+from cosilo.gateway.serving.tabs import Personal, Tab, Till
+from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
+from cosilo.models.base import Access, Embedder, TextModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner, Record
+from cosilo.registry import unknown
+from cosilo.session import PointConfig, make_defences, make_strategy, open_session, require_all
+from cosilo.strategies.base import Session, Strategy
+from cosilo.strategies.inference.ends import Small
+from cosilo.types import Sampling
+
+PREFIX = "cosilo/"
+
+Fallback = Literal["refuse", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How a point is served.
+
+    Attributes:
+        fallback: what happens when no upstream answers: `refuse` the request, or let the `small`
+            model answer alone.
+        timeout_seconds: how long one upstream may take for an answer, or for its first piece.
+        idle_seconds: how long it may take between two pieces.
+        stream_seconds: how long a whole stream may take.
+        most_kb: how much text a request may hold, once for each answer it asks for. Where it is not
+            given: what the point's defences are sure to be done with in time, whatever stands in it.
+    """
+
+    fallback: Fallback = "refuse"
+    timeout_seconds: float = 120.0
+    idle_seconds: float = 60.0
+    stream_seconds: float = 900.0
+    most_kb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.most_kb is not None and not 0 < self.most_kb < math.inf:
+            raise ValueError(f"most_kb = {self.most_kb!r} is not positive")
+        for name in ("timeout_seconds", "idle_seconds", "stream_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a point is made of, before anything is opened.
+
+    Attributes:
+        config: strategy, options and defences.
+        owner: the data owner with the small model; its calibration data is what `prepare` reads.
+        upstreams: the names of the large models, in the order they are tried; may be empty.
+        answers: stands in for the first upstream while the strategy is prepared, e.g. the recorded
+            answers of the run it comes from, so that nothing is paid twice.
+        sampling: how answers were drawn when the point was measured; it holds for what the client
+            leaves open.
+        budget: what one request may cost, as when the point was measured.
+        system: what a conversation begins with that has no system turn of its own, e.g. the task's
+            instructions, with which the point was measured.
+    """
+
+    config: PointConfig
+    owner: DataOwner
+    upstreams: tuple[str, ...] = ()
+    answers: TextModel | None = None
+    sampling: Sampling = Sampling()
+    serving: Serving = field(default_factory=Serving)
+    budget: Budget | None = None
+    system: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to an answer: a prepared strategy in a session towards one upstream."""
+
+    strategy: Strategy
+    session: Session
+    upstream: Upstream | None
+
+    @property
+    def name(self) -> str:
+        return self.upstream.name if self.upstream is not None else "small"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that answers requests."""
+
+    name: str
+    strategy: str
+    serving: Serving
+    sampling: Sampling
+    routes: tuple[Route, ...]
+    defences: tuple[Defence, ...]
+    embedder: Embedder | None
+    budget: Budget | None = None
+    system: str = ""
+
+    @property
+    def model(self) -> str:
+        """Its name in the API."""
+        return PREFIX + self.name
+
+    @property
+    def sends(self) -> bool:
+        """Whether anything can leave the building."""
+        return any(r.upstream is not None and r.strategy.needs.sends for r in self.routes)
+
+    @property
+    def most_bytes(self) -> float:
+        """How much text a request may hold, once for each answer that it asks for."""
+        if self.serving.most_kb is not None:
+            return self.serving.most_kb * 1000
+        # Half of the time that an answer may take; the rest is the model's.
+        found = (d.most_bytes(self.serving.timeout_seconds / 2) for d in self.defences)
+        return min(found, default=math.inf)
+
+    @property
+    def price(self) -> Price:
+        """A price in which each figure is the highest among the point's upstreams: an upper bound
+        for any of them.
+        """
+        prices = [r.upstream.price for r in self.routes if r.upstream is not None]
+        return Price(
+            max((p.usd_per_m_in for p in prices), default=0.0),
+            max((p.usd_per_m_out for p in prices), default=0.0),
+            max((p.reasoning for p in prices), default=0),
+            max((p.attempts for p in prices), default=1),
+        )
+
+
+async def open_recipe(
+    recipe: Recipe, upstreams: Mapping[str, Upstream], *, tabs: dict[str, Tab], ledger: Ledger
+) -> Point:
+    """The point that `recipe` describes, prepared.
+
+    Args:
+        tabs: the open tabs by request, which its guards charge.
+        ledger: where its crossings are recorded.
+
+    Raises:
+        ConfigError: it names an upstream that does not exist, or options that are refused.
+        CapabilityError: a model shows less than the strategy needs; nothing has been sent.
+        ModelError: a model failed while the strategy was being prepared.
+    """
+    defences = make_defences(recipe.config)
+    opened: list[Defence] = []
+    try:
+        for defence in defences:
+            await defence.open()
+            opened.append(defence)
+        return await _open(recipe, upstreams, defences, tabs=tabs, ledger=ledger)
+    except BaseException:
+        for defence in opened:
+            await defence.close()
+        raise
+
+
+async def _open(
+    recipe: Recipe,
+    upstreams: Mapping[str, Upstream],
+    defences: tuple[Defence, ...],
+    *,
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+) -> Point:
+    chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
+    strategy = make_strategy(recipe.config)
+    for defence in defences:
+        if isinstance(defence, Personal):
+            defence.bind(lambda request: tabs[request].caller if request in tabs else b"")
+    if strategy.needs.sends and not chosen:
+        raise ConfigError(f"point {recipe.name!r}: strategy {recipe.config.strategy!r} needs large")
+    fallback = recipe.serving.fallback
+    if isinstance(recipe.owner.model, Absent) and (
+        fallback == "small" or isinstance(strategy, Small)
+    ):
+        raise ConfigError(f"point {recipe.name!r}: small must be given, as it is to answer alone")
+    first = chosen[0] if chosen else None
+    lm = LMOwner(
+        recipe.answers or (first.model if first else Absent("large")),
+        exposes=first.exposes if first else Access.TEXT,
+        record=recipe.answers if isinstance(recipe.answers, Record) else None,
+    )
+    for upstream in chosen:
+        require_all(
+            recipe.owner,
+            LMOwner(upstream.model, upstream.exposes),
+            strategy,
+            by=f"point {recipe.name!r}",
+        )
+    opened = open_session(
+        recipe.owner,
+        lm,
+        strategy,
+        defences=defences,
+        sampling=recipe.sampling,
+        meter=Meter(price=first.price if first else None),
+        ledger=ledger,
+    )
+    prepared, session = await strategy.prepare(opened.bind(f"prepare/{recipe.name}"))
+    sampling = recipe.sampling
+    routes = [
+        Route(prepared, _towards(u, session.owner, prepared, defences, tabs, ledger, sampling), u)
+        for u in chosen
+    ]
+    if not routes:
+        routes = [Route(prepared, replace(session, sampling=sampling), None)]
+    elif fallback == "small":
+        routes.append(Route(Small(), replace(session, sampling=sampling), None))
+    return Point(
+        name=recipe.name,
+        strategy=recipe.config.strategy,
+        serving=recipe.serving,
+        sampling=sampling,
+        routes=tuple(routes),
+        defences=defences,
+        embedder=recipe.owner.embedder,
+        budget=recipe.budget,
+        system=recipe.system,
+    )
+
+
+def _towards(
+    upstream: Upstream,
+    owner: DataOwner,
+    strategy: Strategy,
+    defences: Sequence[Defence],
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+    sampling: Sampling,
+) -> Session:
+    boundary = Boundary(
+        InProcess(LMOwner(upstream.model, upstream.exposes)),
+        declared=strategy.needs.sends,
+        guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
+        meter=Meter(price=upstream.price),
+        ledger=ledger,
+    )
+    return Session(owner, boundary, sampling)
+
+
+def _named(name: str, upstreams: Mapping[str, Upstream], point: str) -> Upstream:
+    try:
+        return upstreams[name]
+    except KeyError:
+        raise ConfigError(f"point {point!r}: {unknown('model', name, upstreams)}") from None
+
+
+def find(points: Mapping[str, Point], model: str) -> Point:
+    """The point that a request's `model` names.
+
+    Raises:
+        RequestError: there is none (404); the message gives the nearest.
+    """
+    point = points.get(model)
+    if point is None:
+        text = unknown("model", model, points)
+        raise RequestError(text, status=404, param="model", code="model_not_found")
+    return point

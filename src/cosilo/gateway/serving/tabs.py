@@ -1,0 +1,235 @@
+"""The money and tokens that one request has set aside, and how much of them its messages have used.
+
+The most one crossing can cost is set aside before the request starts. A strategy may cross more
+often, or send more than the client did, so the guard here stands innermost, sees each message as it
+will leave, and sets more aside when the request has not enough: nothing leaves that is not covered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from cosilo.boundary.channel import Channel, Handler, StreamHandler
+from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.meter import Price, Totals
+from cosilo.defences.base import Defence
+from cosilo.errors import CosiloError
+from cosilo.gateway.accounts.accounts import Accounts, Key, RequestFacts, Reservation, Spend
+from cosilo.types import Delta, assemble, closing
+
+
+@dataclass
+class Tab:
+    """One request's account: what is reserved for it, what its messages cost, and its settlement.
+
+    Attributes:
+        user: who the client says is asking; empty where it does not say.
+        committed: what crossings have cost or can still cost; never above what is reserved.
+    """
+
+    accounts: Accounts
+    key: Key
+    request: str
+    user: bytes = b""
+    reserved: Spend = field(default_factory=Spend)
+    committed: Spend = field(default_factory=Spend)
+    reservations: list[Reservation] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    lm_calls: int = 0
+
+    @property
+    def caller(self) -> bytes:
+        """Who asks: one of the client's users where it tells them apart, else the client."""
+        return self.key.id.encode() + b"\0" + self.user
+
+    async def reserve(self, most: Spend) -> None:
+        """Set `most` aside on top of what is set aside.
+
+        Raises:
+            OverBudgetError: a limit of the key would be passed.
+        """
+        self.reservations.append(await self.accounts.reserve(self.key, most, request=self.request))
+        self.reserved += most
+
+    async def commit(self, most: Spend) -> None:
+        """Promise `most` to a crossing, setting aside what is missing.
+
+        Raises:
+            OverBudgetError: a limit of the key would be passed; the crossing must not happen.
+        """
+        # Before any await: another crossing of this request may be waiting.
+        self.committed = wanted = self.committed + most
+        has = self.reserved
+        if (
+            wanted.usd <= has.usd
+            and wanted.tokens_in <= has.tokens_in
+            and wanted.tokens_out <= has.tokens_out
+            and wanted.entities <= has.entities
+            and wanted.epsilon <= has.epsilon
+        ):
+            return
+        missing = Spend(
+            usd=max(0.0, wanted.usd - has.usd),
+            tokens_in=max(0, wanted.tokens_in - has.tokens_in),
+            tokens_out=max(0, wanted.tokens_out - has.tokens_out),
+            entities=max(0, wanted.entities - has.entities),
+            epsilon=max(0.0, wanted.epsilon - has.epsilon),
+        )
+        self.reserved += missing
+        more = asyncio.ensure_future(self.accounts.reserve(self.key, missing, request=self.request))
+        try:
+            self.reservations.append(await asyncio.shield(more))
+        except asyncio.CancelledError:
+            # What is set aside all the same must be settled, so it has to be known.
+            with contextlib.suppress(CosiloError):
+                self.reservations.append(await more)
+            raise
+        except BaseException:
+            self.reserved = less(self.reserved, missing)
+            self.committed = less(self.committed, most)
+            raise
+
+    @property
+    def totals(self) -> Totals:
+        """What crossed for this request, over all attempts."""
+        if len(self.channels) == 1:
+            return self.channels[0].totals
+        return sum((c.totals for c in self.channels), Totals())
+
+    def spent(self, crossed: Totals) -> Spend:
+        """What the request cost, given all that crossed for it."""
+        return Spend(
+            usd=crossed.usd,
+            tokens_in=crossed.tokens_in,
+            tokens_out=crossed.tokens_out,
+            requests=1,
+            entities=self.kinds.total() if self.kinds else 0,
+            epsilon=crossed.epsilon,
+        )
+
+    async def settle(self, spent: Spend, facts: RequestFacts) -> None:
+        """Replace all that was set aside by what was spent."""
+        for reservation in self.reservations:
+            await self.accounts.settle(reservation, spent, request=facts)
+            spent = Spend()
+
+
+def less(a: Spend, b: Spend) -> Spend:
+    return Spend(
+        usd=a.usd - b.usd,
+        tokens_in=a.tokens_in - b.tokens_in,
+        tokens_out=a.tokens_out - b.tokens_out,
+        requests=a.requests - b.requests,
+        entities=a.entities - b.entities,
+        epsilon=a.epsilon - b.epsilon,
+    )
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A defence that knows how many private values it hid in a request's messages, by kind."""
+
+    def counts(self, request: str) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
+class Personal(Protocol):
+    """A defence whose placeholders depend on who asks, so that two callers never share one."""
+
+    def bind(self, caller: Callable[[str], bytes]) -> None:
+        """Give the defence a function from a request's id to who asked it (empty when nobody is
+        known).
+        """
+
+
+class Till(Defence):
+    """The innermost guard: no message leaves before its cost is set aside.
+
+    Args:
+        tabs: the open tabs by request; messages of others (preparation) pass uncharged.
+        price: what this upstream's tokens cost.
+        defences: those around it; the ones that count what they hide are asked.
+    """
+
+    def __init__(
+        self, tabs: dict[str, Tab], price: Price, defences: Sequence[Defence] = ()
+    ) -> None:
+        self._tabs = tabs
+        self._price = price
+        self._counters = tuple(d for d in defences if isinstance(d, Counts))
+
+    async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
+        tab = self._tabs.get(request)
+        if tab is None:
+            return await forward(message)
+        most = await self._charge(tab, message)
+        try:
+            reply = await forward(message)
+        except CosiloError as error:
+            self._settle(tab, most, self._price.lost(message, error.worked))
+            raise
+        self._settle(tab, most, self._used(most, reply))
+        return reply
+
+    async def guard_stream(
+        self, ask: Ask, forward: StreamHandler, *, request: str
+    ) -> AsyncIterator[Delta]:
+        tab = self._tabs.get(request)
+        most = Spend() if tab is None else await self._charge(tab, ask)
+        last: Delta | None = None
+        try:
+            async with closing(forward(ask)) as pieces:
+                async for piece in pieces:
+                    last = piece
+                    yield piece
+        except CosiloError as error:
+            if tab is not None and last is None:
+                self._settle(tab, most, self._price.lost(ask, error.worked))
+            raise
+        if tab is not None and last is not None and last.finish_reason is not None:
+            reply = Completion(generation=assemble([last]))
+            self._settle(tab, most, self._used(most, reply))
+
+    async def _charge(self, tab: Tab, message: Message) -> Spend:
+        """Set aside the most `message` can cost, and return that."""
+        kinds = tab.kinds
+        if self._counters:
+            kinds = Counter()
+            for counter in self._counters:
+                kinds.update(counter.counts(tab.request))
+        tokens_in, tokens_out = self._price.bound(message)
+        most = Spend(
+            usd=self._price.usd(tokens_in, tokens_out),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            # The defences count for the whole request, so only what is new is added.
+            entities=max(0, kinds.total() - tab.kinds.total()) if kinds else 0,
+            epsilon=message.epsilon,
+        )
+        await tab.commit(most)
+        tab.kinds = kinds
+        tab.lm_calls += 1
+        return most
+
+    def _used(self, most: Spend, reply: Message) -> tuple[int, int]:
+        """(prompt, completion) tokens that `reply` is booked at, of the `most` set aside for it."""
+        attempts = self._price.attempts
+        bill = self._price.bill((most.tokens_in // attempts, most.tokens_out // attempts), reply)
+        return bill.tokens_in, bill.tokens_out
+
+    def _settle(self, tab: Tab, most: Spend, used: tuple[int, int]) -> None:
+        """Give back what of `most` a crossing did not use of tokens and money."""
+        cost = Spend(
+            usd=self._price.usd(*used),
+            tokens_in=used[0],
+            tokens_out=used[1],
+            entities=most.entities,
+            epsilon=most.epsilon,
+        )
+        tab.committed += less(cost, most)

@@ -1,0 +1,563 @@
+"""The gateway: an ASGI application that speaks OpenAI's API over prepared points.
+
+    /v1/chat/completions  /v1/completions  /v1/embeddings  /v1/models     with a key
+    /healthz  /readyz  /metrics                                           without one
+    /ui                                                                   when one is given
+
+Every request takes the same way, streamed or not:
+
+    key ─▶ body ─▶ point ─▶ reserve ─▶ answer ─▶ settle ─▶ count, log
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+from cosilo.boundary.messages import Ask, encode
+from cosilo.errors import CosiloError, StoreError
+from cosilo.gateway.accounts.accounts import Key, RequestFacts, Spend, Store
+from cosilo.gateway.metrics import Metrics
+from cosilo.gateway.refusals import Refusal, RequestError, refusal
+from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
+from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange, Setup
+from cosilo.gateway.serving.points import Point, find
+from cosilo.gateway.serving.tabs import Tab
+from cosilo.gateway.web import asked, said
+from cosilo.gateway.web.http import (
+    App,
+    Bodies,
+    ClientLeftError,
+    Receive,
+    Scope,
+    Send,
+    begin_events,
+    encode_headers,
+    end,
+    header,
+    left,
+    piece,
+    respond,
+    to_json,
+)
+from cosilo.models.base import Access
+from cosilo.strategies.fanout import fan_out
+from cosilo.types import Answer, Chat, Sampling, closing
+
+log = logging.getLogger("cosilo.gateway")
+
+_LARGE = 1_000_000  # bytes of a body that takes some milliseconds to read
+
+Handle = Callable[[Exchange, bytes, Receive, Send], Awaitable[None]]
+
+
+class Gateway:
+    """The ASGI application.
+
+    Args:
+        setup: points and upstreams; replaced by `adopt` when the configuration is read again.
+        store: keys, budgets and the record.
+        tabs: shared with the guards of the points.
+        most_at_once: requests being answered; more are told to come back.
+        access_log: whether a line per request goes to standard error.
+        ui: an ASGI application for `/ui`.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        store: Store,
+        *,
+        metrics: Metrics,
+        bodies: Bodies,
+        tabs: dict[str, Tab],
+        most_at_once: int = 512,
+        access_log: bool = False,
+        ui: App | None = None,
+    ) -> None:
+        self.setup = setup
+        self.store = store
+        self.metrics = metrics
+        self.bodies = bodies
+        self.tabs = tabs
+        self.most_at_once = most_at_once
+        self.access_log = access_log
+        self.ui = ui
+        self.draining = False
+        self._background: set[asyncio.Task[None]] = set()
+        self._keyed: dict[str, tuple[str, Handle]] = {
+            "/v1/chat/completions": ("chat", self._chat),
+            "/v1/completions": ("completions", self._completions),
+            "/v1/embeddings": ("embeddings", self._embeddings),
+        }
+        self._open: dict[str, Callable[[Send], Awaitable[None]]] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        with contextlib.suppress(ClientLeftError):
+            await self._route(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        method: str = scope["method"]
+        if (post := self._keyed.get(path)) is not None:
+            if method != "POST":
+                await _refuse(send, _method_not_allowed(method, "POST"))
+                return
+            await self._exchange(post[0], post[1], scope, receive, send)
+        elif (plain := self._open.get(path)) is not None:
+            if method not in ("GET", "HEAD"):
+                await _refuse(send, _method_not_allowed(method, "GET"))
+                return
+            await plain(send)
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            await self._models(scope, path[len("/v1/models/") :], send)
+        elif self.ui is not None and (path == "/ui" or path.startswith("/ui/")):
+            with contextlib.suppress(TimeoutError):  # a form that does not come is not waited for
+                async with asyncio.timeout(self.bodies.seconds):
+                    await self.ui(scope, receive, send)
+        else:
+            await _refuse(send, RequestError("there is nothing here", status=404, code="not_found"))
+
+    async def adopt(self, setup: Setup) -> None:
+        """Answer new requests with `setup`; the one before is closed after its last request."""
+        before, self.setup = self.setup, setup
+        before.retired = True
+        if not before.in_flight:
+            await before.close()
+
+    async def close(self) -> None:
+        """Finish what is still being settled, if it can be within seconds, and close the points."""
+        if self._background:
+            _, late = await asyncio.wait(self._background, timeout=5.0)
+            for task in late:
+                task.cancel()
+            if late:
+                log.error("%d requests stay unsettled until the next start", len(late))
+        await self.setup.close()
+
+    # One request.
+
+    async def _exchange(
+        self,
+        endpoint: str,
+        handle: Handle,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        x = Exchange(endpoint, _new_id(), time.time(), self.setup, time.perf_counter())
+        body, answering = None, False
+        try:
+            self._require_room()
+            x.key = await self._authenticate(scope)
+            body = await self.bodies.read(scope, receive)
+            # Only now it takes a place: a client that is slow to send its body keeps nobody out.
+            self._require_room()
+            x.setup = self.setup
+            x.setup.in_flight += 1
+            answering = True
+            await handle(x, body, receive, send)
+        except ClientLeftError:
+            x.left = True
+        except asyncio.CancelledError:
+            if not x.left:  # the server is shutting down
+                raise
+        except Exception as error:
+            await self._failed(x, error, send)
+        finally:
+            if body is not None:
+                self.bodies.release(body)
+            if answering:
+                x.setup.in_flight -= 1
+                if x.setup.retired and not x.setup.in_flight:
+                    self._later(x.setup.close())
+            self._count(x, time.perf_counter() - x.clock)
+
+    def _require_room(self) -> None:
+        if self.setup.in_flight >= self.most_at_once:
+            raise RequestError(
+                "too many requests at once; try again",
+                status=503, kind="server_error", code="overloaded", headers={"retry-after": "1"},
+            )  # fmt: skip
+
+    async def _authenticate(self, scope: Scope) -> Key:
+        scheme, _, bearer = header(scope, b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer" or not bearer:
+            raise RequestError(
+                "no key: send one that `cosilo keys create` made as 'Authorization: Bearer …'",
+                status=401, code="missing_api_key", headers={"www-authenticate": "Bearer"},
+            )  # fmt: skip
+        key = await self.store.accounts.authenticate(bearer.strip().decode("latin-1"))
+        if key is None:
+            raise RequestError(
+                "this key is not known or was revoked",
+                status=401, code="invalid_api_key", headers={"www-authenticate": "Bearer"},
+            )  # fmt: skip
+        return key
+
+    async def _chat(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
+        await self._answer(x, asked.read_chat(body), len(body), receive, send)
+
+    async def _completions(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
+        await self._answer(x, asked.read_text(body), len(body), receive, send)
+
+    async def _answer(
+        self,
+        x: Exchange,
+        wanted: asked.Continuation,
+        size: int,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        x.point = point = self._permitted(x, wanted.model)
+        x.stream = wanted.stream
+        if size > _LARGE:
+            await asyncio.sleep(0)  # others have their turn between reading it and sending it
+        if wanted.logprobs is not None:
+            _require_logprobs(point)
+        asks = [
+            (chat_for(point, chat), sampling_for(point, wanted.sampling, i))
+            for chat in wanted.chats
+            for i in range(wanted.n)
+        ]
+        _require_size(point, asks)
+        await self._reserve(x, bound(point, asks), wanted.user)
+        watch = self._watch(x, receive)
+        tail = b""
+        answers: list[Answer] = []
+        writer = said.ChunkWriter(
+            x.id, int(x.started), point.model,
+            chat=x.endpoint == "chat", usage=wanted.include_usage,
+        )  # fmt: skip
+        try:
+            if wanted.stream:
+                tail = await self._stream(x, writer, asks, wanted.logprobs, answers, send)
+            else:
+                answers += await self._whole(x, asks)
+        except BaseException as error:
+            await self._settle(x, error)
+            raise
+        finally:
+            watch.cancel()
+            del self.tabs[x.id]
+        await self._settle(x)
+        if wanted.stream:
+            if wanted.include_usage:
+                tail += writer.usage(said.usage(a.generation for a in answers), x.facts)
+            await end(send, tail + said.comment(x.facts) + said.DONE)
+        else:
+            choices = [said.Choice(a.generation, wanted.logprobs) for a in answers]
+            write = said.chat_answer if x.endpoint == "chat" else said.text_answer
+            body = to_json(write(x.id, int(x.started), point.model, choices))
+            await respond(send, 200, body, encode_headers(x.headers))
+
+    async def _whole(self, x: Exchange, asks: Sequence[tuple[Chat, Sampling]]) -> list[Answer]:
+        assert x.point is not None
+        assert x.tab is not None
+        point, tab = x.point, x.tab
+
+        async def one(ask: tuple[Chat, Sampling]) -> Answer:
+            return await answer_one(point, *ask, tab, x.served)
+
+        return [await one(asks[0])] if len(asks) == 1 else await fan_out(one, asks)
+
+    async def _stream(
+        self,
+        x: Exchange,
+        writer: said.ChunkWriter,
+        asks: Sequence[tuple[Chat, Sampling]],
+        logprobs: int | None,
+        answers: list[Answer],
+        send: Send,
+    ) -> bytes:
+        """Send the pieces of all answers, one after the other; returns what ends the stream."""
+        assert x.point is not None
+        assert x.tab is not None
+        tail = b""
+        for index, (chat, sampling) in enumerate(asks):
+            tail += writer.first(index)
+            async with closing(stream_one(x.point, chat, sampling, x.tab, x.served)) as pieces:
+                async for part in pieces:
+                    if isinstance(part, Answer):
+                        answers.append(part)
+                        continue
+                    data = writer.piece(index, part, logprobs)
+                    if not data:
+                        continue
+                    if not x.begun:
+                        await self._begin(x, send)
+                    await piece(send, tail + data if tail else data)
+                    tail = b""
+            tail += writer.last(index, said.reason(answers[-1].generation))
+        if not x.begun:
+            await self._begin(x, send)
+        return tail
+
+    async def _begin(self, x: Exchange, send: Send) -> None:
+        x.begun = True
+        x.status = 200
+        await begin_events(send, encode_headers(x.headers))
+
+    async def _embeddings(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
+        wanted = asked.read_embedding(body)
+        x.point = point = self._permitted(x, wanted.model)
+        embedder = point.embedder
+        if embedder is None:
+            raise RequestError(
+                f"{point.model!r} has no embedder", param="model", code="not_supported_by_point"
+            )
+        await self._reserve(x, Spend(requests=1))
+        try:
+            rows = await asyncio.to_thread(embedder.embed, wanted.texts)
+            x.served.by = "small"
+        except BaseException as error:
+            await self._settle(x, error)
+            raise
+        finally:
+            del self.tabs[x.id]
+        await self._settle(x)
+        answer = said.embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
+        await respond(send, 200, to_json(answer), encode_headers(x.headers))
+
+    # Money.
+
+    async def _reserve(self, x: Exchange, most: Spend, user: bytes = b"") -> Tab:
+        assert x.key is not None
+        tab = Tab(self.store.accounts, x.key, x.id, user)
+        await tab.reserve(most)
+        x.tab = self.tabs[x.id] = tab
+        return tab
+
+    async def _settle(self, x: Exchange, error: BaseException | None = None) -> None:
+        """Book what was spent, whatever happened; a store that fails now is tried again later."""
+        assert x.tab is not None
+        if isinstance(error, ClientLeftError):
+            x.left = True
+        if x.left:
+            x.outcome, x.status = "cancelled", CLIENT_LEFT
+        elif isinstance(error, asyncio.CancelledError):
+            x.outcome, x.status = "cancelled", 503
+        elif error is not None:
+            x.outcome, x.status = "error", refusal(error).status
+        else:
+            x.status = 200
+        x.crossed = x.tab.totals
+        x.spent = x.tab.spent(x.crossed)
+        facts = x.record(time.perf_counter() - x.clock)
+        if facts.disputes:
+            log.warning(
+                "request %s: %d replies of %r claimed more tokens than there can be, or no number of"
+                " them; booked is the most it can be: %d in, %d out",
+                x.id, facts.disputes, facts.upstream, x.spent.tokens_in, x.spent.tokens_out,
+            )  # fmt: skip
+        try:
+            await x.tab.settle(x.spent, facts)
+        except asyncio.CancelledError:
+            self._later(self._settle_again(x.tab, x.spent, facts))
+            raise
+        except StoreError:
+            log.error("request %s could not be settled; trying again", x.id)
+            self._later(self._settle_again(x.tab, x.spent, facts))
+
+    async def _settle_again(self, tab: Tab, spent: Spend, facts: RequestFacts) -> None:
+        """Until the store takes it; what is open at the end the next start books whole."""
+        wait = 0.0
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                await tab.settle(spent, facts)
+                return
+            except StoreError:
+                wait = min(2 * wait + 0.5, 15.0)
+
+    # Around it.
+
+    def _watch(self, x: Exchange, receive: Receive) -> asyncio.Task[None]:
+        """Cancels this request's work when its client goes."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def watch() -> None:
+            await left(receive)
+            x.left = True
+            task.cancel()
+
+        return asyncio.create_task(watch())
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _failed(self, x: Exchange, error: Exception, send: Send) -> None:
+        told = refusal(error)
+        if x.left:
+            return
+        if told.status >= 500:
+            _log_failure(x, error)
+        if told.status in (401, 403, 413, 429) or told.code == "overloaded":
+            self.metrics.add("cosilo_refused_total", reason=told.code or str(told.status))
+        if x.begun:
+            await end(send, said.error_event(told.error))
+            return
+        x.status = told.status
+        await _refuse(send, told, x.headers)
+
+    def _count(self, x: Exchange, seconds: float) -> None:
+        m = self.metrics
+        point = x.point.name if x.point is not None else ""
+        status = CLIENT_LEFT if x.left else x.status
+        m.add("cosilo_requests_total", point=point, endpoint=x.endpoint, status=str(status))
+        if x.point is not None and x.tab is not None:
+            if x.served.by:
+                m.add("cosilo_answers_total", point=point, by=x.served.by)
+            if x.tab.lm_calls:
+                m.add("cosilo_lm_calls_total", x.tab.lm_calls, point=point)
+                m.add("cosilo_bytes_up_total", x.crossed.bytes_up, point=point)
+                m.add("cosilo_bytes_down_total", x.crossed.bytes_down, point=point)
+                m.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
+                m.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
+                m.add("cosilo_usd_total", x.spent.usd, point=point)
+            if x.crossed.disputes:
+                m.add("cosilo_disputes_total", x.crossed.disputes, point=point)
+            if x.served.fallback:
+                m.add("cosilo_fallbacks_total", point=point, to=x.served.route)
+            for kind, count in x.tab.kinds.items():
+                m.add("cosilo_entities_total", count, point=point, kind=kind)
+            if x.left:
+                m.add("cosilo_cancelled_total", point=point)
+            m.observe("cosilo_request_seconds", seconds, point=point)
+        if self.access_log:
+            line = {
+                "at": round(x.started, 3), "request": x.id, "endpoint": x.endpoint,
+                "point": point, "key": x.key.id if x.key else "", "status": status,
+                "by": x.served.by, "stream": x.stream, "ms": round(seconds * 1000, 1),
+            }  # fmt: skip
+            os.write(2, to_json(line) + b"\n")
+
+    # What needs no key, and the list of models.
+
+    async def _healthz(self, send: Send) -> None:
+        await respond(send, 200, b'{"status":"ok"}', [])
+
+    async def _readyz(self, send: Send) -> None:
+        """200 when a request would be served now."""
+        try:
+            if self.draining:
+                raise StoreError("shutting down")
+            await self.store.check()
+        except StoreError:
+            await respond(send, 503, b'{"status":"not ready"}', [])
+            return
+        breakers = {name: u.breaker.state for name, u in self.setup.upstreams.items()}
+        await respond(send, 200, to_json({"status": "ready", "upstreams": breakers}), [])
+
+    async def _metrics(self, send: Send) -> None:
+        self.metrics.set("cosilo_in_flight", self.setup.in_flight)
+        for name, upstream in self.setup.upstreams.items():
+            is_open = upstream.breaker.state != "closed"
+            self.metrics.set("cosilo_breaker_open", float(is_open), upstream=name)
+        text = self.metrics.exposition().encode()
+        kind = b"text/plain; version=0.0.4; charset=utf-8"
+        await respond(send, 200, text, [], content_type=kind)
+
+    async def _models(self, scope: Scope, name: str, send: Send) -> None:
+        try:
+            if scope["method"] != "GET":
+                raise _method_not_allowed(scope["method"], "GET")
+            key = await self._authenticate(scope)
+            points = self.setup.points
+            if name:
+                body: object = _model(find(points, name))
+            else:
+                shown = [
+                    _model(p)
+                    for p in points.values()
+                    if not key.points or p.name in key.points or p.model in key.points
+                ]
+                body = {"object": "list", "data": shown}
+        except CosiloError as error:
+            await _refuse(send, error)
+            return
+        await respond(send, 200, to_json(body), [])
+
+    def _permitted(self, x: Exchange, model: str) -> Point:
+        point = find(x.setup.points, model)
+        assert x.key is not None
+        if x.key.points and point.name not in x.key.points and point.model not in x.key.points:
+            raise RequestError(
+                f"this key may not use {point.model!r}",
+                status=403, param="model", code="model_not_allowed", kind="permission_error",
+            )  # fmt: skip
+        return point
+
+
+def _model(point: Point) -> dict[str, object]:
+    return {"id": point.model, "object": "model", "created": 0, "owned_by": "cosilo"}
+
+
+def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
+    """Refuse now what would not be answered in time."""
+    if point.most_bytes == math.inf:
+        return
+    size = sum(len(encode(Ask(chat=chat, sampling=sampling))) for chat, sampling in asks)
+    if size > point.most_bytes:
+        raise RequestError(
+            f"{point.model!r} takes at most {point.most_bytes / 1000:.0f} kB of text, counted once for "
+            f"each answer that is asked for; this request has {size / 1000:.0f} kB",
+            status=413, code="request_too_large",
+        )  # fmt: skip
+
+
+def _require_logprobs(point: Point) -> None:
+    for route in point.routes:
+        upstream = route.upstream
+        if upstream and min(upstream.exposes, upstream.model.access) < Access.LOGPROBS:
+            raise RequestError(
+                f"{point.model!r} shows no log-probabilities",
+                param="logprobs", code="not_supported_by_point",
+            )  # fmt: skip
+
+
+def _method_not_allowed(method: str, allowed: str) -> RequestError:
+    return RequestError(
+        f"use {allowed} here", status=405, code="method_not_allowed", headers={"allow": allowed}
+    )
+
+
+async def _refuse(
+    send: Send, error: Exception | Refusal, headers: Sequence[tuple[str, str]] = ()
+) -> None:
+    told = error if isinstance(error, Refusal) else refusal(error)
+    await respond(send, told.status, told.body, encode_headers([*headers, *told.headers.items()]))
+
+
+def _log_failure(x: Exchange, error: Exception) -> None:
+    """Where it failed, without the exception's own text when that is not ours: it may quote."""
+    if isinstance(error, CosiloError):
+        log.warning("request %s: %s: %s", x.id, type(error).__name__, error)
+        return
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames[::-1])
+    log.error("request %s: %s at %s", x.id, type(error).__name__, where)
+
+
+def _new_id() -> str:
+    """A new request id: the time in milliseconds, then 64 random bits, both in hexadecimal.
+
+    Ids made later sort later, so the rows of requests that came together lie together in the
+    database's index, and writing them touches fewer pages.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -1,0 +1,1 @@
+"""A sentence encoder, and the heads that are trained on it."""

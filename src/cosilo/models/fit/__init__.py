@@ -1,0 +1,1 @@
+"""A smaller model out of a larger one, sized to this machine: `cosilo fit`."""

@@ -1,0 +1,1 @@
+"""torch inside this process: logits, states, gradients, training. Nothing else names torch."""

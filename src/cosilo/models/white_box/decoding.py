@@ -1,0 +1,306 @@
+"""Writing replies with a causal model: several at once, each sampled by its own seed.
+
+    prompts, padded on the left ──▶ model ──▶ a token for each row ──▶ model ──▶ …
+                                               │ a row that has ended leaves the batch
+                                               ▼
+                                        Writer: pieces of text, stop strings, log-probabilities
+
+The log-probabilities shown are the free model's at temperature 1, whatever the token was drawn by.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter, thread_time
+from typing import Any
+
+import numpy as np
+
+from cosilo.models.base import Tokens
+from cosilo.models.white_box.batch import device_of, pad
+from cosilo.models.white_box.tokens import ChatTokens
+from cosilo.types import Delta, FinishReason, Sampling, TokenLogprob
+
+_TOGETHER = 4096  # tokens of a prompt's cache, copied for the choices that are scored at once
+
+
+class Writer:
+    """One reply while it is written: takes the model's tokens and passes on pieces of text.
+
+    Text is held back while it could be the start of a stop string, or half a character.
+
+    Args:
+        most: tokens that it may have.
+        tell: given the pieces.
+        left: whether nobody waits for the reply any more.
+        done: called once, when the reply has ended or nobody waits for it.
+
+    Attributes:
+        seconds: since the batch began.
+        cpu_seconds: its share of the batch's, of one thread.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        tokens: ChatTokens,
+        *,
+        most: int,
+        tell: Callable[[Delta], None],
+        left: Callable[[], bool] = lambda: False,
+        done: Callable[[Writer], object] = lambda writer: None,
+    ) -> None:
+        self.prompt = prompt
+        self.sampling = sampling
+        self.count = 0
+        self._tokens = tokens
+        self._most = most
+        self._tell = tell
+        self.left = left
+        self.done = done
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._random = np.random.default_rng(sampling.seed)
+        self._held = ""
+        self._waiting: list[TokenLogprob] = []  # tokens whose text is still held
+
+    def chance(self) -> float:
+        """The next number in [0, 1) of this reply's own generator; it decides a token."""
+        return float(self._random.random())
+
+    def take(
+        self, token: int, ends: bool, logprob: float, top: Sequence[tuple[int, float]]
+    ) -> bool:
+        """The next token of the reply; whether the reply goes on after it.
+
+        Args:
+            top: the likeliest tokens and their log-probabilities, at least as many as are wanted.
+        """
+        self.count += 1
+        if ends:
+            return self._finish("stop", self._decoder.decode(b"", final=True))
+        piece = self._tokens.piece(token)
+        if self.count == 1:
+            piece = self._tokens.first(piece)
+        self._waiting.append(
+            TokenLogprob(piece.decode("utf-8", "replace"), _finite(logprob), self._top(top))
+        )
+        last = self.count >= self._most
+        self._held += self._decoder.decode(piece, final=last)
+        stop = min(
+            (at for s in self.sampling.stop if s and (at := self._held.find(s)) >= 0), default=-1
+        )
+        if stop >= 0:
+            self._held = self._held[:stop]
+            return self._finish("stop")
+        if last:
+            return self._finish("length")
+        free = len(self._held) - _overlap(self._held, self.sampling.stop)
+        if free and free == len(self._held):
+            self._tell(Delta(text=self._held, tokens=tuple(self._waiting)))
+            self._held, self._waiting = "", []
+        return True
+
+    def _finish(self, reason: FinishReason, rest: str = "") -> bool:
+        text = self._held + rest
+        shown: list[TokenLogprob] = []
+        room = len(text)
+        for token in self._waiting:  # those that begin behind a stop string are no part of it
+            if room <= 0 and token.token:
+                break
+            shown.append(token)
+            room -= len(token.token)
+        self._tell(
+            Delta(
+                text=text,
+                tokens=tuple(shown),
+                finish_reason=reason,
+                prompt_tokens=len(self.prompt),
+                completion_tokens=self.count,
+            )
+        )
+        return False
+
+    def _top(self, top: Sequence[tuple[int, float]]) -> tuple[tuple[str, float], ...]:
+        return tuple(
+            (self._tokens.piece(i).decode("utf-8", "replace"), min(0.0, value))
+            for i, value in top[: self.sampling.top_logprobs]
+        )
+
+
+def write(module: Any, writers: Sequence[Writer], ends: frozenset[int]) -> None:
+    """Write the replies of all `writers` together, until each has ended or nobody waits for it.
+
+    Args:
+        ends: the tokens that end a reply.
+    """
+    import torch
+
+    if not writers:
+        return
+    started, cpu = perf_counter(), thread_time()
+    device = device_of(module)
+    batch = pad([Tokens(np.array(w.prompt, np.int32), len(w.prompt), ()) for w in writers], device)
+    ids, mask, positions = batch.ids, batch.mask, batch.positions
+    rows, cache = list(writers), None
+    while rows:
+        out = module(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = out.cache
+        logits = out.logits[:, -1].float()
+        tokens = _next(logits, rows)
+        shown = _shown(logits, tokens, rows)
+        said: list[int] = []
+        stay: list[int] = []
+        for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            if not row.left() and row.take(token, token in ends, *shown[i]):
+                stay.append(i)
+                said.append(token)
+        used, cpu = thread_time() - cpu, thread_time()
+        for i, row in enumerate(rows):
+            row.cpu_seconds += used / len(rows)
+            if i not in stay:
+                row.seconds = perf_counter() - started
+                row.done(row)
+        if len(stay) < len(rows):
+            rows = [rows[i] for i in stay]
+            chosen = torch.tensor(stay, dtype=torch.long, device=device)
+            mask, positions = mask[chosen], positions[chosen]
+            if rows:
+                cache.batch_select_indices(chosen)
+        ids = torch.tensor(said, dtype=torch.long, device=device)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+
+
+def _next(logits: Any, rows: Sequence[Writer]) -> Any:
+    """The next token of each row by its sampling, shape (rows,), found where the logits lie."""
+    import torch
+
+    tokens = logits.argmax(-1)
+    drawn = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
+    if drawn:
+        sampling = [rows[i].sampling for i in drawn]
+        chosen = torch.tensor(drawn, device=logits.device)
+        tokens[chosen] = draw(
+            logits if len(drawn) == len(rows) else logits[chosen],
+            [s.temperature for s in sampling],
+            [s.top_p for s in sampling],
+            [rows[i].chance() for i in drawn],
+        )
+    return tokens
+
+
+def draw(
+    logits: Any, temperatures: Sequence[float], top_p: Sequence[float], chances: Sequence[float]
+) -> Any:
+    """A token for each row of `logits`, shape (rows,): the first at which the probability, summed up in
+    the order of the vocabulary, exceeds the row's chance.
+
+    Args:
+        logits: (rows, vocabulary); all other arguments have an entry for each row.
+        top_p: the least summed probability of the likeliest tokens that stay; 1 keeps all.
+    """
+    import torch
+
+    def column(values: Sequence[float]) -> Any:
+        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
+
+    p = (logits.double() / column(temperatures)).softmax(-1)
+    if min(top_p) < 1:
+        ranked, ids = p.sort(dim=-1, descending=True, stable=True)
+        gone = ranked.cumsum(-1) - ranked >= column([t if t < 1 else 2.0 for t in top_p])
+        gone[:, 0] = False
+        p = p.scatter(-1, ids, ranked.masked_fill(gone, 0.0))
+    total = p.cumsum(-1)
+    found = torch.searchsorted(total, column(chances) * total[:, -1:], right=True)[:, 0]
+    return found.clamp(max=logits.shape[-1] - 1)
+
+
+def _shown(
+    logits: Any, tokens: Any, rows: Sequence[Writer]
+) -> list[tuple[float, list[tuple[int, float]]]]:
+    """Of each row: its token's log-probability, and the likeliest tokens with theirs."""
+    logprobs = logits.log_softmax(-1)
+    own = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+    wanted = min(max(row.sampling.top_logprobs for row in rows), logits.shape[-1])
+    values, ids = logprobs.topk(wanted)
+    tops = zip(ids.tolist(), values.tolist(), strict=True)
+    return [(at, list(zip(*top, strict=True))) for at, top in zip(own, tops, strict=True)]
+
+
+def score(module: Any, prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> list[float]:
+    """The log-probability of each of `replies` after `prompt`; the prompt is computed once.
+
+    Args:
+        replies: tokens, the one that ends the reply included.
+    """
+    import torch
+
+    device = device_of(module)
+    first = module(
+        input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, logits_to_keep=1
+    )
+    start = first.logits[0, -1].float().log_softmax(-1)
+    found: list[float] = []
+    for group in _groups(replies, max(1, _TOGETHER // len(prompt))):
+        found += _continued(module, first.cache, len(prompt), start, group)
+    return found
+
+
+def _continued(
+    module: Any, cache: Any, prompt: int, start: Any, replies: Sequence[Sequence[int]]
+) -> list[float]:
+    """The log-probabilities of `replies` after the prompt in `cache`, which stays as it is."""
+    import copy
+
+    import torch
+
+    width = max(len(r) for r in replies) - 1
+    total = torch.stack([start[r[0]] for r in replies])
+    if width:
+        # What is padded stands behind all that counts, where a causal model does not see it.
+        ids = torch.zeros(len(replies), width + 1, dtype=torch.long, device=start.device)
+        for i, reply in enumerate(replies):
+            ids[i, : len(reply)] = torch.tensor(list(reply))
+        copied = copy.deepcopy(cache)
+        copied.batch_repeat_interleave(len(replies))
+        logits = module(
+            input_ids=ids[:, :-1],
+            attention_mask=ids.new_ones(len(replies), prompt + width),
+            position_ids=torch.arange(prompt, prompt + width, device=ids.device)[None],
+            cache=copied,
+            use_cache=True,
+        ).logits
+        each = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        lengths = torch.tensor([len(r) - 1 for r in replies], device=ids.device)
+        counted = torch.arange(width, device=ids.device)[None] < lengths[:, None]
+        total = total + (each * counted).sum(-1)
+    return [float(t) for t in total]
+
+
+def _groups(replies: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Sequence[int]]]:
+    for i in range(0, len(replies), size):
+        yield replies[i : i + size]
+
+
+def _finite(value: float) -> float:
+    return min(0.0, value) if math.isfinite(value) else -1e4
+
+
+def _overlap(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end of `text` could be the start of a stop string."""
+    return max(
+        (n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])),
+        default=0,
+    )

@@ -1,0 +1,1 @@
+"""Differential privacy: mechanisms, their accountant, secret keys that noise is made with."""
