@@ -275,7 +275,7 @@ def test_messages_that_cannot_be_are_refused(data: bytes) -> None:
 
 
 def test_a_message_too_large_to_read_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cosilo.boundary.messages.LARGEST", 100)
+    monkeypatch.setattr("cosilo.boundary.messages.base.LARGEST", 100)
     with pytest.raises(UnexpectedReplyError, match="more than a message may have"):
         decode(ENCODED[0] + bytes(100))
     assert LARGEST > 1 << 25  # the longest reply that a back end reads fits

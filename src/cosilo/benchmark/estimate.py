@@ -22,7 +22,8 @@ from cosilo.benchmark.identity import plain
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
-from cosilo.boundary.messages import TEMPLATE, Ask
+from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages.bounds import TEMPLATE
 from cosilo.errors import CosiloError
 from cosilo.models.gguf.llamacpp import usable_cores
 from cosilo.models.kept.recorded import RecordedModel

@@ -1,0 +1,23 @@
+"""The complete list of what may cross between the parties, and how it is encoded.
+
+The data owner sends a `Request`; the LM owner answers with the `Message` it names. A message is a
+frozen msgspec struct, tagged with its class name and encoded as msgpack; the bytes counted anywhere
+in Cosilo are the bytes of this encoding. Nothing is ever unpickled.
+
+Each kind of exchange has a file: the request and its reply. A class of messages is known once it is
+defined, a plug-in's like ours.
+
+Nothing here may mention an `Example` or a `Secret`, and the import rules see to it.
+"""
+
+from __future__ import annotations
+
+from cosilo.boundary.messages.ask import Ask, Completion
+from cosilo.boundary.messages.base import LARGEST, Message, Request, decode, encode
+from cosilo.boundary.messages.read import Read, States
+from cosilo.boundary.messages.score import Score, Scored, Scores
+
+__all__ = [
+    "LARGEST", "Ask", "Completion", "Message", "Read", "Request", "Score", "Scored", "Scores",
+    "States", "decode", "encode",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""A chat, and how the LM continues it."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import msgspec
+
+from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
+from cosilo.types import Chat, Generation, Sampling
+
+
+class Completion(Message, frozen=True, kw_only=True):
+    generation: Generation
+
+    def usage(self) -> tuple[int, int]:
+        return self.generation.prompt_tokens, self.generation.completion_tokens
+
+    def written(self) -> int:
+        g = self.generation
+        texts = [g.text, *(t for c in g.tool_calls for t in (c.id, c.name, c.arguments))]
+        texts += [text for _, text in g.other_texts]
+        return len("".join(texts).encode(errors="replace"))
+
+    def sent(self) -> int:
+        return self.generation.attempts
+
+    def check(self) -> None:
+        self.generation.check()
+
+    def restated(self, tokens_in: int, tokens_out: int) -> Completion:
+        generation = msgspec.structs.replace(
+            self.generation, prompt_tokens=tokens_in, completion_tokens=tokens_out
+        )
+        return msgspec.structs.replace(self, generation=generation)
+
+
+class Ask(Request[Completion], frozen=True, kw_only=True):
+    """A chat the LM is asked to continue."""
+
+    reply: ClassVar[type[Message]] = Completion
+    chat: Chat
+    sampling: Sampling = Sampling()
+
+    def tokens_bound(self) -> tuple[int, int]:
+        s = self.sampling
+        more, written = 0, s.max_tokens
+        if s.tools or s.response_format or s.tool_choice:
+            more = FORMS + in_utf8(s.tools) + in_utf8(s.response_format) + in_utf8(s.tool_choice)
+        if s.choices:  # a back end that scores them writes the whole of one
+            written = max(written, *(in_utf8(choice) + 1 for choice in s.choices))
+        return prompt_bound(self.chat, more), written
+
+    def check(self) -> None:
+        s = self.sampling
+        if s.max_tokens < 0 or s.top_logprobs < 0 or not 0 <= s.temperature < math.inf:
+            raise ValueError("sampling")
+        if not 0 <= s.top_p <= 1:
+            raise ValueError("sampling")
+
+    def reply_bound(self, tokens: int) -> int:
+        # As text and, where log-probabilities are shown, once more for the token and each alternative.
+        return FIELDS + tokens * LONGEST_TOKEN * (3 + self.sampling.top_logprobs)

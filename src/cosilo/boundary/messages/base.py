@@ -1,0 +1,144 @@
+"""What a message is, how it is encoded, and how bytes are read as one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from cosilo.errors import ConfigError, UnexpectedReplyError
+from cosilo.models.base import Access
+from cosilo.types import Value
+
+
+class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
+    """One thing said across the boundary.
+
+    `epsilon` is the privacy spent to make it, stated by the defence that made it, so that the meter
+    and the ledger see the budget travel with the data.
+    """
+
+    reveals: ClassVar[Access] = Access.TEXT
+    epsilon: float = 0.0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        global _decoder
+        super().__init_subclass__(**options)
+        _kinds.append(cls)
+        _decoder = None  # one that knows this kind, too, is made when it is needed
+
+    def tokens_bound(self) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens billed when this request is sent once."""
+        return 0, 0
+
+    def reply_bound(self, tokens: int) -> int:
+        """Upper bound on the bytes of what answers this request, of which `tokens` are written."""
+        return 0
+
+    def usage(self) -> tuple[int, int]:
+        """(prompt, completion) tokens this reply says that it took; 0 where it says nothing, less where
+        what it says is no number."""
+        return 0, 0
+
+    def written(self) -> int:
+        """Bytes of what was written for this reply: an upper bound on its tokens, since each has at
+        least one byte.
+        """
+        return 0
+
+    def sent(self) -> int:
+        """How many times the request was sent and may have been worked on until this reply came."""
+        return 1
+
+    def check(self) -> None:
+        """Refuse field values that are of the right types but impossible (such as a probability
+        above 1).
+
+        Raises:
+            ValueError: it says such a thing. A claim of tokens used is none: the meter judges it.
+        """
+
+    def restated(self, tokens_in: int, tokens_out: int) -> Message:
+        """This reply, saying that it took so many tokens."""
+        return self
+
+
+_kinds: list[type[Message]] = []
+_decoder: msgspec.msgpack.Decoder[Message] | None = None
+
+R_co = TypeVar("R_co", bound=Message, covariant=True)
+
+
+class Request(Message, Generic[R_co], frozen=True, kw_only=True):
+    """A message the data owner sends; `reply` is the class it is answered with."""
+
+    reply: ClassVar[type[Message]]
+
+
+def encode(message: Message) -> bytes:
+    """`message` as tagged msgpack."""
+    return _ENCODER.encode(message)
+
+
+LARGEST = 1 << 28
+"""Bytes of the largest message that is read."""
+
+
+def decode(data: bytes) -> Message:
+    """The message that `encode` made `data` from.
+
+    Raises:
+        UnexpectedReplyError: the bytes are not a known message, or what it says cannot be (an ε that is
+            no number, a probability above 1); the text holds none of them.
+        ConfigError: two classes of messages have one name.
+    """
+    if len(data) > LARGEST:
+        raise UnexpectedReplyError(f"{len(data)} bytes are more than a message may have, {LARGEST}")
+    try:
+        message = (_decoder or _made()).decode(data)
+        if not 0 <= message.epsilon < math.inf:
+            raise ValueError("ε")
+        message.check()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        what = type(error).__name__
+        raise UnexpectedReplyError(f"{len(data)} bytes are not a known message ({what})") from None
+    return message
+
+
+def classes() -> dict[str, type[Message]]:
+    """Name on the wire → class, of every class of messages there is.
+
+    Raises:
+        ConfigError: two classes of one name.
+    """
+    found: dict[str, type[Message]] = {}
+    for kind in _kinds:
+        if kind is Request:
+            continue
+        name = str(kind.__struct_config__.tag)
+        other = found.setdefault(name, kind)
+        if _place(other) != _place(kind):
+            raise ConfigError(
+                f"two classes of messages are called {name!r} on the wire, {_place(other)} and "
+                f"{_place(kind)}; give one another name, or a `tag`"
+            )
+        found[name] = kind  # a module that is loaded again replaces what it had defined
+    return found
+
+
+def _place(kind: type[Message]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def _made() -> msgspec.msgpack.Decoder[Message]:
+    """A decoder for every class of messages there is."""
+    global _decoder
+    union, *others = classes().values()
+    for kind in others:
+        union = union | kind  # type: ignore[assignment]
+    _decoder = msgspec.msgpack.Decoder(union)
+    return _decoder

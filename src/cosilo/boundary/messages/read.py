@@ -1,0 +1,50 @@
+"""Texts, and how the LM represents them."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
+from cosilo.boundary.wire import states
+from cosilo.models.base import Access
+
+
+class States(Message, frozen=True, kw_only=True):
+    """How the LM represents texts.
+
+    Attributes:
+        packed: `boundary.wire.states.pack` of one state for each text, in their order.
+        prompt_tokens: what it took; everything was read, nothing written.
+    """
+
+    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    packed: bytes
+    prompt_tokens: int = 0
+
+    def usage(self) -> tuple[int, int]:
+        return self.prompt_tokens, 0
+
+    def restated(self, tokens_in: int, tokens_out: int) -> States:
+        return msgspec.structs.replace(self, prompt_tokens=tokens_in)
+
+
+class Read(Request[States], frozen=True, kw_only=True):
+    """Texts that the LM is asked to read as they are, without its chat template.
+
+    Attributes:
+        layer: after how many layers the state of a text's last token is wanted; all, when unset.
+    """
+
+    reply: ClassVar[type[Message]] = States
+    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return sum(in_utf8(text) + TURN for text in self.texts), 0
+
+    def reply_bound(self, tokens: int) -> int:
+        return FIELDS + len(self.texts) * 2 * states.WIDEST

@@ -1,0 +1,81 @@
+"""Replies, and what the LM would have said in place of their tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
+from cosilo.models.base import Access
+from cosilo.types import Chat, Value
+
+
+class Scored(Value, frozen=True):
+    """A chat and a reply to it that the LM is asked to look at."""
+
+    chat: Chat
+    reply: str
+
+
+class Scores(Message, frozen=True, kw_only=True):
+    """What the LM would have said in place of each reply's tokens.
+
+    Attributes:
+        packed: `boundary.wire.logits.pack` of all replies' places, one after the other.
+        lengths: how many places each reply has, its end of turn among them.
+        vocabulary: a hash of the LM's tokeniser. Ids mean the same where it is the same.
+        pieces: what each of a reply's tokens stands for in UTF-8, where that was asked for.
+        spelt: what each id in `packed` stands for, from the lowest id up, where that was asked for.
+        prompt_tokens: what it took; everything was read, nothing written.
+    """
+
+    reveals: ClassVar[Access] = Access.LOGITS
+    packed: bytes
+    lengths: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 24)], ...]
+    vocabulary: str
+    pieces: tuple[tuple[bytes, ...], ...] = ()
+    spelt: tuple[bytes, ...] = ()
+    prompt_tokens: int = 0
+
+    def usage(self) -> tuple[int, int]:
+        return self.prompt_tokens, 0
+
+    def restated(self, tokens_in: int, tokens_out: int) -> Scores:
+        return msgspec.structs.replace(self, prompt_tokens=tokens_in)
+
+
+class Score(Request[Scores], frozen=True, kw_only=True):
+    """Replies that the LM is asked to give its next-token probabilities for, word by word.
+
+    Attributes:
+        top: how many of the most probable tokens are wanted at each place.
+        temperature: what the logits are divided by before anything else.
+        ids: say which tokens they are; without, only their sorted probabilities come.
+        pieces: say how the LM cuts the replies into tokens, and what the ids stand for.
+    """
+
+    reply: ClassVar[type[Message]] = Scores
+    reveals: ClassVar[Access] = Access.LOGITS
+    items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1)]
+    top: Annotated[int, msgspec.Meta(ge=1)] = 64
+    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    ids: bool = True
+    pieces: bool = False
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return sum(prompt_bound(i.chat, in_utf8(i.reply)) for i in self.items), 0
+
+    def check(self) -> None:
+        if not self.temperature < math.inf:
+            raise ValueError("temperature")
+
+    def places_bound(self) -> int:
+        """Upper bound on the tokens of all replies, the ends of their turns among them."""
+        return sum(in_utf8(i.reply) + TURN for i in self.items)
+
+    def reply_bound(self, tokens: int) -> int:
+        # An id, its step and, in `spelt`, what it stands for; and each place's rest mass and own piece.
+        return FIELDS + self.places_bound() * (32 + self.top * (16 + LONGEST_TOKEN * self.pieces))
