@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.web.test_api import house
-from tests.unit.models.remote.test_openai_compatible import Wire, http, model
 
 from cosilo.gateway.serving.points import Serving
 from cosilo.gateway.web.http import Bodies
 from cosilo.session import DefenceConfig
+from house import house
+from wire import Wire, http, model
 
 LONGEST = 0.05  # seconds
 

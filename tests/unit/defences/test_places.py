@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import pytest
-from tests.unit.defences.test_pseudonyms import Make, Talk, Words, by_characters, make
 
 from cosilo.defences.detection import Span
 from cosilo.defences.json_text import reading
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.types import Chat, Generation, ToolCall, Turn, user
+from scripted_detectors import Make, Talk, Words, by_characters, make
 
 __all__ = ["make"]
 

@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.unit.gateway.web.test_api import House, house
-
 from cosilo.gateway.accounts.accounts import Key
 from cosilo.gateway.web import asked
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
 from cosilo.types import Chat
+from house import House, house
 
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 ADA = "Please call Mr. Ada Lovelace tomorrow."

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.web.test_api import Reply, house
-from tests.unit.models.remote.test_openai_compatible import DONE, SSE_HEAD, Wire, delta, http, model
 
 from cosilo.session import DefenceConfig
+from house import Reply, house
+from wire import DONE, SSE_HEAD, Wire, delta, http, model
 
 MAIL = "ada@lovelace.example"
 SIGNATURE = "Q2lBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWg=="

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.web.test_api import House, house
 
 from cosilo.errors import ConfigError
 from cosilo.gateway.process.config import parse_gateway
 from cosilo.gateway.serving.points import Serving
 from cosilo.session import DefenceConfig
+from house import House, house
 
 
 def hide(folder: Path, *detectors: str, **options: Any) -> tuple[DefenceConfig, ...]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.gateway.web.test_api import House, house
 
 from cosilo.models.base import Access
 from cosilo.models.remote.openai_compatible import OpenAIModel
 from cosilo.session import DefenceConfig
 from cosilo.types import Chat, Generation, Sampling
+from house import House, house
 
 pytestmark = pytest.mark.shared
 

@@ -5,177 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from cosilo.boundary.messages import Completion, encode
-from cosilo.errors import ConfigError, CosiloError, ModelError, RejectedError, UnreachableError
-from cosilo.models.base import Access, TextModel, models, require
+from cosilo.errors import CosiloError, ModelError, RejectedError, UnreachableError
+from cosilo.models.base import Access, TextModel, require
 from cosilo.models.remote.openai_compatible import OpenAIModel, _retry_after
 from cosilo.testing import ModelContract
 from cosilo.types import Delta, Generation, Sampling, ToolCall, assemble, user
-
-SECRET = "Ottilie Katzenstein"
-KEY = "sk-very-secret-key"
-GREEDY = Sampling()
-
-
-class Wire:
-    """An HTTP server that says, request by request, exactly the bytes it is told to.
-
-    An answer is a list of steps: bytes to send, seconds to wait, "hang" until the client leaves, or
-    "reset". When answers run out, the last one is repeated.
-    """
-
-    def __init__(self, *answers: list[Any]) -> None:
-        self.answers = list(answers)
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[str] = []
-        self.paths: list[str] = []
-        self.left = asyncio.Event()
-        self.hangs = asyncio.Event()
-        self.busy = 0
-        self.most_busy = 0
-
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        finally:
-            server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._one(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            self.left.set()
-        finally:
-            writer.close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = next(
-            int(line.split(":")[1])
-            for line in head.split("\r\n")
-            if line.lower().startswith("content-length")
-        )
-        self.requests.append(json.loads(await reader.readexactly(length)))
-        self.headers.append(head)
-        self.paths.append(head.split()[1])
-        answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
-        try:
-            for step in answer:
-                if step == "hang":
-                    self.hangs.set()
-                    await reader.read()
-                    self.left.set()
-                elif step == "reset":
-                    writer.transport.abort()
-                elif isinstance(step, int | float):
-                    await asyncio.sleep(step)
-                else:
-                    writer.write(step)
-                    await writer.drain()
-        finally:
-            self.busy -= 1
-
-
-def http(body: bytes, status: int = 200, kind: str = "application/json", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*lines, *headers, "Connection: close", "", ""]).encode() + body
-
-
-def reply(text: str = "Hello.", **extra: Any) -> bytes:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 11, "completion_tokens": 3}
-    return json.dumps({"choices": [{**choice, **extra}], "usage": usage}).encode()
-
-
-def ok(text: str = "Hello.", **extra: Any) -> list[Any]:
-    return [http(reply(text, **extra))]
-
-
-SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-
-
-def data(value: object) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
-
-
-def delta(finish: str | None = None, **fields: Any) -> bytes:
-    return data({"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]})
-
-
-USAGE = data({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 3}})
-DONE = b"data: [DONE]\n\n"
-STREAM = (
-    delta(role="assistant", content="")
-    + delta(content="Hel")
-    + b": keep-alive\r\n\r\n"
-    + delta(content="lo ä漢🙂.")
-    + delta("stop")
-    + USAGE
-    + DONE
+from wire import (
+    DONE,
+    GREEDY,
+    KEY,
+    SECRET,
+    SSE_HEAD,
+    Wire,
+    _generate,
+    _stream,
+    ask,
+    data,
+    delta,
+    http,
+    model,
+    ok,
+    refused,
+    reply,
+    tell,
 )
-
-
-def model(url: str, **options: Any) -> OpenAIModel:
-    return OpenAIModel(url, "m", **{"backoff_s": 0.0, "retries": 2, **options})
-
-
-async def ask(
-    *answers: list[Any], sampling: Sampling = GREEDY, **options: Any
-) -> tuple[Generation, Wire]:
-    wire = Wire(*answers)
-    async with wire.serve() as url:
-        client = model(url, **options)
-        try:
-            return await client.generate(user(SECRET), sampling), wire
-        finally:
-            await client.close()
-
-
-async def tell(*answers: list[Any], **options: Any) -> tuple[list[Delta], Wire]:
-    wire = Wire(*answers)
-    async with wire.serve() as url:
-        client = model(url, **options)
-        try:
-            return [d async for d in client.stream(user(SECRET), GREEDY)], wire
-        finally:
-            await client.close()
-
-
-async def refused(kind: type[CosiloError], *answers: list[Any], **options: Any) -> tuple[str, Wire]:
-    """The text of the error, which must quote neither prompt nor body nor key."""
-    wire = Wire(*answers)
-    async with wire.serve() as url:
-        client = model(url, api_key=KEY, **options)
-        for call in (_generate, _stream):
-            wire.requests.clear()
-            with pytest.raises(kind) as caught:
-                await call(client)
-            assert SECRET not in str(caught.value)
-            assert KEY not in str(caught.value)
-            assert caught.value.__cause__ is None
-        await client.close()
-    return str(caught.value), wire
-
-
-async def _generate(client: OpenAIModel) -> None:
-    await client.generate(user(SECRET), GREEDY)
-
-
-async def _stream(client: OpenAIModel) -> None:
-    async for _ in client.stream(user(SECRET), GREEDY):
-        pass
 
 
 class TestOpenAI(ModelContract):
@@ -512,179 +370,3 @@ async def test_no_logprobs_from_an_endpoint_that_should_have_them() -> None:
     assert require(model("http://x/v1", logprobs=True), Access.LOGPROBS, by="t")
     with pytest.raises(CosiloError, match="needs logprobs"):
         require(model("http://x/v1"), Access.LOGPROBS, by="t")
-
-
-async def test_a_stream() -> None:
-    pieces, wire = await tell([SSE_HEAD, STREAM])
-    assert [p.text for p in pieces] == ["Hel", "lo ä漢🙂.", ""]
-    last = pieces[-1]
-    assert (last.finish_reason, last.prompt_tokens, last.completion_tokens) == ("stop", 11, 3)
-    assert last.attempts == 1
-    assert wire.requests[0]["stream"] is True
-    assert wire.requests[0]["stream_options"] == {"include_usage": True}
-
-
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(st.integers(1, len(STREAM) - 1), max_size=6, unique=True))
-def test_a_stream_cut_anywhere_says_the_same(cuts: list[int]) -> None:
-    edges = [0, *sorted(cuts), len(STREAM)]
-    steps: list[Any] = [SSE_HEAD]
-    for a, b in pairwise(edges):
-        steps += [STREAM[a:b], 0.0]
-    pieces, _ = asyncio.run(tell(steps))
-    assert [p.text for p in pieces] == ["Hel", "lo ä漢🙂.", ""]
-    assert (pieces[-1].finish_reason, pieces[-1].completion_tokens) == ("stop", 3)
-
-
-@pytest.mark.parametrize(
-    "tail",
-    [b"", DONE, USAGE, b"data: [DONE]", delta("stop")[:-4], b"\xff\n\n"],
-)
-async def test_a_stream_without_its_end_is_an_error_not_a_short_answer(tail: bytes) -> None:
-    with pytest.raises((UnreachableError, RejectedError)) as caught:
-        await tell([SSE_HEAD, delta(content=SECRET), tail])
-    assert SECRET not in str(caught.value)
-
-
-@pytest.mark.parametrize("tail", [b"", b"\n", DONE[:-1], USAGE[:-2]])
-async def test_a_stream_may_end_without_done(tail: bytes) -> None:
-    pieces, _ = await tell([SSE_HEAD, delta(content="x"), delta("stop"), tail])
-    assert assemble(pieces).text == "x"
-    assert pieces[-1].finish_reason == "stop"
-
-
-async def test_a_stream_that_fails_before_its_first_piece_is_asked_for_again() -> None:
-    error = data({"error": {"message": SECRET, "code": 503, "type": "overloaded"}})
-    pieces, _ = await tell([SSE_HEAD, error], [SSE_HEAD], [SSE_HEAD, STREAM])
-    assert assemble(pieces).text == "Hello ä漢🙂."
-    assert pieces[-1].attempts == 3
-    text = "in the middle of the reply"
-    with pytest.raises(UnreachableError, match=text) as caught:
-        await tell([SSE_HEAD, delta(content="x"), error], [SSE_HEAD, STREAM])
-    assert SECRET not in str(caught.value)
-    with pytest.raises(RejectedError):
-        await tell([SSE_HEAD, data({"error": {"message": SECRET, "type": "bad"}})])
-
-
-async def test_tool_calls_in_a_stream() -> None:
-    calls = [
-        delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]),
-        delta(tool_calls=[{"index": 0, "function": {"arguments": '{"a"'}}]),
-        delta(tool_calls=[{"index": 0, "function": {"arguments": ": 1}"}}]),
-        delta("tool_calls"),
-    ]
-    pieces, _ = await tell([SSE_HEAD, *calls, DONE])
-    said = assemble(pieces)
-    assert said.tool_calls == (ToolCall("c", "f", '{"a": 1}'),)
-    assert said.finish_reason == "tool_calls"
-
-
-async def test_a_server_that_does_not_stream() -> None:
-    pieces, _ = await tell(ok("Hello."))
-    assert len(pieces) == 1
-    assert (pieces[0].text, pieces[0].finish_reason) == ("Hello.", "stop")
-
-
-async def test_a_stream_that_is_left_leaves_the_server() -> None:
-    wire = Wire([SSE_HEAD, delta(content="x"), "hang"])
-    async with wire.serve() as url:
-        client = model(url, concurrency=1)
-        pieces = client.stream(user("q"), GREEDY)
-        assert (await anext(pieces)).text == "x"
-        (pool,) = client._pools.values()
-        assert pool.slots.locked()
-        await pieces.aclose()  # type: ignore[attr-defined]
-        assert not pool.slots.locked(), "the request is given up before aclose returns"
-        await asyncio.wait_for(wire.left.wait(), 5)
-        wire.answers = [ok()]
-        assert (await client.generate(user("q"), GREEDY)).text == "Hello."
-        await client.close()
-
-
-async def test_a_call_that_is_cancelled_leaves_the_server() -> None:
-    wire = Wire(["hang"])
-    async with wire.serve() as url:
-        client = model(url)
-        asked = asyncio.create_task(client.generate(user("q"), GREEDY))
-        while not wire.requests:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        await asyncio.wait_for(wire.left.wait(), 5)
-        await client.close()
-
-
-def test_one_client_serves_one_loop_after_another() -> None:
-    client: OpenAIModel | None = None
-
-    async def once() -> str:
-        nonlocal client
-        wire = Wire(ok())
-        async with wire.serve() as url:
-            client = client or model(url)
-            client.base_url = url
-            return (await client.generate(user("q"), GREEDY)).text
-
-    assert asyncio.run(once()) == asyncio.run(once()) == "Hello."
-    assert client is not None
-    asyncio.run(client.close())
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"base_url": "ftp://x"}, "http://"),
-        ({"base_url": "localhost:80"}, "http://"),
-        ({"base_url": f"http://u:{KEY}@x/v1"}, "api_key_env"),
-        ({"base_url": f"http://x/v1?key={KEY}"}, "path"),
-        ({"api_key_env": KEY}, "not a key itself"),
-        ({"api_key_env": "NOT_SET_ANYWHERE"}, "'NOT_SET_ANYWHERE'"),
-        ({"concurrency": 0}, "concurrency"),
-        ({"timeout_s": 0.0}, "timeouts"),
-    ],
-)
-def test_options_that_cannot_work(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
-        models.create("openai", **{"base_url": "http://x/v1", "model": "m", **options})
-    assert KEY not in str(caught.value)
-
-
-async def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
-    wire = Wire(ok())
-    async with wire.serve() as url:
-        client = models.create("openai", base_url=url + "/", model="m", api_key_env="MY_KEY")
-        await client.generate(user("q"), GREEDY)
-        await client.close()
-    assert f"Bearer {KEY}\r\n" in wire.headers[0]
-    assert KEY not in repr(vars(client)["base_url"]) + client.name + client.identity  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("http://lm.example.org/v1", True),
-        ("http://10.0.0.7:8000/v1", True),
-        ("https://lm.example.org/v1", False),
-        ("http://localhost:1/v1", False),
-        ("http://127.0.0.9:1/v1", False),
-        ("http://[::1]:1/v1", False),
-    ],
-)
-def test_prompts_that_others_on_the_way_could_read_are_warned_of(
-    url: str, told: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    OpenAIModel(url, "far", api_key="sk-secret")
-    assert ("can read along" in caplog.text) == told
-    assert "sk-secret" not in caplog.text
-
-
-async def test_a_reasoning_model_gets_its_allowance_and_other_recordings() -> None:
-    _, wire = await ask(ok(), reasoning=2000)
-    assert wire.requests[0]["max_tokens"] == 2000 + GREEDY.max_tokens
-    assert model("http://x/v1", reasoning=2000).identity != model("http://x/v1").identity
-    with pytest.raises(ConfigError, match="reasoning must be 0 or more"):
-        model("http://x/v1", reasoning=-1)
