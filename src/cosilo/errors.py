@@ -33,10 +33,13 @@ class CosiloError(Exception):
     Attributes:
         worked: how many of the requests that left the LM may have worked on, and bill, though they
             came to this; None where nobody knows.
+        quoted: the text is the words of a party in other hands, which may repeat what it was sent: they
+            go to whoever asked, and into no log.
     """
 
     exit_code: ClassVar[int] = 1
     worked: int | None = 0
+    quoted: bool = False
 
 
 class ConfigError(CosiloError):

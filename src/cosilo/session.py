@@ -22,7 +22,8 @@ import cosilo.strategies  # noqa: F401
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.record.ledger import Ledger
-from cosilo.boundary.transports.inside import InProcess, Transport
+from cosilo.boundary.transports.base import Transport
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models import catalog

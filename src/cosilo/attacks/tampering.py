@@ -32,7 +32,7 @@ from cosilo.boundary.messages import (
     encode,
 )
 from cosilo.boundary.record.ledger import Entry
-from cosilo.boundary.transports.inside import Handles
+from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.wire import states
 from cosilo.boundary.wire.logits import pack, unpack
 from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble

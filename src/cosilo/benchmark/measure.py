@@ -17,7 +17,7 @@ from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Message
-from cosilo.boundary.transports.inside import Handles
+from cosilo.boundary.transports.base import Handles
 from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run, objectives

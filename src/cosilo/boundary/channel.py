@@ -17,10 +17,20 @@ from typing import Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cosilo.boundary.messages import Ask, Completion, Message, Request, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Piece,
+    Refused,
+    Request,
+    decode,
+    encode,
+)
 from cosilo.boundary.meter import Bill, Budget, Meter, Totals
 from cosilo.boundary.record.ledger import Ledger, MemoryLedger
-from cosilo.boundary.transports.inside import Transport
+from cosilo.boundary.transports.base import Transport
+from cosilo.boundary.transports.refusals import raised
 from cosilo.errors import (
     BoundaryError,
     CosiloError,
@@ -33,6 +43,7 @@ from cosilo.types import Delta, assemble, closing
 Handler = Callable[[Message], Awaitable[Message]]
 StreamHandler = Callable[[Ask], AsyncIterator[Delta]]
 R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
 
 
 class Guard(Protocol):
@@ -161,12 +172,12 @@ class Boundary:
         cost = reservation
         try:
             try:
-                reply = await self._transport.carry(message, payload)
+                answer = await self._transport.carry(payload)
+                reply = self._received(answer, _reply_of(message))
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
                 raise
             bill = self.meter.price.bill(self.meter.once(reservation), reply)
-            answer = encode(reply)
             cost = self.meter.billed(message, len(payload), bill, len(answer))
             await self.ledger.append(self.request, "down", reply, answer, number)
         finally:
@@ -179,9 +190,10 @@ class Boundary:
         cost, attempts = reservation, 1
         whole: Completion | None = None
         try:
-            deltas = self._transport.carry_stream(ask, payload)
-            async with closing(deltas) as pieces:
-                async for delta in pieces:
+            arriving = self._transport.carry_stream(payload)
+            async with closing(arriving) as pieces:
+                async for data in pieces:
+                    delta = self._received(data, Piece).delta
                     received.append(delta)
                     whole = None
                     if delta.finish_reason is not None:
@@ -226,6 +238,26 @@ class Boundary:
             self.meter.settle(reservation, Totals())
             raise
         return payload, reservation, number
+
+    def _received(self, data: bytes, wanted: type[M]) -> M:
+        """The message in `data`, which must be of the class `wanted`.
+
+        Raises:
+            CosiloError: the other party refused, with the error that it had.
+            UnexpectedReplyError: it is another message, or none.
+        """
+        found = decode(data)
+        if isinstance(found, wanted):
+            return found
+        if isinstance(found, Refused):
+            raise raised(found, quoted=self._transport.remote)
+        raise UnexpectedReplyError(
+            f"the other party answered with {type(found).__name__}, not {wanted.__name__}"
+        )
+
+
+def _reply_of(message: Message) -> type[Message]:
+    return message.reply if isinstance(message, Request) else Message
 
 
 def _restated(reply: Message, bill: Bill) -> Message:

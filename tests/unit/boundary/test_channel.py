@@ -266,12 +266,14 @@ async def test_a_guard_that_breaks_in_mid_stream_stops_it() -> None:
 
 async def test_what_fails_beyond_the_guards_hides_its_own_words_too() -> None:
     class Broken:
-        async def carry(self, message: Message, payload: bytes) -> Message:
+        remote = False
+
+        async def carry(self, payload: bytes) -> bytes:
             raise ValueError(SECRET)
 
-        async def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
+        async def carry_stream(self, payload: bytes) -> AsyncIterator[bytes]:
             raise ValueError(SECRET)
-            yield Delta()
+            yield b""
 
     boundary = Boundary(Broken(), declared=frozenset({Ask}))
     with pytest.raises(PrivacyError) as whole:

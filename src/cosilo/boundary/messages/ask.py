@@ -1,4 +1,4 @@
-"""A chat, and how the LM continues it."""
+"""A chat, and how the LM continues it: at once, or in pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
-from cosilo.types import Chat, Generation, Sampling
+from cosilo.types import Chat, Delta, Generation, Sampling
 
 
 class Completion(Message, frozen=True, kw_only=True):
@@ -63,3 +63,9 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     def reply_bound(self, tokens: int) -> int:
         # As text and, where log-probabilities are shown, once more for the token and each alternative.
         return FIELDS + tokens * LONGEST_TOKEN * (3 + self.sampling.top_logprobs)
+
+
+class Piece(Message, frozen=True, kw_only=True):
+    """A piece of the reply to an `Ask`, where it is wanted in pieces."""
+
+    delta: Delta

@@ -1,45 +1,24 @@
-"""How a message gets to the other party: within the process, through its encoded bytes.
-
-The in-process transport still decodes what was encoded, so that the other party can only ever see
-what the bytes hold.
-"""
+"""Both parties in one process: bytes go across all the same, so that the other party can only ever see
+what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
 
-from cosilo.boundary.messages import Ask, Message, decode
-from cosilo.errors import UnexpectedReplyError
-from cosilo.types import Delta
-
-
-class Transport(Protocol):
-    async def carry(self, message: Message, payload: bytes) -> Message:
-        """Deliver `payload` (the encoding of `message`) and return the reply."""
-
-    def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
-        """Deliver `payload` and return the reply in pieces; closing them cancels the work."""
-
-
-class Handles(Protocol):
-    """The other party, as the transport sees it: something that answers messages."""
-
-    async def handle(self, message: Message) -> Message: ...
-    def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]: ...
+from cosilo.boundary.transports.answering import answered, answered_in_pieces
+from cosilo.boundary.transports.base import Handles
 
 
 class InProcess:
-    """Both parties in one process."""
+    """The way to a party in this process."""
+
+    remote = False
 
     def __init__(self, party: Handles) -> None:
         self.party = party
 
-    async def carry(self, message: Message, payload: bytes) -> Message:
-        return await self.party.handle(decode(payload))
+    async def carry(self, payload: bytes) -> bytes:
+        return await answered(self.party, payload)
 
-    def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
-        received = decode(payload)
-        if not isinstance(received, Ask):
-            raise UnexpectedReplyError("only an Ask can be answered in pieces")
-        return self.party.handle_stream(received)
+    def carry_stream(self, payload: bytes) -> AsyncIterator[bytes]:
+        return answered_in_pieces(self.party, payload)

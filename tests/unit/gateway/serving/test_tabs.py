@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Ask, Message, encode
+from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.gateway.accounts.accounts import Key, RequestFacts, Reservation, Spend
 from cosilo.gateway.serving.tabs import Tab, Till
-from cosilo.types import Delta, user
+from cosilo.types import user
 
 
 class Generous:
@@ -34,17 +34,18 @@ class Generous:
 class Hanging:
     """A transport whose messages leave, and are never answered."""
 
+    remote = False
+
     def __init__(self) -> None:
         self.left = asyncio.Event()
 
-    async def carry(self, message: Message, payload: bytes) -> Message:
+    async def carry(self, payload: bytes) -> bytes:
         self.left.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def carry_stream(self, ask: Ask, payload: bytes) -> AsyncIterator[Delta]:
-        await self.carry(ask, payload)
-        yield Delta()
+    async def carry_stream(self, payload: bytes) -> AsyncIterator[bytes]:
+        yield await self.carry(payload)
 
 
 class Stuck(MemoryLedger):

@@ -40,6 +40,18 @@ async def test_failures_have_their_status_and_quote_nothing(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_words_of_a_party_in_other_hands_go_to_who_asked_and_into_no_log(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = RejectedError(f"no answer to {SECRET!r}")
+    error.quoted = True
+    reply = await (await house(large=[Failing(fail=error)])).chat(SECRET, stream=stream)
+    assert "Ada" in reply.error["message"]
+    assert "RejectedError: (words of the large model's owner)" in caplog.text
+    assert "Ada" not in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_an_error_nobody_expected_is_told_by_its_kind_only(
     stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
