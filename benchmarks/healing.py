@@ -35,7 +35,7 @@ from cosilo.models.white_box.compensation import compensate
 from cosilo.models.white_box.depth import importance, plain, without
 from cosilo.models.white_box.healing import freeze_ends, teacher_loss
 from cosilo.models.white_box.lm import torch_lm
-from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import mean_loss
 from kept import Kept
 
@@ -186,7 +186,7 @@ def sample(sequences: Sequence[Tokens], seed: int) -> list[Tokens]:
     return [sequences[i] for i in order]
 
 
-def tell(progress: Progress) -> None:
+def tell(progress: TrainingProgress) -> None:
     if progress.step % 10 == 0:
         print(
             f"{progress.step}/{progress.steps} loss {progress.loss:.3f}, "

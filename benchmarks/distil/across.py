@@ -33,13 +33,13 @@ from cosilo.models.base import Access
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.models.white_box.decoding import score as score_replies
 from cosilo.models.white_box.lm import TorchModel
-from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import prepared
 from cosilo.objectives import intervals
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import ModelConfig, make_model, open_session
-from cosilo.strategies.downward.distil_across import DistilAcross, Lesson, lessons_from
+from cosilo.strategies.downward.distil_across import AlignedLesson, DistilAcross, lessons_from
 from cosilo.strategies.downward.scoring import TOGETHER, Opinion, Question, read
 from cosilo.types import Chat, Sampling, user
 
@@ -153,7 +153,7 @@ def training(folder: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def lessons(folder: Path, model: TorchModel, arm: str) -> list[Lesson]:
+def lessons(folder: Path, model: TorchModel, arm: str) -> list[AlignedLesson]:
     """The training answers as SmolLM2's tokens, with what `arm` is told of Qwen's opinion."""
     arm, _ = method(arm)
     rows = training(folder)
@@ -190,7 +190,7 @@ def learnt(folder: Path, arm: str, seed: int, steps: int, stop: float) -> TorchM
         steps=steps, batch=4, learning_rate=1e-3, seed=seed, checkpoint_seconds=20, patience=0
     )
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         print(arm, seed, progress, flush=True)
         if perf_counter() > stop:
             raise TimeoutError

@@ -22,7 +22,7 @@ from typing import Any
 from cosilo.gateway.accounts.accounts import Limits
 from cosilo.gateway.accounts.keys import KeyState
 from cosilo.gateway.record.store import open_store
-from cosilo.gateway.record.store_records import Row
+from cosilo.gateway.record.store_records import RequestRow
 
 ROOT = Path(__file__).parents[2]
 MOCK = ROOT / "benchmarks" / "gateway" / "mock_upstream.py"
@@ -138,8 +138,8 @@ class Gateway:
 
         return asyncio.run(look())
 
-    def rows(self) -> list[Row]:
-        async def look() -> list[Row]:
+    def rows(self) -> list[RequestRow]:
+        async def look() -> list[RequestRow]:
             store = await open_store(str(self.folder / "store"), work=False)
             try:
                 return await store.request_rows()

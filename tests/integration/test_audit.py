@@ -24,7 +24,7 @@ from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive, read_secret
 from cosilo.gateway.record.audit import open_record
-from cosilo.gateway.record.retention import Vault, add_content_key, read_vault
+from cosilo.gateway.record.retention import SealVault, add_content_key, read_vault
 from cosilo.gateway.record.store import open_store
 from cosilo.types import user
 
@@ -269,7 +269,7 @@ def test_a_rotated_key_seals_what_is_new_and_the_old_one_still_unseals(
     assert [s[1:9].hex() for s in stored] == [first, first, second]
     with open_record(url, secret=read_secret(secret, make=False), vault=vault) as record:
         assert record.verify().faults == []
-    only_new = Vault({bytes.fromhex(second): b"x" * 32})
+    only_new = SealVault({bytes.fromhex(second): b"x" * 32})
     with open_record(url, secret=read_secret(secret, make=False), vault=only_new) as record:
         found = record.verify().faults
     assert len(found) == 3
@@ -301,7 +301,7 @@ def test_old_contents_are_forgotten_and_the_chain_stays_whole(url: str, secret: 
 
 
 def test_sealing_is_authenticated() -> None:
-    vault = Vault({b"12345678": os.urandom(32)})
+    vault = SealVault({b"12345678": os.urandom(32)})
     sealed = vault.seal(b"hello")
     assert sealed != vault.seal(b"hello")
     assert vault.unseal(sealed) == b"hello"

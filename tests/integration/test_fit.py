@@ -13,8 +13,8 @@ from cosilo.cli.fit import memory_size
 from cosilo.errors import ConfigError
 from cosilo.models.fit import fitting
 from cosilo.models.fit.decode_speed import Speed
-from cosilo.models.fit.fitting import Wanted, fit
-from cosilo.models.fit.sizing import Limits
+from cosilo.models.fit.fitting import FitTarget, fit
+from cosilo.models.fit.sizing import SizeLimits
 from cosilo.models.gguf.llamacpp import llamacpp
 from cosilo.models.white_box.lm import torch_lm
 from cosilo.types import Sampling, user
@@ -65,9 +65,9 @@ async def test_layers_go_and_what_is_built_answers(
     source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "measure", layers_cost)
-    wanted = Wanted(
+    wanted = FitTarget(
         source=source,
-        limits=Limits(5.5, 10**9),
+        limits=SizeLimits(5.5, 10**9),
         out=tmp_path / "out",
         text=(text,),
         threads=1,
@@ -93,7 +93,7 @@ async def test_layers_go_and_what_is_built_answers(
     assert (again.healed, again.dropped) == (built.healed, built.dropped)
     assert sum("measuring which" in line for line in said) == 1, "the second run remembers"
     with pytest.raises(Exception, match="work of another fit"):
-        fit(Wanted(**{**vars(wanted), "context": 64}), say=said.append)
+        fit(FitTarget(**{**vars(wanted), "context": 64}), say=said.append)
 
 
 def test_limits_that_cannot_be_met_are_refused_with_the_nearest(

@@ -21,7 +21,7 @@ from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.record.store import open_store
 from cosilo.gateway.serving.breaker import Breaker
 from cosilo.gateway.ui import Page
-from cosilo.gateway.ui.data import Axis, Front, Mark
+from cosilo.gateway.ui.data import Front, ObjectiveAxis, PointMark
 
 NASTY = "<img src=x onerror=alert(1)> & ward"
 
@@ -32,9 +32,9 @@ MARKS = (
 )  # fmt: skip
 
 FRONT = Front(
-    x=Axis("usd_per_1k", "$ per 1,000 requests", "min"),
-    y=Axis("accuracy", "", "max"),
-    points=[Mark(*mark) for mark in MARKS],
+    x=ObjectiveAxis("usd_per_1k", "$ per 1,000 requests", "min"),
+    y=ObjectiveAxis("accuracy", "", "max"),
+    points=[PointMark(*mark) for mark in MARKS],
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.matching import FuzzyPool, Pool, _distances, as_written, edits, normalised
-from cosilo.attacks.relink import Relink, match
+from cosilo.attacks.relink import RelinkAttack, match
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.tampering import Tampering
 from cosilo.boundary.messages import Ask, encode
@@ -120,7 +120,7 @@ async def test_relinking_messages_that_hold_nothing_is_blind_guessing() -> None:
     for said in (("alpha", "beta", "gamma"), ("record", "number", "topic")):
         # Three different messages, each of a third of the items: none is common to most.
         view = record({str(i): said[i % 3] for i in range(n)})
-        guesses = await Relink().guess(view, targets)
+        guesses = await RelinkAttack().guess(view, targets)
         right = sum(g.value == texts[i] for i, g in enumerate(guesses))
         assert right <= 5  # one is expected; 6 or more of 40 happen once in 1,600 times
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Span, resolve, shifted, windows
 from cosilo.defences.places import Places
-from cosilo.defences.restoring import Sql, Stream, restore
+from cosilo.defences.restoring import SqlTarget, Stream, restore
 from cosilo.defences.surrogates import Draw, disguise
 from cosilo.defences.texts import texts_of, with_texts
 from cosilo.defences.vault import Vault
@@ -104,7 +104,7 @@ def test_a_stream_cut_anywhere_is_the_whole(
     for variant in (reply, reply.lower(), reply.upper(), reply.replace("_", r"\_")):
         for render in (
             lambda: None,
-            Sql,
+            SqlTarget,
             lambda: Places(vault.restorer),
             lambda: Places(vault.restorer, json=True),
             lambda: Places(vault.restorer, sql=True),

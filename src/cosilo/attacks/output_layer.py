@@ -31,7 +31,7 @@ _NUMBERS = 1 << 24  # in one message: whole distributions are what this is about
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class LogitSpace:
     """The subspace that centred logits of some tokens lie in.
 
     Attributes:
@@ -50,7 +50,7 @@ class Space:
 
 
 @attacks.register("output_layer")
-class OutputLayer:
+class OutputLayerAttack:
     """Finds the width of the LM's last hidden state from the logits it has shown."""
 
     about: ClassVar[str] = "model"
@@ -73,7 +73,7 @@ def shown(view: View) -> Iterator[TopK]:
                 yield top
 
 
-def output_space(tops: Sequence[TopK]) -> Space | None:
+def output_space(tops: Sequence[TopK]) -> LogitSpace | None:
     """The subspace behind `tops`; None when they do not show where it ends."""
     if not tops:
         return None
@@ -90,7 +90,7 @@ def output_space(tops: Sequence[TopK]) -> Space | None:
     width = int((singular > noise).sum())
     if not 0 < width < min(n, t - 1) - 1:
         return None
-    return Space(tokens, directions[:width], float(singular[width - 1] / noise))
+    return LogitSpace(tokens, directions[:width], float(singular[width - 1] / noise))
 
 
 def _common(tops: Sequence[TopK]) -> tuple[NDArray[np.int64], Floats]:

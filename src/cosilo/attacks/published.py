@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.errors import RejectedError
 from cosilo.models.base import Array, Classifier, Embedder, Tokens
-from cosilo.models.encoder.head import PACKAGES, Head, train
+from cosilo.models.encoder.head import PACKAGES, TrainedHead, train
 from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, last_user
 
@@ -44,7 +44,7 @@ class Scoring(Protocol):
 
 
 @runtime_checkable
-class Scored(Protocol):
+class KnownScores(Protocol):
     """A model whose scores of replies are known already."""
 
     async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:
@@ -205,7 +205,7 @@ async def _logprobs(model: object, targets: Sequence[Target]) -> list[Floats] | 
     none.
     """
     replies = [(t.chat, t.label) for t in targets]
-    if isinstance(model, Scored):
+    if isinstance(model, KnownScores):
         return await model.logprobs(replies)
     return await reply_logprobs(model, replies) if isinstance(model, Scoring) else None
 
@@ -251,7 +251,7 @@ class _Heads:
 
 
 class _Headed:
-    def __init__(self, encoder: Embedder, head: Head) -> None:
+    def __init__(self, encoder: Embedder, head: TrainedHead) -> None:
         self._encoder, self._head = encoder, head
         self.labels = head.labels
 

@@ -69,7 +69,7 @@ class _Linker:
 
 
 @attacks.register("relink", loads=Loads(packages=("scipy", "sklearn")))
-class Relink(_Linker):
+class RelinkAttack(_Linker):
     """Matches messages to original texts by character 4-grams, rare words and numbers."""
 
     def _similarity(

@@ -37,7 +37,7 @@ GOLD = 50
 
 
 @dataclass(frozen=True)
-class Span:
+class DemoSpan:
     """A private fact: text[start:end], of this kind."""
 
     start: int
@@ -46,19 +46,19 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Message:
+class DemoMessage:
     id: str
     text: str
     label: str
-    spans: tuple[Span, ...]
+    spans: tuple[DemoSpan, ...]
 
 
-def messages(count: int, *, seed: int = 0) -> list[Message]:
+def messages(count: int, *, seed: int = 0) -> list[DemoMessage]:
     """`count` messages, no two with the same text, the intents in equal parts."""
     rng = random.Random(seed)
     labels = [label for _, label in zip(range(count), _round(tuple(desk.INTENTS)), strict=False)]
     rng.shuffle(labels)
-    made: list[Message] = []
+    made: list[DemoMessage] = []
     seen: set[str] = set()
     for number, label in enumerate(labels):
         while True:
@@ -66,7 +66,7 @@ def messages(count: int, *, seed: int = 0) -> list[Message]:
             if same_text(text) not in seen:
                 break
         seen.add(same_text(text))
-        made.append(Message(f"m{number:04d}", text, label, spans))
+        made.append(DemoMessage(f"m{number:04d}", text, label, spans))
     return made
 
 
@@ -79,7 +79,7 @@ Piece = tuple[str, str]
 """(kind of fact or "", text)."""
 
 
-def _message(label: str, rng: random.Random) -> tuple[str, tuple[Span, ...]]:
+def _message(label: str, rng: random.Random) -> tuple[str, tuple[DemoSpan, ...]]:
     plain = rng.random() < 0.85
     said = desk.SENTENCES[label][: desk.PLAIN] if plain else desk.SENTENCES[label][desk.PLAIN :]
     sentences = [_pieces(rng.choice(said), rng)]
@@ -104,11 +104,11 @@ def _message(label: str, rng: random.Random) -> tuple[str, tuple[Span, ...]]:
     return _spans(pieces)
 
 
-def _spans(pieces: list[Piece]) -> tuple[str, tuple[Span, ...]]:
+def _spans(pieces: list[Piece]) -> tuple[str, tuple[DemoSpan, ...]]:
     text, spans = "", []
     for kind, value in pieces:
         if kind:
-            spans.append(Span(len(text), len(text) + len(value), kind))
+            spans.append(DemoSpan(len(text), len(text) + len(value), kind))
         text += value
     return text, tuple(spans)
 

@@ -55,10 +55,10 @@ async def said_by(
 
 def published(said: Said) -> Classifier | Reader:
     """The model as an attacker meets it, as far as it was heard."""
-    return Labels(said) if said.labels else Reader(said)
+    return KnownLabels(said) if said.labels else Reader(said)
 
 
-class Labels:
+class KnownLabels:
     """A classifier that knows the texts it was asked about."""
 
     def __init__(self, said: Said) -> None:

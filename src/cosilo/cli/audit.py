@@ -18,8 +18,8 @@ from cosilo.errors import ConfigError
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
-    from cosilo.gateway.record.audit import Left, Record
-    from cosilo.gateway.record.retention import Vault
+    from cosilo.gateway.record.audit import OpenRecord, RequestRecord
+    from cosilo.gateway.record.retention import SealVault
 
 DAY = 86400.0
 
@@ -255,7 +255,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _about(left: Left, *, served: bool, content: bool) -> Iterator[str]:
+def _about(left: RequestRecord, *, served: bool, content: bool) -> Iterator[str]:
     row = left.row
     if row is None:
         yield f"{left.request}: {'not a finished request' if served else 'of a run'}"
@@ -354,7 +354,7 @@ def _content_key(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[Record]:
+def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[OpenRecord]:
     from cosilo.gateway.record.audit import open_record, secret_of
 
     secret = secret_of(arguments.ledger, arguments.secret) if sealed else None
@@ -362,7 +362,7 @@ def _record(arguments: argparse.Namespace, *, sealed: bool = False) -> Iterator[
         yield record
 
 
-def _vault(arguments: argparse.Namespace) -> Vault | None:
+def _vault(arguments: argparse.Namespace) -> SealVault | None:
     from cosilo.gateway.record.retention import read_vault
 
     path = getattr(arguments, "content_keys", None)

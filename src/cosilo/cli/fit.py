@@ -14,7 +14,7 @@ from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cosilo.models.fit.fitting import Built
-    from cosilo.models.white_box.training import Progress
+    from cosilo.models.white_box.training import TrainingProgress
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -62,8 +62,8 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cosilo.models.fit.fitting import Wanted, fit, loads, source_of
-    from cosilo.models.fit.sizing import Limits
+    from cosilo.models.fit.fitting import FitTarget, fit, loads, source_of
+    from cosilo.models.fit.sizing import SizeLimits
     from cosilo.models.present import require_present
     from cosilo.report.screen import Screen
 
@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < least:
             raise ConfigError(f"--{name} must be {least} or more, not {getattr(arguments, name)}")
     require_present(loads(arguments.model))
-    limits = Limits(arguments.ms_per_token, memory_size(arguments.memory))
+    limits = SizeLimits(arguments.ms_per_token, memory_size(arguments.memory))
     threads = arguments.threads or len(os.sched_getaffinity(0))
-    wanted = Wanted(
+    wanted = FitTarget(
         source=source_of(arguments.model),
         limits=limits,
         out=arguments.out,
@@ -143,7 +143,7 @@ class _Healing:
     def __init__(self) -> None:
         self._tenth = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         tenth = progress.step * 10 // progress.steps
         if tenth > self._tenth:
             self._tenth = tenth

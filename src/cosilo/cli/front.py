@@ -20,7 +20,7 @@ def front_of(path: Path) -> Front | None:
         StoreError: its files cannot be read.
     """
     from cosilo.benchmark.results import compared, opened
-    from cosilo.gateway.ui.data import Axis, Front, Mark
+    from cosilo.gateway.ui.data import Front, ObjectiveAxis, PointMark
     from cosilo.selection import objectives_of, pareto_front
 
     with opened(path) as results:
@@ -33,9 +33,9 @@ def front_of(path: Path) -> Front | None:
             return None
         known = objectives_of(points)
         best = {p.id for p in pareto_front(points, [cost, "utility"])}
-    axes = [Axis(name, known[name].unit, known[name].goal) for name in (cost, "utility")]
+    axes = [ObjectiveAxis(name, known[name].unit, known[name].goal) for name in (cost, "utility")]
     marks = [
-        Mark(p.name, p.validation[cost].value, p.validation["utility"].value, p.id in best)
+        PointMark(p.name, p.validation[cost].value, p.validation["utility"].value, p.id in best)
         for p in points
     ]
     return Front(axes[0], axes[1], marks)

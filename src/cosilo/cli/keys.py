@@ -139,13 +139,13 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from cosilo.report.screen import Column, Row, Screen
+    from cosilo.report.screen import Column, Screen, ScreenRow
 
     states = _with_store(arguments, lambda store: store.list_keys())
     columns = [Column(("name",)), Column(("state",)), Column(("spent",), wraps=True)]
     columns.append(Column(("limits",), wraps=True))
     now = time.time()
-    rows = [Row(s.key.id, (s.key.name, *_about(s, now))) for s in states]
+    rows = [ScreenRow(s.key.id, (s.key.name, *_about(s, now))) for s in states]
     if rows:
         Screen().table("id", columns, rows)
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cosilo.errors import CatalogError
 
 if TYPE_CHECKING:
-    from cosilo.models.catalog import Entry
-    from cosilo.models.pull import Progress
+    from cosilo.models.catalog import CatalogEntry
+    from cosilo.models.pull import PullProgress
 
 
 def register(verbs: Any) -> None:
@@ -92,7 +92,7 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(arguments: argparse.Namespace) -> list[Entry]:
+def _chosen(arguments: argparse.Namespace) -> list[CatalogEntry]:
     from cosilo.models import catalog
 
     if arguments.all:
@@ -102,7 +102,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Entry]:
     return [catalog.entry(name) for name in arguments.names]
 
 
-def _packages(entry: Entry) -> str:
+def _packages(entry: CatalogEntry) -> str:
     first, *rest = entry.packages
     return first if not rest else f"{first} and {len(rest)} more, up to {rest[-1]}"
 
@@ -119,7 +119,7 @@ class _Bar:
         self._tenth = 0
         self._width = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: PullProgress) -> None:
         text = f"  {progress.done * 100 // progress.total:3d} %  of {_megabytes(progress.total)}"
         if progress.seconds_left:
             text += f", about {_clock(progress.seconds_left)} left"

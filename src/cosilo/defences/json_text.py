@@ -247,7 +247,7 @@ def quoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reading:
+class JsonReading:
     """A text with what the strings of its JSON say in place of how they are written.
 
     Attributes:
@@ -318,12 +318,12 @@ class Reading:
         return len(self.text) if go is self.starts else self.length
 
 
-def reading(text: str) -> Reading | None:
+def reading(text: str) -> JsonReading | None:
     """What `text` says where it holds JSON; None where it holds none."""
     return run(read(text))
 
 
-def read(text: str) -> Steps[Reading | None]:
+def read(text: str) -> Steps[JsonReading | None]:
     """`reading`, in steps."""
     if '"' not in text or ("{" not in text and "[" not in text):
         return None
@@ -353,6 +353,6 @@ def read(text: str) -> Steps[Reading | None]:
         yield
     if not borders:
         return None
-    return Reading(
+    return JsonReading(
         "".join(said), tuple(starts), tuple(places), tuple(plain), tuple(borders), written
     )

@@ -11,14 +11,14 @@ import re
 
 from cosilo.defences.json_text import Scanner, Unit, quoted
 from cosilo.defences.links import Links
-from cosilo.defences.restoring import Plain, Put, Restorer, Segment, Sql
+from cosilo.defences.restoring import PlainTarget, Put, Restorer, Segment, SqlTarget
 from cosilo.defences.schemas import Schema, wants_number
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
-class Places(Plain):
+class Places(PlainTarget):
     """Follows a reply, and writes each value as its place needs.
 
     Args:
@@ -44,7 +44,7 @@ class Places(Plain):
         self._restorer = restorer
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
-        self._sql = Sql() if sql else None
+        self._sql = SqlTarget() if sql else None
         self._links = None if urls else Links(restorer.own_urls)
 
     @property

@@ -49,7 +49,7 @@ class Put(NamedTuple):
     restored: bool = True
 
 
-class Plain:
+class PlainTarget:
     """How restored values stand in a reply: as they are. `passed` is told the text around them."""
 
     @property
@@ -73,7 +73,7 @@ class Plain:
         return Put(segment.start, segment.end, self.value(segment.value))
 
 
-class Sql(Plain):
+class SqlTarget(PlainTarget):
     """In SQL: quotes in a value are doubled inside of quotes, and a bare text gets quotes.
 
     SQL begins with a code fence or the word SELECT or WITH (in capitals, or first in the reply) and
@@ -236,15 +236,15 @@ def segments(restorer: Restorer, text: str) -> list[Segment]:
     return restorer.scan(text, 0, final=True)[0]
 
 
-def restore(restorer: Restorer, text: str, render: Plain | None = None) -> str:
+def restore(restorer: Restorer, text: str, render: PlainTarget | None = None) -> str:
     """`text` with every issued placeholder replaced by what it stands for."""
-    return fill(text, segments(restorer, text), render or Plain())[0]
+    return fill(text, segments(restorer, text), render or PlainTarget())[0]
 
 
 def fill(
     text: str,
     found: Sequence[Segment],
-    render: Plain,
+    render: PlainTarget,
     *,
     start: int = 0,
     end: int | None = None,
@@ -281,7 +281,7 @@ class Stream:
     """
 
     restorer: Restorer
-    render: Plain = field(default_factory=Plain)
+    render: PlainTarget = field(default_factory=PlainTarget)
     found: list[Segment] = field(default_factory=list)
     certain: int = 0
     _buffer: str = ""
@@ -345,7 +345,7 @@ def restored_tokens(
         if inside and inside[-1].end > at:
             continue
         if inside:
-            whole = fill(text, inside, Plain(), start=begin, end=at)[0]
+            whole = fill(text, inside, PlainTarget(), start=begin, end=at)[0]
             merged.append(TokenLogprob(whole, sum(t.logprob for t in group)))
         else:
             merged += group

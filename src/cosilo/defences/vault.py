@@ -20,7 +20,7 @@ from dataclasses import replace
 import msgspec
 
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
-from cosilo.defences.json_text import Reading
+from cosilo.defences.json_text import JsonReading
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
 from cosilo.errors import PrivacyError
@@ -188,7 +188,7 @@ class Vault:
         return "".join((*parts, text[at:]))
 
     def hidden(
-        self, text: str, spans: Sequence[Span], read: Reading | None
+        self, text: str, spans: Sequence[Span], read: JsonReading | None
     ) -> tuple[str, list[Span]]:
         """What `hide` returns, and the other spans of `text` that would be restored by mistake, so
         must be hidden too.

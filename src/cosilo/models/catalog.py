@@ -47,7 +47,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """A model of the catalog.
 
     Attributes:
@@ -85,13 +85,13 @@ def cache_folder() -> Path:
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, CatalogEntry]:
     """The catalog: name → entry."""
     text = resources.files("cosilo.models").joinpath("catalog.toml").read_text("utf-8")
     return {name: _entry(name, table) for name, table in tomllib.loads(text).items()}
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CatalogEntry:
     """The entry called `name`.
 
     Raises:
@@ -141,7 +141,7 @@ def is_here(name: str) -> bool:
     return all(_size(folder / file.path) == file.size for file in model.files)
 
 
-def check(model: Entry, folder: Path) -> None:
+def check(model: CatalogEntry, folder: Path) -> None:
     """Hash the files of `model` in `folder`.
 
     Raises:
@@ -161,7 +161,7 @@ def check(model: Entry, folder: Path) -> None:
             raise CatalogError(refused(model, file, found, size, digest))
 
 
-def refused(model: Entry, file: File, found: Path, size: int, digest: str) -> str:
+def refused(model: CatalogEntry, file: File, found: Path, size: int, digest: str) -> str:
     """Rename the wrong file `found`; returns an error text that says so and how to fetch the right
     one.
     """
@@ -192,7 +192,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_stamp(model: Entry, folder: Path) -> None:
+def write_stamp(model: CatalogEntry, folder: Path) -> None:
     """Remember which files were verified, by size and time; harmless where it cannot be written."""
     stamp = _stamp(model, folder)
     try:
@@ -203,7 +203,7 @@ def write_stamp(model: Entry, folder: Path) -> None:
         return
 
 
-def _stamp(model: Entry, folder: Path) -> dict[str, object]:
+def _stamp(model: CatalogEntry, folder: Path) -> dict[str, object]:
     return {file.path: [file.sha256, *_facts(folder / file.path)] for file in model.files}
 
 
@@ -226,10 +226,10 @@ def _size(file: Path) -> int:
     return next(_facts(file), -1)
 
 
-def _entry(name: str, table: Mapping[str, object]) -> Entry:
+def _entry(name: str, table: Mapping[str, object]) -> CatalogEntry:
     files = table["files"]
     assert isinstance(files, list)
-    return Entry(
+    return CatalogEntry(
         name, str(table["kind"]), " ".join(str(table["licence"]).split()), tuple(map(_file, files))
     )
 

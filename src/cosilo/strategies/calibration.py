@@ -16,7 +16,7 @@ from cosilo.types import Demonstration, Generation
 
 
 @dataclass(frozen=True)
-class Graded:
+class GradedReply:
     """One calibration example with a model's reply and its grade, 0 to 1.
 
     `refused`: there was no reply; the one that stands here is empty.
@@ -43,7 +43,7 @@ def calibration(session: Session, *, by: str, least: int = 2) -> tuple[Demonstra
     return found
 
 
-async def small_answers(session: Session, examples: Sequence[Demonstration]) -> list[Graded]:
+async def small_answers(session: Session, examples: Sequence[Demonstration]) -> list[GradedReply]:
     """The small model's graded replies; nothing crosses.
 
     Raises:
@@ -57,7 +57,7 @@ async def small_answers(session: Session, examples: Sequence[Demonstration]) -> 
     return await _graded(session, examples, one, concurrency=256)
 
 
-async def large_answers(session: Session, examples: Sequence[Demonstration]) -> list[Graded]:
+async def large_answers(session: Session, examples: Sequence[Demonstration]) -> list[GradedReply]:
     """The LM's graded replies, each crossing bound to its example.
 
     Raises:
@@ -76,10 +76,10 @@ async def _graded(
     reply: Callable[[Demonstration], Awaitable[Generation]],
     *,
     concurrency: int,
-) -> list[Graded]:
+) -> list[GradedReply]:
     refusals: list[CosiloError] = []
 
-    async def one(example: Demonstration) -> Graded:
+    async def one(example: Demonstration) -> GradedReply:
         try:
             found = await reply(example)
         except (PrivacyError, RejectedError) as refusal:
@@ -87,8 +87,8 @@ async def _graded(
                 raise
             refusals.append(refusal)
             empty = Generation("", finish_reason="content_filter")
-            return Graded(example, empty, 0.0, refused=True)
-        return Graded(example, found, session.owner.grade(example, found.text))
+            return GradedReply(example, empty, 0.0, refused=True)
+        return GradedReply(example, found, session.owner.grade(example, found.text))
 
     graded = await fan_out(one, examples, concurrency=concurrency)
     if refusals and len(refusals) == len(examples):

@@ -15,7 +15,7 @@ from cosilo.errors import DataError
 from cosilo.labels import same
 from cosilo.tasks.base import Example, Grade
 from cosilo.tasks.files import absent, cell_text, check_text, lookup, number_text
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, kinds
 from cosilo.types import Chat, Sampling, Turn, last_user
 
 _INSTRUCTIONS = (
@@ -36,13 +36,13 @@ class Choice(Kind):
     options: str | tuple[str, ...] = "options"
     target: Literal["", "letter", "position", "text"] = ""
 
-    def check(self, item: Item) -> None:
+    def check(self, item: RowItem) -> None:
         choices = self._choices(item)
         ways = [_READINGS[self.target]] if self.target else _READINGS.values()
         if all(read(item.target, choices) is None for read in ways):
             raise _unknown(item, choices)
 
-    def identity(self, item: Item) -> str:
+    def identity(self, item: RowItem) -> str:
         return "\n".join([item.text, *self._choices(item)])
 
     def form(self, given: Given) -> Form:
@@ -65,7 +65,7 @@ class Choice(Kind):
             labels=letters,
         )
 
-    def _chat(self, system: str, item: Item) -> Chat:
+    def _chat(self, system: str, item: RowItem) -> Chat:
         if item.context:
             system = f"{system}\n\n{item.context}"
         lines = [f"{letter}. {text}" for letter, text in _lettered(self._choices(item))]
@@ -74,7 +74,7 @@ class Choice(Kind):
     def grader(self, kept: Kept) -> Grade:
         return LetterGrade({e.id: _options(last_user(e.chat)) for e in kept.examples})
 
-    def _choices(self, item: Item) -> tuple[str, ...]:
+    def _choices(self, item: RowItem) -> tuple[str, ...]:
         if isinstance(self.options, str):
             cell = lookup(item.row.values, self.options)
             if not isinstance(cell, Sequence) or isinstance(cell, str):
@@ -148,8 +148,8 @@ _READINGS: Mapping[str, Callable[[object, Sequence[str]], str | None]] = {
 
 
 def _reading(
-    items: Sequence[Item], choices: Mapping[str, Sequence[str]], wanted: str
-) -> Callable[[Item], str]:
+    items: Sequence[RowItem], choices: Mapping[str, Sequence[str]], wanted: str
+) -> Callable[[RowItem], str]:
     """How the target column is to be read: in one way that fits every row, where there is one.
 
     Raises:
@@ -168,7 +168,7 @@ def _reading(
         )
     order = [*fits, *(how for how in _READINGS if how not in fits)]
 
-    def letter(item: Item) -> str:
+    def letter(item: RowItem) -> str:
         for how in [wanted] if wanted else order:
             found = _READINGS[how](item.target, choices[item.id])
             if found is not None:
@@ -178,7 +178,7 @@ def _reading(
     return letter
 
 
-def _unknown(item: Item, choices: Sequence[str]) -> DataError:
+def _unknown(item: RowItem, choices: Sequence[str]) -> DataError:
     return DataError(
         f"{item.row.where}: the target is neither a letter, a position from 0 nor the text of one "
         f"of the {len(choices)} options"

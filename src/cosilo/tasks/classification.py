@@ -16,7 +16,7 @@ from cosilo.errors import DataError
 from cosilo.labels import named, written
 from cosilo.tasks.base import SPLITS, Example, Grade
 from cosilo.tasks.files import absent, number_text
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, kinds
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, ask, kinds
 from cosilo.types import Sampling
 
 _LONGEST_LABEL = 100
@@ -32,7 +32,7 @@ class Classification(Kind):
 
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
-    def check(self, item: Item) -> None:
+    def check(self, item: RowItem) -> None:
         label_of(item)
 
     def form(self, given: Given) -> Form:
@@ -66,7 +66,7 @@ class Classification(Kind):
         return LabelGrade(kept.labels)
 
 
-def label_of(item: Item) -> tuple[str, ...]:
+def label_of(item: RowItem) -> tuple[str, ...]:
     """The label, or the labels, an item accepts.
 
     Raises:

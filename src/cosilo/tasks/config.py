@@ -17,7 +17,7 @@ from cosilo.tables import read
 from cosilo.tasks.base import SPLITS, Example, Grade, Split, Task
 from cosilo.tasks.faults import Faults
 from cosilo.tasks.files import (
-    Row,
+    FileRow,
     absent,
     cell_text,
     check_columns,
@@ -25,7 +25,7 @@ from cosilo.tasks.files import (
     lookup,
     read_rows,
 )
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds, nothing
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, kinds, nothing
 from cosilo.tasks.secrets import facts_in_cell, facts_in_columns, present
 from cosilo.tasks.splits import FROM_TRAIN, WHOLE, divide, same_text, sample, without_leaks
 
@@ -139,7 +139,7 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
     sources = _sources(config, kind, base, notes)
     _distinct_ids(sources)
 
-    def key(item: Item) -> str:
+    def key(item: RowItem) -> str:
         # Items of different groups are different questions: "How many rows?" of two databases.
         return f"{item.group}\0{same_text(kind.identity(item))}"
 
@@ -194,7 +194,7 @@ def grader(config: TaskConfig, kept: Kept) -> Grade:
 
 def _sources(
     config: TaskConfig, kind: Kind, base: Path, notes: list[str]
-) -> dict[Source, list[Item]]:
+) -> dict[Source, list[RowItem]]:
     """Every item of every source, in the order of the files.
 
     Raises:
@@ -203,7 +203,7 @@ def _sources(
     columns = config.columns
     if kind.has_targets and not columns.target:
         raise DataError("[task.columns]: target = '' names no column")
-    sources: dict[Source, list[Item]] = {}
+    sources: dict[Source, list[RowItem]] = {}
     wrong = Faults()
     for source in (s for s in SOURCES if s in config.files):
         items, skipped = [], 0
@@ -229,7 +229,7 @@ def _sources(
     return {source: _with_ids(items, columns.id) for source, items in sources.items()}
 
 
-def _empty(row: Row, columns: Columns, *, targets: bool) -> str:
+def _empty(row: FileRow, columns: Columns, *, targets: bool) -> str:
     """What `row` lacks, in words; empty where it has a text and a target."""
     texts = columns.texts
     if all(absent(lookup(row.values, column)) for column in texts):
@@ -240,14 +240,14 @@ def _empty(row: Row, columns: Columns, *, targets: bool) -> str:
     return ""
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
+def _rows(path: Path, columns: Sequence[str]) -> Sequence[FileRow]:
     rows = read_rows(path)
     check_columns(rows, columns, file=path)
     return rows
 
 
 def _public(
-    config: TaskConfig, form: Form, base: Path, private: set[str], key: Callable[[Item], str]
+    config: TaskConfig, form: Form, base: Path, private: set[str], key: Callable[[RowItem], str]
 ) -> tuple[Example, ...]:
     """The public questions, each once.
 
@@ -267,8 +267,8 @@ def _public(
     return tuple(Example(f"public-{i.id}", form.chat(i), ("",)) for i in keyed.values())
 
 
-def _item(row: Row, columns: Columns) -> Item:
-    return Item(
+def _item(row: FileRow, columns: Columns) -> RowItem:
+    return RowItem(
         id=cell_text(row, columns.id) if columns.id else "",
         text=_text(row, columns.texts),
         target=lookup(row.values, columns.target) if columns.target else "",
@@ -282,7 +282,7 @@ def _item(row: Row, columns: Columns) -> Item:
     )
 
 
-def _text(row: Row, columns: Sequence[str]) -> str:
+def _text(row: FileRow, columns: Sequence[str]) -> str:
     if len(columns) == 1:
         text = cell_text(row, columns[0])
         if not text.strip():
@@ -296,11 +296,11 @@ def _text(row: Row, columns: Sequence[str]) -> str:
     return text
 
 
-def _recorded(row: Row, column: str) -> str:
+def _recorded(row: FileRow, column: str) -> str:
     return cell_text(row, column).strip()
 
 
-def _seconds(row: Row, column: str | None) -> float:
+def _seconds(row: FileRow, column: str | None) -> float:
     if column is None:
         return 0.0
     cell = lookup(row.values, column)
@@ -315,9 +315,9 @@ def _seconds(row: Row, column: str | None) -> float:
     return seconds
 
 
-def _with_ids(items: Sequence[Item], column: str) -> list[Item]:
+def _with_ids(items: Sequence[RowItem], column: str) -> list[RowItem]:
     if column:
-        first: dict[str, Item] = {}
+        first: dict[str, RowItem] = {}
         for item in items:
             if not item.id:
                 raise DataError(f"{item.row.where}: column {column!r} is empty")
@@ -338,7 +338,7 @@ def _with_ids(items: Sequence[Item], column: str) -> list[Item]:
     return named
 
 
-def _distinct_ids(sources: dict[Source, list[Item]]) -> None:
+def _distinct_ids(sources: dict[Source, list[RowItem]]) -> None:
     """Files often count their rows from 0 each: then the split's name goes in front."""
     counts = Counter(item.id for items in sources.values() for item in items)
     if any(count > 1 for count in counts.values()):
@@ -348,11 +348,11 @@ def _distinct_ids(sources: dict[Source, list[Item]]) -> None:
 
 def _divide(
     config: TaskConfig,
-    sources: Mapping[Source, list[Item]],
-    key: Callable[[Item], str],
+    sources: Mapping[Source, list[RowItem]],
+    key: Callable[[RowItem], str],
     notes: list[str],
-) -> dict[Split, list[Item]]:
-    given: dict[Split, list[Item]] = {s: sources[s] for s in SPLITS if s in sources}
+) -> dict[Split, list[RowItem]]:
+    given: dict[Split, list[RowItem]] = {s: sources[s] for s in SPLITS if s in sources}
     kept, dropped = without_leaks(given, key)
     for (split, later), count in sorted(dropped.items()):
         notes.append(f"{count} items of {split!r} left out: their text is also in {later!r}")
@@ -376,7 +376,7 @@ def _divide(
 
 
 def _example(
-    item: Item, form: Form, columns: Columns, detect: Detect | None
+    item: RowItem, form: Form, columns: Columns, detect: Detect | None
 ) -> tuple[Example, int]:
     chat = form.chat(item)
     given = "\n".join(turn.content for turn in chat)

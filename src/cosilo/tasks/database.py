@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cosilo.errors import DataError
 from cosilo.registry import unknown
-from cosilo.tasks.query import Limits, Rows, open_database
+from cosilo.tasks.query import QueryLimits, Rows, open_database
 from cosilo.tasks.query_process import QueryProcess
 
 _ENDINGS = (".sql", ".sqlite", ".sqlite3", ".db")
@@ -29,7 +29,7 @@ class Databases:
         DataError: no such folder, or it holds no database.
     """
 
-    def __init__(self, folder: Path, *, clock: str = "", limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, *, clock: str = "", limits: QueryLimits | None = None) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder of databases")
         self._sources = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in _ENDINGS}
@@ -37,7 +37,7 @@ class Databases:
             raise DataError(f"{folder}: holds no database ({', '.join(_ENDINGS)})")
         self._folder = folder
         self._clock = checked_clock(clock)
-        self._limits = limits or Limits()
+        self._limits = limits or QueryLimits()
         self._process = QueryProcess()
         self._built: dict[str, Path] = {}
         self._temporary: Path | None = None

@@ -15,7 +15,7 @@ from functools import partial
 
 from cosilo.errors import DataError
 from cosilo.tasks.base import SPLITS, Grade
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, best, kinds
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, ask, best, kinds
 from cosilo.types import Sampling
 
 _VALUES = (
@@ -38,7 +38,7 @@ class Extraction(Kind):
     fields: tuple[str, ...] = ()
     max_tokens: int = 256
 
-    def check(self, item: Item) -> None:
+    def check(self, item: RowItem) -> None:
         _target(item)
 
     def form(self, given: Given) -> Form:
@@ -64,7 +64,7 @@ def _fields(given: Given) -> tuple[str, ...]:
     return tuple(sorted({name for t in targets if isinstance(t, Mapping) for name in t}))
 
 
-def _target(item: Item) -> object:
+def _target(item: RowItem) -> object:
     found = item.target
     if isinstance(found, str):
         try:
@@ -78,7 +78,7 @@ def _target(item: Item) -> object:
     return found
 
 
-def _canonical(item: Item) -> str:
+def _canonical(item: RowItem) -> str:
     return json.dumps(_target(item), ensure_ascii=False)
 
 

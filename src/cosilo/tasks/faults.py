@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cosilo.errors import DataError
-from cosilo.tasks.files import Row
+from cosilo.tasks.files import FileRow
 
 _SHOWN = 20
 
@@ -23,13 +23,13 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[Row]] = {}  # what is wrong → where
+        self._rows: dict[str, list[FileRow]] = {}  # what is wrong → where
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
     @contextmanager
-    def noting(self, row: Row) -> Iterator[None]:
+    def noting(self, row: FileRow) -> Iterator[None]:
         """Note a DataError about `row` instead of raising it."""
         try:
             yield
@@ -51,7 +51,7 @@ class Faults:
             raise DataError(f"{said}; {advice}" if advice and empty else said)
 
 
-def _said(what: str, rows: list[Row]) -> str:
+def _said(what: str, rows: list[FileRow]) -> str:
     first, *others = rows
     if not others:
         return f"{first.where}: {what}"

@@ -31,7 +31,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FileRow:
     """One row. `where` says which file and line it is, for messages."""
 
     where: str
@@ -48,7 +48,7 @@ _DATA = (
 )  # what the endings of data files are
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[FileRow]:
     """The rows of `path`; the format goes by the file's ending.
 
     Nested JSON and Parquet values stay nested; CSV values are all text.
@@ -99,7 +99,7 @@ def lookup(values: object, path: str, missing: object = None) -> object:
     return missing
 
 
-def check_columns(rows: Sequence[Row], paths: Sequence[str], *, file: Path) -> None:
+def check_columns(rows: Sequence[FileRow], paths: Sequence[str], *, file: Path) -> None:
     """Refuse a column that no row has.
 
     Raises:
@@ -132,7 +132,7 @@ def number_text(value: float | Decimal) -> str:
     return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
 
 
-def cell_text(row: Row, column: str) -> str:
+def cell_text(row: FileRow, column: str) -> str:
     """The text of one cell; numbers and booleans as JSON writes them, nothing (see `absent`) as "".
 
     Raises:
@@ -170,7 +170,7 @@ def check_text(text: str, *, where: str) -> None:
         )
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
+def _names(rows: Sequence[FileRow]) -> list[str]:
     """The columns, and of the keys nested in them those that half of the rows have: a key that few
     have may be a value itself, as in {"calls": {"Ann Lee": 3}}."""
     counts = Counter(name for row in rows for name in _paths(row.values))
@@ -224,20 +224,20 @@ def _line(data: bytes, offset: int) -> int:
     return data.count(b"\n", 0, offset) + 1
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(path: Path, text: str) -> Iterator[FileRow]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path} line {number}"
-            yield Row(where, _object(_parse(line, where), where))
+            yield FileRow(where, _object(_parse(line, where), where))
 
 
-def _json_array(path: Path, text: str) -> Iterator[Row]:
+def _json_array(path: Path, text: str) -> Iterator[FileRow]:
     found = _parse(text, str(path))
     if not isinstance(found, list):
         raise DataError(f"{path}: not a list of objects; one object a line belongs in a .jsonl")
     for number, value in enumerate(found, 1):
         where = f"{path} item {number}"
-        yield Row(where, _object(value, where))
+        yield FileRow(where, _object(value, where))
 
 
 def _parse(text: str, where: str) -> object:
@@ -258,7 +258,7 @@ def _object(value: object, where: str) -> Mapping[str, object]:
     return value
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
+def _csv(path: Path, text: str) -> Iterator[FileRow]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
     # The module's own limit (131,072 characters a field) is global: raised while this file is read.
     before = csv.field_size_limit(max(csv.field_size_limit(), 2 * TEXT_LIMIT_BYTES))
@@ -276,7 +276,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
                 broken.append((line, len(cells)))
                 continue
             named = zip(header, cells, strict=True)
-            yield Row(where, {name: cell for name, cell in named if name})
+            yield FileRow(where, {name: cell for name, cell in named if name})
         if broken:
             line, width = broken[0]
             others = ", ".join(str(n) for n, _ in broken[1:_LINES_SHOWN])
@@ -329,7 +329,7 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> list[FileRow]:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -346,4 +346,4 @@ def _parquet(path: Path) -> list[Row]:
         raise DataError(
             f"{path}: not a whole Parquet file ({type(error).__name__}); was it cut off?"
         ) from None
-    return [Row(f"{path} row {n}", record) for n, record in enumerate(records, 1)]
+    return [FileRow(f"{path} row {n}", record) for n, record in enumerate(records, 1)]

@@ -11,12 +11,12 @@ from typing import ClassVar
 from cosilo.errors import DataError
 from cosilo.registry import Registry
 from cosilo.tasks.base import Example, Grade, Readable, Split, says_something
-from cosilo.tasks.files import Row
+from cosilo.tasks.files import FileRow
 from cosilo.types import Chat, Sampling, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class RowItem:
     """One row as the plan's columns read it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Item:
     id: str
     text: str
     target: object
-    row: Row
+    row: FileRow
     context: str = ""
     group: str = ""
     recorded: Mapping[str, tuple[str, float]] | None = None
@@ -44,13 +44,13 @@ class Given:
         folder: where relative paths start.
     """
 
-    items: Mapping[Split, tuple[Item, ...]]
+    items: Mapping[Split, tuple[RowItem, ...]]
     instructions: str = ""
     labels: tuple[str, ...] = ()
     folder: Path = Path()
 
 
-def nothing(item: Item) -> Iterable[tuple[str, str]]:
+def nothing(item: RowItem) -> Iterable[tuple[str, str]]:
     return ()
 
 
@@ -67,15 +67,15 @@ class Form:
         stratum: the class an item is sampled by, so that a sample keeps the shares.
     """
 
-    chat: Callable[[Item], Chat]
-    targets: Callable[[Item], tuple[str, ...]]
+    chat: Callable[[RowItem], Chat]
+    targets: Callable[[RowItem], tuple[str, ...]]
     grade: Grade
     sampling: Sampling
     labels: tuple[str, ...] = ()
     readable: Readable = says_something
     instructions: str = ""
-    secrets: Callable[[Item], Iterable[tuple[str, str]]] = nothing
-    stratum: Callable[[Item], str] = lambda item: item.group
+    secrets: Callable[[RowItem], Iterable[tuple[str, str]]] = nothing
+    stratum: Callable[[RowItem], str] = lambda item: item.group
     notes: tuple[str, ...] = ()
 
 
@@ -96,14 +96,14 @@ class Kept:
 class Kind(ABC):
     """One kind of grading; its fields are the plan's `[task.options]`."""
 
-    def identity(self, item: Item) -> str:
+    def identity(self, item: RowItem) -> str:
         """The text that makes two items the same question, so that both go into one split."""
         return item.text
 
     has_targets: ClassVar[bool] = True
     """Whether the target column is read."""
 
-    def check(self, item: Item) -> None:  # noqa: B027 — most kinds have something to check
+    def check(self, item: RowItem) -> None:  # noqa: B027 — most kinds have something to check
         """Refuse what is wrong with one item whatever the others are.
 
         Raises:
@@ -130,7 +130,7 @@ class Kind(ABC):
 kinds: Registry[Kind] = Registry("task")
 
 
-def ask(system: str, item: Item) -> Chat:
+def ask(system: str, item: RowItem) -> Chat:
     """The system turn, the item's context at its end, then a user turn with exactly its text."""
     if item.context:
         system = f"{system}\n\n{item.context}"

@@ -40,7 +40,7 @@ class QueryError(CosiloError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class QueryLimits:
     """What one query may take.
 
     Attributes:
@@ -56,7 +56,7 @@ class Limits:
     memory_bytes: int = 512 << 20
 
 
-def query(path: Path, sql: str, *, clock: str = "", limits: Limits = Limits()) -> Rows:
+def query(path: Path, sql: str, *, clock: str = "", limits: QueryLimits = QueryLimits()) -> Rows:
     """The rows that `sql` selects from the database file `path`.
 
     Args:
@@ -128,7 +128,7 @@ def _confine(connection: sqlite3.Connection) -> None:
     connection.set_authorizer(permit)
 
 
-def _watch(connection: sqlite3.Connection, limits: Limits) -> Callable[[], str]:
+def _watch(connection: sqlite3.Connection, limits: QueryLimits) -> Callable[[], str]:
     """Stop the query at its limits; the function returned says which one, or ""."""
     deadline = time.thread_time() + limits.seconds
     most_memory = _memory() + limits.memory_bytes
@@ -155,7 +155,7 @@ def _memory() -> int:
         return 0
 
 
-def _fetch(connection: sqlite3.Connection, sql: str, limits: Limits) -> Rows:
+def _fetch(connection: sqlite3.Connection, sql: str, limits: QueryLimits) -> Rows:
     rows: Rows = []
     size = 0
     cursor = connection.execute(sql)

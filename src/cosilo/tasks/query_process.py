@@ -27,7 +27,7 @@ from typing import IO, Any
 import msgspec
 
 from cosilo.errors import DataError
-from cosilo.tasks.query import Limits, QueryError, Rows, query
+from cosilo.tasks.query import QueryError, QueryLimits, Rows, query
 
 _PR_SET_DUMPABLE = 4
 _LENGTH = 8  # bytes that say how long a message is
@@ -38,7 +38,7 @@ class _Question(msgspec.Struct, array_like=True):
     path: str
     sql: str
     clock: str
-    limits: Limits
+    limits: QueryLimits
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -61,7 +61,7 @@ class QueryProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], object] = lambda: None  # stops the process, once
 
-    def query(self, path: Path, sql: str, *, clock: str, limits: Limits) -> Rows:
+    def query(self, path: Path, sql: str, *, clock: str, limits: QueryLimits) -> Rows:
         """As `query.query`.
 
         Raises:
@@ -82,7 +82,7 @@ class QueryProcess:
             raise QueryError(answer.failure)
         return [tuple(row) for row in answer.rows]
 
-    def _asked(self, question: bytes, limits: Limits) -> _Answer:
+    def _asked(self, question: bytes, limits: QueryLimits) -> _Answer:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -158,7 +158,7 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
         _send(answers, msgspec.msgpack.encode(answer))
 
 
-def _limit(limits: Limits) -> None:
+def _limit(limits: QueryLimits) -> None:
     """Set the kernel's limits on this process for one query. CPU time gets one second more: the
     kernel counts whole seconds.
     """

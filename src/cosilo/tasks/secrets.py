@@ -19,7 +19,7 @@ from decimal import Decimal
 
 from cosilo.errors import DataError
 from cosilo.tasks.base import Secret
-from cosilo.tasks.files import Row, absent, lookup, number_text
+from cosilo.tasks.files import FileRow, absent, lookup, number_text
 
 Fact = tuple[str, str]
 """(kind, value)."""
@@ -28,7 +28,7 @@ SHORTEST = 2
 """A single character occurs in any text, so finding it says nothing."""
 
 
-def facts_in_cell(row: Row, column: str, text: str, *, spans: bool) -> list[Fact]:
+def facts_in_cell(row: FileRow, column: str, text: str, *, spans: bool) -> list[Fact]:
     """The (kind, value) pairs of one `secrets` cell.
 
     Args:
@@ -57,7 +57,7 @@ def facts_in_cell(row: Row, column: str, text: str, *, spans: bool) -> list[Fact
     return [_fact(entry, text, f"{where}, entry {n}", spans) for n, entry in enumerate(cell, 1)]
 
 
-def facts_in_columns(row: Row, columns: Iterable[str]) -> Iterator[Fact]:
+def facts_in_columns(row: FileRow, columns: Iterable[str]) -> Iterator[Fact]:
     """Every value of other columns declared secret; the column's name is the kind."""
     for column in columns:
         yield from ((column, value) for value in _values(lookup(row.values, column)))

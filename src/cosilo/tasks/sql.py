@@ -17,8 +17,8 @@ from pathlib import Path
 from cosilo.errors import DataError
 from cosilo.tasks.base import Example, Grade
 from cosilo.tasks.database import Databases
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, kinds, nothing
-from cosilo.tasks.query import Limits, QueryError, Rows
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, kinds, nothing
+from cosilo.tasks.query import QueryError, QueryLimits, Rows
 from cosilo.tasks.results import same_result
 from cosilo.tasks.text import references
 from cosilo.types import Chat, Sampling, Turn
@@ -51,7 +51,7 @@ class Sql(Kind):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
 
-    def check(self, item: Item) -> None:
+    def check(self, item: RowItem) -> None:
         references(item)
 
     def form(self, given: Given) -> Form:
@@ -62,7 +62,7 @@ class Sql(Kind):
         if self.clock:
             system += f" The current time is {self.clock}."
 
-        def chat(item: Item) -> Chat:
+        def chat(item: RowItem) -> Chat:
             if not item.group:
                 raise DataError(f"{item.row.where}: names no database (columns.group)")
             turn = f"{system}\n\nSchema:\n{schema(item.group)}"
@@ -70,7 +70,7 @@ class Sql(Kind):
                 turn += f"\n\nNotes:\n{item.context}"
             return (Turn("system", turn), Turn("user", item.text))
 
-        def targets(item: Item) -> tuple[str, ...]:
+        def targets(item: RowItem) -> tuple[str, ...]:
             gold = references(item)
             for sql in gold:
                 try:
@@ -79,7 +79,7 @@ class Sql(Kind):
                     raise DataError(f"{item.row.where}: the gold SQL fails: {error}") from None
             return gold
 
-        def secrets(item: Item) -> list[tuple[str, str]]:
+        def secrets(item: RowItem) -> list[tuple[str, str]]:
             public = f"{schema(item.group)}\n{item.context}".casefold()
             found = dict.fromkeys(v for sql in references(item) for v in constants(sql))
             return [
@@ -102,7 +102,7 @@ class Sql(Kind):
         return ExecutionGrade(self._opened(kept.folder))
 
     def _opened(self, folder: Path) -> Databases:
-        limits = Limits(seconds=self.seconds, rows=self.rows)
+        limits = QueryLimits(seconds=self.seconds, rows=self.rows)
         return Databases(folder / Path(self.databases), clock=self.clock, limits=limits)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from cosilo.errors import DataError
 from cosilo.tasks.base import Grade
 from cosilo.tasks.files import check_text
-from cosilo.tasks.kinds import Form, Given, Item, Kept, Kind, ask, best, kinds
+from cosilo.tasks.kinds import Form, Given, Kept, Kind, RowItem, ask, best, kinds
 from cosilo.types import Sampling
 
 _INSTRUCTIONS = "Answer the user. Reply with the answer only, as short as it can be."
@@ -34,7 +34,7 @@ class FreeText(Kind):
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens = {self.max_tokens!r} is not positive")
 
-    def check(self, item: Item) -> None:
+    def check(self, item: RowItem) -> None:
         references(item)
 
     def form(self, given: Given) -> Form:
@@ -51,7 +51,7 @@ class FreeText(Kind):
         return best(rouge_l)
 
 
-def references(item: Item) -> tuple[str, ...]:
+def references(item: RowItem) -> tuple[str, ...]:
     """The target text, or the list of acceptable ones.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.record import replies, spoken, texts
-from cosilo.attacks.relink import Relink, RelinkEmbedding
+from cosilo.attacks.relink import RelinkAttack, RelinkEmbedding
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.surrogate import Surrogate
 from cosilo.attacks.tampering import Tampering, corrupted
@@ -147,7 +147,7 @@ async def test_relinking_finds_the_record_of_a_sanitised_message() -> None:
         (str(i), r.replace("Monday", "DAY").replace("17", "NUMBER"), None)
         for i, r in enumerate(RECORDS)
     ]
-    guesses = await Relink().guess(View(record(sent).entries), about_records())
+    guesses = await RelinkAttack().guess(View(record(sent).entries), about_records())
     assert values(guesses) == list(RECORDS)
 
 
@@ -156,19 +156,22 @@ async def test_relinking_is_one_to_one() -> None:
     cards = [r for r in RECORDS if "card" in r]
     sent = [("0", cards[1], None), ("1", "card", None)]
     targets = [Target(f"{i}#record", str(i), "record", tuple(cards)) for i in range(2)]
-    assert values(await Relink().guess(View(record(sent).entries), targets)) == [cards[1], cards[0]]
+    assert values(await RelinkAttack().guess(View(record(sent).entries), targets)) == [
+        cards[1],
+        cards[0],
+    ]
 
 
 async def test_two_items_with_one_text_are_both_relinked() -> None:
     texts = ("hello there", "hello there", "the lift stands still")
     targets = [Target(f"{i}#record", str(i), "record", texts) for i in range(3)]
     sent = [(str(i), text, None) for i, text in enumerate(texts)]
-    assert values(await Relink().guess(View(record(sent).entries), targets)) == list(texts)
+    assert values(await RelinkAttack().guess(View(record(sent).entries), targets)) == list(texts)
 
 
 async def test_an_item_that_sent_nothing_is_not_relinked() -> None:
     sent = [("0", RECORDS[0], None)]
-    guesses = await Relink().guess(View(record(sent).entries), about_records())
+    guesses = await RelinkAttack().guess(View(record(sent).entries), about_records())
     assert guesses[0].score > 0.5
     assert {g.score for g in guesses[1:]} == {0.0}
 

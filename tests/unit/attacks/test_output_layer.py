@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cosilo.attacks.base import Target, View
-from cosilo.attacks.output_layer import OutputLayer, output_space, shown
+from cosilo.attacks.output_layer import OutputLayerAttack, output_space, shown
 from cosilo.boundary.messages import Score, Scored, encode
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.models.base import Access
@@ -31,7 +31,7 @@ async def record(model: ToyLM, top: int, *, ids: bool = True) -> View:
 
 @pytest.mark.parametrize("hidden", [5, 12, 40])
 async def test_whole_logits_show_how_wide_the_model_is(hidden: int) -> None:
-    (guess,) = await OutputLayer().guess(await record(ToyLM(hidden), 300), TARGET)
+    (guess,) = await OutputLayerAttack().guess(await record(ToyLM(hidden), 300), TARGET)
     assert guess.value == str(hidden)
     assert guess.score > 0.5
 
@@ -48,11 +48,11 @@ async def test_they_show_the_output_layer_up_to_a_rotation() -> None:
 
 @pytest.mark.parametrize(("top", "ids"), [(8, True), (40, True), (300, False)])
 async def test_few_tokens_or_none_by_name_do_not(top: int, ids: bool) -> None:
-    (guess,) = await OutputLayer().guess(await record(ToyLM(12), top, ids=ids), TARGET)
+    (guess,) = await OutputLayerAttack().guess(await record(ToyLM(12), top, ids=ids), TARGET)
     assert guess.value == ""
     assert guess.score == 0
 
 
 async def test_an_empty_record_shows_nothing() -> None:
-    (guess,) = await OutputLayer().guess(View(lambda: iter(())), TARGET)
+    (guess,) = await OutputLayerAttack().guess(View(lambda: iter(())), TARGET)
     assert (guess.value, guess.score) == ("", 0)

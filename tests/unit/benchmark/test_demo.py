@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark import desk
-from cosilo.benchmark.demo import Message, messages, write_demo
+from cosilo.benchmark.demo import DemoMessage, messages, write_demo
 from cosilo.cli import main
 from cosilo.tasks.base import SPLITS
 from cosilo.tasks.config import load_task, parse_task
@@ -18,7 +18,7 @@ def facts(kind: str) -> list[str]:
     return [m.text[s.start : s.end] for m in MANY for s in m.spans if s.kind == kind]
 
 
-MANY: list[Message] = messages(600, seed=1)
+MANY: list[DemoMessage] = messages(600, seed=1)
 
 
 def test_a_seed_makes_the_same_messages_and_another_seed_others() -> None:

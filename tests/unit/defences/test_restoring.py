@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 
 from cosilo.defences.detection import Span
-from cosilo.defences.restoring import Sql, Stream, restore
+from cosilo.defences.restoring import SqlTarget, Stream, restore
 from cosilo.defences.vault import Vault
 
 
@@ -42,9 +42,9 @@ class TestSql:
     ) -> None:
         vault, shown = vault_for(VALUE="O'Hara")
         reply = template.replace("{}", shown["VALUE"])
-        assert restore(vault.restorer, reply, Sql()) == wanted
+        assert restore(vault.restorer, reply, SqlTarget()) == wanted
         for size in (1, 3, 7):
-            stream = Stream(vault.restorer, Sql())
+            stream = Stream(vault.restorer, SqlTarget())
             pieces = [stream.feed(reply[i : i + size]) for i in range(0, len(reply), size)]
             assert "".join((*pieces, stream.finish())) == wanted
 
@@ -53,7 +53,7 @@ class TestSql:
         assert shown["VALUE"].isalpha()
         assert shown["VALUE"].istitle()
         reply = f"SELECT '{shown['VALUE'].lower()}', '{shown['VALUE'].upper()}'"
-        assert restore(vault.restorer, reply, Sql()) == "SELECT 'alice', 'ALICE'"
+        assert restore(vault.restorer, reply, SqlTarget()) == "SELECT 'alice', 'ALICE'"
         assert vault.restore(shown["PERSON"].lower()) == "Bob"  # a name is restored as it is
 
     def test_first_and_last_name_may_come_back_apart(self) -> None:
@@ -61,7 +61,7 @@ class TestSql:
         first, last = shown["VALUE"].split()
         reply = f"SELECT 1 WHERE a = '{first}' AND LOWER(b) = '{last.lower()}'"
         wanted = "SELECT 1 WHERE a = 'Sarah' AND LOWER(b) = 'williams'"
-        assert restore(vault.restorer, reply, Sql()) == wanted
+        assert restore(vault.restorer, reply, SqlTarget()) == wanted
 
     def test_codes_stay_codes_and_others_get_a_placeholder(self) -> None:
         shown = vault_for(VALUE="US")[1]
@@ -73,7 +73,7 @@ class TestSql:
         vault, shown = vault_for(NUMBER="5", VALUE="x")
         number = shown["NUMBER"]
         sql = f"SELECT {number} + '{number}', date('2024-01-10', '-{number} days') LIMIT {number}"
-        back = restore(vault.restorer, sql, Sql())
+        back = restore(vault.restorer, sql, SqlTarget())
         assert sqlite3.connect(":memory:").execute(back).fetchall() == [(10, "2024-01-05")]
         assert vault.restore(f"1{number} {number}7 {number}.5") == f"1{number} {number}7 {number}.5"
 

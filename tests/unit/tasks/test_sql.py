@@ -10,7 +10,7 @@ from cosilo.errors import DataError
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.tasks.database import Databases
-from cosilo.tasks.query import Limits, QueryError, open_database
+from cosilo.tasks.query import QueryError, QueryLimits, open_database
 from cosilo.tasks.results import same_result
 from cosilo.tasks.sql import constants, is_ordered, sql_in, stands_in
 from cosilo.types import last_user
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def databases(folder: Path) -> Databases:
-    limits = Limits(seconds=0.5, rows=1000, memory_bytes=64 << 20)
+    limits = QueryLimits(seconds=0.5, rows=1000, memory_bytes=64 << 20)
     return Databases(folder / "db", clock=CLOCK, limits=limits)
 
 
@@ -180,7 +180,7 @@ def test_the_reason_is_said(databases: Databases) -> None:
 
 
 def test_memory_is_watched(folder: Path) -> None:
-    greedy = Databases(folder / "db", limits=Limits(seconds=30, memory_bytes=32 << 20))
+    greedy = Databases(folder / "db", limits=QueryLimits(seconds=30, memory_bytes=32 << 20))
     sql = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) "
         "SELECT group_concat(t) FROM (SELECT printf('%100000d', i) AS t FROM n ORDER BY t DESC)"

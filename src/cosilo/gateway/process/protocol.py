@@ -14,14 +14,14 @@ AT_ONCE = 64 << 10  # bytes; more does not wait to be sent with what follows
 
 
 @dataclass(frozen=True)
-class Patience:
+class ClientPatience:
     """Seconds: for a request's head, and for a client that does not read what it is sent."""
 
     header: float
     write: float
 
 
-def protocol(patience: Patience) -> type[asyncio.Protocol]:
+def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
     """The protocol class to give to uvicorn."""
 
     class Limited(HttpToolsProtocol):

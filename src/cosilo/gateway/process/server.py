@@ -23,7 +23,7 @@ from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import Store
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.process.config import Layout, StoreConfig
-from cosilo.gateway.process.protocol import Patience, protocol
+from cosilo.gateway.process.protocol import ClientPatience, protocol
 from cosilo.gateway.record.retention import read_vault
 from cosilo.gateway.record.store import default_url, folder_of, is_postgres, open_store
 from cosilo.gateway.record.store_records import GatewayStore
@@ -134,7 +134,7 @@ async def work(
         uvicorn_server = Server(
             uvicorn.Config(
                 gateway,
-                http=protocol(Patience(server.header_seconds, server.write_seconds)),
+                http=protocol(ClientPatience(server.header_seconds, server.write_seconds)),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

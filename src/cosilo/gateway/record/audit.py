@@ -25,9 +25,9 @@ from cosilo.boundary.record.faults import find_faults
 from cosilo.boundary.record.ledger import BASES, Base, Entry, Head, connect
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive, find_key, id_of, read_secret
-from cosilo.gateway.record.retention import Vault, is_sealed
+from cosilo.gateway.record.retention import SealVault, is_sealed
 from cosilo.gateway.record.store import folder_of, is_postgres
-from cosilo.gateway.record.store_records import OLDER_ROWS, ROWS, Row, postgres, row_of
+from cosilo.gateway.record.store_records import OLDER_ROWS, ROWS, RequestRow, postgres, row_of
 
 _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
 
@@ -60,15 +60,15 @@ class Anchor(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Left:
+class RequestRecord:
     """What crossed for one request. `row` is None while it is under way, and for preparation."""
 
     request: str
-    row: Row | None
+    row: RequestRow | None
     entries: list[Entry] = field(default_factory=list)
 
 
-class Record:
+class OpenRecord:
     """A ledger, with the finished requests where there are any. Made by `open_record`."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Record:
         *,
         finished: bool,
         secret: bytes | None,
-        vault: Vault | None,
+        vault: SealVault | None,
         older: bool = False,
     ) -> None:
         self._query = query
@@ -122,7 +122,7 @@ class Record:
 
     def left(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
-    ) -> Iterator[Left]:
+    ) -> Iterator[RequestRecord]:
         """What crossed for each request that fits everything given, oldest first.
 
         Contents are unsealed where the key is given, else None.
@@ -151,7 +151,7 @@ class Record:
             if key and row is not None and row.key != key:
                 continue
             if row is not None or entries:
-                yield Left(name, row, [self._read(Entry(*e)) for e in entries])
+                yield RequestRecord(name, row, [self._read(Entry(*e)) for e in entries])
 
     def key_id(self, given: str) -> str:
         """The id of the key that `given` names: by its id, its name, or its whole text (of which
@@ -172,7 +172,7 @@ class Record:
 
     def _finished_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
-    ) -> list[Row]:
+    ) -> list[RequestRow]:
         rows = self._rows(
             ROWS, any_request=int(not request), request=request, any_key=int(not key), key=key,
             since=since, until=until,
@@ -198,13 +198,13 @@ class Record:
                 )
         return faults
 
-    def _against_requests(self, rows: Sequence[Row]) -> list[str]:
+    def _against_requests(self, rows: Sequence[RequestRow]) -> list[str]:
         """Faults: finished requests whose own count of bytes sent is not what the ledger holds, or
         whose reply is missing from it.
         """
         faults: list[str] = []
         ends = dict(self._rows("SELECT chain, max(at) FROM entries GROUP BY chain"))
-        lost: dict[str, list[Row]] = {}
+        lost: dict[str, list[RequestRow]] = {}
         for row in rows:
             if row.outcome == "killed":  # its own count was lost with the worker
                 continue
@@ -262,14 +262,14 @@ class Record:
         return self._query(query, marks)
 
 
-def _answered_by_lm(row: Row) -> bool:
+def _answered_by_lm(row: RequestRow) -> bool:
     return row.outcome == "ok" and row.by in ("large", "both") and not row.fallback
 
 
 @contextmanager
 def open_record(
-    where: str, *, secret: bytes | None = None, vault: Vault | None = None
-) -> Iterator[Record]:
+    where: str, *, secret: bytes | None = None, vault: SealVault | None = None
+) -> Iterator[OpenRecord]:
     """The record in a store's folder, a run's folder, a ledger's file or a PostgreSQL.
 
     Args:
@@ -292,7 +292,7 @@ def open_record(
                     "SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'"
                     " AND table_name = 'requests' AND column_name = 'disputes'"
                 ).fetchall()
-                yield Record(
+                yield OpenRecord(
                     lambda query, marks: db.execute(postgres(query), marks).fetchall(),
                     lambda chain: ledger_postgres.read_entries(db, chain),
                     finished=True, secret=secret, vault=vault, older=not new,
@@ -315,7 +315,7 @@ def open_record(
                     "SELECT 1 FROM pragma_table_info('requests', 'accounts') WHERE name = 'disputes'"
                 ).fetchall()
             local.execute("PRAGMA query_only = ON")
-            yield Record(
+            yield OpenRecord(
                 lambda query, marks: local.execute(query, marks).fetchall(),
                 lambda chain: ledger.read_entries(local, chain),
                 finished=accounts.is_file(), secret=secret, vault=vault, older=not columns,

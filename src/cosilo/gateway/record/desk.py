@@ -31,7 +31,7 @@ from cosilo.gateway.record.store_records import (
     ROWS,
     SESSION_SECONDS,
     STATE_COLUMNS,
-    Row,
+    RequestRow,
     Summary,
     active_key,
     key_state,
@@ -156,7 +156,7 @@ class Desk(ABC):
 
     async def request_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = 1e18
-    ) -> list[Row]:
+    ) -> list[RequestRow]:
         marks = {
             "any_request": int(not request), "request": request, "any_key": int(not key),
             "key": key, "since": since, "until": until,

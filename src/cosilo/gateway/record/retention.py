@@ -30,7 +30,7 @@ VERSION = 1
 _BATCH = 500
 
 
-class Vault:
+class SealVault:
     """Seals with its current key; unseals with whichever key sealed.
 
     Args:
@@ -77,7 +77,7 @@ def is_sealed(stored: bytes) -> bool:
     return stored[:1] == bytes((VERSION,))
 
 
-def read_vault(path: Path) -> Vault:
+def read_vault(path: Path) -> SealVault:
     """The vault whose keys are in $COSILO_CONTENT_KEYS, else in the file `path`.
 
     Raises:
@@ -85,7 +85,7 @@ def read_vault(path: Path) -> Vault:
     """
     given = os.environ.get("COSILO_CONTENT_KEYS")
     text = given.encode() if given else read_private(path, "the content keys")
-    return Vault(_parse(text))
+    return SealVault(_parse(text))
 
 
 def add_content_key(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cosilo.boundary.record.ledger import Keep
 from cosilo.errors import ConfigError
 from cosilo.gateway.accounts.keys import read_secret
-from cosilo.gateway.record.retention import Vault
+from cosilo.gateway.record.retention import SealVault
 from cosilo.gateway.record.store_records import GatewayStore
 
 DEFAULT = "cosilo-gateway"
@@ -45,7 +45,7 @@ async def open_store(
     *,
     secret: Path | None = None,
     keep: Keep = "digest",
-    vault: Vault | None = None,
+    vault: SealVault | None = None,
     work: bool = True,
     make: bool = True,
 ) -> GatewayStore:

@@ -143,7 +143,7 @@ def over(kind: SpendKind, limits: Limits, retry_after: float | None = None) -> O
     return OverBudgetError(kind, 0.0 if limit is None else limit, retry_after)
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     """A finished request as it stands on record: counts only."""
 
     request: str
@@ -191,7 +191,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     hours: Sequence[Slice]
     points: Sequence[Slice]
     kinds: Mapping[str, int]
-    recent: Sequence[Row]
+    recent: Sequence[RequestRow]
 
 
 class Sessions(Protocol):
@@ -216,7 +216,7 @@ class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
 
     async def request_rows(
         self, *, request: str = "", key: str = "", since: float = 0.0, until: float = math.inf
-    ) -> list[Row]:
+    ) -> list[RequestRow]:
         """The finished requests that fit everything given, oldest first."""
 
     async def recover(self) -> int:
@@ -322,10 +322,10 @@ def _slice(
     )  # fmt: skip
 
 
-def row_of(values: Sequence[Any]) -> Row:
+def row_of(values: Sequence[Any]) -> RequestRow:
     """The finished request in the values of one selected row of `REQUEST_COLUMNS`."""
     amounts = Amounts(values[17], values[18], values[19], 1, values[20], values[21])
-    return Row(
+    return RequestRow(
         request=values[0], key=values[1], worker=values[2], at=values[3], seconds=values[4],
         point=values[5], strategy=values[6], endpoint=values[7], outcome=values[8],
         status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cosilo.gateway.record.store_records import GatewayStore, Row, Slice, Summary
+from cosilo.gateway.record.store_records import GatewayStore, RequestRow, Slice, Summary
 
 if TYPE_CHECKING:
     from cosilo.gateway.accounts.accounts import Key
@@ -22,7 +22,7 @@ SPANS: Mapping[str, float] = {
 RECENT = 50
 
 
-class Axis(msgspec.Struct, frozen=True):
+class ObjectiveAxis(msgspec.Struct, frozen=True):
     """One objective: what it is called, its unit, and which end is the better one."""
 
     name: str
@@ -30,7 +30,7 @@ class Axis(msgspec.Struct, frozen=True):
     better: Literal["min", "max"]
 
 
-class Mark(msgspec.Struct, frozen=True):
+class PointMark(msgspec.Struct, frozen=True):
     """One measured operating point. `front`: no other point is better on both axes."""
 
     name: str
@@ -42,9 +42,9 @@ class Mark(msgspec.Struct, frozen=True):
 class Front(msgspec.Struct, frozen=True):
     """The operating points of a run, on two of their objectives."""
 
-    x: Axis
-    y: Axis
-    points: Sequence[Mark]
+    x: ObjectiveAxis
+    y: ObjectiveAxis
+    points: Sequence[PointMark]
 
 
 class _Upstream(msgspec.Struct):
@@ -146,7 +146,7 @@ async def collect(
     )
 
 
-def _crossing(row: Row, names: Mapping[str, str]) -> _Crossing:
+def _crossing(row: RequestRow, names: Mapping[str, str]) -> _Crossing:
     return _Crossing(
         request=row.request, at=row.at, key=names.get(row.key, row.key), point=row.point,
         by=row.by, outcome=row.outcome, status=row.status, lm_calls=row.lm_calls,

@@ -258,7 +258,7 @@ class Gateway:
                 tail += writer.usage(said.usage(a.generation for a in answers), x.facts)
             await end(send, tail + said.comment(x.facts) + said.DONE)
         else:
-            choices = [said.Choice(a.generation, wanted.logprobs) for a in answers]
+            choices = [said.ReplyChoice(a.generation, wanted.logprobs) for a in answers]
             write = said.chat_answer if x.endpoint == "chat" else said.text_answer
             body = to_json(write(x.id, int(x.started), point.model, choices))
             await respond(send, 200, body, encode_headers(x.headers))

@@ -13,7 +13,7 @@ from cosilo.types import Delta, Generation, TokenLogprob
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReplyChoice:
     """One answer, as it goes to the client."""
 
     generation: Generation
@@ -21,7 +21,7 @@ class Choice:
 
 
 def chat_answer(
-    request: str, created: int, model: str, choices: Sequence[Choice]
+    request: str, created: int, model: str, choices: Sequence[ReplyChoice]
 ) -> dict[str, object]:
     """The body of a finished chat."""
     return {
@@ -43,7 +43,7 @@ def chat_answer(
 
 
 def text_answer(
-    request: str, created: int, model: str, choices: Sequence[Choice]
+    request: str, created: int, model: str, choices: Sequence[ReplyChoice]
 ) -> dict[str, object]:
     """The body of finished texts (the older API)."""
     return {

@@ -21,7 +21,7 @@ import numpy as np
 from cosilo.errors import ConfigError, DataError, ModelError, RejectedError
 from cosilo.models.base import Access, Array, models
 from cosilo.models.encoder.encoder import Encoder, encoder_loads
-from cosilo.models.encoder.head import PACKAGES, Features, Head, Validation, train
+from cosilo.models.encoder.head import PACKAGES, Features, TrainedHead, Validation, train
 from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob, last_user
 
@@ -42,7 +42,7 @@ class ClassifierModel:
     """
 
     def __init__(
-        self, encoder: Encoder, *, features: Features = "auto", head: Head | None = None
+        self, encoder: Encoder, *, features: Features = "auto", head: TrainedHead | None = None
     ) -> None:
         self.encoder = encoder
         self.features = features
@@ -155,7 +155,7 @@ class ClassifierModel:
             self._thread = None
         self.encoder.close()
 
-    async def _work(self, head: Head) -> None:
+    async def _work(self, head: TrainedHead) -> None:
         loop = asyncio.get_running_loop()
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="classifier")
         batch: list[tuple[str, asyncio.Future[_Answer]]] = []
@@ -180,7 +180,7 @@ class ClassifierModel:
             self._pending = []
             self._worker = None
 
-    def _answer(self, head: Head, texts: Sequence[str]) -> list[_Answer]:
+    def _answer(self, head: TrainedHead, texts: Sequence[str]) -> list[_Answer]:
         """One answer per text; the head's time is shared out among the texts by their tokens."""
         embedded = self.encoder.embed(texts)
         wall, cpu = perf_counter(), thread_time()
@@ -193,7 +193,7 @@ class ClassifierModel:
             for row, n, seconds, cpu_seconds in zip(*columns, strict=True)
         ]
 
-    def _trained(self) -> Head:
+    def _trained(self) -> TrainedHead:
         if self.head is None:
             raise RejectedError(
                 "the classifier is not trained: set train = true for it, or use a strategy that "
@@ -267,5 +267,5 @@ def classifier(
         CatalogError: the encoder is not there; the message says how to pull it.
         ConfigError: `head` holds none.
     """
-    trained = Head.load(head) if head is not None else None
+    trained = TrainedHead.load(head) if head is not None else None
     return ClassifierModel(Encoder(encoder, threads=threads), features=features, head=trained)

@@ -50,7 +50,7 @@ class Validation:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class TrainedHead:
     """A trained head.
 
     Attributes:
@@ -100,7 +100,7 @@ class Head:
         (folder / "head.json").write_text(json.dumps(facts), "utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Head:
+    def load(cls, folder: Path) -> TrainedHead:
         """The head that `save` wrote.
 
         Raises:
@@ -142,7 +142,7 @@ def train(
     features: Features = "auto",
     seed: int = 0,
     threads: int = 1,
-) -> Head:
+) -> TrainedHead:
     """The head that tells `targets` apart. The same arguments give the same head.
 
     Args:
@@ -177,7 +177,7 @@ def train(
         else None
     )
     temperature = best.temperature if best else 1.0
-    return Head(labels, fitted, bias, temperature, terms, validation)
+    return TrainedHead(labels, fitted, bias, temperature, terms, validation)
 
 
 @dataclass(frozen=True, eq=False)

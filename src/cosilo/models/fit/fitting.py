@@ -23,9 +23,9 @@ from cosilo.models import catalog
 from cosilo.models.base import Tokens
 from cosilo.models.fit.decode_speed import Speed, measure
 from cosilo.models.fit.sizing import (
-    Limits,
     Machine,
     Size,
+    SizeLimits,
     adapter_rank,
     bits,
     choose,
@@ -39,7 +39,7 @@ from cosilo.models.white_box.healing import freeze_ends, teacher_loss
 from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.lm import TorchModel, has_bfloat16
 from cosilo.models.white_box.tokens import ChatTokens
-from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import mean_loss, merged, prepared
 from cosilo.registry import Loads
 
@@ -50,7 +50,7 @@ _ROUNDS = 5  # measurements of all layers, at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class FitTarget:
     """What to build.
 
     Attributes:
@@ -60,7 +60,7 @@ class Wanted:
     """
 
     source: Path
-    limits: Limits
+    limits: SizeLimits
     out: Path
     text: tuple[Path, ...] = ()
     threads: int
@@ -97,7 +97,9 @@ class Built:
 Say = Callable[[str], None]
 
 
-def fit(wanted: Wanted, *, say: Say, progress: Callable[[Progress], None] | None = None) -> Built:
+def fit(
+    wanted: FitTarget, *, say: Say, progress: Callable[[TrainingProgress], None] | None = None
+) -> Built:
     """Build it. Raises:
     CatalogError: `source` is no GGUF that can be unpacked.
     ConfigError: the limits cannot be met; the message names the nearest that can.
@@ -137,7 +139,7 @@ class _Work:
     it.
     """
 
-    def __init__(self, wanted: Wanted, say: Say) -> None:
+    def __init__(self, wanted: FitTarget, say: Say) -> None:
         self.wanted = wanted
         self.say = say
         self.place = wanted.out / "work"
@@ -227,7 +229,7 @@ class _Work:
         return [int(i) for i in found_["order"]]
 
     def healed(
-        self, dropped: Sequence[int], progress: Callable[[Progress], None] | None
+        self, dropped: Sequence[int], progress: Callable[[TrainingProgress], None] | None
     ) -> tuple[Any, int | None]:
         """The student, and how wide an adapter it was healed with (None: all its layers)."""
         wanted = self.wanted

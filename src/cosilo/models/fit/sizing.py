@@ -31,7 +31,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SizeLimits:
     """What the model may take, per decoded token and in all (bytes)."""
 
     ms_per_token: float
@@ -69,7 +69,7 @@ def predict(measured: Mapping[int, Speed], layers: int) -> Speed:
     )
 
 
-def choose(limits: Limits, measured: Measured, *, least: int, most: int) -> Size:
+def choose(limits: SizeLimits, measured: Measured, *, least: int, most: int) -> Size:
     """The size that is preferred among those within `limits`.
 
     Args:
@@ -97,7 +97,7 @@ def choose(limits: Limits, measured: Measured, *, least: int, most: int) -> Size
     raise ConfigError(refusal(limits, measured, sizes, least))
 
 
-def refusal(limits: Limits, measured: Measured, sizes: list[Size], least: int) -> str:
+def refusal(limits: SizeLimits, measured: Measured, sizes: list[Size], least: int) -> str:
     """What cannot be had, and the nearest that can."""
 
     def excess(size: Size) -> float:

@@ -37,7 +37,7 @@ from cosilo.models.white_box.batch import device_of, pad, predict, together
 from cosilo.models.white_box.decoding import Writer, score, write
 from cosilo.models.white_box.layers import is_adapted, layers_of, states
 from cosilo.models.white_box.tokens import ChatTokens
-from cosilo.models.white_box.training import Progress
+from cosilo.models.white_box.training import TrainingProgress
 from cosilo.models.white_box.tuning import Tuning, merged, tuned
 from cosilo.registry import Loads
 from cosilo.types import (
@@ -82,7 +82,7 @@ class TorchModel:
         identity: str = "",
         parallel: int = 16,
         tuning: Tuning | None = None,
-        report: Callable[[Progress], None] | None = None,
+        report: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         if parallel < 1:
             raise ConfigError(f"parallel must be 1 or more, not {parallel}")

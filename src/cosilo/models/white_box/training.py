@@ -84,7 +84,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """After a step: how far it is. `seconds_left` is at this run's own pace, without stopping early."""
 
     step: int
@@ -95,7 +95,7 @@ class Progress:
 
 
 @dataclass
-class Outcome:
+class TrainingOutcome:
     """What training did.
 
     Attributes:
@@ -125,9 +125,9 @@ def train(
     validate: Callable[[Any], float] | None = None,
     folder: Path | None = None,
     run: str = "",
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[TrainingProgress], None] | None = None,
     precision: str = "float32",
-) -> Outcome:
+) -> TrainingOutcome:
     """Train those parameters of `module` that require a gradient; it ends with its best weights.
 
     Args:
@@ -183,7 +183,7 @@ class _Loop:
             self.trained.values(), lr=0.0, weight_decay=schedule.weight_decay
         )
         self.step = 0
-        self.outcome = Outcome()
+        self.outcome = TrainingOutcome()
         self.best: dict[str, Any] = {}
         self.run_identity = _hash(
             [
@@ -195,7 +195,7 @@ class _Loop:
             ]
         )
 
-    def run(self, report: Callable[[Progress], None] | None) -> Outcome:
+    def run(self, report: Callable[[TrainingProgress], None] | None) -> TrainingOutcome:
         was_training = self.module.training
         try:
             resumed = self.resume()
@@ -207,7 +207,7 @@ class _Loop:
             self.module.train(was_training)
         return self.outcome
 
-    def steps(self, report: Callable[[Progress], None] | None) -> None:
+    def steps(self, report: Callable[[TrainingProgress], None] | None) -> None:
         schedule = self.schedule
         saved = started = perf_counter()
         first, before = self.step, self.outcome.seconds
@@ -224,7 +224,7 @@ class _Loop:
             if report:
                 each = (now - started) / (self.step - first)
                 left = 0.0 if ended else each * (schedule.steps - self.step)
-                report(Progress(self.step, schedule.steps, value, found, left))
+                report(TrainingProgress(self.step, schedule.steps, value, found, left))
 
     def one_step(self) -> float:
         import torch
@@ -327,7 +327,7 @@ class _Loop:
             )
         self.step = int(about["step"])
         kept = about["outcome"]
-        self.outcome = Outcome(**{f.name: kept[f.name] for f in fields(Outcome)})
+        self.outcome = TrainingOutcome(**{f.name: kept[f.name] for f in fields(TrainingOutcome)})
         self.outcome.validations = {int(k): v for k, v in kept["validations"].items()}
         _copy({n: tensors[f"weight {n}"] for n in self.trained}, self.trained)
         self.load_optimizer(tensors)

@@ -22,7 +22,7 @@ from cosilo.models.base import Tokens
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss, together, weighed_loss
 from cosilo.models.white_box.layers import is_adapted
-from cosilo.models.white_box.training import Progress, Schedule, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 
 _BATCH_TOKENS = 4096  # padded tokens of the sequences whose loss is computed together
 
@@ -65,7 +65,7 @@ def tuned(
     context: int,
     seed: int = 0,
     run: str = "",
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[TrainingProgress], None] | None = None,
 ) -> Any:
     """A copy of `module`, trained on the replies of `sequences`, each by its weight.
 

@@ -32,7 +32,7 @@ from cosilo.types import Chat
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class AlignedLesson:
     """A reply as the small model's tokens, and what the large one would have said at some of them.
 
     Attributes:
@@ -99,7 +99,7 @@ class DistilAcross(Learning):
             session, model, examples, lessons_from(model, items, found), self._loss
         )
 
-    def _loss(self, module: Any, batch: Sequence[Lesson]) -> Any:
+    def _loss(self, module: Any, batch: Sequence[AlignedLesson]) -> Any:
         """Means over the batch's places and over its aligned ones: a scalar with its gradient."""
         import torch
         from torch.nn.functional import cross_entropy
@@ -117,7 +117,7 @@ class DistilAcross(Learning):
                 distances.append(self._distances(rows, lesson))
         return loss + self.weight * torch.cat(distances).mean() if distances else loss
 
-    def _distances(self, rows: Any, lesson: Lesson) -> Any:
+    def _distances(self, rows: Any, lesson: AlignedLesson) -> Any:
         import torch
 
         from cosilo.models.white_box.losses import Teacher, divergence, sorted_distance
@@ -130,7 +130,7 @@ class DistilAcross(Learning):
 
 def lessons_from(
     model: WeightModel, items: Sequence[Scored], found: Sequence[Opinion | None]
-) -> list[Lesson]:
+) -> list[AlignedLesson]:
     """`items` as `model`'s tokens, each with the opinion of it where there is one.
 
     Raises:
@@ -142,13 +142,13 @@ def lessons_from(
         tokens = model.tokenize(item.chat, item.reply)
         if opinion is None:
             none = TopK(None, np.zeros((0, 1), np.float32), np.zeros(0, np.float32), 1)
-            lessons.append(Lesson(tokens, np.zeros(0, np.int64), none))
+            lessons.append(AlignedLesson(tokens, np.zeros(0, np.int64), none))
             continue
         theirs, ours = same_places(opinion.pieces, tokens.pieces)
         top = opinion.top.rows(theirs)
         if top.ids is not None:
             top = spelling.respelt(top, opinion.spelt, model.vocabulary_size)
-        lessons.append(Lesson(tokens, ours, top))
+        lessons.append(AlignedLesson(tokens, ours, top))
     return lessons
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, ask, strategies
-from cosilo.strategies.calibration import Graded, calibration, large_answers, small_answers
+from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
@@ -144,7 +144,7 @@ def reached(
 
 
 def best_threshold(
-    scores: Sequence[float], small: Sequence[Graded], large: Sequence[Graded]
+    scores: Sequence[float], small: Sequence[GradedReply], large: Sequence[GradedReply]
 ) -> float:
     """The threshold with the best mean grade; among equals, the one with the fewest calls."""
     order = np.argsort(scores, kind="stable")

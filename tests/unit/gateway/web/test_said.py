@@ -22,7 +22,9 @@ CALLING = Generation("", tool_calls=(ToolCall("c1", "f", '{"a": 1}'),), finish_r
 
 
 def test_a_finished_chat_is_what_the_client_library_expects() -> None:
-    made = said.chat_answer("r", 1, "cosilo/x", [said.Choice(REPLY, 1), said.Choice(CALLING)])
+    made = said.chat_answer(
+        "r", 1, "cosilo/x", [said.ReplyChoice(REPLY, 1), said.ReplyChoice(CALLING)]
+    )
     found = ChatCompletion.model_validate(json.loads(json.dumps(made)), strict=True)
     assert found.choices[0].message.content == "né"
     assert found.choices[0].logprobs is not None
@@ -38,7 +40,7 @@ def test_a_finished_chat_is_what_the_client_library_expects() -> None:
 
 
 def test_a_finished_text_is_what_the_client_library_expects() -> None:
-    made = said.text_answer("r", 1, "cosilo/x", [said.Choice(REPLY, 1)])
+    made = said.text_answer("r", 1, "cosilo/x", [said.ReplyChoice(REPLY, 1)])
     found = Completion.model_validate(json.loads(json.dumps(made)), strict=True)
     assert found.choices[0].text == "né"
     assert found.choices[0].logprobs is not None

@@ -17,7 +17,7 @@ from cosilo.models import catalog
 from cosilo.models.base import Access, Classifier, Embedder, TextModel, Trainable, models
 from cosilo.models.encoder.classifier import ClassifierModel
 from cosilo.models.encoder.encoder import MAX_CHARACTERS, Embedded, Encoder
-from cosilo.models.encoder.head import Head
+from cosilo.models.encoder.head import TrainedHead
 from cosilo.registry import Loads
 from cosilo.testing import ModelContract
 from cosilo.types import Demonstration, Generation, Sampling, Turn, last_user, user
@@ -67,7 +67,7 @@ def examples(n: int = 60) -> list[Demonstration]:
 
 
 @cache
-def head() -> Head | None:
+def head() -> TrainedHead | None:
     return ClassifierModel(Letters()).fit(examples()).head  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cosilo.errors import ConfigError, DataError
-from cosilo.models.encoder.head import Head, train
+from cosilo.models.encoder.head import TrainedHead, train
 
 
 def cloud(
@@ -28,7 +28,7 @@ def blank(n: int) -> list[str]:
     return ["same text"] * n
 
 
-def log_loss(head: Head, x: np.ndarray, texts: list[str], y: list[str]) -> float:
+def log_loss(head: TrainedHead, x: np.ndarray, texts: list[str], y: list[str]) -> float:
     p = head.probabilities(x, texts)
     return float(-np.log(p[np.arange(len(y)), [head.labels.index(t) for t in y]]).mean())
 
@@ -75,7 +75,7 @@ def test_its_confidence_is_its_accuracy_on_new_data() -> None:
     right = np.mean([head.labels[i] == t for i, t in zip(p.argmax(axis=1), truth, strict=True)])
     assert abs(p.max(axis=1).mean() - right) < 0.05
     for factor in (0.4, 2.5):
-        bent = Head(head.labels, head.weights, head.bias, head.temperature * factor)
+        bent = TrainedHead(head.labels, head.weights, head.bias, head.temperature * factor)
         assert log_loss(head, other, blank(4000), truth) < log_loss(bent, other, blank(4000), truth)
 
 
@@ -86,7 +86,7 @@ def test_two_classes_agree_with_scikit_learn() -> None:
     head = train(x, blank(200), y, features="embedding")
     assert head.validation is not None
     reference = LogisticRegression(C=head.validation.strength, tol=1e-6, max_iter=2000).fit(x, y)
-    plain = Head(head.labels, head.weights, head.bias, 1.0)
+    plain = TrainedHead(head.labels, head.weights, head.bias, 1.0)
     np.testing.assert_allclose(
         plain.probabilities(x, blank(200)), reference.predict_proba(x), atol=0.02
     )
@@ -122,7 +122,7 @@ def test_a_saved_head_answers_the_same(tmp_path: Path, features: str) -> None:
     texts = [f"the {t} was late on day {i % 5}" for i, t in enumerate(y)]
     head = train(x, texts, y, features=features)  # type: ignore[arg-type]
     head.save(tmp_path / "head")
-    back = Head.load(tmp_path / "head")
+    back = TrainedHead.load(tmp_path / "head")
     assert back.digest() == head.digest()
     assert back.validation == head.validation
     new = [*texts[:20], "something else ünï \0"]
@@ -134,12 +134,12 @@ def test_a_saved_head_answers_the_same(tmp_path: Path, features: str) -> None:
 
 def test_no_head_in_the_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no trained head"):
-        Head.load(tmp_path)
+        TrainedHead.load(tmp_path)
     x, y = cloud(30)
     train(x, blank(30), y, features="embedding").save(tmp_path)
     (tmp_path / "head.npz").write_bytes(b"PK\x03\x04 no more")
     with pytest.raises(ConfigError, match="no trained head"):
-        Head.load(tmp_path)
+        TrainedHead.load(tmp_path)
 
 
 def test_a_pickle_in_its_place_is_not_run(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_pickle_in_its_place_is_not_run(tmp_path: Path) -> None:
     arrays = np.array([print], dtype=object)
     np.savez(tmp_path / "head.npz", weights=arrays, bias=arrays, allow_pickle=True)
     with pytest.raises(ConfigError, match="no trained head"):
-        Head.load(tmp_path)
+        TrainedHead.load(tmp_path)
 
 
 def test_what_cannot_be_learnt_is_said() -> None:

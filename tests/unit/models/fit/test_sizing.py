@@ -6,7 +6,7 @@ import pytest
 
 from cosilo.errors import ConfigError
 from cosilo.models.fit.decode_speed import Speed
-from cosilo.models.fit.sizing import Limits, Machine, Size, adapter_rank, choose, predict
+from cosilo.models.fit.sizing import Machine, Size, SizeLimits, adapter_rank, choose, predict
 
 MEASURED = {
     "Q8_0": {8: Speed(6.0, 100_000_000), 30: Speed(17.0, 210_000_000)},
@@ -15,7 +15,7 @@ MEASURED = {
 
 
 def at(ms: float, megabytes: int = 1000) -> Size:
-    return choose(Limits(ms, megabytes * 10**6), MEASURED, least=8, most=30)
+    return choose(SizeLimits(ms, megabytes * 10**6), MEASURED, least=8, most=30)
 
 
 def test_depth_counts_before_bits_and_bits_before_nothing() -> None:
@@ -43,7 +43,7 @@ def test_predictions_lie_on_the_line_through_the_nearest_two() -> None:
 def test_what_was_measured_is_not_predicted() -> None:
     """A depth that was found too slow is not chosen again, whatever the line says."""
     measured = {"Q8_0": {8: Speed(6.0, 10), 20: Speed(13.0, 10), 30: Speed(17.0, 10)}}
-    size = choose(Limits(12.9, 100), measured, least=8, most=30)
+    size = choose(SizeLimits(12.9, 100), measured, least=8, most=30)
     assert size.layers == 18
 
 
@@ -51,13 +51,13 @@ def test_what_was_measured_is_not_predicted() -> None:
     ("limits", "nearest"),
     [
         (
-            Limits(2.0, 10**9),
+            SizeLimits(2.0, 10**9),
             r"8 layers in Q4_0, takes 4\.0 ms.*--ms-per-token 4\.4 --memory 1000MB",
         ),
-        (Limits(20.0, 50 * 10**6), r"8 layers in Q4_0.*90 MB: --ms-per-token 20 --memory 99MB"),
+        (SizeLimits(20.0, 50 * 10**6), r"8 layers in Q4_0.*90 MB: --ms-per-token 20 --memory 99MB"),
     ],
 )
-def test_limits_that_cannot_be_met_name_the_nearest(limits: Limits, nearest: str) -> None:
+def test_limits_that_cannot_be_met_name_the_nearest(limits: SizeLimits, nearest: str) -> None:
     with pytest.raises(ConfigError, match=nearest):
         choose(limits, MEASURED, least=8, most=30)
 

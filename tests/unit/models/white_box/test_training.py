@@ -25,7 +25,7 @@ from cosilo.errors import (
 from cosilo.models.base import Tokens
 from cosilo.models.white_box import checkpoint as torch_checkpoint
 from cosilo.models.white_box.batch import pad, predict, reply_loss, together
-from cosilo.models.white_box.training import Progress, Schedule, order, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, order, train
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -77,7 +77,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> Non
     assert 7 <= about["step"] < 12, "it was to be killed in the middle"
 
     resumed = tiny.module()
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     outcome = train(
         resumed,
         EXAMPLES,
@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> Non
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first, again = tiny.module(), tiny.module()
     train(first, EXAMPLES, reply_loss, tiny.SCHEDULE, validate=tiny.validate, folder=tmp_path)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(
         again,
         EXAMPLES,
@@ -230,7 +230,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
 
 
 def test_progress_says_how_much_is_left() -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(tiny.module(), EXAMPLES, reply_loss, tiny.SCHEDULE, report=seen.append)
     assert [p.step for p in seen] == list(range(1, 13))
     assert seen[0].seconds_left > 0 == seen[-1].seconds_left
