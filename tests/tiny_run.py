@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.progress import Silent, Spent
-from cosilo.benchmark.runner import Outcome, Runner
+from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
+from cosilo.benchmark.trial import Outcome
 
 LABELS = ("cat", "dog", "cow")
 PLAN = """

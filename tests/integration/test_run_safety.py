@@ -165,7 +165,7 @@ def test_of_a_finished_run_nothing_is_left(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be measured")
 
-    monkeypatch.setattr("cosilo.benchmark.runner.measure", never)
+    monkeypatch.setattr("cosilo.benchmark.trial.measure", never)
     assert main(["bench", str(plan), "--estimate"]) == 0
     assert capsys.readouterr().out == "desk: nothing is left to answer: all 2 points are done\n"
     plan.write_text(PLAN.replace('["verbatim"]', '["relink"]'))

@@ -15,9 +15,10 @@ from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import ceilings_of, limits_for, opened, read_results
-from cosilo.benchmark.runner import Outcome, Runner
+from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
+from cosilo.benchmark.trial import Outcome
 from cosilo.boundary.record.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError

@@ -44,6 +44,7 @@ ALWAYS = (
     "benchmark.parts",
     "benchmark.runner",
     "benchmark.small",
+    "benchmark.trial",
     "boundary.channel",
     "boundary.messages.ask",
     "boundary.messages.base",

@@ -16,7 +16,7 @@ from cosilo.report.screen import Screen
 if TYPE_CHECKING:
     from cosilo.benchmark.estimate import Estimate
     from cosilo.benchmark.progress import Reports
-    from cosilo.benchmark.runner import Outcome
+    from cosilo.benchmark.trial import Outcome
 
 DESCRIPTION = """\
 Run every point of a plan on its task, measure each, and keep everything in the run's folder.

@@ -1,0 +1,312 @@
+"""A trial: one point is prepared, answers what is left of every split, and is measured.
+
+    open_point ─▶ prepare ─▶ answer each split ─▶ again, replies tampered with ─▶ heads ─▶ measure
+                                │ item by item
+                                └──▶ the folder's store, its ledger, the recorded answers
+
+All that a trial writes is in one folder. Where that folder is the run's own, nothing is left to do
+afterwards; where it is another, the run takes it in.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from cosilo.benchmark import loads
+from cosilo.benchmark.answering import Answering, Commit
+from cosilo.benchmark.identity import settings_of, task_identity
+from cosilo.benchmark.measure import (
+    attackers_encoder,
+    load_run,
+    measure,
+    measuring_version,
+    tampering,
+)
+from cosilo.benchmark.parts import Parts, open_parts, ready, replay_path
+from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.published import said_by
+from cosilo.benchmark.record import Survey, chain_of, note_heads
+from cosilo.benchmark.replies import Replies
+from cosilo.benchmark.rows import Mark, Pass, Trial
+from cosilo.benchmark.store import Store
+from cosilo.boundary.meter import Meter
+from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.transports.inside import InProcess
+from cosilo.errors import (
+    BudgetExceededError,
+    CosiloError,
+    OfflineError,
+    StoreError,
+    UnreachableError,
+)
+from cosilo.models.base import Embedder
+from cosilo.models.present import require_present
+from cosilo.objectives.base import Item
+from cosilo.objectives.scoring import learned_by, some
+from cosilo.session import PointConfig, make_strategy, open_point
+from cosilo.strategies.base import Session, Strategy
+from cosilo.tasks.base import Example, Split, Task
+
+ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
+"""What a point is answered on; `train` and `tune` belong to the strategies."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a point came.
+
+    Attributes:
+        error: why it is not done; None when it is.
+    """
+
+    point: PointConfig
+    trial: str
+    error: CosiloError | None = None
+
+
+class Watch(Protocol):
+    """Is told how a trial goes."""
+
+    def begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
+        """`point` begins, with these items to answer."""
+
+    def answered(self, items: int) -> None:
+        """`items` more answers are kept."""
+
+    def note(self, text: str) -> None:
+        """Something a reader should know; never private text."""
+
+
+class Trials:
+    """The trials of a plan that one process works on, one after another, in one folder.
+
+    Args:
+        store: of the folder, opened for writing.
+        offline: make no LM call; what is not recorded is an error.
+        task: the plan's task, where it is loaded already.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        watch: Watch,
+        *,
+        offline: bool = False,
+        task: Task | None = None,
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.task_id = task_identity(plan)
+        self.record = Survey()
+        """What is wrong with the folder's record: what it lacks counts as not answered."""
+        self._watch = watch
+        self._offline = offline
+        self._task = task
+        self._parts: Parts | None = None
+        self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
+        self._lm_down: CosiloError | None = None
+
+    def parts(self) -> Parts:
+        """The data and the models, loaded when they are first asked for.
+
+        Raises:
+            what `open_parts` does.
+        """
+        if self._parts is None:
+            self._parts = open_parts(self.plan, self.store, offline=self._offline, task=self._task)
+        return self._parts
+
+    async def close(self) -> None:
+        if self._parts is not None:
+            await self._parts.close()
+
+    def left(self, id: str, which: Pass, split: Split) -> list[Example]:
+        """The items of `split` that the trial called `id` has not answered."""
+        done = self.store.answered(id, which, split).keys() - self.record.lacking(id, which, split)
+        return [e for e in self.parts().task.splits.get(split, ()) if e.id not in done]
+
+    async def run(self, point: PointConfig, id: str) -> Outcome:
+        """Finish the trial called `id` of `point`: what is answered or measured is not done again.
+
+        Raises:
+            StoreError: nothing can be kept any more. What else goes wrong is in the outcome.
+        """
+        trial = self.store.trial(id) or Trial(id, point.name, json.dumps(settings_of(point)))
+        if trial.state != "done":
+            trial, error = await self._tried(point, replace(trial, point=point.name))
+            self.store.put_trial(trial)
+            if error is not None:
+                self._watch.note(f"{point.name}: {error}")
+                return Outcome(point, id, error)
+        if self.store.result(id, "test", measuring_version(self.plan)) is None:
+            if self._encoder is None:
+                require_present(loads.scoring(self.plan))
+                self._encoder = (attackers_encoder(self.plan),)
+            await measure(self.plan, self.store, self.task_id, trial, encoder=self._encoder[0])
+        return Outcome(point, id)
+
+    async def _tried(self, point: PointConfig, trial: Trial) -> tuple[Trial, CosiloError | None]:
+        """The trial as far as it got, and what stopped it."""
+        try:
+            return replace(await self._answer(point, trial), state="done", error=""), None
+        except BudgetExceededError as error:
+            return replace(trial, state="unaffordable", error=str(error)), error
+        except StoreError:  # nothing more can be kept: the run ends here
+            raise
+        except CosiloError as error:
+            if isinstance(error, UnreachableError | OfflineError) and self._lm_down is None:
+                self._lm_down = error
+            return replace(trial, state="failed", error=str(error)), error
+
+    async def _answer(self, point: PointConfig, trial: Trial) -> Trial:
+        """Prepare the point and answer what is left of every split, plain and tampered with."""
+        parts, store = self.parts(), self.store
+        sends = bool(make_strategy(point).needs.sends)
+        if sends and self._lm_down is not None:
+            raise type(self._lm_down)(f"not tried: {self._lm_down}")
+        todo = {s: self.left(trial.id, "plain", s) for s in ANSWERED}
+        self._watch.begun(point, todo)
+        reset_peak_memory()
+        ledger = SqliteLedger(store.ledger_path, trial.id)
+        try:
+            strategy, session = open_point(
+                ready(point, parts.task, replay_path(self.plan, store).parent),
+                parts.owner,
+                parts.lm,
+                sampling=parts.task.sampling,
+                meter=Meter(price=self.plan.large.price),
+                ledger=ledger,
+                watch=(self._heard(trial),),
+            )
+            strategy, session = await strategy.prepare(session)
+            trial = replace(trial, attempt=ledger.attempt)
+            store.put_trial(trial)
+            store.put_cards(trial.id, "plain", session.cards)
+            if self.plan.attacks.published:
+                trial = replace(trial, memory=max(trial.memory, peak_memory()))
+                await self._listen(trial, session)
+                reset_peak_memory()  # attackers take their own
+            for split, examples in todo.items():
+                commit = self._committing(trial, "plain", split, ledger)
+                await self._answering(strategy, session, split, commit, trial).run(examples)
+        finally:
+            ledger.close()
+        if sends and self.plan.attacks.tamper_share > 0:
+            await self._tamper(point, trial)
+        note_heads(store, trial.id)
+        if refused := sum(store.refused(trial.id, split) for split in ANSWERED):
+            self._watch.note(
+                f"{point.name}: {refused} items got no answer, because a defence or a model refused "
+                "them; they count as answered wrongly"
+            )
+        return replace(trial, memory=max(trial.memory, peak_memory()))
+
+    async def _listen(self, trial: Trial, session: Session) -> None:
+        """Keep what the small model says for those who will attack it, where it was trained."""
+        owner, splits = session.owner, self.parts().task.splits
+        if not owner.learned:
+            return
+        run = load_run(self.plan, self.store, self.task_id, trial, "test")
+        inside = learned_by(replace(run, learned=owner.learned & {e.id for e in run.background}))
+        asked = [e for s in ANSWERED for e in some(splits.get(s, ()))]
+        members = some([e for e in run.background if e.id in inside])
+        said = await said_by(owner.model, owner.learned, [*members, *asked])
+        if said is not None:
+            self.store.put_said(trial.id, said)
+
+    async def _tamper(self, point: PointConfig, trial: Trial) -> None:
+        """Answer again, with a party in between that changes a share of the LM's replies.
+
+        Where nothing crossed in `prepare`, only the items whose replies are changed can differ.
+        """
+        parts, store = self.parts(), self.store
+        party = tampering(self.plan, parts.lm)
+        learned = any(True for _ in store.prepare_record(trial.id, trial.attempt, ANSWERED))
+        todo: dict[Split, list[Example]] = {}
+        for split in ANSWERED:
+            left = self.left(trial.id, "tampered", split)
+            if not learned:
+                attempts = store.answered(trial.id, "plain", split)
+                changed = party.requests(store.record(trial.id, split, attempts))
+                left = [e for e in left if e.id in changed]
+            todo[split] = left
+        if not any(todo.values()):
+            return
+        ledger = SqliteLedger(store.ledger_path, chain_of(trial.id, "tampered"))
+        try:
+            strategy, session = open_point(
+                ready(point, parts.task, replay_path(self.plan, store).parent),
+                parts.owner,
+                parts.lm,
+                sampling=parts.task.sampling,
+                meter=Meter(price=self.plan.large.price),
+                ledger=ledger,
+                transport=InProcess(party),
+            )
+            strategy, session = await strategy.prepare(session)
+            store.put_cards(trial.id, "tampered", session.cards)
+            for split, examples in todo.items():
+                commit = self._committing(trial, "tampered", split, ledger)
+                await self._answering(strategy, session, split, commit, trial).run(examples)
+        finally:
+            ledger.close()
+
+    def _answering(
+        self, strategy: Strategy, session: Session, split: Split, commit: Commit, trial: Trial
+    ) -> Answering:
+        return Answering(
+            self.parts().task,
+            strategy,
+            session,
+            split,
+            commit=commit,
+            concurrency=self.plan.concurrency,
+            proved=self.store.proved(trial.id),
+            budget=self.plan.request_budget.budget,
+            tried=any(self.store.answered(trial.id, "plain", s) for s in ANSWERED),
+        )
+
+    def _heard(self, trial: Trial) -> Replies:
+        """The guard that checks whether the trial's first replies can be read; replies of earlier
+        processes count.
+        """
+        seen, before = self.store.replies(trial.id)
+        return Replies(
+            self.parts().task,
+            most=self.plan.unreadable,
+            allowed=self.plan.large.price.reasoning,
+            seen=seen,
+            before=before,
+        )
+
+    def _committing(self, trial: Trial, which: Pass, split: Split, ledger: SqliteLedger) -> Commit:
+        def commit(items: Sequence[tuple[Item, str]]) -> None:
+            ids = [item.example.id for item, _ in items]
+            marks = {id: Mark(*ledger.head, ledger.sent(f"{split}/{id}")) for id in ids}
+            self.store.add_items(trial.id, which, split, ledger.attempt, items, marks)
+            if which == "plain":
+                self._watch.answered(len(items))
+
+        return commit
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel count this process's peak memory anew, where it can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Peak resident bytes since `reset_peak_memory`, or of the process where that cannot be."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
