@@ -44,6 +44,12 @@ class ModelConfig:
         kind: its name in the registry of models.
         exposes: what its owner lets the other party see, where it is the LM.
         usd_per_m_in, usd_per_m_out: dollars per million prompt and completion tokens.
+        usd_per_m_cached: per million prompt tokens that the model's owner says it had read before;
+            `usd_per_m_in` when unset.
+        usd_per_hour: per hour that requests are worked on, for a machine that is rented.
+        longest_s: seconds that one try of a request may take, where hours cost money; the kind's own
+            `timeout_s` when unset.
+        usd_per_gb: per 10⁹ bytes of messages, both ways.
         train: fit it on the private training data when the session opens, where it is the SM.
         train_items: use the first so many of them only; the rest are the pool without gold targets.
         options: what the kind itself is told.
@@ -53,35 +59,58 @@ class ModelConfig:
     exposes: Access = Access.TEXT
     usd_per_m_in: float = 0.0
     usd_per_m_out: float = 0.0
+    usd_per_m_cached: float | None = None
+    usd_per_hour: float = 0.0
+    longest_s: float | None = None
+    usd_per_gb: float = 0.0
     train: bool = False
     train_items: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("usd_per_m_in", "usd_per_m_out"):
+        for name in ("usd_per_m_in", "usd_per_m_out", "usd_per_hour", "usd_per_gb"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is no price from 0 on")
+        cached, longest = self.usd_per_m_cached, self.longest_s
+        if cached is not None and not 0 <= cached <= self.usd_per_m_in:
+            raise ValueError(f"usd_per_m_cached = {cached!r} is not between 0 and usd_per_m_in")
+        if longest is not None and not 0 < longest < math.inf:
+            raise ValueError(f"longest_s = {longest!r} is no positive number of seconds")
         if self.train_items is not None and self.train_items < 1:
             raise ValueError(f"train_items = {self.train_items!r} is not positive")
 
     @property
     def price(self) -> Price:
-        """The model's price per token, its reasoning allowance, and how often a request may be
-        tried.
+        """What the model's owner bills, its reasoning allowance, and how often a request may be tried.
+
+        Raises:
+            ConfigError: hours cost money, and nothing says how long a request may take.
         """
+        longest = 0.0
+        if self.usd_per_hour:
+            longest = self.longest_s or self._told("timeout_s")
+            if not longest:
+                raise ConfigError(
+                    f"usd_per_hour needs longest_s: models of kind {self.kind!r} have no timeout_s, so "
+                    "nothing bounds what a request can cost"
+                )
         return Price(
             self.usd_per_m_in,
             self.usd_per_m_out,
-            reasoning=self._told("reasoning"),
-            attempts=1 + self._told("retries"),
+            reasoning=int(self._told("reasoning")),
+            attempts=1 + int(self._told("retries")),
+            usd_per_m_cached=self.usd_per_m_cached,
+            usd_per_hour=self.usd_per_hour,
+            longest_s=longest,
+            usd_per_gb=self.usd_per_gb,
         )
 
-    def _told(self, option: str) -> int:
+    def _told(self, option: str) -> float:
         """The number that the kind is given for `option`, or its default; 0 where it has no such
         option.
         """
         known = signature(models.get(self.kind)).parameters
-        return int(self.options.get(option, known[option].default if option in known else 0))
+        return float(self.options.get(option, known[option].default if option in known else 0))
 
 
 @dataclass(frozen=True)
@@ -118,7 +147,12 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
         if isinstance(value, str) and value in named and (base / value).is_dir():
             found[key] = base / value
     own = {k: getattr(config, k) for k in common}
-    return ModelConfig(**own, options=_absolute(found, base))
+    made = ModelConfig(**own, options=_absolute(found, base))
+    try:
+        made.price  # noqa: B018 — says what it lacks
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return made
 
 
 def read_defence(name: str, table: Table, *, where: str, base: Path | None = None) -> DefenceConfig:

@@ -96,7 +96,8 @@ class Generation(Value, frozen=True):
     """A reply and what it took.
 
     `prompt_tokens` and `completion_tokens` are what the back end says it used: 0 where it says nothing,
-    -1 where what it says is no number of tokens. `seconds` is the service time it measured (for a
+    -1 where what it says is no number of tokens. `cached_tokens` are those of the prompt's tokens that
+    it says it had read before, said in the same way. `seconds` is the service time it measured (for a
     recorded answer: the recorded time); `cpu_seconds` the local CPU it used; `attempts` how many of the
     times that the request was sent may have been worked on, the one that was answered among them.
     """
@@ -112,6 +113,7 @@ class Generation(Value, frozen=True):
     attempts: int = 1
     other_texts: OtherTexts = ()
     extra: str = ""
+    cached_tokens: int = 0
 
     def check(self) -> None:
         """Refuse field values that are of the right types but impossible: a time or a probability
@@ -157,6 +159,7 @@ class Delta(Value, frozen=True):
     attempts: int = 1
     other_texts: OtherTexts = ()
     extra: str = ""
+    cached_tokens: int = 0
 
 
 class Demonstration(Value, frozen=True):
@@ -211,7 +214,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
     others: dict[str, list[str]] = {}
     extra = ""
     finish: FinishReason = "stop"
-    prompt_tokens = completion_tokens = 0
+    prompt_tokens = completion_tokens = cached_tokens = 0
     seconds = 0.0
     for delta in deltas:
         text.append(delta.text)
@@ -226,6 +229,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
         finish = delta.finish_reason or finish
         prompt_tokens = delta.prompt_tokens or prompt_tokens
         completion_tokens = delta.completion_tokens or completion_tokens
+        cached_tokens = delta.cached_tokens or cached_tokens
         seconds = delta.seconds or seconds
         if delta.attempts > attempts:
             attempts = delta.attempts
@@ -240,6 +244,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
         attempts=attempts,
         other_texts=tuple((name, "".join(said)) for name, said in others.items()),
         extra=extra,
+        cached_tokens=cached_tokens,
     )
 
 
@@ -269,6 +274,7 @@ def disassemble(generation: Generation) -> Delta:
         attempts=generation.attempts,
         other_texts=generation.other_texts,
         extra=generation.extra,
+        cached_tokens=generation.cached_tokens,
     )
 
 

@@ -412,7 +412,7 @@ def test_a_race_never_overspends_and_the_books_match_the_upstreams(
 def most_of_hello() -> float:
     """What is set aside for "hello" and 48 tokens: all attempts that the model's retries allow."""
     price = Price(1.0, 2.0, attempts=5)
-    return price.usd(*price.bound(Ask(chat=user("hello"), sampling=Sampling(max_tokens=48))))
+    return price.bound(Ask(chat=user("hello"), sampling=Sampling(max_tokens=48))).usd
 
 
 def point(mock: Mock, name: str = "ok", model: str = "ok") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 from hashlib import sha256
 
 import numpy as np
@@ -17,6 +18,7 @@ from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.meter import Price
 from cosilo.boundary.transports.base import Handles
 from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
@@ -35,10 +37,21 @@ def measuring_version(plan: Plan) -> str:
         [
             _code(),
             plain(plan.attacks),
-            plain(plan.large.price),
+            _stated(plan.large.price),
             plain(plan.link),
         ]
     )
+
+
+def _stated(price: Price) -> dict[str, object]:
+    """What `price` says, without the terms that it leaves out: numbers made before there were such
+    terms still count."""
+    added = ("usd_per_m_cached", "usd_per_hour", "longest_s", "usd_per_gb")
+    return {
+        f.name: getattr(price, f.name)
+        for f in fields(Price)
+        if f.name not in added or getattr(price, f.name) != f.default
+    }
 
 
 def guessing_version(plan: Plan, store: Store, trial: Trial, split: Split) -> str:

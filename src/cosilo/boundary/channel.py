@@ -27,7 +27,7 @@ from cosilo.boundary.messages import (
     decode,
     encode,
 )
-from cosilo.boundary.meter import Bill, Budget, Meter, Totals
+from cosilo.boundary.meter import Bill, Budget, Meter, Price, Totals
 from cosilo.boundary.record.ledger import Ledger, MemoryLedger
 from cosilo.boundary.transports.base import Transport
 from cosilo.boundary.transports.refusals import raised
@@ -37,6 +37,7 @@ from cosilo.errors import (
     PrivacyError,
     UndeclaredMessageError,
     UnexpectedReplyError,
+    UnreachableError,
 )
 from cosilo.types import Delta, assemble, closing
 
@@ -172,7 +173,8 @@ class Boundary:
         cost = reservation
         try:
             try:
-                answer = await self._transport.carry(payload)
+                carried, price = self._transport.carry(payload), self.meter.price
+                answer = await (_within(carried, price) if price.usd_per_hour else carried)
                 reply = self._received(answer, _reply_of(message))
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
@@ -190,7 +192,9 @@ class Boundary:
         cost, attempts = reservation, 1
         whole: Completion | None = None
         try:
-            arriving = self._transport.carry_stream(payload)
+            arriving, price = self._transport.carry_stream(payload), self.meter.price
+            if price.usd_per_hour:
+                arriving = _pieces_within(arriving, price)
             async with closing(arriving) as pieces:
                 async for data in pieces:
                     delta = self._received(data, Piece).delta
@@ -254,6 +258,39 @@ class Boundary:
         raise UnexpectedReplyError(
             f"the other party answered with {type(found).__name__}, not {wanted.__name__}"
         )
+
+
+async def _within(work: Awaitable[bytes], price: Price) -> bytes:
+    try:
+        async with asyncio.timeout(price.most_seconds):
+            return await work
+    except TimeoutError:
+        raise _late(price) from None
+
+
+async def _pieces_within(
+    arriving: AsyncIterator[bytes], price: Price
+) -> AsyncGenerator[bytes, None]:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + price.most_seconds
+    async with closing(arriving) as pieces:
+        while loop.time() < end:
+            try:
+                async with asyncio.timeout_at(end):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                break
+            yield piece
+        raise _late(price)
+
+
+def _late(price: Price) -> UnreachableError:
+    return UnreachableError(
+        f"no whole reply came within {price.most_seconds:g} s, the longest that is paid for",
+        worked=price.attempts,
+    )
 
 
 def _reply_of(message: Message) -> type[Message]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cosilo.boundary.messages import Message
+from cosilo.boundary.messages import Message, encode
 from cosilo.errors import BudgetExceededError, PrivacyError, RequestBudgetError
 
 log = logging.getLogger("cosilo.boundary")
@@ -80,18 +80,39 @@ class Budget:
                 raise ValueError(f"{name} = {limit!r} is no limit from 0 on")
 
 
+class Attempt(NamedTuple):
+    """The most that one attempt at a request can take.
+
+    Attributes:
+        tokens_in, tokens_out: of the prompt and of the reply.
+        bytes_up, bytes_down: encoded, of the request and of the reply; 0 where bytes cost nothing.
+    """
+
+    tokens_in: int
+    tokens_out: int
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Spent(NamedTuple):
+    """Tokens and money of a crossing."""
+
+    tokens_in: int
+    tokens_out: int
+    usd: float
+
+
 class Bill(NamedTuple):
     """What a reply is booked at.
 
     Attributes:
         answer: (prompt, completion) tokens of the attempt that was answered.
-        tokens_in, tokens_out: of all attempts together.
+        spent: of all attempts together.
         disputed: the LM's owner claimed more than can be, or no number.
     """
 
     answer: tuple[int, int]
-    tokens_in: int
-    tokens_out: int
+    spent: Spent
     disputed: bool
 
 
@@ -104,61 +125,139 @@ class Price:
         reasoning: tokens that the LM may think of before each reply, billed like the reply's and beyond
             what was asked for.
         attempts: how often a request may be sent until it is answered; each may be worked on.
+        usd_per_m_cached: per million tokens of the prompt that the LM had read before, as its owner
+            says; None where they cost what the others do.
+        usd_per_hour: of the seconds that a request is worked on, as for a machine rented by the hour.
+            Requests that are answered side by side count in full, each by itself.
+        longest_s: seconds that one attempt may take at most. Where seconds cost money, a crossing that
+            takes longer than all its attempts may is cut off, so that this is a bound.
+        usd_per_gb: per 10⁹ bytes of encoded messages, both ways.
+
+    Raises:
+        ValueError: a price below 0, tokens read before that cost more than others, or seconds that cost
+            money without a bound on them.
     """
 
     usd_per_m_in: float = 0.0
     usd_per_m_out: float = 0.0
     reasoning: int = 0
     attempts: int = 1
+    usd_per_m_cached: float | None = None
+    usd_per_hour: float = 0.0
+    longest_s: float = 0.0
+    usd_per_gb: float = 0.0
 
-    def once(self, request: Message) -> tuple[int, int]:
-        """Upper bound on (prompt, completion) tokens that one attempt at `request` is billed for."""
-        tokens_in, tokens_out = request.tokens_bound()
-        return tokens_in, tokens_out + self.reasoning if tokens_out else 0
+    def __post_init__(self) -> None:
+        for name in ("usd_per_m_in", "usd_per_m_out", "usd_per_hour", "usd_per_gb", "longest_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is no number from 0 on")
+        cached = self.usd_per_m_cached
+        if cached is not None and not 0 <= cached <= self.usd_per_m_in:
+            raise ValueError(f"usd_per_m_cached = {cached!r} is not between 0 and usd_per_m_in")
+        if self.usd_per_hour and not self.longest_s:
+            raise ValueError("usd_per_hour needs a bound on the seconds that a request may take")
 
-    def bound(self, request: Message) -> tuple[int, int]:
-        """Upper bound on (prompt, completion) tokens that all attempts at `request` together are
-        billed for.
+    @property
+    def most_seconds(self) -> float:
+        """How long a crossing may take where seconds cost money."""
+        return self.attempts * self.longest_s
+
+    def once(self, request: Message, size: int | None = None) -> Attempt:
+        """The most that one attempt at `request` is billed for.
+
+        Args:
+            size: bytes of the request, where they are known; else it is encoded if bytes cost money.
         """
-        tokens_in, tokens_out = self.once(request)
-        return tokens_in * self.attempts, tokens_out * self.attempts
+        tokens_in, tokens_out = request.tokens_bound()
+        if tokens_out:
+            tokens_out += self.reasoning
+        if not self.usd_per_gb:
+            return Attempt(tokens_in, tokens_out)
+        up = len(encode(request)) if size is None else size
+        return Attempt(tokens_in, tokens_out, up, request.reply_bound(tokens_out))
 
-    def lost(self, request: Message, worked: int | None) -> tuple[int, int]:
+    def bound(self, request: Message, size: int | None = None) -> Spent:
+        """The most that all attempts at `request` together are billed for; `size` as for `once`."""
+        return self.times(self.attempts, self.once(request, size))
+
+    def lost(self, request: Message, worked: int | None, size: int | None = None) -> Spent:
         """What was spent on `request` when no reply came: the most that `worked` attempts can be billed
         for; that of all attempts where nobody knows how many were worked on (None)."""
-        tokens_in, tokens_out = self.once(request)
         times = self.attempts if worked is None else min(worked, self.attempts)
-        return tokens_in * times, tokens_out * times
+        return self.times(times, self.once(request, size))
 
-    def bill(self, once: tuple[int, int], reply: Message) -> Bill:
+    def times(self, count: int, most: Attempt) -> Spent:
+        """What `count` attempts cost that each took the `most`."""
+        tokens_in, tokens_out = count * most.tokens_in, count * most.tokens_out
+        seconds = count * self.longest_s
+        size = count * (most.bytes_up + most.bytes_down)
+        return Spent(
+            tokens_in, tokens_out, self.usd(tokens_in, tokens_out, seconds=seconds, size=size)
+        )
+
+    def bill(self, most: Attempt, reply: Message, size: int | None = None) -> Bill:
         """What `reply` is booked at: what it claims, as far as that can be true.
 
         Args:
-            once: upper bounds on the tokens of one attempt, as the method of that name says.
+            most: of one attempt, as `once` says.
+            size: bytes of the reply, as for `once`.
 
         A claim that is missing, and one that cannot be true, is taken as the most that can be: of the
-        prompt its bound, of the reply a token for each byte that came, and what it may have thought.
+        prompt its bound, of the reply a token for each byte that came, and what it may have thought; of
+        tokens read before, none.
         """
-        most_in, most_out = once
         claimed_in, claimed_out = tokens_in, tokens_out = reply.usage()
-        if not 0 < claimed_in <= most_in:
-            tokens_in = most_in
-        if not 0 < claimed_out <= most_out:
+        cached = 0 if self.usd_per_m_cached is None else reply.cached()
+        read_before = 0 <= cached <= max(0, claimed_in)
+        if not (0 < claimed_in <= most.tokens_in and read_before):
+            tokens_in, cached = most.tokens_in, 0
+        if not 0 < claimed_out <= most.tokens_out:
             written = reply.written()
-            seen = min(most_out, written + self.reasoning) if written or not claimed_in else 0
-            tokens_out = seen if claimed_out <= 0 else most_out
+            seen = (
+                min(most.tokens_out, written + self.reasoning) if written or not claimed_in else 0
+            )
+            tokens_out = seen if claimed_out <= 0 else most.tokens_out
         sent = reply.sent()
         lost = min(max(1, sent), self.attempts) - 1
-        possible = 0 <= claimed_in <= most_in and 0 <= claimed_out <= most_out and sent == lost + 1
-        return Bill(
-            (tokens_in, tokens_out),
-            tokens_in + lost * most_in,
-            tokens_out + lost * most_out,
-            not possible,
+        possible = (
+            0 <= claimed_in <= most.tokens_in
+            and 0 <= claimed_out <= most.tokens_out
+            and read_before
+            and sent == lost + 1
         )
+        all_in, all_out = tokens_in + lost * most.tokens_in, tokens_out + lost * most.tokens_out
+        seconds, crossed = 0.0, 0
+        if self.usd_per_hour:
+            took = (reply.seconds() or self.longest_s) + lost * self.longest_s
+            seconds = min(took, self.most_seconds)
+        if self.usd_per_gb:
+            down = len(encode(reply)) if size is None else size
+            crossed = most.bytes_up + down + lost * (most.bytes_up + most.bytes_down)
+        usd = self.usd(all_in, all_out, cached=cached, seconds=seconds, size=crossed)
+        return Bill((tokens_in, tokens_out), Spent(all_in, all_out, usd), not possible)
 
-    def usd(self, tokens_in: int, tokens_out: int) -> float:
-        return (tokens_in * self.usd_per_m_in + tokens_out * self.usd_per_m_out) / 1e6
+    def usd(
+        self,
+        tokens_in: int,
+        tokens_out: int,
+        *,
+        cached: int = 0,
+        seconds: float = 0.0,
+        size: int = 0,
+    ) -> float:
+        """US dollars for so many tokens, seconds and bytes.
+
+        Args:
+            cached: of `tokens_in`, those that were read before.
+        """
+        usd = (tokens_in * self.usd_per_m_in + tokens_out * self.usd_per_m_out) / 1e6
+        if cached and self.usd_per_m_cached is not None:
+            usd -= cached * (self.usd_per_m_in - self.usd_per_m_cached) / 1e6
+        if self.usd_per_hour:
+            usd += seconds * self.usd_per_hour / 3600
+        if self.usd_per_gb:
+            usd += size * self.usd_per_gb / 1e9
+        return usd
 
 
 class Meter:
@@ -197,14 +296,14 @@ class Meter:
         """
         if not 0 <= request.epsilon < math.inf:
             raise PrivacyError(f"ε = {request.epsilon} is no privacy cost, so nothing was sent")
-        tokens_in, tokens_out = self.price.bound(request)
+        spent = self.price.bound(request, size)
         most = Totals(
             messages=1,
             bytes_up=size,
-            bytes_down=request.reply_bound(tokens_out // self.price.attempts),
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            usd=self.price.usd(tokens_in, tokens_out),
+            bytes_down=request.reply_bound(spent.tokens_out // self.price.attempts),
+            tokens_in=spent.tokens_in,
+            tokens_out=spent.tokens_out,
+            usd=spent.usd,
             epsilon=request.epsilon,
         )
         self.hold(most)
@@ -223,44 +322,42 @@ class Meter:
         if self.parent:
             self.parent.settle(reservation, cost)
 
-    def once(self, reservation: Totals) -> tuple[int, int]:
-        """Upper bound on (prompt, completion) tokens of one of the attempts in `reservation`."""
+    def once(self, reservation: Totals) -> Attempt:
+        """The most of one of the attempts in `reservation`."""
         attempts = self.price.attempts
-        return reservation.tokens_in // attempts, reservation.tokens_out // attempts
+        return Attempt(
+            reservation.tokens_in // attempts,
+            reservation.tokens_out // attempts,
+            reservation.bytes_up,
+            reservation.bytes_down,
+        )
 
     def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
         """What a finished crossing cost; `reply` is None when it was not answered and not worked on."""
         if reply is None:
-            return self._booked(request, size, 0, 0)
-        bill = self.price.bill(self.price.once(request), reply)
+            return self._booked(request, size, Spent(0, 0, 0.0))
+        bill = self.price.bill(self.price.once(request, size), reply, reply_size)
         return self.billed(request, size, bill, reply_size)
 
     def billed(self, request: Message, size: int, bill: Bill, reply_size: int) -> Totals:
         """What a crossing cost that was answered, in `reply_size` bytes, with what `bill` says."""
-        _, tokens_in, tokens_out, disputed = bill
-        return self._booked(request, size, tokens_in, tokens_out, reply_size, int(disputed))
+        return self._booked(request, size, bill.spent, reply_size, int(bill.disputed))
 
     def lost(self, request: Message, size: int, error: BaseException) -> Totals:
         """What a crossing cost that ended in `error`: what the LM may have worked all the same."""
         worked: int | None = getattr(error, "worked", None)
-        return self._booked(request, size, *self.price.lost(request, worked))
+        return self._booked(request, size, self.price.lost(request, worked, size))
 
     def _booked(
-        self,
-        request: Message,
-        size: int,
-        tokens_in: int,
-        tokens_out: int,
-        bytes_down: int = 0,
-        disputes: int = 0,
+        self, request: Message, size: int, spent: Spent, bytes_down: int = 0, disputes: int = 0
     ) -> Totals:
         return Totals(
             messages=1,
             bytes_up=size,
             bytes_down=bytes_down,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            usd=self.price.usd(tokens_in, tokens_out),
+            tokens_in=spent.tokens_in,
+            tokens_out=spent.tokens_out,
+            usd=spent.usd,
             epsilon=request.epsilon,
             disputes=disputes,
         )

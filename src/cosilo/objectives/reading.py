@@ -14,8 +14,8 @@ from itertools import chain
 from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
-from cosilo.boundary.messages import Completion, Message, Scores
-from cosilo.boundary.meter import Price
+from cosilo.boundary.messages import Scores
+from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
@@ -219,19 +219,16 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
     reply = down.message
     tokens_in, tokens_out = reply.usage()
     if up is not None and up.payload is not None:
-        bill = price.bill(price.once(up.message), reply)
-        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
+        spent = price.bill(price.once(up.message, up.size), reply, down.size).spent
+    else:
+        spent = Spent(tokens_in, tokens_out, price.usd(tokens_in, tokens_out))
     return Traffic(
         bytes_down=down.size,
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        usd=price.usd(tokens_in, tokens_out),
-        seconds=_seconds(reply),
+        tokens_in=spent.tokens_in,
+        tokens_out=spent.tokens_out,
+        usd=spent.usd,
+        seconds=reply.seconds(),
     )
-
-
-def _seconds(reply: Message) -> float:
-    return reply.generation.seconds if isinstance(reply, Completion) else 0.0
 
 
 def _add(a: Traffic, b: Traffic) -> Traffic:

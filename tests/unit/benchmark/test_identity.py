@@ -143,6 +143,14 @@ def test_what_measures_count_apart_from_what_answers(
     assert measuring_version(plan) != before[1]
 
 
+def test_a_term_of_the_price_counts_only_where_it_is_given(folder: Path) -> None:
+    before = measuring_version(parse_plan(PLAN, folder / "p.toml"))
+    with_term = PLAN.replace("[models.large]", "[models.large]\nusd_per_gb = 0.09")
+    assert measuring_version(parse_plan(with_term, folder / "p.toml")) != before
+    default = PLAN.replace("[models.large]", "[models.large]\nusd_per_gb = 0.0")
+    assert measuring_version(parse_plan(default, folder / "p.toml")) == before
+
+
 def test_the_data_count_by_their_content(folder: Path) -> None:
     before = ids(folder)
     (folder / "data.jsonl").touch()

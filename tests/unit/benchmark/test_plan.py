@@ -231,3 +231,32 @@ def test_a_budget_for_each_request() -> None:
     assert plan(HEAD + POINT).request_budget.budget is None
     found = plan(HEAD.replace("[task]", "[request_budget]\nusd = 0.01\n[task]", 1) + POINT)
     assert found.request_budget.budget == Budget(usd=0.01)
+
+
+def test_every_term_of_a_price_is_read() -> None:
+    terms = "usd_per_m_cached = 0.5\nusd_per_hour = 2.0\nlongest_s = 30\nusd_per_gb = 0.09\n"
+    price = plan(HEAD + terms + POINT).large.price
+    assert (price.usd_per_m_cached, price.usd_per_hour, price.longest_s) == (0.5, 2.0, 30.0)
+    assert price.usd_per_gb == 0.09
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ("usd_per_hour = 2.0", r"\[models\.large\]: usd_per_hour needs longest_s: .*'scripted'"),
+        ("usd_per_m_cached = 3.0", "usd_per_m_cached = 3.0 is not between 0 and usd_per_m_in"),
+        ("usd_per_gb = -1", "usd_per_gb = -1.0 is no price"),
+        ("longest_s = 0", "longest_s = 0.0 is no positive"),
+    ],
+)
+def test_a_price_without_a_bound_is_refused(terms: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(HEAD + terms + POINT)
+
+
+def test_a_request_to_a_rented_machine_takes_as_long_as_its_timeout() -> None:
+    kind = HEAD.replace(
+        'kind = "scripted"\nexposes = "logprobs"',
+        'kind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\nusd_per_hour = 2.0',
+    )
+    assert plan(kind + POINT).large.price.longest_s == 120.0

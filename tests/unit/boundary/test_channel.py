@@ -340,4 +340,4 @@ async def test_an_allowance_for_reasoning_is_inside_every_budget(stated: int) ->
     assert meter.totals.tokens_out == (stated or 100)
     with pytest.raises(BudgetExceededError, match="over the budget, 250"):
         await boundary.send(Ask(chat=user("x"), sampling=Sampling(max_tokens=161)))
-    assert meter.price.bound(Completion(generation=reply)) == (0, 0)
+    assert meter.price.bound(Completion(generation=reply)) == (0, 0, 0)

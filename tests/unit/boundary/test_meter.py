@@ -172,7 +172,7 @@ async def test_a_reply_that_cannot_be_encoded_was_paid_for_all_the_same() -> Non
 @pytest.mark.parametrize("attempts", [1, 5])
 async def test_no_claim_passes_a_budget(usage: tuple[int, int], attempts: int) -> None:
     """Whatever is claimed, and however many ask at once."""
-    usd = 10 * PRICE.usd(*PRICE.bound(ASK))
+    usd = 10 * PRICE.bound(ASK).usd
     meter = Meter(Budget(usd=usd), price=PRICE)
     said = Generation("ok", prompt_tokens=usage[0], completion_tokens=usage[1], attempts=attempts)
     boundary = road(Party(said), meter)

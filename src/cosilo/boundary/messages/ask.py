@@ -18,6 +18,12 @@ class Completion(Message, frozen=True, kw_only=True):
     def usage(self) -> tuple[int, int]:
         return self.generation.prompt_tokens, self.generation.completion_tokens
 
+    def cached(self) -> int:
+        return self.generation.cached_tokens
+
+    def seconds(self) -> float:
+        return self.generation.seconds
+
     def written(self) -> int:
         g = self.generation
         texts = [g.text, *(t for c in g.tool_calls for t in (c.id, c.name, c.arguments))]
@@ -32,7 +38,10 @@ class Completion(Message, frozen=True, kw_only=True):
 
     def restated(self, tokens_in: int, tokens_out: int) -> Completion:
         generation = msgspec.structs.replace(
-            self.generation, prompt_tokens=tokens_in, completion_tokens=tokens_out
+            self.generation,
+            prompt_tokens=tokens_in,
+            completion_tokens=tokens_out,
+            cached_tokens=max(0, min(self.generation.cached_tokens, tokens_in)),
         )
         return msgspec.structs.replace(self, generation=generation)
 

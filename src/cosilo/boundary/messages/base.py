@@ -41,6 +41,15 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         what it says is no number."""
         return 0, 0
 
+    def cached(self) -> int:
+        """How many of the prompt's tokens this reply says had been read before; less than 0 where what
+        it says is no number."""
+        return 0
+
+    def seconds(self) -> float:
+        """How long this reply says that it was worked on; 0 where it says nothing."""
+        return 0.0
+
     def written(self) -> int:
         """Bytes of what was written for this reply: an upper bound on its tokens, since each has at
         least one byte.

@@ -63,13 +63,11 @@ def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
     if not point.sends:
         return Spend(requests=1)
     price = point.price
-    tokens_in = tokens_out = 0
+    most = Spend(requests=1)
     for chat, sampling in asks:
-        prompt, completion = price.bound(Ask(chat=chat, sampling=sampling))
-        tokens_in += prompt
-        tokens_out += completion
-    usd = price.usd(tokens_in, tokens_out)
-    return Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out, requests=1)
+        tokens_in, tokens_out, usd = price.bound(Ask(chat=chat, sampling=sampling))
+        most += Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out)
+    return most
 
 
 async def answer_one(

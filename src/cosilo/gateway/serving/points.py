@@ -150,6 +150,9 @@ class Point:
             max((p.usd_per_m_out for p in prices), default=0.0),
             max((p.reasoning for p in prices), default=0),
             max((p.attempts for p in prices), default=1),
+            usd_per_hour=max((p.usd_per_hour for p in prices), default=0.0),
+            longest_s=max((p.longest_s for p in prices), default=0.0),
+            usd_per_gb=max((p.usd_per_gb for p in prices), default=0.0),
         )
 
 

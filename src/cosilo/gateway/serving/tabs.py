@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from cosilo.boundary.channel import Channel, Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
-from cosilo.boundary.meter import Price, Totals
+from cosilo.boundary.meter import Attempt, Price, Spent, Totals
 from cosilo.defences.base import Defence
 from cosilo.errors import CosiloError
 from cosilo.gateway.accounts.accounts import Accounts, Key, RequestFacts, Reservation, Spend
@@ -168,20 +168,22 @@ class Till(Defence):
         tab = self._tabs.get(request)
         if tab is None:
             return await forward(message)
-        most = await self._charge(tab, message)
+        once = self._price.once(message)
+        most = await self._charge(tab, message, once)
         try:
             reply = await forward(message)
         except CosiloError as error:
             self._settle(tab, most, self._price.lost(message, error.worked))
             raise
-        self._settle(tab, most, self._used(most, reply))
+        self._settle(tab, most, self._price.bill(once, reply).spent)
         return reply
 
     async def guard_stream(
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
         tab = self._tabs.get(request)
-        most = Spend() if tab is None else await self._charge(tab, ask)
+        once = self._price.once(ask)
+        most = Spend() if tab is None else await self._charge(tab, ask, once)
         last: Delta | None = None
         try:
             async with closing(forward(ask)) as pieces:
@@ -194,20 +196,21 @@ class Till(Defence):
             raise
         if tab is not None and last is not None and last.finish_reason is not None:
             reply = Completion(generation=assemble([last]))
-            self._settle(tab, most, self._used(most, reply))
+            # Of what came, only the last piece is known here: its bytes count as their bound.
+            self._settle(tab, most, self._price.bill(once, reply, once.bytes_down).spent)
 
-    async def _charge(self, tab: Tab, message: Message) -> Spend:
-        """Set aside the most `message` can cost, and return that."""
+    async def _charge(self, tab: Tab, message: Message, once: Attempt) -> Spend:
+        """Set aside the most `message` can cost, whose attempts take `once` each; returns that."""
         kinds = tab.kinds
         if self._counters:
             kinds = Counter()
             for counter in self._counters:
                 kinds.update(counter.counts(tab.request))
-        tokens_in, tokens_out = self._price.bound(message)
+        bound = self._price.times(self._price.attempts, once)
         most = Spend(
-            usd=self._price.usd(tokens_in, tokens_out),
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
+            usd=bound.usd,
+            tokens_in=bound.tokens_in,
+            tokens_out=bound.tokens_out,
             # The defences count for the whole request, so only what is new is added.
             entities=max(0, kinds.total() - tab.kinds.total()) if kinds else 0,
             epsilon=message.epsilon,
@@ -217,18 +220,12 @@ class Till(Defence):
         tab.lm_calls += 1
         return most
 
-    def _used(self, most: Spend, reply: Message) -> tuple[int, int]:
-        """(prompt, completion) tokens that `reply` is booked at, of the `most` set aside for it."""
-        attempts = self._price.attempts
-        bill = self._price.bill((most.tokens_in // attempts, most.tokens_out // attempts), reply)
-        return bill.tokens_in, bill.tokens_out
-
-    def _settle(self, tab: Tab, most: Spend, used: tuple[int, int]) -> None:
+    def _settle(self, tab: Tab, most: Spend, used: Spent) -> None:
         """Give back what of `most` a crossing did not use of tokens and money."""
         cost = Spend(
-            usd=self._price.usd(*used),
-            tokens_in=used[0],
-            tokens_out=used[1],
+            usd=used.usd,
+            tokens_in=used.tokens_in,
+            tokens_out=used.tokens_out,
             entities=most.entities,
             epsilon=most.epsilon,
         )

@@ -36,6 +36,8 @@ from cosilo.types import (
 _LEAST_LOGPROB = -9999.0
 _MOST_TOKENS = 10**9
 _NO_COUNT = -1  # stated, and no number of tokens
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+"""What some call the prompt's tokens that they had read before, beside OpenAI's own place for them."""
 
 
 class MalformedReplyError(Exception):
@@ -432,7 +434,13 @@ def _finite(logprob: float | None) -> float:
 def _usage(reply: _Reply) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if reply.usage is not None:
-        found["prompt_tokens"], found["completion_tokens"] = _used(reply.usage)
+        prompt, completion = _used(reply.usage)
+        cached = _cached(reply.usage)
+        if (
+            cached > prompt >= 0
+        ):  # as Anthropic counts: what it had read before stands beside the rest
+            prompt = min(_MOST_TOKENS, prompt + cached)
+        found.update(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
@@ -453,6 +461,16 @@ def _used(usage: object) -> tuple[int, int]:
     thought = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
     beside = _count(total) - prompt - said if total is not None else thought * (thought > said)
     return prompt, min(_MOST_TOKENS, said + max(0, beside))
+
+
+def _cached(usage: object) -> int:
+    """How many of the prompt's tokens `usage` says had been read before, under whichever name."""
+    if not isinstance(usage, dict):
+        return 0
+    details = usage.get("prompt_tokens_details")
+    stated = [details.get("cached_tokens")] if isinstance(details, dict) else []
+    stated += [usage.get(name) for name in _CACHED]
+    return next((found for found in map(_count, stated) if found), 0)
 
 
 def _count(tokens: object) -> int:
@@ -486,6 +504,7 @@ def last_piece(pieces: Sequence[Delta]) -> Delta:
         attempts=whole.attempts,
         other_texts=whole.other_texts,
         extra=whole.extra,
+        cached_tokens=whole.cached_tokens,
     )
 
 

@@ -250,7 +250,9 @@ class OpenAIModel:
                         continue
                     if piece.completion_tokens or piece.prompt_tokens:
                         used = _used(piece)
-                        piece = msgspec.structs.replace(piece, prompt_tokens=0, completion_tokens=0)
+                        piece = msgspec.structs.replace(
+                            piece, prompt_tokens=0, completion_tokens=0, cached_tokens=0
+                        )
                     if piece != _NOTHING:
                         yield piece
             if not any(piece.finish_reason for piece in ending):
@@ -480,7 +482,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _used(piece: Delta) -> Delta:
-    return Delta(prompt_tokens=piece.prompt_tokens, completion_tokens=piece.completion_tokens)
+    return Delta(
+        prompt_tokens=piece.prompt_tokens,
+        completion_tokens=piece.completion_tokens,
+        cached_tokens=piece.cached_tokens,
+    )
 
 
 def _was_refused(status: int) -> bool:

@@ -107,6 +107,15 @@ def _models(models: tuple[ModelFacts, ...]) -> Markup:
 
 def _prices(model: ModelFacts) -> str:
     price = model.price
-    if not price.usd_per_m_in and not price.usd_per_m_out:
-        return ""
-    return f"${price.usd_per_m_in:g} / ${price.usd_per_m_out:g} per million tokens in / out"
+    said = []
+    if price.usd_per_m_in or price.usd_per_m_out:
+        said.append(
+            f"${price.usd_per_m_in:g} / ${price.usd_per_m_out:g} per million tokens in / out"
+        )
+    if price.usd_per_m_cached is not None:
+        said.append(f"${price.usd_per_m_cached:g} of those in that were read before")
+    if price.usd_per_hour:
+        said.append(f"${price.usd_per_hour:g} per hour of work")
+    if price.usd_per_gb:
+        said.append(f"${price.usd_per_gb:g} per GB both ways")
+    return ", ".join(said)

@@ -198,6 +198,35 @@ def test_usage_is_read_as_far_as_it_says_anything(
 
 
 @pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ('{"prompt_tokens": 125, "prompt_tokens_details": {"cached_tokens": 98}}', (125, 98)),
+        (
+            '{"prompt_tokens": 12, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 4}',
+            (12, 8),
+        ),
+        ('{"prompt_tokens": 12, "cached_tokens": 8}', (12, 8)),
+        ('{"prompt_tokens": 12, "cache_read_input_tokens": 8}', (12, 8)),
+        ('{"prompt_tokens": 4, "cache_read_input_tokens": 2000}', (2004, 2000)),  # counted beside
+        ('{"prompt_tokens": 12, "prompt_tokens_details": null, "cached_tokens": 8}', (12, 8)),
+        ('{"prompt_tokens": 12, "prompt_tokens_details": {"cached_tokens": null}}', (12, 0)),
+        ('{"prompt_tokens": 12, "prompt_tokens_details": {"cached_tokens": "many"}}', (12, -1)),
+        ('{"prompt_tokens": 12, "prompt_tokens_details": [8]}', (12, 0)),
+        ('{"prompt_tokens": -3, "cached_tokens": 8}', (-1, 8)),
+        ("[12, 8]", (-1, 0)),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tokens_read_before_are_known_by_several_names(
+    usage: str, counts: tuple[int, int], streamed: bool
+) -> None:
+    said = '{"choices": [{"%s": {"content": "ok"}, "finish_reason": "stop"}], "usage": %s}'
+    parse = chunk if streamed else completion
+    found = parse((said % ("delta" if streamed else "message", usage)).encode())
+    assert (found.prompt_tokens, found.cached_tokens) == counts
+
+
+@pytest.mark.parametrize(
     "content", ['[{"token": null}]', '[{"token": "a", "logprob": "b"}]', "5", '[{"logprob": -1}]']
 )
 def test_log_probabilities_that_are_none_lose_no_answer(content: str) -> None:
