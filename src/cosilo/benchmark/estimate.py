@@ -28,7 +28,7 @@ from cosilo.errors import CosiloError
 from cosilo.models.gguf.llamacpp import usable_cores
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
-from cosilo.strategies.base import Forecast, forecast
+from cosilo.strategies.base import About, Exchange, Text, forecast
 from cosilo.tasks.base import Example, Split
 from cosilo.types import Chat, Demonstration, Sampling, last_user
 
@@ -46,7 +46,7 @@ PROBED = 4
 TRIED: tuple[Split, ...] = ("validation", "certificate")
 """Whose questions are asked to try a model out."""
 
-_WRAPPING = 500  # bytes that asking for texts puts around the system turn
+_WRAPPING = 500  # bytes that asking for texts puts around the system turn, or around a text
 
 DEFENDED = 2.0
 """How many times its size a prompt can have behind defences: placeholders are longer than names."""
@@ -161,26 +161,17 @@ def estimate(
         strategy = make_strategy(point)
         if not strategy.needs.sends:
             continue
-        expected = forecast(strategy)
-        pool = list(parts.owner.pool or parts.owner.private)[: expected.pool]
         around = str(plain(point.defences))
-        asked: list[tuple[str, list[Chat], float]] = [
-            ("tune", [e.chat for e in parts.owner.calibration], expected.tune),
-            ("pool", [e.chat for e in pool], 1.0),
-            ("public", [e.chat for e in parts.owner.public[: expected.public]], 1.0),
-        ]
-        alone.append(_guessed(*expected.own))
-        alone += _scored(parts, expected)
-        alone.append(_written(parts, *expected.per_label))
-        alone.append(_rewritten(parts, expected))
-        for split, examples in splits:
-            asked.append((split, [e.chat for e in examples], expected.answer))
-        for name, chats, share in asked:
-            batch = _batch(parts, chats, share, held, sure=not point.defences)
-            if not expected.plain:
-                alone.append(batch)
-            elif batch.calls >= shared.get((around, name), _Batch()).calls:
-                shared[around, name] = batch
+        for exchange in forecast(strategy):
+            for name, items in _about(parts, splits, exchange.about):
+                if exchange.asks_questions:
+                    batch = _batch(parts, exchange, items, held, sure=not point.defences)
+                else:
+                    batch = _guessed(parts, exchange, items)
+                if not exchange.plain:
+                    alone.append(batch)
+                elif batch.calls >= shared.get((around, name), _Batch()).calls:
+                    shared[around, name] = batch
     batches = [*shared.values(), *alone]
     calls = sum(b.calls for b in batches)
     price = parts.paid.price
@@ -278,8 +269,34 @@ class _Batch:
     most_out: int = 0
 
 
-def _guessed(calls: int, tokens_in: float, tokens_out: float) -> _Batch:
-    """Calls whose prompts are not known yet."""
+Item = Demonstration | Example
+
+
+def _about(parts: Parts, splits: Work, about: About) -> Sequence[tuple[str, Sequence[Item | None]]]:
+    """What messages of this kind are about, under the names that strategies share their answers by;
+    None for what is no item."""
+    owner = parts.owner
+    if about == "answers":
+        return splits
+    items: dict[About, Sequence[Item | None]] = {
+        "tune": owner.calibration,
+        "pool": owner.pool or owner.private,
+        "public": owner.public,
+        "gold": owner.private,
+        "labels": [None] * len(parts.task.labels),
+        "once": [None],
+    }
+    return [(about, items[about])]
+
+
+def _guessed(parts: Parts, exchange: Exchange, items: Sequence[Item | None]) -> _Batch:
+    """Messages whose words are not known yet. All count as new, although some may be recorded."""
+    calls, chosen = exchange.count(len(items)), items[: exchange.items]
+
+    def tokens(texts: Sequence[Text | int]) -> float:
+        return calls * sum(t if isinstance(t, int) else _length(parts, t, chosen) for t in texts)
+
+    tokens_in, tokens_out = tokens(exchange.reads), tokens(exchange.writes)
     return _Batch(
         calls=calls,
         tokens_in=round(tokens_in),
@@ -289,47 +306,26 @@ def _guessed(calls: int, tokens_in: float, tokens_out: float) -> _Batch:
     )
 
 
-def _written(parts: Parts, calls: int, tokens_out: int) -> _Batch:
-    """Calls for each label, whose prompts hold the task's system turn."""
-    labels = len(parts.task.labels)
-    chat = parts.task.splits["test"][0].chat
-    system = sum(len(t.content.encode()) for t in chat if t.role == "system") + _WRAPPING
-    tokens = round(system / BYTES_PER_TOKEN)
-    return _guessed(calls * labels, calls * labels * tokens, tokens_out * labels)
-
-
-def _scored(parts: Parts, expected: Forecast) -> list[_Batch]:
-    """The calls in which the LM reads replies or texts and writes nothing. All count as new,
-    although some may be recorded: which texts will be read is known only once the replies exist.
-    """
-    gold, sampling = parts.owner.private, parts.task.sampling
-    pool = parts.owner.pool or gold
-    written = _answer(sampling)  # by either model, at most
-    told = sum(len(e.target.encode()) for e in gold) / BYTES_PER_TOKEN / max(1, len(gold))
-
-    def read(examples: Sequence[Demonstration], count: int, reply: float) -> _Batch:
-        prompts = sum(_tokens(e.chat) for e in examples) / max(1, len(examples))
-        return _guessed(count, count * (prompts + reply), 0)
-
-    return [
-        read(pool, _most(expected.scored, len(pool)), written),
-        read(gold, _most(expected.scored_gold, len(gold)), told),
-        read(pool, expected.sampled, written),
-        read(pool, _most(expected.read, len(pool)), 0),
-        read(gold, _most(expected.read_gold, len(gold)), 0),
-    ]
-
-
-def _rewritten(parts: Parts, expected: Forecast) -> _Batch:
-    """Calls for rewrites of the owner's examples, each about as long as what is rewritten."""
-    gold = parts.owner.private[: expected.rewritten]
-    texts = sum(len(last_user(e.chat).encode()) for e in gold) / BYTES_PER_TOKEN
-    around = len(gold) * _WRAPPING / BYTES_PER_TOKEN
-    return _guessed(len(gold), texts + around, texts * expected.rewrites)
-
-
-def _most(count: int | None, there: int) -> int:
-    return there if count is None else min(count, there)
+def _length(parts: Parts, text: Text, items: Sequence[Item | None]) -> float:
+    """About how many tokens `text` has, on average over `items`."""
+    match text:
+        case "instructions":
+            chat = parts.task.splits["test"][0].chat
+            system = sum(len(t.content.encode()) for t in chat if t.role == "system")
+            return round((system + _WRAPPING) / BYTES_PER_TOKEN)
+        case "request":
+            return _WRAPPING / BYTES_PER_TOKEN
+        case "answer":
+            return _answer(parts.task.sampling)
+    known = [item for item in items if item is not None]
+    match text:
+        case "question":
+            sizes = [_tokens(item.chat) for item in known]
+        case "text":
+            sizes = [_size(last_user(item.chat)) for item in known]
+        case "target":
+            sizes = [_size(item.target) for item in known]
+    return sum(sizes) / max(1, len(sizes))
 
 
 def _answer(sampling: Sampling) -> float:
@@ -342,19 +338,29 @@ def _tokens(chat: Chat) -> float:
     return sum(len(t.content.encode()) for t in chat) / BYTES_PER_TOKEN + 8
 
 
+def _size(text: str) -> float:
+    return len(text.encode()) / BYTES_PER_TOKEN
+
+
 def _batch(
-    parts: Parts, chats: Sequence[Chat], share: float, held: Callable[[Chat], bool], *, sure: bool
+    parts: Parts,
+    exchange: Exchange,
+    items: Sequence[Item | None],
+    held: Callable[[Chat], bool],
+    *,
+    sure: bool,
 ) -> _Batch:
-    """The calls for a share of `chats`.
+    """The calls that ask the items' own questions.
 
     Args:
         held: whether the answer to a chat is recorded.
         sure: the prompts will be sent as they are, which holds only without defences.
     """
+    chats = [item.chat for item in items[: exchange.items] if item is not None]
     sampling = parts.task.sampling
     free = isinstance(parts.paid.model, RecordedModel)
     new = [c for c in chats if not (free or (sure and held(c)))]
-    calls = math.ceil(share * len(chats))
+    calls = exchange.count(len(items))
     fresh = min(calls, len(new))
     sizes = [_tokens(chat) for chat in new]
     bounds = [Ask(chat=chat, sampling=sampling).tokens_bound() for chat in new]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard, runtime_checkable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask, Completion, Message
@@ -64,43 +65,67 @@ class Needs:
     loads: Loads = Loads()
 
 
+About = Literal["tune", "pool", "public", "gold", "answers", "labels", "once"]
+"""What messages are about: items of that kind, labels of a closed set, or nothing in particular."""
+
+Text = Literal["question", "text", "answer", "target", "request", "instructions"]
+"""A text whose length an estimate knows: an item's whole chat, or its last turn; a reply, as long as
+the task lets one be; an item's gold reply; the words that ask to rewrite a text; the task's system
+turn, with the words that ask for texts of a label."""
+
+
 @dataclass(frozen=True)
-class Forecast:
-    """How often a strategy will ask the LM, at most: what a run's cost is estimated from.
+class Exchange:
+    """Messages of one kind that a strategy sends, at most: what a run's cost is estimated from.
 
     Attributes:
-        tune: share of the tune items asked about in `prepare`.
-        pool, public: how many of the pool's and of the public items are asked about there; None
-            for all.
-        per_label: calls there for each label of a closed set with prompts made of the task's system
-            turn, and the tokens of their replies, about.
-        own: calls there with prompts of the strategy's own, and the tokens of all of them, in and
-            out, about.
-        answer: calls per item that is answered.
-        scored, scored_gold: how many replies to pool items, and targets of the owner's own examples,
-            the LM is asked to score in `prepare`; None for all.
-        sampled: how many replies there that the small model writes in training are scored.
-        read, read_gold: how many pool items and examples of the owner's own the LM reads there without
-            an answer in words; None for all.
-        rewritten: of how many of the owner's own examples it is asked for rewrites; None for all.
-        rewrites: of each, about as long as the example.
-        plain: it asks the items' own questions, so strategies behind the same defences share them.
+        about: "tune", "pool", "public" or "gold" (the owner's own examples) items in `prepare`,
+            "answers" for items that are answered; in `prepare` also each of the "labels", or "once".
+        message: what is sent.
+        items: the first so many of these items only; None for all.
+        share: of these, the share that is asked about.
+        each: messages for one of them.
+        total: so many messages about any of these items instead.
+        reads, writes: what the LM reads and writes for one message, as texts and numbers of tokens.
+        plain: strategies behind the same defences that send the same share their answers.
     """
 
-    tune: float = 1.0
-    pool: int | None = 0
-    public: int | None = 0
-    per_label: tuple[int, int] = (0, 0)
-    own: tuple[int, int, int] = (0, 0, 0)
-    answer: float = 1.0
-    scored: int | None = 0
-    scored_gold: int | None = 0
-    sampled: int = 0
-    read: int | None = 0
-    read_gold: int | None = 0
-    rewritten: int | None = 0
-    rewrites: int = 0
+    about: About
+    message: type[Message] = Ask
+    _: KW_ONLY
+    items: int | None = None
+    share: float = 1.0
+    each: int = 1
+    total: int | None = None
+    reads: tuple[Text | int, ...] = ("question",)
+    writes: tuple[Text | int, ...] = ("answer",)
     plain: bool = False
+
+    @property
+    def asks_questions(self) -> bool:
+        """The items' own questions are asked, so that the very messages are known beforehand."""
+        known = self.reads == ("question",) and self.writes == ("answer",)
+        return known and self.message is Ask and self.each == 1 and self.total is None
+
+    def count(self, there: int) -> int:
+        """Messages where there are so many items to send some about."""
+        if self.total is not None:
+            return self.total
+        chosen = there if self.items is None else min(self.items, there)
+        return math.ceil(self.share * chosen) * self.each
+
+
+Forecast = tuple[Exchange, ...]
+"""All that a strategy sends, at most, from `prepare` to the last answer."""
+
+USUAL: Forecast = (Exchange("tune"), Exchange("answers"))
+"""What is expected of a strategy that does not say."""
+
+
+def unshared(expected: Forecast) -> Forecast:
+    """`expected` of a strategy that a newly trained small model answers with: it may ask about other
+    items than its like, so nobody shares its answers."""
+    return tuple(replace(exchange, plain=False) for exchange in expected)
 
 
 class Strategy(Protocol):
@@ -127,14 +152,14 @@ class Strategy(Protocol):
 @runtime_checkable
 class ForecastingStrategy(Strategy, Protocol):
     def forecast(self) -> Forecast:
-        """The LM calls to expect; without it, one per tune item and one per answer."""
+        """What to expect; without it, `USUAL`."""
 
 
 def forecast(strategy: Strategy) -> Forecast:
-    """The LM calls to expect of `strategy`, at most as it states or as any would make."""
+    """What to expect of `strategy`, at most as it states or as any would send."""
     if not strategy.needs.sends:
-        return Forecast(tune=0, answer=0)
-    return strategy.forecast() if isinstance(strategy, ForecastingStrategy) else Forecast()
+        return ()
+    return strategy.forecast() if isinstance(strategy, ForecastingStrategy) else USUAL
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from cosilo.errors import DataError, RejectedError
 from cosilo.models.base import Embedder, Trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.reasoning import spoken
-from cosilo.strategies.base import Session
+from cosilo.strategies.base import Exchange, Session
 from cosilo.strategies.cards import Card, Number
 from cosilo.strategies.crossfit import disowned, out_of_fold
 from cosilo.strategies.duplicates import Repeats, alike
@@ -99,9 +99,14 @@ class Wanted:
         """Per label."""
         return -(-self.each // self.lines)
 
-    def cost(self) -> tuple[int, int]:
-        """Calls and the tokens of their replies, about, per label."""
-        return self.calls(), self.calls() * self.lines * self.words
+    def exchange(self, times: int = 1) -> Exchange:
+        """What to expect where so many texts are asked for so many times."""
+        return Exchange(
+            "labels",
+            each=self.calls() * times,
+            reads=("instructions",),
+            writes=(self.lines * self.words,),
+        )
 
     def max_tokens(self) -> int:
         return 4 * self.words * self.lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -13,12 +14,13 @@ from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import Store
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Ask, Completion, Request
 from cosilo.boundary.meter import Totals
 from cosilo.defences.base import Defence, defences
 from cosilo.models.base import Access
+from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy
 from cosilo.tasks.base import Split
-from cosilo.types import Chat, Generation, Sampling
+from cosilo.types import Answer, Chat, Generation, Sampling
 
 PLAN = """
 name = "desk"
@@ -245,5 +247,51 @@ async def test_points_that_ask_the_same_look_a_question_up_once(
     work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
     estimate(plan, parts, work, pace=None)
     assert len(looked) == len(set(looked)) > 0
+    await parts.close()
+    store.close()
+
+
+class Echo(Request[Completion], frozen=True, kw_only=True):
+    """A kind of message that only this file knows."""
+
+    reply = Completion
+
+
+@dataclass(frozen=True)
+class Echoing:
+    """Sends three of them for every fifth answer, and as many as there are labels before."""
+
+    needs: ClassVar[Needs] = Needs(sends=frozenset({Echo}))
+
+    def forecast(self) -> Forecast:
+        return (
+            Exchange("answers", Echo, share=0.2, each=3, reads=("question", 10), writes=(7,)),
+            Exchange("labels", Echo, reads=(100,), writes=()),
+            Exchange("gold", Echo, total=40, reads=(1,), writes=("target",)),
+        )
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        return self, session
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        raise NotImplementedError
+
+
+async def test_a_new_kind_of_message_is_forecast_by_its_strategy_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosilo.benchmark.estimate.make_strategy", lambda point: Echoing())
+    plan, parts, store = opened(folder, point("large"))
+    asked = [e.chat for s in ANSWERED for e in parts.task.splits[s]]
+    question = sum(len(t.content) for chat in asked for t in chat) / len(asked) / 3.5 + 8
+    found = estimate(
+        plan,
+        parts,
+        [(plan.points[0], [(s, parts.task.splits[s]) for s in ANSWERED])],
+        pace=None,
+    )
+    assert found.calls == 3 * 3 + 2 + 40  # each split's share is rounded up
+    assert found.tokens_in == pytest.approx(9 * (question + 10) + 2 * 100 + 40, abs=9)
+    assert found.tokens_out == pytest.approx(9 * 7 + 40 / 3.5, abs=1)  # a target has one byte
     await parts.close()
     store.close()

@@ -57,4 +57,5 @@ async def test_it_needs_validation_examples_and_a_model_that_can_judge() -> None
 
 
 def test_its_calls_are_forecast() -> None:
-    assert forecast(strategies.create("progen", each=30, rounds=3, lines=5)).per_label[0] == 6
+    expected = forecast(strategies.create("progen", each=30, rounds=3, lines=5))
+    assert [(e.about, e.each) for e in expected] == [("labels", 6)]

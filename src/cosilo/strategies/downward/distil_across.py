@@ -85,7 +85,7 @@ class DistilAcross(Learning):
         return needs
 
     def forecast(self) -> Forecast:
-        return self.forecast_scoring(scores=self.weight > 0)
+        return (*((self.scored(),) if self.weight > 0 else ()), *super().forecast())
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         model = require(session.owner.model, Access.WEIGHTS, by=self.name)

@@ -7,11 +7,11 @@ Hard-label distillation, the baseline of e.g. Hsieh et al., "Distilling Step-by-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import About, Exchange, Forecast, Session, forecast, strategies
 from cosilo.strategies.labelling import (
     agreed,
     balanced,
@@ -55,10 +55,9 @@ class DistilLabels(Teaching):
 
     def forecast(self) -> Forecast:
         after = forecast(self.next())
-        plain = after.plain or not after.answer
-        if self.pool == "public":
-            return replace(after, public=self.items, plain=plain)
-        return replace(after, pool=self.items, plain=plain)
+        plain = all(exchange.plain for exchange in after)
+        about: About = "public" if self.pool == "public" else "pool"
+        return (Exchange(about, items=self.items, plain=plain), *after)
 
     async def lessons(
         self, session: Session, model: Trainable

@@ -83,7 +83,8 @@ class DistilLogits(Learning):
 
     def forecast(self) -> Forecast:
         sampled = self.steps * self.batch if self.on_policy else 0  # which steps is drawn
-        return replace(self.forecast_scoring(scores=True), sampled=1 + sampled)
+        own = replace(self.scored(), total=1 + sampled, reads=("question", "answer"))
+        return (self.scored(), own, *super().forecast())
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         model = require(session.owner.model, Access.WEIGHTS, by=self.name)

@@ -24,7 +24,15 @@ from cosilo.errors import DataError
 from cosilo.models.base import Access, Array, Trainable
 from cosilo.models.encoder import head
 from cosilo.registry import Loads
-from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
+from cosilo.strategies.base import (
+    Exchange,
+    Forecast,
+    Needs,
+    Session,
+    forecast,
+    strategies,
+    unshared,
+)
 from cosilo.strategies.cards import Card
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.narrowing import LEAST, Floats, arranged, judge_of, views
@@ -91,7 +99,11 @@ class DistilStates(Teaching):
         return replace(super().needs, sends=after.sends | {Read}, large=large, loads=loads)
 
     def forecast(self) -> Forecast:
-        return replace(forecast(self.next()), plain=False, read=self.items, read_gold=None)
+        return (
+            Exchange("pool", Read, items=self.items, writes=()),
+            Exchange("gold", Read, writes=()),
+            *unshared(forecast(self.next())),
+        )
 
     async def lessons(
         self, session: Session, model: Trainable

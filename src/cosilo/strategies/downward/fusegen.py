@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.calibration import calibration
 from cosilo.strategies.crossfit import Floats, out_of_fold
 from cosilo.strategies.influence import influence, most_helpful, readable
@@ -81,10 +81,8 @@ class FuseGen(Teaching):
 
     def forecast(self) -> Forecast:
         times = self.rounds * len(self.temperatures)
-        calls, tokens = self._wanted(0, words=20).cost()
-        return replace(
-            forecast(self.next()), plain=False, per_label=(calls * times, tokens * times)
-        )
+        wanted = self._wanted(0, words=20)
+        return (wanted.exchange(times), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

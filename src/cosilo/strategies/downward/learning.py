@@ -12,9 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
+from cosilo.boundary.messages import Score
 from cosilo.errors import DataError
 from cosilo.models.base import WeightModel
-from cosilo.strategies.base import Forecast, Session, Strategy, forecast, strategies
+from cosilo.strategies.base import (
+    About,
+    Exchange,
+    Forecast,
+    Session,
+    Strategy,
+    Text,
+    forecast,
+    strategies,
+    unshared,
+)
 from cosilo.strategies.cards import Card
 from cosilo.strategies.labelling import labelled
 from cosilo.types import Answer, Chat, Demonstration
@@ -66,12 +77,16 @@ class Learning:
         """The strategy that answers, not prepared."""
         return strategies.create(self.then, **self.then_options)
 
-    def forecast_scoring(self, *, scores: bool) -> Forecast:
-        """The calls for replies, where they are asked for, and for their scores."""
-        after = replace(forecast(self.next()), plain=False)
-        if self.gold:
-            return replace(after, scored_gold=self.items if scores else 0)
-        return replace(after, pool=self.items, scored=self.items if scores else 0)
+    def forecast(self) -> Forecast:
+        """The replies, where they are asked for, and what the strategy that answers asks."""
+        asked = () if self.gold else (Exchange("pool", items=self.items),)
+        return (*asked, *unshared(forecast(self.next())))
+
+    def scored(self) -> Exchange:
+        """One message for each reply that is learned from."""
+        about: About = "gold" if self.gold else "pool"
+        reply: Text = "target" if self.gold else "answer"
+        return Exchange(about, Score, items=self.items, reads=("question", reply), writes=())
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         raise ValueError(f"{self.name} only prepares: answer with the strategy prepare returns")

@@ -20,7 +20,15 @@ import msgspec
 from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
 from cosilo.models.base import Access, Trainable
-from cosilo.strategies.base import Forecast, Needs, Session, forecast, strategies
+from cosilo.strategies.base import (
+    Exchange,
+    Forecast,
+    Needs,
+    Session,
+    forecast,
+    strategies,
+    unshared,
+)
 from cosilo.strategies.labelling import pool_of, read_labels, replies
 from cosilo.strategies.narrowing import blended, judge_of, least_sure, narrowed, views
 from cosilo.strategies.teaching import Teaching, require_weight
@@ -68,7 +76,7 @@ class NarrowLabels(Teaching):
         return replace(needs, large=max(needs.large, shown))
 
     def forecast(self) -> Forecast:
-        return replace(forecast(self.next()), plain=False, pool=self.items)
+        return (Exchange("pool", items=self.items), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

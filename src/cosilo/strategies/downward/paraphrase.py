@@ -19,7 +19,15 @@ from typing import ClassVar
 from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import (
+    Exchange,
+    Forecast,
+    Session,
+    Text,
+    forecast,
+    strategies,
+    unshared,
+)
 from cosilo.strategies.labelling import replies
 from cosilo.strategies.synthesis import (
     Sieve,
@@ -74,7 +82,11 @@ class Paraphrase(Teaching):
         require_weight(self.weight)
 
     def forecast(self) -> Forecast:
-        return replace(forecast(self.next()), plain=False, rewritten=self.items, rewrites=self.each)
+        text: Text = "text"
+        rewrites = Exchange(
+            "gold", items=self.items, reads=("text", "request"), writes=(text,) * self.each
+        )
+        return (rewrites, *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

@@ -26,7 +26,7 @@ import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -47,7 +47,7 @@ from cosilo.privacy.accountant import (
     usual_delta,
 )
 from cosilo.privacy.secret_key import KeyedRandom, secret_key
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import Exchange, Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.cards import Card
 from cosilo.strategies.duplicates import Repeats
 from cosilo.strategies.fanout import fan_out
@@ -132,8 +132,9 @@ class PrivateEvolution(Teaching):
     def forecast(self) -> Forecast:
         each = self._kept() * math.ceil((self.expand - 1) / self.lines)
         calls = math.ceil(self.each / self.lines) + self.rounds * each
-        words = calls * min(self.max_tokens, 30 * self.lines)
-        return replace(forecast(self.next()), plain=False, per_label=(calls, words))
+        words = min(self.max_tokens, 30 * self.lines)
+        written = Exchange("labels", each=calls, reads=("instructions",), writes=(words,))
+        return (written, *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

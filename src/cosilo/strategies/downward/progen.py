@@ -16,11 +16,11 @@ never cross, but the choice is theirs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.calibration import calibration
 from cosilo.strategies.influence import influence, most_helpful, readable
 from cosilo.strategies.synthesis import (
@@ -73,9 +73,8 @@ class ProGen(Teaching):
             raise ValueError("rounds must be 2 or more, and shown 1 or more")
 
     def forecast(self) -> Forecast:
-        calls, tokens = self._wanted(words=20).cost()
-        each = (calls * self.rounds, tokens * self.rounds)
-        return replace(forecast(self.next()), plain=False, per_label=each)
+        wanted = self._wanted(words=20)
+        return (wanted.exchange(self.rounds), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

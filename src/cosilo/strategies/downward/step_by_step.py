@@ -25,7 +25,15 @@ from typing import ClassVar, Literal
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Classifier, Trainable
 from cosilo.reasoning import spoken
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import (
+    About,
+    Exchange,
+    Forecast,
+    Session,
+    forecast,
+    strategies,
+    unshared,
+)
 from cosilo.strategies.labelling import (
     Labels,
     agreed,
@@ -80,10 +88,8 @@ class StepByStep(Teaching):
             raise ValueError(f"max_tokens = {self.max_tokens!r} leaves no room for reasons")
 
     def forecast(self) -> Forecast:
-        after = replace(forecast(self.next()), plain=False)
-        if self.pool == "public":
-            return replace(after, public=self.items)
-        return replace(after, pool=self.items)
+        about: About = "public" if self.pool == "public" else "pool"
+        return (Exchange(about, items=self.items), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

@@ -12,11 +12,11 @@ one and the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import Forecast, Session, forecast, strategies
+from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.synthesis import Sieve, Wanted, card, examples, usual_words, write
 from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
@@ -54,7 +54,7 @@ class ZeroGen(Teaching):
 
     def forecast(self) -> Forecast:
         wanted = Wanted(each=self.each, lines=self.lines)
-        return replace(forecast(self.next()), plain=False, per_label=wanted.cost())
+        return (wanted.exchange(), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable
