@@ -5,46 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 
-import msgspec
-
 from cosilo.attacks.base import View
-from cosilo.boundary.messages import Ask, Completion, Message, Score, Scores, States
-from cosilo.types import Chat
-
-_NUMBERS = (Scores, States)
-"""Replies that hold no text of their own."""
+from cosilo.boundary.messages import Message
+from cosilo.boundary.messages.passages import JSON
 
 
 def texts(message: Message) -> list[str]:
-    """Every piece of text in `message`, as it crossed."""
-    if isinstance(message, Ask):
-        asked = message.sampling
-        found = [*_spoken(message.chat), *_json(asked.tools), *_json(asked.response_format)]
-        # Not the choices: every label goes with every item and tells nothing of this one.
-        found += [asked.tool_choice, *asked.stop]
-        return [text for text in found if text]
-    if isinstance(message, Score):
-        found = [text for i in message.items for text in (*_spoken(i.chat), i.reply)]
-        return [text for text in found if text]
-    if isinstance(message, _NUMBERS):
-        return []  # numbers, about a text that went up
-    if isinstance(message, Completion):
-        reply = message.generation
-        calls = [text for call in reply.tool_calls for text in (call.arguments, call.extra)]
-        others = [text for _, text in reply.other_texts]
-        return [text for text in (reply.text, *calls, *others, reply.extra) if text]
-    return list(_strings(msgspec.to_builtins(message)))
-
-
-def _spoken(chat: Chat) -> list[str]:
-    calls = [call for turn in chat for call in turn.tool_calls]
-    found = [*(turn.content for turn in chat), *(turn.name for turn in chat)]
-    found += [text for call in calls for text in (*_json(call.arguments), call.id, call.name)]
-    found += [text for turn in chat for _, text in turn.other_texts]
-    extras = [*(turn.extra for turn in chat), *(call.extra for call in calls)]
-    found += [text for extra in extras for text in _json(extra)]
-    answered = {call.id for call in calls}
-    return found + [turn.tool_call_id for turn in chat if turn.tool_call_id not in answered]
+    """Every piece of text in `message`, as it crossed; labels apart: every label goes with every item
+    and tells nothing of this one."""
+    found: list[str] = []
+    for passage in message.passages():
+        if passage.what in JSON:
+            found += _json(passage.text)
+        elif passage.what != "label" and passage.text:
+            found.append(passage.text)
+    return found
 
 
 def _json(text: str) -> list[str]:
@@ -68,18 +43,6 @@ def _said(value: object) -> Iterator[str]:
             yield from _said(inner)
     else:
         yield str(value)
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            if key != "message":  # the tag that names the class
-                yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def upstream(view: View) -> Iterator[tuple[str, list[str]]]:
@@ -122,5 +85,9 @@ def replies(view: View) -> dict[str, str]:
     return {
         entry.request: "\n".join(texts(entry.message))
         for entry in view.entries()
-        if entry.direction == "down" and not isinstance(entry.message, _NUMBERS)
+        if entry.direction == "down" and _in_words(entry.message)
     }
+
+
+def _in_words(message: Message) -> bool:
+    return message.replaceable or bool(message.passages())

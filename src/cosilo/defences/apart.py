@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from cosilo.boundary.messages import Ask, decode, encode
-from cosilo.defences.hiding import Settings
+from cosilo.boundary.messages.passages import Passage
+from cosilo.defences.hiding import M, Settings
 from cosilo.defences.looking import (
     Began,
     Failed,
@@ -89,8 +89,8 @@ class Elsewhere:
         if apart is not None:
             await apart.close()
 
-    async def hide(self, ask: Ask, vault: Vault) -> Ask:
-        """`ask` with a placeholder of `vault` for each private value.
+    async def hide(self, message: M, vault: Vault) -> M:
+        """`message` with a placeholder of `vault` for each private value.
 
         Raises:
             PrivacyError: it could not be looked through; nothing of it was let out.
@@ -100,7 +100,9 @@ class Elsewhere:
         if self._apart is None:
             raise PrivacyError("the detectors are closed, so nothing was sent")
         async with asyncio.timeout(self._settings.seconds):
-            return await self._apart.hide(self._settings, ask, vault)
+            texts = await self._apart.hidden(self._settings, message.passages(), vault)
+        said = iter(texts)
+        return message.with_passages(lambda _: next(said))
 
 
 class Apart:
@@ -145,12 +147,11 @@ class Apart:
             if not task.cancelled() and task.exception() is None:
                 await task.result().end()
 
-    async def hide(self, settings: Settings, ask: Ask, vault: Vault) -> Ask:
-        data = encode(ask)
+    async def hidden(self, settings: Settings, passages: list[Passage], vault: Vault) -> list[str]:
         while True:
             child = await self._ready()
             try:
-                return await child.hide(self._known[settings], settings.seconds, data, vault)
+                return await child.hidden(self._known[settings], settings.seconds, passages, vault)
             except _DiedError as error:
                 if error.turn is not None:
                     raise PrivacyError(
@@ -197,7 +198,7 @@ class _Waiting:
     def __init__(self, seconds: float, vault: Vault) -> None:
         self.longest_turn = min(seconds, LONGEST_TURN)
         self.vault = vault
-        self.hidden: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.hidden: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
 
 
 class _Child:
@@ -236,18 +237,18 @@ class _Child:
                 f"the detectors were not loaded within {_START_SECONDS:g} s"
             ) from None
 
-    async def hide(self, settings: int, seconds: float, ask: bytes, vault: Vault) -> Ask:
+    async def hidden(
+        self, settings: int, seconds: float, passages: list[Passage], vault: Vault
+    ) -> list[str]:
         number = next(self._numbers)
         job = self._jobs[number] = _Waiting(seconds, vault)
         try:
-            self._send(Job(number, settings, ask, vault.key, list(vault.issued)))
-            hidden = decode(await job.hidden)
+            self._send(Job(number, settings, passages, vault.key, list(vault.issued)))
+            return await job.hidden
         finally:
             del self._jobs[number]
             if not job.hidden.done() or job.hidden.cancelled():
                 self._send(Stop(number), dead_is_fine=True)
-        assert isinstance(hidden, Ask)
-        return hidden
 
     async def end(self) -> None:
         self._over()
@@ -285,10 +286,10 @@ class _Child:
             case Placeholders(number, issued):
                 if (job := self._jobs.get(number)) is not None:
                     job.vault.take(issued)
-            case Hidden(number, ask):
+            case Hidden(number, texts):
                 self._done(number)
                 if (job := self._jobs.get(number)) is not None and not job.hidden.done():
-                    job.hidden.set_result(ask)
+                    job.hidden.set_result(texts)
             case Failed(number, what, why):
                 self._done(number)
                 if (job := self._jobs.get(number)) is not None:

@@ -16,7 +16,8 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Message
+from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import read
@@ -26,7 +27,7 @@ from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import segments
-from cosilo.defences.texts import public_text, texts_of, with_texts, written_numbers
+from cosilo.defences.texts import placed, private_in, public_text, written_numbers
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
@@ -34,6 +35,7 @@ VERSION = 2
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half a character, which an escape of JSON may name and no detector can read."""
@@ -146,34 +148,46 @@ class Hiding:
         self._seconds = settings.seconds
         self._spans: Recent[tuple[Span, ...]] = Recent(_REMEMBERED, lambda spans: 1 + len(spans))
 
-    async def spans(self, ask: Ask) -> list[list[Span]]:
-        """What would be hidden in each text of `ask` if it began a conversation: for reports and
+    async def spans(self, message: Message) -> list[list[Span]]:
+        """What would be hidden in each text of `message` if it began a conversation: for reports and
         benchmarks. The texts are those of `texts_of`.
         """
 
+        passages = message.passages()
+
         def steps() -> Steps[list[list[Span]]]:
-            texts, found = yield from self._found(ask)
-            return (yield from self._covered(ask, Vault(b"", ""), texts, found))
+            texts, found = yield from self._found(passages)
+            return (yield from self._covered(passages, Vault(b"", ""), texts, found))
 
         return await paced(steps(), self._seconds)
 
-    async def hide(self, ask: Ask, vault: Vault, turn: Callable[[], None] = lambda: None) -> Ask:
-        """`ask` with a placeholder of `vault` for each private value.
+    async def hide(self, message: M, vault: Vault) -> M:
+        """`message` with a placeholder of `vault` for each private value.
 
         Whatever else runs on the event loop has its turn every few milliseconds.
 
-        Args:
-            turn: called whenever it has its own.
-
         Raises:
-            PrivacyError: the result could not be restored exactly.
+            PrivacyError: the result could not be restored exactly, or the message does not say how its
+                texts are replaced.
             TimeoutError: it took longer than it may.
             Exception: whatever a detector raised; its text may quote what it failed on.
         """
-        return await paced(self._hidden(ask, vault), self._seconds, turn)
+        said = iter(await self.hidden(message.passages(), vault))
+        return message.with_passages(lambda _: next(said))
 
-    def _hidden(self, ask: Ask, vault: Vault) -> Steps[Ask]:
-        texts, found = yield from self._found(ask)
+    async def hidden(
+        self, passages: Sequence[Passage], vault: Vault, turn: Callable[[], None] = lambda: None
+    ) -> list[str]:
+        """What each of a message's passages says then: see `hide`.
+
+        Args:
+            turn: called whenever it has its own.
+        """
+        return await paced(self._hidden(passages, vault), self._seconds, turn)
+
+    def _hidden(self, passages: Sequence[Passage], vault: Vault) -> Steps[list[str]]:
+        texts, found = yield from self._found(passages)
+        public = public_text(passages)
         readings = []
         for text in texts:
             readings.append((yield from read(text)))
@@ -184,9 +198,9 @@ class Hiding:
             for r, here in zip(readings, found, strict=True)
         ]
         for _ in range(_ROUNDS):
-            covered = yield from self._covered(ask, vault, said, inside)
+            covered = yield from self._covered(passages, vault, said, inside)
             spans = [r.split(s) if r else s for r, s in zip(readings, covered, strict=True)]
-            yield from vault.issuing(said, spans, public_text(ask))
+            yield from vault.issuing(said, spans, public)
             masked = []
             again = False
             for i, text in enumerate(texts):
@@ -199,7 +213,7 @@ class Hiding:
                 break
         else:
             raise PrivacyError("a message could not be restored exactly, so nothing was sent")
-        vault.restorer.numbers |= written_numbers(ask)
+        vault.restorer.numbers |= written_numbers(passages)
         for text in masked:
             links, at = Links(vault.restorer.own_urls), 0
             for start, end, _ in segments(vault.restorer, text):
@@ -212,19 +226,23 @@ class Hiding:
         texts, spans = said, [list(here) for here in spans]
         if self._hints:
             masked = [
-                hidden + self._hint(text, here, vault, public_text(ask))
+                hidden + self._hint(text, here, vault, public)
                 for text, hidden, here in zip(texts, masked, spans, strict=True)
             ]
-        return with_texts(ask, masked, public_system=self._public_system)
+        return placed(passages, masked, public_system=self._public_system)
 
     def _covered(
-        self, ask: Ask, vault: Vault, texts: Sequence[str], found: Sequence[Sequence[Span]]
+        self,
+        passages: Sequence[Passage],
+        vault: Vault,
+        texts: Sequence[str],
+        found: Sequence[Sequence[Span]],
     ) -> Steps[list[list[Span]]]:
         """What must be hidden in each text, given what was `found`: see `Vault.cover`. In the task's
         own lines a value counts where it is written as it was found.
         """
         spans = yield from vault.covering(texts, found)
-        ranges = self._instructions.ranges(ask, texts)
+        ranges = self._instructions.ranges(passages, texts)
         if not any(ranges):
             return spans
         known = {t[s.start : s.end] for t, here in zip(texts, found, strict=True) for s in here}
@@ -253,16 +271,16 @@ class Hiding:
             return ""
         return "\n\n" + " ".join(f"{shown!r} is {about}." for shown, about in told.items())
 
-    def _found(self, ask: Ask) -> Steps[tuple[list[str], list[list[Span]]]]:
-        texts = texts_of(ask, public_system=self._public_system)
+    def _found(self, passages: Sequence[Passage]) -> Steps[tuple[list[str], list[list[Span]]]]:
+        texts = private_in(passages, public_system=self._public_system)
         yield
-        public = public_text(ask) if self._public_system else ""
-        labels = frozenset(c.strip().casefold() for c in ask.sampling.choices)
+        public = public_text(passages) if self._public_system else ""
+        labels = frozenset(p.text.strip().casefold() for p in passages if p.what == "label")
         told = _Public(public)
         before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
         found: list[list[Span]] = []
         for i, (text, own) in enumerate(
-            zip(texts, self._instructions.ranges(ask, texts), strict=True)
+            zip(texts, self._instructions.ranges(passages, texts), strict=True)
         ):
             if i % _GROUP == 0:
                 yield from self._ahead(texts[i : i + _GROUP], before)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.detection import Span
 
 _GUESSED = frozenset(
@@ -30,11 +30,11 @@ class Instructions:
         lines = (line.strip() for text in texts for line in text.splitlines())
         self._lines = frozenset(line for line in lines if line)
 
-    def ranges(self, ask: Ask, texts: Sequence[str]) -> list[list[Range]]:
-        """Where the task's own lines stand in each of `texts`, which are those of `ask`."""
+    def ranges(self, passages: Sequence[Passage], texts: Sequence[str]) -> list[list[Range]]:
+        """Where the task's own lines stand in each of `texts`, which are those of `passages`."""
         if not self._lines:
             return [[] for _ in texts]
-        systems = {turn.content for turn in ask.chat if turn.role == "system"}
+        systems = {p.text for p in passages if p.what == "said" and p.by == "system"}
         return [self._own(text) if text in systems else [] for text in texts]
 
     def _own(self, text: str) -> list[Range]:

@@ -1,7 +1,7 @@
 """The process that looks for private values, beside the one that answers requests.
 
     Open(settings) ──▶ detectors loaded ──▶ Opened, or Refused
-    Job(ask, …)    ──▶ Began … Issued … ──▶ Hidden, or Failed
+    Job(passages)  ──▶ Began … Issued … ──▶ Hidden, or Failed
     Stop(job)
 
 It keeps nothing of a message but where its values are; jobs have turns of some milliseconds. Its input
@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from cosilo.boundary.messages import Ask, decode, encode
+from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.hiding import Hiding, Settings
 from cosilo.defences.vault import Issued, Vault
 from cosilo.errors import CosiloError, PrivacyError
@@ -43,7 +43,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """Hide what is private in `ask`.
+    """Hide what is private in a message's `passages`.
 
     Attributes:
         settings: the number under which they were opened.
@@ -53,7 +53,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
 
     number: int
     settings: int
-    ask: bytes
+    passages: list[Passage]
     key: bytes
     issued: list[Issued]
 
@@ -89,8 +89,10 @@ class Placeholders(msgspec.Struct, frozen=True, tag=True):
 
 
 class Hidden(msgspec.Struct, frozen=True, tag=True):
+    """What each of the job's passages says with placeholders."""
+
     number: int
-    ask: bytes
+    texts: list[str]
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -196,15 +198,14 @@ class Looking:
             os._exit(0)  # another is started in its place
 
     async def _hidden(self, job: Job) -> Hidden:
-        ask = decode(job.ask)
-        assert isinstance(ask, Ask)
         vault = Vault.under(job.key, job.issued)
-        hidden = await self._hidings[job.settings].hide(ask, vault, self._told(job.number))
+        hiding, told = self._hidings[job.settings], self._told(job.number)
+        texts = await hiding.hidden(job.passages, vault, told)
         new = vault.issued[len(job.issued) :]
         for start in range(0, len(new), _AT_ONCE):
             self._say(Placeholders(job.number, new[start : start + _AT_ONCE]))
             await self._writer.drain()
-        return Hidden(job.number, encode(hidden))
+        return Hidden(job.number, texts)
 
     def _told(self, number: int) -> Callable[[], None]:
         """A function that a job calls when its turn begins. It tells the parent, so that if the

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,14 @@ import msgspec
 
 from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.boundary.messages.passages import JSON, Passage
 from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
-from cosilo.defences.hiding import DetectorName, Hiding, Recent, Settings
+from cosilo.defences.hiding import DetectorName, Hiding, M, Recent, Settings
+from cosilo.defences.places import Places
 from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
+from cosilo.defences.restoring import Restorer, restore
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 from cosilo.privacy.secret_key import secret_key
@@ -168,21 +171,32 @@ class Pseudonym(Defence):
         Raises:
             PrivacyError: in doubt; nothing was sent.
         """
-        if not isinstance(message, Ask):
-            if _holds_text(message):
+        if not message.replaceable:
+            if _holds_more_than_numbers(message):
                 raise PrivacyError(
-                    f"the pseudonym defence does not know what in a {type(message).__name__} is "
-                    "private, so nothing was sent"
+                    f"the pseudonym defence cannot hide what is private in a "
+                    f"{type(message).__name__}, so nothing was sent"
                 )
             return await forward(message)
         vault, hidden = await self._hidden(message, request)
-        reply = await forward(hidden)
-        if not isinstance(reply, Completion):
+        return self._restored(await forward(hidden), hidden, vault.restorer)
+
+    def _restored(self, reply: Message, hidden: Message, restorer: Restorer) -> Message:
+        if isinstance(hidden, Ask) and isinstance(reply, Completion):
+            generation = restored(
+                reply.generation, restorer, hidden.sampling, sql=self._sql, urls=self._urls
+            )
+            return msgspec.structs.replace(reply, generation=generation)
+        if not reply.replaceable:
             return reply
-        generation = restored(
-            reply.generation, vault.restorer, hidden.sampling, sql=self._sql, urls=self._urls
-        )
-        return msgspec.structs.replace(reply, generation=generation)
+
+        def put_back(passage: Passage) -> str:
+            if passage.what in ("label", "word"):
+                return passage.text
+            places = Places(restorer, json=passage.what in JSON, urls=self._urls)
+            return restore(restorer, passage.text, places)
+
+        return reply.with_passages(put_back)
 
     async def guard_stream(
         self, ask: Ask, forward: StreamHandler, *, request: str
@@ -196,10 +210,10 @@ class Pseudonym(Defence):
         for piece in stream.finish():
             yield piece
 
-    async def _hidden(self, ask: Ask, request: str) -> tuple[Vault, Ask]:
+    async def _hidden(self, message: M, request: str) -> tuple[Vault, M]:
         try:
-            vault = self._vault(ask, request)
-            hidden = await self.hiding.hide(ask, vault)
+            vault = self._vault(message, request)
+            hidden = await self.hiding.hide(message, vault)
         except PrivacyError:
             raise
         except Exception as error:
@@ -210,7 +224,7 @@ class Pseudonym(Defence):
             return vault, hidden
         raise PrivacyError(f"private values could not be looked for ({what}), so nothing was sent")
 
-    def _vault(self, ask: Ask, request: str) -> Vault:
+    def _vault(self, message: Message, request: str) -> Vault:
         if self._key is None:
             self._key = secret_key(self._key_file)
         caller = self._caller(request)
@@ -218,7 +232,8 @@ class Pseudonym(Defence):
         if self._conversation == "first-turn":
             # Every request carries its whole conversation, so nothing is kept between them: what
             # another caller's conversation holds can never be restored into this one.
-            first = next((t.content for t in ask.chat if t.role == "user"), "")
+            said = (p.text for p in message.passages() if p.what == "said" and p.by == "user")
+            first = next(said, "")
             name = hmac.new(key, first.encode(errors="surrogatepass"), hashlib.sha256)
             return Vault(key, f"first-turn {name.hexdigest()}")
         vault = self._vaults.get(request)
@@ -228,18 +243,16 @@ class Pseudonym(Defence):
         return vault
 
 
-def _holds_text(message: Message) -> bool:
-    """Whether any field of `message`, however deep, holds a text or bytes that are not empty."""
+def _holds_more_than_numbers(message: Message) -> bool:
+    """Whether a field of `message` holds a text, bytes or a list that is not empty, and so may
+    hold what was made of private text.
+    """
 
     def holds(value: Any) -> bool:
-        if isinstance(value, str | bytes | bytearray | memoryview):
-            return len(value) > 0
-        if isinstance(value, Mapping):
-            return any(holds(v) for pair in value.items() for v in pair)
-        if isinstance(value, Iterable):
-            return any(map(holds, value))
         if isinstance(value, msgspec.Struct):
             return any(holds(getattr(value, f)) for f in value.__struct_fields__)
+        if isinstance(value, Sized):
+            return len(value) > 0
         return value is not None and not isinstance(value, bool | int | float)
 
     return any(holds(getattr(message, f)) for f in message.__struct_fields__)

@@ -1,4 +1,4 @@
-"""Which parts of an Ask are text that may be private, and how to put other text in their place.
+"""Which texts of a message may be private, and how to put other text in their place.
 
 JSON (tool-call arguments, tool definitions, a reply's schema) is walked, never rewritten: only the
 strings and numbers that change are replaced, so it stays valid and keeps its form.
@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
-import msgspec
-
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Message
+from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.json_text import quoted
-from cosilo.types import Sampling, Turn
 
+M = TypeVar("M", bound=Message)
 Change = Callable[[str], str]
 
 _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+')
@@ -32,72 +32,73 @@ _STRUCTURE = frozenset(
 _DATA = frozenset(("default", "example", "examples", "const", "enum"))
 
 
-def texts_of(ask: Ask, *, public_system: bool) -> list[str]:
-    """Every text in `ask` that may be private, in a fixed order."""
+def texts_of(message: Message, *, public_system: bool) -> list[str]:
+    """Every text in `message` that may be private, in a fixed order."""
+    return private_in(message.passages(), public_system=public_system)
+
+
+def with_texts(message: M, texts: Sequence[str], *, public_system: bool) -> M:
+    """`message` with `texts` in the places that `texts_of` found.
+
+    Raises:
+        PrivacyError: it does not say how its texts are replaced.
+    """
+    new = iter(placed(message.passages(), texts, public_system=public_system))
+    return message.with_passages(lambda _: next(new))
+
+
+def private_in(passages: Sequence[Passage], *, public_system: bool) -> list[str]:
+    """Every text in `passages` that may be private."""
     found: list[str] = []
 
     def note(text: str) -> str:
         found.append(text)
         return text
 
-    _changed(ask, note, public_system)
+    _changed(passages, note, public_system)
     return found
 
 
-def with_texts(ask: Ask, texts: Sequence[str], *, public_system: bool) -> Ask:
-    """`ask` with `texts` in the places that `texts_of` found."""
+def placed(passages: Sequence[Passage], texts: Sequence[str], *, public_system: bool) -> list[str]:
+    """What each of `passages` says with `texts` in the places that `private_in` found."""
     rest = iter(texts)
-    return _changed(ask, lambda _: next(rest), public_system)
+    return _changed(passages, lambda _: next(rest), public_system)
 
 
-def public_text(ask: Ask) -> str:
+def public_text(passages: Sequence[Passage]) -> str:
     """What the task says and any reply must know: system turns, tools, schema, labels."""
-    sampling = ask.sampling
-    systems = [t.content for t in ask.chat if t.role == "system"]
-    return "\n".join((*systems, sampling.tools, sampling.response_format, *sampling.choices))
+    said: dict[str, list[str]] = {"tools": [""], "form": [""], "said": [], "label": []}
+    for passage in passages:
+        if passage.what in ("tools", "form"):
+            said[passage.what] = [passage.text]
+        elif passage.what == "label" or (passage.what == "said" and passage.by == "system"):
+            said[passage.what].append(passage.text)
+    return "\n".join((*said["said"], *said["tools"], *said["form"], *said["label"]))
 
 
-def _changed(ask: Ask, change: Change, public_system: bool) -> Ask:
-    chat = tuple(_turn(t, change, ask.sampling, public_system) for t in ask.chat)
-    sampling = ask.sampling
-    if not public_system:
-        sampling = msgspec.structs.replace(
-            sampling,
-            tools=_json(sampling.tools, change, _in_schema),
-            response_format=_json(sampling.response_format, change, _in_schema),
-        )
-    stop = tuple(change(s) for s in sampling.stop)
-    return msgspec.structs.replace(
-        ask, chat=chat, sampling=msgspec.structs.replace(sampling, stop=stop)
-    )
-
-
-def _turn(turn: Turn, change: Change, sampling: Sampling, public_system: bool) -> Turn:
-    if turn.role == "system" and public_system:
-        return turn
+def _changed(passages: Sequence[Passage], change: Change, public_system: bool) -> list[str]:
+    tools = next((p.text for p in passages if p.what == "tools"), "")
 
     def in_arguments(leaf: Leaf) -> bool:
-        return not leaf.is_key or leaf.text not in _strings(sampling.tools)
+        return not leaf.is_key or leaf.text not in _strings(tools)
 
-    calls = tuple(
-        msgspec.structs.replace(
-            c,
-            id=_some(c.id, change),
-            arguments=_json(c.arguments, change, in_arguments),
-            extra=_json(c.extra, change, _is_said),
-        )
-        for c in turn.tool_calls
-    )
-    return msgspec.structs.replace(
-        turn,
-        content=change(turn.content),
-        # A tool's name is the application's; the name of somebody who speaks is not.
-        name=turn.name if turn.role == "tool" else _some(turn.name, change),
-        tool_call_id=_some(turn.tool_call_id, change),
-        tool_calls=calls,
-        other_texts=tuple((name, change(said)) for name, said in turn.other_texts),
-        extra=_json(turn.extra, change, _is_said),
-    )
+    def changed(passage: Passage) -> str:
+        if public_system and passage.by == "system":
+            return passage.text
+        match passage.what:
+            case "label" | "word":
+                return passage.text
+            case "tools" | "form":
+                if public_system:
+                    return passage.text
+                return _json(passage.text, change, _in_schema)
+            case "arguments":
+                return _json(passage.text, change, in_arguments)
+            case "sealed":
+                return _json(passage.text, change, _is_said)
+        return change(passage.text)
+
+    return [changed(passage) for passage in passages]
 
 
 @lru_cache(maxsize=8)
@@ -113,10 +114,6 @@ def _is_said(leaf: Leaf) -> bool:
     return not (leaf.key.endswith("signature") and _SEALED.fullmatch(leaf.text))
 
 
-def _some(text: str, change: Change) -> str:
-    return change(text) if text else text
-
-
 @dataclass(frozen=True)
 class Leaf:
     """A string or number of a JSON text, decoded; `key` is the last key before it, `above` are those
@@ -129,12 +126,12 @@ class Leaf:
     above: tuple[str, ...]
 
 
-def written_numbers(ask: Ask) -> frozenset[str]:
-    """What stands as a number in the JSON of `ask`, arguments and contents, and nowhere as text."""
+def written_numbers(passages: Sequence[Passage]) -> frozenset[str]:
+    """What stands as a number in the JSON of `passages`, arguments and contents, and not as text."""
     numbers: set[str] = set()
     strings: set[str] = set()
-    jsons = [call.arguments for turn in ask.chat for call in turn.tool_calls]
-    jsons += [t.content for t in ask.chat if t.content.lstrip()[:1] in ("{", "[")]
+    jsons = [p.text for p in passages if p.what == "arguments"]
+    jsons += [p.text for p in passages if p.what == "said" and p.text.lstrip()[:1] in ("{", "[")]
     for text in jsons:
         try:
             json.loads(text)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cosilo.attacks.record import texts
-from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.messages import Message
 from cosilo.boundary.record.ledger import Direction, Entry
 from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
@@ -125,18 +125,17 @@ def _masked(
 
 def _written(message: Message, told: set[str]) -> str:
     """The message as text; a system turn that was `told` before is not told again."""
-    if not isinstance(message, Ask):
+    turns = [p for p in message.passages() if p.by and p.what == "said"]
+    if not turns:
         return "\n".join(texts(message))
-    lines = []
-    for turn in message.chat:
-        again = turn.role == "system" and turn.content in told
-        lines.append(f"{turn.role}: {'(as above)' if again else turn.content}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{turn.by}: {'(as above)' if turn.by == 'system' and turn.text in told else turn.text}"
+        for turn in turns
+    )
 
 
 def _systems(message: Message) -> Iterator[str]:
-    if isinstance(message, Ask):
-        yield from (turn.content for turn in message.chat if turn.role == "system")
+    return (p.text for p in message.passages() if p.what == "said" and p.by == "system")
 
 
 def _short(text: str) -> str:

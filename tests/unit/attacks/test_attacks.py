@@ -231,7 +231,7 @@ def test_every_text_of_a_message_is_read() -> None:
     call = ToolCall("1", "find", '{"name": "Anna"}')
     chat = (Turn("assistant", "", tool_calls=(call,)), Turn("user", "hi", name="Bo"))
     ask = Ask(chat=chat, sampling=Sampling(tools='["Cy"]'))
-    assert texts(ask) == ["hi", "Bo", '{"name": "Anna"}', "1", "find", '["Cy"]']
+    assert texts(ask) == ["1", "find", '{"name": "Anna"}', "hi", "Bo", '["Cy"]']
 
 
 def test_no_field_of_a_message_hides_a_text_from_the_attacks() -> None:
@@ -248,10 +248,11 @@ def test_no_field_of_a_message_hides_a_text_from_the_attacks() -> None:
         ),
     )
     read = "\n".join(texts(ask))
-    asked, answered = ("Ann", "Bea", "Cleo", "Jörg", "Dan", "Eva", "Fay"), ("Gus", "Hal", "Ida")
-    names = (*asked, *answered, "Jan", "Käte", "Leo", "Mia")
+    said, called = ("Ann", "Bea", "Cleo", "Jörg", "Dan", "Eva", "Fay"), ("Gus", "Hal", "Ida")
+    names = (*said, *called, "Jan", "Käte", "Leo", "Mia")
     assert [name for name in names if not re.search(rf"\b{name}\b", read)] == []
-    assert texts(Completion(generation=Generation("", tool_calls=(call,)))) == [call.arguments]
+    answered = "\n".join(texts(Completion(generation=Generation("", tool_calls=(call,)))))
+    assert [name for name in ("Cleo", "Jörg", "Dan") if name not in answered] == []
 
 
 def test_the_texts_of_a_score_are_read_and_its_numbers_are_no_reply() -> None:

@@ -249,11 +249,15 @@ class TestFailsClosed:
             talk.send(user("Alice Brown"))
         assert not talk.model.seen
 
-    def test_a_message_it_does_not_know_is_stopped_unless_it_has_no_text(self, make: Make) -> None:
+    def test_a_message_that_states_nothing_is_stopped_unless_it_has_nothing_private(
+        self, make: Make
+    ) -> None:
         class Note(Request[Completion], frozen=True, kw_only=True):
             reply: ClassVar[type[Message]] = Completion
             notes: tuple[str, ...] = ()
+            packed: bytes = b""
             numbers: tuple[float, ...] = ()
+            number: float = 0.0
 
         sent: list[Message] = []
 
@@ -262,10 +266,12 @@ class TestFailsClosed:
             return Completion(generation=Generation("ok"))
 
         defence = make(PEOPLE)
-        with pytest.raises(PrivacyError, match="Note"):
-            asyncio.run(defence.guard(Note(notes=("x",)), forward, request="r"))
+        # Numbers may be the states or gradients of a private text.
+        for note in (Note(notes=("x",)), Note(packed=b"x"), Note(numbers=(1.0,))):
+            with pytest.raises(PrivacyError, match="Note"):
+                asyncio.run(defence.guard(note, forward, request="r"))
         assert not sent
-        asyncio.run(defence.guard(Note(numbers=(1.0,)), forward, request="r"))
+        asyncio.run(defence.guard(Note(number=1.0), forward, request="r"))
         assert len(sent) == 1
 
     def test_replies_to_be_scored_are_stopped(self, make: Make) -> None:

@@ -9,11 +9,28 @@ import msgspec
 
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
-from cosilo.types import Chat, Delta, Generation, Sampling
+from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
+from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall
 
 
 class Completion(Message, frozen=True, kw_only=True):
+    replaceable: ClassVar[bool] = True
     generation: Generation
+
+    def with_passages(self, change: Change) -> Completion:
+        g = self.generation
+
+        def at(text: str, what: What) -> str:
+            return change(Passage(text, what)) if text else text
+
+        generation = msgspec.structs.replace(
+            g,
+            text=at(g.text, "said"),
+            tool_calls=tuple(_answered(call, change) for call in g.tool_calls),
+            other_texts=in_asides(g.other_texts, change),
+            extra=at(g.extra, "sealed"),
+        )
+        return msgspec.structs.replace(self, generation=generation)
 
     def usage(self) -> tuple[int, int]:
         return self.generation.prompt_tokens, self.generation.completion_tokens
@@ -46,12 +63,37 @@ class Completion(Message, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, generation=generation)
 
 
+def _answered(call: ToolCall, change: Change) -> ToolCall:
+    # Its id and the tool's name are of use only as they are.
+    arguments = call.arguments and change(Passage(call.arguments, "arguments"))
+    sealed = call.extra and change(Passage(call.extra, "sealed"))
+    return msgspec.structs.replace(call, arguments=arguments, extra=sealed)
+
+
 class Ask(Request[Completion], frozen=True, kw_only=True):
     """A chat the LM is asked to continue."""
 
     reply: ClassVar[type[Message]] = Completion
+    replaceable: ClassVar[bool] = True
     chat: Chat
     sampling: Sampling = Sampling()
+
+    def with_passages(self, change: Change) -> Ask:
+        s = self.sampling
+
+        def at(text: str, what: What) -> str:
+            return change(Passage(text, what)) if text else text
+
+        chat = in_chat(self.chat, change)
+        sampling = msgspec.structs.replace(
+            s,
+            tools=at(s.tools, "tools"),
+            response_format=at(s.response_format, "form"),
+            choices=tuple(at(choice, "label") for choice in s.choices),
+            tool_choice=at(s.tool_choice, "word"),
+            stop=tuple(at(stop, "stop") for stop in s.stop),
+        )
+        return msgspec.structs.replace(self, chat=chat, sampling=sampling)
 
     def tokens_bound(self) -> tuple[int, int]:
         s = self.sampling

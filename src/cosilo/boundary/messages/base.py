@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
-from cosilo.errors import ConfigError, UnexpectedReplyError
+from cosilo.boundary.messages.passages import Change, Passage
+from cosilo.errors import ConfigError, PrivacyError, UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.types import Value
 
@@ -15,11 +17,19 @@ from cosilo.types import Value
 class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     """One thing said across the boundary.
 
-    `epsilon` is the privacy spent to make it, stated by the defence that made it, so that the meter
-    and the ledger see the budget travel with the data.
+    A class states what the rest of the house needs to know of its messages. What it does not state is
+    taken for the worst: all its strings are read as private, and no defence lets it pass.
+
+    Attributes:
+        epsilon: the privacy spent to make it, stated by the defence that made it, so that the meter and
+            the ledger see the budget travel with the data.
+        replaceable: all that is private in it are its passages, and it is of the same use with others
+            in their places. So no message that holds arrays made of private texts, and none whose
+            reply is of use for these very texts only.
     """
 
     reveals: ClassVar[Access] = Access.TEXT
+    replaceable: ClassVar[bool] = False
     epsilon: float = 0.0
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -27,6 +37,27 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         super().__init_subclass__(**options)
         _kinds.append(cls)
         _decoder = None  # one that knows this kind, too, is made when it is needed
+
+    def passages(self) -> list[Passage]:
+        """The texts that it carries, in a fixed order."""
+        if not self.replaceable:
+            return [Passage(text) for text in _strings(msgspec.to_builtins(self))]
+        found: list[Passage] = []
+
+        def note(passage: Passage) -> str:
+            found.append(passage)
+            return passage.text
+
+        self.with_passages(note)
+        return found
+
+    def with_passages(self, change: Change) -> Self:
+        """This message, saying in the place of each passage what `change` makes of it.
+
+        Raises:
+            PrivacyError: its class does not say how.
+        """
+        raise PrivacyError(f"nothing in a {type(self).__name__} can be replaced")
 
     def tokens_bound(self) -> tuple[int, int]:
         """Upper bound on (prompt, completion) tokens billed when this request is sent once."""
@@ -71,6 +102,18 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     def restated(self, tokens_in: int, tokens_out: int) -> Message:
         """This reply, saying that it took so many tokens."""
         return self
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "message":  # the tag that names the class
+                yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
 
 
 _kinds: list[type[Message]] = []

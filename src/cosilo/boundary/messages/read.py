@@ -8,6 +8,7 @@ import msgspec
 
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
+from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.wire import states
 from cosilo.models.base import Access
 
@@ -23,6 +24,9 @@ class States(Message, frozen=True, kw_only=True):
     reveals: ClassVar[Access] = Access.ACTIVATIONS
     packed: bytes
     prompt_tokens: int = 0
+
+    def passages(self) -> list[Passage]:
+        return []  # numbers, about texts that went up
 
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
@@ -42,6 +46,10 @@ class Read(Request[States], frozen=True, kw_only=True):
     reveals: ClassVar[Access] = Access.ACTIVATIONS
     texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    def passages(self) -> list[Passage]:
+        """Not replaceable: the states would be those of other texts."""
+        return [Passage(text) for text in self.texts]
 
     def tokens_bound(self) -> tuple[int, int]:
         return sum(in_utf8(text) + TURN for text in self.texts), 0

@@ -9,6 +9,7 @@ import msgspec
 
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
+from cosilo.boundary.messages.passages import Passage, in_order
 from cosilo.models.base import Access
 from cosilo.types import Chat, Value
 
@@ -40,6 +41,9 @@ class Scores(Message, frozen=True, kw_only=True):
     spelt: tuple[bytes, ...] = ()
     prompt_tokens: int = 0
 
+    def passages(self) -> list[Passage]:
+        return []  # numbers, about texts that went up
+
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
 
@@ -64,6 +68,15 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     ids: bool = True
     pieces: bool = False
+
+    def passages(self) -> list[Passage]:
+        """Not replaceable: the probabilities would be those of another text than the small model
+        learns from."""
+        found: list[Passage] = []
+        for item in self.items:
+            found += in_order(item.chat)
+            found += [Passage(item.reply, by="assistant")] if item.reply else []
+        return found
 
     def tokens_bound(self) -> tuple[int, int]:
         return sum(prompt_bound(i.chat, in_utf8(i.reply)) for i in self.items), 0
