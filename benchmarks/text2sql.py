@@ -21,10 +21,12 @@ from typing import get_args
 import numpy as np
 
 from cosilo.defences.base import defences
-from cosilo.models.base import TextModel, models
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.base import Access, models
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.intervals import difference, wilson
+from cosilo.parties.around.exposed import Exposed
+from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
@@ -52,7 +54,7 @@ def task_of(shared: Path) -> Task:
 
 
 async def ask_all(
-    task: Task, examples: list[Example], model: TextModel, data: Path, *, hidden: bool
+    task: Task, examples: list[Example], lm: Exposed, data: Path, *, hidden: bool
 ) -> list[float]:
     """The grade of each question."""
     guards = []
@@ -70,7 +72,7 @@ async def ask_all(
         ]
     large = strategies.create("large")
     owner = DataOwner(ScriptedModel())
-    session = open_session(owner, LMOwner(model), large, defences=guards, sampling=task.sampling)
+    session = open_session(owner, lm, large, defences=guards, sampling=task.sampling)
     grades: dict[str, float] = {}
     left = iter(examples)
 
@@ -97,13 +99,16 @@ async def main() -> None:
     examples = [e for e in task.splits[arguments.split] if e.group in PRIVATE][: arguments.limit]
     examples.sort(key=lambda e: e.group)  # questions of one database share the cached schema
     inner = models.create("llamacpp", model="qwen2.5-coder-1.5b-instruct")
-    model = ReplayModel(inner, arguments.data / "text2sql_replay.sqlite")
+    store = ReplayStore(arguments.data / "text2sql_replay.sqlite")
+    recorded = Recorded(LMOwner(inner, exposes=Access.WEIGHTS), store, of=inner)
     try:
-        raw = await ask_all(task, examples, model, arguments.data, hidden=False)
-        hidden = await ask_all(task, examples, model, arguments.data, hidden=True)
+        raw = await ask_all(task, examples, Exposed(recorded), arguments.data, hidden=False)
+        hidden = await ask_all(task, examples, Exposed(recorded), arguments.data, hidden=True)
     finally:
-        await model.close()
-    print(f"{arguments.split}: {len(examples)} questions, {model.misses} LM calls in this run")
+        await recorded.close()
+        await inner.close()
+        store.close()
+    print(f"{arguments.split}: {len(examples)} questions, {recorded.misses} LM calls in this run")
     for name, grades in (("raw", raw), ("pseudonyms", hidden)):
         low, high = wilson(int(sum(grades)), len(grades))
         value = sum(grades) / len(grades)

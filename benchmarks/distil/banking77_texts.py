@@ -21,12 +21,16 @@ from time import monotonic
 
 import numpy as np
 
+from cosilo.boundary.messages import Message
 from cosilo.errors import OfflineError
+from cosilo.models.base import Access
 from cosilo.models.encoder.classifier import ClassifierModel
 from cosilo.models.encoder.encoder import Encoder
 from cosilo.models.gguf.llamacpp import llamacpp
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.objectives import intervals
+from cosilo.parties.around.exposed import Exposed
+from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
@@ -34,7 +38,7 @@ from cosilo.strategies.base import Session
 from cosilo.strategies.downward.zerogen import ZeroGen
 from cosilo.tasks.base import Example, Task
 from cosilo.tasks.config import load_task, parse_task
-from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user
+from cosilo.types import Demonstration, last_user
 
 GOLD, EACH, DRAWS, DEV = 10, 5, range(3), 2_000
 WEIGHTS = (0.1, 0.3, 1.0)
@@ -70,25 +74,32 @@ def drawn(task: Task, draw: int) -> tuple[list[Demonstration], list[Example]]:
     return gold, others
 
 
-def opened(task: Task, gold: Sequence[Demonstration], lm: ReplayModel, how: ZeroGen) -> Session:
+def opened(task: Task, gold: Sequence[Demonstration], lm: Recorded, how: ZeroGen) -> Session:
     owner = DataOwner(ClassifierModel(ENCODER, features="embedding"), private=tuple(gold))
-    return open_session(owner, LMOwner(lm), how, sampling=task.sampling)
+    return open_session(owner, Exposed(lm), how, sampling=task.sampling)
 
 
-class InTime(ReplayModel):
+class InTime(LMOwner):
     """Starts no call after `until`."""
 
     until = 0.0
 
-    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
-        if monotonic() > self.until and not self.holds(chat, sampling):
+    async def handle(self, message: Message) -> Message:
+        if monotonic() > self.until:
             raise OfflineError("not done: run it again")
-        return await super().generate(chat, sampling)
+        return await super().handle(message)
+
+
+def recorded(out: Path, *, until: float | None = None) -> Recorded:
+    """The LM over what is recorded in `out`; new calls are made before `until` alone."""
+    model = llamacpp("qwen2.5-coder-1.5b-instruct", parallel=4)
+    party = InTime(model, exposes=Access.WEIGHTS)
+    InTime.until = until or 0.0
+    return Recorded(party, ReplayStore(out / "replay.sqlite"), of=model, offline=until is None)
 
 
 def write(task: Task, out: Path, seconds: float) -> None:
-    lm = InTime(llamacpp("qwen2.5-coder-1.5b-instruct", parallel=4), out / "replay.sqlite")
-    lm.until = monotonic() + seconds
+    lm = recorded(out, until=monotonic() + seconds)
     how = ZeroGen(each=EACH, agree=False)
     gold, _ = drawn(task, 0)
     _, session = asyncio.run(how.prepare(opened(task, gold, lm, how)))
@@ -99,7 +110,7 @@ def scored(
     task: Task,
     gold: Sequence[Demonstration],
     items: Sequence[Example],
-    lm: ReplayModel,
+    lm: Recorded,
     how: ZeroGen | None,
 ) -> list[int]:
     """Per item whether the small model is right: from gold alone, or with the LM's texts."""
@@ -114,7 +125,7 @@ def scored(
 
 
 def measure(task: Task, out: Path, *, dev: bool) -> None:
-    lm = ReplayModel(llamacpp("qwen2.5-coder-1.5b-instruct"), out / "replay.sqlite", offline=True)
+    lm = recorded(out)
     file = out / ("dev.json" if dev else "test.json")
     kept: dict[str, list[int]] = json.loads(file.read_text()) if file.exists() else {}
     # Dropping texts that the small model takes for another label leaves 18 of 77 labels without any.

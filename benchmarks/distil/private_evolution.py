@@ -32,15 +32,18 @@ import cosilo.session  # noqa: F401 — registers strategies and models
 from cosilo.attacks.base import Attack, Target, View
 from cosilo.attacks.membership import NearestText, Votes
 from cosilo.attacks.published import Calibrated, Confidence, Loss
+from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import ModelError, OfflineError
 from cosilo.models.base import Access, Array, TextModel, models
 from cosilo.models.encoder.classifier import ClassifierModel
 from cosilo.models.encoder.encoder import Encoder
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats
 from cosilo.objectives.membership import auc, tpr
+from cosilo.parties.around.exposed import Exposed
+from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
@@ -53,6 +56,7 @@ INSTRUCTIONS = (
     "Classify what a user says to a voice assistant. Reply with exactly one of the labels and nothing "
     "else.\n\nLabels:\n" + "\n".join(f"- {label}" for label in LABELS)
 )
+SAMPLING = Sampling(max_tokens=24, choices=LABELS)
 PER_LABEL = 100  # private records of each label; as many again are never shown to anybody
 LM_ITEMS = 150
 EACH_TEST = 200  # test items of each label
@@ -75,20 +79,21 @@ class StopError(ModelError):
     """The time of this turn is over."""
 
 
-class Timed:
-    """`inner`, until the deadline."""
+class InTime(LMOwner):
+    """Starts no call after `until`."""
 
-    def __init__(self, inner: TextModel, deadline: float) -> None:
-        self.inner, self.deadline = inner, deadline
-        self.name, self.access = inner.name, inner.access
+    until = math.inf
 
-    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
-        if time.monotonic() > self.deadline:
+    async def handle(self, message: Message) -> Message:
+        if time.monotonic() > self.until:
             raise StopError("the time of this turn is over")
-        return await self.inner.generate(chat, sampling)
+        return await super().handle(message)
 
-    async def close(self) -> None:
-        await self.inner.close()
+
+def recorded(model: TextModel, folder: Path, *, offline: bool = False) -> Recorded:
+    """`model` over what is recorded in `folder`."""
+    party = InTime(model, exposes=Access.WEIGHTS)
+    return Recorded(party, ReplayStore(folder / "replay.sqlite"), of=model, offline=offline)
 
 
 def rows(split: str, data: Path) -> dict[str, list[Demonstration]]:
@@ -113,7 +118,7 @@ def split(data: Path) -> tuple[list[Demonstration], list[Demonstration], list[De
 
 def opened(
     name: str,
-    lm: TextModel,
+    lm: Recorded,
     private: list[Demonstration],
     folder: Path,
     ledger: MemoryLedger | None = None,
@@ -127,13 +132,12 @@ def opened(
         options["rounds"] = 0
     strategy = strategies.create("private_evolution", **options)
     owner = DataOwner(encoder, private=tuple(private), embedder=encoder)
-    sampling = Sampling(max_tokens=24, choices=LABELS)
-    return strategy, open_session(owner, LMOwner(lm), strategy, sampling=sampling, ledger=ledger)
+    return strategy, open_session(owner, Exposed(lm), strategy, sampling=SAMPLING, ledger=ledger)
 
 
 async def grown(
     name: str,
-    lm: TextModel,
+    lm: Recorded,
     private: list[Demonstration],
     folder: Path,
     ledger: MemoryLedger | None = None,
@@ -152,16 +156,16 @@ def lm_sample(test: list[Demonstration]) -> list[Demonstration]:
 
 async def write(arguments: argparse.Namespace) -> int:
     private, _, test = split(arguments.data)
-    deadline = time.monotonic() + arguments.seconds
     engine = models.create(arguments.backend, model=arguments.model, **BACKENDS[arguments.backend])
-    lm = ReplayModel(Timed(engine, deadline), arguments.folder / "replay.sqlite")
+    InTime.until = time.monotonic() + arguments.seconds
+    lm = recorded(engine, arguments.folder)
     started = time.process_time()
     try:
         for name in ("zero", *RUNS):
             await grown(name, lm, private, arguments.folder)
             print(f"{name}: written ({lm.misses} new calls, {lm.hits} known)", flush=True)
         for item in lm_sample(test):
-            await lm.generate(item.chat, Sampling(max_tokens=24, choices=LABELS))
+            await lm.handle(Ask(chat=item.chat, sampling=SAMPLING))
         print("done")
         return 0
     except StopError:
@@ -171,6 +175,8 @@ async def write(arguments: argparse.Namespace) -> int:
         with (arguments.folder / "lm_cpu_seconds.txt").open("a") as file:
             file.write(f"{time.process_time() - started:.1f} {lm.misses}\n")
         await lm.close()
+        await engine.close()
+        lm.store.close()
 
 
 # ── measuring: no LM from here on ────────────────────────────────────────────
@@ -217,7 +223,7 @@ async def regrown(name: str, identity: str, private: list[Demonstration], folder
     """Run `name` again from the replay store."""
     nobody = Nobody()
     nobody.identity = identity  # type: ignore[attr-defined]
-    lm = ReplayModel(nobody, folder / "replay.sqlite", offline=True)
+    lm = recorded(nobody, folder, offline=True)
     ledger = MemoryLedger()
     seen: list[Array] = []
     plain = evolution.vote
@@ -231,7 +237,7 @@ async def regrown(name: str, identity: str, private: list[Demonstration], folder
         session = await grown(name, lm, private, folder, ledger)
     finally:
         evolution.vote = plain
-        await lm.close()
+        lm.store.close()
     by_round = [
         dict(zip(LABELS, seen[i : i + len(LABELS)], strict=True))
         for i in range(0, len(seen), len(LABELS))
@@ -308,14 +314,15 @@ async def measure(arguments: argparse.Namespace) -> int:
     )
     nobody = Nobody()
     nobody.identity = identity  # type: ignore[attr-defined]
-    lm = ReplayModel(nobody, arguments.folder / "replay.sqlite", offline=True)
-    sampling = Sampling(max_tokens=24, choices=LABELS)
-    asked = [e for e in lm_sample(test) if lm.holds(e.chat, sampling)]
+    lm = recorded(nobody, arguments.folder, offline=True)
+    asks = {e: Ask(chat=e.chat, sampling=SAMPLING) for e in lm_sample(test)}
+    asked = {e: ask for e, ask in asks.items() if lm.holds(ask)}
     if asked:
-        said = [(await lm.generate(e.chat, sampling)).text for e in asked]
+        replies = [await lm.handle(ask) for ask in asked.values()]
+        said = [r.generation.text for r in replies if isinstance(r, Completion)]
         alone = np.array([float(s == e.target) for s, e in zip(said, asked, strict=True)])
         print(f"  LM alone, {len(asked)} items {share(alone)}")
-    await lm.close()
+    lm.store.close()
 
     print("\nmembership, by what preparing sent")
     for name, run in runs.items():

@@ -29,7 +29,7 @@ from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.exposure import Peer
 from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.tables import Table, check, options_of, read
@@ -259,7 +259,7 @@ def loads_of(used: Iterable[ModelConfig], points: Iterable[PointConfig]) -> Load
     return found
 
 
-def require_all(owner: DataOwner, lm: LMOwner, strategy: Strategy, *, by: str) -> None:
+def require_all(owner: DataOwner, lm: Peer, strategy: Strategy, *, by: str) -> None:
     """Refuse what cannot work before anything is spent.
 
     Raises:
@@ -278,7 +278,7 @@ def require_all(owner: DataOwner, lm: LMOwner, strategy: Strategy, *, by: str) -
 
 def open_session(
     owner: DataOwner,
-    lm: LMOwner,
+    lm: Peer,
     strategy: Strategy,
     *,
     defences: Sequence[Defence] = (),
@@ -312,7 +312,7 @@ def open_session(
 def open_point(
     point: PointConfig,
     owner: DataOwner,
-    lm: LMOwner,
+    lm: Peer,
     *,
     sampling: Sampling | None = None,
     meter: Meter | None = None,

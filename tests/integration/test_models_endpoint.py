@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from cosilo.boundary.messages import Ask
 from cosilo.models import catalog
-from cosilo.models.base import models
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.base import Access, models
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.remote.openai_compatible import OpenAIModel
+from cosilo.parties.around.recorded import Recorded
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, assemble, user
 
 pytestmark = pytest.mark.models
@@ -66,20 +69,23 @@ async def test_killed_in_the_middle_and_restarted_nothing_is_lost_or_paid_twice(
 ) -> None:
     server = await asyncio.to_thread(Server)
     inner = OpenAIModel(server.url, "smol", retries=200, backoff_s=0.05, concurrency=2)
-    model = ReplayModel(inner, tmp_path / "replay.sqlite")
-    questions = [user(f"What is {i} plus {i}?") for i in range(8)]
-    asked = [asyncio.create_task(model.generate(q, SHORT)) for q in questions]
+    store = ReplayStore(tmp_path / "replay.sqlite")
+    everything = LMOwner(inner, exposes=Access.WEIGHTS)
+    party = Recorded(everything, store, of=inner)
+    questions = [Ask(chat=user(f"What is {i} plus {i}?"), sampling=SHORT) for i in range(8)]
+    asked = [asyncio.create_task(party.handle(q)) for q in questions]
     await asked[1]
     await asyncio.to_thread(server.kill)
     server = await asyncio.to_thread(Server, server.port)
     try:
         replies = await asyncio.gather(*asked)
-        assert all(r.completion_tokens for r in replies)
-        assert len(model.store) == model.misses == 8
-        again = ReplayModel(inner, tmp_path / "replay.sqlite", offline=True)
-        assert [await again.generate(q, SHORT) for q in questions] == replies
+        assert all(r.usage()[1] for r in replies)
+        assert len(store) == party.misses == 8
+        again = Recorded(everything, store, of=inner, offline=True)
+        assert [await again.handle(q) for q in questions] == replies
         assert again.misses == 0
-        again.store.close()
     finally:
-        await model.close()
+        await party.close()
+        await inner.close()
+        store.close()
         await asyncio.to_thread(server.kill)

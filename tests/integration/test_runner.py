@@ -22,6 +22,7 @@ from cosilo.benchmark.trial import Outcome
 from cosilo.boundary.record.faults import verify
 from cosilo.cli.report import make_report
 from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
+from cosilo.parties.around.exposed import Exposed
 from cosilo.session import open_point
 from tiny_run import LABELS, Counting
 
@@ -279,16 +280,14 @@ async def test_a_point_opens_again_as_it_was_measured(folder: Path) -> None:
     await asyncio.to_thread(bench, folder, point("cascade", "calls = 0.4") + point("distil_labels"))
     found = reopen(folder / "run", ["cascade", "distil_labels"])
     assert [p.options for p in found.points] == [{"calls": 0.4}, {"seed": 0}]
-    from cosilo.parties.lm_owner import LMOwner
-
     for config in found.points:
         strategy, session = open_point(
-            config, found.owner, LMOwner(found.answers), sampling=found.task.sampling
+            config, found.owner, Exposed(found.answers), sampling=found.task.sampling
         )
         strategy, session = await strategy.prepare(session)  # over recorded answers only
         example = found.task.splits["test"][0]
         assert (await strategy.answer(session.bind("x"), example.chat)).text
-    await found.answers.close()
+    await found.close()
     with pytest.raises(ConfigError, match="did you mean 'cascade'"):
         reopen(folder / "run", ["cascde"])
     (folder / "data.jsonl").write_text('{"text": "x", "label": "cat"}\n')

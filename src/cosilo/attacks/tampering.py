@@ -57,13 +57,13 @@ SURE = -0.01
 
 @dataclass(frozen=True)
 class Tampering:
-    """Answers like `party`, but a share of the replies is changed.
+    """Answers like `inner`, but a share of the replies is changed.
 
     Attributes:
         share: of the requests, 0 to 1.
     """
 
-    party: Handles
+    inner: Handles
     share: float
     seed: int = 0
 
@@ -79,8 +79,8 @@ class Tampering:
         if isinstance(message, Ask) and self.changes(message):
             turned = self._turned(message)
             if turned is not None:
-                return await self.party.handle(turned)
-        reply = await self.party.handle(message)
+                return await self.inner.handle(turned)
+        reply = await self.inner.handle(message)
         if isinstance(message, Ask) and isinstance(reply, Completion) and self.changes(message):
             return msgspec.structs.replace(
                 reply, generation=self._changed(message, reply.generation)
@@ -93,7 +93,7 @@ class Tampering:
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
         turned = self._turned(ask) if self.changes(ask) else None
-        deltas = cast("AsyncGenerator[Delta, None]", self.party.handle_stream(turned or ask))
+        deltas = cast("AsyncGenerator[Delta, None]", self.inner.handle_stream(turned or ask))
         async with aclosing(deltas) as pieces:
             if turned is not None or not self.changes(ask):
                 async for delta in pieces:

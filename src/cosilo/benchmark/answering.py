@@ -14,10 +14,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cosilo.benchmark.clock import Clock, timed
 from cosilo.benchmark.replies import faults
 from cosilo.benchmark.small import Note, noting
 from cosilo.boundary.meter import Budget
+from cosilo.clock import Clock, timed
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, RequestBudgetError
 from cosilo.objectives.base import Item
 from cosilo.strategies.base import Session, Strategy

@@ -16,7 +16,7 @@ from cosilo.bundle import Bundle, making, write
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import Keepable, TextModel
 from cosilo.models.kept.recorded import RecordedModel
-from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.around.exposed import Exposed
 from cosilo.privacy.secret_key import secret_key
 from cosilo.session import ModelConfig, PointConfig, open_point
 from cosilo.strategies.base import Strategy, strategies
@@ -59,7 +59,7 @@ async def make_bundle(
         found = reopen(run, [point])
         try:
             config = found.points[0]
-            lm = LMOwner(found.answers, exposes=found.plan.large.exposes, record=found.answers)
+            lm = Exposed(found.answers, found.plan.large.exposes)
             strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
             served = _spelt_out(strategy, config)
@@ -84,8 +84,7 @@ async def make_bundle(
             )
             write(bundle, folder, with_models=with_models)
         finally:
-            await found.answers.close()
-            await found.owner.model.close()
+            await found.close()
     return Made(about)
 
 

@@ -153,7 +153,7 @@ def estimate(
 
     @cache  # most points ask the same questions
     def held(chat: Chat) -> bool:
-        return parts.replay.holds(chat, parts.task.sampling)
+        return parts.large.recorded.holds(Ask(chat=chat, sampling=parts.task.sampling))
 
     shared: dict[tuple[str, str], _Batch] = {}
     alone: list[_Batch] = []
@@ -207,15 +207,15 @@ async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
         return Pace(before / plan.concurrency)
     if plan.large.kind not in LOCAL:
         return None
-    sampling, splits = parts.task.sampling, parts.task.splits
-    chats = [e.chat for s in TRIED for e in splits.get(s, ())]
-    new = [c for c in chats if not parts.replay.holds(c, sampling)][: 2 * PROBED]
+    sampling, splits, lm = parts.task.sampling, parts.task.splits, parts.large.recorded
+    asks = [Ask(chat=e.chat, sampling=sampling) for s in TRIED for e in splits.get(s, ())]
+    new = [ask for ask in asks if not lm.holds(ask)][: 2 * PROBED]
     half = (len(new) + 1) // 2
     first, others = new[:half], new[half:]
     try:
-        await asyncio.gather(*(parts.replay.generate(c, sampling) for c in first))
+        await asyncio.gather(*map(lm.handle, first))
         wall, cpu = perf_counter(), process_time()
-        await asyncio.gather(*(parts.replay.generate(c, sampling) for c in others))
+        await asyncio.gather(*map(lm.handle, others))
     except CosiloError:  # what is wrong with it will be said where it matters
         return None
     wall, cpu = perf_counter() - wall, process_time() - cpu
@@ -358,7 +358,7 @@ def _batch(
     """
     chats = [item.chat for item in items[: exchange.items] if item is not None]
     sampling = parts.task.sampling
-    free = isinstance(parts.paid.model, RecordedModel)
+    free = isinstance(parts.large.model, RecordedModel)
     new = [c for c in chats if not (free or (sure and held(c)))]
     calls = exchange.count(len(items))
     fresh = min(calls, len(new))

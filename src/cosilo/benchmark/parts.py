@@ -1,10 +1,10 @@
 """The data, the two models and their owners, opened from a plan.
 
     small model ── remembering ──▶ DataOwner
-    large model ── paid ── replay ──▶ LMOwner (its time is not the data owner's)
+    large model ── LMOwner ── Paid ── Recorded ── Timed ── Exposed
 
-Every LM call goes through the replay, so an answer is paid for once; every paid call goes through
-`Paid`, so the run's budget holds whatever the strategies do.
+Every message to the LM's owner goes through `Recorded`, so an answer is paid for once; every one that
+is not recorded goes through `Paid`, so the run's budget holds whatever the strategies do.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cosilo.benchmark.clock import aside
 from cosilo.benchmark.identity import small_identity, task_identity
 from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
-from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import SmallAnswers, Store, private
-from cosilo.boundary.messages import Message
-from cosilo.boundary.meter import Price
+from cosilo.boundary.meter import Budget, Price
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
-from cosilo.models.base import Embedder, TextModel, require_trainable
+from cosilo.models.base import Access, Embedder, TextModel, require_trainable
 from cosilo.models.kept.recorded import RecordedModel
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.kept.replay import ReplayStore
+from cosilo.parties.around.exposed import Exposed
+from cosilo.parties.around.paid import Book, Paid
+from cosilo.parties.around.recorded import Recorded
+from cosilo.parties.around.timed import Timed
 from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.exposure import Peer
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import Registry, unknown
-from cosilo.session import PointConfig, make_defences, make_model, with_instructions
+from cosilo.session import ModelConfig, PointConfig, make_defences, make_model, with_instructions
 from cosilo.strategies.base import strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
@@ -43,11 +45,22 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Elsewhere(LMOwner):
-    """An LM owner whose work is not timed as the data owner's, also when it runs on this machine."""
+class Opened:
+    """A large model's owner, and what surrounds it.
 
-    async def handle(self, message: Message) -> Message:
-        return await aside(super().handle(message))
+    Attributes:
+        party: what a session is opened with.
+        model: what it answers with.
+    """
+
+    party: Peer
+    paid: Paid
+    recorded: Recorded
+    model: TextModel
+
+    async def close(self) -> None:
+        await self.recorded.close()
+        await self.model.close()
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,17 @@ class Parts:
 
     task: Task
     owner: DataOwner
-    lm: LMOwner
-    paid: Paid
-    replay: ReplayModel
+    large: Opened
+    replay: ReplayStore
     models: tuple[TextModel, ...]
+
+    @property
+    def lm(self) -> Peer:
+        return self.large.party
+
+    @property
+    def paid(self) -> Paid:
+        return self.large.paid
 
     def require_defences(self, point: PointConfig) -> str:
         """Refuse a point whose defences cannot be set up; returns a note on those that can, or an
@@ -69,7 +89,7 @@ class Parts:
             ConfigError: an option is refused, or an optional package is missing.
         """
         try:
-            made = make_defences(ready(point, self.task, self.replay.store.path.parent))
+            made = make_defences(ready(point, self.task, self.replay.path.parent))
         except CosiloError as error:
             raise type(error)(f"point {point.name!r}: {error}") from None
         known = {d.language for d in made if d.language}
@@ -88,8 +108,10 @@ class Parts:
         )
 
     async def close(self) -> None:
+        await self.large.close()
         for model in self.models:
             await model.close()
+        self.replay.close()
 
 
 def load_data(plan: Plan) -> Task:
@@ -121,16 +143,41 @@ def open_parts(
     identity = small_identity(plan, task=task_identity(plan))
     small = remembering(small_models(plan, task)[1], SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
-    large = make_model(plan.large)
-    fill(large, task)
-    # What a data set has recorded was paid for by others: it is priced, but not spent.
-    price = Price() if isinstance(large, RecordedModel) else plan.large.price
-    paid = Paid(large, store, plan.budget, price)
-    replay = ReplayModel(paid, private(replay_path(plan, store)), offline=offline)
+    replay = ReplayStore(private(replay_path(plan, store)))
+    large = opened_peer(plan.large, task, store, plan.budget, replay, offline=offline)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    lm = Elsewhere(replay, exposes=plan.large.exposes, record=replay)
     others = (embedder,) if plan.embedder else ()
-    return Parts(task, owner, lm, paid, replay, (small, *others, replay))
+    return Parts(task, owner, large, replay, (small, *others))
+
+
+def opened_peer(
+    config: ModelConfig,
+    task: Task,
+    book: Book,
+    budget: Budget,
+    replay: ReplayStore,
+    *,
+    offline: bool = False,
+) -> Opened:
+    """The owner of the large model that `config` describes, with all that surrounds it.
+
+    Args:
+        book: where what it is paid is booked.
+        budget: for everything that is booked there.
+        replay: where its replies are recorded.
+        offline: refuse every message whose reply is not recorded.
+
+    Raises:
+        ConfigError: `task` has no recorded answer of the model that it names.
+        CatalogError: a model file is missing.
+    """
+    model = make_model(config)
+    fill(model, task)
+    # What a data set has recorded was paid for by others: it is priced, but not spent.
+    price = Price() if isinstance(model, RecordedModel) else config.price
+    paid = Paid(LMOwner(model, exposes=Access.WEIGHTS), book, budget, price)
+    recorded = Recorded(paid, replay, of=model, offline=offline)
+    return Opened(Exposed(Timed(recorded), config.exposes), paid, recorded, model)
 
 
 def fill(model: TextModel, task: Task) -> None:

@@ -19,10 +19,12 @@ from cosilo.benchmark.results import Results, opened
 from cosilo.benchmark.rows import PUBLIC, Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
-from cosilo.models.base import Embedder, TextModel
-from cosilo.models.kept.replay import ReplayModel
+from cosilo.models.base import Access, Embedder, TextModel
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.present import require_present
+from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import DefenceConfig, PointConfig, check_options, loads_of, make_model
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table
@@ -49,9 +51,14 @@ class Reopened:
     owner: DataOwner
     untrained: TextModel
     large: TextModel
-    answers: ReplayModel
+    answers: Recorded
     points: tuple[PointConfig, ...]
     system: str
+
+    async def close(self) -> None:
+        for model in (self.large, self.owner.model):
+            await model.close()
+        self.answers.store.close()
 
 
 def reopen(path: Path, names: Sequence[str]) -> Reopened:
@@ -90,7 +97,8 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
     large = make_model(plan.large)
     fill(large, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    answers = ReplayModel(large, answers_path, offline=True)
+    everything = LMOwner(large, exposes=Access.WEIGHTS)
+    answers = Recorded(everything, ReplayStore(answers_path), of=large, offline=True)
     return Reopened(plan, task, owner, untrained, large, answers, points, shared_system(task))
 
 

@@ -20,7 +20,8 @@ from importlib import metadata
 from time import monotonic
 
 import cosilo
-from cosilo.benchmark import clock, loads, places
+from cosilo import clock
+from cosilo.benchmark import loads, places
 from cosilo.benchmark.advice import oddities, require_taught
 from cosilo.benchmark.estimate import (
     REMOTE_SECONDS,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cosilo.benchmark.clock import Clock, aside
+from cosilo.clock import Clock, aside
 from cosilo.errors import RejectedError
 from cosilo.models.base import (
     Access,

@@ -241,7 +241,14 @@ def require_trainable(model: TextModel, *, by: str) -> Trainable:
 models: Registry[TextModel] = Registry("model")
 
 
-def identity(model: TextModel) -> str:
+class Named(Protocol):
+    """Something that answers, or stands for what does: its name, unless it states an `identity`."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def identity(model: Named) -> str:
     """What decides the answers of `model`: its own `identity` where it states one, else its name.
 
     Two models with one identity must answer the same; recorded answers are kept under it.
@@ -250,7 +257,7 @@ def identity(model: TextModel) -> str:
     return stated if isinstance(stated, str) else model.name
 
 
-def former_identity(model: TextModel) -> str:
+def former_identity(model: Named) -> str:
     """The identity that an earlier version of Cosilo gave `model`, for answers recorded then; empty
     where it was the same."""
     stated = getattr(model, "former_identity", "")

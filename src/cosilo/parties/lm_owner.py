@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from msgspec.structs import replace
 
 from cosilo.boundary.messages import (
     Ask,
@@ -18,26 +16,15 @@ from cosilo.boundary.messages import (
     Score,
     Scores,
     States,
-    decode,
-    encode,
 )
 from cosilo.boundary.wire import states
 from cosilo.boundary.wire.logits import TopK, joined, pack, top_k
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, TextModel, Tokens, require, stream
-from cosilo.types import Delta, Generation, closing
-
-Reply = TypeVar("Reply", Generation, Delta)
+from cosilo.parties.exposure import permit, shown, shown_words
+from cosilo.types import Delta, closing
 
 _VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
-
-
-@runtime_checkable
-class Record(Protocol):
-    """Where scores and states are kept, so that the model reads nothing twice."""
-
-    def recall(self, question: bytes) -> bytes | None: ...
-    def keep(self, question: bytes, scores: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,13 +34,11 @@ class LMOwner:
     Attributes:
         exposes: a request for more than this level is refused, and what a back end shows unasked
             (token log-probabilities) is left out of the reply.
-        record: of scores and states; without one each is computed when it is asked for.
     """
 
     model: TextModel
     exposes: Access = Access.TEXT
     name: str = "lm-owner"
-    record: Record | None = None
 
     async def handle(self, message: Message) -> Message:
         """The reply to `message`.
@@ -61,15 +46,15 @@ class LMOwner:
         Raises:
             CapabilityError: this owner does not serve such messages, or not at this level.
         """
+        permit(message, self.exposes, by=self.name)
         match message:
             case Ask():
-                self._permit(message)
                 reply = await self.model.generate(message.chat, message.sampling)
-                return Completion(generation=self._shown(reply))
-            case Score() if self.exposes >= Access.LOGITS:
-                return await self._recorded(message)
-            case Read() if self.exposes >= Access.ACTIVATIONS:
-                return await self._recorded(message)
+                return shown(Completion(generation=reply), self.exposes)
+            case Score():
+                return await self._scored(message)
+            case Read():
+                return await self._states(message)
             case _:
                 raise CapabilityError(
                     f"{self.name} exposes {self.exposes.name.lower()} and does not serve "
@@ -77,22 +62,10 @@ class LMOwner:
                 )
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
-        self._permit(ask)
+        permit(ask, self.exposes, by=self.name)
         async with closing(stream(self.model, ask.chat, ask.sampling)) as deltas:
             async for delta in deltas:
-                yield self._shown(delta)
-
-    async def _recorded(self, message: Score | Read) -> Message:
-        question = encode(message)
-        known = self.record.recall(question) if self.record is not None else None
-        if known is not None:
-            return decode(known)
-        found = await (
-            self._scored(message) if isinstance(message, Score) else self._states(message)
-        )
-        if self.record is not None:
-            self.record.keep(question, encode(found))
-        return found
+                yield shown_words(delta, self.exposes)
 
     async def _states(self, read: Read) -> States:
         model = require(self.model, Access.ACTIVATIONS, by=f"{self.name}, asked to read texts,")
@@ -123,17 +96,6 @@ class LMOwner:
             spelt=tuple(map(model.piece, named)) if score.pieces else (),
             prompt_tokens=sum(map(len, texts)),
         )
-
-    def _shown(self, reply: Reply) -> Reply:
-        if reply.tokens and self.exposes < Access.LOGPROBS:
-            return replace(reply, tokens=())
-        return reply
-
-    def _permit(self, ask: Ask) -> None:
-        if ask.sampling.top_logprobs and self.exposes < Access.LOGPROBS:
-            raise CapabilityError(
-                f"{self.name} exposes {self.exposes.name.lower()}: log-probabilities were asked for"
-            )
 
 
 def _groups(texts: Sequence[Tokens], size: int) -> Iterator[list[Tokens]]:

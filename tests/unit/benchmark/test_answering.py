@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from cosilo.benchmark.answering import HOPELESS, Answering
-from cosilo.benchmark.clock import install
 from cosilo.benchmark.small import remembering
+from cosilo.clock import install
 from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Item

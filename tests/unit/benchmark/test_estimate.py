@@ -12,12 +12,13 @@ import pytest
 from cosilo.benchmark.estimate import Estimate, Pace, estimate, measured_pace
 from cosilo.benchmark.parts import Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
-from cosilo.benchmark.spend import Paid
 from cosilo.benchmark.store import Store
-from cosilo.boundary.messages import Ask, Completion, Request
+from cosilo.boundary.messages import Ask, Completion, Message, Request
 from cosilo.boundary.meter import Totals
 from cosilo.defences.base import Defence, defences
 from cosilo.models.base import Access
+from cosilo.parties.around.paid import Paid
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy
 from cosilo.tasks.base import Split
 from cosilo.types import Answer, Chat, Generation, Sampling
@@ -66,7 +67,7 @@ async def cost(folder: Path, points: str, *, ask: bool = False) -> Estimate:
     plan, parts, store = opened(folder, points)
     if ask:
         for example in parts.task.splits["test"]:
-            await parts.replay.generate(example.chat, parts.task.sampling)
+            await parts.lm.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
     work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
     found = estimate(plan, parts, work, pace=None)
     await parts.close()
@@ -126,11 +127,12 @@ class Costly:
 async def test_the_most_it_can_cost_covers_every_attempt_at_its_longest(folder: Path) -> None:
     plan, parts, store = opened(folder, point("large"))
     price = replace(parts.paid.price, attempts=3)
-    parts = replace(parts, paid=Paid(Costly(), store, plan.budget, price))
+    paid = Paid(LMOwner(Costly()), store, plan.budget, price)
+    parts = replace(parts, large=replace(parts.large, paid=paid))
     examples = parts.task.splits["test"]
     found = estimate(plan, parts, [(plan.points[0], [("test", examples)])], pace=None)
     for example in examples:
-        await parts.paid.generate(example.chat, parts.task.sampling)
+        await parts.paid.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
     assert found.usd < parts.paid.totals.usd <= found.usd_most
     await parts.close()
     store.close()
@@ -195,13 +197,13 @@ async def test_a_local_model_is_tried_out_after_it_has_loaded(
     plan, parts, store = opened(folder, point("large"))
     monkeypatch.setattr("cosilo.benchmark.estimate.LOCAL", ("scripted",))
 
-    async def generate(chat: Chat, sampling: Sampling) -> Generation:
-        asked.append(chat)
-        return Generation("a")
+    async def handle(message: Message) -> Message:
+        asked.append(message)
+        return Completion(generation=Generation("a"))
 
-    asked: list[Chat] = []
+    asked: list[Message] = []
     times = iter((10.0, 16.0))
-    monkeypatch.setattr(parts.replay, "generate", generate)
+    monkeypatch.setattr(parts.large.recorded, "handle", handle)
     monkeypatch.setattr("cosilo.benchmark.estimate.perf_counter", lambda: next(times))
     monkeypatch.setattr("cosilo.benchmark.estimate.process_time", lambda: 0.5 * len(asked))
     monkeypatch.setattr("cosilo.benchmark.estimate.usable_cores", lambda: 2)
@@ -237,13 +239,13 @@ async def test_points_that_ask_the_same_look_a_question_up_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, parts, store = opened(folder, point("large") + point("cascade") + point("supericl"))
-    looked: list[Chat] = []
+    looked: list[Message] = []
 
-    def holds(chat: Chat, sampling: Sampling) -> bool:
-        looked.append(chat)
+    def holds(message: Message) -> bool:
+        looked.append(message)
         return False
 
-    monkeypatch.setattr(parts.replay, "holds", holds)
+    monkeypatch.setattr(parts.large.recorded, "holds", holds)
     work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
     estimate(plan, parts, work, pace=None)
     assert len(looked) == len(set(looked)) > 0

@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from cosilo.benchmark.clock import install
 from cosilo.benchmark.small import noting, remembering
+from cosilo.clock import install
 from cosilo.models.base import (
     Access,
     Array,

@@ -101,22 +101,6 @@ async def test_a_temperature_comes_before_the_top_is_taken() -> None:
     np.testing.assert_allclose(unpack(scores.packed).logprobs, exact, atol=0.07)
 
 
-async def test_what_is_on_record_is_not_read_again() -> None:
-    class Kept(dict[bytes, bytes]):
-        recall = dict.get
-        keep = dict.__setitem__
-
-    model, record = ToyLM(), Kept()
-    owner = LMOwner(model, exposes=Access.LOGITS, record=record)
-    first = await owner.handle(score("yes", "no"))
-    assert await owner.handle(score("yes", "no")) == first
-    assert len(model.scored) == 2
-    await owner.handle(score("yes", "no", top=3))  # another question
-    assert len(model.scored) == 4
-    with pytest.raises(CapabilityError):  # it is no way around what is shown
-        await LMOwner(model, record=record).handle(score("yes", "no"))
-
-
 @pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGPROBS])
 async def test_scoring_below_its_level_is_refused_before_the_model_is_asked(
     exposes: Access,
@@ -169,18 +153,6 @@ async def test_texts_are_read_where_states_are_exposed() -> None:
     row = states.unpack(early.packed, 1)[0]
     exact = direction("a plum")
     assert row @ exact / np.linalg.norm(row) / np.linalg.norm(exact) == pytest.approx(1, abs=1e-6)
-
-
-async def test_states_on_record_are_not_computed_again() -> None:
-    class Kept(dict[bytes, bytes]):
-        recall = dict.get
-        keep = dict.__setitem__
-
-    model, record = Meaning({}), Kept()
-    owner = LMOwner(model, exposes=Access.ACTIVATIONS, record=record)
-    first = await owner.handle(Read(texts=("a", "b")))
-    assert await owner.handle(Read(texts=("a", "b"))) == first
-    assert model.read == ["a", "b"]
 
 
 @pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGITS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -110,6 +111,9 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
             raise ValueError("sampling")
         if not 0 <= s.top_p <= 1:
             raise ValueError("sampling")
+
+    def question(self) -> Mapping[str, object]:
+        return {"chat": self.chat, "sampling": self.sampling}
 
     def reply_bound(self, tokens: int) -> int:
         # As text and, where log-probabilities are shown, once more for the token and each alternative.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
@@ -62,6 +62,10 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     def tokens_bound(self) -> tuple[int, int]:
         """Upper bound on (prompt, completion) tokens billed when this request is sent once."""
         return 0, 0
+
+    def runs(self) -> int:
+        """How often the LM is run for this request: once for each chat, reply or text in it."""
+        return 1
 
     def reply_bound(self, tokens: int) -> int:
         """Upper bound on the bytes of what answers this request, of which `tokens` are written."""
@@ -126,6 +130,13 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
     """A message the data owner sends; `reply` is the class it is answered with."""
 
     reply: ClassVar[type[Message]]
+
+    def question(self) -> Mapping[str, object] | None:
+        """What is asked of the LM: with its identity, all that decides the reply, so that a reply is
+        recorded under both and the same question is answered once. None where a recorded reply would
+        be no answer the next time.
+        """
+        return {"score": encode(self)}  # as the keys of scores have always been made
 
 
 def encode(message: Message) -> bytes:

@@ -54,5 +54,8 @@ class Read(Request[States], frozen=True, kw_only=True):
     def tokens_bound(self) -> tuple[int, int]:
         return sum(in_utf8(text) + TURN for text in self.texts), 0
 
+    def runs(self) -> int:
+        return len(self.texts)
+
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + len(self.texts) * 2 * states.WIDEST

@@ -81,6 +81,9 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     def tokens_bound(self) -> tuple[int, int]:
         return sum(prompt_bound(i.chat, in_utf8(i.reply)) for i in self.items), 0
 
+    def runs(self) -> int:
+        return len(self.items)
+
     def check(self) -> None:
         if not self.temperature < math.inf:
             raise ValueError("temperature")

@@ -14,15 +14,17 @@ from typing import Literal
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
+from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence
 from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.serving.tabs import Personal, Tab, Till
 from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
-from cosilo.models.base import Access, Embedder, TextModel
+from cosilo.models.base import Access, Embedder
+from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.lm_owner import LMOwner, Record
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import unknown
 from cosilo.session import PointConfig, make_defences, make_strategy, open_session, require_all
 from cosilo.strategies.base import Session, Strategy
@@ -82,7 +84,7 @@ class Recipe:
     config: PointConfig
     owner: DataOwner
     upstreams: tuple[str, ...] = ()
-    answers: TextModel | None = None
+    answers: Handles | None = None
     sampling: Sampling = Sampling()
     serving: Serving = field(default_factory=Serving)
     budget: Budget | None = None
@@ -204,11 +206,9 @@ async def _open(
     ):
         raise ConfigError(f"point {recipe.name!r}: small must be given, as it is to answer alone")
     first = chosen[0] if chosen else None
-    lm = LMOwner(
-        recipe.answers or (first.model if first else Absent("large")),
-        exposes=first.exposes if first else Access.TEXT,
-        record=recipe.answers if isinstance(recipe.answers, Record) else None,
-    )
+    exposes = first.exposes if first else Access.TEXT
+    model = first.model if first else Absent("large")
+    lm = Exposed(recipe.answers, exposes) if recipe.answers else LMOwner(model, exposes)
     for upstream in chosen:
         require_all(
             recipe.owner,

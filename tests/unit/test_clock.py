@@ -8,7 +8,7 @@ from time import thread_time
 
 import pytest
 
-from cosilo.benchmark.clock import Clock, aside, install, timed
+from cosilo.clock import Clock, aside, install, timed
 
 
 def burn(seconds: float) -> None:
