@@ -13,29 +13,18 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
-import msgspec
-import numpy as np
-
-from cosilo.boundary.messages import (
-    Ask,
-    Completion,
-    Message,
-    Read,
-    Score,
-    Scores,
-    States,
-    encode,
-)
+from cosilo.boundary.messages import Ask, Completion, Message, encode
+from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.record.ledger import Entry
 from cosilo.boundary.transports.base import Handles
-from cosilo.boundary.wire import states
-from cosilo.boundary.wire.logits import pack, unpack
-from cosilo.types import Delta, Generation, TokenLogprob, assemble, disassemble
+from cosilo.types import Delta, assemble, disassemble
+
+M = TypeVar("M", bound=Message)
 
 _SWAPS = {
     a: b
@@ -50,9 +39,6 @@ _SWAPS = {
 _PIECE = re.compile(r"\d+|is not\b|[^\W\d_]+|>=|<=|<>|[<>=]", re.IGNORECASE)
 
 _LISTED = re.compile(r"^- ([^:\n]+)", re.MULTILINE)
-
-SURE = -0.01
-"""The log-probability it claims for its own words: a liar sounds certain."""
 
 
 @dataclass(frozen=True)
@@ -76,74 +62,78 @@ class Tampering:
         return _draw(self.seed, message).random() < self.share
 
     async def handle(self, message: Message) -> Message:
-        if isinstance(message, Ask) and self.changes(message):
-            turned = self._turned(message)
-            if turned is not None:
-                return await self.inner.handle(turned)
+        """The reply, or a changed one.
+
+        Raises:
+            CapabilityError: nobody knows how a reply of its class is tampered with.
+        """
+        if not self.changes(message):
+            return await self.inner.handle(message)
+        passages = message.passages()
+        turned = self._turned(message, passages)
+        if turned is not None:
+            return await self.inner.handle(turned)
         reply = await self.inner.handle(message)
-        if isinstance(message, Ask) and isinstance(reply, Completion) and self.changes(message):
-            return msgspec.structs.replace(
-                reply, generation=self._changed(message, reply.generation)
-            )
-        if isinstance(message, Score) and isinstance(reply, Scores) and self.changes(message):
-            return msgspec.structs.replace(reply, packed=_inverted(reply.packed))
-        if isinstance(message, Read) and isinstance(reply, States) and self.changes(message):
-            return msgspec.structs.replace(reply, packed=_swapped(reply.packed, len(message.texts)))
-        return reply
+        return reply.tampered(message, self._lie(message, passages))
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
-        turned = self._turned(ask) if self.changes(ask) else None
+        changed, passages = self.changes(ask), ask.passages()
+        turned = self._turned(ask, passages) if changed else None
         deltas = cast("AsyncGenerator[Delta, None]", self.inner.handle_stream(turned or ask))
         async with aclosing(deltas) as pieces:
-            if turned is not None or not self.changes(ask):
+            if turned is not None or not changed:
                 async for delta in pieces:
                     yield delta
                 return
-            whole = assemble([delta async for delta in pieces])
-        yield disassemble(self._changed(ask, whole))
+            whole = Completion(generation=assemble([delta async for delta in pieces]))
+        yield disassemble(whole.tampered(ask, self._lie(ask, passages)).generation)
 
     def requests(self, entries: Iterable[Entry]) -> frozenset[str]:
         """The requests in `entries` that got a changed reply."""
         return frozenset(
             entry.request
             for entry in entries
-            if entry.direction == "up"
-            and isinstance(message := entry.message, Ask | Score | Read)
-            and self.changes(message)
+            if entry.direction == "up" and self.changes(entry.message)
         )
 
-    def _turned(self, ask: Ask) -> Ask | None:
-        """`ask` for texts of another label than the quoted one; None when it asks for none."""
-        turn, labels = ask.chat[-1], _listed(ask)
-        quoted = [label for label in labels if f"'{label}'" in turn.content]
-        if ask.sampling.choices or len(quoted) != 1 or len(labels) < 2:
+    def _turned(self, message: M, passages: Sequence[Passage]) -> M | None:
+        """`message` for texts of another label than the quoted one; None when it asks for none."""
+        turns = [i for i, p in enumerate(passages) if p.what == "said" and p.by]
+        asked = passages[turns[-1]].text if turns else ""
+        labels = _listed(passages)
+        quoted = [label for label in labels if f"'{label}'" in asked]
+        closed = any(p.what == "label" for p in passages)
+        if closed or not message.replaceable or len(quoted) != 1 or len(labels) < 2:
             return None
-        other = self._rng(ask).choice([label for label in labels if label not in quoted])
-        said = turn.content.replace(f"'{quoted[0]}'", f"'{other}'")
-        chat = (*ask.chat[:-1], msgspec.structs.replace(turn, content=said))
-        return msgspec.structs.replace(ask, chat=chat)
+        other = self._rng(message).choice([label for label in labels if label not in quoted])
+        said = [p.text for p in passages]
+        said[turns[-1]] = asked.replace(f"'{quoted[0]}'", f"'{other}'")
+        texts = iter(said)
+        return message.with_passages(lambda _: next(texts))
 
-    def _rng(self, ask: Ask) -> random.Random:
-        rng = _draw(self.seed, ask)
+    def _rng(self, message: Message) -> random.Random:
+        rng = _draw(self.seed, message)
         rng.random()  # this one decided whether
         return rng
 
-    def _changed(self, ask: Ask, reply: Generation) -> Generation:
-        rng = self._rng(ask)
-        if ask.sampling.choices:
-            others = [c for c in ask.sampling.choices if c.strip() != reply.text.strip()]
-            text = rng.choice(others) if others else reply.text
-        else:
-            text = _relabelled(reply.text, _listed(ask), rng) or corrupted(reply.text, rng)
-        tokens = (TokenLogprob(text, SURE),) if reply.tokens else ()
-        return msgspec.structs.replace(reply, text=text, tokens=tokens)
+    def _lie(self, message: Message, passages: Sequence[Passage]) -> Callable[[str], str]:
+        """What to say in the place of a text that answers `message`."""
+        rng, listed = self._rng(message), _listed(passages)
+        choices = [p.text for p in passages if p.what == "label"]
+
+        def lie(text: str) -> str:
+            if choices:
+                others = [c for c in choices if c.strip() != text.strip()]
+                return rng.choice(others) if others else text
+            return _relabelled(text, listed, rng) or corrupted(text, rng)
+
+        return lie
 
 
-def _listed(ask: Ask) -> list[str]:
+def _listed(passages: Iterable[Passage]) -> list[str]:
     """The labels that the system turns list, one a line: "- label" or "- label: what it means"."""
-    found = (
-        m[1].strip() for t in ask.chat if t.role == "system" for m in _LISTED.finditer(t.content)
-    )
+    systems = (p.text for p in passages if p.what == "said" and p.by == "system")
+    found = (m[1].strip() for text in systems for m in _LISTED.finditer(text))
     return list(dict.fromkeys(found))
 
 
@@ -158,20 +148,6 @@ def _relabelled(text: str, labels: list[str], rng: random.Random) -> str:
     by = rng.randrange(1, len(labels))
     moved = {a.casefold(): labels[(i + by) % len(labels)] for i, a in enumerate(labels)}
     return named.sub(lambda match: moved[match[0].casefold()], text)
-
-
-def _inverted(packed: bytes) -> bytes:
-    """The same tokens at each place, the likeliest of them now the least likely."""
-    top = unpack(packed)
-    ends = top.logprobs.max(axis=1) + top.logprobs.min(axis=1)
-    turned = ends[:, None] - top.logprobs
-    return pack(replace(top, logprobs=turned if top.ids is not None else turned[:, ::-1]))
-
-
-def _swapped(packed: bytes, count: int) -> bytes:
-    """Each text's state given to the text that was sent before it; a lone one is turned around."""
-    found = states.unpack(packed, count)
-    return states.pack(np.roll(found, 1, axis=0) if count > 1 else -found)
 
 
 def _draw(seed: int, message: Message) -> random.Random:

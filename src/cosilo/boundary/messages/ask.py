@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import msgspec
@@ -11,7 +11,10 @@ import msgspec
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
-from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall
+from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, ToolCall
+
+SURE = -0.01
+"""The log-probability that a liar states for its own words: it sounds certain."""
 
 
 class Completion(Message, frozen=True, kw_only=True):
@@ -32,6 +35,13 @@ class Completion(Message, frozen=True, kw_only=True):
             extra=at(g.extra, "sealed"),
         )
         return msgspec.structs.replace(self, generation=generation)
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> Completion:
+        g = self.generation
+        text = lie(g.text)
+        tokens = (TokenLogprob(text, SURE),) if g.tokens else ()
+        said = msgspec.structs.replace(g, text=text, tokens=tokens)
+        return msgspec.structs.replace(self, generation=said)
 
     def usage(self) -> tuple[int, int]:
         return self.generation.prompt_tokens, self.generation.completion_tokens

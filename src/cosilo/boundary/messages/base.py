@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
 from cosilo.boundary.messages.passages import Change, Passage
-from cosilo.errors import ConfigError, PrivacyError, UnexpectedReplyError
+from cosilo.errors import CapabilityError, ConfigError, PrivacyError, UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.types import Value
 
@@ -58,6 +58,23 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
             PrivacyError: its class does not say how.
         """
         raise PrivacyError(f"nothing in a {type(self).__name__} can be replaced")
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> Self:
+        """This reply to `request` as a hostile owner of the LM would give it, if it says anything else
+        at all.
+
+        Args:
+            lie: what to say in the place of a text.
+
+        Raises:
+            CapabilityError: its class does not say how, so nobody can tell what tampering would do.
+        """
+        if not self.replaceable:
+            raise CapabilityError(
+                f"nobody knows how a {type(self).__name__} is tampered with; its class must say it in "
+                "`tampered`"
+            )
+        return self.with_passages(lambda p: lie(p.text) if p.what == "said" else p.text)
 
     def tokens_bound(self) -> tuple[int, int]:
         """Upper bound on (prompt, completion) tokens billed when this request is sent once."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import msgspec
+import numpy as np
 
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
@@ -27,6 +29,13 @@ class States(Message, frozen=True, kw_only=True):
 
     def passages(self) -> list[Passage]:
         return []  # numbers, about texts that went up
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> States:
+        """Each text's state is that of the text before it; a lone one is turned around."""
+        count = len(request.passages())
+        found = states.unpack(self.packed, count)
+        swapped = np.roll(found, 1, axis=0) if count > 1 else -found
+        return msgspec.structs.replace(self, packed=states.pack(swapped))
 
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -10,6 +12,7 @@ import msgspec
 from cosilo.boundary.messages.base import Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Passage, in_order
+from cosilo.boundary.wire import logits
 from cosilo.models.base import Access
 from cosilo.types import Chat, Value
 
@@ -43,6 +46,14 @@ class Scores(Message, frozen=True, kw_only=True):
 
     def passages(self) -> list[Passage]:
         return []  # numbers, about texts that went up
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> Scores:
+        """The same tokens at each place, the likeliest of them now the least likely."""
+        top = logits.unpack(self.packed)
+        ends = top.logprobs.max(axis=1) + top.logprobs.min(axis=1)
+        turned = ends[:, None] - top.logprobs
+        inverted = replace(top, logprobs=turned if top.ids is not None else turned[:, ::-1])
+        return msgspec.structs.replace(self, packed=logits.pack(inverted))
 
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
