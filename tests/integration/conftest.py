@@ -10,11 +10,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.hosts import Asking, the_way
+
+from cosilo.boundary.transports.http import Https
 
 PLACES = (
     "/usr/local/bin",
@@ -92,3 +95,17 @@ def postgres() -> Iterator[Callable[[], str]]:
             process.wait()
             if process.stderr is not None:
                 process.stderr.close()
+
+
+@pytest.fixture
+async def asking(tmp_path: Path) -> AsyncIterator[Asking]:
+    """Ways of clients to hosts that were written into `tmp_path`."""
+    ways: list[Https] = []
+
+    def ask(port: int, **options: Any) -> Https:
+        ways.append(the_way(tmp_path, port, **options))
+        return ways[-1]
+
+    yield ask
+    for way in ways:
+        await way.close()

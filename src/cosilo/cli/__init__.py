@@ -41,6 +41,7 @@ ORDER = (
     "bundle",
     "serve",
     "keys",
+    "host",
     "audit",
 )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
 
-from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
 from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, ToolCall
@@ -124,6 +124,14 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
 
     def question(self) -> Mapping[str, object]:
         return {"chat": self.chat, "sampling": self.sampling}
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        if isinstance(reply, Completion):
+            return Drawn(logits=sum(1 + len(token.top) for token in reply.generation.tokens))
+        return Drawn(logits=self.tokens_bound()[1] * (1 + self.sampling.top_logprobs))
+
+    def prompts(self) -> Sequence[object]:
+        return (self.chat,)
 
     def reply_bound(self, tokens: int) -> int:
         # As text and, where log-probabilities are shown, once more for the token and each alternative.

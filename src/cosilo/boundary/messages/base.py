@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -12,6 +12,20 @@ from cosilo.boundary.messages.passages import Change, Passage
 from cosilo.errors import CapabilityError, ConfigError, PrivacyError, UnexpectedReplyError
 from cosilo.models.base import Access
 from cosilo.types import Value
+
+
+class Drawn(NamedTuple):
+    """How much of the LM replies have shown beside text: what a copy of it could be made from.
+
+    Attributes:
+        logits: logits or probabilities of single tokens.
+        states: hidden states, each of one token or text.
+        gradients: gradients, each of one token or text.
+    """
+
+    logits: int = 0
+    states: int = 0
+    gradients: int = 0
 
 
 class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
@@ -154,6 +168,16 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
         be no answer the next time.
         """
         return {"score": encode(self)}  # as the keys of scores have always been made
+
+    def drawn(self, reply: Message | None = None) -> Drawn | None:
+        """What `reply` shows beside text; without one, the most that a reply can show. None where that
+        is not known, so that an owner who limits it does not serve such requests.
+        """
+        return Drawn() if self.reveals == Access.TEXT else None
+
+    def prompts(self) -> Sequence[object]:
+        """What the LM is given, piece by piece: an owner counts how many different ones it has read."""
+        return (self,)
 
 
 def encode(message: Message) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
 
-from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
 from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.wire import states
@@ -65,6 +65,12 @@ class Read(Request[States], frozen=True, kw_only=True):
 
     def runs(self) -> int:
         return len(self.texts)
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        return Drawn(states=len(self.texts))
+
+    def prompts(self) -> Sequence[object]:
+        return self.texts
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + len(self.texts) * 2 * states.WIDEST

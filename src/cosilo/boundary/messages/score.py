@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import msgspec
 
-from cosilo.boundary.messages.base import Message, Request
+from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Passage, in_order
 from cosilo.boundary.wire import logits
@@ -102,6 +102,13 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     def places_bound(self) -> int:
         """Upper bound on the tokens of all replies, the ends of their turns among them."""
         return sum(in_utf8(i.reply) + TURN for i in self.items)
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        places = sum(reply.lengths) if isinstance(reply, Scores) else self.places_bound()
+        return Drawn(logits=places * self.top)
+
+    def prompts(self) -> Sequence[object]:
+        return self.items
 
     def reply_bound(self, tokens: int) -> int:
         # An id, its step and, in `spelt`, what it stands for; and each place's rest mass and own piece.

@@ -73,14 +73,19 @@ class Entry:
         return decode(self.payload)
 
 
+Statement = tuple[str, tuple[object, ...]]
+"""SQL, and what stands for its question marks."""
+
+
 class Crossing(NamedTuple):
-    """What an entry is made of: `payload` is the encoded `message`."""
+    """What an entry is made of: `payload` is the encoded `message`, `beside` is written with it."""
 
     request: str
     direction: Direction
     message: Message
     payload: bytes
     answers: int | None = None
+    beside: Sequence[Statement] = ()
 
 
 class Ledger(Protocol):
@@ -246,8 +251,13 @@ class SqliteLedger:
         message: Message,
         payload: bytes,
         answers: int | None = None,
+        *,
+        beside: Sequence[Statement] = (),
     ) -> int:
-        return await self._batches.put(Crossing(request, direction, message, payload, answers))
+        """As `Ledger.append` says. `beside` is done in the same transaction, on tables of the caller's
+        own in the ledger's file."""
+        crossing = Crossing(request, direction, message, payload, answers, beside)
+        return await self._batches.put(crossing)
 
     async def _write(self, batch: Sequence[Crossing]) -> Sequence[int | Exception]:
         rows, last = link(
@@ -258,6 +268,9 @@ class SqliteLedger:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            for crossing in batch:
+                for sql, values in crossing.beside:
+                    self._db.execute(sql, values)
             self._db.execute(
                 "INSERT INTO heads VALUES (?,?,?,?) ON CONFLICT (chain) DO UPDATE SET"
                 " count = excluded.count, hash = excluded.hash, mac = excluded.mac",
@@ -398,7 +411,7 @@ def make_entry(
     chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
 ) -> Entry:
     """The entry that records `crossing` after the one with hash `previous`."""
-    request, direction, message, payload, answers = crossing
+    request, direction, message, payload, answers, _ = crossing
     fields = (
         chain, number, attempt, request, direction, type(message).__name__, len(payload),
         hashlib.sha256(payload).digest(), time.time(), message.epsilon,

@@ -1,0 +1,159 @@
+"""The host's configuration: one TOML file.
+
+name = "lm-owner"      books = "host"      keep = "digest"
+[model]                kind = "…", and what that kind takes; exposes, prices: as in a plan
+[listen]               host, port; how long and how large things may be
+[tls]                  ca, cert, key: the authority of the clients, and who the host is
+[answers]              how long an answer is kept for a client that did not receive it
+[clients.NAME]         NAME is the one that the client's certificate bears
+[clients.NAME.total]   limits in all: messages, tokens_in, tokens_out, usd, logits, states,
+[clients.NAME.day]     gradients, prompts; and for one day of UTC
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from cosilo.errors import ConfigError
+from cosilo.host.books import Kept
+from cosilo.host.certificates import NAME
+from cosilo.host.limits import Limits
+from cosilo.models.base import Access
+from cosilo.session import ModelConfig, read_model
+from cosilo.tables import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where the host listens, and what it takes of a client.
+
+    Attributes:
+        max_body_bytes: of one request.
+        body_seconds: for a request's body to come.
+        write_seconds: for a client to take the next part of a reply.
+        first_seconds: from a connection's beginning to its first request.
+        connections: of one client at the same time.
+        linger_seconds: how long a request goes on whose client is gone, and may come back.
+        drain_seconds: how long requests may still take once the host is told to stop.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8443
+    max_body_bytes: int = 64 << 20
+    body_seconds: float = 60.0
+    write_seconds: float = 60.0
+    first_seconds: float = 30.0
+    connections: int = 64
+    linger_seconds: float = 30.0
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port = {self.port!r} is not between 0 and 65535")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise ValueError(f"{item.name} = {value!r} is negative or no number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """The authority whose clients are served, and the host's certificate and key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """What one client may do.
+
+    Attributes:
+        total, day: limits in all and for one day of UTC.
+        exposes: what it may see, where that is less than what the model's owner exposes.
+        at_once: how many of its requests are worked on at the same time.
+    """
+
+    total: Limits = field(default_factory=Limits)
+    day: Limits = field(default_factory=Limits)
+    exposes: Access | None = None
+    at_once: int = 8
+
+    def __post_init__(self) -> None:
+        if self.at_once < 1:
+            raise ValueError(f"at_once = {self.at_once!r} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostConfig:
+    """A host's configuration, read and checked; paths in it are absolute."""
+
+    name: str
+    model: ModelConfig
+    books: Path
+    keep: Literal["digest", "content"]
+    listen: Listening
+    tls: TlsFiles
+    answers: Kept
+    clients: Mapping[str, ClientConfig]
+
+    def exposes(self, client: str) -> Access:
+        """What `client` may see."""
+        own = self.clients[client].exposes
+        return self.model.exposes if own is None else min(own, self.model.exposes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The keys the file may have at its top."""
+
+    model: Mapping[str, object]
+    tls: TlsFiles
+    clients: Mapping[str, ClientConfig]
+    name: str = "lm-owner"
+    books: Path = Path("host")
+    keep: Literal["digest", "content"] = "digest"
+    listen: Listening = field(default_factory=Listening)
+    answers: Kept = field(default_factory=Kept)
+
+
+def load_host(path: Path) -> HostConfig:
+    """The configuration in the file `path`; relative paths in it start beside it.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it is unknown, missing, of the wrong
+            type or refused; the message names the file, the table and the nearest name.
+    """
+    where, base = path.name, path.absolute().parent
+    try:
+        file = read(_File, tomllib.loads(path.read_bytes().decode()), where=where)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from None
+    if not file.clients:
+        raise ConfigError(f"{where}: no [clients.NAME] is given, so nobody could ask")
+    for name in file.clients:
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{where}: [clients.{name}]: a certificate bears no such name")
+    model = read_model(file.model, where=f"{where}: [model]", base=base)
+    if model.train:
+        raise ConfigError(f"{where}: [model]: train is for a plan's small model")
+    return HostConfig(
+        name=file.name,
+        model=model,
+        books=base / file.books,
+        keep=file.keep,
+        listen=file.listen,
+        tls=TlsFiles(ca=base / file.tls.ca, cert=base / file.tls.cert, key=base / file.tls.key),
+        answers=file.answers,
+        clients=file.clients,
+    )

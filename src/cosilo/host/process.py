@@ -1,0 +1,170 @@
+"""One process that serves an LM owner until it is told to stop.
+
+SIGHUP            read the clients and their limits again, and the host's certificate
+SIGTERM, SIGINT   take no new requests, let those under way finish (drain_seconds), stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aiohttp import web
+
+from cosilo import interrupts
+from cosilo.boundary.transports import tls
+from cosilo.errors import CosiloError
+from cosilo.host.books import HostBooks
+from cosilo.host.config import HostConfig
+from cosilo.host.server import HostServer, hello_of
+from cosilo.host.work import ClientService
+from cosilo.models.base import TextModel
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import make_model
+
+log = logging.getLogger("cosilo.host")
+
+_HANDSHAKE_S = 10.0
+
+
+async def serve(load: Callable[[], HostConfig]) -> None:
+    """Serve what `load` reads until told to stop; on SIGHUP it is called again.
+
+    Raises:
+        CosiloError: it could not start.
+    """
+    config = load()
+    stopped = asyncio.Event()
+    async with listening(config, make_model(config.model)) as host:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: host.read_again(load))
+        names = ", ".join(config.clients)
+        os.write(2, f"cosilo: {config.name} serves {names} at {host.url}\n".encode())
+        with interrupts.stopping(lambda: loop.call_soon_threadsafe(stopped.set)):
+            await stopped.wait()
+
+
+class Listener:
+    """A host that listens.
+
+    Attributes:
+        port: where.
+        services: what each client is served.
+    """
+
+    def __init__(self, config: HostConfig, model: TextModel, books: HostBooks) -> None:
+        self._config = config
+        self._model = model
+        self._books = books
+        self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
+        self.services = {name: self._service(config, name) for name in config.clients}
+        hello = hello_of(config.name, model.name)
+        self._server = HostServer(dict(self.services), hello, config.listen)
+        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0)
+        self._sockets: asyncio.Server | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"https://{self._config.listen.host}:{self.port}"
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            CosiloError: the address is in use or not ours.
+        """
+        await self._runner.setup()
+        listener = _bind(self._config.listen.host, self._config.listen.port)
+        self.port = listener.getsockname()[1]
+        self._sockets = await asyncio.get_running_loop().create_server(
+            self._server,
+            sock=listener,
+            ssl=self._context,
+            backlog=1024,
+            ssl_handshake_timeout=_HANDSHAKE_S,
+        )
+
+    def read_again(self, load: Callable[[], HostConfig]) -> None:
+        """Take the clients, their limits and the host's certificate from what `load` reads; where that
+        fails, all stays as it is.
+        """
+        try:
+            new = load()
+            made = {
+                name: self._service(new, name) for name in new.clients if name not in self.services
+            }
+            self._context.load_cert_chain(new.tls.cert, new.tls.key)
+        except (CosiloError, OSError) as error:
+            log.error("configuration not taken, the one before stays: %s", error)
+            return
+        self.services.update(made)
+        for name, client in new.clients.items():
+            self.services[name].limit(client.total, client.day)
+        self._server.services = {name: self.services[name] for name in new.clients}
+        log.warning("configuration read again: %d clients", len(new.clients))
+
+    async def close(self) -> None:
+        """Take no more requests, and let those under way finish for `drain_seconds`."""
+        self._server.stopping = True
+        if self._sockets is not None:
+            self._sockets.close()
+        patience = self._config.listen.drain_seconds
+        await asyncio.gather(*(service.finish(patience) for service in self.services.values()))
+        await self._runner.cleanup()
+        for service in self.services.values():
+            service.close()
+
+    def _service(self, config: HostConfig, name: str) -> ClientService:
+        client, exposes = config.clients[name], config.exposes(name)
+        return ClientService(
+            self._books.of(name, client.total, client.day),
+            # An owner of its own, so that nothing one client has begun is another's to go on with.
+            LMOwner(self._model, exposes=exposes, name=config.name),
+            exposes=exposes,
+            # A client asks once; how often the model is asked until it answers is its owner's affair.
+            price=replace(config.model.price, attempts=1),
+            at_once=client.at_once,
+            linger_s=config.listen.linger_seconds,
+        )
+
+
+@asynccontextmanager
+async def listening(config: HostConfig, model: TextModel) -> AsyncIterator[Listener]:
+    """A host that serves `model` as `config` says, and closes it in the end.
+
+    Raises:
+        CosiloError: the files, the books or the address cannot be used.
+    """
+    try:
+        books = HostBooks(config.books, keep=config.keep, kept=config.answers)
+        try:
+            host = Listener(config, model, books)
+            try:
+                await host.open()
+                yield host
+            finally:
+                await host.close()
+        finally:
+            books.close()
+    finally:
+        await model.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, proto, _, address = found[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise CosiloError(f"cannot listen on {host!r} port {port}: {error.strerror}") from None
+    return listener
