@@ -14,8 +14,8 @@ from cosilo.boundary.wire.logits import unpack
 from cosilo.errors import CapabilityError
 from cosilo.models.base import Access, Array, Tokens
 from cosilo.models.kept.scripted import ScriptedModel
-from cosilo.parties import lm_owner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.serving import score as scoring
 from cosilo.types import Sampling, assemble, user
 from meaning import Meaning, direction
 from toy_lm import ToyLM
@@ -130,7 +130,7 @@ async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyP
 
     pending: set[int] = set()
     monkeypatch.setattr(model, "logits", logits)
-    monkeypatch.setattr(lm_owner, "_VALUES", 10 * model.vocabulary_size)
+    monkeypatch.setattr(scoring, "_VALUES", 10 * model.vocabulary_size)
     replies = ("four", "five", "a reply longer than all of it", "x")
     scores = await LMOwner(model, exposes=Access.LOGITS).handle(score(*replies))
     assert isinstance(scores, Scores)
