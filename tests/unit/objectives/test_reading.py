@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Ask, Completion, Message, encode
 from cosilo.boundary.meter import Meter, Price
-from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import MemoryLedger, SqliteLedger
+from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.transports.inside import InProcess
+from cosilo.models.base import Access
+from cosilo.models.kept.recorded import RecordedModel
+from cosilo.models.kept.replay import ReplayStore
+from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Item, Link
 from cosilo.objectives.efficiency import latency_ms
 from cosilo.objectives.reading import count
+from cosilo.parties.around.recorded import Recorded
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.tasks.base import Example
 from cosilo.types import Answer, Delta, Generation, Sampling, user
 
@@ -99,6 +107,43 @@ async def test_each_reply_is_booked_to_the_message_it_answers() -> None:
     found = count(ledger.entries, meter.price)["item"]
     assert (found.tokens_in, found.tokens_out) == (meter.totals.tokens_in, meter.totals.tokens_out)
     assert found.usd == pytest.approx(meter.totals.usd)
+
+
+def recorded(model: ScriptedModel, folder: Path) -> Handles:
+    everything = LMOwner(model, exposes=Access.WEIGHTS)
+    return Recorded(everything, ReplayStore(folder / "replay.sqlite"), of=model)
+
+
+def given(answers: ScriptedModel) -> Handles:
+    """The same answers out of a data set's columns."""
+    known = [(user(f"chunk {i}"), "yes", answers.seconds) for i in range(8)]
+    return LMOwner(RecordedModel(known))
+
+
+@pytest.mark.parametrize("ledger", ["memory", "sqlite"])
+@pytest.mark.parametrize("source", ["asked", "replayed", "given"])
+async def test_eight_chunks_side_by_side_take_as_long_as_one(
+    tmp_path: Path, ledger: str, source: str
+) -> None:
+    """Also when all replies are recorded: these come at once, and say what each took."""
+    model = ScriptedModel({"": "yes"}, seconds=2.0)
+    party = given(model) if source == "given" else recorded(model, tmp_path)
+    chunks = [Ask(chat=user(f"chunk {i}")) for i in range(8)]
+    if source == "replayed":
+        for chunk in chunks:
+            await party.handle(chunk)
+    record = MemoryLedger() if ledger == "memory" else SqliteLedger(tmp_path / "l.sqlite", "c")
+    road = Boundary(InProcess(party), declared=frozenset({Ask}), ledger=record, request="item")
+    await asyncio.gather(*map(road.send, chunks))
+    link = Link(rtt_ms=100.0, mbit_per_s=math.inf)
+    found = count(record.entries, Price(), link)["item"]
+    assert (found.messages, found.seconds) == (8, 16.0)
+    assert found.waiting == pytest.approx(2.1)
+    await road.send(chunks[0])  # once all are answered: one after the other
+    again = count(record.entries, Price(), link)["item"]
+    assert again.waiting == pytest.approx(4.2)
+    if isinstance(record, SqliteLedger):
+        record.close()
 
 
 def test_replies_of_an_older_record_are_taken_in_the_order_of_the_messages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Iterable
@@ -73,6 +74,7 @@ class RecordedModel:
                 f"recorded model {self.name!r} has no answer to this question: only strategies and "
                 "defences that send the items' own questions unchanged can use recorded answers"
             )
+        await asyncio.sleep(0)  # what is asked at the same time is asked before an answer comes
         text, seconds = found
         asked = sum(len(turn.content.encode(errors="replace")) for turn in chat)
         return Generation(

@@ -82,6 +82,7 @@ class Recorded:
             recorded = self._recorded(message, question)
             if recorded is not None:
                 self.hits += 1
+                await asyncio.sleep(0)  # what is sent at the same time leaves before a reply comes
                 return recorded
             flight = self._flights.get(key)
             mine = flight is None
