@@ -100,7 +100,7 @@ async def main() -> None:
     examples.sort(key=lambda e: e.group)  # questions of one database share the cached schema
     inner = models.create("llamacpp", model="qwen2.5-coder-1.5b-instruct")
     store = ReplayStore(arguments.data / "text2sql_replay.sqlite")
-    recorded = Recorded(LMOwner(inner, exposes=Access.WEIGHTS), store, of=inner)
+    recorded = Recorded(LMOwner(inner, exposes=Access.WEIGHTS.shows), store, of=inner)
     try:
         raw = await ask_all(task, examples, Exposed(recorded), arguments.data, hidden=False)
         hidden = await ask_all(task, examples, Exposed(recorded), arguments.data, hidden=True)

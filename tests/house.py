@@ -27,7 +27,7 @@ from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.serving.upstreams import Absent, Upstream
 from cosilo.gateway.web.api import Gateway
 from cosilo.gateway.web.http import Bodies
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import DefenceConfig, PointConfig
@@ -190,7 +190,7 @@ async def house(
     serving: Serving | None = None,
     embedder: Any = None,
     price: Price = Price(1.0, 2.0),
-    exposes: Access = Access.LOGPROBS,
+    exposes: Shows = Access.LOGPROBS.shows,
     breaker: BreakerConfig | None = None,
     limits: Limits | None = None,
     budget: Budget | None = None,

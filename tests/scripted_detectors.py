@@ -104,7 +104,7 @@ class Talk:
     ) -> None:
         self.model = Replies(reply, cut)
         self.boundary = Boundary(
-            InProcess(LMOwner(self.model, exposes=Access.LOGPROBS)),
+            InProcess(LMOwner(self.model, exposes=Access.LOGPROBS.shows)),
             declared=frozenset({Ask}),
             guards=[defence],
         )

@@ -7,7 +7,7 @@ from typing import Any
 import tiny_lm
 from cosilo.boundary.meter import Meter
 from cosilo.boundary.record.ledger import MemoryLedger
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.parties.data_owner import DataOwner
@@ -36,7 +36,7 @@ def opened(
     *,
     small: Any = None,
     large: Any = None,
-    exposes: Access = Access.LOGITS,
+    exposes: Shows = Access.LOGITS.shows,
     count: int = 24,
     ledger: MemoryLedger | None = None,
     meter: Meter | None = None,

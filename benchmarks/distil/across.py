@@ -133,7 +133,7 @@ async def score(folder: Path, stop: float) -> bool:
             model = make_model(ModelConfig(kind="torch", options={"model": LARGE}))
             session = open_session(
                 DataOwner(ScriptedModel(access=Access.WEIGHTS)),
-                LMOwner(model, exposes=Access.LOGITS),
+                LMOwner(model, exposes=Access.LOGITS.shows),
                 DistilAcross(gold=True),
             )
         items = [Scored(chat(row), row["said"]) for row in rows[start : start + TOGETHER]]

@@ -51,7 +51,7 @@ def read(task: Task, out: Path, seconds: float) -> None:
     """The states of all training texts, a file for every 512 of them."""
     from cosilo.models.white_box.lm import torch_lm
 
-    owner = LMOwner(torch_lm(LARGE), exposes=Access.ACTIVATIONS)
+    owner = LMOwner(torch_lm(LARGE), exposes=Access.ACTIVATIONS.shows)
     texts, until = [framed(e) for e in task.splits["train"]], monotonic() + seconds
     for start in range(0, len(texts), 512):
         file = out / f"states-{start:05}.npy"
@@ -110,7 +110,7 @@ def scored(
     else:
         owner = DataOwner(model, private=tuple(gold), pool=tuple(pool))
         session = open_session(
-            owner, LMOwner(lm, exposes=Access.ACTIVATIONS), how, sampling=task.sampling
+            owner, LMOwner(lm, exposes=Access.ACTIVATIONS.shows), how, sampling=task.sampling
         )
         _, session = asyncio.run(how.prepare(session))
         print(dict(session.cards[-1].facts), session.lm.totals, flush=True)

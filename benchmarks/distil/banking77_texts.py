@@ -93,7 +93,7 @@ class InTime(LMOwner):
 def recorded(out: Path, *, until: float | None = None) -> Recorded:
     """The LM over what is recorded in `out`; new calls are made before `until` alone."""
     model = llamacpp("qwen2.5-coder-1.5b-instruct", parallel=4)
-    party = InTime(model, exposes=Access.WEIGHTS)
+    party = InTime(model, exposes=Access.WEIGHTS.shows)
     InTime.until = until or 0.0
     return Recorded(party, ReplayStore(out / "replay.sqlite"), of=model, offline=until is None)
 

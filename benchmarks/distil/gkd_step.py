@@ -112,7 +112,7 @@ def whole_loss(teacher: Any) -> Callable[[Any, Sequence[Tokens]], Any]:
 
 def few_loss(teacher: TorchModel) -> Callable[[Any, Sequence[Scored]], Any]:
     strategy = DistilLogits(loss="jsd", beta=0.5, k=64, gold=True)
-    lm = LMOwner(teacher, exposes=Access.LOGITS)
+    lm = LMOwner(teacher, exposes=Access.LOGITS.shows)
     session = open_session(DataOwner(teacher), lm, strategy)
 
     def loss(module: Any, items: Sequence[Scored]) -> Any:

@@ -92,7 +92,7 @@ class InTime(LMOwner):
 
 def recorded(model: TextModel, folder: Path, *, offline: bool = False) -> Recorded:
     """`model` over what is recorded in `folder`."""
-    party = InTime(model, exposes=Access.WEIGHTS)
+    party = InTime(model, exposes=Access.WEIGHTS.shows)
     return Recorded(party, ReplayStore(folder / "replay.sqlite"), of=model, offline=offline)
 
 

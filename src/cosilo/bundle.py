@@ -208,7 +208,7 @@ class _Writer:
 def _plain_model(config: ModelConfig) -> dict[str, Any]:
     """What a model's table says, besides how it was trained."""
     plain = replace(config, train=False, train_items=None)
-    return {**vars(plain), "exposes": config.exposes.name.lower()}
+    return {**vars(plain), "exposes": config.exposes.written()}
 
 
 def _catalogued(bundle: Bundle) -> dict[str, list[str]]:

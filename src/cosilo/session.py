@@ -27,7 +27,7 @@ from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models import catalog
-from cosilo.models.base import Access, TextModel, models, require, require_trainable
+from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
 from cosilo.registry import Loads, Registry, unknown
@@ -56,7 +56,7 @@ class ModelConfig:
     """
 
     kind: str
-    exposes: Access = Access.TEXT
+    exposes: Shows = Shows.TEXT
     usd_per_m_in: float = 0.0
     usd_per_m_out: float = 0.0
     usd_per_m_cached: float | None = None
@@ -269,10 +269,10 @@ def require_all(owner: DataOwner, lm: Peer, strategy: Strategy, *, by: str) -> N
     require(owner.model, needs.small, by=by)
     if needs.trainable:
         require_trainable(owner.model, by=by)
-    if needs.sends and lm.exposes < needs.large:
+    if needs.sends and needs.shown not in lm.exposes:
         raise CapabilityError(
-            f"{by} needs {needs.large.name.lower()} of the large model, but {lm.name} exposes "
-            f"only {lm.exposes.name.lower()}"
+            f"{by} needs {needs.shown & ~lm.exposes} of the large model, but {lm.name} exposes "
+            f"only {lm.exposes}"
         )
 
 

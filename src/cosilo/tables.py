@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, Flag
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -112,6 +112,8 @@ _MAPPING = get_origin(Mapping[str, int])
 def _plain(value: object, wanted: type[Any], where: str) -> object:
     if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
         return read(wanted, value, where=where)
+    if issubclass(wanted, Flag):
+        return _flags(value, wanted, where)
     if issubclass(wanted, Enum) and isinstance(value, str):
         names = {member.name.lower(): member for member in wanted}
         if value.lower() not in names:
@@ -126,6 +128,30 @@ def _plain(value: object, wanted: type[Any], where: str) -> object:
     if not isinstance(value, wanted):
         raise _wrong(value, wanted, where)
     return value
+
+
+def _flags(value: object, wanted: type[Any], where: str) -> object:
+    """Flags by the name of a preset, or as a list of their own names."""
+    if isinstance(value, wanted):
+        return value
+    one = isinstance(value, str)
+    known = _presets(wanted) if one else {str(flag.name).lower(): flag for flag in wanted}
+    names = [value] if one else value
+    if not isinstance(names, list | tuple) or not names:
+        raise _wrong(value, wanted, where)
+    found = wanted(0)
+    for name in names:
+        if not isinstance(name, str):
+            raise _wrong(value, wanted, where)
+        if name.lower() not in known:
+            raise ConfigError(f"{where}: {unknown('value', name, known)}")
+        found |= known[name.lower()]
+    return found
+
+
+def _presets(wanted: Any) -> Mapping[str, object]:
+    found: Mapping[str, object] = wanted.presets() if hasattr(wanted, "presets") else {}
+    return found
 
 
 def _one_of(value: object, kinds: tuple[object, ...], where: str) -> object:
@@ -171,6 +197,9 @@ def describe(wanted: object) -> str:
     if isinstance(wanted, type):
         if dataclasses.is_dataclass(wanted):
             return "a table"
+        if issubclass(wanted, Flag):
+            each = "a list of " + ", ".join(repr(str(flag.name).lower()) for flag in wanted)
+            return " or ".join([*map(repr, _presets(wanted)), each])
         if issubclass(wanted, Enum):
             return "one of " + ", ".join(repr(m.name.lower()) for m in wanted)
     return _WORDS.get(wanted, getattr(wanted, "__name__", str(wanted)))

@@ -113,7 +113,7 @@ class StrategyContract:
     def open(self, **kwargs: object) -> Session:
         return open_session(
             self.owner(),
-            LMOwner(self.large(), exposes=Access.LOGPROBS),
+            LMOwner(self.large(), exposes=Access.LOGPROBS.shows),
             self.strategy(),
             sampling=Sampling(choices=LABELS),
             **kwargs,  # type: ignore[arg-type]

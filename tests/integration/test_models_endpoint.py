@@ -70,7 +70,7 @@ async def test_killed_in_the_middle_and_restarted_nothing_is_lost_or_paid_twice(
     server = await asyncio.to_thread(Server)
     inner = OpenAIModel(server.url, "smol", retries=200, backoff_s=0.05, concurrency=2)
     store = ReplayStore(tmp_path / "replay.sqlite")
-    everything = LMOwner(inner, exposes=Access.WEIGHTS)
+    everything = LMOwner(inner, exposes=Access.WEIGHTS.shows)
     party = Recorded(everything, store, of=inner)
     questions = [Ask(chat=user(f"What is {i} plus {i}?"), sampling=SHORT) for i in range(8)]
     asked = [asyncio.create_task(party.handle(q)) for q in questions]

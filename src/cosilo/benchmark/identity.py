@@ -30,7 +30,7 @@ import cosilo
 from cosilo.benchmark.plan import Plan
 from cosilo.defences.base import defences
 from cosilo.models import catalog
-from cosilo.models.base import models
+from cosilo.models.base import Access, Shows, models
 from cosilo.models.digests import file_digest, folder_digest
 from cosilo.objectives.scoring import MOST_MEMBERS
 from cosilo.session import ModelConfig, PointConfig
@@ -124,8 +124,14 @@ def model_identity(config: ModelConfig) -> dict[str, object]:
         "options": plain({k: v for k, v in config.options.items() if k not in files}),
         "files": files,
         "train": [config.train, config.train_items],
-        "exposes": int(config.exposes),
+        "exposes": _level(config.exposes),
     }
+
+
+def _level(exposes: Shows) -> int | list[str]:
+    """As it has always stood here: a level by its number."""
+    levels = {level.shows: int(level) for level in Access}
+    return levels.get(exposes) or list(exposes.written())
 
 
 def files_of(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, str]:

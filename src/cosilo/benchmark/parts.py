@@ -23,7 +23,7 @@ from cosilo.benchmark.store import SmallAnswers, Store, private
 from cosilo.boundary.meter import Budget, Price
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
-from cosilo.models.base import Access, Embedder, TextModel, require_trainable
+from cosilo.models.base import EVERYTHING, Embedder, TextModel, require_trainable
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.parties.around.exposed import Exposed
@@ -175,7 +175,7 @@ def opened_peer(
     fill(model, task)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
-    paid = Paid(LMOwner(model, exposes=Access.WEIGHTS), book, budget, price)
+    paid = Paid(LMOwner(model, exposes=EVERYTHING), book, budget, price)
     recorded = Recorded(paid, replay, of=model, offline=offline)
     return Opened(Exposed(Timed(recorded), config.exposes), paid, recorded, model)
 

@@ -19,7 +19,7 @@ from cosilo.benchmark.results import Results, opened
 from cosilo.benchmark.rows import PUBLIC, Trial
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, DataError
-from cosilo.models.base import Access, Embedder, TextModel
+from cosilo.models.base import EVERYTHING, Embedder, TextModel
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.present import require_present
 from cosilo.parties.around.recorded import Recorded
@@ -97,7 +97,7 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
     large = make_model(plan.large)
     fill(large, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    everything = LMOwner(large, exposes=Access.WEIGHTS)
+    everything = LMOwner(large, exposes=EVERYTHING)
     answers = Recorded(everything, ReplayStore(answers_path), of=large, offline=True)
     return Reopened(plan, task, owner, untrained, large, answers, points, shared_system(task))
 

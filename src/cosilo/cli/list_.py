@@ -163,7 +163,7 @@ def _strategy(factory: Callable[..., Any]) -> list[str]:
     if needs.trainable:
         lines[0] += ", and that it can be trained"
     if needs.sends:
-        lines.append(f"needs of the large model: {needs.large.name.lower()}")
+        lines.append(f"needs of the large model: {needs.shown}")
     return [*lines, f"sends across: {sends}"]
 
 

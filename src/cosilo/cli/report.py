@@ -239,7 +239,7 @@ def _models(results: Results) -> Iterator[ModelFacts]:
         yield ModelFacts(
             role=role,  # type: ignore[arg-type]
             name=name,
-            access=config.exposes.name.lower() if role == "large" else "its owner's own",
+            access=str(config.exposes) if role == "large" else "its owner's own",
             kind=config.kind,
             licence=known[name].licence if name in known else "",
             price=config.price,

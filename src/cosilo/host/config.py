@@ -23,7 +23,7 @@ from cosilo.errors import ConfigError
 from cosilo.host.books import Kept
 from cosilo.host.certificates import NAME
 from cosilo.host.limits import Limits
-from cosilo.models.base import Access
+from cosilo.models.base import Shows
 from cosilo.session import ModelConfig, read_model
 from cosilo.tables import read
 
@@ -82,7 +82,7 @@ class ClientConfig:
 
     total: Limits = field(default_factory=Limits)
     day: Limits = field(default_factory=Limits)
-    exposes: Access | None = None
+    exposes: Shows | None = None
     at_once: int = 8
 
     def __post_init__(self) -> None:
@@ -103,10 +103,10 @@ class HostConfig:
     answers: Kept
     clients: Mapping[str, ClientConfig]
 
-    def exposes(self, client: str) -> Access:
+    def exposes(self, client: str) -> Shows:
         """What `client` may see."""
         own = self.clients[client].exposes
-        return self.model.exposes if own is None else min(own, self.model.exposes)
+        return self.model.exposes if own is None else own & self.model.exposes
 
 
 @dataclass(frozen=True, kw_only=True)

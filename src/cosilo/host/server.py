@@ -146,9 +146,7 @@ class HostServer(web.Server):
         return service
 
     def _hello(self, service: ClientService) -> web.Response:
-        said = msgspec.structs.replace(
-            self._said, at=time.time(), exposes=service.exposes.name.lower()
-        )
+        said = msgspec.structs.replace(self._said, at=time.time(), exposes=str(service.exposes))
         return web.Response(body=msgspec.json.encode(said), content_type="application/json")
 
     async def _body(self, request: web.BaseRequest) -> bytes:

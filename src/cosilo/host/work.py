@@ -42,7 +42,7 @@ from cosilo.errors import (
 )
 from cosilo.host.books import Begun, ClientBooks
 from cosilo.host.limits import SHOWN, Limits, Taken
-from cosilo.models.base import Access
+from cosilo.models.base import Shows
 from cosilo.types import Delta, assemble, closing
 
 
@@ -121,7 +121,7 @@ class ClientService:
         books: ClientBooks,
         party: Handles,
         *,
-        exposes: Access,
+        exposes: Shows,
         price: Price,
         at_once: int = 8,
         linger_s: float = 30.0,
@@ -342,7 +342,7 @@ class ClientService:
                 f"client {self.books.client!r} may see of it is limited"
             )
         drawn = drawn or Drawn()
-        if isinstance(message, Ask) and self.exposes < Access.LOGPROBS:
+        if isinstance(message, Ask) and Shows.LOGPROBS not in self.exposes:
             drawn = Drawn()  # none are shown
         prompts = self.books.new_prompts(message.prompts())
         return _taken(totals, drawn, len(prompts)), prompts

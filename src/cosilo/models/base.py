@@ -2,14 +2,15 @@
 
 `Access` is a ladder: each level includes those below. A strategy states the level it needs and
 `require` refuses before anything is spent. `Classifier`, `Embedder` and `Trainable` stand beside
-the ladder: they are things a *local* model can do besides answering.
+the ladder: they are things a *local* model can do besides answering. What an LM's owner shows of its
+model to the other side is a set of flags, `Shows`, of which each level is a preset.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeGuard, overload, runtime_checkable
 
@@ -31,6 +32,53 @@ class Access(IntEnum):
     LOGITS = 3
     ACTIVATIONS = 4
     WEIGHTS = 5
+
+    @property
+    def shows(self) -> Shows:
+        """What an owner shows who lets the model be seen up to this level."""
+        return _UP_TO[self]
+
+
+class Shows(Flag):
+    """What an owner lets the other side see of its model: any of these, in any combination.
+
+    In a plan it is the name of a level of `Access`, which stands for that level and all below, or a
+    list of the names of flags.
+    """
+
+    NOTHING = 0
+    TEXT = auto()
+    LOGPROBS = auto()
+    LOGITS = auto()
+    STATES = auto()
+    GRADIENTS = auto()
+    EMULATOR = auto()
+    WEIGHTS = auto()
+
+    @classmethod
+    def presets(cls) -> dict[str, Shows]:
+        """Name in a plan → what it stands for."""
+        return {level.name.lower(): level.shows for level in Access}
+
+    def written(self) -> str | list[str]:
+        """It, as it stands in a plan."""
+        names = {shows: name for name, shows in self.presets().items()}
+        return names.get(self) or [str(flag.name).lower() for flag in self]
+
+    def __str__(self) -> str:
+        written = self.written()
+        return written if isinstance(written, str) else ", ".join(written) or "nothing"
+
+
+EVERYTHING = ~Shows.NOTHING
+
+_UP_TO: Mapping[Access, Shows] = {
+    Access.TEXT: Shows.TEXT,
+    Access.LOGPROBS: Shows.TEXT | Shows.LOGPROBS,
+    Access.LOGITS: Shows.TEXT | Shows.LOGPROBS | Shows.LOGITS,
+    Access.ACTIVATIONS: Shows.TEXT | Shows.LOGPROBS | Shows.LOGITS | Shows.STATES,
+    Access.WEIGHTS: EVERYTHING,
+}
 
 
 @runtime_checkable

@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from cosilo.boundary.messages import Ask, Message
-from cosilo.models.base import Access, TextModel
-from cosilo.parties.exposure import permit, shown, shown_words
+from cosilo.models.base import Shows, TextModel
+from cosilo.parties.exposure import permit, shown
 from cosilo.parties.serving import answer, pieces
 from cosilo.types import Delta, closing
 
 
 @dataclass(frozen=True)
 class LMOwner:
-    """Serves `model` up to the access level it `exposes`.
+    """Serves `model`, as far as it `exposes` it.
 
     Attributes:
-        exposes: a request for more than this level is refused, and what a back end shows unasked
-            (token log-probabilities) is left out of the reply.
+        exposes: a request for more is refused, and what a back end shows unasked (token
+            log-probabilities) is left out of the reply.
     """
 
     model: TextModel
-    exposes: Access = Access.TEXT
+    exposes: Shows = Shows.TEXT
     name: str = "lm-owner"
 
     async def handle(self, message: Message) -> Message:
@@ -32,10 +32,10 @@ class LMOwner:
             CapabilityError: it shows more than this owner exposes, or nothing serves such messages.
         """
         permit(message, self.exposes, by=self.name)
-        return shown(await answer(self, message), self.exposes)
+        return (await answer(self, message)).shown(self.exposes)
 
     async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
         permit(ask, self.exposes, by=self.name)
         async with closing(pieces(self, ask)) as deltas:
             async for delta in deltas:
-                yield shown_words(delta, self.exposes)
+                yield shown(delta, self.exposes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Budget
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.parties.data_owner import DataOwner
 from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
@@ -54,15 +56,20 @@ class Needs:
         small: the access level needed of the owner's own model.
         sends: the message classes that may cross; any other is refused.
         trainable: the strategy trains the small model.
-        large: the access level the LM's owner must expose.
+        large: what the LM's owner must show beside what these messages need by themselves.
         loads: what the strategy loads itself, beside the models and the defences.
     """
 
     small: Access = Access.TEXT
     sends: frozenset[type[Message]] = frozenset()
     trainable: bool = False
-    large: Access = Access.TEXT
+    large: Shows = Shows.NOTHING
     loads: Loads = Loads()
+
+    @property
+    def shown(self) -> Shows:
+        """All that the LM's owner must show."""
+        return reduce(or_, (message.shows for message in self.sends), self.large)
 
 
 About = Literal["tune", "pool", "public", "gold", "answers", "labels", "once"]

@@ -282,7 +282,7 @@ LABELS = ("card", "loan", "flat")
 
 def tampering(share: float = 1.0) -> Tampering:
     model = ScriptedModel({"card": "card", "flat": "flat"}, access=Access.LOGPROBS)
-    return Tampering(LMOwner(model, exposes=Access.LOGPROBS), share, seed=3)
+    return Tampering(LMOwner(model, exposes=Access.LOGPROBS.shows), share, seed=3)
 
 
 async def test_a_label_becomes_another_label_told_with_confidence() -> None:
@@ -297,7 +297,7 @@ async def test_a_label_becomes_another_label_told_with_confidence() -> None:
 
 async def test_the_likeliest_token_becomes_the_least_likely() -> None:
     score = Score(items=(Scored(user("card"), "yes"),), top=5)
-    owner = LMOwner(ToyLM(), exposes=Access.LOGITS)
+    owner = LMOwner(ToyLM(), exposes=Access.LOGITS.shows)
     true, told = [
         unpack(reply.packed)
         for party in (owner, Tampering(owner, 1.0))
@@ -312,7 +312,7 @@ async def test_the_likeliest_token_becomes_the_least_likely() -> None:
 
 async def test_states_become_those_of_other_texts() -> None:
     read = Read(texts=("a", "b c", "d"))
-    owner = LMOwner(Meaning({}), exposes=Access.ACTIVATIONS)
+    owner = LMOwner(Meaning({}), exposes=Access.ACTIVATIONS.shows)
     true, told = [
         states.unpack(reply.packed, 3)
         for party in (owner, Tampering(owner, 1.0))

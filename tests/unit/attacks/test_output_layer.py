@@ -20,7 +20,7 @@ TARGET = [Target("lm#hidden", "", "hidden size")]
 async def record(model: ToyLM, top: int, *, ids: bool = True) -> View:
     """Forty replies of ten places each, scored."""
     ledger = MemoryLedger()
-    owner = LMOwner(model, exposes=Access.LOGITS)
+    owner = LMOwner(model, exposes=Access.LOGITS.shows)
     for i in range(40):
         score = Score(items=(Scored(user(f"question {i}"), f"answer {i:02}"),), top=top, ids=ids)
         ledger.append(str(i), "up", score, encode(score))

@@ -10,7 +10,7 @@ from cosilo.benchmark.plan import Plan, Range, limit_texts, load_plan, parse_pla
 from cosilo.boundary.meter import Budget
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import ConfigError
-from cosilo.models.base import Access, models
+from cosilo.models.base import Access, Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Link
 from cosilo.strategies.inference.cascade import Cascade
@@ -52,9 +52,9 @@ def test_a_small_plan_has_sensible_defaults() -> None:
     assert found.concurrency == 8
     assert found.link == Link()
     assert found.budget == Budget()
-    assert found.large.exposes is Access.LOGPROBS
+    assert found.large.exposes is Access.LOGPROBS.shows
     assert found.large.price.usd_per_m_in == 2.5
-    assert found.small.exposes is Access.TEXT
+    assert found.small.exposes is Shows.TEXT
     assert [p.name for p in found.points] == ["large"]
     assert found.task.kind == "classification"
 

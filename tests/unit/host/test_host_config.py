@@ -37,7 +37,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert config.tls.ca == tmp_path / "ca.pem"
     assert config.books == tmp_path / "host"
     assert config.clients["clinic"].total.usd == 5.0
-    assert config.exposes("clinic") == Access.LOGITS  # no more than its owner does
+    assert config.exposes("clinic") == Access.LOGITS.shows  # no more than its owner does
 
 
 @pytest.mark.parametrize(

@@ -418,7 +418,7 @@ def test_items_without_secrets_are_left_out_of_privacy(crossing: C, make_run: Ma
 async def scored_run(make_run: MakeRun, crossing: C, *, top: int, items: int = 40) -> Run:
     """Nothing is asked; a pool of replies is scored while preparing."""
     ledger = MemoryLedger()
-    owner = LMOwner(ToyLM(12), exposes=Access.LOGITS)
+    owner = LMOwner(ToyLM(12), exposes=Access.LOGITS.shows)
     for i in range(items):
         score = Score(items=(Scored(user(f"question {i}"), f"answer {i:02}"),), top=top)
         scores = await owner.handle(score)

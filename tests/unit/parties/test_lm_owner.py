@@ -12,7 +12,7 @@ from cosilo.boundary.messages import Ask, Completion, Message, Read, Score, Scor
 from cosilo.boundary.wire import states
 from cosilo.boundary.wire.logits import unpack
 from cosilo.errors import CapabilityError
-from cosilo.models.base import Access, Array, Tokens
+from cosilo.models.base import Access, Array, Shows, Tokens
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.serving import score as scoring
@@ -21,8 +21,8 @@ from meaning import Meaning, direction
 from toy_lm import ToyLM
 
 
-@pytest.mark.parametrize(("exposes", "shown"), [(Access.TEXT, 0), (Access.LOGPROBS, 2)])
-async def test_log_probabilities_are_shown_at_their_level_only(exposes: Access, shown: int) -> None:
+@pytest.mark.parametrize(("exposes", "shown"), [(Access.TEXT.shows, 0), (Access.LOGPROBS.shows, 2)])
+async def test_log_probabilities_are_shown_at_their_level_only(exposes: Shows, shown: int) -> None:
     owner = LMOwner(ScriptedModel({"x": "two words"}), exposes=exposes)
     reply = await owner.handle(Ask(chat=user("x")))
     assert isinstance(reply, Completion)
@@ -58,7 +58,7 @@ def score(*replies: str, **options: object) -> Score:
 
 async def test_replies_are_scored_where_logits_are_exposed() -> None:
     model = ToyLM(size=300)
-    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score("yes", "", top=300))
+    scores = await LMOwner(model, exposes=Access.LOGITS.shows).handle(score("yes", "", top=300))
     assert isinstance(scores, Scores)
     assert scores.lengths == (4, 1)  # each ends with the end of the turn
     assert scores.vocabulary == "bytes"
@@ -72,7 +72,7 @@ async def test_replies_are_scored_where_logits_are_exposed() -> None:
 
 
 async def test_sorted_probabilities_come_without_ids_and_pieces_join_to_the_reply() -> None:
-    scores = await LMOwner(ToyLM(), exposes=Access.LOGITS).handle(
+    scores = await LMOwner(ToyLM(), exposes=Access.LOGITS.shows).handle(
         score("naïve", top=5, ids=False, pieces=True)
     )
     assert isinstance(scores, Scores)
@@ -84,7 +84,9 @@ async def test_sorted_probabilities_come_without_ids_and_pieces_join_to_the_repl
 
 async def test_the_tokens_it_names_are_spelt_where_asked_for() -> None:
     model = ToyLM()
-    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score("hi", top=7, pieces=True))
+    scores = await LMOwner(model, exposes=Access.LOGITS.shows).handle(
+        score("hi", top=7, pieces=True)
+    )
     assert isinstance(scores, Scores)
     named = np.unique(unpack(scores.packed).ids)  # type: ignore[arg-type]
     assert scores.spelt == tuple(model.piece(i) for i in named.tolist())
@@ -92,7 +94,7 @@ async def test_the_tokens_it_names_are_spelt_where_asked_for() -> None:
 
 async def test_a_temperature_comes_before_the_top_is_taken() -> None:
     model = ToyLM()
-    scores = await LMOwner(model, exposes=Access.LOGITS).handle(
+    scores = await LMOwner(model, exposes=Access.LOGITS.shows).handle(
         score("hi", top=300, temperature=2.0)
     )
     assert isinstance(scores, Scores)
@@ -101,9 +103,9 @@ async def test_a_temperature_comes_before_the_top_is_taken() -> None:
     np.testing.assert_allclose(unpack(scores.packed).logprobs, exact, atol=0.07)
 
 
-@pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGPROBS])
+@pytest.mark.parametrize("exposes", [Access.TEXT.shows, Access.LOGPROBS.shows])
 async def test_scoring_below_its_level_is_refused_before_the_model_is_asked(
-    exposes: Access,
+    exposes: Shows,
 ) -> None:
     model = ToyLM()
     with pytest.raises(CapabilityError, match="does not serve Score"):
@@ -113,7 +115,7 @@ async def test_scoring_below_its_level_is_refused_before_the_model_is_asked(
 
 async def test_a_model_that_shows_no_logits_is_refused_whatever_its_owner_says() -> None:
     with pytest.raises(CapabilityError, match="needs logits, but 'scripted' shows only logprobs"):
-        await LMOwner(ScriptedModel(), exposes=Access.LOGITS).handle(score("yes"))
+        await LMOwner(ScriptedModel(), exposes=Access.LOGITS.shows).handle(score("yes"))
 
 
 async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(model, "logits", logits)
     monkeypatch.setattr(scoring, "_VALUES", 10 * model.vocabulary_size)
     replies = ("four", "five", "a reply longer than all of it", "x")
-    scores = await LMOwner(model, exposes=Access.LOGITS).handle(score(*replies))
+    scores = await LMOwner(model, exposes=Access.LOGITS.shows).handle(score(*replies))
     assert isinstance(scores, Scores)
     assert scores.lengths == tuple(len(r) + 1 for r in replies)
     assert most == 2
@@ -140,7 +142,7 @@ async def test_many_replies_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyP
 
 async def test_texts_are_read_where_states_are_exposed() -> None:
     model = Meaning({"plum": "fruit", "fig": "fruit"})
-    owner = LMOwner(model, exposes=Access.ACTIVATIONS)
+    owner = LMOwner(model, exposes=Access.ACTIVATIONS.shows)
     reply = await owner.handle(Read(texts=("a plum", "the ripe fig")))
     assert isinstance(reply, States)
     assert reply.usage() == (5, 0)
@@ -155,9 +157,9 @@ async def test_texts_are_read_where_states_are_exposed() -> None:
     assert row @ exact / np.linalg.norm(row) / np.linalg.norm(exact) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGITS])
+@pytest.mark.parametrize("exposes", [Access.TEXT.shows, Access.LOGITS.shows])
 async def test_reading_below_its_level_is_refused_before_the_model_is_asked(
-    exposes: Access,
+    exposes: Shows,
 ) -> None:
     model = Meaning({})
     with pytest.raises(CapabilityError, match="does not serve Read"):

@@ -49,18 +49,23 @@ async def test_the_small_model_comes_nearer_to_a_large_one_with_other_tokens(met
 async def test_words_alone_need_no_logits() -> None:
     ledger = MemoryLedger()
     strategy, session = opened(
-        "distil_across", large=teacher(), exposes=Access.TEXT, weight=0, steps=2, ledger=ledger
+        "distil_across",
+        large=teacher(),
+        exposes=Access.TEXT.shows,
+        weight=0,
+        steps=2,
+        ledger=ledger,
     )
     await strategy.prepare(session)
     assert {e.kind for e in ledger.entries()} == {"Ask", "Completion"}
     with pytest.raises(CapabilityError, match="needs logits"):
-        opened("distil_across", large=teacher(), exposes=Access.TEXT)
+        opened("distil_across", large=teacher(), exposes=Access.TEXT.shows)
 
 
 async def test_between_equal_tokenisers_aligning_changes_nothing() -> None:
     """Then every place is shared, and each token is its own spelling."""
     model = tiny(1)
-    large = LMOwner(tiny(0), exposes=Access.LOGITS)
+    large = LMOwner(tiny(0), exposes=Access.LOGITS.shows)
     item = Scored(user("about 1"), "the refund is unused")
     scores = await large.handle(Score(items=(item,), top=12, pieces=True))
     assert isinstance(scores, Scores)
@@ -98,7 +103,7 @@ class TestContract(StrategyContract):
     def open(self, **kwargs: Any) -> Session:
         given = self.owner()
         held = DataOwner(tiny(1), given.private, given.pool, calibration=given.calibration)
-        lm = LMOwner(teacher(), exposes=Access.LOGITS)
+        lm = LMOwner(teacher(), exposes=Access.LOGITS.shows)
         choices = Sampling(choices=LABELS)
         return open_session(held, lm, self.strategy(), sampling=choices, **kwargs)
 

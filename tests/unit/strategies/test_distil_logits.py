@@ -11,7 +11,7 @@ from cosilo.boundary.messages import Score
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import BudgetExceededError, CapabilityError, DataError
-from cosilo.models.base import Access, require
+from cosilo.models.base import Access, Shows, require
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -95,8 +95,8 @@ async def test_another_vocabulary_is_refused_before_replies_are_asked_for() -> N
     assert [e.kind for e in ledger.entries()] == ["Score", "Scores"]
 
 
-@pytest.mark.parametrize("exposes", [Access.TEXT, Access.LOGPROBS])
-def test_a_teacher_without_logits_is_refused_before_anything_is_sent(exposes: Access) -> None:
+@pytest.mark.parametrize("exposes", [Access.TEXT.shows, Access.LOGPROBS.shows])
+def test_a_teacher_without_logits_is_refused_before_anything_is_sent(exposes: Shows) -> None:
     with pytest.raises(CapabilityError, match="needs logits of the large model"):
         opened(exposes=exposes)
 
@@ -135,6 +135,6 @@ class TestContract(StrategyContract):
     def open(self, **kwargs: Any) -> Session:
         given = self.owner()
         held = DataOwner(tiny(1), given.private, given.pool, calibration=given.calibration)
-        lm = LMOwner(tiny(0), exposes=Access.LOGITS)
+        lm = LMOwner(tiny(0), exposes=Access.LOGITS.shows)
         choices = Sampling(choices=LABELS)
         return open_session(held, lm, self.strategy(), sampling=choices, **kwargs)

@@ -11,7 +11,7 @@ from bag import Bag
 from cosilo.boundary.messages import Ask, Read, States
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import CapabilityError, ConfigError, DataError, UnexpectedReplyError
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -42,7 +42,7 @@ def owner(count: int = 60) -> DataOwner:
 
 
 def opened(
-    lm: Any = None, *, of: DataOwner | None = None, exposes: Access = Access.ACTIVATIONS,
+    lm: Any = None, *, of: DataOwner | None = None, exposes: Shows = Access.ACTIVATIONS.shows,
     ledger: MemoryLedger | None = None, **options: Any,
 ) -> tuple[Any, Session]:  # fmt: skip
     how = strategies.create("distil_states", **options)
@@ -115,8 +115,10 @@ async def test_without_trust_the_states_change_nothing() -> None:
 
 
 async def test_a_model_that_shows_no_states_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(CapabilityError, match="activations"):
-        opened(exposes=Access.LOGITS)
+    with pytest.raises(
+        CapabilityError, match="needs states of the large model, but lm-owner exposes only"
+    ):
+        opened(exposes=Access.LOGITS.shows)
     how, session = opened(ScriptedModel())  # an owner that says it shows more than its model can
     with pytest.raises(CapabilityError, match="activations"):
         await how.prepare(session)
@@ -143,7 +145,7 @@ async def test_states_of_another_number_of_texts_are_refused() -> None:
     how = strategies.create("distil_states")
     session = open_session(
         owner(),
-        Short(Meaning(MEANS), exposes=Access.ACTIVATIONS),
+        Short(Meaning(MEANS), exposes=Access.ACTIVATIONS.shows),
         how,
         sampling=Sampling(choices=("eat", "make")),
     )

@@ -11,7 +11,7 @@ from bag import Bag
 from cosilo.boundary.messages import Ask
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import CapabilityError, ConfigError, DataError
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -74,7 +74,7 @@ def session(large: ScriptedModel, ledger: MemoryLedger | None = None, **owner: o
     given = {"private": gold, "pool": pool, **owner}
     return open_session(
         DataOwner(Bag(), **given),  # type: ignore[arg-type]
-        LMOwner(large, exposes=Access.LOGPROBS),
+        LMOwner(large, exposes=Access.LOGPROBS.shows),
         strategies.create("narrow_labels", trust=1.0),
         sampling=Sampling(choices=CHOICES),
         ledger=ledger,
@@ -136,8 +136,8 @@ async def test_without_gold_examples_it_says_so_and_asks_nothing() -> None:
 
 
 def test_trust_needs_log_probabilities_of_the_large_model() -> None:
-    assert strategies.create("narrow_labels").needs.large == Access.TEXT
-    assert strategies.create("narrow_labels", trust=0.5).needs.large == Access.LOGPROBS
+    assert strategies.create("narrow_labels").needs.shown == Shows.TEXT
+    assert strategies.create("narrow_labels", trust=0.5).needs.shown == Access.LOGPROBS.shows
     for option in ({"items": 0}, {"candidates": 1}, {"trust": -1.0}, {"weight": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(option))):
             strategies.create("narrow_labels", **option)

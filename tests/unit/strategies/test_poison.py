@@ -58,7 +58,7 @@ async def test_poison_is_learned_unless_it_is_noticed(name, options, large) -> N
             calibration=tuple(Demonstration(p.id, p.chat, true_label(p.chat)) for p in POOL[:30]),
         )
         session = open_session(
-            owner, party.party, strategy,  # type: ignore[arg-type]
+            owner, party.inner, strategy,  # type: ignore[arg-type]
             sampling=Sampling(choices=LABELS), transport=InProcess(party),
         )  # fmt: skip
         _, after = await strategy.prepare(session)

@@ -30,7 +30,7 @@ def opened(change: Any = None, **options: Any) -> Session:
             assert isinstance(reply, Scores)
             return msgspec.structs.replace(reply, **change(reply)) if change else reply
 
-    lm = Changing(ToyLM(), exposes=Access.LOGITS)
+    lm = Changing(ToyLM(), exposes=Access.LOGITS.shows)
     small = ScriptedModel(access=Access.WEIGHTS)
     return open_session(DataOwner(small), lm, DistilAcross(gold=True), **options)
 
@@ -67,7 +67,7 @@ async def test_scores_of_something_else_are_refused(change: Any) -> None:
 
 
 async def test_ids_that_were_not_asked_for_are_refused() -> None:
-    other = await LMOwner(ToyLM(), exposes=Access.LOGITS).handle(Question(5).about(ITEMS[:1]))
+    other = await LMOwner(ToyLM(), exposes=Access.LOGITS.shows).handle(Question(5).about(ITEMS[:1]))
     assert isinstance(other, Scores)
     with pytest.raises(UnexpectedReplyError):
         await opinions(
@@ -76,6 +76,6 @@ async def test_ids_that_were_not_asked_for_are_refused() -> None:
 
 
 async def test_an_owner_that_shows_no_logits_is_asked_nothing() -> None:
-    lm = LMOwner(ToyLM(), exposes=Access.LOGPROBS)
+    lm = LMOwner(ToyLM(), exposes=Access.LOGPROBS.shows)
     with pytest.raises(CapabilityError, match="exposes only logprobs"):
         open_session(DataOwner(ScriptedModel(access=Access.WEIGHTS)), lm, DistilAcross(gold=True))

@@ -11,13 +11,17 @@ import msgspec
 from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
+from cosilo.models.base import Shows
 from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, ToolCall
+
+_WITH_LOGPROBS = Shows.TEXT | Shows.LOGPROBS
 
 SURE = -0.01
 """The log-probability that a liar states for its own words: it sounds certain."""
 
 
 class Completion(Message, frozen=True, kw_only=True):
+    shows: ClassVar[Shows] = Shows.TEXT
     replaceable: ClassVar[bool] = True
     generation: Generation
 
@@ -35,6 +39,12 @@ class Completion(Message, frozen=True, kw_only=True):
             extra=at(g.extra, "sealed"),
         )
         return msgspec.structs.replace(self, generation=generation)
+
+    def shown(self, exposes: Shows) -> Completion:
+        if self.generation.tokens and Shows.LOGPROBS not in exposes:
+            generation = msgspec.structs.replace(self.generation, tokens=())
+            return msgspec.structs.replace(self, generation=generation).shown(exposes)
+        return super().shown(exposes)
 
     def tampered(self, request: Message, lie: Callable[[str], str]) -> Completion:
         g = self.generation
@@ -85,9 +95,13 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     """A chat the LM is asked to continue."""
 
     reply: ClassVar[type[Message]] = Completion
+    shows: ClassVar[Shows] = Shows.TEXT
     replaceable: ClassVar[bool] = True
     chat: Chat
     sampling: Sampling = Sampling()
+
+    def wants(self) -> Shows:
+        return _WITH_LOGPROBS if self.sampling.top_logprobs else Shows.TEXT
 
     def with_passages(self, change: Change) -> Ask:
         s = self.sampling
@@ -141,4 +155,5 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
 class Piece(Message, frozen=True, kw_only=True):
     """A piece of the reply to an `Ask`, where it is wanted in pieces."""
 
+    shows: ClassVar[Shows] = Shows.TEXT
     delta: Delta

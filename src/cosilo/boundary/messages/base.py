@@ -10,7 +10,7 @@ import msgspec
 
 from cosilo.boundary.messages.passages import Change, Passage
 from cosilo.errors import CapabilityError, ConfigError, PrivacyError, UnexpectedReplyError
-from cosilo.models.base import Access
+from cosilo.models.base import EVERYTHING, Shows
 from cosilo.types import Value
 
 
@@ -32,9 +32,11 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     """One thing said across the boundary.
 
     A class states what the rest of the house needs to know of its messages. What it does not state is
-    taken for the worst: all its strings are read as private, and no defence lets it pass.
+    taken for the worst: all its strings are read as private, no defence lets it pass, and only an owner
+    who shows everything answers it.
 
     Attributes:
+        shows: what an owner must show of the LM to answer this request, or what this reply shows.
         epsilon: the privacy spent to make it, stated by the defence that made it, so that the meter and
             the ledger see the budget travel with the data.
         replaceable: all that is private in it are its passages, and it is of the same use with others
@@ -42,7 +44,7 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
             reply is of use for these very texts only.
     """
 
-    reveals: ClassVar[Access] = Access.TEXT
+    shows: ClassVar[Shows] = EVERYTHING
     replaceable: ClassVar[bool] = False
     epsilon: float = 0.0
 
@@ -51,6 +53,22 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         super().__init_subclass__(**options)
         _kinds.append(cls)
         _decoder = None  # one that knows this kind, too, is made when it is needed
+
+    def wants(self) -> Shows:
+        """What this very request asks to see: `shows`, and what its options add."""
+        return self.shows
+
+    def shown(self, exposes: Shows) -> Self:
+        """This reply, without what a back end says unasked and the LM's owner does not show.
+
+        Raises:
+            CapabilityError: without it there is no reply left.
+        """
+        if self.shows not in exposes:
+            raise CapabilityError(
+                f"a {type(self).__name__} shows {self.shows & ~exposes}, which is not exposed"
+            )
+        return self
 
     def passages(self) -> list[Passage]:
         """The texts that it carries, in a fixed order."""
@@ -173,7 +191,7 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
         """What `reply` shows beside text; without one, the most that a reply can show. None where that
         is not known, so that an owner who limits it does not serve such requests.
         """
-        return Drawn() if self.reveals == Access.TEXT else None
+        return Drawn() if self.shows == Shows.TEXT else None
 
     def prompts(self) -> Sequence[object]:
         """What the LM is given, piece by piece: an owner counts how many different ones it has read."""

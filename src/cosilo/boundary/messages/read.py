@@ -12,7 +12,7 @@ from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
 from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.wire import states
-from cosilo.models.base import Access
+from cosilo.models.base import Shows
 
 
 class States(Message, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class States(Message, frozen=True, kw_only=True):
         prompt_tokens: what it took; everything was read, nothing written.
     """
 
-    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    shows: ClassVar[Shows] = Shows.STATES
     packed: bytes
     prompt_tokens: int = 0
 
@@ -52,7 +52,7 @@ class Read(Request[States], frozen=True, kw_only=True):
     """
 
     reply: ClassVar[type[Message]] = States
-    reveals: ClassVar[Access] = Access.ACTIVATIONS
+    shows: ClassVar[Shows] = Shows.STATES
     texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from cosilo.boundary.messages.base import Message
+from cosilo.models.base import Shows
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -16,6 +19,7 @@ class Refused(Message, frozen=True, kw_only=True):
         told: its attributes, as `worked` and `status`.
     """
 
+    shows: ClassVar[Shows] = Shows.TEXT
     kind: str
     text: str
     told: dict[str, bool | int | float | str | None] = msgspec.field(default_factory=dict)

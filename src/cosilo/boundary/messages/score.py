@@ -13,7 +13,7 @@ from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
 from cosilo.boundary.messages.passages import Passage, in_order
 from cosilo.boundary.wire import logits
-from cosilo.models.base import Access
+from cosilo.models.base import Shows
 from cosilo.types import Chat, Value
 
 
@@ -36,7 +36,7 @@ class Scores(Message, frozen=True, kw_only=True):
         prompt_tokens: what it took; everything was read, nothing written.
     """
 
-    reveals: ClassVar[Access] = Access.LOGITS
+    shows: ClassVar[Shows] = Shows.LOGITS
     packed: bytes
     lengths: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 24)], ...]
     vocabulary: str
@@ -73,7 +73,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     """
 
     reply: ClassVar[type[Message]] = Scores
-    reveals: ClassVar[Access] = Access.LOGITS
+    shows: ClassVar[Shows] = Shows.LOGITS
     items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1)]
     top: Annotated[int, msgspec.Meta(ge=1)] = 64
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0

@@ -21,7 +21,7 @@ from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.serving.tabs import Personal, Tab, Till
 from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
-from cosilo.models.base import Access, Embedder
+from cosilo.models.base import Embedder, Shows
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -206,7 +206,7 @@ async def _open(
     ):
         raise ConfigError(f"point {recipe.name!r}: small must be given, as it is to answer alone")
     first = chosen[0] if chosen else None
-    exposes = first.exposes if first else Access.TEXT
+    exposes = first.exposes if first else Shows.TEXT
     model = first.model if first else Absent("large")
     lm = Exposed(recipe.answers, exposes) if recipe.answers else LMOwner(model, exposes)
     for upstream in chosen:

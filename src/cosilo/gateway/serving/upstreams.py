@@ -14,7 +14,7 @@ from cosilo.boundary.meter import Price
 from cosilo.defences.base import Defence
 from cosilo.errors import CapabilityError, UnreachableError
 from cosilo.gateway.serving.breaker import Breaker
-from cosilo.models.base import Access, TextModel
+from cosilo.models.base import Access, Shows, TextModel
 from cosilo.types import Chat, Delta, Generation, Sampling, closing
 
 
@@ -32,7 +32,7 @@ class Upstream:
 
     name: str
     model: TextModel
-    exposes: Access
+    exposes: Shows
     price: Price
     breaker: Breaker
 

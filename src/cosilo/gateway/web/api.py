@@ -46,7 +46,7 @@ from cosilo.gateway.web.http import (
     respond,
     to_json,
 )
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Sampling, closing
 
@@ -524,7 +524,9 @@ def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
 def _require_logprobs(point: Point) -> None:
     for route in point.routes:
         upstream = route.upstream
-        if upstream and min(upstream.exposes, upstream.model.access) < Access.LOGPROBS:
+        if upstream and (
+            Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS
+        ):
             raise RequestError(
                 f"{point.model!r} shows no log-probabilities",
                 param="logprobs", code="not_supported_by_point",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.transports.base import Handles
-from cosilo.models.base import Access
-from cosilo.parties.exposure import permit, shown, shown_words
+from cosilo.models.base import Shows
+from cosilo.parties.exposure import permit, shown
 from cosilo.types import Delta, closing
 
 
@@ -25,7 +25,7 @@ class Exposed:
     """
 
     inner: Handles
-    exposes: Access = Access.TEXT
+    exposes: Shows = Shows.TEXT
     name: str = "lm-owner"
 
     async def handle(self, message: Message) -> Message:
@@ -35,10 +35,10 @@ class Exposed:
             CapabilityError: more was asked for; `inner` has not been asked.
         """
         permit(message, self.exposes, by=self.name)
-        return shown(await self.inner.handle(message), self.exposes)
+        return (await self.inner.handle(message)).shown(self.exposes)
 
     async def handle_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         permit(ask, self.exposes, by=self.name)
         async with closing(self.inner.handle_stream(ask)) as deltas:
             async for delta in deltas:
-                yield shown_words(delta, self.exposes)
+                yield shown(delta, self.exposes)

@@ -81,7 +81,7 @@ class DistilAcross(Learning):
         if not self.gold:
             needs = replace(needs, sends=needs.sends | {Ask})
         if self.weight:
-            needs = replace(needs, sends=needs.sends | {Score}, large=Access.LOGITS)
+            needs = replace(needs, sends=needs.sends | {Score})
         return needs
 
     def forecast(self) -> Forecast:

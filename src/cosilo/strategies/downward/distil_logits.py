@@ -79,7 +79,7 @@ class DistilLogits(Learning):
         asked: frozenset[type[Message]] = frozenset() if self.gold else frozenset({Ask})
         sends = after.sends | asked | {Score}
         loads = after.loads | Loads(packages=torch_files.PACKAGES)
-        return replace(after, sends=sends, small=Access.WEIGHTS, large=Access.LOGITS, loads=loads)
+        return replace(after, sends=sends, small=Access.WEIGHTS, loads=loads)
 
     def forecast(self) -> Forecast:
         sampled = self.steps * self.batch if self.on_policy else 0  # which steps is drawn

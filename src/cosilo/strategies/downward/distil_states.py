@@ -21,7 +21,7 @@ import numpy as np
 from cosilo.boundary.messages import Read
 from cosilo.boundary.wire import states
 from cosilo.errors import DataError
-from cosilo.models.base import Access, Array, Trainable
+from cosilo.models.base import Array, Trainable
 from cosilo.models.encoder import head
 from cosilo.registry import Loads
 from cosilo.strategies.base import (
@@ -94,9 +94,8 @@ class DistilStates(Teaching):
     @property
     def needs(self) -> Needs:
         after = self.next().needs  # no `Ask` of its own: nothing is answered in words
-        large = max(after.large, Access.ACTIVATIONS)
         loads = after.loads | Loads(packages=head.PACKAGES)
-        return replace(super().needs, sends=after.sends | {Read}, large=large, loads=loads)
+        return replace(super().needs, sends=after.sends | {Read}, loads=loads)
 
     def forecast(self) -> Forecast:
         return (

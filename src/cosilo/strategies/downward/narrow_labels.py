@@ -19,7 +19,7 @@ import msgspec
 
 from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
-from cosilo.models.base import Access, Trainable
+from cosilo.models.base import Shows, Trainable
 from cosilo.strategies.base import (
     Exchange,
     Forecast,
@@ -72,8 +72,8 @@ class NarrowLabels(Teaching):
     @property
     def needs(self) -> Needs:
         needs = super().needs
-        shown = Access.TEXT if self.trust is None else Access.LOGPROBS
-        return replace(needs, large=max(needs.large, shown))
+        shown = Shows.NOTHING if self.trust is None else Shows.LOGPROBS
+        return replace(needs, large=needs.large | shown)
 
     def forecast(self) -> Forecast:
         return (Exchange("pool", items=self.items), *unshared(forecast(self.next())))

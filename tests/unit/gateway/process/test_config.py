@@ -69,7 +69,7 @@ def test_everything_is_taken_over() -> None:
     parts = layout.load()
     assert set(parts.upstreams) == {"lm", "next"}
     lm = parts.upstreams["lm"]
-    assert (lm.exposes, lm.price.usd_per_m_in) == (Access.LOGPROBS, 1.5)
+    assert (lm.exposes, lm.price.usd_per_m_in) == (Access.LOGPROBS.shows, 1.5)
     assert lm.breaker.config.consecutive == 2
     private, large = parts.recipes
     assert (private.system, large.system) == ("Be brief.", "")

@@ -130,7 +130,7 @@ async def test_logprobs_are_shown_when_asked_for() -> None:
     shown = [e["choices"][0]["logprobs"] for e in streamed.events]
     assert [x["content"][0]["token"] for x in shown if x] == ["a", " b"]
     assert (await h.chat()).json["choices"][0]["logprobs"] is None
-    closed = await house(exposes=Access.TEXT)
+    closed = await house(exposes=Access.TEXT.shows)
     refused = await closed.chat(logprobs=True)
     assert (refused.status, refused.error["param"]) == (400, "logprobs")
     assert closed.books.settled == []

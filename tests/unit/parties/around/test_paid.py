@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def opened(model: TextModel, store: Store, budget: Budget, price: Price) -> Paid:
-    return Paid(LMOwner(model, exposes=Access.WEIGHTS), store, budget, price)
+    return Paid(LMOwner(model, exposes=Access.WEIGHTS.shows), store, budget, price)
 
 
 def ask(text: str, most: int = 256) -> Ask:

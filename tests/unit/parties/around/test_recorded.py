@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[ReplayStore]:
 
 
 def recorded(model: TextModel, store: ReplayStore, *, offline: bool = False) -> Recorded:
-    return Recorded(LMOwner(model, exposes=Access.WEIGHTS), store, of=model, offline=offline)
+    return Recorded(LMOwner(model, exposes=Access.WEIGHTS.shows), store, of=model, offline=offline)
 
 
 async def words(party: Recorded, message: Message = Q) -> str:
@@ -314,7 +314,7 @@ async def test_what_is_recorded_is_no_way_around_what_is_shown(store: ReplayStor
     """The recording holds all that was said, and each party in front of it shows what it exposes."""
     model = ScriptedModel({"q": "two words"})
     party = recorded(model, store)
-    for exposes, tokens in ((Access.TEXT, 0), (Access.LOGPROBS, 2)):
+    for exposes, tokens in ((Access.TEXT.shows, 0), (Access.LOGPROBS.shows, 2)):
         reply = await Exposed(party, exposes).handle(Q)
         assert isinstance(reply, Completion)
         assert len(reply.generation.tokens) == tokens
