@@ -91,9 +91,10 @@ class Lines:
 
 
 class Bars:
-    """Two bars on a terminal: this trial, and the whole run."""
+    """Bars on a terminal: the whole run, and this trial where there is a `single` one at a time."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, single: bool = True) -> None:
+        self._single = single
         self._bars = Progress(
             SpinnerColumn("line" if console.options.ascii_only else "dots"),
             TextColumn("{task.description}"),
@@ -115,7 +116,7 @@ class Bars:
     def trial(self, name: str, items: int) -> None:
         self._number += 1
         self._bars.reset(
-            self._trial, total=items, visible=True, left="", spent="",
+            self._trial, total=items, visible=self._single, left="", spent="",
             description=f"{self._number}/{self._trials} {name}",
         )  # fmt: skip
 

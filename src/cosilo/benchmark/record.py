@@ -51,7 +51,7 @@ def fault(store: Store, trial: Trial) -> str:
 
 def note_heads(store: Store, trial: str) -> None:
     """Note that the record of `trial` is complete, once all of it is on the disk."""
-    store.sync_ledger()
+    store.sync()
     chains = {which: _read(store.path, chain_of(trial, which)) for which in PASSES}
     store.put_heads(trial, {which: chain.end for which, chain in chains.items()})
 

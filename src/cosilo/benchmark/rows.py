@@ -62,6 +62,11 @@ CREATE TABLE IF NOT EXISTS paid (
     bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL, usd REAL NOT NULL, epsilon REAL NOT NULL, seconds REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS leases (
+    folder TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
+    usd REAL NOT NULL, epsilon REAL NOT NULL
+) WITHOUT ROWID;
 """
 
 

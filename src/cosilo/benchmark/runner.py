@@ -15,13 +15,14 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from time import monotonic
 
 import cosilo
 from cosilo import clock
 from cosilo.benchmark import loads, places
+from cosilo.benchmark.absorb import absorb_all
 from cosilo.benchmark.advice import oddities, require_taught
 from cosilo.benchmark.estimate import (
     REMOTE_SECONDS,
@@ -32,9 +33,11 @@ from cosilo.benchmark.estimate import (
     measured_pace,
     small_pace,
 )
+from cosilo.benchmark.executors.base import Executor
 from cosilo.benchmark.identity import trial_identity
+from cosilo.benchmark.jobs import Jobs
 from cosilo.benchmark.measure import measuring_version
-from cosilo.benchmark.parts import Parts
+from cosilo.benchmark.parts import Parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.record import Survey, mend, survey
@@ -42,6 +45,7 @@ from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.benchmark.trial import ANSWERED, Outcome, Trials
+from cosilo.boundary.meter import Budget
 from cosilo.models.present import require_present
 from cosilo.session import PointConfig, make_strategy, require_all
 from cosilo.strategies.base import forecast
@@ -83,6 +87,8 @@ class Runner:
         store: opened for writing.
         offline: make no LM call; what is not recorded is an error.
         confirm: shown the estimate before anything is spent; raises to stop the run.
+        executor: where trials run, `jobs` at once; in this process, one after another, where there
+            is none. What a search proposes runs here, as each proposal learns from those before.
         task: the plan's task, where it is loaded already.
     """
 
@@ -95,6 +101,8 @@ class Runner:
         reports: Reports | None = None,
         confirm: Confirm = accept,
         task: Task | None = None,
+        executor: Executor | None = None,
+        jobs: int = 1,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -107,6 +115,10 @@ class Runner:
         self._behind: list[tuple[PointConfig, Work]] = []  # points whose questions were asked
         self._time = TimeLeft((), 0.0)
         self._started = False
+        self._executor = executor
+        self._jobs = jobs
+        self._most_usd: float | None = None  # that this run may have spent in the end
+        self._minutes = 0.0
         self._ids: dict[str, str] = {}
 
     async def run(self) -> list[Outcome]:
@@ -118,13 +130,15 @@ class Runner:
         plan = self.plan
         clock.install(asyncio.get_running_loop())
         known = {p.name: self._id(p) for p in plan.points}
+        for said in absorb_all(self.store, replay_path(plan, self.store)):
+            self._reports.note(said)
         self._trials.record = survey(self.store, known.values())
         left, searched = self._unfinished(), self._unsearched()
         try:
             if left or searched:
                 await self._start(left, searched)
             self._describe(known)
-            outcomes = [await self._point(p) for p in plan.points]
+            outcomes = await self._points()
             if plan.search:
                 outcomes += await self._search(known)
         finally:
@@ -154,6 +168,8 @@ class Runner:
     async def _close(self) -> None:
         self._reports.end()
         await self._trials.close()
+        if self._executor is not None:
+            await self._executor.close()
 
     # ── before anything is spent ─────────────────────────────────────────────
 
@@ -170,6 +186,8 @@ class Runner:
         self._trials.record = Survey()
         self.store.keep_task(self._trials.task_id, parts.task)
         parts.paid.promise(expected.usd_most)
+        self._most_usd = parts.paid.totals.usd + expected.usd_most
+        self._minutes = expected.minutes + expected.small_minutes
         # A few calls may have been tried out already, which is not the run's own pace.
         self._calls_before, self._busy_before = parts.paid.calls, parts.paid.busy.seconds
         self._ahead = list(work)
@@ -237,7 +255,7 @@ class Runner:
             return {}
         return self.store.read_json("run.json")
 
-    # ── one point ────────────────────────────────────────────────────────────
+    # ── the points ───────────────────────────────────────────────────────────
 
     def _id(self, point: PointConfig) -> str:
         # Worked out once: a source file that is edited meanwhile must not split a run.
@@ -252,6 +270,42 @@ class Runner:
         if trial is None or trial.state != "done":
             return False
         return id not in self._trials.record.broken
+
+    async def _points(self) -> list[Outcome]:
+        points = self.plan.points
+        if self._executor is None:
+            return [await self._point(p) for p in points]
+        version = measuring_version(self.plan)
+        todo = [
+            (p, self._id(p), sum(len(items) for _, items in self._work(p)))
+            for p in points
+            if not self._done(self._id(p))
+            or self.store.result(self._id(p), "test", version) is None
+        ]
+        if todo:
+            require_present(loads.scoring(self.plan))
+        await self._trials.close()  # the models are the workers' to load
+        jobs = Jobs(
+            self.plan,
+            self.store,
+            self._executor,
+            self._jobs,
+            task=self._trials.task_id,
+            budget=self._budget(),
+            reports=self._reports,
+            offline=self._offline,
+            minutes=self._minutes,
+        )
+        ended = {outcome.trial: outcome.error for outcome in await jobs.run(todo)}
+        return [Outcome(p, self._id(p), ended.get(self._id(p))) for p in points]
+
+    def _budget(self) -> Budget:
+        """The run's, and no more dollars than were confirmed."""
+        budget, most = self.plan.budget, self._most_usd
+        if most is None:
+            return budget
+        most *= 1 + 1e-9  # sums of the same amounts, in another order
+        return replace(budget, usd=most if budget.usd is None else min(budget.usd, most))
 
     async def _point(self, point: PointConfig) -> Outcome:
         id = self._id(point)
@@ -279,11 +333,11 @@ class Runner:
         self._time.trial(point.strategy, answers, calls, after, self._moment())
         self._reports.trial(point.name, answers)
 
-    def answered(self, items: int) -> None:
+    def answered(self, items: int, spent: Spent) -> None:
         at = self._moment()
         self._time.answered(items, at)
-        spent = Spent(at.calls, self._trials.parts().paid.totals.usd)
-        self._reports.advance(items, spent, self._time.of_run(at), self._time.of_trial(at))
+        so_far = Spent(at.calls, spent.usd)
+        self._reports.advance(items, so_far, self._time.of_run(at), self._time.of_trial(at))
 
     def note(self, text: str) -> None:
         self._reports.note(text)

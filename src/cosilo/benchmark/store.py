@@ -7,6 +7,7 @@
         ledger.sqlite   what crossed: one chain per trial, another while replies were tampered with
         replay.sqlite   every LM answer and score (unless the plan shares one between runs)
         lock            held by the one process that works on the run
+        trials/…        trials under way in other processes, each a folder like this one (`absorb`)
 
 Items are committed one by one, so that a `kill -9` loses at most the items under way. A crossing is
 in the ledger before its item is in the run, and each item and each finished trial notes where the
@@ -128,7 +129,7 @@ class Store:
             task.instructions,
         )
         kept: list[tuple[str, tuple[Example, ...]]] = [*task.splits.items(), (PUBLIC, task.public)]
-        with self._change() as db:
+        with self.change() as db:
             db.execute("INSERT OR REPLACE INTO tasks VALUES (?,?)", (id, _pack(about)))
             db.executemany(
                 "INSERT OR IGNORE INTO examples VALUES (?,?,?,?)",
@@ -143,13 +144,13 @@ class Store:
         """Raises:
         StoreError: no trial of this task was ever started here.
         """
-        rows = self._rows("SELECT about FROM tasks WHERE id = ?", (task,))
+        rows = self.rows("SELECT about FROM tasks WHERE id = ?", (task,))
         if not rows:
             raise StoreError(f"the run {str(self.path)!r} holds no trial of its plan's task yet")
         return msgspec.msgpack.decode(rows[0][0], type=About)
 
     def examples(self, task: str, split: Split | Literal["public"]) -> tuple[Example, ...]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT example FROM examples WHERE task = ? AND split = ? ORDER BY position",
             (task, split),
         )
@@ -158,14 +159,14 @@ class Store:
     # ── trials ───────────────────────────────────────────────────────────────
 
     def trial(self, id: str) -> Trial | None:
-        rows = self._rows("SELECT * FROM trials WHERE id = ?", (id,))
+        rows = self.rows("SELECT * FROM trials WHERE id = ?", (id,))
         return Trial(*rows[0]) if rows else None
 
     def trials(self) -> dict[str, Trial]:
-        return {row[0]: Trial(*row) for row in self._rows("SELECT * FROM trials")}
+        return {row[0]: Trial(*row) for row in self.rows("SELECT * FROM trials")}
 
     def put_trial(self, trial: Trial) -> None:
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO trials VALUES (?,?,?,?,?,?,?)",
                 (
@@ -181,22 +182,22 @@ class Store:
 
     def put_cards(self, trial: str, which: Pass, cards: Sequence[Card]) -> None:
         """Keep what the trial's `prepare` found, instead of what an earlier attempt did."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("INSERT OR REPLACE INTO cards VALUES (?,?,?)", (trial, which, _pack(cards)))
 
     def cards(self, trial: str, which: Pass = "plain") -> tuple[Card, ...]:
         """What the trial's `prepare` found."""
-        rows = self._rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
+        rows = self.rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
         return msgspec.msgpack.decode(rows[0][0], type=tuple[Card, ...]) if rows else ()
 
     def put_said(self, trial: str, said: Said) -> None:
         """Keep what the trial's small model says of texts, instead of what an earlier attempt's did."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("INSERT OR REPLACE INTO said VALUES (?,?)", (trial, _pack(said)))
 
     def said(self, trial: str) -> Said | None:
         """What the trial's small model says of texts; None where that was not asked."""
-        rows = self._rows("SELECT said FROM said WHERE trial = ?", (trial,))
+        rows = self.rows("SELECT said FROM said WHERE trial = ?", (trial,))
         return msgspec.msgpack.decode(rows[0][0], type=Said) if rows else None
 
     # ── items ────────────────────────────────────────────────────────────────
@@ -216,7 +217,7 @@ class Store:
             marks: item id → where the chain of what crossed stands.
         """
         items = tuple(items)
-        with self._change() as db:
+        with self.change() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO marks VALUES (?,?,?,?,?,?,?)",
                 (
@@ -246,7 +247,7 @@ class Store:
 
     def answered(self, trial: str, which: Pass, split: Split) -> dict[str, int]:
         """Item id → the ledger attempt it was answered in."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT id, attempt FROM items WHERE trial = ? AND pass = ? AND split = ?",
             (trial, which, split),
         )
@@ -254,7 +255,7 @@ class Store:
 
     def answers(self, trial: str, which: Pass) -> dict[tuple[Split, str], Answered]:
         """Split and item id → how it was answered."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT i.split, i.id, i.attempt, i.answer, i.refused, m.count, m.hash, m.sent"
             " FROM items i LEFT JOIN marks m USING (trial, pass, split, id)"
             " WHERE trial = ? AND pass = ?",
@@ -269,7 +270,7 @@ class Store:
 
     def put_heads(self, trial: str, heads: Mapping[Pass, Mark]) -> None:
         """Note how far the chains of a trial have come."""
-        with self._change() as db:
+        with self.change() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO heads VALUES (?,?,?,?)",
                 ((trial, which, mark.count, mark.hash) for which, mark in heads.items()),
@@ -277,20 +278,20 @@ class Store:
 
     def heads(self, trial: str) -> dict[Pass, Mark]:
         """How far the chains of a trial had come when it was finished; empty for an older version's."""
-        rows = self._rows("SELECT pass, count, hash FROM heads WHERE trial = ?", (trial,))
+        rows = self.rows("SELECT pass, count, hash FROM heads WHERE trial = ?", (trial,))
         return {row[0]: Mark(row[1], row[2]) for row in rows}
 
     def noted(self, trial: str) -> bool:
         """Whether what crossed in the trial was noted in the run; an older version did not."""
         query = "SELECT EXISTS (SELECT 1 FROM {} WHERE trial = ?)"
-        return any(self._rows(query.format(table), (trial,))[0][0] for table in ("marks", "heads"))
+        return any(self.rows(query.format(table), (trial,))[0][0] for table in ("marks", "heads"))
 
     def forget(self, trial: Trial, items: Mapping[Pass, Collection[tuple[Split, str]]]) -> None:
         """Delete these items of `trial` and its numbers, and mark it as not done, so that it is run
         again.
         """
         where = "WHERE trial = ? AND pass = ? AND split = ? AND id = ?"
-        with self._change() as db:
+        with self.change() as db:
             for which, keys in items.items():
                 for table in ("items", "faults", "marks"):
                     rows = ((trial.id, which, split, id) for split, id in keys)
@@ -302,11 +303,11 @@ class Store:
     def refused(self, trial: str, split: Split) -> int:
         """How many items of `split` got no answer because a guard or a model refused them."""
         query = "SELECT count(*) FROM items WHERE trial = ? AND split = ? AND refused != ''"
-        return int(self._rows(query + " AND pass = 'plain'", (trial, split))[0][0])
+        return int(self.rows(query + " AND pass = 'plain'", (trial, split))[0][0])
 
     def faults(self, trial: str, split: Split | None = None) -> dict[str, int]:
         """How many answers of `split`, or of all splits, were "cut", "empty" or "unreadable"."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT fault, count(*) FROM faults"
             " WHERE trial = ? AND pass = 'plain' AND split = coalesce(?, split) GROUP BY fault",
             (trial, split),
@@ -316,7 +317,7 @@ class Store:
     def replies(self, trial: str) -> tuple[int, dict[str, int]]:
         """How many items the LM answered, alone or with the small model, and what was amiss."""
         query = "SELECT answer FROM items WHERE trial = ? AND pass = 'plain' AND refused = ''"
-        by = (msgspec.msgpack.decode(row[0], type=Answer).by for row in self._rows(query, (trial,)))
+        by = (msgspec.msgpack.decode(row[0], type=Answer).by for row in self.rows(query, (trial,)))
         return sum(who != "small" for who in by), self.faults(trial)
 
     def proved(self, chain: str) -> bool:
@@ -331,7 +332,7 @@ class Store:
         self, trial: str, which: Pass, split: Split, examples: Sequence[Example]
     ) -> tuple[Item, ...]:
         """The answered items, in the order of `examples`."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT id, answer, grade, seconds, cpu_seconds, small_text FROM items"
             " WHERE trial = ? AND pass = ? AND split = ?",
             (trial, which, split),
@@ -363,12 +364,13 @@ class Store:
             if entry.attempt == attempt and not entry.request.startswith(answering):
                 yield entry
 
-    def sync_ledger(self) -> None:
-        """Returns when all that the ledger holds is on the disk, whatever happens to the machine."""
+    def sync(self, name: str = "ledger.sqlite") -> None:
+        """Returns when all that the database `name` holds is on the disk, whatever happens to the
+        machine."""
         with _guarded(self.path):
-            for name in ("ledger.sqlite", "ledger.sqlite-wal"):
+            for ending in ("", "-wal"):
                 with suppress(FileNotFoundError):
-                    handle = os.open(self.path / name, os.O_RDONLY)
+                    handle = os.open(self.path / f"{name}{ending}", os.O_RDONLY)
                     try:
                         os.fsync(handle)
                     finally:
@@ -411,7 +413,7 @@ class Store:
             result.measurements,
             {name: np.asarray(v, np.float64).tobytes() for name, v in result.values.items()},
         )
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO results VALUES (?,?,?,?)",
                 (trial, split, version, _pack(measured)),
@@ -419,7 +421,7 @@ class Store:
 
     def result(self, trial: str, split: Split, version: str | None = None) -> Result | None:
         """A trial's numbers; None when there are none (or none made with `version`)."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT version, measured FROM results WHERE trial = ? AND split = ?", (trial, split)
         )
         if not rows or version not in (None, rows[0][0]):
@@ -433,7 +435,7 @@ class Store:
 
     def put_guesses(self, trial: str, split: Split, version: str, made: Mapping[str, Made]) -> None:
         """Keep what attacks guessed, by their names, instead of what each guessed before."""
-        with self._change() as db:
+        with self.change() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO guesses VALUES (?,?,?,?,?)",
                 ((trial, split, name, version, _pack(each)) for name, each in made.items()),
@@ -444,20 +446,20 @@ class Store:
         query = "SELECT attack, version, made FROM guesses WHERE trial = ? AND split = ?"
         return {
             name: (version, msgspec.msgpack.decode(made, type=Made))
-            for name, version, made in self._rows(query, (trial, split))
+            for name, version, made in self.rows(query, (trial, split))
         }
 
     # ── what was paid ────────────────────────────────────────────────────────
 
     def pay(self, most: Totals) -> int:
         """Book a call that is about to be made at the most it can cost."""
-        with self._change() as db:
+        with self.change() as db:
             cursor = db.execute("INSERT INTO paid VALUES (NULL,0,?,?,?,?,?,?,?,0)", _amounts(most))
         return cast(int, cursor.lastrowid)
 
     def settle(self, number: int, cost: Totals, seconds: float) -> None:
         """Replace the booking by what the call did cost."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "UPDATE paid SET settled = 1, messages = ?, bytes_up = ?, bytes_down = ?,"
                 " tokens_in = ?, tokens_out = ?, usd = ?, epsilon = ?, seconds = ?"
@@ -470,30 +472,33 @@ class Store:
 
         A call cut off by a `kill -9` stays booked at the most it can have cost.
         """
-        row = self._rows(
-            "SELECT count(*), sum(bytes_up), sum(bytes_down), sum(tokens_in), sum(tokens_out),"
-            " sum(usd), sum(epsilon) FROM paid WHERE messages > 0"
-        )[0]
-        names = ("bytes_up", "bytes_down", "tokens_in", "tokens_out", "usd", "epsilon")
-        amounts = {name: value or 0 for name, value in zip(names, row[1:], strict=True)}
-        return Totals(messages=row[0], **amounts)
+        return self._sum("SELECT {} FROM paid WHERE messages > 0")
+
+    def leased(self) -> Totals:
+        """What of the budget is set aside for trials in other folders; see `absorb`."""
+        return self._sum("SELECT {} FROM leases")
+
+    def _sum(self, query: str) -> Totals:
+        sums = ", ".join(f"sum({name})" for name in AMOUNTS)
+        row = self.rows(query.format(sums))[0]
+        return Totals(**{name: value or 0 for name, value in zip(AMOUNTS, row, strict=True)})
 
     def seconds_per_call(self) -> float | None:
         """Median service time of the last calls; None before any. The first of a process loads the
         model, and an hour ago the machine may have been busy.
         """
         last = "SELECT seconds FROM paid WHERE settled AND seconds > 0 ORDER BY rowid DESC LIMIT 50"
-        found = [float(row[0]) for row in self._rows(last)]
+        found = [float(row[0]) for row in self.rows(last)]
         return median(found) if found else None
 
     # ── the database ─────────────────────────────────────────────────────────
 
-    def _rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with _guarded(self.path):
             return self._db.execute(query, arguments).fetchall()
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> Iterator[sqlite3.Connection]:
         with _guarded(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -514,12 +519,12 @@ class SmallAnswers:
 
     def get(self, chat: Chat, sampling: Sampling) -> Generation | None:
         key = request_key(self._identity, chat, sampling)
-        rows = self._store._rows("SELECT answer FROM small WHERE key = ?", (key,))
+        rows = self._store.rows("SELECT answer FROM small WHERE key = ?", (key,))
         return msgspec.msgpack.decode(rows[0][0], type=Generation) if rows else None
 
     def put(self, chat: Chat, sampling: Sampling, answer: Generation) -> None:
         key = request_key(self._identity, chat, sampling)
-        with self._store._change() as db:
+        with self._store.change() as db:
             db.execute("INSERT OR IGNORE INTO small VALUES (?,?)", (key, _pack(answer)))
 
 
@@ -568,13 +573,9 @@ def _guarded(path: Path) -> Iterator[None]:
         ) from error
 
 
+AMOUNTS = ("messages", "bytes_up", "bytes_down", "tokens_in", "tokens_out", "usd", "epsilon")
+"""The columns that say what something cost, as `Totals` and `Budget` name them."""
+
+
 def _amounts(totals: Totals) -> tuple[float, ...]:
-    return (
-        totals.messages,
-        totals.bytes_up,
-        totals.bytes_down,
-        totals.tokens_in,
-        totals.tokens_out,
-        totals.usd,
-        totals.epsilon,
-    )
+    return tuple(getattr(totals, name) for name in AMOUNTS)

@@ -30,12 +30,13 @@ from cosilo.benchmark.measure import (
 )
 from cosilo.benchmark.parts import Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.progress import Spent
 from cosilo.benchmark.published import said_by
 from cosilo.benchmark.record import Survey, chain_of, note_heads
 from cosilo.benchmark.replies import Replies
 from cosilo.benchmark.rows import Mark, Pass, Trial
 from cosilo.benchmark.store import Store
-from cosilo.boundary.meter import Meter
+from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import (
@@ -76,8 +77,8 @@ class Watch(Protocol):
     def begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
         """`point` begins, with these items to answer."""
 
-    def answered(self, items: int) -> None:
-        """`items` more answers are kept."""
+    def answered(self, items: int, spent: Spent) -> None:
+        """`items` more answers are kept; `spent` is what the folder's trials have cost."""
 
     def note(self, text: str) -> None:
         """Something a reader should know; never private text."""
@@ -90,6 +91,7 @@ class Trials:
         store: of the folder, opened for writing.
         offline: make no LM call; what is not recorded is an error.
         task: the plan's task, where it is loaded already.
+        keys: the folder of the secret keys; that of the recorded answers where none is given.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Trials:
         *,
         offline: bool = False,
         task: Task | None = None,
+        keys: Path | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -109,6 +112,7 @@ class Trials:
         self._watch = watch
         self._offline = offline
         self._task = task
+        self._keys = keys or replay_path(plan, store).parent
         self._parts: Parts | None = None
         self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._lm_down: CosiloError | None = None
@@ -124,8 +128,10 @@ class Trials:
         return self._parts
 
     async def close(self) -> None:
+        """Let go of the models; they are loaded again when they are asked for."""
         if self._parts is not None:
-            await self._parts.close()
+            parts, self._parts = self._parts, None
+            await parts.close()
 
     def left(self, id: str, which: Pass, split: Split) -> list[Example]:
         """The items of `split` that the trial called `id` has not answered."""
@@ -177,7 +183,7 @@ class Trials:
         ledger = SqliteLedger(store.ledger_path, trial.id)
         try:
             strategy, session = open_point(
-                ready(point, parts.task, replay_path(self.plan, store).parent),
+                ready(point, parts.task, self._keys),
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
@@ -242,7 +248,7 @@ class Trials:
         ledger = SqliteLedger(store.ledger_path, chain_of(trial.id, "tampered"))
         try:
             strategy, session = open_point(
-                ready(point, parts.task, replay_path(self.plan, store).parent),
+                ready(point, parts.task, self._keys),
                 parts.owner,
                 parts.lm,
                 sampling=parts.task.sampling,
@@ -292,9 +298,43 @@ class Trials:
             marks = {id: Mark(*ledger.head, ledger.sent(f"{split}/{id}")) for id in ids}
             self.store.add_items(trial.id, which, split, ledger.attempt, items, marks)
             if which == "plain":
-                self._watch.answered(len(items))
+                paid = self.parts().paid
+                self._watch.answered(len(items), Spent(paid.calls, paid.totals.usd))
 
         return commit
+
+
+async def run_trial(
+    plan: Plan,
+    point: PointConfig,
+    folder: Path,
+    allowance: Budget,
+    *,
+    trial: str,
+    watch: Watch,
+    keys: Path | None = None,
+    offline: bool = False,
+) -> Outcome:
+    """Finish the trial called `trial` of `point` in `folder`, where all that is known of it lies and
+    all that becomes of it is written.
+
+    Args:
+        allowance: what may be spent, whatever the plan allows its whole run.
+        watch: is told how it goes.
+        keys: the folder of the run's secret keys.
+        offline: make no LM call; what is not recorded is an error.
+
+    Raises:
+        CosiloError: the trial cannot begin, or nothing can be kept. What goes wrong in it is in the
+            outcome.
+    """
+    store = Store(folder, write=True)
+    trials = Trials(replace(plan, budget=allowance), store, watch, offline=offline, keys=keys)
+    try:
+        return await trials.run(point, trial)
+    finally:
+        await trials.close()
+        store.close()
 
 
 def reset_peak_memory() -> None:

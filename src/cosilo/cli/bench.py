@@ -15,6 +15,7 @@ from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
     from cosilo.benchmark.estimate import Estimate
+    from cosilo.benchmark.executors.base import Executor
     from cosilo.benchmark.progress import Reports
     from cosilo.benchmark.trial import Outcome
 
@@ -28,6 +29,8 @@ where it stopped, and a finished run does nothing.
     cosilo bench plan.toml                 run it; results in runs/NAME beside the plan
     cosilo bench plan.toml --estimate      only say what is left and what it would cost; writes nothing
     cosilo bench plan.toml --offline       use recorded answers only; call nobody
+    cosilo bench plan.toml --jobs 4        four points at once, each in a process of its own
+    cosilo bench plan.toml --on ray        the same on a Ray cluster (pip install 'cosilo[ray]')
 
 Exit code: 0 all points done; 1 an endpoint or a model failed; 2 the plan or the data are wrong;
 3 the budget ran out; 4 the run's files. Whatever was finished is kept and can be reported."""
@@ -55,6 +58,18 @@ def register(verbs: Any) -> None:
     )
     parser.add_argument(
         "--concurrency", type=int, metavar="N", help="items at once, instead of the plan's number"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="points at once, each in a process of its own; 1, or the cluster's processors, if unset",
+    )
+    parser.add_argument(
+        "--on",
+        metavar="WHERE",
+        help="where these processes run: ray, or ray:ADDRESS; every node must see the run's folder, "
+        "the data and the models at the paths they have here",
     )
     parser.set_defaults(command=run)
 
@@ -97,13 +112,44 @@ def run(arguments: argparse.Namespace) -> int:
         task = load_data(plan)
     store = Store(folder, write=True)
     try:
+        executor, jobs = _executor(arguments.on, arguments.jobs)
         runner = Runner(
-            plan, store, offline=offline, reports=_reports(), confirm=confirm, task=task
+            plan,
+            store,
+            offline=offline,
+            reports=_reports(jobs),
+            confirm=confirm,
+            task=task,
+            executor=executor,
+            jobs=jobs,
         )
         outcomes = interrupts.run(runner.run)
     finally:
         store.close()
     return finish(outcomes, folder)
+
+
+def _executor(where: str | None, jobs: int | None) -> tuple[Executor | None, int]:
+    """Where trials run and how many at once; None for this process, one after another.
+
+    Raises:
+        ConfigError: there is no such place, or it is not to be had.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} is not positive")
+    if where is None:
+        if jobs in (None, 1):
+            return None, 1
+        from cosilo.benchmark.executors.processes import Processes
+
+        return Processes(), jobs
+    kind, _, address = where.partition(":")
+    if kind != "ray":
+        raise ConfigError(f"--on {where!r}: trials run on ray, or ray:ADDRESS")
+    from cosilo.benchmark.executors.ray import Cluster
+
+    cluster = Cluster(address)
+    return cluster, jobs or cluster.cpus
 
 
 def finish(outcomes: list[Outcome], folder: Path) -> int:
@@ -139,11 +185,11 @@ def _ask(estimate: Estimate, *, yes: bool) -> None:
         raise ConfigError("nothing was spent")
 
 
-def _reports() -> Reports:
+def _reports(jobs: int) -> Reports:
     from cosilo.benchmark.progress import Bars, Lines
 
     if sys.stderr.isatty():
         from rich.console import Console
 
-        return Bars(Console(stderr=True, no_color="NO_COLOR" in os.environ))
+        return Bars(Console(stderr=True, no_color="NO_COLOR" in os.environ), single=jobs == 1)
     return Lines(sys.stderr)

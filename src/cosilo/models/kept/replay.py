@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cosilo.errors import RejectedError, StoreError
+from cosilo.models.kept.claims import Claims
 from cosilo.types import Chat, Generation, Sampling
 
 _FORMAT = 1
@@ -70,10 +71,14 @@ class ReplayStore:
     there was. What `put` and `put_reply` return is on the disk (write-ahead log, synchronised at each
     commit), so it outlives a `kill -9` and a power cut. The file holds replies in clear: it belongs to
     the data owner.
+
+    Attributes:
+        claims: who asks a question that is not recorded yet, so that only one process pays for it.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.claims = Claims(self.path.with_name(f"{self.path.name}-claims"))
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         with self._guarded("opened"):
@@ -162,6 +167,7 @@ class ReplayStore:
         return int(count)
 
     def close(self) -> None:
+        self.claims.close()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

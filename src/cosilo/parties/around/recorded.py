@@ -151,9 +151,13 @@ class Recorded:
 
     async def _fetch(self, key: bytes, message: Request[Message], flight: _Flight) -> None:
         try:
-            reply = await self.inner.handle(message)
-            # Not in a thread: between being paid for and being on the disk nothing may cut in.
-            flight.land(self._keep(key, message, reply))
+            async with self.store.claims.held(key):
+                reply = self._read(key, message)  # another process may have asked meanwhile
+                if reply is None:
+                    reply = await self.inner.handle(message)
+                    # Not in a thread: between being paid for and being on the disk nothing may cut in.
+                    reply = self._keep(key, message, reply)
+                flight.land(reply)
         except Exception as error:
             flight.crash(error)
         finally:
