@@ -30,7 +30,7 @@ where it stopped, and a finished run does nothing.
     cosilo bench plan.toml --estimate      only say what is left and what it would cost; writes nothing
     cosilo bench plan.toml --offline       use recorded answers only; call nobody
     cosilo bench plan.toml --jobs 4        four points at once, each in a process of its own
-    cosilo bench plan.toml --on ray        the same on a Ray cluster (pip install 'cosilo[ray]')
+    cosilo bench plan.toml --on ray        the same on a Ray cluster (extra: ray)
 
 Exit code: 0 all points done; 1 an endpoint or a model failed; 2 the plan or the data are wrong;
 3 the budget ran out; 4 the run's files. Whatever was finished is kept and can be reported."""
