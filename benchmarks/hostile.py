@@ -1,141 +1,311 @@
-"""Real messages, packed log-probabilities and states, changed a million times: each is read as what it
-should be, or refused with one of our errors.
+"""Real messages changed a million times each way: each is read as a message, or refused with one of our
+errors, in memory that its size bounds.
 
     python benchmarks/hostile.py --count 1000000 --state /tmp/hostile.json
 
-Example number i is drawn from seed i, so a run that is cut off goes on where it was, and what went
-wrong can be made again: --first i --count 1. It stops at the first exception that is not ours.
+Up, the changed bytes reach an owner of a large model (`answered`, `answered_in_pieces`); down, they are
+the reply, or the pieces of one, to a request that crossed a boundary, and are unpacked as a strategy
+would. Example number i is drawn from seed i, so a run that is cut off goes on where it was, and what
+went wrong can be made again: --first i --count 1. It stops at the first exception that is not ours. The
+memory of one example in so many is traced; what the whole process came to hold is measured for all.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import logging
 import random
+import resource
 import time
+import tracemalloc
 import warnings
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 
+import mutated
+from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import (
     Ask,
-    Completion,
     Message,
-    Read,
+    Piece,
+    Refused,
+    Request,
     Score,
-    Scored,
     Scores,
     States,
     decode,
     encode,
 )
+from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.transports.answering import answered, answered_in_pieces
 from cosilo.boundary.wire import logits, states
-from cosilo.errors import CosiloError
-from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
+from cosilo.errors import CapabilityError, CosiloError
+from cosilo.strategies.downward.scoring import read as opinions
+from cosilo.types import Delta
+from kept import Kept
 
 EVERY = 10_000
 """Examples after which the state is written."""
 
+TRACED = 50
+"""One example in so many has its memory traced."""
 
-def subjects() -> list[tuple[str, bytes, Callable[[bytes], None]]]:
-    """What is changed, and what reads it and looks at the result."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(12, 300)).astype(np.float32)
-    packed = [
-        logits.pack(logits.top_k(rows, 8)),
-        logits.pack(logits.top_k(rows * 9, 8, ids=False)),
-        logits.pack(logits.top_k(rows[:3, :90] * 2000, 90)),
-    ]
-    seen = states.pack(rng.normal(size=(3, 32)).astype(np.float32))
-    call = ToolCall("c1", "look", '{"a": [1, 2]}')
-    reply = Generation("It is.", (TokenLogprob("It", -0.5, (("It", -0.5),)),), (call,))
-    messages: list[Message] = [
-        Ask(
-            chat=(Turn("user", "Where?"), Turn("assistant", tool_calls=(call,))),
-            sampling=Sampling(choices=("refund", "fee"), top_logprobs=3, tools='[{"a": 1}]'),
-            epsilon=0.5,
-        ),
-        Completion(generation=reply),
-        Score(items=(Scored(user("q"), "yes"), Scored(user("r"), "no")), top=8, pieces=True),
-        Scores(packed=packed[0], lengths=(5, 7), vocabulary="v", pieces=((b"a", b"b"),)),
-        Read(texts=("one", "two"), layer=3),
-        States(packed=seen, prompt_tokens=9),
-    ]
-    found = [(type(m).__name__, encode(m), _message) for m in messages]
-    found += [(f"log-probabilities {i}", data, _distributions) for i, data in enumerate(packed)]
-    return [*found, ("states", seen, _states)]
+MEMORY = 64
+SPARE = 1_000_000
+"""An example may take so many times its own bytes, and so many bytes beside."""
 
 
-def _message(data: bytes) -> None:
-    found = decode(data)
-    assert 0 <= found.epsilon < float("inf")
+class Answers:
+    """An owner that looks at all of a request, and answers with the sample of the reply to it."""
+
+    def __init__(self) -> None:
+        kinds = {type(m): m for m in mutated.SAMPLES}
+        self.replies = {k: kinds[k.reply] for k in kinds if issubclass(k, Request)}
+        self.read = False
+
+    async def handle(self, message: Message) -> Message:
+        self.read = True
+        self._look(message)
+        if type(message) not in self.replies:
+            raise CapabilityError(f"{type(message).__name__} is not served")
+        return self.replies[type(message)]
+
+    async def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        self.read = True
+        self._look(ask)
+        for piece in mutated.PIECES:
+            yield piece.delta
+
+    def _look(self, message: Message) -> None:
+        tokens_in, tokens_out = message.tokens_bound()
+        assert min(tokens_in, tokens_out, message.reply_bound(tokens_out)) >= 0
+        assert 0 <= message.epsilon < float("inf")
+        data = encode(message)
+        assert encode(decode(data)) == data
 
 
-def _distributions(data: bytes) -> None:
-    top = logits.unpack(data)
+class Says:
+    """A transport whose other end says these bytes."""
+
+    remote = True
+    said: tuple[bytes, ...] = ()
+
+    async def carry(self, payload: bytes) -> bytes:
+        return self.said[0]
+
+    async def carry_stream(self, payload: bytes) -> AsyncIterator[bytes]:
+        for data in self.said:
+            yield data
+
+
+class Hostile:
+    """Examples by number: each is changed bytes, and what reads them.
+
+    Attributes:
+        rows: what an example is of, by its number modulo their number: its name, and how it is run.
+    """
+
+    def __init__(self) -> None:
+        self.owner, self.far = Answers(), Says()
+        self.requests = [m for m in mutated.SAMPLES if isinstance(m, Request)]
+        self.pieces = tuple(encode(p) for p in mutated.PIECES)
+        self.rows: list[tuple[str, bytes, Callable[[bytes], Awaitable[bool]]]] = []
+        for message, data in zip(mutated.SAMPLES, mutated.ENCODED, strict=True):
+            name = type(message).__name__
+            self.rows.append((f"up: {name}", data, self._up))
+            if isinstance(message, Ask):
+                self.rows.append((f"up, in pieces: {name}", data, self._up_in_pieces))
+            if isinstance(message, Piece):
+                self.rows.append((f"down: {name}", data, self._down_in_pieces))
+                continue
+            asked = [r for r in self.requests if isinstance(message, r.reply)] or self.requests
+            for request in asked if not isinstance(message, Refused) else self.requests[:1]:
+                self.rows.append((f"down: {name}", data, self._down(request)))
+        for n, data in enumerate(mutated.PACKED):
+            self.rows.append((f"down: packed log-probabilities {n}", data, _distributions))
+        self.rows.append(("down: packed states", states.pack(mutated.STATES), _states))
+        self.others = (*mutated.ENCODED, *mutated.PACKED)
+
+    def example(self, i: int) -> tuple[str, bytes, Callable[[bytes], Awaitable[bool]]]:
+        name, whole, look = self.rows[i % len(self.rows)]
+        rng = random.Random(i)
+        if whole in mutated.ENCODED and i // len(self.rows) % 2:
+            return name, mutated.altered(whole, rng), look
+        return name, mutated.changed(whole, self.others, rng), look
+
+    async def _up(self, data: bytes) -> bool:
+        self.owner.read = False
+        reply = decode(await answered(self.owner, data))
+        _honest(reply, self.owner.read)
+        return self.owner.read
+
+    async def _up_in_pieces(self, data: bytes) -> bool:
+        self.owner.read = False
+        async for said in answered_in_pieces(self.owner, data):
+            _honest(decode(said), self.owner.read)
+        return self.owner.read
+
+    def _down(self, request: Message) -> Callable[[bytes], Awaitable[bool]]:
+        assert isinstance(request, Request)
+
+        async def down(data: bytes) -> bool:
+            self.far.said = (data,)
+            return await _crossed(self._boundary(), request)
+
+        return down
+
+    async def _down_in_pieces(self, data: bytes) -> bool:
+        self.far.said = (self.pieces[0], data, *self.pieces[1:])
+        boundary = self._boundary()
+        try:
+            async for delta in boundary.stream(mutated.ASK):
+                assert delta.seconds >= 0
+        except CosiloError:
+            _booked(boundary)
+            return False
+        _booked(boundary)
+        return True
+
+    def _boundary(self) -> Boundary:
+        return Boundary(
+            self.far,
+            declared=frozenset(type(r) for r in self.requests),
+            meter=Meter(price=Price(1.0, 2.0)),
+            ledger=MemoryLedger(),
+        )
+
+
+def _honest(reply: Message, read: bool) -> None:
+    """What comes back from an owner: its reply, or a refusal with one of our errors."""
+    if isinstance(reply, Refused):
+        assert reply.kind == ("CapabilityError" if read else "UnexpectedReplyError"), reply
+
+
+async def _crossed(boundary: Boundary, request: Request[Message]) -> bool:
+    try:
+        reply = await boundary.send(request)
+        assert isinstance(reply, request.reply)
+        if isinstance(reply, Scores) and isinstance(request, Score):
+            for opinion in opinions(reply, request):
+                _look(opinion.top)
+        if isinstance(reply, States):
+            assert np.isfinite(states.unpack(reply.packed, len(mutated.READ.texts))).all()
+    except CosiloError:
+        _booked(boundary)
+        return False
+    _booked(boundary)
+    return True
+
+
+def _booked(boundary: Boundary) -> None:
+    """However it ended, nothing stays reserved and nothing was booked that cannot be."""
+    totals = boundary.totals
+    assert boundary.meter.reserved.messages == 0
+    assert totals.messages == 1
+    assert min(totals.tokens_in, totals.tokens_out, totals.bytes_down) >= 0
+    assert 0 <= totals.usd < 1e6
+
+
+async def _distributions(data: bytes) -> bool:
+    try:
+        _look(logits.unpack(data))
+    except CosiloError:
+        return False
+    return True
+
+
+def _look(top: logits.TopK) -> None:
     assert np.isfinite(top.logprobs).all()
     total = np.exp(top.logprobs.astype(float)).sum(axis=1) + np.exp(top.rest.astype(float))
     assert (np.abs(total - 1) < 1e-3).all()
+    assert top.ids is None or ((top.ids >= 0) & (top.ids < top.size)).all()
 
 
-def _states(data: bytes) -> None:
-    assert np.isfinite(states.unpack(data, 3)).all()
+async def _states(data: bytes) -> bool:
+    try:
+        assert np.isfinite(states.unpack(data, len(mutated.STATES))).all()
+    except CosiloError:
+        return False
+    return True
 
 
-def changed(whole: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """`whole` with bytes changed, cut out, put in, or taken from another."""
-    data = bytearray(whole)
-    for _ in range(rng.choice([1, 1, 2, 4])):
-        at = rng.randint(0, len(data))
-        match rng.randrange(5):
-            case 0:
-                data[at : at + 1] = rng.randbytes(1)
-            case 1:
-                data[at : at + rng.randint(1, 8)] = b""
-            case 2:
-                data[at:at] = rng.randbytes(rng.randint(1, 8))
-            case 3:
-                other = rng.choice(others)
-                data[at:] = other[rng.randint(0, len(other)) :]
-            case _:
-                number = rng.choice([0, 1, 2**16, 2**24, 2**31, 2**32 - 1])
-                data[at : at + 4] = number.to_bytes(4, rng.choice(["little", "big"]))
-    return bytes(data)
+Found = dict[str, dict[str, float]]
+
+
+async def examine(
+    hostile: Hostile, first: int, last: int, found: Found, *, traced: int = TRACED
+) -> None:
+    """Run the examples from `first` to before `last`, and add what they did to `found`."""
+    for i in range(first, last):
+        name, data, look = hostile.example(i)
+        row = found.setdefault(name, {"read": 0, "refused": 0, "slowest_ms": 0, "peak_kb": 0})
+        tracing = i % traced == 0
+        if tracing:
+            tracemalloc.start()
+        started = time.thread_time()
+        try:
+            read = await look(data)
+        except BaseException:
+            print(f"example {i}, {name}:")
+            raise
+        spent = time.thread_time() - started
+        if tracing:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak <= MEMORY * len(data) + SPARE, (i, name, peak, len(data))
+            row["peak_kb"] = max(row["peak_kb"], peak / 1000)
+        else:
+            row["slowest_ms"] = max(row["slowest_ms"], 1000 * spent)
+        row["read" if read else "refused"] += 1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--count", type=int, default=1_000_000, help="examples each way")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--state", type=Path, help="where it goes on, and how far it came")
     given = parser.parse_args()
     warnings.simplefilter("error")
-    first, counts = given.first, Counter[str]()
+    logging.disable(logging.WARNING)  # the meter's, of claims that cannot be
+    hostile = Hostile()
+    ups = sum(name.startswith("up") for name, *_ in hostile.rows)
+    # A round of `rows` has `ups` examples up and the others down.
+    end = -(-given.count // min(ups, len(hostile.rows) - ups)) * len(hostile.rows)
+    first, found, spent, grown = given.first, Found(), 0.0, 0.0
     if given.state and given.state.exists():
-        before = json.loads(given.state.read_text())
-        first, counts = before["next"], Counter(before["counts"])
-    parts = subjects()
-    others = [data for _, data, _ in parts]
-    started = time.process_time()
-    for i in range(first, given.first + given.count):
-        rng = random.Random(i)
-        name, whole, look = parts[i % len(parts)]
-        try:
-            look(changed(whole, others, rng))
-            counts[f"{name}: read"] += 1
-        except CosiloError:
-            counts[f"{name}: refused"] += 1
-        except BaseException:
-            print(f"example {i} of {name}:")
-            raise
-        if given.state and (i + 1) % EVERY == 0:
-            given.state.write_text(json.dumps({"next": i + 1, "counts": counts}))
-    for name, count in sorted(counts.items()):
-        print(f"{name:28} {count:9,}")
-    print(f"{sum(counts.values()):,} examples, {time.process_time() - started:.0f} s of CPU now")
+        first, found, spent, grown = json.loads(given.state.read_text())
+    end = given.first + (end if given.count > 1 else 1)
+    asyncio.run(examine(hostile, 0, 2 * len(hostile.rows), {}))  # what is made once is made
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, started = spent, time.process_time()
+    while first < end:
+        last = min(end, first + EVERY)
+        asyncio.run(examine(hostile, first, last, found))
+        first, spent = last, before + time.process_time() - started
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        grown = max(grown, (now - resident) / 1024)
+        if given.state:
+            given.state.write_text(json.dumps((first, found, spent, grown)))
+    kept = Kept("hostile", settings={"count": given.count, "traced": f"one in {TRACED}"})
+    whole = {"up": 0, "down": 0}
+    for name, row in sorted(found.items()):
+        n = int(row["read"] + row["refused"])
+        whole["up" if name.startswith("up") else "down"] += n
+        for column, value in row.items():
+            kept.put(name, column, value, n=n)
+        print(f"{name:34}" + "".join(f"{v:12,.1f}" for v in row.values()))
+    for way, n in whole.items():
+        kept.put("all", way, n)
+    kept.put("all", "us", 1e6 * spent / sum(whole.values()), n=sum(whole.values()))
+    kept.put("all", "grown_mb", grown)
+    print(f"{whole}, {spent:.0f} s of CPU, {grown:.1f} MB more than at the beginning")
+    if given.count > 100_000:
+        kept.write()
 
 
 if __name__ == "__main__":

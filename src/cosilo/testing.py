@@ -20,8 +20,9 @@ from types import ModuleType
 from unittest import mock
 
 import pytest
+from msgspec import inspect
 
-from cosilo.boundary.messages import Ask, Completion, Message, decode, encode
+from cosilo.boundary.messages import LARGEST, SMALL, Ask, Completion, Message, decode, encode
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences.base import Defence
@@ -356,6 +357,43 @@ class MessageContract:
         message = self.message()
         assert decode(encode(message)) == message
 
+    def test_says_how_much_and_how_many(self) -> None:
+        kind = type(self.message())
+        assert SMALL <= kind.largest <= LARGEST
+        assert unbounded(inspect.type_info(kind)) == []
+
     def test_is_not_a_pickle(self) -> None:
         with pytest.raises(CosiloError):
             decode(pickle.dumps("x"))
+
+
+def unbounded(kind: inspect.Type, where: str = "") -> list[str]:
+    """The fields of a message, described by `kind`, that do not declare what may stand in them: a range
+    for each number, a most for each collection. Texts and bytes need none, since a message has a size.
+    """
+    match kind:
+        case inspect.StructType(fields=fields):
+            return [e for f in fields for e in unbounded(f.type, f"{where}.{f.name}")]
+        case inspect.Metadata(type=inspect.IntType() | inspect.FloatType()):
+            return []  # it says what it is in words: `cosilo.types.Claim`, `LogProbability`
+        case inspect.Metadata(type=inner):
+            return unbounded(inner, where)
+        case inspect.IntType() | inspect.FloatType():
+            low = kind.ge if kind.ge is not None else kind.gt
+            high = kind.le if kind.le is not None else kind.lt
+            return [] if low is not None and high is not None else [where]
+        case inspect.VarTupleType() | inspect.ListType():
+            most = [] if kind.max_length is not None else [where]
+            return most + unbounded(kind.item_type, f"{where}[]")
+        case inspect.DictType():
+            most = [] if kind.max_length is not None else [where]
+            return most + unbounded(kind.key_type, where) + unbounded(kind.value_type, where)
+        case inspect.TupleType(item_types=inner) | inspect.UnionType(types=inner):
+            return [e for i in inner for e in unbounded(i, where)]
+        case (
+            inspect.StrType() | inspect.BytesType() | inspect.BoolType() | inspect.NoneType()
+            | inspect.LiteralType()
+        ):  # fmt: skip
+            return []
+        case _:
+            return [where]

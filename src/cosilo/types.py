@@ -1,17 +1,21 @@
 """Values that every layer speaks: text in, text out, and what it took.
 
 They are `msgspec.Struct`s because they are what messages are made of: the same definition is the
-in-memory value and the wire format.
+in-memory value and the wire format. What may stand in a field is declared with the field (how many,
+from where to where): bytes that say something else are refused before they become one.
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
+
+T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -23,13 +27,27 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of all values: frozen, hashable, and encoded without their defaults."""
 
 
-_ROUNDING = 1e-3
-"""What a log-probability may lie above 0."""
+Many = Annotated[tuple[T, ...], Meta(max_length=1 << 20)]
+"""Some of a kind: at most a million in one place."""
+
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+
+Claim = Annotated[int, Meta(extra={"range": "any"})]
+"""A number that the other side states and that nobody can bound: whoever uses it judges it first."""
+
+Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+"""Seconds, ε, a temperature: neither negative nor infinite, and a number."""
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+LogProbability = Annotated[float, Meta(le=1e-3, extra={"range": "from minus infinity on"})]
+"""Its natural logarithm, rounded: minus infinity for 0, and no NaN."""
 
 OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
 """What a message may say beside its content, by the names of the fields it comes in."""
 
-OtherTexts = tuple[tuple[str, str], ...]
+_OtherName = Annotated[str, Meta(pattern=rf"\A({'|'.join(OTHER_TEXTS)})\Z")]
+OtherTexts = Annotated[tuple[tuple[_OtherName, str], ...], Meta(max_length=8)]
 """(one of `OTHER_TEXTS`, the text)"""
 
 
@@ -52,7 +70,7 @@ class Turn(Value, frozen=True):
 
     role: Role
     content: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: Many[ToolCall] = ()
     tool_call_id: str = ""
     name: str = ""
     other_texts: OtherTexts = ()
@@ -60,7 +78,7 @@ class Turn(Value, frozen=True):
     prefix: bool = False
 
 
-Chat = tuple[Turn, ...]
+Chat = Many[Turn]
 
 
 class Sampling(Value, frozen=True, kw_only=True):
@@ -72,13 +90,13 @@ class Sampling(Value, frozen=True, kw_only=True):
     as they came.
     """
 
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    top_logprobs: int = 0
+    max_tokens: Count = 256
+    temperature: Amount = 0.0
+    top_p: Probability = 1.0
+    seed: Claim = 0
+    stop: Many[str] = ()
+    choices: Many[str] = ()
+    top_logprobs: Count = 0
     tools: str = ""
     tool_choice: str = ""
     response_format: str = ""
@@ -88,8 +106,8 @@ class TokenLogprob(Value, frozen=True):
     """One token of a reply with its natural-log probability and the best alternatives."""
 
     token: str
-    logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    logprob: LogProbability
+    top: Many[tuple[str, LogProbability]] = ()
 
 
 class Generation(Value, frozen=True):
@@ -103,31 +121,17 @@ class Generation(Value, frozen=True):
     """
 
     text: str
-    tokens: tuple[TokenLogprob, ...] = ()
-    tool_calls: tuple[ToolCall, ...] = ()
+    tokens: Many[TokenLogprob] = ()
+    tool_calls: Many[ToolCall] = ()
     finish_reason: FinishReason = "stop"
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    attempts: int = 1
+    prompt_tokens: Claim = 0
+    completion_tokens: Claim = 0
+    seconds: Amount = 0.0
+    cpu_seconds: Amount = 0.0
+    attempts: Claim = 1
     other_texts: OtherTexts = ()
     extra: str = ""
-    cached_tokens: int = 0
-
-    def check(self) -> None:
-        """Refuse field values that are of the right types but impossible: a time or a probability
-        that is NaN or out of its range.
-
-        Raises:
-            ValueError: it says such a thing.
-        """
-        if not (0 <= self.seconds < math.inf and 0 <= self.cpu_seconds < math.inf):
-            raise ValueError("seconds")
-        for token in self.tokens:
-            for logprob in (token.logprob, *(value for _, value in token.top)):
-                if not logprob <= _ROUNDING:  # nor is NaN; minus infinity is a probability of 0
-                    raise ValueError("logprob")
+    cached_tokens: Claim = 0
 
     @property
     def logprob(self) -> float | None:
@@ -138,7 +142,7 @@ class Generation(Value, frozen=True):
 class ToolCallDelta(Value, frozen=True):
     """A piece of a tool call: `index` says which call it continues."""
 
-    index: int
+    index: Count
     id: str = ""
     name: str = ""
     arguments: str = ""
@@ -150,16 +154,16 @@ class Delta(Value, frozen=True):
     """A piece of a reply. The last one carries `finish_reason` and the usage."""
 
     text: str = ""
-    tokens: tuple[TokenLogprob, ...] = ()
-    tool_calls: tuple[ToolCallDelta, ...] = ()
+    tokens: Many[TokenLogprob] = ()
+    tool_calls: Many[ToolCallDelta] = ()
     finish_reason: FinishReason | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    attempts: int = 1
+    prompt_tokens: Claim = 0
+    completion_tokens: Claim = 0
+    seconds: Amount = 0.0
+    attempts: Claim = 1
     other_texts: OtherTexts = ()
     extra: str = ""
-    cached_tokens: int = 0
+    cached_tokens: Claim = 0
 
 
 class Demonstration(Value, frozen=True):
@@ -276,9 +280,6 @@ def disassemble(generation: Generation) -> Delta:
         extra=generation.extra,
         cached_tokens=generation.cached_tokens,
     )
-
-
-T = TypeVar("T")
 
 
 @asynccontextmanager

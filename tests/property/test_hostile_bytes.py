@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,102 +17,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosilo.boundary.messages import (
-    LARGEST,
+    SMALL,
     Ask,
     Completion,
     Message,
-    Read,
-    Score,
-    Scored,
+    Refused,
     Scores,
-    States,
     decode,
     encode,
 )
+from cosilo.boundary.messages.base import classes
 from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.wire import logits, states
-from cosilo.errors import CosiloError, StoreError, UnexpectedReplyError
+from cosilo.errors import BoundaryError, CosiloError, StoreError, UnexpectedReplyError
 from cosilo.models.kept.replay import ReplayStore
-from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
-
-RNG = np.random.default_rng(0)
-TOP = logits.top_k(RNG.normal(size=(12, 300)).astype(np.float32), 8)
-SORTED = logits.top_k(RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
-SPREAD = logits.top_k(RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
-STATES = RNG.normal(size=(3, 32)).astype(np.float32)
-REPLY = Generation(
-    "It is a refund.",
-    tokens=(TokenLogprob("It", -0.5, (("It", -0.5), ("A", -1.5))),),
-    tool_calls=(ToolCall("c1", "look", '{"a": [1, 2]}'),),
-    prompt_tokens=30,
-    completion_tokens=5,
-    seconds=0.3,
-)
-MESSAGES: list[Message] = [
-    Ask(
-        chat=(Turn("user", "Where is my money?"), Turn("assistant", tool_calls=REPLY.tool_calls)),
-        sampling=Sampling(choices=("refund", "fee"), top_logprobs=3, tools='[{"a": 1}]'),
-        epsilon=0.5,
-    ),
-    Completion(generation=REPLY),
-    Score(items=(Scored(user("q"), "yes"), Scored(user("r"), "no")), top=8, pieces=True),
-    Scores(
-        packed=logits.pack(TOP),
-        lengths=(5, 7),
-        vocabulary="v",
-        pieces=((b"a", b"b"),),
-        spelt=(b"x",),
-    ),
-    Read(texts=("one", "two"), layer=3),
-    States(packed=states.pack(STATES), prompt_tokens=9),
-]
-ENCODED = [encode(m) for m in MESSAGES]
-PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
-COUNTS = [
-    b"\xdd\xff\xff\xff\xff",
-    b"\xdf\xff\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff",
-    b"\xdb\x7f\xff\xff\xff",
-]
-ODD = [
-    *COUNTS,
-    b"\xcb" + struct.pack(">d", float("nan")),
-    b"\xcb" + struct.pack(">d", float("inf")),
-]
-ODD += [
-    b"\x91" * 50,
-    b"\x81\xa1a" * 20,
-    b"\xcf" + b"\xff" * 8,
-    b"\xd3\x80" + b"\0" * 7,
-    b"\xc0",
-    b"\xa2\xff\xfe",
-]
+from cosilo.types import Generation
+from hostile import Found, Hostile, examine
+from mutated import ENCODED, PACKED, REPLY, SAMPLES, STATES, altered, changed, fattest
 
 
 @st.composite
-def mutated(draw: st.DrawFn, whole: list[bytes]) -> bytes:
+def mutated(draw: st.DrawFn, whole: Sequence[bytes]) -> bytes:
     """One of `whole`, changed here and there as a fuzzer does."""
-    data = bytearray(draw(st.sampled_from(whole)))
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(data)))
-        match draw(st.integers(0, 5)):
-            case 0:
-                data[at : at + 1] = bytes([draw(st.integers(0, 255))])
-            case 1:
-                data[at : at + draw(st.integers(1, 8))] = b""
-            case 2:
-                data[at:at] = draw(st.binary(min_size=1, max_size=8))
-            case 3:
-                data[at : at + draw(st.integers(0, 9))] = draw(st.sampled_from(ODD))
-            case 4:
-                other = draw(st.sampled_from(whole))
-                data[at:] = other[draw(st.integers(0, len(other))) :]
-            case _:
-                if len(data) >= 4:
-                    at = draw(st.integers(0, len(data) - 4))
-                    value = draw(st.sampled_from([0, 1, 2**16, 2**24, 2**31, 2**32 - 1]))
-                    data[at : at + 4] = value.to_bytes(4, "little")
-    return bytes(data)
+    return changed(draw(st.sampled_from(whole)), tuple(whole), draw(st.randoms()))
+
+
+@st.composite
+def messages_altered(draw: st.DrawFn) -> bytes:
+    """A message with some of its values replaced."""
+    return altered(draw(st.sampled_from(ENCODED)), draw(st.randoms()))
 
 
 def read_or_refused(read: Callable[[], object]) -> object | None:
@@ -124,7 +56,7 @@ def read_or_refused(read: Callable[[], object]) -> object | None:
 
 
 @settings(max_examples=3000)
-@given(mutated(ENCODED))
+@given(mutated(ENCODED) | messages_altered())
 def test_a_changed_message_is_a_message_or_refused(data: bytes) -> None:
     message = read_or_refused(lambda: decode(data))
     if isinstance(message, Message):
@@ -237,6 +169,10 @@ def message(**fields: object) -> bytes:
     return msgspec.msgpack.encode(fields)
 
 
+def token(logprob: float, *top: object) -> dict[str, object]:
+    return {"token": "a", "logprob": logprob, "top": top}
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -249,9 +185,19 @@ def message(**fields: object) -> bytes:
         message(message="Completion", generation={"text": "x"}, epsilon=float("nan")),
         message(message="Completion", generation={"text": "x"}, epsilon=float("inf")),
         message(message="Completion", generation={"text": "x"}, epsilon=-1.0),
-        message(message="Completion", generation={"text": "x", "tokens": [["a", float("inf")]]}),
-        message(message="Completion", generation={"text": "x", "tokens": [["a", float("nan")]]}),
-        message(message="Completion", generation={"text": "x", "tokens": [["a", 2.0]]}),
+        message(message="Completion", generation={"text": "x", "tokens": [token(float("inf"))]}),
+        message(message="Completion", generation={"text": "x", "tokens": [token(float("nan"))]}),
+        message(message="Completion", generation={"text": "x", "tokens": [token(2.0)]}),
+        message(message="Completion", generation={"text": "x", "tokens": [token(-1, ["a", 2.0])]}),
+        message(message="Completion", generation={"text": "x", "other_texts": [["role", "x"]]}),
+        message(message="Piece", delta={"tokens": [token(float("nan"))]}),
+        message(message="Piece", delta={"seconds": float("inf")}),
+        message(message="Piece", delta={"tool_calls": [{"index": -1}]}),
+        message(message="Piece", delta={"other_texts": [["reasoning\n", "x"]]}),
+        message(message="Refused", kind="x", text="x", told={"worked": -1}),
+        message(message="Refused", kind="x", text="x", told={"retry_after": float("nan")}),
+        message(message="Refused", kind="x", text="x", told={"retry_after": [1]}),
+        message(message="Refused", kind="x", text="x", told={str(i): i for i in range(17)}),
         message(message="Completion", generation={"text": "x", "seconds": float("nan")}),
         message(message="Completion", generation={"text": "x", "seconds": -1.0}),
         message(message="Completion", generation={"text": "x", "cpu_seconds": float("inf")}),
@@ -269,16 +215,55 @@ def message(**fields: object) -> bytes:
     ],
 )  # fmt: skip
 def test_messages_that_cannot_be_are_refused(data: bytes) -> None:
-    with pytest.raises(UnexpectedReplyError, match="bytes are not a known message"):
+    with pytest.raises(UnexpectedReplyError, match=r"bytes (are not|do not begin with) a known"):
         decode(data)
     assert memory_of(lambda: decode(data)) < 10 * len(data) + 1_000_000
 
 
-def test_a_message_too_large_to_read_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cosilo.boundary.messages.base.LARGEST", 100)
-    with pytest.raises(UnexpectedReplyError, match="more than a message may have"):
-        decode(ENCODED[0] + bytes(100))
-    assert LARGEST > 1 << 25  # the longest reply that a back end reads fits
+KINDS = sorted(classes().items())
+
+
+@pytest.mark.parametrize("kind", [kind for _, kind in KINDS], ids=[name for name, _ in KINDS])
+def test_a_message_takes_memory_in_proportion_whatever_it_holds(kind: type[Message]) -> None:
+    examples = dict(fattest(kind, 1 << 17))
+    for where, data in examples.items():
+        assert memory_of(lambda data=data: decode(data)) <= 64 * len(data) + 1_000_000, where
+    read = [read_or_refused(lambda data=data: decode(data)) for data in examples.values()]
+    assert any(read) or not examples
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (ENCODED[0] + bytes(Ask.largest), f"more than a Ask may have, {Ask.largest}"),
+        (b"\x82\xa7message\xa7Refused\xa4kind\xa0" + bytes(SMALL), "more than a Refused may have"),
+        (b"\x82\xa7message\xa7Nothing" + bytes(SMALL), "do not begin with a known kind"),
+        (b"\x82\xa7epsilon\0" + bytes(SMALL), "do not begin with a known kind"),
+    ],
+    ids=["Ask", "Refused", "unknown", "its kind is not first"],
+)
+def test_a_message_too_long_for_its_kind_is_refused_before_it_is_read(
+    data: bytes, said: str
+) -> None:
+    with pytest.raises(UnexpectedReplyError, match=said):
+        decode(data)
+    assert memory_of(lambda: decode(data)) < 20_000
+
+
+def test_a_message_too_long_for_its_kind_is_not_sent() -> None:
+    with pytest.raises(BoundaryError, match="more than a Refused may have") as caught:
+        encode(Refused(kind="", text="x" * SMALL))
+    assert caught.value.worked is None  # on what it was the reply to
+    assert Completion.largest > 1 << 25  # the longest reply that a back end reads fits
+
+
+def test_examples_of_the_benchmark_are_read_or_refused() -> None:
+    hostile = Hostile()
+    found: Found = {}
+    asyncio.run(examine(hostile, 0, 100 * len(hostile.rows), found, traced=10))
+    assert sum(row["read"] + row["refused"] for row in found.values()) == 100 * len(hostile.rows)
+    ways = [name for name, row in found.items() if row["read"]]
+    assert {name.split(":")[0] for name in ways} == {"up", "up, in pieces", "down"}
 
 
 def test_a_claim_of_usage_is_read_whatever_it_is() -> None:
@@ -315,7 +300,7 @@ def test_an_answer_on_record_that_is_none_is_refused(replayed: ReplayStore, valu
         replayed.get(b"k")
     if not isinstance(value, bytes):
         with pytest.raises(StoreError, match="damaged answer"):
-            replayed.get_scores(b"k")
+            replayed.get_reply(b"k")
 
 
 def kept(store: ReplayStore, value: object) -> None:
@@ -329,7 +314,7 @@ def kept(store: ReplayStore, value: object) -> None:
 @pytest.mark.parametrize("value", [10**12, "text", 0.5, b"\x91" * 100_000, b"", b"\xa2\xff\xfe"])
 def test_a_content_in_the_ledger_that_is_none_is_refused(tmp_path: Path, value: object) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.sqlite", "chain")
-    asyncio.run(ledger.append("r", "up", MESSAGES[0], ENCODED[0]))
+    asyncio.run(ledger.append("r", "up", SAMPLES[0], ENCODED[0]))
     db = sqlite3.connect(tmp_path / "ledger.sqlite")
     db.execute("UPDATE entries SET payload = ?", (value,))
     db.commit()

@@ -175,7 +175,7 @@ class Boundary:
             try:
                 carried, price = self._transport.carry(payload), self.meter.price
                 answer = await (_within(carried, price) if price.usd_per_hour else carried)
-                reply = self._received(answer, _reply_of(message))
+                reply = self._answer(answer, message)
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
                 raise
@@ -189,6 +189,7 @@ class Boundary:
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         payload, reservation, number = await self._depart(ask)
         received: list[Delta] = []
+        size, ended = 0, False
         cost, attempts = reservation, 1
         whole: Completion | None = None
         try:
@@ -198,9 +199,13 @@ class Boundary:
             async with closing(arriving) as pieces:
                 async for data in pieces:
                     delta = self._received(data, Piece).delta
+                    size += len(data)
+                    if size > Completion.largest or (ended and delta.finish_reason):
+                        raise UnexpectedReplyError("the reply went on and on")
                     received.append(delta)
                     whole = None
                     if delta.finish_reason is not None:
+                        ended = True
                         whole = Completion(generation=assemble(received))
                         bill = self.meter.price.bill(self.meter.once(reservation), whole)
                         delta = _ending(delta, bill)
@@ -242,6 +247,24 @@ class Boundary:
             self.meter.settle(reservation, Totals())
             raise
         return payload, reservation, number
+
+    def _answer(self, data: bytes, message: Message) -> Message:
+        """The reply in `data` to `message`.
+
+        Raises:
+            CosiloError: the other party refused, with the error that it had.
+            UnexpectedReplyError: it is none, or another than was asked for.
+        """
+        if not isinstance(message, Request):
+            return self._received(data, Message)
+        reply = self._received(data, message.reply)
+        try:
+            message.check_reply(reply)
+        except ValueError as error:
+            raise UnexpectedReplyError(
+                f"the other party's {type(reply).__name__} is not what was asked for: {error}"
+            ) from None
+        return reply
 
     def _received(self, data: bytes, wanted: type[M]) -> M:
         """The message in `data`, which must be of the class `wanted`.
@@ -291,10 +314,6 @@ def _late(price: Price) -> UnreachableError:
         f"no whole reply came within {price.most_seconds:g} s, the longest that is paid for",
         worked=price.attempts,
     )
-
-
-def _reply_of(message: Message) -> type[Message]:
-    return message.reply if isinstance(message, Request) else Message
 
 
 def _restated(reply: Message, bill: Bill) -> Message:

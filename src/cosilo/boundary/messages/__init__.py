@@ -13,12 +13,20 @@ Nothing here may mention an `Example` or a `Secret`, and the import rules see to
 from __future__ import annotations
 
 from cosilo.boundary.messages.ask import Ask, Completion, Piece
-from cosilo.boundary.messages.base import LARGEST, Drawn, Message, Request, decode, encode
+from cosilo.boundary.messages.base import (
+    LARGEST,
+    SMALL,
+    Drawn,
+    Message,
+    Request,
+    decode,
+    encode,
+)
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
 
 __all__ = [
-    "LARGEST", "Ask", "Completion", "Drawn", "Message", "Piece", "Read", "Refused", "Request", "Score",
-    "Scored", "Scores", "States", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Completion", "Drawn", "Message", "Piece", "Read", "Refused",
+    "Request", "Score", "Scored", "Scores", "States", "decode", "encode",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -19,10 +18,16 @@ _WITH_LOGPROBS = Shows.TEXT | Shows.LOGPROBS
 SURE = -0.01
 """The log-probability that a liar states for its own words: it sounds certain."""
 
+LONGEST = 1 << 26
+"""Bytes of a chat, or of a reply with the log-probabilities of its tokens."""
+
 
 class Completion(Message, frozen=True, kw_only=True):
+    """The reply to an `Ask`."""
+
     shows: ClassVar[Shows] = Shows.TEXT
     replaceable: ClassVar[bool] = True
+    largest: ClassVar[int] = LONGEST
     generation: Generation
 
     def with_passages(self, change: Change) -> Completion:
@@ -71,9 +76,6 @@ class Completion(Message, frozen=True, kw_only=True):
     def sent(self) -> int:
         return self.generation.attempts
 
-    def check(self) -> None:
-        self.generation.check()
-
     def restated(self, tokens_in: int, tokens_out: int) -> Completion:
         generation = msgspec.structs.replace(
             self.generation,
@@ -97,6 +99,7 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     reply: ClassVar[type[Message]] = Completion
     shows: ClassVar[Shows] = Shows.TEXT
     replaceable: ClassVar[bool] = True
+    largest: ClassVar[int] = LONGEST
     chat: Chat
     sampling: Sampling = Sampling()
 
@@ -129,13 +132,6 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
             written = max(written, *(in_utf8(choice) + 1 for choice in s.choices))
         return prompt_bound(self.chat, more), written
 
-    def check(self) -> None:
-        s = self.sampling
-        if s.max_tokens < 0 or s.top_logprobs < 0 or not 0 <= s.temperature < math.inf:
-            raise ValueError("sampling")
-        if not 0 <= s.top_p <= 1:
-            raise ValueError("sampling")
-
     def question(self) -> Mapping[str, object]:
         return {"chat": self.chat, "sampling": self.sampling}
 
@@ -156,4 +152,5 @@ class Piece(Message, frozen=True, kw_only=True):
     """A piece of the reply to an `Ask`, where it is wanted in pieces."""
 
     shows: ClassVar[Shows] = Shows.TEXT
+    largest: ClassVar[int] = LONGEST
     delta: Delta

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from cosilo.boundary.messages.passages import Change, Passage
-from cosilo.errors import CapabilityError, ConfigError, PrivacyError, UnexpectedReplyError
+from cosilo.errors import (
+    BoundaryError,
+    CapabilityError,
+    ConfigError,
+    PrivacyError,
+    UnexpectedReplyError,
+)
 from cosilo.models.base import EVERYTHING, Shows
-from cosilo.types import Value
+from cosilo.types import Amount, Value
 
 
 class Drawn(NamedTuple):
@@ -35,6 +41,10 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     taken for the worst: all its strings are read as private, no defence lets it pass, and only an owner
     who shows everything answers it.
 
+    What may stand in a field is declared with the field: the range of a number, how many there may be
+    of what comes in numbers (`cosilo.types` has names for both). Bytes that say something else are
+    refused before the field is made.
+
     Attributes:
         shows: what an owner must show of the LM to answer this request, or what this reply shows.
         epsilon: the privacy spent to make it, stated by the defence that made it, so that the meter and
@@ -42,11 +52,13 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         replaceable: all that is private in it are its passages, and it is of the same use with others
             in their places. So no message that holds arrays made of private texts, and none whose
             reply is of use for these very texts only.
+        largest: bytes of the longest message of this kind, no less than `SMALL`.
     """
 
     shows: ClassVar[Shows] = EVERYTHING
     replaceable: ClassVar[bool] = False
-    epsilon: float = 0.0
+    largest: ClassVar[int] = 1 << 20
+    epsilon: Amount = 0.0
 
     def __init_subclass__(cls, **options: Any) -> None:
         global _decoder
@@ -145,8 +157,8 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         return 1
 
     def check(self) -> None:
-        """Refuse field values that are of the right types but impossible (such as a probability
-        above 1).
+        """Refuse field values that are impossible together; what is impossible in a field alone is
+        declared with the field.
 
         Raises:
             ValueError: it says such a thing. A claim of tokens used is none: the meter judges it.
@@ -197,35 +209,70 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
         """What the LM is given, piece by piece: an owner counts how many different ones it has read."""
         return (self,)
 
+    def check_reply(self, reply: Message) -> None:
+        """Refuse a reply, of the right class, that this request did not ask for: for more texts, say,
+        or with token ids where none were wanted.
+
+        Raises:
+            ValueError: it is such a reply.
+        """
+
 
 def encode(message: Message) -> bytes:
-    """`message` as tagged msgpack."""
-    return _ENCODER.encode(message)
+    """`message` as tagged msgpack.
+
+    Raises:
+        BoundaryError: it is longer than its kind may be.
+    """
+    data = _ENCODER.encode(message)
+    if len(data) > message.largest:
+        error = BoundaryError(_too_long(data, type(message)))
+        error.worked = 0 if isinstance(message, Request) else None
+        raise error
+    return data
 
 
-LARGEST = 1 << 28
-"""Bytes of the largest message that is read."""
+SMALL, LARGEST = 1 << 16, 1 << 28
+"""Bytes that a message of any kind may have, and that one of no kind has more of."""
 
 
 def decode(data: bytes) -> Message:
     """The message that `encode` made `data` from.
 
     Raises:
-        UnexpectedReplyError: the bytes are not a known message, or what it says cannot be (an ε that is
-            no number, a probability above 1); the text holds none of them.
+        UnexpectedReplyError: the bytes are not a known message, or too many for one, or what it says
+            cannot be (an ε that is no number, a probability above 1); the text holds none of them.
         ConfigError: two classes of messages have one name.
     """
-    if len(data) > LARGEST:
-        raise UnexpectedReplyError(f"{len(data)} bytes are more than a message may have, {LARGEST}")
+    if len(data) > SMALL:
+        _check_length(data)  # before anything is made of it
     try:
         message = (_decoder or _made()).decode(data)
-        if not 0 <= message.epsilon < math.inf:
-            raise ValueError("ε")
         message.check()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         what = type(error).__name__
         raise UnexpectedReplyError(f"{len(data)} bytes are not a known message ({what})") from None
     return message
+
+
+def _check_length(data: bytes) -> None:
+    """Refuse `data` that is longer than a message of the kind it begins with may be.
+
+    Raises:
+        UnexpectedReplyError: it is, or it does not begin with a known kind.
+    """
+    found = _BEGINS.match(data)
+    kind = None
+    if found is not None:
+        kind = classes().get(found[1].decode(errors="replace"))
+    if kind is None:
+        raise UnexpectedReplyError(f"{len(data)} bytes do not begin with a known kind of message")
+    if len(data) > kind.largest:
+        raise UnexpectedReplyError(_too_long(data, kind))
+
+
+def _too_long(data: bytes, kind: type[Message]) -> str:
+    return f"{len(data)} bytes are more than a {kind.__name__} may have, {kind.largest}"
 
 
 def classes() -> dict[str, type[Message]]:
@@ -254,6 +301,11 @@ def _place(kind: type[Message]) -> str:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
+
+# A map of up to 15 or 65,535 fields; the first is `message`, a text of up to 31 or 255 bytes.
+_BEGINS = re.compile(
+    rb"(?:[\x81-\x8f]|\xde..)\xa7message(?:[\xa1-\xbf]|\xd9.)([A-Za-z_][\w.-]*)", re.DOTALL
+)
 
 
 def _made() -> msgspec.msgpack.Decoder[Message]:

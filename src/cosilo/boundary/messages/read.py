@@ -13,6 +13,7 @@ from cosilo.boundary.messages.bounds import FIELDS, TURN, in_utf8
 from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.wire import states
 from cosilo.models.base import Shows
+from cosilo.types import Claim, Count
 
 
 class States(Message, frozen=True, kw_only=True):
@@ -24,8 +25,9 @@ class States(Message, frozen=True, kw_only=True):
     """
 
     shows: ClassVar[Shows] = Shows.STATES
+    largest: ClassVar[int] = 1 << 28
     packed: bytes
-    prompt_tokens: int = 0
+    prompt_tokens: Claim = 0
 
     def passages(self) -> list[Passage]:
         return []  # numbers, about texts that went up
@@ -53,8 +55,9 @@ class Read(Request[States], frozen=True, kw_only=True):
 
     reply: ClassVar[type[Message]] = States
     shows: ClassVar[Shows] = Shows.STATES
-    texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    largest: ClassVar[int] = 1 << 26
+    texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1 << 20)]
+    layer: Count | None = None
 
     def passages(self) -> list[Passage]:
         """Not replaceable: the states would be those of other texts."""
@@ -71,6 +74,10 @@ class Read(Request[States], frozen=True, kw_only=True):
 
     def prompts(self) -> Sequence[object]:
         return self.texts
+
+    def check_reply(self, reply: Message) -> None:
+        if isinstance(reply, States) and len(reply.packed) % (2 * len(self.texts)):
+            raise ValueError("hidden states of another number of texts")
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + len(self.texts) * 2 * states.WIDEST

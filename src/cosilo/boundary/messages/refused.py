@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
-from cosilo.boundary.messages.base import Message
+from cosilo.boundary.messages.base import SMALL, Message
 from cosilo.models.base import Shows
+from cosilo.types import Amount, Count
+
+Fact = bool | Count | Amount | str | None
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -20,6 +23,9 @@ class Refused(Message, frozen=True, kw_only=True):
     """
 
     shows: ClassVar[Shows] = Shows.TEXT
+    largest: ClassVar[int] = SMALL
     kind: str
     text: str
-    told: dict[str, bool | int | float | str | None] = msgspec.field(default_factory=dict)
+    told: Annotated[dict[str, Fact], msgspec.Meta(max_length=16)] = msgspec.field(
+        default_factory=dict
+    )

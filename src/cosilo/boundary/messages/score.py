@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -14,7 +14,7 @@ from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8
 from cosilo.boundary.messages.passages import Passage, in_order
 from cosilo.boundary.wire import logits
 from cosilo.models.base import Shows
-from cosilo.types import Chat, Value
+from cosilo.types import Chat, Claim, Many, Value
 
 
 class Scored(Value, frozen=True):
@@ -37,12 +37,13 @@ class Scores(Message, frozen=True, kw_only=True):
     """
 
     shows: ClassVar[Shows] = Shows.LOGITS
+    largest: ClassVar[int] = 1 << 28
     packed: bytes
-    lengths: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 24)], ...]
+    lengths: Many[Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]]
     vocabulary: str
-    pieces: tuple[tuple[bytes, ...], ...] = ()
-    spelt: tuple[bytes, ...] = ()
-    prompt_tokens: int = 0
+    pieces: Many[Many[bytes]] = ()
+    spelt: Many[bytes] = ()
+    prompt_tokens: Claim = 0
 
     def passages(self) -> list[Passage]:
         return []  # numbers, about texts that went up
@@ -74,9 +75,10 @@ class Score(Request[Scores], frozen=True, kw_only=True):
 
     reply: ClassVar[type[Message]] = Scores
     shows: ClassVar[Shows] = Shows.LOGITS
-    items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1)]
-    top: Annotated[int, msgspec.Meta(ge=1)] = 64
-    temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    largest: ClassVar[int] = 1 << 26
+    items: Annotated[tuple[Scored, ...], msgspec.Meta(min_length=1, max_length=1 << 20)]
+    top: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] = 64
+    temperature: Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)] = 1.0
     ids: bool = True
     pieces: bool = False
 
@@ -95,9 +97,14 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     def runs(self) -> int:
         return len(self.items)
 
-    def check(self) -> None:
-        if not self.temperature < math.inf:
-            raise ValueError("temperature")
+    def check_reply(self, reply: Message) -> None:
+        if isinstance(reply, Scores):
+            if len(reply.lengths) != len(self.items):
+                raise ValueError("not the scores of each reply")
+            if (reply.pieces or reply.spelt) and not self.pieces:
+                raise ValueError("pieces that were not asked for")
+            if sum(reply.lengths) > self.places_bound():
+                raise ValueError("more places than the replies can have")
 
     def places_bound(self) -> int:
         """Upper bound on the tokens of all replies, the ends of their turns among them."""

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from cosilo import errors
 from cosilo.boundary.channel import Boundary
@@ -14,9 +15,13 @@ from cosilo.boundary.messages import (
     Completion,
     Message,
     Piece,
+    Read,
     Refused,
+    Request,
     Score,
     Scored,
+    Scores,
+    States,
     decode,
     encode,
 )
@@ -218,3 +223,51 @@ def test_an_error_whose_text_cannot_be_encoded_crosses_all_the_same() -> None:
         text="a b",
         told={"everything": False, "worked": 0, "code": " " * 200, "param": ""},
     )
+
+
+SCORE = Score(items=(Scored(user("q"), "yes"), Scored(user("r"), "no")))
+SCORES = Scores(packed=b"", lengths=(2, 2), vocabulary="v")
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "said"),
+    [
+        (SCORE, SCORES, ""),
+        (SCORE, replace(SCORES, lengths=(2,)), "not the scores of each reply"),
+        (SCORE, replace(SCORES, lengths=(2, 40)), "more places than the replies can have"),
+        (SCORE, replace(SCORES, spelt=(b"x",)), "pieces that were not asked for"),
+        (Read(texts=("a", "b")), States(packed=bytes(8)), ""),
+        (
+            Read(texts=("a", "b")),
+            States(packed=bytes(6)),
+            "hidden states of another number of texts",
+        ),
+    ],
+)
+async def test_a_reply_that_was_not_asked_for_is_refused(
+    request_: Request[Message], reply: Message, said: str
+) -> None:
+    boundary = Boundary(Says(encode(reply)), declared=frozenset({Score, Read}))
+    if not said:
+        assert type(await boundary.send(request_)) is type(reply)
+        return
+    with pytest.raises(UnexpectedReplyError, match=said):
+        await boundary.send(request_)
+    assert [e.direction for e in boundary.ledger.entries()] == ["up"]
+    assert boundary.totals.tokens_in == request_.tokens_bound()[0]
+
+
+@pytest.mark.parametrize("end", ["twice", "never"])
+async def test_a_stream_that_goes_on_and_on_is_refused(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Completion, "largest", 1000)
+    last = Delta(finish_reason="stop" if end == "twice" else None)
+    said = [encode(Piece(delta=Delta("a"))), *[encode(Piece(delta=last))] * 100]
+    boundary = Boundary(Says(*said), declared=frozenset({Ask}))
+    got: list[Delta] = []
+    with pytest.raises(UnexpectedReplyError, match="on and on"):
+        got += [d async for d in boundary.stream(ASK)]
+    (_, down) = boundary.ledger.entries()
+    assert isinstance(down.message, Completion)
+    assert down.message.generation.text == "a"

@@ -1,0 +1,264 @@
+"""What a hostile peer may send: real messages changed here and there, and ones that take much memory.
+
+    SAMPLES ─ changed ─▶ bytes that are nearly a message
+    fattest(Ask) ─────▶ bytes of an Ask in which one field holds as many small things as fit
+
+Every class of messages must have a sample here; tests/contracts/test_messages.py says which has none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import inspect
+
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Piece,
+    Read,
+    Refused,
+    Score,
+    Scored,
+    Scores,
+    States,
+    encode,
+)
+from cosilo.boundary.wire import logits, states
+from cosilo.types import (
+    Delta,
+    Generation,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Turn,
+    user,
+)
+
+_RNG = np.random.default_rng(0)
+TOP = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32), 8)
+SORTED = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
+SPREAD = logits.top_k(_RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
+STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
+PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
+
+TOKEN = TokenLogprob("It", -0.5, (("It", -0.5), ("A", -1.5)))
+CALL = ToolCall("c1", "look", '{"a": [1, 2]}')
+REPLY = Generation(
+    "It is a refund.",
+    tokens=(TOKEN,),
+    tool_calls=(CALL,),
+    prompt_tokens=30,
+    completion_tokens=5,
+    seconds=0.3,
+    other_texts=(("reasoning", "Money went back."),),
+)
+ASK = Ask(
+    chat=(Turn("user", "Where is my money?"), Turn("assistant", tool_calls=(CALL,))),
+    sampling=Sampling(choices=("refund", "fee"), top_logprobs=3, tools='[{"a": 1}]'),
+    epsilon=0.5,
+)
+SCORE = Score(
+    items=(Scored(user("Where is it?"), "yes"), Scored(user("r"), "no, it is not")),
+    top=8,
+    pieces=True,
+)
+READ = Read(texts=("one", "two"), layer=3)
+PIECES = (
+    Piece(delta=Delta("It is", tokens=(TOKEN,))),
+    Piece(
+        delta=Delta(tool_calls=(ToolCallDelta(0, "c1", "look"), ToolCallDelta(0, arguments="{}")))
+    ),
+    Piece(delta=Delta(other_texts=(("reasoning", "Money."),), extra='{"a": 1}')),
+    Piece(delta=Delta(finish_reason="stop", prompt_tokens=30, completion_tokens=5, seconds=0.3)),
+)
+SAMPLES: tuple[Message, ...] = (
+    ASK,
+    Completion(generation=REPLY),
+    *PIECES,
+    Refused(kind="UnreachableError", text="busy", told={"worked": 1, "retry_after": 2.5, "code": "x"}),
+    SCORE,
+    Scores(
+        packed=PACKED[0],
+        lengths=(5, 7),
+        vocabulary="v",
+        pieces=((b"a",) * 5, (b"b",) * 7),
+        spelt=tuple(b"x%d" % i for i in range(len(np.unique(TOP.ids)))),
+    ),
+    READ,
+    States(packed=states.pack(STATES), prompt_tokens=9),
+)  # fmt: skip
+ENCODED = tuple(encode(m) for m in SAMPLES)
+
+ODD = (
+    b"\xdd\xff\xff\xff\xff",  # four that claim more elements, pairs, bytes or characters than there are
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdb\x7f\xff\xff\xff",
+    b"\xcb\x7f\xf8" + bytes(6),  # NaN
+    b"\xcb\x7f\xf0" + bytes(6),  # infinity
+    b"\xcb\xff\xf0" + bytes(6),
+    b"\x91" * 50,
+    b"\x81\xa1a" * 20,
+    b"\xcf" + b"\xff" * 8,
+    b"\xd3\x80" + bytes(7),
+    b"\xc0",
+    b"\xa2\xff\xfe",  # no UTF-8
+)
+"""What msgpack allows and nobody means."""
+
+
+def changed(whole: bytes, others: tuple[bytes, ...], rng: random.Random) -> bytes:
+    """`whole` with bytes changed, cut out, put in, or taken from another."""
+    data = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        at = rng.randint(0, len(data))
+        match rng.randrange(6):
+            case 0:
+                data[at : at + 1] = rng.randbytes(1)
+            case 1:
+                data[at : at + rng.randint(1, 8)] = b""
+            case 2:
+                data[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 3:
+                data[at : at + rng.randint(0, 9)] = rng.choice(ODD)
+            case 4:
+                other = rng.choice(others)
+                data[at:] = other[rng.randint(0, len(other)) :]
+            case _:
+                number = rng.choice((0, 1, 2**16, 2**24, 2**31, 2**32 - 1))
+                data[at : at + 4] = number.to_bytes(4, rng.choice(("little", "big")))
+    return bytes(data)
+
+
+VALUES: tuple[Any, ...] = (
+    -1, 0, 1, 7, 255, 2**24, 2**31, 2**53, 2**63, 2**64 - 1, -(2**63),
+    -0.5, 0.5, 1e-9, 1e308, 5e-324, float("nan"), float("inf"), -float("inf"),
+    "", "x", "stop", "reasoning", "\x00\x1b[2J", "\N{GRINNING FACE}" * 50, "9" * 400, b"", b"\xff" * 9,
+    None, True, False, [], {}, [[]], [0], [""], ["x", 0], {"": 0},
+)  # fmt: skip
+
+
+def altered(whole: bytes, rng: random.Random) -> bytes:
+    """`whole`, which is msgpack, with a few of its values replaced by others, repeated or left out."""
+    said = msgspec.msgpack.decode(whole)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        inner = said
+        while True:
+            keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+            if not keys:
+                break
+            key = rng.choice(keys)
+            if isinstance(inner[key], dict | list) and rng.random() < 0.8:
+                inner = inner[key]
+                continue
+            match rng.randrange(8):
+                case 0:
+                    del inner[key]
+                case 1 if isinstance(inner, list):
+                    inner[key:key] = [inner[key]] * rng.choice((1, 2, 40))
+                case 2 if isinstance(inner, dict):
+                    inner[rng.choice(("x", "", "message", "epsilon", "told"))] = inner.pop(key)
+                case _:
+                    kind = (int, float) if isinstance(inner[key], int | float) else type(inner[key])
+                    alike = [v for v in VALUES if isinstance(v, kind)]
+                    inner[key] = deepcopy(rng.choice(alike if rng.random() < 0.7 else VALUES))
+            break
+    return msgspec.msgpack.encode(said)
+
+
+def fattest(kind: type[Message], size: int) -> Iterator[tuple[str, bytes]]:
+    """Messages of `kind` of about `size` bytes, or of as many as it may have, each with one of its
+    collections full of the smallest things that it may hold: (where, encoded)."""
+    for where, value in _full(inspect.type_info(kind), min(size, kind.largest - 1024)):
+        yield where, msgspec.msgpack.encode(value)
+
+
+_SMALL: dict[type, tuple[Any, ...]] = {
+    inspect.StrType: ("", "a", "é"),
+    inspect.BytesType: (b"", b"a"),
+    inspect.IntType: (0, 1000, 100_000),
+    inspect.FloatType: (0, 0.001),
+    inspect.BoolType: (True,),
+    inspect.NoneType: (None,),
+}
+
+
+def _full(kind: Any, size: int) -> Iterator[tuple[str, Any]]:
+    """Values of `kind` as long as `size` allows in one place: (where, value)."""
+    match kind:
+        case inspect.StructType():
+            needed = {f.encode_name: _least(f.type) for f in kind.fields if f.required}
+            if kind.tag_field is not None:
+                needed = {kind.tag_field: kind.tag, **needed}
+            for field in kind.fields:
+                for where, value in _full(field.type, size):
+                    yield f".{field.encode_name}{where}", {**needed, field.encode_name: value}
+        case inspect.VarTupleType() | inspect.ListType():
+            most = kind.max_length or size
+            for item in _smallest(kind.item_type):
+                count = min(most, size // len(msgspec.msgpack.encode(item)))
+                yield f"[{item!r}]", [item] * count
+            for where, value in _full(kind.item_type, size):
+                yield f"[0]{where}", [value]
+        case inspect.TupleType():
+            least = [_least(i) for i in kind.item_types]
+            for n, inner in enumerate(kind.item_types):
+                for where, value in _full(inner, size):
+                    yield f".{n}{where}", [*least[:n], value, *least[n + 1 :]]
+        case inspect.DictType():
+            count = min(kind.max_length or size, size // 4)
+            least = _least(kind.value_type)
+            yield "{}", {f"{i:x}": least for i in range(count)}
+        case inspect.UnionType():
+            for inner in kind.types:
+                yield from _full(inner, size)
+        case inspect.StrType():
+            yield "(ascii and one that is not)", "a" * (size - 4) + "\N{GRINNING FACE}"
+        case inspect.Metadata():
+            yield from _full(kind.type, size)
+        case _:
+            return
+
+
+def _least(kind: Any) -> Any:
+    return next(iter(_smallest(kind)))
+
+
+def _smallest(kind: Any) -> Iterator[Any]:
+    """Small values of `kind`, as they are encoded."""
+    match kind:
+        case inspect.StructType():
+            fields = {f.encode_name: _least(f.type) for f in kind.fields if f.required}
+            yield {kind.tag_field: kind.tag, **fields} if kind.tag_field else fields
+        case inspect.VarTupleType() | inspect.ListType():
+            least = [_least(kind.item_type)]
+            yield least * (kind.min_length or 0)
+            yield least
+        case inspect.TupleType():
+            for n in range(3):
+                yield [(list(_smallest(i)) * 3)[n] for i in kind.item_types]
+        case inspect.DictType():
+            yield {}
+        case inspect.UnionType():
+            for inner in kind.types:
+                yield from _smallest(inner)
+        case inspect.LiteralType():
+            yield from kind.values
+        case inspect.Metadata():
+            yield from _smallest(kind.type)
+        case inspect.StrType(pattern=pattern) if pattern:
+            yield pattern[pattern.index("(") + 1 : pattern.index("|")]
+        case inspect.IntType(ge=lowest) | inspect.FloatType(ge=lowest) if lowest:
+            yield lowest
+        case inspect.FloatType(gt=0):
+            yield 1
+        case _:
+            yield from _SMALL[type(kind)]
