@@ -20,6 +20,7 @@ set, the description, the encoder and the number of rounds are taken as known to
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import math
@@ -142,14 +143,15 @@ class PrivateEvolution(Teaching):
         owner, labels = session.owner, session.sampling.choices
         if not labels:
             raise DataError("private_evolution needs a closed set of labels to write texts for")
-        voters = self._voters(session)
-        costs = self._costs(sum(map(len, voters.values())), owner.chosen)
+        voters = await asyncio.to_thread(self._voters, session)
+        records = sum(map(len, voters.values()))
+        costs = await asyncio.to_thread(self._costs, records, owner.chosen)
         threshold = None if self.select == "rank" else self.threshold
         source = self._sources(owner.private) if costs else _fresh
         population = await self._written(session, labels)
         for number, (sigma, epsilon) in enumerate(costs, 1):
             for label, texts in population.items():
-                counts = vote(voters[label], _embed(owner.embedder, texts))
+                counts = await asyncio.to_thread(_counted, voters[label], owner.embedder, texts)
                 drawn = source([number, label, sigma, texts])
                 order = ranked(counts, sigma, threshold=threshold, source=drawn)
                 population[label] = [texts[i] for i in order]
@@ -367,6 +369,11 @@ def _derived(key: bytes, records: str, vote: object) -> random.Random:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _counted(voters: Array, embedder: Embedder | None, texts: Sequence[str]) -> Floats:
+    """The votes that each of `texts` gets."""
+    return vote(voters, _embed(embedder, texts))
 
 
 def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:
