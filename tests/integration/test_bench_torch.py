@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bench(folder: Path, run: str, text: str) -> tuple[list[Point], int]:
-    """The points' results, and the calls that were paid for."""
+    """The points' results, and the messages that were paid for."""
     store = Store(folder / run, write=True)
     try:
         plan = parse_plan(text, folder / "plan.toml")
@@ -99,8 +99,9 @@ def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> Non
         remembered = point.test["model_membership"]
         assert 16 < remembered.n <= 16 + 12  # what it was not trained on, and what it was
         assert remembered.baseline == 0.5
-    # A reply to each training item, its score for the one and for the other, and which vocabulary.
-    assert paid >= 12 + 12 + 12 + 1
+    # A reply to each training item, their scores by eight for the one and for the other, and which
+    # vocabulary it is.
+    assert paid >= 12 + 2 + 2 + 1
     # A new run trains again, and the LM has nothing to read again: not even what the small one wrote.
     recorded = '\n[replay]\npath = "run/replay.sqlite"\n[[points]]'
     again, more = bench(folder, "again", PLAN.replace("\n[[points]]", recorded, 1))

@@ -21,16 +21,13 @@ from cosilo.boundary.messages import (
     Ask,
     Completion,
     Message,
-    Piece,
-    Refused,
     Request,
-    decode,
     encode,
 )
 from cosilo.boundary.meter import Bill, Budget, Meter, Price, Totals
 from cosilo.boundary.record.ledger import Ledger, MemoryLedger
 from cosilo.boundary.transports.base import Transport
-from cosilo.boundary.transports.refusals import raised
+from cosilo.boundary.transports.far_end import Arrived, reply_in
 from cosilo.errors import (
     BoundaryError,
     CosiloError,
@@ -44,7 +41,6 @@ from cosilo.types import Delta, assemble, closing
 Handler = Callable[[Message], Awaitable[Message]]
 StreamHandler = Callable[[Ask], AsyncIterator[Delta]]
 R = TypeVar("R", bound=Message)
-M = TypeVar("M", bound=Message)
 
 
 class Guard(Protocol):
@@ -175,7 +171,7 @@ class Boundary:
             try:
                 carried, price = self._transport.carry(payload), self.meter.price
                 answer = await (_within(carried, price) if price.usd_per_hour else carried)
-                reply = self._answer(answer, message)
+                reply = reply_in(answer, message, quoted=self._transport.remote)
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
                 raise
@@ -189,7 +185,7 @@ class Boundary:
     async def _cross_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         payload, reservation, number = await self._depart(ask)
         received: list[Delta] = []
-        size, ended = 0, False
+        arrived = Arrived(quoted=self._transport.remote)
         cost, attempts = reservation, 1
         whole: Completion | None = None
         try:
@@ -198,14 +194,10 @@ class Boundary:
                 arriving = _pieces_within(arriving, price)
             async with closing(arriving) as pieces:
                 async for data in pieces:
-                    delta = self._received(data, Piece).delta
-                    size += len(data)
-                    if size > Completion.largest or (ended and delta.finish_reason):
-                        raise UnexpectedReplyError("the reply went on and on")
+                    delta = arrived.take(data)
                     received.append(delta)
                     whole = None
                     if delta.finish_reason is not None:
-                        ended = True
                         whole = Completion(generation=assemble(received))
                         bill = self.meter.price.bill(self.meter.once(reservation), whole)
                         delta = _ending(delta, bill)
@@ -247,40 +239,6 @@ class Boundary:
             self.meter.settle(reservation, Totals())
             raise
         return payload, reservation, number
-
-    def _answer(self, data: bytes, message: Message) -> Message:
-        """The reply in `data` to `message`.
-
-        Raises:
-            CosiloError: the other party refused, with the error that it had.
-            UnexpectedReplyError: it is none, or another than was asked for.
-        """
-        if not isinstance(message, Request):
-            return self._received(data, Message)
-        reply = self._received(data, message.reply)
-        try:
-            message.check_reply(reply)
-        except ValueError as error:
-            raise UnexpectedReplyError(
-                f"the other party's {type(reply).__name__} is not what was asked for: {error}"
-            ) from None
-        return reply
-
-    def _received(self, data: bytes, wanted: type[M]) -> M:
-        """The message in `data`, which must be of the class `wanted`.
-
-        Raises:
-            CosiloError: the other party refused, with the error that it had.
-            UnexpectedReplyError: it is another message, or none.
-        """
-        found = decode(data)
-        if isinstance(found, wanted):
-            return found
-        if isinstance(found, Refused):
-            raise raised(found, quoted=self._transport.remote)
-        raise UnexpectedReplyError(
-            f"the other party answered with {type(found).__name__}, not {wanted.__name__}"
-        )
 
 
 async def _within(work: Awaitable[bytes], price: Price) -> bytes:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from cosilo.boundary.messages import Ask, Completion, Message, Request, decode, encode
 from cosilo.boundary.transports.base import Handles
+from cosilo.boundary.transports.far_end import reply_in
 from cosilo.errors import OfflineError, StoreError, UnexpectedReplyError
 from cosilo.models.base import Named, former_identity, identity
 from cosilo.models.kept.replay import ReplayStore, question_key
@@ -183,16 +184,13 @@ class Recorded:
         return None if found is None else self._decoded(found, message)
 
     def _keep(self, key: bytes, message: Request[Message], reply: Message) -> Message:
-        """Record `reply`; the one that is recorded. One of the wrong kind is not: it is returned as it
-        came, to be refused where it is read.
+        """Record `reply`; the one that is recorded.
 
         Raises:
-            UnexpectedReplyError: it says what cannot be, and could not be read again.
+            UnexpectedReplyError: it says what cannot be, or is none to `message`; nothing is recorded.
         """
-        if not isinstance(reply, message.reply):
-            return reply
         model, payload = identity(self._of), encode(reply)
-        decode(payload)
+        reply_in(payload, message, quoted=False)
         if isinstance(reply, Completion) and isinstance(message, Ask):
             return Completion(generation=self.store.put(key, model, reply.generation))
         return self._decoded(self.store.put_reply(key, model, payload), message)
