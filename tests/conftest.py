@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,18 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the data sets in {SHARED}, which are not part of the project")
     return SHARED
+
+
+_STATE = tempfile.mkdtemp(prefix="cosilo-state-")
+
+
+def pytest_configure() -> None:
+    """What tests spend of ε is not written into the developer's own book."""
+    os.environ["XDG_STATE_HOME"] = _STATE
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_STATE, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,8 @@ CosiloError                     exit code 1
 │   ├── UndeclaredMessageError
 │   ├── UnexpectedReplyError
 │   ├── BudgetExceededError     3: results so far are kept
-│   │   └── RequestBudgetError  this request alone may cost too much; others may not
+│   │   ├── RequestBudgetError  this request alone may cost too much; others may not
+│   │   └── PrivacyBudgetError  the owner's records would have spent more ε than they may
 │   └── PrivacyError            a guard was in doubt, so nothing was sent
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
@@ -72,6 +73,9 @@ class BudgetExceededError(BoundaryError):
 
 
 class RequestBudgetError(BudgetExceededError): ...
+
+
+class PrivacyBudgetError(BudgetExceededError): ...
 
 
 class PrivacyError(BoundaryError): ...

@@ -30,8 +30,10 @@ from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
+from cosilo.privacy.book import Account, PrivacyConfig, parts_of
 from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import Session, Strategy, strategies
+from cosilo.strategies.cards import Card
 from cosilo.tables import Table, check, options_of, read
 from cosilo.types import Sampling
 
@@ -286,11 +288,13 @@ def open_session(
     meter: Meter | None = None,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
+    account: Account | None = None,
 ) -> Session:
     """A session in which `strategy` can be prepared and can answer.
 
     Args:
         defences: outermost first.
+        account: books what messages spent of the owner's records; see `account_of`.
         transport: how messages reach `lm`; within the process by default.
 
     Raises:
@@ -305,8 +309,9 @@ def open_session(
         guards=defences,
         meter=meter,
         ledger=ledger,
+        account=account,
     )
-    return Session(owner, boundary, sampling or Sampling())
+    return Session(owner, boundary, sampling or Sampling(), account=account)
 
 
 def open_point(
@@ -318,6 +323,7 @@ def open_point(
     meter: Meter | None = None,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
+    account: Account | None = None,
     watch: Sequence[Defence] = (),
 ) -> tuple[Strategy, Session]:
     """The strategy of `point` and a session to `prepare` it in.
@@ -339,5 +345,67 @@ def open_point(
         meter=meter,
         ledger=ledger,
         transport=transport,
+        account=account,
     )
     return strategy, session
+
+
+def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> Account | None:
+    """The account that all of the owner's records have in the book; None where none is kept.
+
+    All of them: whatever a strategy made a release of is among them.
+
+    Args:
+        spender: whose releases they will be, for readers of the book.
+
+    Raises:
+        ConfigError: there is no place for a book.
+    """
+    records = (*owner.private, *owner.pool, *owner.calibration)
+    return privacy.account(records, spender=spender)
+
+
+def with_book(session: Session) -> Session:
+    """The session with a card that says what its owner's records have spent with all that is booked,
+    where something was booked in it.
+
+    Raises:
+        StoreError: the book cannot be used.
+    """
+    account = session.account
+    if account is None or not account.spent:
+        return session
+    try:
+        return session.with_card(_booked(account))
+    except (
+        ConfigError
+    ) as error:  # what was spent is in the book; only a package to add it up is missing
+        facts = {"not added up": str(error)}
+        return session.with_card(Card(by="privacy", title=_BOOKED, facts=facts))
+
+
+_BOOKED = "ε of the records, with all that is booked"
+
+
+def _booked(account: Account) -> Card:
+    facts: dict[str, float | str] = {}
+    for figure in account.figures():
+        bound = "" if figure.exact else ", at most"
+        facts[f"ε of a {figure.unit}{bound}"] = _said(figure.epsilon)
+        facts[f"neighbours of a {figure.unit}"] = figure.neighbours
+    lines = account.lines()
+    facts |= {"δ": account.delta, "releases": len(lines)}
+    if account.epsilon is not None:
+        facts["ε that a record may spend"] = account.epsilon
+    made = {str(part): part.alone(account.delta) for part in parts_of(lines)}
+    facts |= {part: _said(epsilon) for part, epsilon in made.items() if math.isinf(epsilon)}
+    return Card(
+        by="privacy",
+        title=_BOOKED,
+        facts=facts,
+        tables={"ε alone": {p: epsilon for p, epsilon in made.items() if epsilon < math.inf}},
+    )
+
+
+def _said(epsilon: float) -> float | str:
+    return epsilon if epsilon < math.inf else "∞: no guarantee"

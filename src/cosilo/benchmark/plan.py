@@ -9,6 +9,7 @@
     [search]                          tries points from ranges {low, high, log} instead of a grid
     [limits]  [at_least]              what a point must hold to be certified
     [budget]                          for the whole run
+    [privacy]                         what a record may spend of ε in all, and the book of it
     [request_budget]                  for one request: more is refused, so its mean can be certified
     [link]  [attacks]  [replay]       the network stated for latency; who attacks; a shared store
 
@@ -31,6 +32,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
 from cosilo.objectives.base import Link, objectives
+from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.selection import parse_limit
 from cosilo.session import (
@@ -179,6 +181,7 @@ class Plan:
     search: Search | None = None
     attacks: Attacks = Attacks()
     replay: Replay = Replay()
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def base(self) -> Path:
@@ -206,6 +209,7 @@ class _File:
     search: Search | None = None
     attacks: Attacks = Attacks()
     replay: Replay = Replay()
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -283,6 +287,7 @@ def parse_plan(text: str, path: Path) -> Plan:
         search=file.search,
         attacks=file.attacks,
         replay=_beside(file.replay, path.parent),
+        privacy=file.privacy.beside(path.parent),
     )
 
 

@@ -10,6 +10,7 @@ afterwards; where it is another, the run takes it in.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ from cosilo.errors import (
     BudgetExceededError,
     CosiloError,
     OfflineError,
+    PrivacyBudgetError,
     StoreError,
     UnreachableError,
 )
@@ -50,7 +52,8 @@ from cosilo.models.base import Embedder
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
-from cosilo.session import PointConfig, make_strategy, open_point
+from cosilo.privacy.book import Account
+from cosilo.session import PointConfig, account_of, make_strategy, open_point, with_book
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Split, Task
 
@@ -189,9 +192,11 @@ class Trials:
                 sampling=parts.task.sampling,
                 meter=Meter(price=self.plan.large.price),
                 ledger=ledger,
+                account=self._account(point),
                 watch=(self._heard(trial),),
             )
             strategy, session = await strategy.prepare(session)
+            session = await asyncio.to_thread(with_book, session)
             trial = replace(trial, attempt=ledger.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)
@@ -254,9 +259,16 @@ class Trials:
                 sampling=parts.task.sampling,
                 meter=Meter(price=self.plan.large.price),
                 ledger=ledger,
+                account=self._account(point),
                 transport=InProcess(party),
             )
-            strategy, session = await strategy.prepare(session)
+            try:
+                strategy, session = await strategy.prepare(session)
+            except PrivacyBudgetError as error:
+                raise PrivacyBudgetError(
+                    f"{error}. With replies tampered with, the point is prepared anew, which spends as "
+                    "much again: leave room for it, or set [attacks] tamper_share = 0"
+                ) from None
             store.put_cards(trial.id, "tampered", session.cards)
             for split, examples in todo.items():
                 commit = self._committing(trial, "tampered", split, ledger)
@@ -278,6 +290,10 @@ class Trials:
             budget=self.plan.request_budget.budget,
             tried=any(self.store.answered(trial.id, "plain", s) for s in ANSWERED),
         )
+
+    def _account(self, point: PointConfig) -> Account | None:
+        spender = f"{self.plan.name}/{point.name}"
+        return account_of(self.plan.privacy, self.parts().owner, spender=spender)
 
     def _heard(self, trial: Trial) -> Replies:
         """The guard that checks whether the trial's first replies can be read; replies of earlier

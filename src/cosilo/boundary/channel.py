@@ -36,6 +36,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
+from cosilo.privacy.book import Account
 from cosilo.types import Delta, assemble, closing
 
 Handler = Callable[[Message], Awaitable[Message]]
@@ -83,6 +84,7 @@ class Boundary:
         meter: counts and limits; a fresh one without limits by default.
         ledger: records; in memory by default.
         request: what crossings are bound to until `bind` says otherwise.
+        account: books what messages spent of the owner's records, and refuses what passes its budget.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Boundary:
         meter: Meter | None = None,
         ledger: Ledger | None = None,
         request: str = "",
+        account: Account | None = None,
     ) -> None:
         self.declared = declared
         self.meter = meter or Meter()
@@ -101,6 +104,7 @@ class Boundary:
         self.request = request
         self._transport = transport
         self._guards = tuple(guards)
+        self._account = account
 
     @property
     def totals(self) -> Totals:
@@ -114,6 +118,7 @@ class Boundary:
             meter=Meter(budget, parent=self.meter, request=True),
             ledger=self.ledger,
             request=request,
+            account=self._account,
         )
 
     async def send(self, request: Request[R]) -> R:
@@ -220,13 +225,19 @@ class Boundary:
 
     async def _depart(self, message: Message) -> tuple[bytes, Totals, int]:
         """Check, reserve and record `message`: its encoding, what is reserved, its number in the
-        ledger.
+        ledger. What it spent of the records is booked before.
         """
         if type(message) not in self.declared:
             names = ", ".join(sorted(t.__name__ for t in self.declared)) or "nothing"
             raise UndeclaredMessageError(
                 f"{type(message).__name__} was not declared by the strategy (declared: {names})"
             )
+        if self._account is None or not (message.release or message.epsilon):
+            return await self._recorded(message)
+        async with self._account.spending(message.release, message.epsilon):
+            return await self._recorded(message)
+
+    async def _recorded(self, message: Message) -> tuple[bytes, Totals, int]:
         payload = encode(message)
         reservation = self.meter.reserve(message, len(payload))
         try:

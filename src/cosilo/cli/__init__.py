@@ -43,6 +43,7 @@ ORDER = (
     "keys",
     "host",
     "audit",
+    "privacy",
 )
 
 

@@ -130,7 +130,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
         )
     if not names:
         raise ConfigError("name at least one point of the run: --point NAME (see cosilo select)")
-    server, store, serving = load_tables(config)
+    server, store, serving, privacy = load_tables(config)
 
     def load() -> Parts:
         run = reopen(path, names)
@@ -145,6 +145,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
                 serving=serving,
                 budget=run.plan.request_budget.budget,
                 system=run.system,
+                privacy=privacy or run.plan.privacy,
             )
             for point in run.points
         ]
@@ -169,7 +170,7 @@ def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     for name in names:
         if name != point.name:
             raise ConfigError(unknown("point", name, [point.name]))
-    server, store, serving = load_tables(config)
+    server, store, serving, _ = load_tables(config)  # a bundle holds no records
 
     def load() -> Parts:
         small = make_model(models["small"]) if "small" in models else Absent("small")

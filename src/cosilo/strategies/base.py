@@ -14,6 +14,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Budget
 from cosilo.models.base import Access, Shows
 from cosilo.parties.data_owner import DataOwner
+from cosilo.privacy.book import Account
 from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
@@ -26,12 +27,15 @@ class Session:
     Attributes:
         sampling: how the answer at hand is wanted (the task's, or the gateway client's).
         cards: what preparing found, in the order it was found.
+        account: the owner's records in the book of ε. Whatever messages spent is booked there as they
+            leave; a strategy that knows its releases beforehand asks it before it sends anything.
     """
 
     owner: DataOwner
     lm: Channel
     sampling: Sampling = Sampling()
     cards: tuple[Card, ...] = ()
+    account: Account | None = None
 
     def with_card(self, card: Card) -> Session:
         """The session with one more thing that preparing found."""

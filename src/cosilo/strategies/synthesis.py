@@ -11,7 +11,6 @@ but to measure their lengths, and how far from them the generated ones are.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 from collections import Counter
@@ -236,7 +235,7 @@ class Sieve:
                 kept.append(text)
         return kept
 
-    async def agreed(
+    def agreed(
         self,
         session: Session,
         texts: Sequence[Synthetic],
@@ -253,7 +252,7 @@ class Sieve:
         if len({text.label for text in texts}) < 2:
             return list(texts)
         made = examples(session, texts)
-        labels, found = await asyncio.to_thread(out_of_fold, model, made, beside=beside, seed=seed)
+        labels, found = out_of_fold(model, made, beside=beside, seed=seed)
         wrong = disowned([text.label for text in texts], labels, found)
         self.dropped["label not agreed on"] += sum(wrong)
         return [text for text, bad in zip(texts, wrong, strict=True) if not bad]
@@ -321,7 +320,7 @@ def examples(
     )
 
 
-async def card(
+def card(
     by: str,
     session: Session,
     sieve: Sieve,
@@ -346,7 +345,6 @@ async def card(
         if kept
         else {}
     )
-    distances = await asyncio.to_thread(_distances, session.owner, kept)
     balance = Counter(text.label for text in kept)
     shown = {text.label: text.text for text in reversed(kept)}
     return Card(
@@ -358,7 +356,7 @@ async def card(
             "kept": len(kept),
             "LM calls": spent.messages,
             **per_kept,
-            **distances,
+            **_distances(session.owner, kept),
         },
         tables={
             "dropped": dict(sieve.dropped.most_common()),

@@ -127,10 +127,13 @@ examples = {low = 1, high = 8, log = true}
 
 
 def test_paths_start_beside_the_plan(tmp_path: Path) -> None:
-    (tmp_path / "p.toml").write_text(HEAD + POINT + '[replay]\npath = "shared.sqlite"\n')
+    more = '[replay]\npath = "shared.sqlite"\n[privacy]\nepsilon = 2\nbook = "book.sqlite"\n'
+    (tmp_path / "p.toml").write_text(HEAD + POINT + more)
     found = load_plan(tmp_path / "p.toml")
     assert found.base == tmp_path
     assert found.replay.path == tmp_path / "shared.sqlite"
+    assert (found.privacy.epsilon, found.privacy.book) == (2.0, tmp_path / "book.sqlite")
+    assert plan(HEAD + POINT).privacy.book is True, "the user's own"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,10 @@ def test_options_have_the_strategys_own_types() -> None:
         ("[budget]\nusd = nan", "usd = nan is no limit from 0 on"),
         ("[budget]\ntokens_in = -5", "tokens_in = -5 is no limit from 0 on"),
         ("[request_budget]\nbytes_down = 5", "bytes_up"),
+        ("[privacy]\nepsilon = 2.0\nbook = false", "an ε budget needs a book"),
+        ("[privacy]\nepsilon = 0", "epsilon = 0.0 is not positive"),
+        ("[privacy]\ndelta = 1", "delta = 1.0 is not between"),
+        ("[privacy]\nepsilom = 1", "did you mean 'epsilon'"),
     ],
 )
 def test_limits_and_budgets_are_checked_before_anything_is_spent(text: str, message: str) -> None:

@@ -27,6 +27,7 @@ from cosilo.gateway.serving.upstreams import Absent, Upstream
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
+from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import Loads, unknown
 from cosilo.session import (
     DefenceConfig,
@@ -215,6 +216,7 @@ class _Tables:
     server: ServerConfig = field(default_factory=ServerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     serving: Serving = field(default_factory=Serving)
+    privacy: PrivacyConfig | None = None
 
 
 def load_gateway(path: Path) -> Layout:
@@ -227,8 +229,10 @@ def load_gateway(path: Path) -> Layout:
     return parse_gateway(_text(path), path.absolute())
 
 
-def load_tables(path: Path | None) -> tuple[ServerConfig, StoreConfig, Serving]:
-    """[server], [store] and [serving] of the file beside a run; the defaults without one.
+def load_tables(
+    path: Path | None,
+) -> tuple[ServerConfig, StoreConfig, Serving, PrivacyConfig | None]:
+    """[server], [store], [serving] and [privacy] of the file beside a run; the defaults without one.
 
     Raises:
         ConfigError: as for `load_gateway`.
@@ -236,7 +240,8 @@ def load_tables(path: Path | None) -> tuple[ServerConfig, StoreConfig, Serving]:
     found = (
         _Tables() if path is None else read(_Tables, _toml(_text(path), path.name), where=path.name)
     )
-    return found.server, found.store, found.serving
+    privacy = found.privacy.beside(path.absolute().parent) if path and found.privacy else None
+    return found.server, found.store, found.serving, privacy
 
 
 def _text(path: Path) -> str:

@@ -25,8 +25,16 @@ from cosilo.models.base import Embedder, Shows
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import unknown
-from cosilo.session import PointConfig, make_defences, make_strategy, open_session, require_all
+from cosilo.session import (
+    PointConfig,
+    account_of,
+    make_defences,
+    make_strategy,
+    open_session,
+    require_all,
+)
 from cosilo.strategies.base import Session, Strategy
 from cosilo.strategies.inference.ends import Small
 from cosilo.types import Sampling
@@ -79,6 +87,7 @@ class Recipe:
         budget: what one request may cost, as when the point was measured.
         system: what a conversation begins with that has no system turn of its own, e.g. the task's
             instructions, with which the point was measured.
+        privacy: which book notes what is spent of the owner's records, and how much may be.
     """
 
     config: PointConfig
@@ -89,6 +98,7 @@ class Recipe:
     serving: Serving = field(default_factory=Serving)
     budget: Budget | None = None
     system: str = ""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def name(self) -> str:
@@ -216,6 +226,7 @@ async def _open(
             strategy,
             by=f"point {recipe.name!r}",
         )
+    account = account_of(recipe.privacy, recipe.owner, spender=f"gateway/{recipe.name}")
     opened = open_session(
         recipe.owner,
         lm,
@@ -224,11 +235,12 @@ async def _open(
         sampling=recipe.sampling,
         meter=Meter(price=first.price if first else None),
         ledger=ledger,
+        account=account,
     )
     prepared, session = await strategy.prepare(opened.bind(f"prepare/{recipe.name}"))
     sampling = recipe.sampling
     routes = [
-        Route(prepared, _towards(u, session.owner, prepared, defences, tabs, ledger, sampling), u)
+        Route(prepared, _towards(u, session, prepared, defences, tabs, ledger, sampling), u)
         for u in chosen
     ]
     if not routes:
@@ -250,7 +262,7 @@ async def _open(
 
 def _towards(
     upstream: Upstream,
-    owner: DataOwner,
+    session: Session,
     strategy: Strategy,
     defences: Sequence[Defence],
     tabs: dict[str, Tab],
@@ -263,8 +275,9 @@ def _towards(
         guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
         meter=Meter(price=upstream.price),
         ledger=ledger,
+        account=session.account,
     )
-    return Session(owner, boundary, sampling)
+    return Session(session.owner, boundary, sampling, account=session.account)
 
 
 def _named(name: str, upstreams: Mapping[str, Upstream], point: str) -> Upstream:

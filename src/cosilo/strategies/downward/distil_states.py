@@ -12,7 +12,6 @@ Models", arXiv 2307.16645). The labels never cross; the texts do.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -116,13 +115,11 @@ class DistilStates(Teaching):
         if not gold or not pool:
             missing = "gold examples" if not gold else "pool of texts without labels"
             raise DataError(f"{self.name} needs gold examples and a pool; there is no {missing}")
-        judge = await judge_of(owner, model, by=self.name, seed=self.seed)
-        own = await asyncio.to_thread(views, judge, pool, choices)
-        read = await self._states(session, [*gold, *pool])
-        features = await asyncio.to_thread(reduced, read)
+        judge = judge_of(owner, model, by=self.name, seed=self.seed)
+        own = views(judge, pool, choices)
+        features = reduced(await self._states(session, [*gold, *pool]))
         texts = [last_user(e.chat) for e in (*gold, *pool)]
-        teacher = await asyncio.to_thread(
-            head.train,
+        teacher = head.train(
             features[: len(gold)],
             texts[: len(gold)],
             [e.target for e in gold],
@@ -130,9 +127,7 @@ class DistilStates(Teaching):
             features="embedding",
             seed=self.seed,
         )
-        seen = await asyncio.to_thread(
-            teacher.probabilities, features[len(gold) :], texts[len(gold) :]
-        )
+        seen = teacher.probabilities(features[len(gold) :], texts[len(gold) :])
         told = arranged(seen, teacher.labels, choices)
         shares = together(own, told, self.trust, self.sharpness)
         taught = [

@@ -11,7 +11,6 @@ label a text has can still say it in other words.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -98,8 +97,7 @@ class Paraphrase(Teaching):
         if not chosen:
             raise DataError(f"{self.name} has no example of the owner's to rewrite")
         least, most, _ = usual_words(owner)
-        known = [last_user(e.chat) for e in gold]
-        sieve = await asyncio.to_thread(Sieve, (least, most), known)
+        sieve = Sieve((least, most), [last_user(e.chat) for e in gold])
         said = await replies(session, chosen, self.question)
         texts = [
             Synthetic(text, item.target, self.name)
@@ -107,11 +105,10 @@ class Paraphrase(Teaching):
             if reply is not None
             for text in read_texts(reply.text, self.each, whole=reply.finish_reason != "length")
         ]
-        kept = await asyncio.to_thread(sieve, texts)
+        kept = sieve(texts)
         if self.agree:
-            kept = await sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
-        asked = self.each * len(chosen)
-        found = await card(self.name, session, sieve, kept, asked=asked, before=before)
+            kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
+        found = card(self.name, session, sieve, kept, asked=self.each * len(chosen), before=before)
         found = replace(found, examples=())  # rewrites tell what the owner's texts say
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 

@@ -20,23 +20,25 @@ set, the description, the encoder and the number of rounds are taken as known to
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import hmac
 import json
 import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from msgspec.structs import replace
 
 from cosilo.boundary.messages import Ask
 from cosilo.errors import CapabilityError, DataError, PrivacyError
 from cosilo.models.base import Array, Embedder, Trainable
+from cosilo.parties.data_owner import DataOwner
 from cosilo.privacy.accountant import (
     Floats,
     Neighbours,
@@ -47,6 +49,7 @@ from cosilo.privacy.accountant import (
     sensitivity,
     usual_delta,
 )
+from cosilo.privacy.mechanisms import Gaussian, Release
 from cosilo.privacy.secret_key import KeyedRandom, secret_key
 from cosilo.strategies.base import Exchange, Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.cards import Card
@@ -56,11 +59,14 @@ from cosilo.strategies.synthesis import Synthetic, examples, read_texts
 from cosilo.strategies.teaching import Teaching
 from cosilo.types import Chat, Chosen, Demonstration, Sampling, last_user, user
 
+VERSION = 2
+
 Population = dict[str, list[str]]  # label → candidates
 Source = Callable[[object], random.Random]  # what a vote is about → what it draws from
 
 _LONGEST = 4_000  # characters of one synthetic text
 _BLANK = "_"
+_AFTER = ("then", "then_options", "key_file", "gold")  # options that no vote depends on
 
 
 @strategies.register("private_evolution")
@@ -143,19 +149,22 @@ class PrivateEvolution(Teaching):
         owner, labels = session.owner, session.sampling.choices
         if not labels:
             raise DataError("private_evolution needs a closed set of labels to write texts for")
-        voters = await asyncio.to_thread(self._voters, session)
-        records = sum(map(len, voters.values()))
-        costs = await asyncio.to_thread(self._costs, records, owner.chosen)
+        voters = self._voters(session)
+        costs = self._costs(sum(map(len, voters.values())), owner.chosen)
+        release = self._release(costs, owner)
+        if session.account is not None and release is not None:
+            await session.account.require([release] * len(costs))
         threshold = None if self.select == "rank" else self.threshold
         source = self._sources(owner.private) if costs else _fresh
         population = await self._written(session, labels)
         for number, (sigma, epsilon) in enumerate(costs, 1):
+            spent = release and self._drawn(release, number, population)
             for label, texts in population.items():
-                counts = await asyncio.to_thread(_counted, voters[label], owner.embedder, texts)
+                counts = vote(voters[label], _embed(owner.embedder, texts))
                 drawn = source([number, label, sigma, texts])
                 order = ranked(counts, sigma, threshold=threshold, source=drawn)
                 population[label] = [texts[i] for i in order]
-            population = await self._varied(session, population, number, epsilon)
+            population = await self._varied(session, population, number, epsilon, spent)
         made = [Synthetic(text, label) for label in labels for text in population[label]]
         gold = owner.private if self.gold else ()
         card = self._card(population, costs, sum(map(len, voters.values())), owner.chosen)
@@ -196,6 +205,35 @@ class PrivateEvolution(Teaching):
         each = increments(sigma, delta, rounds=self.rounds, sensitivity=moved)
         return [(sigma, epsilon) for epsilon in each]
 
+    def _release(self, costs: Sequence[tuple[float, float]], owner: DataOwner) -> Release | None:
+        """What each round's vote is; None where the records have none.
+
+        Raises:
+            ConfigError: the key cannot be made or read.
+        """
+        if not costs:
+            return None
+        sigma = costs[0][0]
+        moved = sensitivity(self.neighbours, owner.chosen) if sigma else 1.0
+        series = ""
+        if self.key_file is not None and sigma:
+            about = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _AFTER}
+            known = [[last_user(r.chat), r.target] for r in owner.private]
+            series = _named(secret_key(self.key_file), [known, about, sigma])
+        return Release(
+            mechanism=Gaussian(sigma=sigma, sensitivity=moved),
+            neighbours=self.neighbours,
+            series=series,
+        )
+
+    def _drawn(self, release: Release, number: int, population: Population) -> Release:
+        """The release of the round of that number, over these candidates: asked again under the same
+        key, it is the same draw."""
+        if self.key_file is None or not release.series:
+            return release
+        draw = _named(secret_key(self.key_file), [release.series, number, population])
+        return replace(release, draw=draw)
+
     def _sources(self, records: Sequence[Demonstration]) -> Source:
         """Where each vote's randomness comes from.
 
@@ -224,11 +262,16 @@ class PrivateEvolution(Teaching):
             for label in labels
             for i in range(calls)
         ]
-        said = await self._asked(session, prompts, 0, 0.0)
+        said = await self._asked(session, prompts, 0, 0.0, None)
         return {label: _distinct(said[label], self.each, label) for label in labels}
 
     async def _varied(
-        self, session: Session, population: Population, number: int, epsilon: float
+        self,
+        session: Session,
+        population: Population,
+        number: int,
+        epsilon: float,
+        spent: Release | None,
     ) -> Population:
         """The best candidates and the LM's variations of them, filled up with the next best ones
         where the LM only repeated itself."""
@@ -243,7 +286,7 @@ class PrivateEvolution(Teaching):
                     count = min(self.lines, more - i * self.lines)
                     prompt = variation_prompt(self.about, label, shown, count, how=self.vary)
                     prompts.append((label, prompt, seed))
-        said = await self._asked(session, prompts, number, epsilon)
+        said = await self._asked(session, prompts, number, epsilon, spent)
         return {
             label: _distinct(
                 [*texts[: self._kept()], *said[label], *texts[self._kept() :]], self.each, label
@@ -257,11 +300,12 @@ class PrivateEvolution(Teaching):
         prompts: Sequence[tuple[str, Chat, int]],
         number: int,
         epsilon: float,
+        spent: Release | None,
     ) -> Population:
         """What the LM writes to each prompt, by label.
 
-        The first message carries the ε of the whole round and goes alone: a vote is spent as soon as
-        anything that depends on it leaves, and a budget that cannot bear it stops all of it.
+        The first message carries the release of the whole round and goes alone: a vote is spent as
+        soon as anything that depends on it leaves, and a budget that cannot bear it stops all of it.
         """
 
         async def one(numbered: tuple[int, tuple[str, Chat, int]]) -> list[str]:
@@ -269,7 +313,9 @@ class PrivateEvolution(Teaching):
             sampling = Sampling(
                 max_tokens=self.max_tokens, temperature=self.temperature, top_p=0.95, seed=seed
             )
-            ask = Ask(chat=chat, sampling=sampling, epsilon=epsilon if i == 0 else 0.0)
+            ask = Ask(chat=chat, sampling=sampling)
+            if i == 0:
+                ask = replace(ask, epsilon=epsilon, release=spent)
             reply = (await session.lm.bind(f"evolve/{number}/{i}").send(ask)).generation
             whole = reply.finish_reason != "length"
             return read_texts(reply.text, self.lines, whole=whole)
@@ -367,13 +413,13 @@ def _derived(key: bytes, records: str, vote: object) -> random.Random:
     return KeyedRandom(key, f"{records} {_digest(vote)}".encode())
 
 
+def _named(key: bytes, value: object) -> str:
+    """A name for `value` that tells nothing of it without the key."""
+    return hmac.digest(key, _digest(value).encode(), hashlib.sha256).hex()[:32]
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _counted(voters: Array, embedder: Embedder | None, texts: Sequence[str]) -> Floats:
-    """The votes that each of `texts` gets."""
-    return vote(voters, _embed(embedder, texts))
 
 
 def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:

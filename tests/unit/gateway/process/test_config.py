@@ -174,8 +174,12 @@ def test_the_tables_beside_a_run(tmp_path: Path) -> None:
     assert load_tables(None)[0] == ServerConfig()
     path = tmp_path / "server.toml"
     path.write_text('[server]\nport = 1\n[serving]\nfallback = "small"\n')
-    server, _, serving = load_tables(path)
-    assert (server.port, serving.fallback) == (1, "small")
+    server, _, serving, privacy = load_tables(path)
+    assert (server.port, serving.fallback, privacy) == (1, "small", None)
+    path.write_text('[privacy]\nepsilon = 2.0\nbook = "book.sqlite"\n')
+    privacy = load_tables(path)[3]
+    assert privacy is not None
+    assert (privacy.epsilon, privacy.book) == (2.0, tmp_path / "book.sqlite")
     path.write_text("[serving]\nfalback = 1\n")
     with pytest.raises(ConfigError, match="did you mean 'fallback'"):
         load_tables(path)

@@ -1,0 +1,555 @@
+"""What was spent of whose privacy: one book for all runs, plans and gateways of a machine's user.
+
+    a message with a Release ──▶ over the budget with all that is booked? ── yes ──▶ nothing is sent
+                                    │ no
+                                    └──▶ booked ──▶ the message leaves
+
+The book knows records by keyed hashes of their texts, so a copied, renamed or reordered file is the
+same data; no text is in it. What a record has spent is what all releases over data with that record in
+them spend together, against a world in which it had never been there; of some data it is the most that
+any of their records has. So data that overlap add up where they do, and data apart do not.
+
+A release counts from the moment it is booked. A process that dies before its message has left has
+spent it all the same, as nobody can know; where the departure failed, it is taken back. The same draw
+is booked once, however often it is made (decision 0011).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import math
+import os
+import secrets
+import sqlite3
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from cosilo.errors import ConfigError, PrivacyBudgetError, PrivacyError, StoreError
+from cosilo.privacy.composition import Figure, composed
+from cosilo.privacy.mechanisms import Release
+from cosilo.types import Demonstration
+
+USUAL_DELTA = 1e-5
+"""The δ at which a book's figures are stated where nobody said another."""
+
+_FORMAT = 1
+_WAIT = 120.0  # seconds for other processes, each of which may be composing
+_ROUNDING = 1e-9  # that sums of squares have; the budget is compared up to it
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS data (
+    number INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    records INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS records (
+    record BLOB NOT NULL,
+    data INTEGER NOT NULL REFERENCES data,
+    PRIMARY KEY (record, data)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_of_data ON records (data, record);
+CREATE TABLE IF NOT EXISTS releases (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    data INTEGER NOT NULL REFERENCES data,
+    series TEXT NOT NULL,
+    release BLOB NOT NULL,
+    spender TEXT NOT NULL,
+    at REAL NOT NULL,
+    claims INTEGER NOT NULL
+);
+"""
+_TOUCHED = """
+SELECT DISTINCT touched FROM (
+    SELECT group_concat(data) AS touched FROM (
+        SELECT all_data.record, all_data.data FROM records AS mine
+        JOIN records AS all_data ON all_data.record = mine.record
+        WHERE mine.data = ? ORDER BY all_data.record, all_data.data
+    ) GROUP BY record
+)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """A plan's or a gateway's `[privacy]` table.
+
+    Attributes:
+        epsilon: what each record may spend in all, whoever spends it; None for no limit.
+        delta: at which ε is stated.
+        book: the book's file; false for none, and in the user's state folder when unset.
+        here: the book lies on this machine; where it does not, nothing can be spent.
+    """
+
+    epsilon: float | None = None
+    delta: float = USUAL_DELTA
+    book: Path | bool = True
+    here: bool = True
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon = {self.epsilon!r} is not positive and finite")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta = {self.delta!r} is not between 0 and 1")
+        if self.epsilon is not None and self.book is False:
+            raise ValueError(
+                "an ε budget needs a book, which adds up what all runs spend: leave out "
+                "book = false, or name its file"
+            )
+
+    def beside(self, base: Path) -> PrivacyConfig:
+        """The same, a relative path of its book taken from `base`."""
+        return self if isinstance(self.book, bool) else replace(self, book=base / self.book)
+
+    def account(self, records: Iterable[Demonstration], *, spender: str) -> Account | None:
+        """The account of `records` in the book; None where no book is kept.
+
+        Raises:
+            ConfigError: there is no place for one.
+        """
+        if self.book is False:
+            return None
+        if not self.here:
+            return Account(None, records, spender=spender, epsilon=self.epsilon, delta=self.delta)
+        path = usual_book() if self.book is True else self.book
+        return Account(path, records, spender=spender, epsilon=self.epsilon, delta=self.delta)
+
+
+def usual_book() -> Path:
+    """Where the book lies unless a plan names another place: cosilo/privacy.sqlite under
+    $XDG_STATE_HOME, or ~/.local/state.
+
+    Raises:
+        ConfigError: there is no home folder.
+    """
+    # By the XDG specification, a path that is not absolute does not count.
+    chosen = Path(os.environ.get("XDG_STATE_HOME", ""))
+    try:
+        state = chosen if chosen.is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ConfigError(
+            "there is no home folder for the book of ε; name [privacy] book"
+        ) from None
+    return state / "cosilo" / "privacy.sqlite"
+
+
+@dataclass(frozen=True)
+class Booked:
+    """A line of the book.
+
+    Attributes:
+        data: the number of the data in the book, and how many records they have.
+        at: when it was booked, in seconds of the machine's clock then; nothing depends on it.
+    """
+
+    release: Release
+    data: int
+    records: int
+    spender: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """Releases of one mechanism by one spender over the same data.
+
+    Attributes:
+        count: how many.
+    """
+
+    release: Release
+    data: int
+    records: int
+    spender: str
+    count: int
+
+    def alone(self, delta: float) -> float:
+        """The ε that they spend together at `delta`, without the others."""
+        return composed([self.release] * self.count, delta)[0].epsilon
+
+    def __str__(self) -> str:
+        times = f"{self.count} × " if self.count > 1 else ""
+        over = f"{self.records} records of data {self.data}, {self.release.neighbours}"
+        return f"{self.spender}: {times}{self.release.mechanism} ({over})"
+
+
+def parts_of(lines: Iterable[Booked]) -> list[Part]:
+    """`lines` of the book, those of one kind together, in the order of the first of each."""
+    counts: Counter[tuple[Release, int, int, str]] = Counter()
+    for line in lines:
+        kind = msgspec.structs.replace(line.release, series="", draw="")
+        counts[kind, line.data, line.records, line.spender] += 1
+    return [Part(*kind, count) for kind, count in counts.items()]
+
+
+class Book:
+    """The file, which any number of processes may use at once.
+
+    What `reserve` has booked is on the disk (write-ahead log, synchronised at each commit).
+
+    Args:
+        path: made when it is not there, for its owner alone.
+        write: it may be made and changed.
+
+    Raises:
+        StoreError: it cannot be opened, or is no book.
+    """
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        self.path = path
+        with self._guarded():
+            if write:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            elif not path.is_file():
+                raise StoreError(f"there is no book of ε in {str(path)!r}: nothing was spent")
+            self._db = sqlite3.connect(
+                path, timeout=_WAIT, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._guarded():
+                self._db.execute("PRAGMA synchronous = FULL")
+                if write:
+                    self._db.execute("PRAGMA journal_mode = WAL")
+                    with self._writing():
+                        self._made()
+                found = dict(self._db.execute("SELECT name, value FROM about"))
+            if found.get("format") != _FORMAT:
+                raise StoreError(f"the book {str(path)!r} is of another version of Cosilo's")
+            self._key: bytes = found["key"]
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def data(self, texts: Iterable[str]) -> int:
+        """The number of the data whose records have these texts, noted when they are new.
+
+        Args:
+            texts: a text that occurs twice, or that differs in case or white space only, is one record.
+
+        Raises:
+            PrivacyError: there are none.
+        """
+        found = sorted({hmac.digest(self._key, _plain(t), hashlib.sha256)[:16] for t in texts})
+        if not found:
+            raise PrivacyError(
+                "a message says what it spent of the owner's records, and the owner has none, so "
+                "nobody could add it up; nothing was sent"
+            )
+        digest = hashlib.sha256(b"".join(found)).digest()
+        with self._guarded(), self._writing():
+            known = self._db.execute("SELECT number FROM data WHERE digest = ?", (digest,))
+            for (number,) in known:
+                return int(number)
+            made = self._db.execute(
+                "INSERT INTO data (digest, records) VALUES (?, ?)", (digest, len(found))
+            )
+            number = int(made.lastrowid or 0)
+            self._db.executemany(
+                "INSERT INTO records (record, data) VALUES (?, ?)", [(r, number) for r in found]
+            )
+            return number
+
+    def require(
+        self, data: int, releases: Sequence[Release], *, epsilon: float, delta: float
+    ) -> None:
+        """Refuse what the budget cannot bear, before anything is sent.
+
+        Releases of a series that is in the book may be made again for nothing, so they are let pass
+        here; `reserve` judges each.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more than `epsilon` at `delta`.
+        """
+        series = {r.series for r in releases}
+        with self._guarded():
+            known = {
+                name
+                for (name,) in self._db.execute(
+                    "SELECT DISTINCT series FROM releases WHERE data = ?", (data,)
+                )
+                if name
+            }
+            if series <= known:
+                return
+            self._within(data, releases, epsilon, delta)
+
+    def reserve(
+        self,
+        data: int,
+        release: Release,
+        *,
+        spender: str,
+        epsilon: float | None = None,
+        delta: float = USUAL_DELTA,
+    ) -> bytes:
+        """Book `release` over the data of that number: its id in the book.
+
+        Args:
+            spender: who spends, e.g. a run and a point of it.
+            epsilon, delta: the budget of each record, whatever is booked by whom; no limit where None.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more; nothing was booked.
+            PrivacyError: no mechanism has such numbers.
+        """
+        try:
+            _decoded(_encoded(release))
+        except ValueError:
+            raise PrivacyError(f"no mechanism has these numbers: {release.mechanism}") from None
+        id = self._id(data, release)
+        with self._guarded(), self._writing():
+            again = self._db.execute("UPDATE releases SET claims = claims + 1 WHERE id = ?", (id,))
+            if again.rowcount:
+                return id
+            if epsilon is not None:
+                self._within(data, (release,), epsilon, delta)
+            self._db.execute(
+                "INSERT INTO releases (id, data, series, release, spender, at, claims)"
+                " VALUES (?, ?, ?, ?, ?, ?, 1)",
+                (id, data, release.series, _encoded(release), spender, time.time()),
+            )
+        return id
+
+    def cancel(self, id: bytes) -> None:
+        """The message that was to carry the release of this id has not left, and will not. It stays
+        where another message has carried the same draw, or is about to."""
+        with self._guarded(), self._writing():
+            self._db.execute("UPDATE releases SET claims = claims - 1 WHERE id = ?", (id,))
+            self._db.execute("DELETE FROM releases WHERE id = ? AND claims <= 0", (id,))
+
+    def figures(self, data: int, delta: float = USUAL_DELTA) -> tuple[Figure, ...]:
+        """What a record of the data of that number has spent, at most, for each unit.
+
+        Raises:
+            ConfigError: not all is Gaussian noise, and dp-accounting is missing.
+        """
+        with self._guarded():
+            return self._figures(data, (), delta)
+
+    def lines(self, data: int | None = None) -> list[Booked]:
+        """What was booked, in its order; of what has records in common with the data of that number,
+        where it is given."""
+        with self._guarded():
+            rows = self._db.execute(
+                "SELECT release, data, records, spender, at FROM releases"
+                " JOIN data ON data.number = data ORDER BY releases.number"
+            ).fetchall()
+            near = None if data is None else {n for some in self._touched(data) for n in some}
+        return [
+            Booked(self._read(release), number, records, spender, at)
+            for release, number, records, spender, at in rows
+            if near is None or number in near
+        ]
+
+    def _within(self, data: int, more: Sequence[Release], epsilon: float, delta: float) -> None:
+        for figure in self._figures(data, more, delta):
+            if figure.epsilon > epsilon * (1 + _ROUNDING):
+                raise PrivacyBudgetError(
+                    f"ε of a {figure.unit} would reach {figure.epsilon:.4g} at δ = {delta:g} with all "
+                    f"that is booked in {str(self.path)!r}, over the [privacy] budget, {epsilon:g}; "
+                    "nothing was sent. `cosilo privacy` shows what made it"
+                )
+
+    def _figures(self, data: int, more: Sequence[Release], delta: float) -> tuple[Figure, ...]:
+        worst: dict[str, Figure] = {}
+        touched = self._touched(data)
+        # ε only grows with what is composed, so data that are among others' need no figure.
+        for some in (s for s in touched if not any(s < other for other in touched)):
+            marks = ", ".join("?" * len(some))
+            rows = self._db.execute(
+                f"SELECT release FROM releases WHERE data IN ({marks}) ORDER BY number",
+                tuple(some),
+            )
+            releases = [*(self._read(release) for (release,) in rows), *more]
+            for figure in composed(releases, delta):
+                if figure.epsilon >= worst.get(figure.unit, figure).epsilon:
+                    worst[figure.unit] = figure
+        return tuple(worst[unit] for unit in sorted(worst))
+
+    def _touched(self, data: int) -> list[frozenset[int]]:
+        """For each kind of record of these data: all data that it is in."""
+        rows = self._db.execute(_TOUCHED, (data,)).fetchall()
+        return [frozenset(map(int, str(touched).split(","))) for (touched,) in rows]
+
+    def _id(self, data: int, release: Release) -> bytes:
+        if not release.draw:
+            return secrets.token_bytes(32)
+        what = b"%d %s" % (data, _encoded(release))
+        return hmac.digest(self._key, what, hashlib.sha256)
+
+    def _read(self, release: bytes) -> Release:
+        try:
+            return _decoded(release)
+        except (TypeError, ValueError):  # msgspec's own errors are ValueErrors
+            raise StoreError(f"the book {str(self.path)!r} holds a damaged line") from None
+
+    def _made(self) -> None:
+        for statement in _SCHEMA.split(";"):
+            self._db.execute(statement)
+        about = [("format", _FORMAT), ("key", secrets.token_bytes(32))]
+        self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, which no other process's falls into."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"the book {str(self.path)!r} cannot be used: {error}") from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StoreError(f"the book {str(self.path)!r} cannot be used: {reason}") from None
+
+
+class Account:
+    """An owner's records in a book, and what they may spend.
+
+    The book is opened for each use, so that where nothing is spent there is no file; all its work is
+    done in threads.
+
+    Args:
+        path: the book's file; None where it lies on another machine.
+        records: all that the owner holds: whatever a release was made of is among them.
+        spender: who spends, for the book's readers.
+        epsilon: the most that a record may have spent in all, at `delta`; None for no limit.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        records: Iterable[Demonstration],
+        *,
+        spender: str,
+        epsilon: float | None = None,
+        delta: float = USUAL_DELTA,
+    ) -> None:
+        self.path = path
+        self.spender = spender
+        self.epsilon = epsilon
+        self.delta = delta
+        self.spent = False
+        """Whether something was booked here."""
+        self._records = tuple(records)
+        self._number: int | None = None
+
+    async def require(self, releases: Sequence[Release]) -> None:
+        """Refuse, before anything is sent, what the budget cannot bear; see `Book.require`.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more than it may.
+            ConfigError: that cannot be said, as dp-accounting is missing.
+            StoreError: the book cannot be used.
+        """
+        epsilon = self.epsilon
+        if epsilon is None or not releases:
+            return
+
+        def work() -> None:
+            with self._open() as (book, data):
+                book.require(data, releases, epsilon=epsilon, delta=self.delta)
+
+        await asyncio.to_thread(work)
+
+    @asynccontextmanager
+    async def spending(self, release: Release | None, epsilon: float = 0.0) -> AsyncIterator[None]:
+        """Around a message's departure: its release is booked before, and taken back where that fails.
+        A cancelled departure stays in the book, as it may have happened.
+
+        Args:
+            epsilon: what the message says that it spent, which cannot be added up without a release.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more than it may; the block is not entered.
+            PrivacyError: there is a budget, and the message does not say which mechanism spent ε.
+            StoreError: the book cannot be used.
+        """
+        if release is None:
+            if epsilon and self.epsilon is not None:
+                raise PrivacyError(
+                    "a message says that it spent ε, and not by which mechanism, so what all spend "
+                    "together cannot be held under the [privacy] budget; nothing was sent"
+                )
+            yield
+            return
+        id = await asyncio.to_thread(self._reserved, release)
+        self.spent = True
+        try:
+            yield
+        except Exception:
+            with suppress(StoreError):  # then it stays, and counts
+                await asyncio.to_thread(self._cancelled, id)
+            raise
+
+    def figures(self) -> tuple[Figure, ...]:
+        """What a record has spent, at most, for each unit, at the account's δ."""
+        with self._open() as (book, data):
+            return book.figures(data, self.delta)
+
+    def lines(self) -> list[Booked]:
+        """All that is booked over data with some of these records in them."""
+        with self._open() as (book, data):
+            return book.lines(data)
+
+    def _reserved(self, release: Release) -> bytes:
+        with self._open() as (book, data):
+            return book.reserve(
+                data, release, spender=self.spender, epsilon=self.epsilon, delta=self.delta
+            )
+
+    def _cancelled(self, id: bytes) -> None:
+        with self._open() as (book, _):
+            book.cancel(id)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Book, int]]:
+        if self.path is None:
+            raise PrivacyError(
+                "the book of ε is a file of the machine that began the run, and this is another, so "
+                "nothing can be booked and nothing was sent: run the point there (--jobs)"
+            )
+        with closing(Book(self.path)) as book:
+            if self._number is None:
+                self._number = book.data(map(_text, self._records))
+            yield book, self._number
+
+
+def _text(record: Demonstration) -> str:
+    """What identifies a record: what its owner's user said in it, and no instruction around it."""
+    return "\n".join(turn.content for turn in record.chat if turn.role == "user")
+
+
+def _plain(text: str) -> bytes:
+    """`text` without differences that make it no other record."""
+    whole = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(whole.split()).encode(errors="surrogatepass")
+
+
+def _encoded(release: Release) -> bytes:
+    return msgspec.msgpack.encode(release)
+
+
+def _decoded(release: bytes) -> Release:
+    return msgspec.msgpack.decode(release, type=Release)

@@ -1,0 +1,124 @@
+"""Mechanisms whose output may leave: what noise was added to what, under which neighbour relation.
+
+A `Release` is one use of a mechanism on the owner's records. Messages carry it, the book adds releases
+up, and `privacy.composition` says what several of them spend together.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from cosilo.privacy.accountant import Neighbours
+from cosilo.types import Amount, Value
+
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+Name = Annotated[str, Meta(max_length=200)]
+
+Unit = Literal["record", "group"]
+"""What the guarantee is for: each record alone, or all records of one person, customer or household."""
+
+
+class Mechanism(Value, frozen=True, kw_only=True, tag_field="mechanism", tag=True):
+    """How one output was made private; see the classes below. What their numbers may be is declared
+    with them, and checked wherever a release is read from bytes."""
+
+
+class Gaussian(Mechanism, frozen=True, kw_only=True):
+    """A vector plus independent Gaussian noise.
+
+    Attributes:
+        sigma: the noise's standard deviation; 0 for none, which promises nothing.
+        sensitivity: how far the vector moves between neighbours, in the Euclidean norm.
+    """
+
+    sigma: Amount
+    sensitivity: Positive = 1.0
+
+    def __str__(self) -> str:
+        return f"Gaussian, σ = {self.sigma:.4g}, sensitivity {self.sensitivity:.4g}"
+
+
+class Laplace(Mechanism, frozen=True, kw_only=True):
+    """A vector plus independent Laplace noise.
+
+    Attributes:
+        scale: the noise's, b in exp(−|x|/b).
+        sensitivity: how far the vector moves between neighbours, in the sum of absolute values.
+    """
+
+    scale: Positive
+    sensitivity: Positive = 1.0
+
+    def __str__(self) -> str:
+        return f"Laplace, scale {self.scale:.4g}, sensitivity {self.sensitivity:.4g}"
+
+
+class SampledGaussian(Mechanism, frozen=True, kw_only=True):
+    """Steps of DP-SGD: each draws every record with the same chance, independently (Poisson), bounds
+    what each drawn one adds, and adds Gaussian noise to the sum.
+
+    Attributes:
+        noise: the noise's standard deviation over the bound on what one record adds.
+        rate: the chance of a record to be drawn in a step.
+        steps: how many.
+    """
+
+    noise: Positive
+    rate: Annotated[float, Meta(gt=0, le=1)]
+    steps: Annotated[int, Meta(ge=1, le=1 << 32)] = 1
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps of DP-SGD, noise {self.noise:.4g}, rate {self.rate:.3g}"
+
+
+class Stated(Mechanism, frozen=True, kw_only=True):
+    """Any mechanism that is known to be (ε, δ)-private, and of which no more is known or used:
+    randomised response, the exponential mechanism, what a package reports.
+
+    Attributes:
+        what: its name.
+    """
+
+    epsilon: Amount
+    delta: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    what: Name = "stated"
+
+    def __str__(self) -> str:
+        more = f", δ = {self.delta:.3g}" if self.delta else ""
+        return f"{self.what}, ε = {self.epsilon:.4g}{more}"
+
+
+def randomised_response(keep: float, answers: int) -> Stated:
+    """A record's answer among so many is kept with probability `keep`, and drawn from all of them
+    evenly otherwise: ε = ln(1 + answers · keep / (1 − keep)) for replacing the record.
+
+    Raises:
+        ValueError: `keep` is not from 0 to below 1, or there are fewer than two answers.
+    """
+    if not 0 <= keep < 1 or answers < 2:
+        raise ValueError(f"keep = {keep!r} of {answers!r} answers is no randomised response")
+    return Stated(epsilon=math.log1p(answers * keep / (1 - keep)), what="randomised response")
+
+
+class Release(Value, frozen=True, kw_only=True):
+    """One output of a mechanism over the owner's records, as a message carries it.
+
+    Attributes:
+        mechanism: what made it.
+        neighbours: what one record (or group) more or less means for its sensitivity.
+        unit: what that relation is about.
+        series: names the preparation that it belongs to, where its noise is derived under a key, so
+            that doing all of it again says the same; empty where noise is drawn afresh.
+        draw: names the very draw in it: the same question under the same key. Two releases of one draw
+            are one, and are spent once.
+    """
+
+    mechanism: Gaussian | Laplace | SampledGaussian | Stated
+    neighbours: Neighbours = "add_or_remove"
+    unit: Unit = "record"
+    series: Name = ""
+    draw: Name = ""

@@ -1,0 +1,266 @@
+"""The book: keyed by what records say, added up where data overlap, booked once, never overspent."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cosilo.errors import ConfigError, PrivacyBudgetError, PrivacyError, StoreError
+from cosilo.privacy.accountant import noise_for
+from cosilo.privacy.book import Account, Book, PrivacyConfig, parts_of, usual_book
+from cosilo.privacy.composition import composed
+from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
+from cosilo.tables import read
+from cosilo.types import Demonstration, user
+
+DELTA = 1e-5
+TWO = Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=1)))
+"""Alone, it spends ε = 2."""
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    made = Book(tmp_path / "state" / "book.sqlite")
+    yield made
+    made.close()
+
+
+def spend(book: Book, data: int, release: Release = TWO, *, epsilon: float | None = None) -> bytes:
+    return book.reserve(data, release, spender="run/point", epsilon=epsilon, delta=DELTA)
+
+
+def epsilon(book: Book, data: int) -> float:
+    return max((f.epsilon for f in book.figures(data, DELTA)), default=0.0)
+
+
+def test_a_copied_reordered_or_renamed_file_is_the_same_data(book: Book) -> None:
+    data = book.data(["a b", "C", "d"])
+    assert book.data(["d", "a  B ", "c", "c"]) == data
+    assert book.data(["a b", "c"]) != data
+    spend(book, data)
+    assert epsilon(book, book.data(["D", "C", "A B"])) == pytest.approx(2.0)
+
+
+def test_data_add_up_where_they_overlap_and_only_there(book: Book) -> None:
+    first, second, apart = book.data("abc"), book.data("cde"), book.data("xyz")
+    part = book.data("ab")
+    for data in (first, second, apart):
+        spend(book, data)
+    both = composed([TWO, TWO], DELTA)[0].epsilon
+    assert epsilon(book, first) == epsilon(book, second) == pytest.approx(both)
+    assert epsilon(book, apart) == pytest.approx(2.0)
+    assert epsilon(book, part) == pytest.approx(2.0), "none of its records is in the second"
+    spend(book, book.data("ce"))
+    assert epsilon(book, first) == pytest.approx(composed([TWO] * 3, DELTA)[0].epsilon)
+    assert epsilon(book, part) == pytest.approx(2.0)
+
+
+def test_two_runs_compose_and_a_third_is_refused(book: Book) -> None:
+    data, limit = book.data("abc"), 3.5
+    spend(book, data, epsilon=limit)
+    spend(book, data, epsilon=limit)
+    assert 2 < epsilon(book, data) < limit
+    with pytest.raises(PrivacyBudgetError, match=r"would reach 3\.722.*budget, 3\.5; nothing was"):
+        spend(book, data, epsilon=limit)
+    with pytest.raises(PrivacyBudgetError):
+        spend(book, book.data("cxyz"), epsilon=limit)  # one record is enough
+    assert len(book.lines()) == 2
+    spend(book, book.data("xyz"), epsilon=limit)
+    spend(book, data)  # without a budget nothing is refused, and all is booked
+    assert epsilon(book, data) > limit
+
+
+def test_the_whole_budget_may_be_spent_to_the_last_digit(book: Book) -> None:
+    data = book.data("abc")
+    round_of_four = Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=4)))
+    for _ in range(4):
+        spend(book, data, round_of_four, epsilon=2.0)
+    with pytest.raises(PrivacyBudgetError):
+        spend(book, data, Release(mechanism=Gaussian(sigma=1e3)), epsilon=2.0)
+
+
+def test_no_noise_fits_no_budget(book: Book) -> None:
+    with pytest.raises(PrivacyBudgetError, match="would reach inf"):
+        spend(book, book.data("a"), Release(mechanism=Gaussian(sigma=0.0)), epsilon=100.0)
+
+
+def test_what_is_no_mechanism_is_not_booked(book: Book) -> None:
+    with pytest.raises(PrivacyError, match="no mechanism has these numbers"):
+        spend(book, book.data("a"), Release(mechanism=Gaussian(sigma=float("nan"))))
+    assert book.lines() == []
+
+
+def test_a_draw_that_is_made_again_is_booked_once(book: Book) -> None:
+    data = book.data("abc")
+    drawn = Release(mechanism=TWO.mechanism, series="s", draw="d")
+    id = spend(book, data, drawn, epsilon=2.0)
+    assert spend(book, data, drawn, epsilon=2.0) == id
+    assert len(book.lines()) == 1
+    with pytest.raises(PrivacyBudgetError):
+        spend(book, data, Release(mechanism=TWO.mechanism, series="s", draw="e"), epsilon=2.0)
+    with pytest.raises(PrivacyBudgetError):
+        spend(book, data, epsilon=2.0)  # fresh noise is another release each time
+    assert spend(book, book.data("abcd"), drawn) != id, "of other data it is another"
+
+
+def test_what_has_not_left_is_taken_back_unless_others_carry_it(book: Book) -> None:
+    data = book.data("abc")
+    book.cancel(spend(book, data))
+    assert book.lines() == []
+    drawn = Release(mechanism=TWO.mechanism, series="s", draw="d")
+    first = spend(book, data, drawn)
+    book.cancel(spend(book, data, drawn))
+    assert len(book.lines()) == 1
+    book.cancel(first)
+    assert book.lines() == []
+
+
+def test_what_cannot_be_borne_is_refused_before_anything_is_sent(book: Book) -> None:
+    data = book.data("abc")
+    four = [Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=4)), series="s")] * 4
+    book.require(data, four, epsilon=2.0, delta=DELTA)
+    with pytest.raises(PrivacyBudgetError):
+        book.require(data, four, epsilon=1.9, delta=DELTA)
+    assert book.lines() == []
+    spend(book, data, Release(mechanism=four[0].mechanism, series="s", draw="1"))
+    book.require(data, four, epsilon=0.1, delta=DELTA)  # it may be made again for nothing
+    with pytest.raises(PrivacyBudgetError):
+        book.require(data, [TWO], epsilon=0.1, delta=DELTA)
+
+
+def test_the_clock_does_not_matter(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = book.data("abc")
+    for now in (1e9, -5.0, 4e9):
+        monkeypatch.setattr("cosilo.privacy.book.time.time", lambda now=now: now)
+        spend(book, data)
+    assert [line.at for line in book.lines()] == [1e9, -5.0, 4e9]
+    assert epsilon(book, data) == pytest.approx(composed([TWO] * 3, DELTA)[0].epsilon)
+
+
+def test_the_file_is_its_owners_alone_and_holds_no_text(tmp_path: Path, book: Book) -> None:
+    spend(book, book.data(["the patient zebra7413"]))
+    files = list((tmp_path / "state").iterdir())
+    assert {f.stat().st_mode & 0o777 for f in files} == {0o600}
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert not [f for f in files if b"zebra" in f.read_bytes()]
+
+
+def test_two_books_know_a_record_by_different_hashes(tmp_path: Path) -> None:
+    found = []
+    for name in "ab":
+        made = Book(tmp_path / name)
+        made.data(["x"])
+        made.close()
+        with sqlite3.connect(tmp_path / name) as db:
+            found += db.execute("SELECT record FROM records").fetchall()
+        db.close()
+    assert found[0] != found[1]
+
+
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, book: Book) -> None:
+    (tmp_path / "text").write_text("not a database at all, " * 100)
+    with pytest.raises(StoreError, match="cannot be used"):
+        Book(tmp_path / "text")
+    with pytest.raises(StoreError, match="there is no book"):
+        Book(tmp_path / "none", write=False)
+    data = book.data("a")
+    spend(book, data)
+    book._db.execute("UPDATE releases SET release = x'c1'")
+    with pytest.raises(StoreError, match="damaged line"):
+        book.figures(data)
+    book._db.execute("UPDATE about SET value = 99 WHERE name = 'format'")
+    with pytest.raises(StoreError, match="another version"):
+        Book(book.path)
+
+
+def test_parts_tell_what_made_it(book: Book) -> None:
+    data = book.data("abc")
+    for _ in range(3):
+        spend(book, data)
+    spend(book, data, Release(mechanism=Laplace(scale=3.0)))
+    first, second = parts_of(book.lines())
+    assert str(first) == (
+        "run/point: 3 × Gaussian, σ = 1.994, sensitivity 1 (3 records of data 1, add_or_remove)"
+    )
+    assert (second.count, second.records) == (1, 3)
+    assert first.alone(DELTA) == pytest.approx(composed([TWO] * 3, DELTA)[0].epsilon)
+
+
+def record(text: str) -> Demonstration:
+    return Demonstration(text, user(text, system="Sort it."), "x")
+
+
+def account(path: Path, *texts: str, epsilon: float | None = None) -> Account:
+    return Account(path, map(record, texts), spender="run/point", epsilon=epsilon, delta=DELTA)
+
+
+async def test_an_account_books_around_a_departure(tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    mine = account(path, "a", "b", epsilon=3.0)
+    await mine.require([])
+    assert not path.exists(), "where nothing is spent there is no book"
+    async with mine.spending(TWO):
+        assert len(mine.lines()) == 1
+    with pytest.raises(OSError, match="gone"):
+        async with mine.spending(TWO):
+            raise OSError("gone")
+    (figure,) = mine.figures()
+    assert (figure.epsilon, figure.releases) == (pytest.approx(2.0), 1)
+    other = account(path, "b", epsilon=2.5)  # another instruction around it is the same record
+    with pytest.raises(PrivacyBudgetError):
+        await other.require([TWO])
+    with pytest.raises(PrivacyBudgetError):
+        async with other.spending(TWO):
+            raise AssertionError("entered")
+
+
+async def test_what_cannot_be_added_up_is_not_sent_under_a_budget(tmp_path: Path) -> None:
+    with pytest.raises(PrivacyError, match="the owner has none"):
+        async with account(tmp_path / "a").spending(TWO):
+            raise AssertionError("entered")
+    with pytest.raises(PrivacyError, match="not by which mechanism"):
+        async with account(tmp_path / "b", "x", epsilon=1.0).spending(None, 0.5):
+            raise AssertionError("entered")
+    async with account(tmp_path / "c", "x").spending(None, 0.5):
+        pass
+    assert not (tmp_path / "c").exists()
+
+
+async def test_on_another_machine_than_the_books_nothing_is_spent() -> None:
+    away = PrivacyConfig(here=False).account([record("x")], spender="s")
+    assert away is not None
+    with pytest.raises(PrivacyError, match="--jobs"):
+        async with away.spending(TWO):
+            raise AssertionError("entered")
+
+
+async def test_a_book_that_cannot_be_written_lets_nothing_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be used"):
+        async with account(tmp_path / "file" / "book", "x").spending(TWO):
+            raise AssertionError("entered")
+
+
+def test_a_budget_without_a_book_is_refused() -> None:
+    with pytest.raises(ConfigError, match="an ε budget needs a book"):
+        read(PrivacyConfig, {"epsilon": 2.0, "book": False}, where="[privacy]")
+    for wrong in ({"epsilon": 0.0}, {"delta": 1.0}, {"epsilon": float("inf")}):
+        with pytest.raises(ConfigError, match="is not"):
+            read(PrivacyConfig, wrong, where="[privacy]")
+
+
+def test_where_the_book_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert usual_book() == tmp_path / "cosilo" / "privacy.sqlite"
+    monkeypatch.setenv("XDG_STATE_HOME", "state")  # not absolute, so it does not count
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert usual_book() == Path("/home/ann/.local/state/cosilo/privacy.sqlite")
+    given = read(PrivacyConfig, {"book": "b.sqlite"}, where="")
+    assert given.beside(Path("/plans")).book == Path("/plans/b.sqlite")
+    found = given.beside(Path("/plans")).account([record("x")], spender="s")
+    assert found is not None
+    assert found.path == Path("/plans/b.sqlite")
+    assert PrivacyConfig(book=False).account([], spender="s") is None
