@@ -14,7 +14,9 @@ import builtins
 import contextlib
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -83,6 +85,34 @@ def assert_stated(noticed: Sequence[tuple[str, Loads]], stated: Loads, plugin: o
     found = [loads for by, loads in noticed if by in own]
     assert not {m for loads in found for m in loads.models} - set(stated.models)
     assert not {p for loads in found for p in loads.packages} - set(stated.packages)
+
+
+@contextlib.contextmanager
+def beating(models: Sequence[object], begun: Callable[[], object] = bool) -> Iterator[None]:
+    """In here the event loop must have a turn whenever one of `models`, or of those trained from them,
+    is trained or asked for vectors or probabilities from outside; `begun` is called in that turn.
+    """
+    loop, here = asyncio.get_running_loop(), threading.get_ident()
+
+    def watched(work: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **options: object) -> object:
+            own = sys._getframe(1).f_globals.get("__name__") == work.__module__
+            if not own:  # a model may well call itself where it is asked for one answer
+                assert threading.get_ident() != here, f"{work.__qualname__} keeps the loop waiting"
+                turn = threading.Event()
+                loop.call_soon_threadsafe(begun)
+                loop.call_soon_threadsafe(turn.set)
+                assert turn.wait(10), f"the loop stands still during {work.__qualname__}"
+            return work(*arguments, **options)
+
+        return run
+
+    with contextlib.ExitStack() as stack:
+        for kind in {type(model) for model in models}:
+            for name in ("fit", "probabilities", "embed"):
+                if callable(work := getattr(kind, name, None)):
+                    stack.enter_context(mock.patch.object(kind, name, watched(work)))
+        yield
 
 
 class StrategyContract:
@@ -174,6 +204,35 @@ class StrategyContract:
         asyncio.run(strategy.prepare(session))
         assert session.owner is owner
         assert repr(strategy) == before
+
+    def test_the_loop_goes_on_while_prepare_works(self) -> None:
+        """Whoever is served meanwhile is kept waiting by nothing that the small models work out."""
+
+        async def run() -> None:
+            session = self.open()
+            with beating([session.owner.model, session.owner.embedder]):
+                await self.strategy().prepare(session)
+
+        asyncio.run(run())
+
+    def test_prepare_that_is_cancelled_can_be_begun_again(self) -> None:
+        async def run() -> None:
+            session, begun = self.open(), asyncio.Event()
+            with beating([session.owner.model], begun.set):
+                task = asyncio.create_task(self.strategy().prepare(session))
+                training = asyncio.create_task(begun.wait())
+                await asyncio.wait([task, training], return_when=asyncio.FIRST_COMPLETED)
+                training.cancel()
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            fresh = self.open()
+            one, two = await self.strategy().prepare(session), await self.strategy().prepare(fresh)
+            for i, chat in enumerate(self.chats()):
+                answers = [await s.answer(o.bind(str(i)), chat) for s, o in (one, two)]
+                assert answers[0].text == answers[1].text
+
+        asyncio.run(run())
 
     def test_sends_only_what_it_declares(self) -> None:
         ledger = MemoryLedger()

@@ -14,9 +14,10 @@ from itertools import chain
 from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
-from cosilo.boundary.messages import Scores
+from cosilo.boundary.messages.base import classes
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
+from cosilo.models.base import Shows
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
 from cosilo.types import last_user
@@ -99,11 +100,8 @@ class Reading:
     @cached_property
     def scored(self) -> int:
         """Places of replies that the LM gave its probabilities for."""
-        return sum(
-            sum(entry.message.lengths)
-            for entry in self.everything()
-            if entry.kind == Scores.__name__ and isinstance(entry.message, Scores)
-        )
+        kinds = {k.__name__ for k in classes().values() if Shows.LOGITS in k.shows}
+        return sum(entry.message.places() for entry in self.everything() if entry.kind in kinds)
 
     def everything(self) -> Iterator[Entry]:
         """What crossed while preparing, then what crossed for the items."""

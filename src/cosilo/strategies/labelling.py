@@ -7,6 +7,7 @@ pool item ──▶ guards ──▶ LM ──▶ reply ──▶ a known label?
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ async def labelled(session: Session, pool: Sequence[Demonstration]) -> Labels:
     return read_labels(pool, [r.text if r else None for r in said], session.sampling.choices)
 
 
-def agreed(
+async def agreed(
     labels: Labels, model: Trainable, *, beside: Sequence[Demonstration] = (), seed: int = 0
 ) -> Labels:
     """`labels` without those that `model`, trained on the others, takes for mistakes.
@@ -153,7 +154,9 @@ def agreed(
     Raises:
         CapabilityError: the trained model gives no probabilities.
     """
-    known, found = out_of_fold(model, labels.examples, beside=beside, seed=seed)
+    known, found = await asyncio.to_thread(
+        out_of_fold, model, labels.examples, beside=beside, seed=seed
+    )
     wrong = disowned([e.target for e in labels.examples], known, found)
     kept = [i for i, bad in enumerate(wrong) if not bad]
     return replace(

@@ -8,6 +8,7 @@ the LM's owner learns besides is which labels the small model held possible.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ LEAST = 0.02
 """A label that both models together hold less probable than this is no target."""
 
 
-def judge_of(owner: DataOwner, model: Trainable, *, by: str, seed: int) -> Classifier:
+async def judge_of(owner: DataOwner, model: Trainable, *, by: str, seed: int) -> Classifier:
     """The owner's small model as one that knows the task: as it is, or trained on the gold examples.
 
     Raises:
@@ -38,7 +39,7 @@ def judge_of(owner: DataOwner, model: Trainable, *, by: str, seed: int) -> Class
         raise DataError(
             f"{by} asks the small model first, but it has no gold example to learn from"
         )
-    trained = model.fit(owner.private, seed=seed)
+    trained = await asyncio.to_thread(model.fit, owner.private, seed=seed)
     if not isinstance(trained, Classifier):
         raise CapabilityError(
             f"{by} asks the small model first, but {type(trained).__name__} gives no class "

@@ -11,6 +11,7 @@ but to measure their lengths, and how far from them the generated ones are.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections import Counter
@@ -235,7 +236,7 @@ class Sieve:
                 kept.append(text)
         return kept
 
-    def agreed(
+    async def agreed(
         self,
         session: Session,
         texts: Sequence[Synthetic],
@@ -252,7 +253,7 @@ class Sieve:
         if len({text.label for text in texts}) < 2:
             return list(texts)
         made = examples(session, texts)
-        labels, found = out_of_fold(model, made, beside=beside, seed=seed)
+        labels, found = await asyncio.to_thread(out_of_fold, model, made, beside=beside, seed=seed)
         wrong = disowned([text.label for text in texts], labels, found)
         self.dropped["label not agreed on"] += sum(wrong)
         return [text for text, bad in zip(texts, wrong, strict=True) if not bad]
@@ -320,7 +321,7 @@ def examples(
     )
 
 
-def card(
+async def card(
     by: str,
     session: Session,
     sieve: Sieve,
@@ -345,6 +346,7 @@ def card(
         if kept
         else {}
     )
+    distances = await asyncio.to_thread(_distances, session.owner, kept)
     balance = Counter(text.label for text in kept)
     shown = {text.label: text.text for text in reversed(kept)}
     return Card(
@@ -356,7 +358,7 @@ def card(
             "kept": len(kept),
             "LM calls": spent.messages,
             **per_kept,
-            **_distances(session.owner, kept),
+            **distances,
         },
         tables={
             "dropped": dict(sieve.dropped.most_common()),

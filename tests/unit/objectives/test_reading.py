@@ -110,7 +110,7 @@ async def test_each_reply_is_booked_to_the_message_it_answers() -> None:
 
 
 def recorded(model: ScriptedModel, folder: Path) -> Handles:
-    everything = LMOwner(model, exposes=Access.WEIGHTS)
+    everything = LMOwner(model, exposes=Access.WEIGHTS.shows)
     return Recorded(everything, ReplayStore(folder / "replay.sqlite"), of=model)
 
 

@@ -39,8 +39,8 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     """One thing said across the boundary.
 
     A class states what the rest of the house needs to know of its messages. What it does not state is
-    taken for the worst: all its strings are read as private, no defence lets it pass, and only an owner
-    who shows everything answers it.
+    taken for the worst: all its strings are read as private, no defence lets it pass, only an owner who
+    shows everything answers it, and without a bound on what it costs it is not sent.
 
     What may stand in a field is declared with the field: the range of a number, how many there may be
     of what comes in numbers (`cosilo.types` has names for both). Bytes that say something else are
@@ -160,6 +160,10 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         """How many times the request was sent and may have been worked on until this reply came."""
         return 1
 
+    def places(self) -> int:
+        """At how many places of a text this reply shows what the LM would have said."""
+        return 0
+
     def check(self) -> None:
         """Refuse field values that are impossible together; what is impossible in a field alone is
         declared with the field.
@@ -195,6 +199,20 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
     """A message the data owner sends; `reply` is the class it is answered with."""
 
     reply: ClassVar[type[Message]]
+
+    def tokens_bound(self) -> tuple[int, int]:
+        """Upper bound on (prompt, completion) tokens billed when it is sent once.
+
+        Raises:
+            CapabilityError: its class does not say, so no budget could hold.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} does not say how many tokens it may take, so no budget could hold; "
+            "its class must say it in `tokens_bound`"
+        )
+
+    def reply_bound(self, tokens: int) -> int:
+        return self.reply.largest
 
     def question(self) -> Mapping[str, object] | None:
         """What is asked of the LM: with its identity, all that decides the reply, so that a reply is

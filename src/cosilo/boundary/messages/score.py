@@ -59,6 +59,9 @@ class Scores(Message, frozen=True, kw_only=True):
     def usage(self) -> tuple[int, int]:
         return self.prompt_tokens, 0
 
+    def places(self) -> int:
+        return sum(self.lengths)
+
     def restated(self, tokens_in: int, tokens_out: int) -> Scores:
         return msgspec.structs.replace(self, prompt_tokens=tokens_in)
 

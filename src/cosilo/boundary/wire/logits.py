@@ -36,7 +36,7 @@ _WITH_IDS = 1
 _ESCAPE = 255  # a symbol that says: more is in the list of what did not fit
 _DEEPEST = 65_535
 _MOST = 1 << 24  # numbers in one message, and tokens in a vocabulary
-_BLOCK = 1 << 18  # numbers that are worked with at a time
+_BLOCK = 1 << 14  # numbers that are worked with at a time, so that only what results takes memory
 _LOGIT = 2_048.0  # steps per unit of the rest mass's log-odds
 
 
@@ -75,11 +75,10 @@ class TopK:
             )
         ends = np.cumsum(lengths)
         return [
-            self.rows(np.arange(end - length, end))
-            for length, end in zip(lengths, ends, strict=True)
+            self.rows(slice(end - length, end)) for length, end in zip(lengths, ends, strict=True)
         ]
 
-    def rows(self, places: Integers) -> TopK:
+    def rows(self, places: Integers | slice) -> TopK:
         """What is known at some of the places."""
         ids = None if self.ids is None else self.ids[places]
         return TopK(ids, self.logprobs[places], self.rest[places], self.size, self.error)
@@ -184,43 +183,91 @@ def _unpack(data: bytes, most: int) -> TopK:
         raise ValueError(f"{n} places of {k} numbers are more than the {most} that may come")
     ends = np.cumsum([_HEAD.size, *lengths])
     classes, low, plain, more, rests = (data[a:b] for a, b in pairwise(ends))
-    symbols = _unsymbols(plain, more, n * k)
+    symbols = _Symbols(plain, more, n * k)
     rest, deepest = _unrests(rests)
-    ids = order = None
-    if with_ids:
-        ids, order = _unkeys(_uncoded(classes, low, n * k), n, k, size)
     logprobs = np.empty((n, k), np.float32)
-    rows = max(1, _BLOCK // k)
-    for start in range(0, n, rows):  # in blocks, as what is worked with is larger than what results
-        end = min(n, start + rows)
-        where = slice(start * k, end * k) if order is None else order[start * k : end * k]
-        found = symbols[where].astype(np.int64).reshape(-1, k)
-        steps = np.cumsum(found, axis=1) if ids is None else deepest[start:end, None] - found
-        if (steps.min(axis=1) != 0).any() or (steps.max(axis=1) > _DEEPEST).any():
-            raise ValueError("a place's steps do not begin at its top one")
-        below = -step * steps
-        kept = np.log1p(-np.exp(rest[start:end])) - np.log(np.exp(below).sum(axis=1))
-        logprobs[start:end] = below + kept[:, None]
-    if not np.isfinite(logprobs).all():
-        raise ValueError("a probability is no number")
+    ids = np.empty((n, k), np.int32) if with_ids else None
+    if ids is not None:
+        _place(_Gaps(classes, low, n * k), symbols, ids, logprobs, size)
+        np.subtract(deepest[:, None], logprobs, out=logprobs)
+    else:
+        _climb(symbols, logprobs)
+    _normalise(logprobs, rest, step)
     return TopK(ids, logprobs, rest.astype(np.float32), size, step / math.sqrt(12))
 
 
-def _unkeys(
-    gaps: Integers, n: int, k: int, size: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The ids of each place, and where the numbers that belong to them stand."""
-    if gaps.sum(dtype=np.float64) + n * k > n * size:  # in floats, which do not wrap around
-        raise ValueError("a token id is out of range")
-    gaps += 1
-    keys = np.cumsum(gaps, out=gaps)
-    keys -= 1
-    places = (keys % max(n, 1)).astype(np.int32)
-    if (np.bincount(places, minlength=n) != k).any():
-        raise ValueError("a place has not k tokens")
-    order = np.argsort(places, kind="stable").astype(np.int32)
-    ids = (keys // max(n, 1)).astype(np.int32)
-    return ids[order].reshape(n, k), order
+def _place(
+    gaps: _Gaps, symbols: _Symbols, ids: NDArray[np.int32], found: Floats, size: int
+) -> None:
+    """Put each number where its key says: its token into `ids`, its symbol into `found`."""
+    n, k = ids.shape
+    filled, before = np.zeros(n, np.int64), -1
+    for start in range(0, n * k, _BLOCK):
+        end = min(n * k, start + _BLOCK)
+        keys = gaps.read(start, end)
+        if keys.sum(dtype=np.float64) > n * size:  # in floats, which do not wrap around
+            raise ValueError("a token id is out of range")
+        keys += 1
+        np.cumsum(keys, out=keys)
+        keys += before
+        before = int(keys[-1])
+        if before >= n * size:
+            raise ValueError("a token id is out of range")
+        tokens, places = np.divmod(keys, n)
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        begins = np.flatnonzero(np.diff(places, prepend=-1))
+        counts = np.diff(begins, append=len(places))
+        among = np.arange(len(places)) - np.repeat(begins, counts)  # which it is of its place's
+        at = filled[places] + among
+        if (at >= k).any():
+            raise ValueError("a place has not k tokens")
+        ids[places, at] = tokens[order]
+        found[places, at] = symbols.read(start, end)[order]
+        filled[places[begins]] += counts
+
+
+def _climb(symbols: _Symbols, steps: Floats) -> None:
+    """Each row's steps from how much each is deeper than the one before it."""
+    n, k = steps.shape
+    rows = max(1, _BLOCK // k)
+    for row in range(0, n, rows):
+        last = min(n, row + rows)
+        depth = np.zeros((last - row, 1), np.int64)
+        for column in range(0, k, _BLOCK):
+            end = min(k, column + _BLOCK)
+            # Only of a single row does a block end within it.
+            first = row * k + column
+            found = symbols.read(first, first + (last - row) * (end - column))
+            block = found.reshape(last - row, end - column)
+            np.cumsum(block, axis=1, out=block)
+            block += depth
+            depth = block[:, -1:].copy()
+            if (depth > _DEEPEST).any():
+                raise ValueError("a place's steps are too deep")
+            steps[row:last, column:end] = block
+
+
+def _normalise(steps: Floats, rest: Any, step: float) -> None:
+    """Make log-probabilities of `steps`, in their place."""
+    n, k = steps.shape
+    rows = max(1, _BLOCK // k)
+    for row in range(0, n, rows):
+        last = min(n, row + rows)
+        parts = [
+            steps[row:last, column : min(k, column + _BLOCK)] for column in range(0, k, _BLOCK)
+        ]
+        if (
+            any((part < 0).any() or (part > _DEEPEST).any() for part in parts)
+            or (np.min([part.min(axis=1) for part in parts], axis=0) != 0).any()
+        ):
+            raise ValueError("a place's steps do not begin at its top one")
+        total: Any = sum(np.exp(-step * part.astype(np.float64)).sum(axis=1) for part in parts)
+        kept = np.log1p(-np.exp(rest[row:last])) - np.log(total)
+        for part in parts:
+            part[:] = -step * part.astype(np.float64) + kept[:, None]
+            if not np.isfinite(part).all():
+                raise ValueError("a probability is no number")
 
 
 def _huffman(symbols: NDArray[np.uint8]) -> bytes:
@@ -248,22 +295,35 @@ def _coded(numbers: Integers) -> tuple[bytes, bytes]:
     return _huffman(lengths.astype(np.uint8)), np.packbits(bits).tobytes()
 
 
-def _uncoded(classes: bytes, low: bytes, count: int) -> Integers:
-    lengths = _unhuffman(classes, count)
-    if lengths.max(initial=0) > 52:
-        raise ValueError("a number is too large")
-    numbers = (lengths > 0).astype(np.int64)
-    longer = np.flatnonzero(lengths > 1)
-    extra = lengths[longer].astype(np.int64) - 1
-    if (int(extra.sum()) + 7) // 8 != len(low):
-        raise ValueError("the bits are cut")
-    starts = np.cumsum(extra) - extra
-    bits = np.unpackbits(np.frombuffer(low, np.uint8))
-    for j in range(int(extra.max(initial=0))):
-        has = extra > j
-        at = longer[has]
-        numbers[at] = numbers[at] << 1 | bits[starts[has] + j]
-    return numbers
+class _Gaps:
+    """What `_coded` coded, read from the beginning on, some at a time."""
+
+    def __init__(self, classes: bytes, low: bytes, count: int) -> None:
+        self._lengths = _unhuffman(classes, count)
+        if self._lengths.max(initial=0) > 52:
+            raise ValueError("a number is too large")
+        bits = int(self._lengths.sum(dtype=np.int64)) - int(np.count_nonzero(self._lengths))
+        if (bits + 7) // 8 != len(low):
+            raise ValueError("the bits are cut")
+        self._low = np.frombuffer(low, np.uint8)
+        self._bit = 0
+
+    def read(self, start: int, end: int) -> Integers:
+        lengths = self._lengths[start:end]
+        numbers = (lengths > 0).astype(np.int64)
+        longer = np.flatnonzero(lengths > 1)
+        extra = lengths[longer].astype(np.int64) - 1
+        ends = np.cumsum(extra)
+        total = int(ends[-1]) if len(ends) else 0
+        byte, begin = divmod(self._bit, 8)
+        bits = np.unpackbits(self._low[byte : byte + (begin + total + 7) // 8])
+        starts = begin + ends - extra
+        for j in range(int(extra.max(initial=0))):
+            has = extra > j
+            at = longer[has]
+            numbers[at] = numbers[at] << 1 | bits[starts[has] + j]
+        self._bit += total
+        return numbers
 
 
 def _bit_lengths(numbers: Integers) -> Integers:
@@ -277,13 +337,21 @@ def _symbols(numbers: Integers) -> tuple[bytes, bytes]:
     return _huffman(plain.astype(np.uint8)), more.astype("<u2").tobytes()
 
 
-def _unsymbols(plain: bytes, more: bytes, count: int) -> NDArray[np.int32]:
-    numbers = _unhuffman(plain, count).astype(np.int32)
-    at = np.flatnonzero(numbers == _ESCAPE)
-    if 2 * len(at) != len(more):
-        raise ValueError("a section does not hold what the header says")
-    numbers[at] += np.frombuffer(more, "<u2")
-    return numbers
+class _Symbols:
+    """What `_symbols` coded, read from the beginning on, some at a time."""
+
+    def __init__(self, plain: bytes, more: bytes, count: int) -> None:
+        self._plain = _unhuffman(plain, count)
+        if 2 * int(np.count_nonzero(self._plain == _ESCAPE)) != len(more):
+            raise ValueError("a section does not hold what the header says")
+        self._more = np.frombuffer(more, "<u2")
+
+    def read(self, start: int, end: int) -> Integers:
+        numbers = self._plain[start:end].astype(np.int64)
+        at = np.flatnonzero(numbers == _ESCAPE)
+        numbers[at] += self._more[: len(at)]
+        self._more = self._more[len(at) :]
+        return numbers
 
 
 def _rests(rest: Floats, deepest: Integers) -> bytes:

@@ -13,6 +13,7 @@ that no token ids need to cross; the paper pairs places by number, here they are
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -95,9 +96,8 @@ class DistilAcross(Learning):
         if self.weight:
             question = Question(self.k, ids=self.method == "aligned", pieces=True)
             found, _ = await opinions(session, items, question)
-        return await self.learned(
-            session, model, examples, lessons_from(model, items, found), self._loss
-        )
+        lessons = await asyncio.to_thread(lessons_from, model, items, found)
+        return await self.learned(session, model, examples, lessons, self._loss)
 
     def _loss(self, module: Any, batch: Sequence[AlignedLesson]) -> Any:
         """Means over the batch's places and over its aligned ones: a scalar with its gradient."""

@@ -68,7 +68,7 @@ class DistilLabels(Teaching):
         require_classes(labels, closed=bool(choices))
         gold = session.owner.private if self.gold else ()
         if self.agree:
-            labels = agreed(labels, model, beside=gold, seed=self.seed)
+            labels = await agreed(labels, model, beside=gold, seed=self.seed)
             require_classes(labels, closed=bool(choices))
         session = session.with_card(labels.card(self.name, choices))
         taught = balanced(labels.examples) if self.balance else labels.examples

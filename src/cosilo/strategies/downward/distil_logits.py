@@ -127,10 +127,10 @@ class DistilLogits(Learning):
         self, session: Session, model: WeightModel, items: Sequence[Scored]
     ) -> list[Lesson]:
         found, _ = await opinions(session, items, Question(self.k, self.temperature))
-        lessons = [
-            Lesson(item.chat, model.tokenize(item.chat, item.reply), opinion.top)
-            for item, opinion in zip(items, found, strict=True)
-        ]
+        lessons = []
+        for item, opinion in zip(items, found, strict=True):
+            lessons.append(Lesson(item.chat, model.tokenize(item.chat, item.reply), opinion.top))
+            await asyncio.sleep(0)  # others have their turn between any two
         # A reply that is empty or cut differently (which one vocabulary does not do) teaches nothing.
         return [x for x in lessons if len(x.top) == len(x.tokens) - x.tokens.start]
 

@@ -12,6 +12,7 @@ Models", arXiv 2307.16645). The labels never cross; the texts do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -115,11 +116,13 @@ class DistilStates(Teaching):
         if not gold or not pool:
             missing = "gold examples" if not gold else "pool of texts without labels"
             raise DataError(f"{self.name} needs gold examples and a pool; there is no {missing}")
-        judge = judge_of(owner, model, by=self.name, seed=self.seed)
-        own = views(judge, pool, choices)
-        features = reduced(await self._states(session, [*gold, *pool]))
+        judge = await judge_of(owner, model, by=self.name, seed=self.seed)
+        own = await asyncio.to_thread(views, judge, pool, choices)
+        read = await self._states(session, [*gold, *pool])
+        features = await asyncio.to_thread(reduced, read)
         texts = [last_user(e.chat) for e in (*gold, *pool)]
-        teacher = head.train(
+        teacher = await asyncio.to_thread(
+            head.train,
             features[: len(gold)],
             texts[: len(gold)],
             [e.target for e in gold],
@@ -127,7 +130,9 @@ class DistilStates(Teaching):
             features="embedding",
             seed=self.seed,
         )
-        seen = teacher.probabilities(features[len(gold) :], texts[len(gold) :])
+        seen = await asyncio.to_thread(
+            teacher.probabilities, features[len(gold) :], texts[len(gold) :]
+        )
         told = arranged(seen, teacher.labels, choices)
         shares = together(own, told, self.trust, self.sharpness)
         taught = [

@@ -14,6 +14,7 @@ temperature and its own share of the tones. What goes up is as in ProGen.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -95,27 +96,28 @@ class FuseGen(Teaching):
         best: dict[str, list[str]] = {}
         for n in range(self.rounds):
             for k in range(len(self.temperatures)):
-                kept += sieve(
-                    await write(
-                        session,
-                        self._wanted(k, words=usual),
-                        source=f"{n}/{k}",
-                        shown=best,
-                        tones=TONES[k :: len(self.temperatures)],
-                        seed=self.seed,
-                    )
+                texts = await write(
+                    session,
+                    self._wanted(k, words=usual),
+                    source=f"{n}/{k}",
+                    shown=best,
+                    tones=TONES[k :: len(self.temperatures)],
+                    seed=self.seed,
                 )
+                kept += await asyncio.to_thread(sieve, texts)
             sieve.require_labels(kept, choices, by=self.name)
             if n + 1 < self.rounds:
-                best = self._feedback(session, model, kept, validation)
+                best = await asyncio.to_thread(self._feedback, session, model, kept, validation)
         made = examples(session, kept)
         gold = owner.private if self.gold else ()
-        weights = self._weights(model, made, gold)
+        weights = await asyncio.to_thread(self._weights, model, made, gold)
         asked = len(choices) * sum(
             w.calls() * w.lines
             for w in (self._wanted(k, words=usual) for k in range(len(self.temperatures)))
         )
-        found = card(self.name, session, sieve, kept, asked=asked * self.rounds, before=before)
+        found = await card(
+            self.name, session, sieve, kept, asked=asked * self.rounds, before=before
+        )
         found = replace(found, tables={**found.tables, **self._by_source(kept, weights)})
         weighed = (_weighed(e, float(w)) for e, w in zip(made, weights, strict=True))
         return (*gold, *weighed), session.with_card(found)

@@ -152,7 +152,7 @@ async def learn(
         DataError: there is nothing to learn from.
         ModelError: the loss is not finite; it says at which step.
     """
-    from cosilo.models.white_box.training import Schedule, train
+    from cosilo.models.white_box.training import Schedule, TrainingOutcome, train
     from cosilo.models.white_box.tuning import prepared
 
     if not lessons:
@@ -167,23 +167,26 @@ async def learn(
         seed=how.seed,
     )
     method = "lora" if how.rank else "full"
-    module = prepared(model.module, method=method, rank=how.rank or 1, seed=how.seed)
-    dtype = model.module.dtype  # weights that are all trained are so in float32, then rounded again
-    precision = "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
 
     def held_out(trained: Any) -> float:
         groups = [out[i : i + how.batch] for i in range(0, len(out), how.batch)]
         return sum(float(check(trained, g)) * len(g) for g in groups) / len(out)
 
-    outcome = await asyncio.to_thread(
-        train,
-        module,
-        kept,
-        loss,
-        schedule,
-        validate=held_out if out else None,
-        precision=precision,
-    )
+    def work() -> tuple[Any, TrainingOutcome]:
+        module = prepared(model.module, method=method, rank=how.rank or 1, seed=how.seed)
+        dtype = model.module.dtype
+        outcome = train(
+            module,
+            kept,
+            loss,
+            schedule,
+            validate=held_out if out else None,
+            precision="bfloat16" if str(dtype) == "torch.bfloat16" else "float32",
+        )
+        # Weights that are all trained are so in float32, then rounded again.
+        return module if how.rank else module.to(dtype), outcome
+
+    module, outcome = await asyncio.to_thread(work)
     facts: dict[str, int | float | str] = {
         "lessons": len(kept),
         "steps": len(outcome.losses),
@@ -197,8 +200,7 @@ async def learn(
             "loss on these before": round(outcome.validations[0], 4),
             "loss on these after": round(outcome.validations[outcome.best_step], 4),
         }
-    trained = model.with_module(module if how.rank else module.to(dtype))
-    return trained, Card(by=how.name, title="training", facts=facts)
+    return model.with_module(module), Card(by=how.name, title="training", facts=facts)
 
 
 def divided(lessons: Sequence[T], seed: int) -> tuple[list[T], list[T]]:

@@ -11,6 +11,7 @@ labels is better than its choice among all, and whose mistakes the small model's
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -85,8 +86,8 @@ class NarrowLabels(Teaching):
         if len(choices) < 2:
             raise DataError(f"{self.name} needs a task with a closed set of labels")
         whole = pool_of(owner, "private", by=self.name)
-        judge = judge_of(owner, model, by=self.name, seed=self.seed)
-        p = views(judge, whole, choices)
+        judge = await judge_of(owner, model, by=self.name, seed=self.seed)
+        p = await asyncio.to_thread(views, judge, whole, choices)
         rows = least_sure(p, self.items)
         pool, p = [whole[i] for i in rows], p[rows]
         left = {

@@ -11,6 +11,7 @@ label a text has can still say it in other words.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -97,7 +98,8 @@ class Paraphrase(Teaching):
         if not chosen:
             raise DataError(f"{self.name} has no example of the owner's to rewrite")
         least, most, _ = usual_words(owner)
-        sieve = Sieve((least, most), [last_user(e.chat) for e in gold])
+        known = [last_user(e.chat) for e in gold]
+        sieve = await asyncio.to_thread(Sieve, (least, most), known)
         said = await replies(session, chosen, self.question)
         texts = [
             Synthetic(text, item.target, self.name)
@@ -105,10 +107,11 @@ class Paraphrase(Teaching):
             if reply is not None
             for text in read_texts(reply.text, self.each, whole=reply.finish_reason != "length")
         ]
-        kept = sieve(texts)
+        kept = await asyncio.to_thread(sieve, texts)
         if self.agree:
-            kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
-        found = card(self.name, session, sieve, kept, asked=self.each * len(chosen), before=before)
+            kept = await sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
+        asked = self.each * len(chosen)
+        found = await card(self.name, session, sieve, kept, asked=asked, before=before)
         found = replace(found, examples=())  # rewrites tell what the owner's texts say
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 

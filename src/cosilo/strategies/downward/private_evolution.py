@@ -20,6 +20,7 @@ set, the description, the encoder and the number of rounds are taken as known to
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -149,8 +150,9 @@ class PrivateEvolution(Teaching):
         owner, labels = session.owner, session.sampling.choices
         if not labels:
             raise DataError("private_evolution needs a closed set of labels to write texts for")
-        voters = self._voters(session)
-        costs = self._costs(sum(map(len, voters.values())), owner.chosen)
+        voters = await asyncio.to_thread(self._voters, session)
+        records = sum(map(len, voters.values()))
+        costs = await asyncio.to_thread(self._costs, records, owner.chosen)
         release = self._release(costs, owner)
         if session.account is not None and release is not None:
             await session.account.require([release] * len(costs))
@@ -160,14 +162,14 @@ class PrivateEvolution(Teaching):
         for number, (sigma, epsilon) in enumerate(costs, 1):
             spent = release and self._drawn(release, number, population)
             for label, texts in population.items():
-                counts = vote(voters[label], _embed(owner.embedder, texts))
+                counts = await asyncio.to_thread(_counted, voters[label], owner.embedder, texts)
                 drawn = source([number, label, sigma, texts])
                 order = ranked(counts, sigma, threshold=threshold, source=drawn)
                 population[label] = [texts[i] for i in order]
             population = await self._varied(session, population, number, epsilon, spent)
         made = [Synthetic(text, label) for label in labels for text in population[label]]
         gold = owner.private if self.gold else ()
-        card = self._card(population, costs, sum(map(len, voters.values())), owner.chosen)
+        card = self._card(population, costs, records, owner.chosen)
         return (*gold, *examples(session, made)), session.with_card(card)
 
     # ── before anything is sent: all that can fail on the owner's own side ───
@@ -420,6 +422,11 @@ def _named(key: bytes, value: object) -> str:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _counted(voters: Array, embedder: Embedder | None, texts: Sequence[str]) -> Floats:
+    """The votes that each of `texts` gets."""
+    return vote(voters, _embed(embedder, texts))
 
 
 def _embed(embedder: Embedder | None, texts: Sequence[str]) -> Array:

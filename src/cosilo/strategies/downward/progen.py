@@ -15,6 +15,7 @@ never cross, but the choice is theirs.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -88,19 +89,20 @@ class ProGen(Teaching):
         kept: list[Synthetic] = []
         best: dict[str, list[str]] = {}
         for n in range(self.rounds):
-            kept += sieve(
-                await write(session, wanted, source=f"round {n}", shown=best, seed=self.seed)
-            )
+            texts = await write(session, wanted, source=f"round {n}", shown=best, seed=self.seed)
+            kept += await asyncio.to_thread(sieve, texts)
             sieve.require_labels(kept, choices, by=self.name)
             if n + 1 < self.rounds:
                 made = examples(session, kept)
-                judge = readable(model.fit((*gold, *made), seed=self.seed), by=self.name)
-                best = most_helpful(kept, influence(judge, made, validation), self.shown)
+                trained = await asyncio.to_thread(model.fit, (*gold, *made), seed=self.seed)
+                judge = readable(trained, by=self.name)
+                scores = await asyncio.to_thread(influence, judge, made, validation)
+                best = most_helpful(kept, scores, self.shown)
         if self.agree:
-            kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
+            kept = await sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
             sieve.require_labels(kept, choices, by=self.name)
         asked = self.rounds * wanted.calls() * wanted.lines * len(choices)
-        found = card(self.name, session, sieve, kept, asked=asked, before=before)
+        found = await card(self.name, session, sieve, kept, asked=asked, before=before)
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 
     def _wanted(self, *, words: int) -> Wanted:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosilo.boundary.messages import Score, Scored, Scores
 from cosilo.boundary.wire.logits import TopK, unpack
@@ -96,9 +97,22 @@ def read(scores: Scores, question: Score) -> Iterator[Opinion]:
         raise UnexpectedReplyError("the large model's tokens are not as many as their scores")
     spelt = {}
     if top.ids is not None:
-        known = np.unique(top.ids).tolist()
+        known = _named(top.ids, len(scores.spelt))
         if len(known) != len(scores.spelt):
             raise UnexpectedReplyError("the large model did not spell every token that it named")
         spelt = dict(zip(known, scores.spelt, strict=True))
     for part, pieces in zip(top.parts(scores.lengths), scores.pieces, strict=True):
         yield Opinion(part, pieces, spelt)
+
+
+def _named(ids: NDArray[np.int32], most: int) -> list[int]:
+    """The different ones of `ids`, in order; some of them where there are more than `most`."""
+    known: NDArray[np.int32] = np.empty(0, np.int32)
+    for start in range(0, ids.size, _AT_ONCE):
+        known = np.union1d(known, ids.reshape(-1)[start : start + _AT_ONCE])
+        if len(known) > most:
+            break
+    return [int(i) for i in known]
+
+
+_AT_ONCE = 1 << 14  # ids, so that sorting takes little memory

@@ -105,7 +105,7 @@ class StepByStep(Teaching):
         require_classes(labels, closed=bool(choices))
         gold = owner.private if self.gold else ()
         if self.agree:
-            labels = agreed(labels, model, beside=gold, seed=self.seed)
+            labels = await agreed(labels, model, beside=gold, seed=self.seed)
             require_classes(labels, closed=bool(choices))
         reasons = [parts[row][0] for row in labels.rows]
         writes = not isinstance(model, Classifier)

@@ -11,6 +11,7 @@ one and the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,11 +64,12 @@ class ZeroGen(Teaching):
         least, most, usual = usual_words(owner)
         wanted = Wanted(each=self.each, lines=self.lines, temperature=self.temperature, words=usual)
         sieve = Sieve((least, most))
-        kept = sieve(await write(session, wanted, source="zerogen", seed=self.seed))
+        texts = await write(session, wanted, source="zerogen", seed=self.seed)
+        kept = await asyncio.to_thread(sieve, texts)
         gold = owner.private if self.gold else ()
         if self.agree:
-            kept = sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
+            kept = await sieve.agreed(session, kept, model, beside=gold, seed=self.seed)
         sieve.require_labels(kept, session.sampling.choices, by=self.name)
         asked = wanted.calls() * wanted.lines * len(session.sampling.choices)
-        found = card(self.name, session, sieve, kept, asked=asked, before=before)
+        found = await card(self.name, session, sieve, kept, asked=asked, before=before)
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)

@@ -7,6 +7,7 @@ on such a gap; Ong et al., "RouteLLM" (arXiv 2406.18665), define the APGR router
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -64,7 +65,7 @@ class Router:
         large = await large_answers(session, examples)
         gains = np.array([b.grade - a.grade for a, b in zip(small, large, strict=True)])
         texts = [last_user(e.chat) for e in examples]
-        model, held_out = fit_gain(texts, gains, seed=self.seed)
+        model, held_out = await asyncio.to_thread(fit_gain, texts, gains, seed=self.seed)
         threshold = self.threshold if self.threshold is not None else 0.0
         if self.calls is not None:
             losses = [-g for g in held_out]
