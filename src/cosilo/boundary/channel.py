@@ -130,7 +130,7 @@ class Boundary:
             PrivacyError: a guard was in doubt; nothing was sent.
             ModelError: the other party did not answer.
         """
-        reply = await _fail_closed(self._guarded(request, 0))
+        reply = await self._guarded(request, 0)
         if not isinstance(reply, request.reply):
             raise UnexpectedReplyError(
                 f"{type(request).__name__} was answered with {type(reply).__name__}, "
@@ -152,13 +152,18 @@ class Boundary:
             raise doubt
 
     async def _guarded(self, message: Message, depth: int) -> Message:
-        if depth == len(self._guards):
-            return await self._cross(message)
-
         async def forward(inner: Message) -> Message:
             return await self._guarded(inner, depth + 1)
 
-        return await _fail_closed(self._guards[depth].guard(message, forward, request=self.request))
+        try:
+            if depth == len(self._guards):
+                return await self._cross(message)
+            return await self._guards[depth].guard(message, forward, request=self.request)
+        except CosiloError:
+            raise
+        except Exception as error:
+            doubt = _doubt(error)
+        raise doubt  # out here, so that the original is not kept as its context
 
     def _guarded_stream(self, ask: Ask, depth: int) -> AsyncIterator[Delta]:
         if depth == len(self._guards):
@@ -296,16 +301,6 @@ def _ending(delta: Delta, bill: Bill) -> Delta:
         return delta
     tokens_in, tokens_out = bill.answer
     return replace(delta, prompt_tokens=tokens_in, completion_tokens=tokens_out)
-
-
-async def _fail_closed(guarded: Awaitable[Message]) -> Message:
-    try:
-        return await guarded
-    except CosiloError:
-        raise
-    except Exception as error:
-        doubt = _doubt(error)
-    raise doubt  # out here, so that the original is not kept as its context
 
 
 def _doubt(error: Exception) -> BoundaryError:

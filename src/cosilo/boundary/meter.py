@@ -24,7 +24,7 @@ from cosilo.errors import BudgetExceededError, PrivacyError, RequestBudgetError
 log = logging.getLogger("cosilo.boundary")
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
+class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Counts of what crossed. `epsilon` adds up by basic composition; `disputes` are the replies whose
     owner claimed more tokens than can be, or no number of them."""
 
@@ -60,6 +60,9 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
             epsilon=self.epsilon - other.epsilon,
             disputes=self.disputes - other.disputes,
         )
+
+
+NOTHING = Totals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,8 +284,8 @@ class Meter:
         self.budget = budget or UNLIMITED
         self.price: Price = price or (parent.price if parent else Price())
         self.parent = parent
-        self.totals = Totals()  # settled crossings
-        self.reserved = Totals()  # crossings under way
+        self.totals = NOTHING  # settled crossings
+        self.reserved = NOTHING  # crossings under way
         self._limits = [] if budget is None else _limits(budget)
         self._exceeded = RequestBudgetError if request else BudgetExceededError
         self._of = "budget of one request" if request else "budget"
@@ -368,8 +371,9 @@ class Meter:
         Raises:
             BudgetExceededError: a limit would be passed; nothing is set aside.
         """
+        reserved = self.reserved + most
         if self._limits:
-            after = self.totals + self.reserved + most
+            after = self.totals + reserved
             for name, limit in self._limits:
                 would = getattr(after, name)
                 if would > limit:
@@ -379,7 +383,7 @@ class Meter:
                     )
         if self.parent:
             self.parent.hold(most)
-        self.reserved += most
+        self.reserved = reserved
 
 
 def _limits(budget: Budget) -> list[tuple[str, float]]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 from cosilo.boundary.messages import Message, decode
 from cosilo.boundary.record.batches import Batches
@@ -112,21 +112,34 @@ class Ledger(Protocol):
 
 def entry_hash(previous: bytes, entry: Entry) -> bytes:
     """SHA-256 over the hash before and every recorded field but the payload (its digest is in)."""
-    text = "\x1f".join(
-        (
-            entry.chain,
-            str(entry.number),
-            str(entry.attempt),
-            entry.request,
-            entry.direction,
-            entry.kind,
-            str(entry.size),
-            repr(entry.at),
-            repr(entry.epsilon),
-            *(() if entry.answers is None else (str(entry.answers),)),
-        )
+    e = entry
+    return _hash(
+        previous, e.chain, e.number, e.attempt, e.request, e.direction, e.kind, e.size, e.digest,
+        e.at, e.epsilon, e.answers,
+    )  # fmt: skip
+
+
+def _hash(
+    previous: bytes,
+    chain: str,
+    number: int,
+    attempt: int,
+    request: str,
+    direction: Direction,
+    kind: str,
+    size: int,
+    digest: bytes,
+    at: float,
+    epsilon: float,
+    answers: int | None,
+) -> bytes:
+    text = (
+        f"{chain}\x1f{number}\x1f{attempt}\x1f{request}\x1f{direction}\x1f{kind}\x1f{size}"
+        f"\x1f{at!r}\x1f{epsilon!r}"
     )
-    return hashlib.sha256(previous + entry.digest + text.encode()).digest()
+    if answers is not None:
+        text = f"{text}\x1f{answers}"
+    return hashlib.sha256(previous + digest + text.encode()).digest()
 
 
 class MemoryLedger:
@@ -148,7 +161,7 @@ class MemoryLedger:
         before = self._entries[-1].hash if self._entries else GENESIS
         crossing = Crossing(request, direction, message, payload, answers)
         number = len(self._entries)
-        self._entries.append(make_entry(self.chain, number, 0, crossing, self.keep, before))
+        self._entries.append(Entry(*recorded(self.chain, number, 0, crossing, self.keep, before)))
         return _Done(number)
 
     def entries(self) -> Iterator[Entry]:
@@ -407,17 +420,28 @@ def _base_mac(key: bytes, chain: str, count: int, last: bytes, attempt: int, at:
     return hmac.digest(key, text.encode() + last, "sha256")
 
 
-def make_entry(
+EntryRow = tuple[
+    str, int, int, str, Direction, str, int, bytes, float, float, bytes | None, bytes, int | None
+]  # fmt: skip
+"""The fields of an `Entry`, in their order."""
+
+
+def recorded(
     chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
-) -> Entry:
-    """The entry that records `crossing` after the one with hash `previous`."""
+) -> EntryRow:
+    """What is recorded of `crossing` after the entry with hash `previous`."""
     request, direction, message, payload, answers, _ = crossing
-    fields = (
-        chain, number, attempt, request, direction, type(message).__name__, len(payload),
-        hashlib.sha256(payload).digest(), time.time(), message.epsilon,
-        payload if keep == "content" else None,
+    kind, size, at = type(message).__name__, len(payload), time.time()
+    digest = hashlib.sha256(payload).digest()
+    seal = _hash(
+        previous, chain, number, attempt, request, direction, kind, size, digest, at,
+        message.epsilon, answers,
     )  # fmt: skip
-    return Entry(*fields, entry_hash(previous, Entry(*fields, b"", answers)), answers)
+    kept = payload if keep == "content" else None
+    return (
+        chain, number, attempt, request, direction, kind, size, digest, at, message.epsilon, kept,
+        seal, answers,
+    )  # fmt: skip
 
 
 def link(
@@ -428,17 +452,13 @@ def link(
     keep: Keep,
     previous: bytes,
     seal: Seal | None,
-) -> tuple[list[tuple[object, ...]], bytes]:
+) -> tuple[list[EntryRow], bytes]:
     """The rows that record `batch` at the end of a chain of `count` entries, and the last hash."""
-    rows: list[tuple[object, ...]] = []
+    rows: list[EntryRow] = []
     for number, crossing in enumerate(batch, count):
-        entry = make_entry(chain, number, attempt, crossing, keep, previous)
-        previous = entry.hash
-        stored = entry.payload
-        if stored is not None and seal is not None:
-            stored = seal(stored)
-        rows.append((
-            entry.chain, entry.number, entry.attempt, entry.request, entry.direction, entry.kind,
-            entry.size, entry.digest, entry.at, entry.epsilon, stored, entry.hash, entry.answers,
-        ))  # fmt: skip
+        row = recorded(chain, number, attempt, crossing, keep, previous)
+        *before, payload, previous, answers = row
+        if payload is not None and seal is not None:
+            row = cast(EntryRow, (*before, seal(payload), previous, answers))
+        rows.append(row)
     return rows, previous

@@ -25,6 +25,7 @@ from cosilo.boundary.record.ledger import (
     Crossing,
     Direction,
     Entry,
+    EntryRow,
     Head,
     Keep,
     Seal,
@@ -164,10 +165,10 @@ class PostgresLedger:
             self._hash = last
             return self._count
 
-    def _link(self, batch: Sequence[Crossing]) -> tuple[list[tuple[object, ...]], bytes]:
+    def _link(self, batch: Sequence[Crossing]) -> tuple[list[EntryRow], bytes]:
         return link(self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal)
 
-    def _insert(self, rows: Sequence[tuple[object, ...]], last: bytes) -> None:
+    def _insert(self, rows: Sequence[EntryRow], last: bytes) -> None:
         count = self._count + len(rows)
         head = (self.chain, count, last, head_mac(self._key, self.chain, count, last))
         columns = [list(column) for column in zip(*rows, strict=True)]

@@ -3,7 +3,7 @@ what they hold."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 
 from cosilo.boundary.transports.answering import answered, answered_in_pieces
 from cosilo.boundary.transports.base import Handles
@@ -17,8 +17,8 @@ class InProcess:
     def __init__(self, party: Handles) -> None:
         self.party = party
 
-    async def carry(self, payload: bytes) -> bytes:
-        return await answered(self.party, payload)
+    def carry(self, payload: bytes) -> Coroutine[None, None, bytes]:
+        return answered(self.party, payload)
 
     def carry_stream(self, payload: bytes) -> AsyncIterator[bytes]:
         return answered_in_pieces(self.party, payload)
