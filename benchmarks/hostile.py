@@ -37,6 +37,7 @@ from cosilo.boundary.messages import (
     Score,
     Scores,
     States,
+    Steps,
     decode,
     encode,
 )
@@ -193,6 +194,8 @@ async def _crossed(boundary: Boundary, request: Request[Message]) -> bool:
         if isinstance(reply, Scores) and isinstance(request, Score):
             for opinion in opinions(reply, request):
                 _look(opinion.top)
+        if isinstance(reply, Steps):
+            _look(logits.unpack(reply.packed))
         if isinstance(reply, States):
             assert np.isfinite(states.unpack(reply.packed, len(mutated.READ.texts))).all()
     except CosiloError:

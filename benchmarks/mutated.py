@@ -28,6 +28,8 @@ from cosilo.boundary.messages import (
     Scored,
     Scores,
     States,
+    Step,
+    Steps,
     encode,
 )
 from cosilo.boundary.wire import logits, states
@@ -47,7 +49,9 @@ TOP = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32), 8)
 SORTED = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
 SPREAD = logits.top_k(_RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
 STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
+FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
+PACKED += [logits.pack_few(FEW), logits.pack_few(FEW.rows(np.array([1])))]
 
 TOKEN = TokenLogprob("It", -0.5, (("It", -0.5), ("A", -1.5)))
 CALL = ToolCall("c1", "look", '{"a": [1, 2]}')
@@ -71,6 +75,18 @@ SCORE = Score(
     pieces=True,
 )
 READ = Read(texts=("one", "two"), layer=3)
+STEP = Step(chat=user("q"), text="yes", draft="and", top=8, each=True, spell=True)
+STEPS = Steps(
+    packed=PACKED[3],
+    accepted=2,
+    lengths=(1, 1, 1),
+    back=1,
+    spelt=tuple(b"x%d" % i for i in range(len(np.unique(FEW.ids)))),
+    vocabulary="v",
+    ends=(2,),
+    new=4,
+    before=900,
+)
 PIECES = (
     Piece(delta=Delta("It is", tokens=(TOKEN,))),
     Piece(
@@ -94,6 +110,9 @@ SAMPLES: tuple[Message, ...] = (
     ),
     READ,
     States(packed=states.pack(STATES), prompt_tokens=9),
+    STEP,
+    Step(thread=bytes(16), ids=(3, 300), draft_ids=(4,), held=90),
+    STEPS,
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

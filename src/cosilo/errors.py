@@ -15,6 +15,7 @@ CosiloError                     exit code 1
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
 │   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
+│   ├── UnknownThreadError      the large model's owner has no such thread (any more)
 │   ├── UnreadableError         most replies hold no answer, so no more was asked for
 │   └── OfflineError            `--offline` and the answer is not recorded
 └── StoreError                  4: the run's files cannot be read or written
@@ -132,6 +133,10 @@ class RejectedError(ModelError):
         self.status = status
         self.code = code
         self.param = param
+
+
+class UnknownThreadError(ModelError):
+    worked: int | None = 0
 
 
 class UnreadableError(ModelError): ...

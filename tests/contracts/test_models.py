@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cosilo.boundary.messages import Ask, Message
-from cosilo.models.base import Access, TextModel
+from cosilo.models.base import Access, TextModel, ThreadModel
 from cosilo.models.kept.scripted import ScriptedModel
-from cosilo.testing import MessageContract, ModelContract
+from cosilo.testing import MessageContract, ModelContract, ThreadContract
 from cosilo.types import Sampling, user
 
 
@@ -17,6 +19,14 @@ class TestScripted(ModelContract):
 class TestScriptedTextOnly(ModelContract):
     def model(self) -> TextModel:
         return ScriptedModel(access=Access.TEXT)
+
+
+class TestTorchThreads(ThreadContract):
+    def model(self) -> ThreadModel:
+        pytest.importorskip("transformers", reason="the torch extra is not installed")
+        from white_box import tiny
+
+        return tiny(27, scale=8.0)
 
 
 class TestCompletion(MessageContract): ...

@@ -327,3 +327,13 @@ def test_a_content_in_the_ledger_that_is_none_is_refused(tmp_path: Path, value: 
     with pytest.raises((StoreError, UnexpectedReplyError)):
         entry.message  # noqa: B018
     ledger.close()
+
+
+def test_few_places_take_little_memory_whatever_they_claim() -> None:
+    data = logits._FEW.pack(2, 16, 1024, 1 << 24) + bytes(16 * 5) + bytes(16 * 1024 // 4)
+    assert memory_of(lambda: logits.unpack(data)) < 64 * len(data) + 1_000_000
+    head = logits._FEW.pack(2, 1, 1, 1 << 24) + bytes([0xF0, 0, 0, 0, 0])
+    long = head + b"\xff" * 100_000 + bytes(3)
+    assert memory_of(lambda: logits.unpack(long)) < 64 * len(long)
+    with pytest.raises(UnexpectedReplyError):
+        logits.unpack(long)

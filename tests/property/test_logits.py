@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosilo.boundary.wire.logits import STEP, joined, pack, top_k, unpack
+from cosilo.boundary.wire.logits import STEP, joined, pack, pack_few, top_k, unpack
 from cosilo.errors import UnexpectedReplyError
 
 
@@ -132,3 +132,14 @@ def test_what_is_no_distribution_is_refused(bad: float) -> None:
         top_k(rows, 2)
     with pytest.raises(ValueError, match="no number"):
         top_k(np.full((1, 5), -np.inf, np.float32), 2)
+
+
+@given(logits(), st.integers(1, 50))
+def test_a_few_places_say_the_same_without_tables(found: np.ndarray, k: int) -> None:
+    top = top_k(found, k)
+    few, whole = unpack(pack_few(top)), unpack(pack(top))
+    assert len(pack_few(top)) <= len(pack(top))
+    np.testing.assert_array_equal(few.ids, whole.ids)
+    np.testing.assert_array_equal(few.logprobs, whole.logprobs)
+    np.testing.assert_array_equal(few.rest, whole.rest)
+    assert (few.size, few.error) == (whole.size, whole.error)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 
 from cosilo.attacks.base import View
+from cosilo.attacks.threads import ThreadReader
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import JSON
 
@@ -46,14 +47,18 @@ def _said(value: object) -> Iterator[str]:
 
 
 def upstream(view: View) -> Iterator[tuple[str, list[str]]]:
-    """(request, texts) of every message that went to the LM's owner, in order.
+    """(request, texts) of every message that went to the LM's owner, in order; then what the steps of
+    each thread said together.
 
     Raises:
-        StoreError: the record holds digests only.
+        StoreError: the record holds digests only, or token ids.
     """
+    threads = ThreadReader()
     for entry in view.entries():
         if entry.direction == "up":
+            threads.note(entry.request, entry.message)
             yield entry.request, texts(entry.message)
+    yield from threads.whole().items()
 
 
 def spoken(view: View, only: Collection[str] | None = None) -> dict[str, str]:
@@ -66,9 +71,13 @@ def spoken(view: View, only: Collection[str] | None = None) -> dict[str, str]:
     attacker nothing about any one of them.
     """
     found: dict[str, dict[str, None]] = {}
+    threads = ThreadReader()
     for entry in view.entries():
         if entry.direction == "up" and (only is None or entry.request in only):
+            threads.note(entry.request, entry.message)
             found.setdefault(entry.request, {}).update(dict.fromkeys(texts(entry.message)))
+    for request, said in threads.whole().items():
+        found[request].update(dict.fromkeys(said))
     seen: dict[str, int] = {}
     for pieces_of in found.values():
         for piece in pieces_of:

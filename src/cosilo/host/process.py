@@ -26,6 +26,7 @@ from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.threads import Threads
 from cosilo.session import make_model
 
 log = logging.getLogger("cosilo.host")
@@ -63,6 +64,7 @@ class Listener:
         self._config = config
         self._model = model
         self._books = books
+        self._threads = Threads()
         self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
         self.services = {name: self._service(config, name) for name in config.clients}
         hello = hello_of(config.name, model.name)
@@ -127,7 +129,7 @@ class Listener:
         return ClientService(
             self._books.of(name, client.total, client.day),
             # An owner of its own, so that nothing one client has begun is another's to go on with.
-            LMOwner(self._model, exposes=exposes, name=config.name),
+            LMOwner(self._model, exposes, config.name, client=name, threads=self._threads),
             exposes=exposes,
             # A client asks once; how often the model is asked until it answers is its owner's affair.
             price=replace(config.model.price, attempts=1),

@@ -8,6 +8,7 @@ model to the other side is a set of flags, `Shows`, of which each level is a pre
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, IntEnum, auto
@@ -125,6 +126,131 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class NextTokens:
+    """The likeliest tokens at `n` places of a text.
+
+    Attributes:
+        ids: the tokens, shape (n, k), the likeliest first.
+        logprobs: their natural-log probabilities at temperature 1, shape (n, k).
+    """
+
+    ids: NDArray[np.int32]
+    logprobs: Array
+
+
+class Past(Protocol):
+    """Tokens that a model has read, and what it keeps so that it need not read them again."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The tokens."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+
+    def crop(self, length: int) -> None:
+        """Forget what stands behind the first `length` tokens."""
+
+    def fork(self, length: int) -> Past:
+        """A copy of the first `length` tokens, which goes its own way."""
+
+
+class Words(Protocol):
+    """How a model cuts a reply into tokens."""
+
+    @property
+    def vocabulary(self) -> str:
+        """A hash of the tokeniser: where it is equal, equal texts have equal ids."""
+
+    def cut(self, reply: str) -> tuple[Sequence[int], Sequence[bytes]]:
+        """The tokens of a reply that goes on, and what each stands for, which joins to `reply` in
+        UTF-8."""
+
+    def spelt(self, ids: Sequence[int]) -> Sequence[bytes]:
+        """What each token of a reply that begins with these adds to it; nothing where it is special, or
+        stands for no text."""
+
+
+_OPEN = 8  # tokens that may be parts of one character
+
+
+def canonical(words: Words, ids: Sequence[int]) -> bool:
+    """Whether `ids` are those that their text is cut into.
+
+    The last few may be parts of a character that is not yet complete; they are looked at once it is.
+    """
+    pieces = words.spelt(ids)
+    whole = whole_tokens(pieces)
+    if whole is None or len(ids) - whole > _OPEN or not all(pieces):
+        return False
+    return list(words.cut(b"".join(pieces[:whole]).decode())[0]) == list(ids[:whole])
+
+
+def whole_tokens(pieces: Sequence[bytes]) -> int | None:
+    """How many of the tokens, from the first on, make up whole characters; None where no text begins
+    with them."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    whole = 0
+    try:
+        for i, piece in enumerate(pieces):
+            decoder.decode(piece)
+            if not decoder.getstate()[0]:
+                whole = i + 1
+    except UnicodeDecodeError:
+        return None
+    return whole
+
+
+@runtime_checkable
+class ThreadModel(LogprobModel, Words, Protocol):
+    """A model that goes on from what it has read, token by token.
+
+    past = None
+    for token in reply:                         # each token is computed once
+        past, likeliest = await model.read(past, [token], places=1, top=5)
+    """
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens it has a probability for."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a reply."""
+
+    def prompt(self, chat: Chat) -> Sequence[int]:
+        """The tokens in front of a reply to `chat`; at least one.
+
+        Raises:
+            RejectedError: the template does not take such a chat.
+        """
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a reply; nothing where it is special, or stands for no text."""
+
+    async def read(
+        self, past: Past | None, ids: Sequence[int], *, places: int, top: int, each: bool = True
+    ) -> tuple[Past, NextTokens]:
+        """Read `ids` after `past`, and say what is likeliest at the last `places` places.
+
+        Place i of n is behind token len(ids) - n + i of `ids`, the last one behind all of them.
+
+        Args:
+            past: what was read before; it goes on in what is returned, and is of no use afterwards, nor
+                is it when this raises.
+            places: at most as many as there are `ids`.
+            top: how many of the likeliest tokens are wanted at each place.
+            each: without it, what stands behind the first place whose likeliest token is not the one
+                that follows need not be read: fewer places come, and the past ends there.
+
+        Raises:
+            RejectedError: together they are longer than the model's context.
+            ModelError: the model failed.
+        """
 
 
 class LogitModel(LogprobModel, Protocol):

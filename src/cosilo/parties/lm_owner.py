@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cosilo.boundary.messages import Ask, Message
 from cosilo.models.base import Shows, TextModel
 from cosilo.parties.exposure import permit, shown
 from cosilo.parties.serving import answer, pieces
+from cosilo.parties.threads import Threads
 from cosilo.types import Delta, closing
 
 
@@ -19,11 +20,15 @@ class LMOwner:
     Attributes:
         exposes: a request for more is refused, and what a back end shows unasked (token
             log-probabilities) is left out of the reply.
+        client: whom it serves, where there are several: each has threads of its own.
+        threads: those under way; one table for all clients keeps them within one limit.
     """
 
     model: TextModel
     exposes: Shows = Shows.TEXT
     name: str = "lm-owner"
+    client: str = ""
+    threads: Threads = field(default_factory=Threads, repr=False, compare=False)
 
     async def handle(self, message: Message) -> Message:
         """The reply to `message`.

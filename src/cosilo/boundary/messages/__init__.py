@@ -25,8 +25,9 @@ from cosilo.boundary.messages.base import (
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
+from cosilo.boundary.messages.step import Step, Steps
 
 __all__ = [
     "LARGEST", "SMALL", "Ask", "Completion", "Drawn", "Message", "Piece", "Read", "Refused",
-    "Request", "Score", "Scored", "Scores", "States", "decode", "encode",
+    "Request", "Score", "Scored", "Scores", "States", "Step", "Steps", "decode", "encode",
 ]  # fmt: skip

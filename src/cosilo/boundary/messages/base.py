@@ -124,6 +124,10 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
             )
         return self.with_passages(lambda p: lie(p.text) if p.what == "said" else p.text)
 
+    def legible(self) -> bool:
+        """Whether its passages are all that it says in words; not where some of it is token ids."""
+        return True
+
     def tokens_bound(self) -> tuple[int, int]:
         """Upper bound on (prompt, completion) tokens billed when this request is sent once."""
         return 0, 0

@@ -7,6 +7,9 @@ An id and its place are one number, id × places + place; these are sorted and t
 token that is likely at many places costs little at each. Log-probabilities are quantised as steps
 below the place's top one, and what the tokens left out have together, the rest mass, goes along:
 what comes out is a distribution again. Gaps and steps pass through Huffman codes (zlib's).
+
+Of a place or two that would be mostly code tables. `pack_few` codes each place by itself, without any,
+where that is shorter.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cosilo.boundary.wire import rice
 from cosilo.errors import UnexpectedReplyError
 
 Floats = NDArray[np.float32]
@@ -31,7 +35,10 @@ STEP = 0.0625
 """Natural-log units between neighbouring values; the mean error is a quarter of it."""
 
 _HEAD = struct.Struct("<BBIIIf5I")
-_VERSION = 1
+_FEW = struct.Struct("<BHHI")  # version, places, tokens a place, tokens in the vocabulary
+_FEW_PLACE = struct.Struct("<BHH")  # two parameters, rest mass, deepest step
+_FEW_PLACES, _FEW_TOKENS = 16, 1024  # that are still few
+_VERSION, _VERSION_FEW = 1, 2
 _WITH_IDS = 1
 _ESCAPE = 255  # a symbol that says: more is in the list of what did not fit
 _DEEPEST = 65_535
@@ -150,8 +157,29 @@ def pack(top: TopK, *, step: float = STEP) -> bytes:
     return b"".join((head, *sections))
 
 
+def pack_few(top: TopK) -> bytes:
+    """`top` as `pack` has it or, of a few places with ids, without code tables: what is shorter."""
+    n, k = top.logprobs.shape
+    whole = pack(top)
+    if top.ids is None or not 0 < n <= _FEW_PLACES or k > _FEW_TOKENS:
+        return whole
+    below = (top.logprobs.max(axis=1, keepdims=True) - top.logprobs) / STEP
+    steps = np.minimum(np.rint(below), _DEEPEST).astype(np.int64)
+    deepest = steps.max(axis=1, initial=0)
+    heads, digits = [], []
+    rests = _rests(top.rest, deepest)
+    for i in range(n):
+        gaps = (np.diff(top.ids[i].astype(np.int64), prepend=-1) - 1).tolist()
+        above = (deepest[i] - steps[i]).tolist()
+        r, s = rice.parameter(gaps), rice.parameter(above)
+        heads.append(bytes([r << 4 | s]) + rests[4 * i : 4 * i + 4])
+        digits += [rice.bits(gaps, r), rice.bits(above, s)]
+    found = _FEW.pack(_VERSION_FEW, n, k, top.size) + b"".join(heads) + rice.packed("".join(digits))
+    return min(found, whole, key=len)
+
+
 def unpack(data: bytes, *, most: int = 1 << 22) -> TopK:
-    """What `pack` was given, its values rounded.
+    """What `pack` or `pack_few` was given, its values rounded.
 
     Args:
         most: numbers that may come; a message that claims more is refused before it takes memory.
@@ -159,12 +187,42 @@ def unpack(data: bytes, *, most: int = 1 << 22) -> TopK:
     Raises:
         UnexpectedReplyError: the bytes are no packed log-probabilities, or too many.
     """
+    few = data[:1] == bytes([_VERSION_FEW])
     try:
-        return _unpack(data, min(most, _MOST))
+        return (_unpack_few if few else _unpack)(data, min(most, _MOST))
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise UnexpectedReplyError(
             f"{len(data)} bytes are no packed log-probabilities ({error})"
         ) from None
+
+
+def _unpack_few(data: bytes, most: int) -> TopK:
+    _, n, k, size = _FEW.unpack_from(data)
+    start = _FEW.size + n * _FEW_PLACE.size
+    if not (0 < n <= _FEW_PLACES and 0 < k <= min(size, _FEW_TOKENS) and size <= _MOST):
+        raise ValueError("the header makes no sense")
+    if 2 * n * k > 8 * (len(data) - start):  # every number takes a bit
+        raise ValueError("the header claims more than the bytes can hold")
+    if n * k > most:
+        raise ValueError(f"{n} places of {k} numbers are more than the {most} that may come")
+    ids, steps = np.empty((n, k), np.int64), np.empty((n, k), np.int64)
+    heads = [_FEW_PLACE.unpack_from(data, _FEW.size + i * _FEW_PLACE.size) for i in range(n)]
+    digits, at = rice.unpacked(data[start:]), 0
+    for i, (parameters, _, deepest) in enumerate(heads):
+        for row, r in ((ids[i], parameters >> 4), (steps[i], parameters & 15)):
+            found = list(islice(rice.numbers(digits, at, r), k))
+            row[:] = [min(number, _MOST) for number, _ in found]
+            at = found[-1][1]
+        ids[i] = np.cumsum(ids[i] + 1) - 1
+        steps[i] = deepest - steps[i]
+    if "0" in digits[at:] or len(digits) - at > 7:
+        raise ValueError("something stands behind the last number")
+    if ids.max() >= size:
+        raise ValueError("a token id is out of range")
+    logprobs = steps.astype(np.float32)
+    rest, _ = _unrests(b"".join(struct.pack("<HH", *head[1:]) for head in heads))
+    _normalise(logprobs, rest, STEP)
+    return TopK(ids.astype(np.int32), logprobs, rest.astype(np.float32), size, STEP / math.sqrt(12))
 
 
 def _unpack(data: bytes, most: int) -> TopK:

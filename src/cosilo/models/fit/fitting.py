@@ -33,11 +33,12 @@ from cosilo.models.fit.sizing import (
 )
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box import gguf as torch_gguf
+from cosilo.models.white_box.batch import has_bfloat16
 from cosilo.models.white_box.compensation import compensate
 from cosilo.models.white_box.depth import importance, plain, without
 from cosilo.models.white_box.healing import freeze_ends, teacher_loss
 from cosilo.models.white_box.layers import layers_of
-from cosilo.models.white_box.lm import TorchModel, has_bfloat16
+from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import mean_loss, merged, prepared

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,19 @@ def weighed_loss(module: Any, lessons: Sequence[tuple[Tokens, float]]) -> Any:
 def device_of(module: Any) -> Any:
     """Where the module's parameters lie."""
     return next(module.parameters()).device
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine computes in bfloat16: its GPU, or its processor's own instructions."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def together(sequences: Sequence[Tokens], most: int) -> Iterator[list[int]]:

@@ -16,7 +16,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, thread_time
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,9 +33,10 @@ from cosilo.models import catalog
 from cosilo.models.base import Access, Array, Tokens, models
 from cosilo.models.digests import file_digest
 from cosilo.models.white_box import files as torch_files
-from cosilo.models.white_box.batch import device_of, pad, predict, together
+from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
 from cosilo.models.white_box.decoding import Writer, score, write
 from cosilo.models.white_box.layers import is_adapted, layers_of, states
+from cosilo.models.white_box.threads import TorchThreads
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import TrainingProgress
 from cosilo.models.white_box.tuning import Tuning, merged, tuned
@@ -51,13 +52,14 @@ from cosilo.types import (
     disassemble,
 )
 
+T = TypeVar("T")
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _BATCH_TOKENS = 4096  # padded tokens of the sequences that are computed together
 _LOGIT_VALUES = 1 << 27  # half a gigabyte of logits at once
 
 
-class TorchModel:
+class TorchModel(TorchThreads):
     """A model on every rung of the ladder; loaded when first used.
 
     Replies carry the log-probability of each token. With `Sampling.choices` the reply is one of them
@@ -149,9 +151,6 @@ class TorchModel:
 
     def tokenize(self, chat: Chat, reply: str) -> Tokens:
         return self.tokens.tokenize(chat, reply)
-
-    def piece(self, token: int) -> bytes:
-        return self.tokens.piece(token)
 
     def with_module(self, module: Any) -> TorchModel:
         """This model with other weights; `module` must take the same tokens."""
@@ -291,6 +290,10 @@ class TorchModel:
         jobs = [_Job(kind, s, layer=layer) for s in sequences]
         return list(await asyncio.gather(*map(self._run, jobs)))
 
+    async def _apart(self, work: Callable[[], T]) -> T:
+        found: T = await self._run(_Job("apart", work))
+        return found
+
     async def _run(self, job: _Job) -> Any:
         loop = asyncio.get_running_loop()
         job.future = loop.create_future()
@@ -345,6 +348,8 @@ class TorchModel:
                     return [self._one(self._chosen, job) for job in jobs]
                 case "logits":
                     return self._computed(jobs, self._logits)
+                case "apart":
+                    return [self._one(lambda job: job.payload(), job) for job in jobs]
                 case _:
                     layer = jobs[0].layer
                     return self._computed(jobs, lambda s: states(self.module, s, layer))
@@ -463,19 +468,6 @@ class _Job:
             self.future.set_exception(result)
         else:
             self.future.set_result(result)
-
-
-def has_bfloat16() -> bool:
-    """Whether this machine computes in bfloat16: its GPU, or its processor's own instructions."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def _picked(logprobs: Any, sampling: Sampling) -> int:

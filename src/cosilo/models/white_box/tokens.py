@@ -108,6 +108,11 @@ class ChatTokens:
             self._known[token] = self._piece(token)
         return self._known[token]
 
+    def spelt(self, ids: Sequence[int]) -> tuple[bytes, ...]:
+        """What each token stands for in a reply of these alone."""
+        pieces = tuple(self.piece(i) for i in ids)
+        return (self.first(pieces[0]), *pieces[1:]) if pieces else ()
+
     def first(self, piece: bytes) -> bytes:
         """`piece` as the first of a reply: without the space that some tokenisers put in front of
         any text.

@@ -9,6 +9,7 @@ from cosilo.boundary.messages import Message, Request
 from cosilo.boundary.messages.base import classes
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import TextModel
+from cosilo.parties.threads import Threads
 from cosilo.types import Delta
 
 M = TypeVar("M", bound=Message)
@@ -22,6 +23,13 @@ class Owner(Protocol):
     def model(self) -> TextModel: ...
     @property
     def name(self) -> str: ...
+    @property
+    def client(self) -> str:
+        """Whom it serves, where there are several."""
+
+    @property
+    def threads(self) -> Threads:
+        """What it keeps of the threads under way."""
 
 
 Handler = Callable[[Owner, M], Awaitable[Message]]

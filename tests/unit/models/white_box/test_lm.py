@@ -17,9 +17,9 @@ from cosilo.errors import CatalogError, ConfigError, RejectedError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models, require
 from cosilo.models.white_box import files as torch_files
-from cosilo.models.white_box.batch import device_of
+from cosilo.models.white_box.batch import device_of, has_bfloat16
 from cosilo.models.white_box.decoding import draw
-from cosilo.models.white_box.lm import TorchModel, has_bfloat16, torch_lm
+from cosilo.models.white_box.lm import TorchModel, torch_lm
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.registry import Loads
 from cosilo.testing import ModelContract

@@ -39,6 +39,7 @@ from cosilo.registry import Loads
 from cosilo.session import open_session
 from cosilo.strategies import base as strategy_base
 from cosilo.strategies.base import Session, Strategy
+from cosilo.testing.threads import ThreadContract as ThreadContract
 from cosilo.types import Answer, Chat, Delta, Demonstration, Sampling, assemble, user
 
 LABELS = ("billing", "delivery", "refund")
