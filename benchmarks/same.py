@@ -14,7 +14,7 @@ Compared are, by the points' names:
 How long anything took on this machine and how much memory is not compared: objectives in ms and MB, an
 answer's seconds. Seconds that the LM took stand in its replies, which are. What only RUN_B measures is
 said and is no difference. With `--as` what was found is added to benchmarks/results/same.json, with the
-messages that RUN_B has paid for. Exit code 1 where anything differs. No text of a run is shown.
+messages that each has paid for. Exit code 1 where anything differs. No text of a run is shown.
 """
 
 from __future__ import annotations
@@ -225,14 +225,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = compared(a, b)
     for each in found:
         print(each)
-    print(f"messages that the second run paid for: {b.paid():,}")
+    print(f"messages that were paid for: {a.paid():,} in the first, {b.paid():,} in the second")
     different = sum(len(each.different) for each in found)
     if arguments.row:
         kept = Kept("same", fresh=False)
         for each in found:
             kept.put(arguments.row, each.what, each.values)
         kept.put(arguments.row, "different", different)
-        kept.put(arguments.row, "paid for", b.paid())
+        kept.put(arguments.row, "paid for in the first", a.paid())
+        kept.put(arguments.row, "paid for in the second", b.paid())
         kept.write()
     return 1 if different else 0
 
