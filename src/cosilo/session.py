@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 # Importing these packages registers what they hold.
 import cosilo.defences
@@ -23,13 +23,14 @@ from cosilo.boundary.channel import Boundary
 from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Transport
-from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
 from cosilo.privacy.book import Account, PrivacyConfig, parts_of
 from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import Session, Strategy, strategies
@@ -148,6 +149,8 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
     for key, value in found.items():  # a name of the catalog or a folder: then it is the folder
         if isinstance(value, str) and value in named and (base / value).is_dir():
             found[key] = base / value
+    if config.kind == PARTY:  # text, as no file of its own decides what the owner answers
+        found |= {key: str(base / found[key]) for key in FILES if found.get(key)}
     own = {k: getattr(config, k) for k in common}
     made = ModelConfig(**own, options=_absolute(found, base))
     try:
@@ -206,10 +209,30 @@ def make_model(config: ModelConfig) -> TextModel:
     """The model, loaded.
 
     Raises:
-        ConfigError: it refuses its options.
+        ConfigError: it refuses its options, or is another owner's.
         CatalogError: a model file is missing or not what it claims to be.
     """
-    return models.create(config.kind, **config.options)
+    made = make_large(config)
+    if isinstance(made, RemoteOwner):
+        raise ConfigError(f"kind = {config.kind!r} is another owner, so only `large` can be it")
+    return made
+
+
+def make_large(config: ModelConfig) -> LargeModel:
+    """A large model, loaded; or its owner, where that is on another machine.
+
+    Raises:
+        what `make_model` does.
+    """
+    made = models.create(config.kind, **config.options)
+    return made if isinstance(made, RemoteOwner) else cast(TextModel, made)
+
+
+def owned(large: LargeModel, exposes: Shows) -> Peer:
+    """The owner of a large model, who exposes that much of it."""
+    if isinstance(large, RemoteOwner):
+        return replace(large, exposes=exposes)
+    return LMOwner(large, exposes)
 
 
 def with_instructions(point: PointConfig, *texts: str) -> PointConfig:
@@ -304,7 +327,7 @@ def open_session(
     for defence in defences:
         owner = defence.protect(owner)
     boundary = Boundary(
-        transport or InProcess(lm),
+        transport or way_to(lm),
         declared=strategy.needs.sends,
         guards=defences,
         meter=meter,

@@ -32,6 +32,7 @@ from cosilo.boundary.meter import Budget, Totals
 from cosilo.boundary.record.ledger import GENESIS, SqliteLedger, connect
 from cosilo.errors import RunBusyError, StoreError
 from cosilo.models.kept.replay import ReplayStore
+from cosilo.parties.remote import NETWORK
 
 TRIALS = "trials"
 """Where in a run's folder the trials' own lie."""
@@ -146,8 +147,9 @@ def absorb(store: Store, folder: Path, replay: Path) -> None:
         with _failing(folder), _held(folder):
             if (folder / "replay.sqlite").is_file():
                 _absorb_answers(folder, replay)
-            if (folder / "ledger.sqlite").is_file():
-                _absorb_chains(store, folder)
+            for name in ("ledger.sqlite", NETWORK):
+                if (folder / name).is_file():
+                    _absorb_chains(private(store.path / name), folder / name)
             store.sync("ledger.sqlite")  # a crossing is on the disk before its answer is
             _absorb_rows(store, folder)
             store.sync("run.sqlite")
@@ -165,8 +167,9 @@ def _absorb_answers(folder: Path, replay: Path) -> None:
             db.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM trial.{table}")
 
 
-def _absorb_chains(store: Store, folder: Path) -> None:
-    with _beside(store.ledger_path, folder / "ledger.sqlite") as db:
+def _absorb_chains(path: Path, other: Path) -> None:
+    SqliteLedger(path, "").close()  # makes its tables
+    with _beside(path, other) as db:
         for chain, count, last, mac in db.execute("SELECT * FROM trial.heads").fetchall():
             head = db.execute("SELECT count, hash FROM main.heads WHERE chain = ?", (chain,))
             there, before = head.fetchone() or (0, GENESIS)
@@ -175,7 +178,7 @@ def _absorb_chains(store: Store, folder: Path) -> None:
             query = "SELECT hash FROM trial.entries WHERE chain = ? AND number = ?"
             if there and db.execute(query, (chain, there - 1)).fetchone() != (before,):
                 raise StoreError(
-                    f"the record in {str(folder)!r} does not continue the run's: one of them was "
+                    f"the record in {str(other.parent)!r} does not continue the run's: one of them was "
                     "replaced. Move the folder away to go on without it"
                 )
             db.execute(

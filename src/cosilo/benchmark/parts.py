@@ -1,7 +1,7 @@
 """The data, the two models and their owners, opened from a plan.
 
     small model ── remembering ──▶ DataOwner
-    large model ── LMOwner ── Paid ── Recorded ── Timed ── Exposed
+    large model ── its owner ── Paid ── Recorded ── Timed ── Exposed
 
 Every message to the LM's owner goes through `Recorded`, so an answer is paid for once; every one that
 is not recorded goes through `Paid`, so the run's budget holds whatever the strategies do.
@@ -32,9 +32,17 @@ from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.around.timed import Timed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
-from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.remote import NETWORK, LargeModel, RemoteOwner, noted
 from cosilo.registry import Registry, unknown
-from cosilo.session import ModelConfig, PointConfig, make_defences, make_model, with_instructions
+from cosilo.session import (
+    ModelConfig,
+    PointConfig,
+    make_defences,
+    make_large,
+    make_model,
+    owned,
+    with_instructions,
+)
 from cosilo.strategies.base import strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
@@ -56,7 +64,7 @@ class Opened:
     party: Peer
     paid: Paid
     recorded: Recorded
-    model: TextModel
+    model: LargeModel
 
     async def close(self) -> None:
         await self.recorded.close()
@@ -144,7 +152,9 @@ def open_parts(
     small = remembering(small_models(plan, task)[1], SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     replay = ReplayStore(private(replay_path(plan, store)))
-    large = opened_peer(plan.large, task, store, plan.budget, replay, offline=offline)
+    large = opened_peer(
+        plan.large, task, store, plan.budget, replay, store.path / NETWORK, offline=offline
+    )
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
     others = (embedder,) if plan.embedder else ()
     return Parts(task, owner, large, replay, (small, *others))
@@ -156,6 +166,7 @@ def opened_peer(
     book: Book,
     budget: Budget,
     replay: ReplayStore,
+    network: Path,
     *,
     offline: bool = False,
 ) -> Opened:
@@ -165,17 +176,21 @@ def opened_peer(
         book: where what it is paid is booked.
         budget: for everything that is booked there.
         replay: where its replies are recorded.
+        network: where what crosses to another machine is recorded.
         offline: refuse every message whose reply is not recorded.
 
     Raises:
         ConfigError: `task` has no recorded answer of the model that it names.
         CatalogError: a model file is missing.
     """
-    model = make_model(config)
-    fill(model, task)
+    model = make_large(config)
+    if isinstance(model, RemoteOwner):
+        model = noted(model, private(network), "large")
+    else:
+        fill(model, task)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
-    paid = Paid(LMOwner(model, exposes=EVERYTHING), book, budget, price)
+    paid = Paid(owned(model, EVERYTHING), book, budget, price)
     recorded = Recorded(paid, replay, of=model, offline=offline)
     return Opened(Exposed(Timed(recorded), config.exposes), paid, recorded, model)
 

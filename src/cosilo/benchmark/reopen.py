@@ -24,8 +24,16 @@ from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.present import require_present
 from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.lm_owner import LMOwner
-from cosilo.session import DefenceConfig, PointConfig, check_options, loads_of, make_model
+from cosilo.parties.remote import LargeModel, RemoteOwner
+from cosilo.session import (
+    DefenceConfig,
+    PointConfig,
+    check_options,
+    loads_of,
+    make_large,
+    make_model,
+    owned,
+)
 from cosilo.strategies.base import strategies
 from cosilo.tables import Table
 from cosilo.tasks.base import SPLITS, Task
@@ -50,7 +58,7 @@ class Reopened:
     task: Task
     owner: DataOwner
     untrained: TextModel
-    large: TextModel
+    large: LargeModel
     answers: Recorded
     points: tuple[PointConfig, ...]
     system: str
@@ -94,10 +102,11 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
     points = tuple(ready(point, task, answers_path.parent) for point in points)
     untrained, small = small_models(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small
-    large = make_model(plan.large)
-    fill(large, task)
+    large = make_large(plan.large)
+    if not isinstance(large, RemoteOwner):
+        fill(large, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    everything = LMOwner(large, exposes=EVERYTHING)
+    everything = owned(large, EVERYTHING)
     answers = Recorded(everything, ReplayStore(answers_path), of=large, offline=True)
     return Reopened(plan, task, owner, untrained, large, answers, points, shared_system(task))
 

@@ -18,6 +18,7 @@ from cosilo.errors import ConfigError
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
+    from cosilo.boundary.record.ledger import Entry
     from cosilo.gateway.record.audit import OpenRecord, RequestRecord
     from cosilo.gateway.record.retention import SealVault
 
@@ -56,6 +57,17 @@ the same by itself.
 """
 
 
+COMPARE = """\
+Whether the record of a data owner says the same as that of the LM's owner: every
+request and every reply, by their digests. CLIENT is a run, a gateway's folder or a
+ledger, and may be several; HOST is the folder or the ledger of `cosilo host`. Exits
+with 1 if they differ. Clocks that differ, and requests that overtook one another,
+are told and no difference.
+
+    cosilo audit compare runs/desk host --client clinic
+"""
+
+
 def register(verbs: Any) -> None:
     parser = verbs.add_parser(
         "audit",
@@ -68,7 +80,8 @@ def register(verbs: Any) -> None:
             "    cosilo audit show LEDGER --key ID --day 2026-11-23\n"
             "    cosilo audit heads LEDGER > elsewhere/heads.jsonl\n"
             "    cosilo audit verify LEDGER --heads elsewhere/heads.jsonl\n"
-            "    cosilo audit archive STORE archive/2026-11"
+            "    cosilo audit archive STORE archive/2026-11\n"
+            "    cosilo audit compare RUN HOST"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -131,6 +144,18 @@ def register(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     archive.set_defaults(command=_archive)
+    compare = actions.add_parser(
+        "compare",
+        help="whether the data owner's record and the LM owner's say the same",
+        description=COMPARE.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("ours", nargs="+", metavar="CLIENT", help="a run, a gateway, a ledger")
+    compare.add_argument("theirs", metavar="HOST", help="the folder or the ledger of the host")
+    compare.add_argument(
+        "--client", default="", metavar="NAME", help="whose chain in HOST; needed if it has several"
+    )
+    compare.set_defaults(command=_compare)
     for action in (verify, show, heads, purge, archive):
         action.add_argument(
             "ledger", metavar="LEDGER", help="a gateway's or a run's folder, or postgresql://…"
@@ -344,6 +369,48 @@ def _archive(arguments: argparse.Namespace) -> int:
         f"{count} entries are in {str(arguments.folder)!r} now; the chains go on in {str(store)!r}"
     )
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from cosilo.boundary.record.agreement import compare, missing
+    from cosilo.gateway.record.audit import open_record
+    from cosilo.parties.remote import NETWORK
+
+    ours: list[Entry] = []
+    faults: list[str] = []
+    files = [Path(name) / NETWORK for name in arguments.ours]
+    by_id = all(file.is_file() for file in files)
+    for name, file in zip(arguments.ours, files, strict=True):
+        with open_record(str(file) if by_id else name) as record:
+            found = list(record.entries())
+        ours += found
+        if by_id:
+            with open_record(name) as record:
+                lacking = missing(found, record.entries())
+            if lacking:
+                faults.append(f"{lacking} messages that crossed are not on the record of {name!r}")
+    with open_record(arguments.theirs) as record:
+        chains = list(record.heads())
+        chain = arguments.client or (chains[0] if len(chains) == 1 else "")
+        if chain not in chains:
+            known = ", ".join(map(repr, chains)) or "no client"
+            raise ConfigError(
+                f"say whose chain it is, --client NAME: {arguments.theirs!r} has {known}"
+            )
+        agreement = compare(ours, record.entries(chain), by_id=by_id)
+    screen = Screen()
+    faults += agreement.faults
+    for fault in faults:
+        screen.say(fault, indent=2)
+    screen.say(f"{len(faults) or 'no'} differences; {agreement.agreed} exchanges are the same")
+    if agreement.unheard:
+        screen.say(f"{agreement.unheard} requests without a reply are on one record alone")
+    if agreement.overtook:
+        screen.say(f"{agreement.overtook} requests overtook others on the way")
+    if abs(agreement.clock) > 1:
+        ahead = "ahead of" if agreement.clock > 0 else "behind"
+        screen.say(f"the host's clock is {abs(agreement.clock):.0f} s {ahead} the client's")
+    return 1 if faults else 0
 
 
 def _content_key(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ import msgspec
 from cosilo.boundary.messages import Message
 from cosilo.boundary.record.ledger import Keep, SqliteLedger, Statement, connect
 from cosilo.errors import StoreError
-from cosilo.host.limits import NAMES, Account, Limits, Taken, day_of, taken
+from cosilo.host.limits import NAMES, ClientAccount, Limits, Taken, day_of, taken
 
 LEDGER = "ledger.sqlite"
 
@@ -53,6 +53,7 @@ _TAKE = (
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in NAMES)
 )
 _BEGUN = "INSERT INTO requests VALUES (?,?,?,?,?,?,NULL)"
+_REFUSED = "INSERT INTO requests VALUES (?,?,?,?,?,?,?)"
 _ANSWERED = "UPDATE requests SET answer = ?, at = ? WHERE client = ? AND id = ?"
 _FORGET = "DELETE FROM requests WHERE client = ? AND id = ?"
 _PROMPT = "INSERT OR IGNORE INTO prompts VALUES (?,?)"
@@ -145,7 +146,7 @@ class HostBooks:
         begun = {row[0]: Begun(bool(row[1]), row[2], None, taken(row[3])) for row in rows}
         open_ids = [row[0] for row in rows if row[5] is None]
         held = sum((begun[name].held for name in open_ids), Taken())
-        account = Account(client, total, day, before=before, today=now, held=held)
+        account = ClientAccount(client, total, day, before=before, today=now, held=held)
         answered = OrderedDict((row[0], (row[4], row[5])) for row in rows if row[5] is not None)
         return ClientBooks(
             client, account, ledger, self._db, self._salt, self._kept, begun, answered
@@ -162,7 +163,7 @@ class ClientBooks:
     def __init__(
         self,
         client: str,
-        account: Account,
+        account: ClientAccount,
         ledger: SqliteLedger,
         db: sqlite3.Connection,
         salt: bytes,
@@ -241,11 +242,21 @@ class ClientBooks:
         begun = self._begun[name] = Begun(pieces, digest, number, held)
         return begun
 
-    async def refused(self, name: str, message: Message, payload: bytes) -> None:
-        """Put a request on record that is not worked on, and counts as a message."""
-        cost = Taken(messages=1)
+    async def refused(
+        self, name: str, message: Message, payload: bytes, answer: bytes, *, pieces: bool
+    ) -> None:
+        """Put a request on record that is not worked on, as `answer` says. It counts as a message."""
+        cost, now = Taken(messages=1), time.time()
+        begun = Begun(pieces, hashlib.sha256(payload).digest(), None, Taken())
         self.account.settle(Taken(), cost)
-        await self.ledger.append(name, "up", message, payload, beside=[self._take(cost)])
+        held = msgspec.msgpack.encode(begun.held)
+        beside: list[Statement] = [
+            self._take(cost),
+            (_REFUSED, (self.client, name, pieces, begun.digest, held, now, answer)),
+        ]
+        beside += self._forgotten(len(answer), now)
+        await self.ledger.append(name, "up", message, payload, beside=beside)
+        self._keep(name, begun, len(answer), now)
 
     async def end(
         self,
@@ -264,15 +275,14 @@ class ClientBooks:
         """
         now = time.time()
         beside = [self._take(cost), (_ANSWERED, (answer, now, self.client, name))]
-        beside += [(_FORGET, (self.client, old)) for old in self._outdated(len(answer), now)]
+        beside += self._forgotten(len(answer), now)
         if reply is None:
             self._write(beside)
         else:
             number = self._number(name) if begun.number is None else begun.number
             await self.ledger.append(name, "down", reply, encoded, number, beside=beside)
         self.account.settle(begun.held, cost)
-        self._answered[name] = (now, len(answer))
-        self._bytes += len(answer)
+        self._keep(name, begun, len(answer), now)
 
     def close(self) -> None:
         self.ledger.close()
@@ -280,9 +290,14 @@ class ClientBooks:
     def _take(self, cost: Taken) -> Statement:
         return _TAKE, (self.client, self.account.day(), *msgspec.structs.astuple(cost))
 
-    def _outdated(self, more: int, now: float) -> list[str]:
-        """The requests whose answers are kept no longer once one of `more` bytes comes."""
-        old: list[str] = []
+    def _keep(self, name: str, begun: Begun, size: int, now: float) -> None:
+        self._begun[name] = begun
+        self._answered[name] = (now, size)
+        self._bytes += size
+
+    def _forgotten(self, more: int, now: float) -> list[Statement]:
+        """Forget the answers that are kept no longer once one of `more` bytes comes."""
+        old: list[Statement] = []
         while self._answered:
             name, (at, size) = next(iter(self._answered.items()))
             if (
@@ -293,7 +308,7 @@ class ClientBooks:
                 break
             del self._answered[name], self._begun[name]
             self._bytes -= size
-            old.append(name)
+            old.append((_FORGET, (self.client, name)))
         return old
 
     def _number(self, name: str) -> int:

@@ -8,18 +8,20 @@ replaces it. What was set aside when the host died counts as taken until the req
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import msgspec
+from msgspec.structs import astuple
 
 from cosilo.errors import BudgetExceededError, ConfigError
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class Taken(msgspec.Struct, frozen=True):
     """What requests took: messages, tokens, money, what they drew of the model beside text (see
-    `Drawn`), and how many of their prompts this client had not sent before."""
+    `Drawn`), and prompts that this client had not sent before (counted where they are limited)."""
 
     messages: int = 0
     tokens_in: int = 0
@@ -31,10 +33,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int = 0
 
     def __add__(self, other: Taken) -> Taken:
-        return Taken(**{name: getattr(self, name) + getattr(other, name) for name in NAMES})
+        return Taken(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Taken) -> Taken:
-        return Taken(**{name: getattr(self, name) - getattr(other, name) for name in NAMES})
+        return Taken(*map(operator.sub, astuple(self), astuple(other)))
 
 
 NAMES = Taken.__struct_fields__
@@ -66,7 +68,7 @@ class Limits:
         return [(name, limit) for name, limit in found if limit is not None]
 
 
-class Account:
+class ClientAccount:
     """What one client took, and may take.
 
     Args:

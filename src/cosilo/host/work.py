@@ -83,6 +83,11 @@ class UnderWay:
         self.frames.append(frame)
         self._tell()
 
+    def tell(self, message: bytes) -> None:
+        """Answer with `message`, and nothing after it."""
+        for frame in (framed(message), END) if self.pieces else (message,):
+            self.add(frame)
+
     def end(self) -> None:
         self.ended = True
         self._tell()
@@ -242,7 +247,7 @@ class ClientService:
                 raise UnexpectedReplyError("only an Ask can be answered in pieces")
         except CosiloError as error:
             error.worked = 0
-            under_way.add(_answer(under_way, encode(refusal(error))))
+            under_way.tell(encode(refusal(error)))
             return
         if begun is None:
             try:
@@ -250,9 +255,12 @@ class ClientService:
                 self.books.account.hold(held)
             except CosiloError as error:
                 error.worked = 0
+                refused = encode(refusal(error))
+                answer = framed(refused) + END if under_way.pieces else refused
                 if self.books.account.fits(Taken(messages=1)):
-                    await self.books.refused(name, message, payload)
-                under_way.add(_answer(under_way, encode(refusal(error))))
+                    pieces = under_way.pieces
+                    await self.books.refused(name, message, payload, answer, pieces=pieces)
+                under_way.tell(refused)
                 return
             try:
                 begun = await self.books.begin(
@@ -344,7 +352,8 @@ class ClientService:
         drawn = drawn or Drawn()
         if isinstance(message, Ask) and Shows.LOGPROBS not in self.exposes:
             drawn = Drawn()  # none are shown
-        prompts = self.books.new_prompts(message.prompts())
+        limited = self.books.account.limits("prompts")
+        prompts = self.books.new_prompts(message.prompts()) if limited else []
         return _taken(totals, drawn, len(prompts)), prompts
 
     def _cost(
@@ -401,10 +410,6 @@ class _Reading:
 def _give_up(under_way: UnderWay) -> None:
     if under_way.may_stop and not under_way.readers and under_way.task is not None:
         under_way.task.cancel()
-
-
-def _answer(under_way: UnderWay, message: bytes) -> bytes:
-    return framed(message) + END if under_way.pieces else message
 
 
 def _finished(answer: bytes) -> UnderWay:

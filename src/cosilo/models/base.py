@@ -412,7 +412,7 @@ def require_trainable(model: TextModel, *, by: str) -> Trainable:
     return model
 
 
-models: Registry[TextModel] = Registry("model")
+models: Registry[Named] = Registry("model")
 
 
 class Named(Protocol):

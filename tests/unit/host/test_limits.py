@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cosilo.errors import BudgetExceededError
-from cosilo.host.limits import Account, Limits, Taken
+from cosilo.host.limits import ClientAccount, Limits, Taken
 
 
-def account(total: Limits | None = None, day: Limits | None = None, **more: object) -> Account:
+def account(
+    total: Limits | None = None, day: Limits | None = None, **more: object
+) -> ClientAccount:
     before = {"before": Taken(), "today": Taken(), "held": Taken(), **more}
-    return Account("clinic", total or Limits(), day or Limits(), **before)  # type: ignore[arg-type]
+    return ClientAccount("clinic", total or Limits(), day or Limits(), **before)  # type: ignore[arg-type]
 
 
 def test_what_is_set_aside_counts_until_it_is_settled() -> None:

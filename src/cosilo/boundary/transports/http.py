@@ -81,6 +81,7 @@ class Https:
         server_name: the name that the host's certificate must bear, where it is not the URL's.
         plain: send without TLS to another machine all the same: whoever is on the way can read along
             and answer in the host's place.
+        model: the name of the model that the host must serve; any, when empty.
         patience_s: how long a broken way is tried again before the request fails.
         timeout_s: how long a reply, or the next piece of one, may take.
 
@@ -99,6 +100,7 @@ class Https:
         key: Path | None = None,
         server_name: str = "",
         plain: bool = False,
+        model: str = "",
         patience_s: float = 60.0,
         timeout_s: float = 600.0,
     ) -> None:
@@ -106,16 +108,17 @@ class Https:
         for name, seconds in (("patience_s", patience_s), ("timeout_s", timeout_s)):
             if not 0 < seconds < math.inf:
                 raise ConfigError(f"{name} = {seconds!r} is no time above 0")
-        self._where = urlsplit(self.url).netloc
+        self.where = urlsplit(self.url).netloc
         self._tls: ssl.SSLContext | bool = True
         if self.url.startswith("https:"):
             if not (ca and cert and key):
                 raise ConfigError(
-                    f"the host at {self._where} is asked over TLS, which takes ca, cert and key: "
+                    f"the host at {self.where} is asked over TLS, which takes ca, cert and key: "
                     "`cosilo host certs` makes them for a trial"
                 )
             self._tls = tls.asking(ca, cert, key)
         self._server_name = server_name or None
+        self._model = model
         self._patience_s = patience_s
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_S, sock_read=timeout_s
@@ -133,29 +136,32 @@ class Https:
         """
         return await self._patiently(self._greet)
 
-    async def carry(self, payload: bytes) -> bytes:
+    async def carry(self, payload: bytes, *, name: str = "") -> bytes:
         """The reply to `payload`, which the host answers once however often it must be sent.
+
+        Args:
+            name: the request's id, where the caller keeps it; a new one otherwise.
 
         Raises:
             RejectedError: the host refuses this client, or speaks another version.
             UnreachableError: it did not answer for as long as there is patience.
         """
-        name = new_id()
+        name = name or new_id()
 
         async def once() -> bytes:
             async with self._post(CARRY, payload, {ID: name}) as response:
                 length = response.content_length
                 if length is None or length > LARGEST:
-                    raise UnexpectedReplyError(f"the reply of {self._where} is too long")
+                    raise UnexpectedReplyError(f"the reply of {self.where} is too long")
                 return await response.read()
 
         return await self._patiently(once)
 
-    async def carry_stream(self, payload: bytes) -> AsyncGenerator[bytes, None]:
+    async def carry_stream(self, payload: bytes, *, name: str = "") -> AsyncGenerator[bytes, None]:
         """The reply to `payload` in pieces. A stream that breaks goes on where it was, as long as the
         host still has what came before, and raises what `carry` does.
         """
-        name = new_id()
+        name = name or new_id()
         seen = hashlib.sha256()
         count = 0
         trouble = _Trouble()
@@ -204,18 +210,24 @@ class Https:
         try:
             hello = msgspec.json.decode(said, type=Hello)
         except msgspec.DecodeError:
-            raise RejectedError(f"{self._where} is no host of Cosilo's", everything=True) from None
+            raise RejectedError(f"{self.where} is no host of Cosilo's", everything=True) from None
         if hello.versions != OURS:
             raise RejectedError(
-                f"the host at {self._where} speaks {hello.versions}; here it is {OURS}. Nothing was "
+                f"the host at {self.where} speaks {hello.versions}; here it is {OURS}. Nothing was "
                 "sent: both sides must run versions of Cosilo that speak the same",
+                everything=True,
+            )
+        if self._model and hello.model != self._model:
+            raise RejectedError(
+                f"the host at {self.where} serves {hello.model[:80]!r}, not {self._model!r}: nothing "
+                "was sent",
                 everything=True,
             )
         if self._hello is None and abs(hello.at - time.time()) > SKEW_S:
             log.warning(
                 "the clock of the host at %s differs from this one by %.0f s: certificates and days "
                 "are counted by either side's own",
-                self._where,
+                self.where,
                 hello.at - time.time(),
             )
         self._hello = hello
@@ -255,7 +267,7 @@ class Https:
             yield
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise RejectedError(
-                f"the certificate of {self._where} is not accepted ({_reason(error)}), so nothing "
+                f"the certificate of {self.where} is not accepted ({_reason(error)}), so nothing "
                 "was sent",
                 everything=True,
             ) from None
@@ -263,12 +275,12 @@ class Https:
             raise _BrokenError(f"it cannot be reached ({_reason(error)})", 0) from None
         except ssl.SSLError as error:
             raise RejectedError(
-                f"{self._where} does not accept this certificate ({_alert(error)})", everything=True
+                f"{self.where} does not accept this certificate ({_alert(error)})", everything=True
             ) from None
         except aiohttp.ClientOSError as error:
             if isinstance(error.__cause__, ssl.SSLError):
                 raise RejectedError(
-                    f"{self._where} does not accept this certificate ({_alert(error.__cause__)})",
+                    f"{self.where} does not accept this certificate ({_alert(error.__cause__)})",
                     everything=True,
                 ) from None
             raise self._broken(error, worked) from None
@@ -288,7 +300,7 @@ class Https:
         """What a response other than 200 means. Its words are the host's own, cut to what can be
         shown."""
         words = "".join(c for c in said.decode(errors="replace")[:500] if c.isprintable())
-        text = f"the host at {self._where}: HTTP {status}" + (f": {words}" if words else "")
+        text = f"the host at {self.where}: HTTP {status}" + (f": {words}" if words else "")
         if status in (429, 503):
             return _BrokenError(text, 0)
         everything = status in (401, 403, 426) or not words
@@ -316,7 +328,7 @@ class Https:
         if trouble.seconds() >= self._patience_s:
             tries = f" (tried {trouble.tries} times)" if trouble.tries > 1 else ""
             raise UnreachableError(
-                f"the host at {self._where}: {error}{tries}", worked=1 if trouble.worked else 0
+                f"the host at {self.where}: {error}{tries}", worked=1 if trouble.worked else 0
             ) from None
         most = min(_LONGEST_WAIT_S, 0.05 * 2.0 ** min(trouble.tries, 10))
         await asyncio.sleep(self._random.uniform(most / 2, most))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,4 +80,9 @@ def client_of(certificate: Mapping[str, Any] | None) -> str:
 def over(certificate: Mapping[str, Any]) -> bool:
     """Whether the time of a certificate is over, which a connection may outlive."""
     until = certificate.get("notAfter")
-    return not isinstance(until, str) or ssl.cert_time_to_seconds(until) <= time.time()
+    return not isinstance(until, str) or _seconds(until) <= time.time()
+
+
+@lru_cache(1024)
+def _seconds(until: str) -> float:
+    return ssl.cert_time_to_seconds(until)

@@ -27,6 +27,7 @@ from cosilo.gateway.serving.upstreams import Absent, Upstream
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.remote import LargeModel
 from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import Loads, unknown
 from cosilo.session import (
@@ -35,6 +36,7 @@ from cosilo.session import (
     PointConfig,
     check_options,
     loads_of,
+    make_large,
     make_model,
     read_defence,
     read_model,
@@ -309,12 +311,12 @@ def open_upstream(
     config: ModelConfig,
     breaker: BreakerConfig | None = None,
     *,
-    model: TextModel | None = None,
+    model: LargeModel | None = None,
 ) -> Upstream:
     """The large model that `config` describes, or `model`, loaded already."""
     return Upstream(
         name,
-        model if model is not None else make_model(config),
+        model if model is not None else make_large(config),
         config.exposes,
         config.price,
         Breaker(name, breaker),

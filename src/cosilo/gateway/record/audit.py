@@ -112,6 +112,11 @@ class OpenRecord:
             faults, {c: n for c, n in chains}, len(finished), self._unread, sealed, len(archived)
         )
 
+    def entries(self, chain: str = "") -> Iterator[Entry]:
+        """The entries of a chain in order, contents as they were kept; of all, one after the other."""
+        for name in [chain] if chain else self.heads():
+            yield from self._entries(name)
+
     def heads(self) -> dict[str, Head]:
         rows = self._rows("SELECT chain, count, hash, mac FROM heads ORDER BY chain")
         return {row[0]: Head(*row) for row in rows}

@@ -15,7 +15,6 @@ from cosilo.boundary.channel import Boundary
 from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Handles
-from cosilo.boundary.transports.inside import InProcess
 from cosilo.defences.base import Defence
 from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
@@ -24,7 +23,7 @@ from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
 from cosilo.models.base import Embedder, Shows
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.remote import way_to
 from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.session import (
@@ -33,6 +32,7 @@ from cosilo.session import (
     make_defences,
     make_strategy,
     open_session,
+    owned,
     require_all,
 )
 from cosilo.strategies.base import Session, Strategy
@@ -218,11 +218,11 @@ async def _open(
     first = chosen[0] if chosen else None
     exposes = first.exposes if first else Shows.TEXT
     model = first.model if first else Absent("large")
-    lm = Exposed(recipe.answers, exposes) if recipe.answers else LMOwner(model, exposes)
+    lm = Exposed(recipe.answers, exposes) if recipe.answers else owned(model, exposes)
     for upstream in chosen:
         require_all(
             recipe.owner,
-            LMOwner(upstream.model, upstream.exposes),
+            owned(upstream.model, upstream.exposes),
             strategy,
             by=f"point {recipe.name!r}",
         )
@@ -270,7 +270,7 @@ def _towards(
     sampling: Sampling,
 ) -> Session:
     boundary = Boundary(
-        InProcess(LMOwner(upstream.model, upstream.exposes)),
+        way_to(owned(upstream.model, upstream.exposes)),
         declared=strategy.needs.sends,
         guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
         meter=Meter(price=upstream.price),

@@ -14,7 +14,8 @@ from cosilo.boundary.meter import Price
 from cosilo.defences.base import Defence
 from cosilo.errors import CapabilityError, UnreachableError
 from cosilo.gateway.serving.breaker import Breaker
-from cosilo.models.base import Access, Shows, TextModel
+from cosilo.models.base import Access, Shows
+from cosilo.parties.remote import LargeModel
 from cosilo.types import Chat, Delta, Generation, Sampling, closing
 
 
@@ -31,7 +32,7 @@ class Upstream:
     """A large model that points share."""
 
     name: str
-    model: TextModel
+    model: LargeModel
     exposes: Shows
     price: Price
     breaker: Breaker
