@@ -16,10 +16,11 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 
 from msgspec.structs import replace
 
-from cosilo.boundary.messages import Ask, Completion, Message, Request, decode, encode
+from cosilo.boundary.messages import Ask, Completion, Message, Refused, Request, decode, encode
 from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.transports.far_end import reply_in
-from cosilo.errors import OfflineError, StoreError, UnexpectedReplyError
+from cosilo.boundary.transports.refusals import raised, refusal
+from cosilo.errors import OfflineError, StoreError, UnexpectedReplyError, UnknownThreadError
 from cosilo.models.base import Named, former_identity, identity
 from cosilo.models.kept.replay import ReplayStore, question_key
 from cosilo.types import Delta, assemble, closing, disassemble
@@ -31,7 +32,7 @@ class Recorded:
     """`inner`, each of whose replies is recorded in `store` and asked for once.
 
     A message says itself under what its reply is recorded (`Request.question`). What has no such key
-    goes on to `inner` each time.
+    goes on to `inner` each time. No failure is recorded, but that a thread is unknown.
 
     Args:
         store: may be shared; it is not closed.
@@ -84,7 +85,7 @@ class Recorded:
             if recorded is not None:
                 self.hits += 1
                 await asyncio.sleep(0)  # what is sent at the same time leaves before a reply comes
-                return recorded
+                return _judged(recorded)
             flight = self._flights.get(key)
             mine = flight is None
             if flight is None:
@@ -93,7 +94,7 @@ class Recorded:
             reply = await flight.join()
             if reply is not None:  # else the call was given up by all who had asked for it
                 self.hits += not mine
-                return reply
+                return _judged(reply)
 
     async def handle_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
         """The reply in pieces: those of `inner`, or the recorded one as one piece.
@@ -155,7 +156,7 @@ class Recorded:
             async with self.store.claims.held(key):
                 reply = self._read(key, message)  # another process may have asked meanwhile
                 if reply is None:
-                    reply = await self.inner.handle(message)
+                    reply = await self._asked(message)
                     # Not in a thread: between being paid for and being on the disk nothing may cut in.
                     reply = self._keep(key, message, reply)
                 flight.land(reply)
@@ -164,6 +165,17 @@ class Recorded:
         finally:
             flight.land(None)
             self._flights.pop(key, None)
+
+    async def _asked(self, message: Request[Message]) -> Message:
+        """The reply of `inner`, or that it knows no such thread.
+
+        When what came before on a thread was replayed, its owner has none of it, and the strategy sends
+        the whole. That is recorded, too, so that all of it can be replayed the next time.
+        """
+        try:
+            return _judged(await self.inner.handle(message))
+        except UnknownThreadError as error:
+            return refusal(error)
 
     def _key(self, question: Mapping[str, object]) -> bytes:
         return question_key(identity(self._of), question)
@@ -190,7 +202,8 @@ class Recorded:
             UnexpectedReplyError: it says what cannot be, or is none to `message`; nothing is recorded.
         """
         model, payload = identity(self._of), encode(reply)
-        reply_in(payload, message, quoted=False)
+        if not isinstance(reply, Refused):
+            reply_in(payload, message, quoted=False)
         if isinstance(reply, Completion) and isinstance(message, Ask):
             return Completion(generation=self.store.put(key, model, reply.generation))
         return self._decoded(self.store.put_reply(key, model, payload), message)
@@ -200,7 +213,7 @@ class Recorded:
             reply = decode(kept)
         except UnexpectedReplyError:
             reply = None
-        if not isinstance(reply, message.reply):
+        if not isinstance(reply, (message.reply, Refused)):
             raise StoreError(f"{str(self.store.path)!r} holds a damaged answer")
         return reply
 
@@ -230,6 +243,13 @@ class Recorded:
         if former and (own, former) not in self._inherits:
             self._inherits[own, former] = self.store.inherits(own, former)
         return (own, former) if self._inherits.get((own, former)) else (own,)
+
+
+def _judged(reply: Message) -> Message:
+    """`reply`; where it is a refusal, what was refused is raised."""
+    if isinstance(reply, Refused):
+        raise raised(reply, quoted=False)
+    return reply
 
 
 def _with_less(ask: Ask) -> Iterator[Ask]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import (
     Ask,
     Completion,
@@ -26,8 +27,10 @@ from cosilo.boundary.messages import (
     Scored,
     Scores,
     States,
+    Step,
     encode,
 )
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import (
     OfflineError,
     RejectedError,
@@ -41,9 +44,11 @@ from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.strategies.thread import Thread
 from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, assemble, user
 from meaning import Meaning
 from toy_lm import ToyLM
+from toy_thread import ToyThreads
 
 GREEDY = Sampling()
 SECRET = "Ottilie Katzenstein"
@@ -390,6 +395,26 @@ async def test_a_choice_that_ended_within_a_lower_limit_is_not_asked_again(
         assert not party.holds(Ask(chat=chat, sampling=other))
         free = replace(now, choices=())
         assert not party.holds(Ask(chat=chat, sampling=free)), "a free reply may be longer"
+
+
+async def test_a_thread_goes_on_from_what_was_recorded_and_beyond_it(store: ReplayStore) -> None:
+    """The LM's owner has none of the thread then: it is sent whole once, and goes on from there."""
+
+    async def said(model: ToyThreads, more: Sequence[str], *, offline: bool = False) -> list[int]:
+        party = recorded(model, store, offline=offline)
+        road = Boundary(InProcess(party), declared=frozenset({Step}))
+        thread = Thread(road, user("Why?"), top=3)
+        return [(await thread.go_on(text)).likeliest for text in ("", *more)]
+
+    first = ToyThreads()
+    known = await said(first, [" the", " ref"])
+    assert await said(ToyThreads(), [" the", " ref"], offline=True) == known
+    again = ToyThreads()
+    further = await said(again, [" the", " ref", " about", " it"])
+    assert further == [*known, first.next(user("Why?"), " the ref about"), further[-1]]
+    assert await said(ToyThreads(), [" the", " ref", " about", " it"], offline=True) == further
+    with pytest.raises(OfflineError):
+        await said(ToyThreads(), [" a"], offline=True)
 
 
 class Echoed(Message, frozen=True, kw_only=True, tag="EchoedForTest"):
