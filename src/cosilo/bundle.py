@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -28,12 +28,13 @@ import msgspec
 
 from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
-from cosilo.errors import ConfigError, StoreError
+from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
+from cosilo.models.base import Keepable, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.models.digests import file_digest, folder_digest
 from cosilo.session import DefenceConfig, ModelConfig, PointConfig, check_options
-from cosilo.strategies.base import strategies
+from cosilo.strategies.base import Strategy, strategies
 from cosilo.tables import Table, options_of, read
 from cosilo.types import Sampling, Turn
 
@@ -73,6 +74,45 @@ def is_bundle(folder: Path) -> bool:
 def digest_of(path: Path) -> str:
     """The SHA-256 of a file, or of a folder's files and their names."""
     return folder_digest(path) if path.is_dir() else file_digest(path)
+
+
+# ── what is written ──────────────────────────────────────────────────────────
+
+
+def spelt_out(strategy: Strategy, config: PointConfig) -> PointConfig:
+    """The prepared strategy as a point's configuration: its name in the registry, its fields as
+    options.
+
+    Raises:
+        ConfigError: it is not one that can be named and told by its options.
+    """
+    kind = next((n for n in strategies.names() if strategies.get(n) is type(strategy)), None)
+    if kind is None or not is_dataclass(strategy):
+        raise ConfigError(
+            f"point {config.name!r} is answered by a {type(strategy).__name__}, which has no name and "
+            "options to be told by: serve it from its run"
+        )
+    return PointConfig(
+        config.name, kind, {f.name: getattr(strategy, f.name) for f in fields(strategy)}
+    )
+
+
+def kept_model(config: ModelConfig, model: TextModel, folder: Path) -> ModelConfig:
+    """`config` as that of `model`, which was trained and is now written into `folder`.
+
+    Raises:
+        ConfigError: it cannot be written down.
+    """
+    if not isinstance(model, Keepable):
+        raise ConfigError(
+            f"the trained small model ({config.kind!r}) cannot be written down: serve this point from "
+            "its run"
+        )
+    try:
+        kept = model.keep(folder)
+    except CapabilityError as error:
+        raise ConfigError(f"the trained small model cannot be written down: {error}") from None
+    return replace(config, options={**config.options, **kept})
 
 
 # ── writing ──────────────────────────────────────────────────────────────────

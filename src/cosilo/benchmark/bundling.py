@@ -12,14 +12,14 @@ from typing import Any
 import cosilo
 from cosilo.benchmark.reopen import Reopened, reopen
 from cosilo.benchmark.results import opened
-from cosilo.bundle import Bundle, making, write
-from cosilo.errors import CapabilityError, ConfigError
-from cosilo.models.base import Keepable, TextModel
+from cosilo.bundle import Bundle, kept_model, making, spelt_out, write
+from cosilo.errors import ConfigError
+from cosilo.models.base import TextModel
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.parties.around.exposed import Exposed
 from cosilo.privacy.secret_key import secret_key
 from cosilo.session import ModelConfig, PointConfig, open_point
-from cosilo.strategies.base import Strategy, strategies
+from cosilo.strategies.base import Strategy
 from cosilo.strategies.inference.ends import Large
 from cosilo.types import Demonstration, Turn, last_user
 
@@ -62,7 +62,7 @@ async def make_bundle(
             lm = Exposed(found.answers, found.plan.large.exposes)
             strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
-            served = _spelt_out(strategy, config)
+            served = spelt_out(strategy, config)
             if not with_examples:
                 _refuse_examples(found, strategy, point)
             models = _models(found, strategy, session.owner.model, folder)
@@ -90,24 +90,6 @@ async def make_bundle(
 
 def _learned(count: int) -> str:
     return f"trained on {count} examples of the owner's" if count else "trained"
-
-
-def _spelt_out(strategy: Strategy, config: PointConfig) -> PointConfig:
-    """The prepared strategy as a point's configuration: its name in the registry, its fields as
-    options.
-
-    Raises:
-        ConfigError: it is not one that can be named and told by its options.
-    """
-    kind = next((n for n in strategies.names() if strategies.get(n) is type(strategy)), None)
-    if kind is None or not is_dataclass(strategy):
-        raise ConfigError(
-            f"point {config.name!r} is answered by a {type(strategy).__name__}, which has no name and "
-            "options to be told by: serve it from its run"
-        )
-    return PointConfig(
-        config.name, kind, {f.name: getattr(strategy, f.name) for f in fields(strategy)}
-    )
 
 
 def _refuse_examples(found: Reopened, strategy: Strategy, point: str) -> None:
@@ -165,16 +147,7 @@ def _small(found: Reopened, model: TextModel, folder: Path) -> ModelConfig:
         raise ConfigError("the small model's answers stand in the data: nobody can ask it more")
     if model is found.untrained:
         return config
-    if not isinstance(model, Keepable):
-        raise ConfigError(
-            f"the trained small model ({config.kind!r}) cannot be written down: serve this point from "
-            "its run"
-        )
-    try:
-        kept = model.keep(folder / "small")
-    except CapabilityError as error:
-        raise ConfigError(f"the trained small model cannot be written down: {error}") from None
-    return replace(config, options={**config.options, **kept})
+    return kept_model(config, model, folder / "small")
 
 
 def _with_keys(config: PointConfig, folder: Path) -> tuple[Any, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosilo.errors import ConfigError
+from cosilo.errors import ConfigError, CosiloError
 
 if TYPE_CHECKING:
     import mmap
@@ -54,6 +55,7 @@ def register(verbs: Any) -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8400)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (1)")
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help=argparse.SUPPRESS)
     parser.set_defaults(command=run)
 
 
@@ -79,12 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
     }
 
     def load() -> Layout:
-        layout = _layout(arguments)
+        return checked(_layout(arguments))
+
+    def checked(layout: Layout) -> Layout:
         require_present(layout.loads | layout.store.loads)
         try:
             return replace(layout, server=replace(layout.server, **changes))
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+    if arguments.prepare is not None:
+        return _prepare(arguments, load, arguments.prepare)
 
     server = load().server
     run = arguments.source.is_dir() and not is_bundle(arguments.source)
@@ -97,11 +104,99 @@ def run(arguments: argparse.Namespace) -> int:
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
     ) -> Coroutine[None, None, None]:
-        return work(load, listener, memory=memory, worker=worker, page=page)
+        return work(
+            load,
+            listener,
+            memory=memory,
+            worker=worker,
+            page=page,
+            # A bundle is prepared already.
+            preparer=None if is_bundle(arguments.source) else _Elsewhere(arguments, checked),
+        )
 
     if server.workers == 1:
         return run_one(listener, serve)
     return run_many(server.workers, listener, serve, drain_seconds=server.drain_seconds)
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """Has points prepared by this same command, in a process of its own."""
+
+    arguments: argparse.Namespace
+    checked: Callable[[Layout], Layout]
+
+    def command(self, folder: Path) -> list[str]:
+        told = self.arguments
+        points = [word for name in told.point for word in ("--point", name)]
+        config = ["--config", str(told.config)] if told.config else []
+        serve = [sys.executable, "-m", "cosilo", "serve", str(told.source), *points, *config]
+        return [*serve, "--prepare", str(folder)]
+
+    def layout(self, folder: Path) -> Layout:
+        from cosilo.bundle import is_bundle
+        from cosilo.gateway.process.preparing import with_prepared
+
+        told = self.arguments
+        if not told.source.is_dir():
+            return self.checked(with_prepared(_layout(told), folder))
+        bundles = [folder / str(i) for i, _ in enumerate(told.point)]
+        if not all(map(is_bundle, bundles)):  # a point that only its run can be served from
+            return self.checked(_layout(told))
+        return self.checked(_joined([_bundle_layout(b, [], told.config) for b in bundles]))
+
+
+def _joined(layouts: list[Layout]) -> Layout:
+    """The points of all of `layouts`, which agree in everything else."""
+    from cosilo.gateway.process.config import Parts
+    from cosilo.registry import Loads
+
+    def load() -> Parts:
+        parts = [layout.load() for layout in layouts]
+        upstreams = {name: u for p in parts for name, u in p.upstreams.items()}
+        return Parts(upstreams, [recipe for p in parts for recipe in p.recipes])
+
+    loads = Loads()
+    for layout in layouts:
+        loads |= layout.loads
+    return replace(layouts[0], load=load, loads=loads)
+
+
+def _prepare(arguments: argparse.Namespace, load: Callable[[], Layout], folder: Path) -> int:
+    """Prepare the points into `folder`; the exit code. Of what goes wrong only what may be read by
+    others is said.
+    """
+    import asyncio
+
+    from cosilo.gateway.process.preparing import be_gentle, told, write_points
+    from cosilo.gateway.process.server import open_layout_store
+
+    async def from_a_run() -> None:
+        from cosilo.benchmark.bundling import make_bundle
+
+        for i, name in enumerate(arguments.point):
+            with suppress(ConfigError):  # said, if it matters, where the run itself is read
+                await make_bundle(arguments.source, name, folder / str(i), with_examples=True)
+
+    async def from_a_file() -> None:
+        layout = load()
+        store = await open_layout_store(layout)
+        try:
+            await write_points(await asyncio.to_thread(layout.load), store.ledger, folder)
+        finally:
+            await store.close()
+
+    be_gentle()
+    source = arguments.source
+    try:
+        asyncio.run(from_a_run() if source.is_dir() else from_a_file())
+    except CosiloError as error:
+        print(told(error), file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        print(told(error), file=sys.stderr)
+        return 1
+    return 0
 
 
 def _layout(arguments: argparse.Namespace) -> Layout:

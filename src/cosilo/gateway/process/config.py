@@ -443,6 +443,7 @@ def _recipes(
                 sampling=Sampling(**asdict(served.sampling)),
                 serving=_serving(served),
                 system=served.system,
+                small=models[served.small] if served.small else None,
             )
         )
     return recipes

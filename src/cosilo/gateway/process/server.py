@@ -13,6 +13,7 @@ import gc
 import logging
 import mmap
 import os
+import shutil
 import signal
 import socket
 import time
@@ -23,6 +24,7 @@ from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import Store
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.process.config import Layout, StoreConfig
+from cosilo.gateway.process.preparing import Preparer, prepared
 from cosilo.gateway.process.protocol import ClientPatience, protocol
 from cosilo.gateway.record.retention import read_vault
 from cosilo.gateway.record.store import default_url, folder_of, is_postgres, open_store
@@ -65,7 +67,7 @@ async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setu
         ConfigError, CatalogError, CapabilityError: the layout cannot work.
         ModelError: a model failed while a strategy was being prepared.
     """
-    parts = layout.load()
+    parts = await asyncio.to_thread(layout.load)
     upstreams = parts.upstreams
     points: dict[str, Point] = {}
     try:
@@ -87,6 +89,7 @@ async def work(
     memory: mmap.mmap | None = None,
     worker: int = 0,
     page: MakePage | None = None,
+    preparer: Preparer | None = None,
 ) -> None:
     """Serve until told to stop.
 
@@ -95,6 +98,8 @@ async def work(
         listener: bound; shared with the other workers.
         memory: where the workers count, `metrics.REGION` bytes for each.
         page: makes what is served under `/ui`.
+        preparer: prepares the points of a configuration that is read again in another process; without
+            one they are prepared in this.
 
     Raises:
         CosiloError: it could not start.
@@ -147,7 +152,7 @@ async def work(
                 timeout_graceful_shutdown=max(1, round(server.drain_seconds)),
             )
         )
-        reloads = _Reloads(load, gateway)
+        reloads = _Reloads(load, gateway, preparer)
         loop = asyncio.get_running_loop()
 
         def stop(signum: int) -> None:
@@ -191,9 +196,10 @@ async def _forget(store: GatewayStore, config: StoreConfig) -> None:
 class _Reloads:
     """Reads the configuration again, one reading at a time; the last one asked for counts."""
 
-    def __init__(self, load: Load, gateway: Gateway) -> None:
+    def __init__(self, load: Load, gateway: Gateway, preparer: Preparer | None = None) -> None:
         self._load = load
         self._gateway = gateway
+        self._preparer = preparer
         self._task: asyncio.Task[None] | None = None
         self._again = False
 
@@ -208,14 +214,30 @@ class _Reloads:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def _opened(self) -> tuple[Layout, Setup]:
+        """The configuration as it is now, and what it describes, opened."""
+        gateway, preparer = self._gateway, self._preparer
+        if preparer is None:
+            layout = await asyncio.to_thread(self._load)
+            return layout, await open_setup(layout, gateway.store, gateway.tabs)
+        await asyncio.to_thread(self._load)  # what is wrong with it shows before a process is begun
+        folder = await prepared(preparer)
+        try:
+            layout = await asyncio.to_thread(preparer.layout, folder)
+            setup = await open_setup(layout, gateway.store, gateway.tabs)
+            setup.folder = folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return layout, setup
+
     async def _reload(self) -> None:
         while True:
             self._again = False
             result = "failed"
             gateway = self._gateway
             try:
-                layout = self._load()
-                setup = await open_setup(layout, gateway.store, gateway.tabs)
+                layout, setup = await self._opened()
                 await gateway.adopt(setup)
                 gateway.bodies.largest = layout.server.max_body_bytes
                 gateway.bodies.together = layout.server.held_body_bytes

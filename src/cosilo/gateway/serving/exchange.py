@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cosilo.boundary.meter import Totals
@@ -29,6 +32,7 @@ class Setup:
     upstreams: Mapping[str, Upstream]
     in_flight: int = 0
     retired: bool = False
+    folder: Path | None = None  # what was prepared for it, deleted with it
 
     async def close(self) -> None:
         models = [u.model for u in self.upstreams.values()]
@@ -37,6 +41,8 @@ class Setup:
             await model.close()
         for defence in {id(d): d for p in self.points.values() for d in p.defences}.values():
             await defence.close()
+        if self.folder is not None:
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
 @dataclass

@@ -6,6 +6,7 @@ Recipe (what it is made of) ──prepare──▶ Point ── routes, tried in
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from cosilo.parties.remote import way_to
 from cosilo.privacy.book import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.session import (
+    ModelConfig,
     PointConfig,
     account_of,
     make_defences,
@@ -88,6 +90,7 @@ class Recipe:
         system: what a conversation begins with that has no system turn of its own, e.g. the task's
             instructions, with which the point was measured.
         privacy: which book notes what is spent of the owner's records, and how much may be.
+        small: how the owner's small model is described, where it can be made again.
     """
 
     config: PointConfig
@@ -99,6 +102,7 @@ class Recipe:
     budget: Budget | None = None
     system: str = ""
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    small: ModelConfig | None = None
 
     @property
     def name(self) -> str:
@@ -182,7 +186,8 @@ async def open_recipe(
         CapabilityError: a model shows less than the strategy needs; nothing has been sent.
         ModelError: a model failed while the strategy was being prepared.
     """
-    defences = make_defences(recipe.config)
+    # A detector's words and rules are read here; others are served meanwhile.
+    defences = await asyncio.to_thread(make_defences, recipe.config)
     opened: list[Defence] = []
     try:
         for defence in defences:
