@@ -13,7 +13,12 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.integration.endpoint import serving as serving_answers
 from tests.integration.gateway import Gateway, Mock, fetch, mocking, serving, upstream, write_config
+from tests.integration.test_jobs import PLAN
+
+from cosilo.cli import main
+from tiny_run import write_data
 
 SECRET = "Ada Lovelace"
 PLUGIN = '''
@@ -180,6 +185,33 @@ def test_a_point_that_cannot_be_prepared_leaves_those_before(
         asking.close()
         assert SECRET not in "".join(gateway.process.lines)
         assert not list((folder / "temp").glob("cosilo-prepared-*"))
+
+
+def test_the_points_of_a_run_are_prepared_apart_too(tmp_path: Path) -> None:
+    with serving_answers() as endpoint:
+        write_data(tmp_path, PLAN.replace("URL", endpoint.url), count=60)
+        run = tmp_path / "run"
+        assert main(["bench", str(tmp_path / "p.toml"), "--run", str(run), "--yes"]) == 0
+        (tmp_path / "serve.toml").write_text(f'[store]\nurl = "{tmp_path / "store"}"\n')
+        points = ["--point", "cascade", "--point", "large"]
+        flags = [str(run), *points, "--config", "serve.toml", "--port", "0"]
+        with serving(tmp_path, None, flags=flags) as gateway:
+            key = gateway.key("me")
+            before = [say(gateway, key, point, label) for point, label in ASKED]
+            os.kill(gateway.pid, signal.SIGHUP)
+            gateway.process.wait_for("read again: 2 points", seconds=60)
+            after = [say(gateway, key, point, label) for point, label in ASKED]
+    assert after == before == ["cat", "dog", "cow"] * 2
+
+
+ASKED = [(point, label) for point in ("cascade", "large") for label in ("cat", "dog", "cow")]
+
+
+def say(gateway: Gateway, key: str, point: str, label: str) -> str:
+    message = {"role": "user", "content": f"Ada saw a {label}"}
+    body = json.dumps({"model": f"cosilo/{point}", "messages": [message]}).encode()
+    reply = json.loads(fetch(f"{gateway.url}/chat/completions", body, key=key))
+    return str(reply["choices"][0]["message"]["content"])
 
 
 def test_a_gateway_that_stops_ends_what_prepares_for_it(mock: Mock, folder: Path) -> None:
