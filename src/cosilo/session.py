@@ -20,7 +20,7 @@ import cosilo.defences
 import cosilo.models
 import cosilo.strategies  # noqa: F401
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.meter import Link, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Transport
 from cosilo.defences.base import Defence, defences
@@ -33,7 +33,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
 from cosilo.privacy.book import Account, PrivacyConfig, parts_of
 from cosilo.registry import Loads, Registry, unknown
-from cosilo.strategies.base import Session, Strategy, strategies
+from cosilo.strategies.base import ONE, Session, Strategy, strategies
 from cosilo.strategies.cards import Card
 from cosilo.tables import Table, check, options_of, read
 from cosilo.types import Sampling
@@ -53,6 +53,7 @@ class ModelConfig:
         longest_s: seconds that one try of a request may take, where hours cost money; the kind's own
             `timeout_s` when unset.
         usd_per_gb: per 10⁹ bytes of messages, both ways.
+        link: the network to its owner, where it is another than the plan's.
         train: fit it on the private training data when the session opens, where it is the SM.
         train_items: use the first so many of them only; the rest are the pool without gold targets.
         options: what the kind itself is told.
@@ -66,6 +67,7 @@ class ModelConfig:
     usd_per_hour: float = 0.0
     longest_s: float | None = None
     usd_per_gb: float = 0.0
+    link: Link | None = None
     train: bool = False
     train_items: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -127,12 +129,18 @@ class DefenceConfig:
 
 @dataclass(frozen=True)
 class PointConfig:
-    """An operating point: a strategy, its options, and the defences around it, outermost first."""
+    """An operating point: a strategy, its options, and the defences around it, outermost first.
+
+    Attributes:
+        peers: the names of the large models that it may speak to, the first of them `Session.lm`; all
+            there are when empty.
+    """
 
     name: str
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
     defences: tuple[DefenceConfig, ...] = ()
+    peers: tuple[str, ...] = ()
 
 
 def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
@@ -284,21 +292,56 @@ def loads_of(used: Iterable[ModelConfig], points: Iterable[PointConfig]) -> Load
     return found
 
 
-def require_all(owner: DataOwner, lm: Peer, strategy: Strategy, *, by: str) -> None:
+def require_all(
+    owner: DataOwner,
+    lm: Peer,
+    strategy: Strategy,
+    *,
+    by: str,
+    others: Mapping[str, Peer] | None = None,
+) -> None:
     """Refuse what cannot work before anything is spent.
 
+    Args:
+        others: the LM owners beside the first, by name.
+
     Raises:
-        CapabilityError: a model shows less than the strategy needs.
+        CapabilityError: a model shows less than the strategy needs, or there are fewer large models.
     """
-    needs = strategy.needs
+    needs, beside = strategy.needs, others or {}
     require(owner.model, needs.small, by=by)
     if needs.trainable:
         require_trainable(owner.model, by=by)
-    if needs.sends and needs.shown not in lm.exposes:
+    if not needs.sends:
+        return
+    if needs.peers > 1 + len(beside):
         raise CapabilityError(
-            f"{by} needs {needs.shown & ~lm.exposes} of the large model, but {lm.name} exposes "
-            f"only {lm.exposes}"
+            f"{by} needs {needs.peers} large models, but there {'are' if beside else 'is'} "
+            f"{1 + len(beside)}"
         )
+    for found, which in ((lm, "the large model"), *((o, f"{n!r}") for n, o in beside.items())):
+        if needs.shown not in found.exposes:
+            raise CapabilityError(
+                f"{by} needs {needs.shown & ~found.exposes} of {which}, but {found.name} exposes "
+                f"only {found.exposes}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the other sides of a session beside the first, with what it is counted and recorded by.
+
+    Attributes:
+        transport: how messages reach `lm`; within the process by default.
+        meter, ledger: its own; fresh ones by default.
+        watch: guards around the session's defences, for this side alone.
+    """
+
+    lm: Peer
+    transport: Transport | None = None
+    meter: Meter | None = None
+    ledger: Ledger | None = None
+    watch: Sequence[Defence] = ()
 
 
 def open_session(
@@ -312,29 +355,47 @@ def open_session(
     ledger: Ledger | None = None,
     transport: Transport | None = None,
     account: Account | None = None,
+    watch: Sequence[Defence] = (),
+    name: str = ONE,
+    others: Mapping[str, Side] | None = None,
 ) -> Session:
     """A session in which `strategy` can be prepared and can answer.
 
     Args:
-        defences: outermost first.
+        defences: outermost first; around what crosses to any of the LM owners.
         account: books what messages spent of the owner's records; see `account_of`.
         transport: how messages reach `lm`; within the process by default.
+        watch: guards around the defences, for messages to `lm` alone.
+        name: of `lm` among the session's peers.
+        others: the LM owners beside it, by name.
 
     Raises:
-        CapabilityError: a model shows less than the strategy needs; nothing has been sent.
+        CapabilityError: a model shows less than the strategy needs, or there are fewer large models;
+            nothing has been sent.
     """
-    require_all(owner, lm, strategy, by=type(strategy).__name__)
+    beside = dict(others or {})
+    require_all(
+        owner,
+        lm,
+        strategy,
+        by=type(strategy).__name__,
+        others={n: side.lm for n, side in beside.items()},
+    )
     for defence in defences:
         owner = defence.protect(owner)
-    boundary = Boundary(
-        transport or way_to(lm),
-        declared=strategy.needs.sends,
-        guards=defences,
-        meter=meter,
-        ledger=ledger,
-        account=account,
-    )
-    return Session(owner, boundary, sampling or Sampling(), account=account)
+    first = Side(lm=lm, transport=transport, meter=meter, ledger=ledger, watch=watch)
+    channels = {
+        called: Boundary(
+            side.transport or way_to(side.lm),
+            declared=strategy.needs.sends,
+            guards=(*side.watch, *defences),
+            meter=side.meter,
+            ledger=side.ledger,
+            account=account,
+        )
+        for called, side in {name: first, **beside}.items()
+    }
+    return Session(owner, channels[name], sampling or Sampling(), account=account, peers=channels)
 
 
 def open_point(
@@ -348,11 +409,15 @@ def open_point(
     transport: Transport | None = None,
     account: Account | None = None,
     watch: Sequence[Defence] = (),
+    name: str = ONE,
+    others: Mapping[str, Side] | None = None,
 ) -> tuple[Strategy, Session]:
     """The strategy of `point` and a session to `prepare` it in.
 
     Args:
-        watch: guards around the point's own defences; they see messages as the owner does.
+        watch: guards around the point's own defences; they see messages as the owner does. Those of
+            `others` have their own.
+        name, others: as for `open_session`.
 
     Raises:
         ConfigError: the point names or sets something that does not exist.
@@ -363,12 +428,15 @@ def open_point(
         owner,
         lm,
         strategy,
-        defences=(*watch, *make_defences(point)),
+        defences=make_defences(point),
         sampling=sampling,
         meter=meter,
         ledger=ledger,
         transport=transport,
         account=account,
+        watch=watch,
+        name=name,
+        others=others,
     )
     return strategy, session
 

@@ -24,6 +24,11 @@ class TestLarge(StrategyContract):
         return strategies.create("large")
 
 
+class TestEnsemble(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("ensemble")
+
+
 class TestCascadeChoosesItsThreshold(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("cascade")

@@ -157,10 +157,11 @@ def test_a_runs_record_is_held_against_the_run(
     ask = Ask(chat=user("q"))
     asyncio.run(ledger.append("test/a", "up", ask, encode(ask)))
     ledger.close()
-    store.put_trial(Trial("t", "large", "{}", "done", 0))
+    trial = Trial("t", "large", "{}", "done", 0)
+    store.put_trial(trial)
     assert main(["audit", "verify", str(run)]) == 0
     assert "1 trials of an older version could not be held" in capsys.readouterr().out
-    note_heads(store, "t")
+    note_heads(store, trial)
     store.close()
     assert main(["audit", "verify", str(run)]) == 0
     assert "no faults in 1 entries" in capsys.readouterr().out

@@ -115,15 +115,17 @@ def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
     async def opened_again() -> str:
         run = reopen(folder / "run", [points[0].name])
         recipe = Recipe(
-            config=run.points[0], owner=run.owner, upstreams=("large",), answers=run.answers,
+            config=run.points[0], owner=run.owner, upstreams=("large",), answers=run.recorded["large"],
             sampling=run.task.sampling, system=run.system,
         )  # fmt: skip
-        upstream = Upstream("large", run.large, Access.LOGITS, Price(), Breaker("large", None))
+        upstream = Upstream(
+            "large", run.peers["large"], Access.LOGITS, Price(), Breaker("large", None)
+        )
         point = await open_recipe(recipe, {"large": upstream}, tabs={}, ledger=MemoryLedger())
         route = point.routes[0]
         reply = await route.strategy.answer(route.session, user("about 1"))
         await run.owner.model.close()
-        await run.answers.close()
+        await run.recorded["large"].close()
         return reply.generation.text
 
     assert asyncio.run(opened_again()) in ("refund", "billing")

@@ -282,7 +282,7 @@ async def test_a_point_opens_again_as_it_was_measured(folder: Path) -> None:
     assert [p.options for p in found.points] == [{"calls": 0.4}, {"seed": 0}]
     for config in found.points:
         strategy, session = open_point(
-            config, found.owner, Exposed(found.answers), sampling=found.task.sampling
+            config, found.owner, Exposed(found.recorded["large"]), sampling=found.task.sampling
         )
         strategy, session = await strategy.prepare(session)  # over recorded answers only
         example = found.task.splits["test"][0]

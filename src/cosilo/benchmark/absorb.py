@@ -25,8 +25,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from cosilo.benchmark.lock import take_lock
-from cosilo.benchmark.record import chain_of
-from cosilo.benchmark.rows import PASSES, Trial
+from cosilo.benchmark.record import chain_of, roads_of
+from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import AMOUNTS, Store, private
 from cosilo.boundary.meter import Budget, Totals
 from cosilo.boundary.record.ledger import GENESIS, SqliteLedger, connect
@@ -73,12 +73,10 @@ def lend(store: Store, trial: Trial, task: str, *, recorded: Path | None = None)
         for path in (store.ledger_path, folder / "ledger.sqlite"):
             SqliteLedger(path, trial.id).close()  # makes it, and gives an old one today's columns
         with _beside(store.ledger_path, folder / "ledger.sqlite") as db:
-            chains = [chain_of(trial.id, which) for which in PASSES]
-            for table in ("entries", "heads"):
-                copied = (
-                    f"INSERT INTO trial.{table} SELECT * FROM main.{table} WHERE chain IN (?,?)"
-                )
-                db.execute(copied, chains)
+            for chain in (chain_of(trial.id, road) for road in roads_of(trial)):
+                for table in ("entries", "heads"):
+                    copied = f"INSERT INTO trial.{table} SELECT * FROM main.{table} WHERE chain = ?"
+                    db.execute(copied, (chain,))
         if recorded is not None and recorded.is_file():
             with closing(connect(recorded)) as source:
                 source.execute("VACUUM INTO ?", (str(folder / "replay.sqlite"),))

@@ -96,7 +96,7 @@ class Answering:
                     raise
                 self._hold(_nothing(example), refusal, small=refusal is note.refusal)
                 return
-        if session.lm.totals.messages:
+        if session.totals.messages:
             self.proved = True
             self._release(self._held)
         if note.answered:

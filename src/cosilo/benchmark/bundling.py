@@ -59,13 +59,19 @@ async def make_bundle(
         found = reopen(run, [point])
         try:
             config = found.points[0]
-            lm = Exposed(found.answers, found.plan.large.exposes)
+            if len(found.plan.peers_of(config)) > 1:
+                raise ConfigError(
+                    f"point {point!r} speaks to several large models at once; a bundle is of a point "
+                    "that speaks to one"
+                )
+            name = found.first(config)
+            lm = Exposed(found.recorded[name], found.plan.peers[name].exposes)
             strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
             served = spelt_out(strategy, config)
             if not with_examples:
                 _refuse_examples(found, strategy, point)
-            models = _models(found, strategy, session.owner.model, folder)
+            models = _models(found, name, strategy, session.owner.model, folder)
             owner = session.owner
             trained = owner.model is not found.untrained and "small" in models
             about = {
@@ -122,7 +128,7 @@ def _holds_examples(value: Any) -> bool:
 
 
 def _models(
-    found: Reopened, strategy: Strategy, small: TextModel, folder: Path
+    found: Reopened, large: str, strategy: Strategy, small: TextModel, folder: Path
 ) -> dict[str, ModelConfig]:
     """The models that the point is served with; a trained small one is written into `folder`.
 
@@ -133,9 +139,9 @@ def _models(
     if not isinstance(strategy, Large):  # it alone asks no small model
         models["small"] = _small(found, small, folder)
     if strategy.needs.sends:
-        if isinstance(found.large, RecordedModel):
+        if isinstance(found.peers[large], RecordedModel):
             raise ConfigError("the large model's answers stand in the data: nobody can ask it more")
-        models["large"] = plan.large
+        models["large"] = plan.peers[large]
     if plan.embedder is not None:
         models["embedder"] = plan.embedder
     return models

@@ -15,7 +15,8 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from time import perf_counter, process_time
 
 from cosilo.benchmark.identity import plain
@@ -23,7 +24,8 @@ from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask
-from cosilo.boundary.messages.bounds import TEMPLATE
+from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TEMPLATE, in_utf8
+from cosilo.boundary.meter import Price
 from cosilo.errors import CosiloError
 from cosilo.models.gguf.llamacpp import usable_cores
 from cosilo.models.kept.recorded import RecordedModel
@@ -50,6 +52,12 @@ _WRAPPING = 500  # bytes that asking for texts puts around the system turn, or a
 
 DEFENDED = 2.0
 """How many times its size a prompt can have behind defences: placeholders are longer than names."""
+
+FORM = 8
+"""Bytes around a text in a message."""
+
+PLACE = 1 << 14
+"""Bytes that say what an LM thinks of one token, at most: its likeliest tokens, or its state."""
 
 BUSY = 0.7
 """A model that gets less of the processor than this shares it with others."""
@@ -152,47 +160,75 @@ def estimate(
     """
 
     @cache  # most points ask the same questions
-    def held(chat: Chat) -> bool:
-        return parts.large.recorded.holds(Ask(chat=chat, sampling=parts.task.sampling))
+    def held(peer: str, chat: Chat) -> bool:
+        ask = Ask(chat=chat, sampling=parts.task.sampling)
+        return parts.peers[peer].recorded.holds(ask)
 
-    shared: dict[tuple[str, str], _Batch] = {}
-    alone: list[_Batch] = []
+    shared: dict[tuple[str, str, str], _Batch] = {}
+    alone: list[tuple[str, _Batch]] = []
     for point, splits in left:
-        strategy = make_strategy(point)
-        if not strategy.needs.sends:
-            continue
+        peers = list(plan.peers_of(point))
         around = str(plain(point.defences))
-        for exchange in forecast(strategy):
-            for name, items in _about(parts, splits, exchange.about):
+        for exchange in forecast(make_strategy(point)):
+            found = _about(parts, splits, exchange.about)
+            asked = peers if exchange.to == "each" else peers[:1]
+            for peer, (name, items) in product(asked, found):
                 if exchange.asks_questions:
-                    batch = _batch(parts, exchange, items, held, sure=not point.defences)
+                    known, sure = partial(held, peer), not point.defences
+                    batch = _batch(parts, peer, exchange, items, known, sure=sure)
                 else:
                     batch = _guessed(parts, exchange, items)
                 if not exchange.plain:
-                    alone.append(batch)
-                elif batch.calls >= shared.get((around, name), _Batch()).calls:
-                    shared[around, name] = batch
-    batches = [*shared.values(), *alone]
-    calls = sum(b.calls for b in batches)
-    price = parts.paid.price
-    thought = price.reasoning * sum(b.calls for b in batches if b.tokens_out)
-    tokens_in = sum(b.tokens_in for b in batches)
-    tokens_out = sum(b.tokens_out for b in batches) + thought
-    most = price.usd(sum(b.most_in for b in batches), sum(b.most_out for b in batches) + thought)
-    guess = 0.0 if plan.large.kind in FREE else REMOTE_SECONDS / plan.concurrency
+                    alone.append((peer, batch))
+                elif batch.calls >= shared.get((peer, around, name), _Batch()).calls:
+                    shared[peer, around, name] = batch
+    batches = [*((peer, batch) for (peer, _, _), batch in shared.items()), *alone]
+    bills = [
+        _billed(parts.peers[name].price, [b for peer, b in batches if peer == name])
+        for name in parts.peers
+    ]
+    takes_time = [b.calls for peer, b in batches if plan.peers[peer].kind not in FREE]
+    seconds = REMOTE_SECONDS / plan.concurrency * sum(takes_time)
+    calls = sum(b.calls for _, b in batches)
     return Estimate(
         calls=calls,
-        recorded=sum(b.recorded for b in batches),
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        usd=price.usd(tokens_in, tokens_out),
-        usd_most=most * price.attempts,
-        minutes=calls * (guess if pace is None else pace.seconds) / 60,
+        recorded=sum(b.recorded for _, b in batches),
+        tokens_in=sum(bill.tokens_in for bill in bills),
+        tokens_out=sum(bill.tokens_out for bill in bills),
+        usd=sum(bill.usd for bill in bills),
+        usd_most=sum(bill.usd_most for bill in bills),
+        minutes=(seconds if pace is None else calls * pace.seconds) / 60,
         small_minutes=small * _small_answers(parts, left) / 60,
         trains=any(make_strategy(point).needs.trainable for point, _ in left),
         measured=pace is not None,
         share=1.0 if pace is None else pace.share,
     )
+
+
+@dataclass(frozen=True)
+class _Billed:
+    """What one large model's owner will bill, about and at most."""
+
+    tokens_in: int
+    tokens_out: int
+    usd: float
+    usd_most: float
+
+
+def _billed(price: Price, batches: Sequence[_Batch]) -> _Billed:
+    calls = sum(b.calls for b in batches)
+    thought = price.reasoning * sum(b.calls for b in batches if b.tokens_out)
+    tokens_in = sum(b.tokens_in for b in batches)
+    tokens_out = sum(b.tokens_out for b in batches) + thought
+    most = price.usd(
+        sum(b.most_in for b in batches),
+        sum(b.most_out for b in batches) + thought,
+        seconds=calls * price.longest_s,
+        size=sum(b.most_bytes for b in batches),
+    )
+    size = round(BYTES_PER_TOKEN * (tokens_in + tokens_out))
+    about = price.usd(tokens_in, tokens_out, seconds=calls * REMOTE_SECONDS, size=size)
+    return _Billed(tokens_in, tokens_out, about, most * price.attempts)
 
 
 async def measured_pace(plan: Plan, parts: Parts, store: Store) -> Pace | None:
@@ -259,6 +295,7 @@ class _Batch:
 
     Attributes:
         most_in, most_out: tokens of one attempt of each, at most.
+        most_bytes: of the messages of one attempt, both ways.
     """
 
     calls: int = 0
@@ -267,6 +304,7 @@ class _Batch:
     tokens_out: int = 0
     most_in: int = 0
     most_out: int = 0
+    most_bytes: int = 0
 
 
 Item = Demonstration | Example
@@ -297,13 +335,26 @@ def _guessed(parts: Parts, exchange: Exchange, items: Sequence[Item | None]) -> 
         return calls * sum(t if isinstance(t, int) else _length(parts, t, chosen) for t in texts)
 
     tokens_in, tokens_out = tokens(exchange.reads), tokens(exchange.writes)
+    most_in = math.ceil(2 * BYTES_PER_TOKEN * tokens_in) + TEMPLATE * calls
+    most_out = math.ceil(2 * tokens_out)
     return _Batch(
         calls=calls,
         tokens_in=round(tokens_in),
         tokens_out=round(tokens_out),
-        most_in=math.ceil(2 * BYTES_PER_TOKEN * tokens_in) + TEMPLATE * calls,
-        most_out=math.ceil(2 * tokens_out),
+        most_in=most_in,
+        most_out=most_out,
+        most_bytes=_bytes(parts, exchange, calls, most_in, most_out),
     )
+
+
+def _bytes(parts: Parts, exchange: Exchange, calls: int, most_in: int, most_out: int) -> int:
+    """The most bytes of so many messages and their replies: a byte makes a token at most."""
+    sampling = parts.task.sampling
+    up = FIELDS + sum(FORM + in_utf8(choice) for choice in sampling.choices)
+    down = most_out * LONGEST_TOKEN * (3 + sampling.top_logprobs)
+    if exchange.message is not Ask:
+        down = most_in * PLACE
+    return calls * (up + FIELDS) + most_in + down
 
 
 def _length(parts: Parts, text: Text, items: Sequence[Item | None]) -> float:
@@ -344,6 +395,7 @@ def _size(text: str) -> float:
 
 def _batch(
     parts: Parts,
+    peer: str,
     exchange: Exchange,
     items: Sequence[Item | None],
     held: Callable[[Chat], bool],
@@ -358,18 +410,21 @@ def _batch(
     """
     chats = [item.chat for item in items[: exchange.items] if item is not None]
     sampling = parts.task.sampling
-    free = isinstance(parts.large.model, RecordedModel)
+    free = isinstance(parts.peers[peer].model, RecordedModel)
     new = [c for c in chats if not (free or (sure and held(c)))]
     calls = exchange.count(len(items))
     fresh = min(calls, len(new))
     sizes = [_tokens(chat) for chat in new]
     bounds = [Ask(chat=chat, sampling=sampling).tokens_bound() for chat in new]
     longest = sorted((tokens for tokens, _ in bounds), reverse=True)[:fresh]
+    most_in = math.ceil(sum(longest) * (1 if sure else DEFENDED))
+    most_out = max((tokens for _, tokens in bounds), default=0) * fresh
     return _Batch(
         calls=fresh,
         recorded=calls - fresh,
         tokens_in=round(sum(sizes) / len(new) * fresh) if new else 0,
         tokens_out=round(_answer(sampling) * fresh),
-        most_in=math.ceil(sum(longest) * (1 if sure else DEFENDED)),
-        most_out=max((tokens for _, tokens in bounds), default=0) * fresh,
+        most_in=most_in,
+        most_out=most_out,
+        most_bytes=_bytes(parts, exchange, fresh, most_in, most_out),
     )

@@ -91,10 +91,11 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         task: `task_identity` of the plan.
         sends: whether anything crosses; if not, the LM does not count.
     """
-    involved = [plan.small, plan.embedder, plan.large if sends else None]
+    peers = plan.peers_of(point).values() if sends else ()
+    involved = [plan.small, plan.embedder, *peers]
     settings = {
         "task": task,
-        "point": settings_of(point),
+        "point": settings_of(plan, point),
         "models": [model_identity(m) for m in involved if m is not None],
         "files": [files_of(defences.get(d.kind), d.options) for d in point.defences],
         "seed": plan.seed,
@@ -107,13 +108,16 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
     return hash_of(settings)
 
 
-def settings_of(point: PointConfig) -> dict[str, object]:
-    """The settings that make up a point, its name left out: two points with equal settings are the
-    same.
+def settings_of(plan: Plan, point: PointConfig) -> dict[str, object]:
+    """The settings that make up a point, its name left out, and the names of the other sides where it
+    speaks to several: two points with equal settings are the same.
     """
     found = plain(point)
     assert isinstance(found, dict)
-    return {k: v for k, v in found.items() if k != "name"}
+    unsaid = ("name",) if point.peers else ("name", "peers")
+    settings = {k: v for k, v in found.items() if k not in unsaid}
+    sides = list(plan.peers_of(point))
+    return {**settings, "sides": sides} if len(sides) > 1 else settings
 
 
 def model_identity(config: ModelConfig) -> dict[str, object]:
@@ -172,7 +176,8 @@ def code_identity(plan: Plan, point: PointConfig) -> object:
     """The versions of the code that decides what becomes of `point`: a method whose outcomes have
     changed runs again. That costs no money where it asks the same as before.
     """
-    involved = [plan.small, plan.large, *([plan.embedder] if plan.embedder else [])]
+    peers = plan.peers_of(point).values() or [plan.large]
+    involved = [plan.small, *peers, *([plan.embedder] if plan.embedder else [])]
     return versions_behind(
         *strategies_of(point),
         *(defences.get(d.kind) for d in point.defences),

@@ -192,7 +192,7 @@ class Jobs:
         """Try to finish a trial once; whether its worker was lost."""
         store, point = self._store, waiting.point
         trial = store.trial(waiting.id)
-        trial = trial or Trial(waiting.id, point.name, json.dumps(settings_of(point)))
+        trial = trial or Trial(waiting.id, point.name, json.dumps(settings_of(self._plan, point)))
         trial = replace(trial, point=point.name)
         sends = bool(make_strategy(point).needs.sends)
         if sends and self._lm_down is not None and trial.state != "done":

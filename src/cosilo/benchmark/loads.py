@@ -18,7 +18,7 @@ from cosilo.tasks.kinds import kinds
 
 def running(plan: Plan) -> Loads:
     """What running `plan` loads: its data, its models, its points, the search; then `scoring` it."""
-    used = [m for m in (plan.small, plan.large, plan.embedder) if m is not None]
+    used = [m for m in (plan.small, *plan.peers.values(), plan.embedder) if m is not None]
     points = [*plan.points, *(space.lowest for space in plan.spaces)]
     found = kinds.loads(plan.task.kind, plan.task.options) | loads_of(used, points)
     if any(Path(name).suffix.lower() == ".parquet" for name in _files(plan)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import sha256
 
 import numpy as np
@@ -23,6 +23,8 @@ from cosilo.boundary.transports.base import Handles
 from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run, objectives
+from cosilo.objectives.reading import Entries, together
+from cosilo.objectives.scoring import attack_of, made
 from cosilo.session import make_model
 from cosilo.tasks.base import Split
 from cosilo.types import Delta
@@ -32,13 +34,16 @@ MEASURED: tuple[Split, ...] = ("validation", "certificate", "test")
 
 
 def measuring_version(plan: Plan) -> str:
-    """What the numbers depend on besides the trial: who attacks, how it is scored, prices, link."""
+    """What the numbers depend on besides the trial: who attacks, how it is scored, prices, links."""
+    prices: list[object] = [_stated(peer.price) for peer in plan.peers.values()]
+    links = [plain(peer.link) for peer in plan.peers.values() if peer.link is not None]
     return hash_of(
         [
             _code(),
             plain(plan.attacks),
-            _stated(plan.large.price),
+            prices[0] if len(prices) == 1 else prices,
             plain(plan.link),
+            *links,
         ]
     )
 
@@ -101,20 +106,20 @@ async def measure(
         if run.items:
             guessing = guessing_version(plan, store, trial, split)
             before = store.guesses(trial.id, split)
-            there = [name for name in before if name in attacks.names()]
+            there = [name for name in map(attack_of, before) if name in attacks.names()]
             names = list(dict.fromkeys([*planned, *there, *(again or ())]))
             anew = names if again is None else again
             known = {
-                name: made
-                for name, (made_with, made) in before.items()
-                if made_with == guessing and name not in anew
+                name: guessed
+                for name, (made_with, guessed) in before.items()
+                if made_with == guessing and attack_of(name) not in anew
             }
             run = await attacked(
                 run, names=names, seed=plan.seed, embedder=encoder, published=model, known=known
             )
-            made = {n: (g, run.priors[n]) for n, g in run.guesses.items() if n not in known}
+            new = {name: each for name, each in made(run).items() if name not in known}
             result = Result(tuple(measure_all(run)), item_values(run))
-            store.put_guesses(trial.id, split, guessing, made)
+            store.put_guesses(trial.id, split, guessing, new)
             store.put_result(trial.id, split, version, result)
 
 
@@ -153,30 +158,61 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     """What a measure may read of `trial` on `split`; `task` is the task's identity."""
     about = store.about(task)
     examples = store.examples(task, split)
-    attempts = store.answered(trial.id, "plain", split)
     items = store.items(trial.id, "plain", split, examples)
-    chain = chain_of(trial.id, "tampered")
     again = {i.example.id: i for i in store.items(trial.id, "tampered", split, examples)}
     train = store.examples(task, "train")
     background = (*train, *store.examples(task, "tune"))
     said = store.said(trial.id)
-    crossed = store.record(chain, split, store.answered(trial.id, "tampered", split))
-    return Run(
+    chains = [chain_of(trial.id, road) for road in trial.roads("tampered")]
+    answered = store.answered(trial.id, "tampered", split)
+    party = tampering(plan, Nobody())
+    peers = [plan.peers[name] for name in trial.named] or [plan.large]
+    run = Run(
         items=items,
-        entries=lambda: store.record(trial.id, split, attempts),
-        prepare=lambda: store.prepare_record(trial.id, trial.attempt, MEASURED),
+        entries=lambda: iter(()),
         background=background,
         members=frozenset(e.id for e in gold(plan, train)),
         learned=frozenset(e.id for e in background if said is not None and e.id in said.learned),
-        price=plan.large.price,
-        link=plan.link,
+        price=peers[0].price,
+        link=peers[0].link or plan.link,
         # An item that was not answered again would have been answered the same.
         tampered=tuple(again.get(i.example.id, i) for i in items),
-        tampered_ids=tampering(plan, Nobody()).requests(crossed),
+        tampered_ids=frozenset().union(
+            *(party.requests(store.record(chain, split, answered)) for chain in chains)
+        ),
         labels=about.labels,
         gold_secrets=about.gold_secrets,
         peak_memory=trial.memory,
     )
+    sides = [
+        replace(
+            run,
+            entries=_entries(store, chain_of(trial.id, road), split, trial),
+            prepare=_prepare(store, chain_of(trial.id, road), trial),
+        )
+        for road in trial.roads("plain")
+    ]
+    if len(sides) == 1:
+        return sides[0]
+    sides = [
+        replace(side, price=peer.price, link=peer.link or plan.link)
+        for side, peer in zip(sides, peers, strict=True)
+    ]
+    return replace(
+        run,
+        entries=together([side.entries for side in sides]),
+        prepare=together([side.prepare for side in sides]),
+        sides=dict(zip(trial.sides, sides, strict=True)),
+    )
+
+
+def _entries(store: Store, chain: str, split: Split, trial: Trial) -> Entries:
+    attempts = store.answered(trial.id, "plain", split)
+    return lambda: store.record(chain, split, attempts)
+
+
+def _prepare(store: Store, chain: str, trial: Trial) -> Entries:
+    return lambda: store.prepare_record(chain, trial.attempt, MEASURED)
 
 
 class Nobody:

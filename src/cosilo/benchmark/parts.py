@@ -20,14 +20,14 @@ from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
 from cosilo.benchmark.store import SmallAnswers, Store, private
-from cosilo.boundary.meter import Budget, Price
+from cosilo.boundary.meter import Price
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import EVERYTHING, Embedder, TextModel, require_trainable
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.parties.around.exposed import Exposed
-from cosilo.parties.around.paid import Book, Paid
+from cosilo.parties.around.paid import Paid, Purse
 from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.around.timed import Timed
 from cosilo.parties.data_owner import DataOwner
@@ -43,7 +43,7 @@ from cosilo.session import (
     owned,
     with_instructions,
 )
-from cosilo.strategies.base import strategies
+from cosilo.strategies.base import ONE, strategies
 from cosilo.tables import options_of
 from cosilo.tasks.base import Task
 from cosilo.tasks.config import load_task
@@ -58,11 +58,12 @@ class Opened:
 
     Attributes:
         party: what a session is opened with.
+        price: what it is paid from the run's budget.
         model: what it answers with.
     """
 
     party: Peer
-    paid: Paid
+    price: Price
     recorded: Recorded
     model: LargeModel
 
@@ -73,21 +74,24 @@ class Opened:
 
 @dataclass(frozen=True)
 class Parts:
-    """The data, models and parties that all trials of a run share."""
+    """The data, models and parties that all trials of a run share.
+
+    Attributes:
+        peers: the large models' owners by name, in the plan's order.
+        paid: what the run pays, to all of them together.
+    """
 
     task: Task
     owner: DataOwner
-    large: Opened
+    peers: Mapping[str, Opened]
+    paid: Purse
     replay: ReplayStore
     models: tuple[TextModel, ...]
 
     @property
-    def lm(self) -> Peer:
-        return self.large.party
-
-    @property
-    def paid(self) -> Paid:
-        return self.large.paid
+    def large(self) -> Opened:
+        """The first of the large models' owners."""
+        return next(iter(self.peers.values()))
 
     def require_defences(self, point: PointConfig) -> str:
         """Refuse a point whose defences cannot be set up; returns a note on those that can, or an
@@ -116,7 +120,8 @@ class Parts:
         )
 
     async def close(self) -> None:
-        await self.large.close()
+        for peer in self.peers.values():
+            await peer.close()
         for model in self.models:
             await model.close()
         self.replay.close()
@@ -152,31 +157,33 @@ def open_parts(
     small = remembering(small_models(plan, task)[1], SmallAnswers(store, identity))
     embedder = make_model(plan.embedder) if plan.embedder else small.model
     replay = ReplayStore(private(replay_path(plan, store)))
-    large = opened_peer(
-        plan.large, task, store, plan.budget, replay, store.path / NETWORK, offline=offline
-    )
+    purse, network = Purse(store, plan.budget), store.path / NETWORK
+    peers = {
+        name: opened_peer(config, task, purse, replay, network, name=name, offline=offline)
+        for name, config in plan.peers.items()
+    }
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
     others = (embedder,) if plan.embedder else ()
-    return Parts(task, owner, large, replay, (small, *others))
+    return Parts(task, owner, peers, purse, replay, (small, *others))
 
 
 def opened_peer(
     config: ModelConfig,
     task: Task,
-    book: Book,
-    budget: Budget,
+    purse: Purse,
     replay: ReplayStore,
     network: Path,
     *,
+    name: str = ONE,
     offline: bool = False,
 ) -> Opened:
     """The owner of the large model that `config` describes, with all that surrounds it.
 
     Args:
-        book: where what it is paid is booked.
-        budget: for everything that is booked there.
+        purse: what it is paid from.
         replay: where its replies are recorded.
         network: where what crosses to another machine is recorded.
+        name: what it is called there.
         offline: refuse every message whose reply is not recorded.
 
     Raises:
@@ -185,14 +192,14 @@ def opened_peer(
     """
     model = make_large(config)
     if isinstance(model, RemoteOwner):
-        model = noted(model, private(network), "large")
+        model = noted(model, private(network), name)
     else:
         fill(model, task)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
-    paid = Paid(owned(model, EVERYTHING), book, budget, price)
+    paid = Paid(owned(model, EVERYTHING), purse, price)
     recorded = Recorded(paid, replay, of=model, offline=offline)
-    return Opened(Exposed(Timed(recorded), config.exposes), paid, recorded, model)
+    return Opened(Exposed(Timed(recorded), config.exposes), price, recorded, model)
 
 
 def fill(model: TextModel, task: Task) -> None:

@@ -19,6 +19,7 @@ from cosilo.benchmark.identity import task_identity
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.bundle import digest_of
 from cosilo.errors import ConfigError, StoreError
+from cosilo.strategies.base import ONE
 
 Data = Literal["same", "changed", "gone"]
 
@@ -99,7 +100,9 @@ def _is_path(value: str, plan: Plan) -> bool:
 
 def _models(plan: Plan) -> dict[str, Path]:
     """The files and folders that the plan's models are read from: "small.path" → where it is."""
-    roles = {"small": plan.small, "large": plan.large, "embedder": plan.embedder}
+    roles = {"small": plan.small, "embedder": plan.embedder} | {
+        name if name == ONE else f"{ONE}.{name}": config for name, config in plan.peers.items()
+    }
     return {
         f"{role}.{option}": value
         for role, config in roles.items()

@@ -3,6 +3,7 @@
     name = "desk"                     concurrency = 8          seed = 0
     [task]                            the data and how answers are graded
     [models.small]  [models.large]    kind = "…", and what that kind takes
+    [models.large.NAME]               where there are several other sides, one for each
     [models.embedder]                 optional: turns text into vectors for routers and attacks
     [[points]]                        strategy = "…", its options, defences = ["…"]
     [defences.NAME]                   options of a defence, or a variant: kind = "…"
@@ -14,7 +15,7 @@
     [link]  [attacks]  [replay]       the network stated for latency; who attacks; a shared store
 
 An option whose value is a list is a grid, unless the strategy takes a list there: one point per
-value. `defences` may be a list of lists, for one point per combination.
+value. `defences` and `peers` may be a list of lists, for one point per combination.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from cosilo.attacks.base import attacks
+from cosilo.benchmark.peers import chosen, declared_twice, read_names, read_peers
 from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
@@ -43,7 +45,7 @@ from cosilo.session import (
     read_defence,
     read_model,
 )
-from cosilo.strategies.base import strategies
+from cosilo.strategies.base import ONE, strategies
 from cosilo.tables import Table, convert, options_of, read
 from cosilo.tasks.config import TaskConfig, parse_task
 
@@ -155,6 +157,8 @@ class Plan:
     Attributes:
         path: the file it came from; relative paths start beside it.
         text: the file, as it was.
+        large: the large model; the first of them where there are several.
+        peers: name → large model, of all other sides; the first is `large`.
         points: fixed operating points, grids spelt out.
         spaces: points with ranges, for `search`.
         unreadable: the share of a point's first replies that may hold no answer; more stop the point.
@@ -168,6 +172,7 @@ class Plan:
     large: ModelConfig
     points: tuple[PointConfig, ...]
     spaces: tuple[Space, ...] = ()
+    peers: Mapping[str, ModelConfig] = field(default_factory=dict)
     embedder: ModelConfig | None = None
     seed: int = 0
     concurrency: int = 8
@@ -183,9 +188,18 @@ class Plan:
     replay: Replay = Replay()
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
+    def __post_init__(self) -> None:
+        if len(self.peers) < 2:  # then `large` alone says what it is
+            object.__setattr__(self, "peers", {next(iter(self.peers), ONE): self.large})
+
     @property
     def base(self) -> Path:
         return self.path.parent
+
+    def peers_of(self, point: PointConfig) -> dict[str, ModelConfig]:
+        """The large models that `point` speaks to, by name; none where nothing crosses."""
+        needs = make_strategy(point).needs
+        return chosen(point.peers, needs, self.peers, where=f"point {point.name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +208,7 @@ class _File:
 
     name: str
     task: Mapping[str, object]
-    models: Mapping[str, Mapping[str, object]]
+    models: Mapping[str, object]
     points: tuple[Mapping[str, object], ...]
     seed: int = 0
     concurrency: int = 8
@@ -248,7 +262,8 @@ def parse_plan(text: str, path: Path) -> Plan:
     try:
         file = read(_File, tomllib.loads(text), where=where)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not TOML: {error}") from None
+        twice = declared_twice(error, where)
+        raise twice or ConfigError(f"{where}: not TOML: {error}") from None
     roles = ("small", "large", "embedder")
     for role in file.models:
         if role not in roles:
@@ -256,14 +271,20 @@ def parse_plan(text: str, path: Path) -> Plan:
     for role in roles[:2]:
         if role not in file.models:
             raise ConfigError(f"{where}: [models.{role}] must be given")
+    peers = read_peers(file.models["large"], where=where, base=path.parent)
     described = {
-        role: read_model(table, where=f"{where}: [models.{role}]", base=path.parent)
+        role: read_model(
+            convert(table, Mapping[str, object], where=f"{where}: [models.{role}]"),
+            where=f"{where}: [models.{role}]",
+            base=path.parent,
+        )
         for role, table in file.models.items()
+        if role != "large"
     }
     for name in file.attacks.names or ():
         if name not in attacks.names():
             raise ConfigError(f"{where}: [attacks]: {unknown('attack', name, attacks.names())}")
-    points, spaces = _points(file, where, path.parent)
+    points, spaces = _points(file, peers, where, path.parent)
     _check_limits(file, None if spaces else [p.name for p in points], where)
     return Plan(
         path=path,
@@ -271,7 +292,8 @@ def parse_plan(text: str, path: Path) -> Plan:
         name=file.name,
         task=parse_task(file.task, where=f"{where}: [task]"),
         small=described["small"],
-        large=described["large"],
+        large=next(iter(peers.values())),
+        peers=peers,
         embedder=described.get("embedder"),
         points=points,
         spaces=spaces,
@@ -289,6 +311,10 @@ def parse_plan(text: str, path: Path) -> Plan:
         replay=_beside(file.replay, path.parent),
         privacy=file.privacy.beside(path.parent),
     )
+
+
+_OWN = ("strategy", "name", "defences", "peers")
+"""The keys of a point that are no options of its strategy."""
 
 
 def limit_texts(
@@ -322,7 +348,7 @@ def _beside(replay: Replay, base: Path) -> Replay:
 
 
 def _points(
-    file: _File, where: str, base: Path
+    file: _File, peers: Mapping[str, ModelConfig], where: str, base: Path
 ) -> tuple[tuple[PointConfig, ...], tuple[Space, ...]]:
     known = {
         name: read_defence(name, table, where=f"{where}: [defences.{name}]", base=base)
@@ -332,7 +358,7 @@ def _points(
     spaces: list[Space] = []
     for number, table in enumerate(file.points, 1):
         for found in _spelt_out(
-            table, known, file.seed, where=f"{where}: [[points]] {number}", base=base
+            table, known, peers, file.seed, where=f"{where}: [[points]] {number}", base=base
         ):
             (spaces if isinstance(found, Space) else points).append(found)  # type: ignore[arg-type]
     if not points and not spaces:
@@ -351,7 +377,13 @@ def _points(
 
 
 def _spelt_out(
-    table: Table, known: Mapping[str, DefenceConfig], seed: int, *, where: str, base: Path
+    table: Table,
+    known: Mapping[str, DefenceConfig],
+    peers: Mapping[str, ModelConfig],
+    seed: int,
+    *,
+    where: str,
+    base: Path,
 ) -> list[PointConfig | Space]:
     """One point per combination of the values that `table` lists."""
     strategy = table.get("strategy")
@@ -365,11 +397,11 @@ def _spelt_out(
     axes: dict[str, list[Any]] = {"seed": [seed]} if "seed" in accepted else {}
     ranges: dict[str, Range] = {}
     for key, value in table.items():
-        if key in ("strategy", "name", "defences"):
+        if key in _OWN:
             continue
         if key not in accepted:
             what = f"option of strategy {strategy!r}"
-            raise ConfigError(f"{where}: {unknown(what, key, {*accepted, 'name', 'defences'})}")
+            raise ConfigError(f"{where}: {unknown(what, key, {*accepted, *_OWN[1:]})}")
         found = _values(value, accepted[key].type, where=f"{where}: {key}")
         if isinstance(found, Range):
             ranges[key] = found
@@ -377,27 +409,32 @@ def _spelt_out(
             axes[key] = [base / v if isinstance(v, Path) else v for v in found]
     whole = frozenset(k for k in ranges if accepted[k].type in (int, int | None))
     made: list[PointConfig | Space] = []
-    for around in _combinations(table.get("defences", []), known, where=f"{where}: defences"):
+    sides = read_names(table.get("peers", []), where=f"{where}: peers")
+    combined = _combinations(table.get("defences", []), known, where=f"{where}: defences")
+    for around, asked in product(combined, sides):
         for values in product(*axes.values()):
             options = dict(zip(axes, values, strict=True))
             shown = [f"{k}={_short(v)}" for k, v in options.items() if len(axes[k]) > 1]
-            full = "-".join([name, *shown]) + "".join(f"+{d.name}" for d in around)
-            point = PointConfig(full, strategy, options, around)
+            full = "-".join([name, *shown])
+            full += "".join(f"@{peer}" for peer in asked if len(sides) > 1)
+            full += "".join(f"+{d.name}" for d in around)
+            point = PointConfig(full, strategy, options, around, asked)
             if ranges:
                 space = Space(point, ranges, whole)
-                _check(space.lowest, where)
+                _check(space.lowest, peers, where)
                 made.append(space)
             else:
-                _check(point, where)
+                _check(point, peers, where)
                 made.append(point)
     return made
 
 
-def _check(point: PointConfig, where: str) -> None:
+def _check(point: PointConfig, peers: Mapping[str, ModelConfig], where: str) -> None:
     try:
-        make_strategy(point).needs  # noqa: B018 — asks the inner strategies, too
+        needs = make_strategy(point).needs  # asks the inner strategies, too
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    chosen(point.peers, needs, peers, where=where)
 
 
 def _values(value: object, wanted: object, *, where: str) -> list[Any] | Range:

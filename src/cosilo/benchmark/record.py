@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cosilo.benchmark.rows import PASSES, Answered, Mark, Pass, Trial
+from cosilo.benchmark.rows import PASSES, Answered, Mark, Pass, Road, Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.faults import chain_faults
 from cosilo.boundary.record.ledger import GENESIS, Entry, Head, connect, read_entries
@@ -37,9 +37,11 @@ SAME_FILE = "its record stood in the file that was changed"
 MADE_ANEW = "its record was made anew: it does not hold the entries that the run noted"
 
 
-def chain_of(trial: str, which: Pass) -> str:
-    """The ledger's chain of what crossed in a trial, or while its replies were tampered with."""
-    return trial if which == "plain" else f"{trial}/tampered"
+def chain_of(trial: str, road: Road) -> str:
+    """The ledger's chain of what crossed in a trial, or while its replies were tampered with; one for
+    each other side.
+    """
+    return "/".join([trial, *(part for part in road.split("/") if part != "plain")])
 
 
 def fault(store: Store, trial: Trial) -> str:
@@ -49,11 +51,16 @@ def fault(store: Store, trial: Trial) -> str:
     return next(filter(None, (found.fault for found in _passes(store, trial))), "")
 
 
-def note_heads(store: Store, trial: str) -> None:
+def roads_of(trial: Trial) -> tuple[Road, ...]:
+    """All roads of a trial: each pass, to each other side."""
+    return tuple(road for which in PASSES for road in trial.roads(which))
+
+
+def note_heads(store: Store, trial: Trial) -> None:
     """Note that the record of `trial` is complete, once all of it is on the disk."""
     store.sync()
-    chains = {which: _read(store.path, chain_of(trial, which)) for which in PASSES}
-    store.put_heads(trial, {which: chain.end for which, chain in chains.items()})
+    chains = {road: _read(store.path, chain_of(trial.id, road)) for road in roads_of(trial)}
+    store.put_heads(trial.id, {road: chain.end for road, chain in chains.items()})
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,9 @@ def survey(store: Store, known: Collection[str]) -> Survey:
             why = OLDER
         if changes:  # the file is set aside, with all that is in it
             found = [replace(f, chain=EMPTY) for f in found]
-        lacking = {f.which: f.lacking for f in found}
+        lacking = {
+            w: frozenset(k for f in found if f.which == w for k in f.lacking) for w in PASSES
+        }
         if any(lacking.values()):
             why = why or (SAME_FILE if changes else "its record ends too early")
         if why:
@@ -191,8 +200,12 @@ class _Chain:
         mark = answered.mark
         if mark is None or not self.reaches(mark):
             return False
-        found = self.sent.get((answered.attempt, f"{key[0]}/{key[1]}"), 0)
+        found = self.asked(key, answered)
         return found >= mark.sent and (found > 0 or not answered.asked)
+
+    def asked(self, key: tuple[Split, str], answered: Answered) -> int:
+        """How many messages it holds that left for an answer."""
+        return self.sent.get((answered.attempt, f"{key[0]}/{key[1]}"), 0)
 
 
 EMPTY = _Chain((), (), {})
@@ -200,13 +213,17 @@ EMPTY = _Chain((), (), {})
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of a trial: what the ledger holds of it beside what the run noted.
+    """One pass of a trial, as it crossed to one other side: what the ledger holds of it beside what the
+    run noted.
 
     Attributes:
+        side: the name of that side, where there are several.
         head: where the chain ended when the trial was finished; None before that.
+        answers: the answers of the pass, each with the mark on this chain.
     """
 
     which: Pass
+    side: str
     chain: _Chain
     head: Mark | None
     answers: Mapping[tuple[Split, str], Answered]
@@ -217,9 +234,9 @@ class _Pass:
         found = self.change or self.chain.fault(self.head or Mark(0, GENESIS))
         if not found and self.lacking:
             found = f"of {len(self.lacking)} answers, not all that left for them is on record"
-        return (
-            found if not found or self.which == "plain" else f"with replies tampered with, {found}"
-        )
+        if found and self.which != "plain":
+            found = f"with replies tampered with, {found}"
+        return f"{self.side}: {found}" if found and self.side else found
 
     @property
     def lacking(self) -> list[tuple[Split, str]]:
@@ -240,9 +257,17 @@ class _Pass:
 
 def _passes(store: Store, trial: Trial) -> Iterator[_Pass]:
     heads = store.heads(trial.id) if trial.state == "done" else {}
+    sides = trial.sides or ("",)
     for which in PASSES:
-        chain = _read(store.path, chain_of(trial.id, which))
-        yield _Pass(which, chain, heads.get(which), store.answers(trial.id, which))
+        roads = trial.roads(which)
+        chains = [_read(store.path, chain_of(trial.id, road)) for road in roads]
+        for side, road, chain in zip(sides, roads, chains, strict=True):
+            answers = {
+                # Whom of several other sides an answer asked is the strategy's to choose.
+                key: replace(a, asked=a.asked and not any(c.asked(key, a) for c in chains))
+                for key, a in store.answers(trial.id, which, road).items()
+            }
+            yield _Pass(which, side, chain, heads.get(road), answers)
 
 
 def _read(folder: Path, chain: str) -> _Chain:

@@ -48,8 +48,8 @@ class Reopened:
     Attributes:
     owner: the data owner, its small model trained as the plan says.
     untrained: the small model before that.
-    large: the large model itself, for requests to come.
-    answers: the run's recorded answers and nothing else, for `prepare`.
+    peers: name → large model, for requests to come; those that the points speak to.
+    recorded: name → the run's recorded answers of that model and nothing else, for `prepare`.
     points: the operating points asked for.
     system: the system turn that all of the task's questions have in common; empty where they differ.
     """
@@ -58,15 +58,21 @@ class Reopened:
     task: Task
     owner: DataOwner
     untrained: TextModel
-    large: LargeModel
-    answers: Recorded
+    peers: Mapping[str, LargeModel]
+    recorded: Mapping[str, Recorded]
     points: tuple[PointConfig, ...]
     system: str
 
+    def first(self, point: PointConfig) -> str:
+        """The name of the large model that `point` speaks to, the first of them where it speaks to
+        several; the plan's first where nothing crosses."""
+        return next(iter(self.plan.peers_of(point) or self.plan.peers))
+
     async def close(self) -> None:
-        for model in (self.large, self.owner.model):
+        for model in (*self.peers.values(), self.owner.model):
             await model.close()
-        self.answers.store.close()
+        for answers in self.recorded.values():
+            answers.store.close()
 
 
 def reopen(path: Path, names: Sequence[str]) -> Reopened:
@@ -96,19 +102,24 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
         _moved(point_of(name, trial), about, plan)
         for name, trial in zip(names, trials, strict=True)
     )
-    used = [m for m in (plan.small, plan.large, plan.embedder) if m is not None]
+    used = [m for m in (plan.small, *plan.peers.values(), plan.embedder) if m is not None]
     require_present(loads_of(used, points))
     task = kept or load_task(plan.task, plan.base)
     points = tuple(ready(point, task, answers_path.parent) for point in points)
     untrained, small = small_models(plan, task)
     embedder = make_model(plan.embedder) if plan.embedder else small
-    large = make_large(plan.large)
-    if not isinstance(large, RemoteOwner):
-        fill(large, task)
+    spoken = {name for point in points for name in plan.peers_of(point)}
+    peers = {n: make_large(c) for n, c in plan.peers.items() if n in spoken or c is plan.large}
+    for model in peers.values():
+        if not isinstance(model, RemoteOwner):
+            fill(model, task)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    everything = owned(large, EVERYTHING)
-    answers = Recorded(everything, ReplayStore(answers_path), of=large, offline=True)
-    return Reopened(plan, task, owner, untrained, large, answers, points, shared_system(task))
+    store = ReplayStore(answers_path)
+    recorded = {
+        name: Recorded(owned(model, EVERYTHING), store, of=model, offline=True)
+        for name, model in peers.items()
+    }
+    return Reopened(plan, task, owner, untrained, peers, recorded, points, shared_system(task))
 
 
 def kept_task(results: Results) -> Task:
@@ -176,7 +187,7 @@ def point_of(name: str, trial: Trial) -> PointConfig:
         strategies, settings["strategy"], settings["options"], where=f"point {name!r}"
     )
     around = tuple(_defence(d["name"], d["kind"], d["options"]) for d in settings["defences"])
-    return PointConfig(name, settings["strategy"], options, around)
+    return PointConfig(name, settings["strategy"], options, around, trial.named)
 
 
 def _defence(name: str, kind: str, options: Table) -> DefenceConfig:

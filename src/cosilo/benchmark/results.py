@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from cosilo.benchmark.record import fault
 from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import Store, no_run
 from cosilo.errors import ConfigError, StoreError
-from cosilo.models.base import models
 from cosilo.objectives.base import Measurement
 from cosilo.registry import unknown
 from cosilo.selection import Limit, Point, objectives_of, parse_limit
@@ -134,8 +132,7 @@ def ceilings_of(results: Results) -> dict[str, float]:
     """
     plan = results.plan
     given = plan.request_budget
-    retries = inspect.signature(models.get(plan.large.kind)).parameters.get("retries")
-    tries = 1 + (plan.large.options.get("retries", retries.default) if retries else 0)
+    tries = max(peer.price.attempts for peer in plan.peers.values())
     found = {
         "usd_per_1k": None if given.usd is None else 1000 * tries * given.usd,
         "tokens_in": None if given.tokens_in is None else tries * given.tokens_in,

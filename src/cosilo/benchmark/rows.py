@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,9 @@ from cosilo.types import Sampling
 
 Pass = Literal["plain", "tampered"]
 PASSES: tuple[Pass, ...] = ("plain", "tampered")
+Road = str
+"""A pass, as it crossed to one other side: the pass's own name for the first of them, and
+`PASS/peers/NAME` for another."""
 PUBLIC: Literal["public"] = "public"
 """Under which a task's public questions are kept, beside its splits."""
 State = Literal["new", "done", "failed", "unaffordable"]
@@ -88,6 +92,21 @@ class Trial:
     attempt: int | None = None
     memory: int = 0
     error: str = ""
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The names of the other sides, the first of them `Session.lm`, where it speaks to several."""
+        return tuple(json.loads(self.settings).get("sides", ()))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The same, and that of the only one where the point names it; empty where it is the plan's
+        first."""
+        return self.sides or tuple(json.loads(self.settings).get("peers", ()))
+
+    def roads(self, which: Pass) -> tuple[Road, ...]:
+        """Of a pass, one road to each other side, in the order of `sides`."""
+        return (which, *(f"{which}/peers/{name}" for name in self.sides[1:]))
 
 
 @dataclass(frozen=True)

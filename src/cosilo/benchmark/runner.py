@@ -226,7 +226,10 @@ class Runner:
     def _preflight(self, parts: Parts, point: PointConfig) -> str:
         """Refuse a point that cannot work; returns a note on one that can, or an empty text."""
         strategy = make_strategy(point)
-        require_all(parts.owner, parts.lm, strategy, by=f"point {point.name!r}")
+        asked = list(self.plan.peers_of(point)) or [next(iter(parts.peers))]
+        owners = {name: parts.peers[name].party for name in asked}
+        first = owners.pop(asked[0])
+        require_all(parts.owner, first, strategy, by=f"point {point.name!r}", others=owners)
         require_taught(parts.owner, strategy, by=f"point {point.name!r}")
         return parts.require_defences(point)
 

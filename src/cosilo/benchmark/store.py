@@ -40,6 +40,7 @@ from cosilo.benchmark.rows import (
     Mark,
     Pass,
     Result,
+    Road,
     Trial,
 )
 from cosilo.boundary.meter import Totals
@@ -209,20 +210,20 @@ class Store:
         split: Split,
         attempt: int,
         items: Iterable[tuple[Item, str]],
-        marks: Mapping[str, Mark] | None = None,
+        marks: Mapping[tuple[Road, str], Mark] | None = None,
     ) -> None:
         """Commit answered items, each with why it was refused (empty: it was not).
 
         Args:
-            marks: item id → where the chain of what crossed stands.
+            marks: road and item id → where the chain of what crossed on it stands.
         """
         items = tuple(items)
         with self.change() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO marks VALUES (?,?,?,?,?,?,?)",
                 (
-                    (trial, which, split, id, mark.sent, mark.count, mark.hash)
-                    for id, mark in (marks or {}).items()
+                    (trial, road, split, id, mark.sent, mark.count, mark.hash)
+                    for (road, id), mark in (marks or {}).items()
                 ),
             )
             db.executemany(
@@ -253,13 +254,18 @@ class Store:
         )
         return {row[0]: row[1] for row in rows}
 
-    def answers(self, trial: str, which: Pass) -> dict[tuple[Split, str], Answered]:
-        """Split and item id → how it was answered."""
+    def answers(
+        self, trial: str, which: Pass, road: Road | None = None
+    ) -> dict[tuple[Split, str], Answered]:
+        """Split and item id → how it was answered, marked on the chain of `road` (that of the first
+        other side by default).
+        """
         rows = self.rows(
             "SELECT i.split, i.id, i.attempt, i.answer, i.refused, m.count, m.hash, m.sent"
-            " FROM items i LEFT JOIN marks m USING (trial, pass, split, id)"
-            " WHERE trial = ? AND pass = ?",
-            (trial, which),
+            " FROM items i LEFT JOIN marks m"
+            " ON m.trial = i.trial AND m.pass = ? AND m.split = i.split AND m.id = i.id"
+            " WHERE i.trial = ? AND i.pass = ?",
+            (road or which, trial, which),
         )
         found = {}
         for split, id, attempt, answer, refused, *mark in rows:
@@ -268,7 +274,7 @@ class Store:
             found[split, id] = Answered(attempt, known, by != "small" and not refused)
         return found
 
-    def put_heads(self, trial: str, heads: Mapping[Pass, Mark]) -> None:
+    def put_heads(self, trial: str, heads: Mapping[Road, Mark]) -> None:
         """Note how far the chains of a trial have come."""
         with self.change() as db:
             db.executemany(
@@ -276,7 +282,7 @@ class Store:
                 ((trial, which, mark.count, mark.hash) for which, mark in heads.items()),
             )
 
-    def heads(self, trial: str) -> dict[Pass, Mark]:
+    def heads(self, trial: str) -> dict[Road, Mark]:
         """How far the chains of a trial had come when it was finished; empty for an older version's."""
         rows = self.rows("SELECT pass, count, hash FROM heads WHERE trial = ?", (trial,))
         return {row[0]: Mark(row[1], row[2]) for row in rows}
@@ -293,9 +299,12 @@ class Store:
         where = "WHERE trial = ? AND pass = ? AND split = ? AND id = ?"
         with self.change() as db:
             for which, keys in items.items():
-                for table in ("items", "faults", "marks"):
+                for table in ("items", "faults"):
                     rows = ((trial.id, which, split, id) for split, id in keys)
                     db.executemany(f"DELETE FROM {table} {where}", rows)
+                for road in trial.roads(which):
+                    marked = ((trial.id, road, split, id) for split, id in keys)
+                    db.executemany(f"DELETE FROM marks {where}", marked)
             db.execute("DELETE FROM results WHERE trial = ?", (trial.id,))
             db.execute("DELETE FROM heads WHERE trial = ?", (trial.id,))
             db.execute("UPDATE trials SET state = 'new' WHERE id = ?", (trial.id,))
@@ -321,11 +330,14 @@ class Store:
         return sum(who != "small" for who in by), self.faults(trial)
 
     def proved(self, chain: str) -> bool:
-        """Whether the LM has ever answered in this trial."""
+        """Whether the LM has ever answered in this trial; of several, any of them."""
         with self._ledger() as db:
             if db is None:
                 return False
-            query = "SELECT 1 FROM entries WHERE chain = ? AND direction = 'down' LIMIT 1"
+            query = (
+                "SELECT 1 FROM entries WHERE (chain = ?1 OR chain GLOB ?1 || '/peers/*')"
+                " AND direction = 'down' LIMIT 1"
+            )
             return bool(db.execute(query, (chain,)).fetchall())
 
     def items(

@@ -35,10 +35,10 @@ from cosilo.benchmark.progress import Spent
 from cosilo.benchmark.published import said_by
 from cosilo.benchmark.record import Survey, chain_of, note_heads
 from cosilo.benchmark.replies import Replies
-from cosilo.benchmark.rows import Mark, Pass, Trial
+from cosilo.benchmark.roads import Roads
+from cosilo.benchmark.rows import Pass, Trial
 from cosilo.benchmark.store import Store
-from cosilo.boundary.meter import Budget, Meter
-from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.meter import Budget
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import (
     BudgetExceededError,
@@ -53,7 +53,7 @@ from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
 from cosilo.privacy.book import Account
-from cosilo.session import PointConfig, account_of, make_strategy, open_point, with_book
+from cosilo.session import ModelConfig, PointConfig, account_of, make_strategy, with_book
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Split, Task
 
@@ -147,7 +147,9 @@ class Trials:
         Raises:
             StoreError: nothing can be kept any more. What else goes wrong is in the outcome.
         """
-        trial = self.store.trial(id) or Trial(id, point.name, json.dumps(settings_of(point)))
+        trial = self.store.trial(id) or Trial(
+            id, point.name, json.dumps(settings_of(self.plan, point))
+        )
         if trial.state != "done":
             trial, error = await self._tried(point, replace(trial, point=point.name))
             self.store.put_trial(trial)
@@ -183,21 +185,17 @@ class Trials:
         todo = {s: self.left(trial.id, "plain", s) for s in ANSWERED}
         self._watch.begun(point, todo)
         reset_peak_memory()
-        ledger = SqliteLedger(store.ledger_path, trial.id)
+        roads = Roads(self.plan, point, trial, "plain", store)
         try:
-            strategy, session = open_point(
+            strategy, session = roads.open(
                 ready(point, parts.task, self._keys),
-                parts.owner,
-                parts.lm,
-                sampling=parts.task.sampling,
-                meter=Meter(price=self.plan.large.price),
-                ledger=ledger,
+                parts,
                 account=self._account(point),
-                watch=(self._heard(trial),),
+                watch=[self._heard(trial, peer) for peer in roads.peers.values()],
             )
             strategy, session = await strategy.prepare(session)
             session = await asyncio.to_thread(with_book, session)
-            trial = replace(trial, attempt=ledger.attempt)
+            trial = replace(trial, attempt=roads.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)
             if self.plan.attacks.published:
@@ -205,13 +203,13 @@ class Trials:
                 await self._listen(trial, session)
                 reset_peak_memory()  # attackers take their own
             for split, examples in todo.items():
-                commit = self._committing(trial, "plain", split, ledger)
+                commit = self._committing(trial, "plain", split, roads)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
-            ledger.close()
+            roads.close()
         if sends and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial)
-        note_heads(store, trial.id)
+        note_heads(store, trial)
         if refused := sum(store.refused(trial.id, split) for split in ANSWERED):
             self._watch.note(
                 f"{point.name}: {refused} items got no answer, because a defence or a model refused "
@@ -238,29 +236,28 @@ class Trials:
         Where nothing crossed in `prepare`, only the items whose replies are changed can differ.
         """
         parts, store = self.parts(), self.store
-        party = tampering(self.plan, parts.lm)
-        learned = any(True for _ in store.prepare_record(trial.id, trial.attempt, ANSWERED))
+        chains = [chain_of(trial.id, road) for road in trial.roads("plain")]
+        learned = any(
+            True for c in chains for _ in store.prepare_record(c, trial.attempt, ANSWERED)
+        )
         todo: dict[Split, list[Example]] = {}
         for split in ANSWERED:
             left = self.left(trial.id, "tampered", split)
             if not learned:
                 attempts = store.answered(trial.id, "plain", split)
-                changed = party.requests(store.record(trial.id, split, attempts))
-                left = [e for e in left if e.id in changed]
+                party = tampering(self.plan, parts.large.party)
+                changed = [party.requests(store.record(c, split, attempts)) for c in chains]
+                left = [e for e in left if any(e.id in some for some in changed)]
             todo[split] = left
         if not any(todo.values()):
             return
-        ledger = SqliteLedger(store.ledger_path, chain_of(trial.id, "tampered"))
+        roads = Roads(self.plan, point, trial, "tampered", store)
         try:
-            strategy, session = open_point(
+            strategy, session = roads.open(
                 ready(point, parts.task, self._keys),
-                parts.owner,
-                parts.lm,
-                sampling=parts.task.sampling,
-                meter=Meter(price=self.plan.large.price),
-                ledger=ledger,
+                parts,
                 account=self._account(point),
-                transport=InProcess(party),
+                transports=[InProcess(tampering(self.plan, p)) for p in roads.parties(parts)],
             )
             try:
                 strategy, session = await strategy.prepare(session)
@@ -271,10 +268,10 @@ class Trials:
                 ) from None
             store.put_cards(trial.id, "tampered", session.cards)
             for split, examples in todo.items():
-                commit = self._committing(trial, "tampered", split, ledger)
+                commit = self._committing(trial, "tampered", split, roads)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
-            ledger.close()
+            roads.close()
 
     def _answering(
         self, strategy: Strategy, session: Session, split: Split, commit: Commit, trial: Trial
@@ -295,7 +292,7 @@ class Trials:
         spender = f"{self.plan.name}/{point.name}"
         return account_of(self.plan.privacy, self.parts().owner, spender=spender)
 
-    def _heard(self, trial: Trial) -> Replies:
+    def _heard(self, trial: Trial, peer: ModelConfig) -> Replies:
         """The guard that checks whether the trial's first replies can be read; replies of earlier
         processes count.
         """
@@ -303,16 +300,16 @@ class Trials:
         return Replies(
             self.parts().task,
             most=self.plan.unreadable,
-            allowed=self.plan.large.price.reasoning,
+            allowed=peer.price.reasoning,
             seen=seen,
             before=before,
         )
 
-    def _committing(self, trial: Trial, which: Pass, split: Split, ledger: SqliteLedger) -> Commit:
+    def _committing(self, trial: Trial, which: Pass, split: Split, roads: Roads) -> Commit:
         def commit(items: Sequence[tuple[Item, str]]) -> None:
             ids = [item.example.id for item, _ in items]
-            marks = {id: Mark(*ledger.head, ledger.sent(f"{split}/{id}")) for id in ids}
-            self.store.add_items(trial.id, which, split, ledger.attempt, items, marks)
+            marks = roads.marks(split, ids)
+            self.store.add_items(trial.id, which, split, roads.attempt, items, marks)
             if which == "plain":
                 paid = self.parts().paid
                 self._watch.answered(len(items), Spent(paid.calls, paid.totals.usd))

@@ -63,10 +63,13 @@ class Channel(Protocol):
     def stream(self, ask: Ask) -> AsyncIterator[Delta]:
         """The reply to `ask` in pieces; closing the iterator cancels and settles the crossing."""
 
-    def bind(self, request: str, *, budget: Budget | None = None) -> Channel:
+    def bind(
+        self, request: str, *, budget: Budget | None = None, within: Meter | None = None
+    ) -> Channel:
         """The same channel, with every crossing marked as part of `request`.
 
-        `budget` limits this request alone, inside the channel's own budget.
+        `budget` limits this request alone, inside the channel's own budget. `within` is charged, too,
+        and its budget holds: of a request that several parties are asked for, all of it.
         """
 
     @property
@@ -110,12 +113,14 @@ class Boundary:
     def totals(self) -> Totals:
         return self.meter.totals
 
-    def bind(self, request: str, *, budget: Budget | None = None) -> Boundary:
+    def bind(
+        self, request: str, *, budget: Budget | None = None, within: Meter | None = None
+    ) -> Boundary:
         return Boundary(
             self._transport,
             declared=self.declared,
             guards=self._guards,
-            meter=Meter(budget, parent=self.meter, request=True),
+            meter=Meter(budget, parent=self.meter, within=within, request=True),
             ledger=self.ledger,
             request=request,
             account=self._account,

@@ -83,6 +83,14 @@ class Budget:
                 raise ValueError(f"{name} = {limit!r} is no limit from 0 on")
 
 
+@dataclass(frozen=True)
+class Link:
+    """The network that latency is stated for."""
+
+    rtt_ms: float = 40.0
+    mbit_per_s: float = 50.0
+
+
 class Attempt(NamedTuple):
     """The most that one attempt at a request can take.
 
@@ -270,6 +278,7 @@ class Meter:
         budget: limits for everything this meter sees.
         price: what the LM's tokens cost.
         parent: a meter that is charged as well; both budgets must hold.
+        within: one more such meter, that others than `parent` are charged to.
         request: what it sees is one task item or gateway request.
     """
 
@@ -279,16 +288,24 @@ class Meter:
         *,
         price: Price | None = None,
         parent: Meter | None = None,
+        within: Meter | None = None,
         request: bool = False,
     ) -> None:
         self.budget = budget or UNLIMITED
         self.price: Price = price or (parent.price if parent else Price())
         self.parent = parent
+        self.within = within
         self.totals = NOTHING  # settled crossings
         self.reserved = NOTHING  # crossings under way
         self._limits = [] if budget is None else _limits(budget)
+        self._whole = parent is None and not request
         self._exceeded = RequestBudgetError if request else BudgetExceededError
         self._of = "budget of one request" if request else "budget"
+
+    def limit(self, budget: Budget) -> None:
+        """Hold to `budget` from now on."""
+        self.budget = budget
+        self._limits = _limits(budget)
 
     def reserve(self, request: Message, size: int) -> Totals:
         """Set aside the most `request` (encoded in `size` bytes) can cost.
@@ -315,7 +332,7 @@ class Meter:
     def settle(self, reservation: Totals, cost: Totals) -> None:
         """Replace `reservation` by what the crossing did `cost`."""
         self.reserved -= reservation
-        if cost.disputes and not self.totals.disputes and self.parent is None:
+        if cost.disputes and not self.totals.disputes and self._whole:
             log.warning(
                 "the large model's owner claims more tokens than a request can have used, or no "
                 "number of them; booked is the most it can be, and further claims are counted. If the "
@@ -324,6 +341,8 @@ class Meter:
         self.totals += cost
         if self.parent:
             self.parent.settle(reservation, cost)
+        if self.within:
+            self.within.settle(reservation, cost)
 
     def once(self, reservation: Totals) -> Attempt:
         """The most of one of the attempts in `reservation`."""
@@ -383,6 +402,13 @@ class Meter:
                     )
         if self.parent:
             self.parent.hold(most)
+        if self.within:
+            try:
+                self.within.hold(most)
+            except BudgetExceededError:
+                if self.parent:
+                    self.parent.settle(most, NOTHING)
+                raise
         self.reserved = reserved
 
 

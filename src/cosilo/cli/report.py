@@ -230,15 +230,16 @@ def _models(results: Results) -> Iterator[ModelFacts]:
 
     plan = results.plan
     known = catalog.entries()
-    described = {"small": plan.small, "large": plan.large, "embedder": plan.embedder}
-    for role, config in described.items():
+    large = [("large", peer, config) for peer, config in plan.peers.items()]
+    described = [("small", "", plan.small), *large, ("embedder", "", plan.embedder)]
+    for role, peer, config in described:
         if config is None:
             continue
         named = [str(v) for k, v in config.options.items() if k in ("model", "name", "path")]
         name = named[0] if named else config.kind
         yield ModelFacts(
             role=role,  # type: ignore[arg-type]
-            name=name,
+            name=f"{peer}: {name}" if len(large) > 1 and peer else name,
             access=str(config.exposes) if role == "large" else "its owner's own",
             kind=config.kind,
             licence=known[name].licence if name in known else "",

@@ -229,13 +229,16 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
 
     def load() -> Parts:
         run = reopen(path, names)
-        large = open_upstream("large", run.plan.large, model=run.large)
+        upstreams = {
+            name: open_upstream(name, run.plan.peers[name], model=model)
+            for name, model in run.peers.items()
+        }
         recipes = [
             Recipe(
                 config=replace(point, defences=tuple(for_serving(d) for d in point.defences)),
                 owner=run.owner,
-                upstreams=("large",),
-                answers=run.answers,
+                upstreams=(run.first(point),),
+                answers=run.recorded[run.first(point)],
                 sampling=run.task.sampling,
                 serving=serving,
                 budget=run.plan.request_budget.budget,
@@ -244,7 +247,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
             )
             for point in run.points
         ]
-        return Parts({"large": large}, recipes)
+        return Parts(upstreams, recipes)
 
     return Layout((config or path).absolute().parent, server, store, load)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from cosilo.objectives import efficiency, exposure, integrity, membership, privacy, utility
-from cosilo.objectives.base import Floats, Measurement, Run, objectives
+from cosilo.objectives.base import Floats, Measure, Measurement, Run, objectives
 from cosilo.objectives.reading import reading
 from cosilo.objectives.reliability import Reliability, reliability
 from cosilo.objectives.scoring import attacked
@@ -36,10 +38,50 @@ def measure_all(run: Run) -> tuple[Measurement, ...]:
     """
     if not run.items:
         return ()
-    run = replace(run, entries=reading(run))
-    found = [objectives.create(name)(run) for name in objectives.names()]
+    run = _read_once(run)
+    found = [_measured(objectives.create(name), run) for name in objectives.names()]
     measured = [m for m in found if m is not None]
     return tuple(sorted(measured, key=_place))
+
+
+def _read_once(run: Run) -> Run:
+    sides = {name: replace(side, entries=reading(side)) for name, side in run.sides.items()}
+    return replace(run, entries=reading(run), sides=sides)
+
+
+_CURIOUS = ("privacy", "exposure")
+"""What one party learns of another: of several other sides each is a party of its own."""
+
+
+def _measured(measure: Measure, run: Run) -> Measurement | None:
+    """The number; where there are several other sides, and it is what one party learns, that of the
+    single one for which it is worst. What all of them learn together stands beside it."""
+    objective = measure.objective
+    whole = measure(run)
+    if objective.family not in _CURIOUS or not run.sides or whole is None:
+        return whole
+    found = {name: m for name, side in run.sides.items() if (m := measure(side)) is not None}
+    if not found:
+        return whole
+    worst = max if objective.goal == "min" else min
+    name = worst(found, key=lambda name: found[name].value)
+    beside = (
+        f"{name}, the worst of {len(run.sides)} other sides; all together: {whole.value:.3g} "
+        f"[{whole.low:.3g}, {whole.high:.3g}]"
+    )
+    if all(m == whole for m in found.values()):
+        beside = f"the same for each of {len(run.sides)} other sides and for all together"
+    return replace(found[name], note="; ".join(filter(None, (found[name].note, beside))))
+
+
+def _values(measure: Measure, run: Run) -> Floats | None:
+    """The values for the certificate: of several other sides, item by item that of the worst."""
+    objective = measure.objective
+    if objective.family not in _CURIOUS or not run.sides:
+        return measure.values(run)
+    found = [v for side in run.sides.values() if (v := measure.values(side)) is not None]
+    worst = np.maximum if objective.goal == "min" else np.minimum
+    return worst.reduce(found) if found else None
 
 
 def _place(measurement: Measurement) -> tuple[int, bool, str]:
@@ -51,6 +93,6 @@ def item_values(run: Run) -> dict[str, Floats]:
     """Objective name → its values, one per item it applies to: what a certificate tests."""
     if not run.items:
         return {}
-    run = replace(run, entries=reading(run))
-    found = {name: objectives.create(name).values(run) for name in objectives.names()}
+    run = _read_once(run)
+    found = {name: _values(objectives.create(name), run) for name in objectives.names()}
     return {name: values for name, values in found.items() if values is not None}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess
+from cosilo.boundary.meter import Link as Link
 from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import Entry
 from cosilo.registry import Registry
@@ -81,14 +82,6 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Link:
-    """The network that latency is stated for."""
-
-    rtt_ms: float = 40.0
-    mbit_per_s: float = 50.0
-
-
-@dataclass(frozen=True)
 class Run:
     """The record of one operating point on one split: everything a measure may read.
 
@@ -107,6 +100,9 @@ class Run:
         tampered_ids: items whose replies were tampered with there.
         labels: the closed set of answers, where there is one.
         peak_memory: bytes, of the process that ran it, and earlier points before it.
+        sides: where there are several other sides, name → this run as that one saw it: its own record,
+            price, link and guesses. Then `entries`, `prepare` and the guesses above are of all of them
+            together, as if they told one another everything.
     """
 
     items: tuple[Item, ...]
@@ -124,6 +120,7 @@ class Run:
     labels: tuple[str, ...] = ()
     gold_secrets: bool = True
     peak_memory: int = 0
+    sides: Mapping[str, Run] = field(default_factory=dict)
 
 
 class Measure(Protocol):

@@ -124,12 +124,12 @@ class Cpu(Mean):
 
 class _Latency(_Read):
     """Local time, and the time until the last reply: for each message the LM's own recorded time
-    and the stated link's round trip, those of messages sent side by side at the same time; and all
-    the bytes, one after another on the one link."""
+    and the stated link's round trip, those of messages sent side by side at the same time, to one LM's
+    owner or several; and all the bytes, one after another."""
 
     def _values(self, run: Run) -> Floats:
         crossed = reading(run).traffic
-        each = [latency_ms(i, crossed.get(i.example.id, NOTHING), run.link) for i in run.items]
+        each = [latency_ms(i, crossed.get(i.example.id, NOTHING)) for i in run.items]
         return np.array(each, dtype=np.float64)
 
     def __call__(self, run: Run) -> Measurement | None:
@@ -137,8 +137,13 @@ class _Latency(_Read):
         if values is None or len(values) == 0 or self.objective.quantile is None:
             return None
         value, low, high = intervals.quantile(values, self.objective.quantile)
-        link = f"link: {run.link.rtt_ms:g} ms, {run.link.mbit_per_s:g} Mbit/s"
-        return Measurement(self.objective, value, len(values), low, high, note=link)
+        links = {name: _said(side.link) for name, side in run.sides.items()} or {
+            "": _said(run.link)
+        }
+        if len(set(links.values())) == 1:
+            links = {"": next(iter(links.values()))}
+        said = "; ".join(f"{name}: {link}" if name else link for name, link in links.items())
+        return Measurement(self.objective, value, len(values), low, high, note=f"link: {said}")
 
 
 @objectives.register("latency_ms")
@@ -155,9 +160,12 @@ class LatencyTail(_Latency):
     objective: ClassVar[Objective] = _objective("latency_p95_ms", "ms", quantile=0.95)
 
 
-def latency_ms(item: Item, crossed: Traffic, link: Link) -> float:
-    on_the_wire = 8 * (crossed.bytes_up + crossed.bytes_down) / (link.mbit_per_s * 1e6)
-    return 1000 * (item.seconds + crossed.waiting + on_the_wire)
+def _said(link: Link) -> str:
+    return f"{link.rtt_ms:g} ms, {link.mbit_per_s:g} Mbit/s"
+
+
+def latency_ms(item: Item, crossed: Traffic) -> float:
+    return 1000 * (item.seconds + crossed.waiting + crossed.on_the_wire)
 
 
 @objectives.register("memory_mb")

@@ -6,10 +6,12 @@ The record is read lazily, in bounded memory: what is kept is a handful of numbe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from heapq import merge
 from itertools import chain
+from typing import NamedTuple
 
 from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
@@ -37,6 +39,7 @@ class Traffic:
         waiting: seconds that the request waited for replies: the link's round trips and what the LM
             took, of messages that were under way together the longest.
         waiting_for_lm: of these, what the LM took.
+        on_the_wire: seconds that the bytes took, one after another on the link that they crossed.
         unstated: messages that carried no ε.
     """
 
@@ -49,6 +52,7 @@ class Traffic:
     seconds: float = 0.0
     waiting: float = 0.0
     waiting_for_lm: float = 0.0
+    on_the_wire: float = 0.0
     epsilon: float = 0.0
     unstated: int = 0
 
@@ -82,15 +86,20 @@ class Reading:
 
     @cached_property
     def traffic(self) -> Mapping[str, Traffic]:
-        return count(self._run.entries, self._run.price, self._run.link)
+        return counted([(r.entries, r.price, r.link) for r in self._sides])
 
     @cached_property
     def prepared(self) -> Traffic:
         """Everything that crossed while the strategy was prepared."""
         total = NOTHING
-        for found in count(self._run.prepare, self._run.price).values():
+        records = [(r.prepare, r.price, Link()) for r in self._sides]
+        for found in counted(records).values():
             total = _add(total, found)
         return total
+
+    @property
+    def _sides(self) -> Sequence[Run]:
+        return list(self._run.sides.values()) or [self._run]
 
     @cached_property
     def replies(self) -> Mapping[str, str]:
@@ -141,23 +150,59 @@ def reading(run: Run) -> Reading:
 def count(entries: Entries, price: Price, link: Link | None = None) -> dict[str, Traffic]:
     """Traffic by request, tokens and money booked as the meter books them.
 
-    Where an item was asked again after an interruption, its last attempt counts.
-
     Args:
         link: what a round trip takes; `Link()` when unset.
     """
-    round_trip = (link or Link()).rtt_ms / 1000
+    return counted([(entries, price, link or Link())])
+
+
+def counted(records: Sequence[tuple[Entries, Price, Link]]) -> dict[str, Traffic]:
+    """Traffic by request, to and from all the other sides together, each at its price and over its
+    link.
+
+    Where an item was asked again after an interruption, its last attempt counts.
+    """
     requests: dict[str, _Request] = {}
-    for entry in entries():
+    for side, entry in _in_time([entries for entries, _, _ in records]):
         request = requests.get(entry.request)
         if request is None or entry.attempt > request.attempt:
-            request = requests[entry.request] = _Request(entry.attempt, round_trip)
-        request.add(entry, price)
+            request = requests[entry.request] = _Request(entry.attempt)
+        _, price, link = records[side]
+        request.add(side, entry, price, link)
     return {name: request.traffic for name, request in requests.items()}
+
+
+def together(records: Sequence[Entries]) -> Entries:
+    """The entries of several chains as one record, in the order in which they were written."""
+    return lambda: (entry for _, entry in _in_time(records))
+
+
+def _in_time(records: Sequence[Entries]) -> Iterator[tuple[int, Entry]]:
+    """The entries of all `records`, each with the place of its record among them.
+
+    The entries of one record stay in their order; those of several were written by one process, so its
+    clock tells which was first. What left in the same moment as a reply came did not wait for it.
+    """
+    if len(records) == 1:
+        return ((0, entry) for entry in records[0]())
+
+    def numbered(side: int) -> Iterator[tuple[int, Entry]]:
+        return ((side, entry) for entry in records[side]())
+
+    each = [numbered(side) for side in range(len(records))]
+    return merge(*each, key=lambda found: (found[1].at, found[1].direction == "down"))
 
 
 _Time = tuple[float, float]
 """Seconds since the first message left, and how many of these the LM worked."""
+
+
+class _Sent(NamedTuple):
+    """A message under way: when it left, and the round trip of its link in seconds."""
+
+    entry: Entry
+    left: _Time
+    round_trip: float
 
 
 class _Request:
@@ -169,16 +214,19 @@ class _Request:
     more than the clock: answers that come from a replay come at once, whatever the LM took.
     """
 
-    def __init__(self, attempt: int, round_trip: float) -> None:
+    def __init__(self, attempt: int) -> None:
         self.attempt = attempt
-        self._round_trip = round_trip
         self._counted = NOTHING
-        self._under_way: dict[int, tuple[Entry, _Time]] = {}  # number → the message, when it left
+        self._under_way: dict[
+            tuple[int, int], _Sent
+        ] = {}  # by the side and the number of the message
         self._answered: _Time = (0.0, 0.0)  # when the last reply so far came
+        self._bytes: dict[int, tuple[int, Link]] = {}  # by side
 
-    def add(self, entry: Entry, price: Price) -> None:
+    def add(self, side: int, entry: Entry, price: Price, link: Link) -> None:
+        self._bytes[side] = self._bytes.get(side, (0, link))[0] + entry.size, link
         if entry.direction == "up":
-            self._under_way[entry.number] = entry, self._answered
+            self._under_way[side, entry.number] = _Sent(entry, self._answered, link.rtt_ms / 1000)
             crossed = Traffic(
                 messages=1,
                 bytes_up=entry.size,
@@ -186,29 +234,35 @@ class _Request:
                 unstated=int(entry.epsilon == 0),
             )
         else:
-            up, left = self._asked(entry)
+            up, left = self._asked(side, entry)
             crossed = _received(up, entry, price)
-            took = self._round_trip + crossed.seconds
+            took = link.rtt_ms / 1000 + crossed.seconds
             self._answered = max(self._answered, (left[0] + took, left[1] + crossed.seconds))
         self._counted = _add(self._counted, crossed)
 
-    def _asked(self, down: Entry) -> tuple[Entry | None, _Time]:
+    def _asked(self, side: int, down: Entry) -> tuple[Entry | None, _Time]:
         """The message that `down` answers, and when it left."""
         number = down.answers
         if number is None:  # an older record: replies are taken in the order of the messages
-            number = next(iter(self._under_way), None)
-        if number is None or number not in self._under_way:
+            number = next((n for of, n in self._under_way if of == side), None)
+        if number is None or (side, number) not in self._under_way:
             return None, self._answered
-        return self._under_way.pop(number)
+        found = self._under_way.pop((side, number))
+        return found.entry, found.left
 
     @property
     def traffic(self) -> Traffic:
         """The request's traffic so far; a message that was never answered counts as waited for, for
         one round trip at least.
         """
-        lost = self._round_trip * len(self._under_way)
+        lost = sum(sent.round_trip for sent in self._under_way.values())
         waiting, waiting_for_lm = self._answered
-        return replace(self._counted, waiting=waiting + lost, waiting_for_lm=waiting_for_lm)
+        return replace(
+            self._counted,
+            waiting=waiting + lost,
+            waiting_for_lm=waiting_for_lm,
+            on_the_wire=sum(8 * n / (link.mbit_per_s * 1e6) for n, link in self._bytes.values()),
+        )
 
 
 def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
@@ -240,6 +294,7 @@ def _add(a: Traffic, b: Traffic) -> Traffic:
         a.seconds + b.seconds,
         a.waiting + b.waiting,
         a.waiting_for_lm + b.waiting_for_lm,
+        a.on_the_wire + b.on_the_wire,
         a.epsilon + b.epsilon,
         a.unstated + b.unstated,
     )

@@ -46,8 +46,11 @@ async def attacked(
     """`run` with the guesses of every attack in `names` (all that are registered when None), with
     the record and without it.
 
+    Each of several other sides attacks with its own record, and all of them together with everything.
+
     Args:
-        known: guesses made before, by attack; those attacks are not made again.
+        known: guesses made before, by attack; those attacks are not made again. Those of one of several
+            other sides stand under `attack@side`.
         published: the trained small model, where its owner gives it away; without it, attacks on it
             are left out.
 
@@ -58,6 +61,19 @@ async def attacked(
     """
     if not reading(run).has_content:
         return run
+    sides = {}
+    for name, side in run.sides.items():
+        end = f"@{name}"
+        own = {k.removesuffix(end): v for k, v in (known or {}).items() if k.endswith(end)}
+        sides[name] = await attacked(
+            side,
+            names=names,
+            seed=seed,
+            model=model,
+            embedder=embedder,
+            published=published,
+            known=own,
+        )
     record = View(run.entries, model, embedder)
     whole = reading(run).everything  # the LM is the same while preparing
     nothing = replace(record, entries=lambda: iter(()))
@@ -82,7 +98,20 @@ async def attacked(
             view = views.get(attack.about, record)
             guesses[name] = tuple(await attack.guess(view, asked))
         priors[name] = tuple(await attack.guess(nothing, asked))
-    return replace(run, guesses=guesses, priors=priors)
+    return replace(run, guesses=guesses, priors=priors, sides=sides)
+
+
+def attack_of(name: str) -> str:
+    """The attack whose guesses stand under `name`: its own, or `attack@side`."""
+    return name.partition("@")[0]
+
+
+def made(run: Run) -> dict[str, Made]:
+    """What was guessed on `run`, by attack; by one of several other sides under `attack@side`."""
+    found = {name: (guesses, run.priors[name]) for name, guesses in run.guesses.items()}
+    for name, side in run.sides.items():
+        found |= {f"{attack}@{name}": each for attack, each in made(side).items()}
+    return found
 
 
 def secret_targets(run: Run) -> list[Target]:

@@ -17,7 +17,7 @@ def cost(run: Run) -> Cost | None:
         return None
     found = reading(run)
     each = [(item, found.traffic.get(item.example.id, NOTHING)) for item in run.items]
-    latency = np.array([latency_ms(item, crossed, run.link) for item, crossed in each]) / 1000
+    latency = np.array([latency_ms(item, crossed) for item, crossed in each]) / 1000
     n = len(each)
     local = sum(item.seconds for item, _ in each) / n
     lm = sum(crossed.waiting_for_lm for _, crossed in each) / n

@@ -13,7 +13,7 @@ from cosilo.strategies.downward import (
     step_by_step,
     zerogen,
 )
-from cosilo.strategies.inference import cascade, ends, router
+from cosilo.strategies.inference import cascade, ends, ensemble, router
 from cosilo.strategies.upward import supericl
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "distil_logits",
     "distil_states",
     "ends",
+    "ensemble",
     "fusegen",
     "narrow_labels",
     "paraphrase",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask, Completion, Message
-from cosilo.boundary.meter import Budget
+from cosilo.boundary.meter import Budget, Meter, Totals
 from cosilo.models.base import Access, Shows
 from cosilo.parties.data_owner import DataOwner
 from cosilo.privacy.book import Account
@@ -19,12 +20,17 @@ from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
 
+ONE = "large"
+"""What the other side is called where there is only one."""
+
 
 @dataclass(frozen=True)
 class Session:
-    """What a strategy may touch: its own party whole, the other one through `lm` only.
+    """What a strategy may touch: its own party whole, the other ones through channels only.
 
     Attributes:
+        lm: the channel to the LM's owner; to the first, where there are several.
+        peers: name → channel, of all LM owners in their order, `lm` the first. Cannot be changed.
         sampling: how the answer at hand is wanted (the task's, or the gateway client's).
         cards: what preparing found, in the order it was found.
         account: the owner's records in the book of ε. Whatever messages spent is booked there as they
@@ -36,6 +42,20 @@ class Session:
     sampling: Sampling = Sampling()
     cards: tuple[Card, ...] = ()
     account: Account | None = None
+    peers: Mapping[str, Channel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        peers = dict(self.peers) or {ONE: self.lm}
+        if next(iter(peers.values())) is not self.lm:
+            raise ValueError("lm must be the channel to the first of the peers")
+        object.__setattr__(self, "peers", MappingProxyType(peers))
+
+    @property
+    def totals(self) -> Totals:
+        """What has crossed to and from all LM owners together; `peers[name].totals` has each one's."""
+        if len(self.peers) == 1:
+            return self.lm.totals
+        return sum((channel.totals for channel in self.peers.values()), Totals())
 
     def with_card(self, card: Card) -> Session:
         """The session with one more thing that preparing found."""
@@ -44,10 +64,18 @@ class Session:
     def bind(
         self, request: str, *, sampling: Sampling | None = None, budget: Budget | None = None
     ) -> Session:
-        """The session for one task item or gateway request."""
+        """The session for one task item or gateway request; `budget` limits what crosses to all LM
+        owners together."""
+        if len(self.peers) == 1:
+            (name,) = self.peers
+            peers = {name: self.lm.bind(request, budget=budget)}
+        else:
+            whole = Meter(budget, request=True)
+            peers = {n: c.bind(request, within=whole) for n, c in self.peers.items()}
         return replace(
             self,
-            lm=self.lm.bind(request, budget=budget),
+            lm=next(iter(peers.values())),
+            peers=peers,
             sampling=self.sampling if sampling is None else sampling,
         )
 
@@ -60,8 +88,11 @@ class Needs:
         small: the access level needed of the owner's own model.
         sends: the message classes that may cross; any other is refused.
         trainable: the strategy trains the small model.
-        large: what the LM's owner must show beside what these messages need by themselves.
+        large: what the LM's owner must show beside what these messages need by themselves; each of
+            them, where there are several.
         loads: what the strategy loads itself, beside the models and the defences.
+        peers: how many other sides it speaks to, the first so many that its point has.
+        every: it speaks to all of them, `peers` at least.
     """
 
     small: Access = Access.TEXT
@@ -69,6 +100,8 @@ class Needs:
     trainable: bool = False
     large: Shows = Shows.NOTHING
     loads: Loads = Loads()
+    peers: int = 1
+    every: bool = False
 
     @property
     def shown(self) -> Shows:
@@ -99,6 +132,7 @@ class Exchange:
         total: so many messages about any of these items instead.
         reads, writes: what the LM reads and writes for one message, as texts and numbers of tokens.
         plain: strategies behind the same defences that send the same share their answers.
+        to: the first of the strategy's peers, or each of them.
     """
 
     about: About
@@ -111,6 +145,7 @@ class Exchange:
     reads: tuple[Text | int, ...] = ("question",)
     writes: tuple[Text | int, ...] = ("answer",)
     plain: bool = False
+    to: Literal["first", "each"] = "first"
 
     @property
     def asks_questions(self) -> bool:

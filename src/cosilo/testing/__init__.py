@@ -26,7 +26,7 @@ from msgspec import inspect
 
 from cosilo.boundary.messages import LARGEST, SMALL, Ask, Completion, Message, decode, encode
 from cosilo.boundary.meter import Budget, Meter
-from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import Ledger, MemoryLedger
 from cosilo.defences.base import Defence
 from cosilo.errors import BudgetExceededError, CosiloError
 from cosilo.models import catalog
@@ -36,7 +36,7 @@ from cosilo.models.present import EXTRAS
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.registry import Loads
-from cosilo.session import open_session
+from cosilo.session import Side, open_session
 from cosilo.strategies import base as strategy_base
 from cosilo.strategies.base import Session, Strategy
 from cosilo.testing.threads import ThreadContract as ThreadContract
@@ -142,12 +142,22 @@ class StrategyContract:
             calibration=tuple(example(i) for i in range(45, 75)),
         )
 
-    def open(self, **kwargs: object) -> Session:
+    def open(
+        self, *, meter: Meter | None = None, ledger: Ledger | None = None, **kwargs: object
+    ) -> Session:
+        def side() -> LMOwner:
+            return LMOwner(self.large(), exposes=Access.LOGPROBS.shows)
+
+        strategy = self.strategy()
+        others = range(1, strategy.needs.peers)
         return open_session(
             self.owner(),
-            LMOwner(self.large(), exposes=Access.LOGPROBS.shows),
-            self.strategy(),
+            side(),
+            strategy,
             sampling=Sampling(choices=LABELS),
+            meter=meter,
+            ledger=ledger,
+            others={f"other{i}": Side(lm=side(), meter=meter, ledger=ledger) for i in others},
             **kwargs,  # type: ignore[arg-type]
         )
 
@@ -253,7 +263,7 @@ class StrategyContract:
             for i, chat in enumerate(self.chats()):
                 bound = session.bind(str(i))
                 answer = await strategy.answer(bound, chat)
-                assert (answer.by != "small") == (bound.lm.totals.messages > 0)
+                assert (answer.by != "small") == (bound.totals.messages > 0)
 
         asyncio.run(run())
 

@@ -52,11 +52,11 @@ async def answer(store: Store, name: str, *, done: bool = False) -> None:
     store.settle(number, COST, 1.0)
     item = Item(Example(name, ask.chat, "cat"), Answer(Generation("cat"), by="large"), grade=1.0)
     mark = Mark(*ledger.head, ledger.sent(f"test/{name}"))
-    store.add_items("t", "plain", "test", ledger.attempt, [(item, "")], {name: mark})
+    store.add_items("t", "plain", "test", ledger.attempt, [(item, "")], {("plain", name): mark})
     store.put_trial(Trial("t", "point", "{}", "done" if done else "new", ledger.attempt))
     ledger.close()
     if done:
-        note_heads(store, "t")
+        note_heads(store, store.trials()["t"])
 
 
 async def elsewhere(folder: Path, *names: str, done: bool = False) -> None:

@@ -67,7 +67,7 @@ async def cost(folder: Path, points: str, *, ask: bool = False) -> Estimate:
     plan, parts, store = opened(folder, points)
     if ask:
         for example in parts.task.splits["test"]:
-            await parts.lm.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
+            await parts.large.party.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
     work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
     found = estimate(plan, parts, work, pace=None)
     await parts.close()
@@ -126,13 +126,13 @@ class Costly:
 
 async def test_the_most_it_can_cost_covers_every_attempt_at_its_longest(folder: Path) -> None:
     plan, parts, store = opened(folder, point("large"))
-    price = replace(parts.paid.price, attempts=3)
-    paid = Paid(LMOwner(Costly()), store, plan.budget, price)
-    parts = replace(parts, large=replace(parts.large, paid=paid))
+    price = replace(parts.large.price, attempts=3)
+    paid = Paid(LMOwner(Costly()), parts.paid, price)
+    parts = replace(parts, peers={"large": replace(parts.large, price=price)})
     examples = parts.task.splits["test"]
     found = estimate(plan, parts, [(plan.points[0], [("test", examples)])], pace=None)
     for example in examples:
-        await parts.paid.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
+        await paid.handle(Ask(chat=example.chat, sampling=parts.task.sampling))
     assert found.usd < parts.paid.totals.usd <= found.usd_most
     await parts.close()
     store.close()

@@ -267,3 +267,95 @@ def test_a_request_to_a_rented_machine_takes_as_long_as_its_timeout() -> None:
         'kind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\nusd_per_hour = 2.0',
     )
     assert plan(kind + POINT).large.price.longest_s == 120.0
+
+
+NO_LARGE = HEAD.partition("[models.large]")[0]
+SEVERAL = (
+    NO_LARGE
+    + """
+[models.large.a]
+kind = "scripted"
+usd_per_m_in = 1.0
+[models.large.b]
+kind = "scripted"
+usd_per_m_in = 2.0
+exposes = "logprobs"
+link = {rtt_ms = 5}
+[models.large.kind]
+kind = "scripted"
+"""
+)
+
+
+def test_one_large_model_is_called_so() -> None:
+    found = plan(HEAD + POINT)
+    assert found.peers == {"large": found.large}
+    assert found.peers_of(found.points[0]) == found.peers
+
+
+def test_several_other_sides_have_a_name_and_all_else_each() -> None:
+    found = plan(SEVERAL + '[[points]]\nstrategy = "ensemble"\n')
+    assert list(found.peers) == ["a", "b", "kind"]
+    assert found.large is found.peers["a"]
+    assert [p.price.usd_per_m_in for p in found.peers.values()] == [1.0, 2.0, 0.0]
+    assert found.peers["b"].exposes is Access.LOGPROBS.shows
+    assert found.peers["b"].link == Link(rtt_ms=5.0)
+    assert found.peers["a"].link is None
+    assert found.peers_of(found.points[0]) == found.peers
+    listed = NO_LARGE + "".join(
+        f'[[models.large]]\nname = "{name}"\nkind = "scripted"\n' for name in ("x", "y")
+    )
+    assert list(plan(listed + POINT).peers) == ["x", "y"]
+
+
+def test_a_point_says_to_whom_it_speaks() -> None:
+    found = plan(
+        SEVERAL
+        + '[[points]]\nstrategy = "large"\n'
+        + '[[points]]\nname = "second"\nstrategy = "large"\npeers = ["b"]\n'
+        + '[[points]]\nname = "each"\nstrategy = "large"\npeers = [["a"], ["b"]]\n'
+        + '[[points]]\nstrategy = "ensemble"\npeers = ["b", "a"]\n'
+        + '[[points]]\nstrategy = "small"\n'
+    )
+    asked = {p.name: list(found.peers_of(p)) for p in found.points}
+    assert asked == {
+        "large": ["a"],
+        "second": ["b"],
+        "each@a": ["a"],
+        "each@b": ["b"],
+        "ensemble": ["b", "a"],
+        "small": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            SEVERAL + '[models.large.a]\nkind = "scripted"\n' + POINT,
+            "two large models are named 'a'",
+        ),
+        (
+            NO_LARGE + '[[models.large]]\nname = "a"\nkind = "scripted"\n' * 2 + POINT,
+            "two large models are named 'a'",
+        ),
+        (NO_LARGE + '[[models.large]]\nkind = "scripted"\n' + POINT, "a table with a name"),
+        (HEAD + '[models.large.b]\nkind = "scripted"\n' + POINT, "the first one, too"),
+        (NO_LARGE + '[models.large."a/b"]\nkind = "scripted"\n' + POINT, "'a/b' cannot name"),
+        (NO_LARGE + "[models.large.a]\nseconds = 1.0\n" + POINT, r"models.large.a\].*kind"),
+        (NO_LARGE + "[models.large]\n" + POINT, r"models.large\].*kind"),
+        (
+            NO_LARGE.replace("[models.small]", "[models]\nlarge = 3\n[models.small]") + POINT,
+            "table",
+        ),
+        (SEVERAL + '[[points]]\nstrategy = "large"\npeers = ["c"]\n', "no large model named 'c'"),
+        (SEVERAL + '[[points]]\nstrategy = "large"\npeers = ["a", "b"]\n', "a list of lists"),
+        (SEVERAL + '[[points]]\nstrategy = "ensemble"\npeers = ["a", "a"]\n', "twice"),
+        (SEVERAL + '[[points]]\nstrategy = "ensemble"\npeers = ["a"]\n', "needs 2 large models"),
+        (HEAD + '[[points]]\nstrategy = "ensemble"\n', r"needs 2 .*there is 1 \(large\)"),
+        (SEVERAL + '[[points]]\nstrategy = "large"\npeers = "a"\n', "peers must be a list"),
+    ],
+)
+def test_what_is_wrong_with_several_large_models_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(text)

@@ -41,7 +41,9 @@ def answer(
     store: Store, id: str, mark: Mark | None, *, by: str = "large", refused: str = ""
 ) -> None:
     item = Item(Example(id, user(id), ("yes",)), Answer(Generation("yes"), by=by), 1.0)  # type: ignore[arg-type]
-    store.add_items("t", "plain", "test", 0, [(item, refused)], {id: mark} if mark else None)
+    store.add_items(
+        "t", "plain", "test", 0, [(item, refused)], {("plain", id): mark} if mark else None
+    )
 
 
 def mended(store: Store) -> str:
@@ -58,7 +60,7 @@ def test_what_is_on_record_as_it_was_noted_is_whole(store: Store) -> None:
     answer(store, "b", Mark(*ledger.head), by="small")
     answer(store, "c", Mark(*ledger.head), by="both", refused="PrivacyError")
     ledger.close()
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     assert fault(store, TRIAL) == ""
     assert mended(store) == ""
     assert left(store) == {"a", "b", "c"}
@@ -70,7 +72,7 @@ def test_an_answer_of_the_lm_without_entries_gives_no_number(store: Store, by: s
     answer(store, "a", sent(ledger, "test/a"))
     answer(store, "b", Mark(*ledger.head), by=by)
     ledger.close()
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     assert fault(store, TRIAL) == "of 1 answers, not all that left for them is on record"
     assert "1 answers are made again" in mended(store)
     assert left(store) == {"a"}
@@ -82,7 +84,7 @@ def test_an_answer_that_sent_more_than_is_on_record_gives_no_number(store: Store
     mark = sent(ledger, "test/a", 2)
     answer(store, "a", Mark(mark.count, mark.hash, 3))
     ledger.close()
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     assert fault(store, TRIAL) == "of 1 answers, not all that left for them is on record"
 
 
@@ -97,7 +99,7 @@ def test_another_attempts_messages_do_not_count(store: Store) -> None:
 
 def test_a_trial_that_sends_nothing_needs_no_ledger(store: Store) -> None:
     answer(store, "a", Mark(0, bytes(32)), by="small")
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     for file in store.path.glob("ledger.sqlite*"):
         file.unlink()
     assert fault(store, TRIAL) == ""
@@ -158,7 +160,7 @@ def test_a_record_made_anew_is_not_taken_for_an_older_one(
     answer(store, "a", sent(ledger, "test/a"))
     answer(store, "b", sent(ledger, "test/b", 2))
     ledger.close()
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     store.put_trial(replace(TRIAL, state=state))
     for file in store.path.glob("ledger.sqlite*"):
         file.unlink()
@@ -176,7 +178,7 @@ def test_a_record_of_tampered_replies_counts_as_well(store: Store) -> None:
     ledger = SqliteLedger(store.ledger_path, chain_of("t", "tampered"))
     sent(ledger, "test/a")
     ledger.close()
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     assert fault(store, TRIAL) == ""
     for file in store.path.glob("ledger.sqlite*"):
         file.unlink()
@@ -194,6 +196,6 @@ def test_heads_are_noted_once_the_ledger_is_on_the_disk(
     )
     ledger = SqliteLedger(store.ledger_path, "t")
     sent(ledger, "test/a")
-    note_heads(store, "t")
+    note_heads(store, TRIAL)
     ledger.close()
     assert said == ["synced", "synced", "noted"]  # the file and its write-ahead log

@@ -48,7 +48,6 @@ def crossed(*steps: tuple[str, float] | str) -> float:
     return latency_ms(
         Item(Example("item", user("q"), ("yes",)), Answer(Generation(""), by="large"), 1.0),
         found,
-        link,
     )
 
 

@@ -208,8 +208,13 @@ async def _open(
     tabs: dict[str, Tab],
     ledger: Ledger,
 ) -> Point:
-    chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
     strategy = make_strategy(recipe.config)
+    if strategy.needs.peers > 1 or strategy.needs.every:
+        raise ConfigError(
+            f"point {recipe.name!r}: strategy {recipe.config.strategy!r} speaks to several large "
+            "models at once; a gateway's point speaks to one at a time"
+        )
+    chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
     for defence in defences:
         if isinstance(defence, Personal):
             defence.bind(lambda request: tabs[request].caller if request in tabs else b"")

@@ -84,6 +84,7 @@ def scripted(
     confidence: float = 1.0,
     logprobs: bool = True,
     seconds: float = 0.0,
+    name: str = "scripted",
 ) -> ScriptedModel:
     """A model with fixed replies: for dry runs of a plan.
 
@@ -92,8 +93,9 @@ def scripted(
         confidence: the probability it gives its replies, 0 < confidence ≤ 1.
         logprobs: show it.
         seconds: the service time it claims.
+        name: what its answers are recorded under: where a plan has several, each needs one of its own.
     """
     if not 0 < confidence <= 1:
         raise ValueError(f"confidence must be above 0 and at most 1, not {confidence!r}")
     access = Access.LOGPROBS if logprobs else Access.TEXT
-    return ScriptedModel(replies or {}, confidence=confidence, access=access, seconds=seconds)
+    return ScriptedModel(replies or {}, confidence, name, access, seconds)

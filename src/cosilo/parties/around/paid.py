@@ -71,37 +71,44 @@ class _Booking:
     cost: Totals
 
 
-class Paid:
-    """`inner`, each message to it booked in `book` and kept inside `budget`.
+class Purse:
+    """What is paid in all, booked in `book` and kept inside `budget`, whomever it is paid to.
 
     Attributes:
-        calls: how often the LM was run, by messages of this process.
+        calls: how often an LM was run, by messages of this process.
         busy: how long any of them was under way.
     """
 
-    def __init__(self, inner: Handles, book: Book, budget: Budget, price: Price) -> None:
-        self.inner = inner
-        self.price = price
+    def __init__(self, book: Book, budget: Budget) -> None:
+        self.book = book
         self.calls = 0
         self.busy = Busy()
-        self._book = book
-        self._meter = Meter(budget, price=price)
-        self._meter.totals = book.paid()
+        self.meter = Meter(budget)
+        self.meter.totals = book.paid()
 
     @property
     def totals(self) -> Totals:
         """Everything that was paid, by earlier processes too."""
-        return self._meter.totals
+        return self.meter.totals
 
     def promise(self, usd: float) -> None:
         """Spend at most `usd` from now on, whatever more the budget allows: what was confirmed as
         the most a run can cost is the most it can cost."""
         most = (self.totals.usd + usd) * (1 + 1e-9)  # sums of the same amounts, in another order
-        given = self._meter.budget.usd
-        totals = self.totals
-        budget = replace(self._meter.budget, usd=most if given is None else min(given, most))
-        self._meter = Meter(budget, price=self.price)
-        self._meter.totals = totals
+        given = self.meter.budget.usd
+        self.meter.limit(
+            replace(self.meter.budget, usd=most if given is None else min(given, most))
+        )
+
+
+class Paid:
+    """`inner`, each message to it paid from `purse` at `price`."""
+
+    def __init__(self, inner: Handles, purse: Purse, price: Price) -> None:
+        self.inner = inner
+        self.purse = purse
+        self.price = price
+        self._meter = Meter(price=price, parent=purse.meter)
 
     async def handle(self, message: Message) -> Message:
         """The owner's reply.
@@ -141,10 +148,10 @@ class Paid:
         most = self._meter.reserve(message, size)
         booking, started, number = _Booking(size, Totals()), perf_counter(), None
         try:
-            number = self._book.pay(most)
-            self.calls += message.runs()
+            number = self.purse.book.pay(most)
+            self.purse.calls += message.runs()
             booking.cost = most
-            with self.busy:
+            with self.purse.busy:
                 yield booking
         except BaseException as error:
             if booking.cost is most:
@@ -153,7 +160,7 @@ class Paid:
         finally:
             self._meter.settle(most, booking.cost)
             if number is not None:
-                self._book.settle(number, booking.cost, perf_counter() - started)
+                self.purse.book.settle(number, booking.cost, perf_counter() - started)
 
     def _answered(self, message: Message, booking: _Booking, reply: Message) -> Totals:
         return self._meter.cost(message, booking.size, reply, len(encode(reply)))

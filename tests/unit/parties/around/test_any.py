@@ -19,7 +19,7 @@ from cosilo.models.base import EVERYTHING, Shows
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.around.exposed import Exposed
-from cosilo.parties.around.paid import Paid
+from cosilo.parties.around.paid import Paid, Purse
 from cosilo.parties.around.recorded import Recorded
 from cosilo.parties.around.timed import Timed
 from cosilo.types import Delta, Generation, TokenLogprob, assemble, user
@@ -104,10 +104,12 @@ AROUND: dict[str, Callable[[Handles, ReplayStore], Handles]] = {
     "exposed": lambda inner, _: Exposed(inner, EVERYTHING),
     "timed": lambda inner, _: Timed(inner),
     "recorded": lambda inner, store: Recorded(inner, store, of=ScriptedModel()),
-    "paid": lambda inner, _: Paid(inner, Notebook(), Budget(), Price()),
+    "paid": lambda inner, _: Paid(inner, Purse(Notebook(), Budget()), Price()),
     "tampered, never": lambda inner, _: Tampering(inner, 0.0),
     "all of them": lambda inner, store: Exposed(
-        Timed(Recorded(Paid(inner, Notebook(), Budget(), Price()), store, of=ScriptedModel())),
+        Timed(
+            Recorded(Paid(inner, Purse(Notebook(), Budget()), Price()), store, of=ScriptedModel())
+        ),
         EVERYTHING,
     ),
 }

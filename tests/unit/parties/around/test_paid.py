@@ -14,7 +14,7 @@ from cosilo.boundary.meter import Budget, Price, Totals
 from cosilo.errors import BudgetExceededError, CapabilityError, UnreachableError
 from cosilo.models.base import Access, TextModel
 from cosilo.models.kept.scripted import ScriptedModel
-from cosilo.parties.around.paid import Busy, Paid
+from cosilo.parties.around.paid import Busy, Paid, Purse
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, user
 from toy_lm import ToyLM
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def opened(model: TextModel, store: Store, budget: Budget, price: Price) -> Paid:
-    return Paid(LMOwner(model, exposes=Access.WEIGHTS.shows), store, budget, price)
+    return Paid(LMOwner(model, exposes=Access.WEIGHTS.shows), Purse(store, budget), price)
 
 
 def ask(text: str, most: int = 256) -> Ask:
@@ -41,8 +41,8 @@ async def test_what_was_used_is_what_is_booked(store: Store) -> None:
     paid = opened(ScriptedModel({"q": "one two"}), store, Budget(), PRICE)
     await paid.handle(ask("q w e"))
     assert (store.paid().tokens_in, store.paid().tokens_out, store.paid().usd) == (3, 2, 5.0)
-    assert store.paid() == paid.totals
-    assert paid.calls == 1
+    assert store.paid() == paid.purse.totals
+    assert paid.purse.calls == 1
 
 
 async def test_the_budget_counts_what_earlier_processes_paid(store: Store) -> None:
@@ -62,10 +62,12 @@ async def test_what_was_confirmed_is_the_most_that_is_spent(store: Store) -> Non
     inner = ScriptedModel({"q": "one two"})
     paid = opened(inner, store, Budget(usd=1000), PRICE)
     await paid.handle(ask("q", 3))
-    paid.promise(paid.totals.usd)  # as much again as a call has cost: no room for a longer reply
+    paid.purse.promise(
+        paid.purse.totals.usd
+    )  # as much again as a call has cost: no room for a longer reply
     with pytest.raises(BudgetExceededError):
         await paid.handle(ask("q", 900))
-    paid.promise(10_000.0)  # the plan's own budget still holds
+    paid.purse.promise(10_000.0)  # the plan's own budget still holds
     with pytest.raises(BudgetExceededError):
         await paid.handle(ask("q", 1_001))
     assert len(inner.seen) == 1
@@ -123,26 +125,26 @@ async def test_reading_for_logits_is_paid_like_a_prompt(store: Store) -> None:
     assert isinstance(reply, Scores)
     read = sum(map(len, model.scored))
     assert (store.paid().tokens_in, store.paid().usd) == (read, read)
-    assert (store.paid().messages, paid.calls) == (1, 2)  # the model ran once for each reply
+    assert (store.paid().messages, paid.purse.calls) == (1, 2)  # the model ran once for each reply
     with pytest.raises(BudgetExceededError):
         await paid.handle(score)
     assert len(model.scored) == 2
-    assert paid.totals == store.paid()
+    assert paid.purse.totals == store.paid()
 
 
 async def test_what_the_owner_refuses_is_not_paid(store: Store) -> None:
     model = ScriptedModel({"q": "one"})
-    paid = Paid(LMOwner(model), store, Budget(), PRICE)
+    paid = Paid(LMOwner(model), Purse(store, Budget()), PRICE)
     with pytest.raises(CapabilityError):
         await paid.handle(Score(items=(Scored(user("q"), "yes"),)))
-    assert store.paid().usd == paid.totals.usd == 0
+    assert store.paid().usd == paid.purse.totals.usd == 0
     assert not model.seen
 
 
 async def test_the_privacy_that_a_message_spends_is_booked(store: Store) -> None:
     paid = opened(ScriptedModel({"q": "one"}), store, Budget(epsilon=1.5), PRICE)
     await paid.handle(Ask(chat=user("q"), epsilon=1.0))
-    assert store.paid().epsilon == paid.totals.epsilon == 1.0
+    assert store.paid().epsilon == paid.purse.totals.epsilon == 1.0
     with pytest.raises(BudgetExceededError):
         await paid.handle(Ask(chat=user("q"), epsilon=1.0))
 
@@ -153,7 +155,7 @@ async def test_a_stream_is_booked_before_it_begins_and_paid_as_it_ends(store: St
         if delta.text == "one":
             assert store.paid().tokens_out == 9  # the most it can be
     assert (store.paid().tokens_in, store.paid().tokens_out) == (3, 2)
-    assert store.paid() == paid.totals
+    assert store.paid() == paid.purse.totals
 
 
 async def test_of_a_stream_that_is_left_what_came_is_paid(store: Store) -> None:
@@ -169,7 +171,7 @@ async def test_of_a_stream_that_is_left_what_came_is_paid(store: Store) -> None:
     await pieces.aclose()
     most_in, _ = ask("q", 50).tokens_bound()
     assert (store.paid().tokens_in, store.paid().tokens_out) == (most_in, 2)
-    assert store.paid() == paid.totals
+    assert store.paid() == paid.purse.totals
 
 
 async def test_of_a_stream_that_never_began_the_most_is_paid(store: Store) -> None:
@@ -194,7 +196,7 @@ async def test_a_book_that_has_no_more_to_give_stops_a_message(store: Store) -> 
     with pytest.raises(BudgetExceededError):
         await paid.handle(ask("q"))
     assert not model.seen
-    assert (paid.totals, paid.calls, paid.busy.seconds) == (Totals(), 0, 0.0)
+    assert (paid.purse.totals, paid.purse.calls, paid.purse.busy.seconds) == (Totals(), 0, 0.0)
 
 
 def test_work_side_by_side_is_busy_once(monkeypatch: pytest.MonkeyPatch) -> None:
