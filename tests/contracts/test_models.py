@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cosilo.boundary.messages import Ask, Message
@@ -27,6 +29,30 @@ class TestTorchThreads(ThreadContract):
         from white_box import tiny
 
         return tiny(27, scale=8.0)
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("xllamacpp", "transformers", "gguf"):
+        pytest.importorskip(package, reason="an extra is not installed")
+    import tiny_lm
+
+    return tiny_lm.gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", seed=27, scale=8.0)
+
+
+class TestLlamaCppThreads(ThreadContract):
+    tolerance = 0.05  # what is read together moves the logits of a quantised model by a little
+
+    path: Path
+
+    @pytest.fixture(autouse=True)
+    def file(self, gguf: Path) -> None:
+        self.path = gguf
+
+    def model(self) -> ThreadModel:
+        from cosilo.models.gguf.llamacpp import LlamaCppModel
+
+        return LlamaCppModel(self.path, n_ctx=256, threads=1, parallel=2)
 
 
 class TestCompletion(MessageContract): ...

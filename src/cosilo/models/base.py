@@ -9,9 +9,10 @@ model to the other side is a set of flags, `Shows`, of which each level is a pre
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, IntEnum, auto
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeGuard, overload, runtime_checkable
 
@@ -167,12 +168,30 @@ class Words(Protocol):
         """A hash of the tokeniser: where it is equal, equal texts have equal ids."""
 
     def cut(self, reply: str) -> tuple[Sequence[int], Sequence[bytes]]:
-        """The tokens of a reply that goes on, and what each stands for, which joins to `reply` in
-        UTF-8."""
+        """The tokens of a reply that goes on (see `unfinished`), and what each stands for, which joins
+        to `reply` in UTF-8."""
 
     def spelt(self, ids: Sequence[int]) -> Sequence[bytes]:
         """What each token of a reply that begins with these adds to it; nothing where it is special, or
         stands for no text."""
+
+
+Cut = tuple[Sequence[int], Sequence[bytes]]
+
+
+def unfinished(text: str, cut: Callable[[str], Cut]) -> Cut:
+    """The tokens of a text that goes on: those that `cut` makes of its beginning when a word follows.
+
+    Some tokenisers cut white space in another way where nothing follows: GPT-2's makes two line ends of
+    those in front of a word, and one token of two at the end, which no model writes there.
+    """
+    if text and text[-1].isspace():
+        ids, pieces = cut(text + "x")
+        length = len(text.encode())
+        for i, end in enumerate(accumulate(map(len, pieces)), 1):
+            if end == length:
+                return ids[:i], pieces[:i]
+    return cut(text)
 
 
 _OPEN = 8  # tokens that may be parts of one character

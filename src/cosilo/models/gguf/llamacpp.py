@@ -34,6 +34,7 @@ from cosilo.models.chat import chat_api
 from cosilo.models.chat.tool_pieces import ToolPieces
 from cosilo.models.digests import file_digest
 from cosilo.models.gguf import trie
+from cosilo.models.gguf.threads import LlamaCppThreads
 from cosilo.registry import Loads
 from cosilo.types import (
     Chat,
@@ -58,7 +59,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class LlamaCppModel:
+class LlamaCppModel(LlamaCppThreads):
     """A GGUF model; loaded when first asked.
 
     Replies carry the log-probability of each token. With `Sampling.choices` the reply is one of them
@@ -369,6 +370,45 @@ class _Engine:
             self._tokens[text] = tuple((int(t["id"]), _bytes(t["piece"])) for t in found)
         return self._tokens[text]
 
+    def prompt_tokens(self, chat: Chat) -> list[int]:
+        """The prompt for a reply to `chat`, as the engine itself makes it."""
+        messages = chat_api.request(chat, Sampling(), logprobs=False)["messages"]
+        prompt = self._post("/apply-template", {"messages": messages})["prompt"]
+        return self._cut({"content": prompt, "add_special": True, "parse_special": True})
+
+    def reply_tokens(self, text: str) -> list[int]:
+        """`text` as a reply, in which nothing is special."""
+        return self._cut({"content": text, "add_special": False, "parse_special": False})
+
+    def _cut(self, body: dict[str, Any]) -> list[int]:
+        found: list[int] = self._post("/tokenize", body)["tokens"]
+        if not all(type(i) is int for i in found):
+            raise ModelError("llama.cpp gave no tokens")
+        return found
+
+    def likeliest(self, ids: Sequence[int], top: int) -> list[tuple[int, float]]:
+        """The tokens that are likeliest behind `ids`, with their log-probabilities, best first."""
+        body = {
+            "prompt": list(ids),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            # Where half a character is drawn nothing is shown, so a whole one is; what is shown is what
+            # the model says, before any bias.
+            "logit_bias": [[self.tokens("a")[0][0], _BIAS]],
+            "logprobs": top,
+            "cache_prompt": True,
+        }
+        with self._busy.share(), _translated():
+            reply = self._server.handle_completions(body)
+            chat_api.chunk(
+                {k: v for k, v in reply.items() if k != "choices"}
+            )  # raises what it reports
+        try:
+            shown = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            return [(int(t["id"]), max(-1e4, float(t["logprob"]))) for t in shown]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ModelError("llama.cpp showed no probabilities for the next token") from None
+
     def end_token(self) -> int:
         """The token that ends a reply, found by having the engine say `a` under a grammar that
         allows nothing else: it is the last token.
@@ -390,7 +430,9 @@ class _Engine:
         self._server = None
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        """The engine's own HTTP interface: only labels go over it, never a chat."""
+        """The engine's own HTTP interface, on this machine and behind a key: labels go over it, and the
+        texts of threads, to be cut; the engine writes none of it down.
+        """
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(
             self._server.listening_address + path, json.dumps(body).encode(), headers

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cosilo.errors import ModelError, RejectedError
-from cosilo.models.base import NextTokens, Past
+from cosilo.models.base import Cut, NextTokens, Past, unfinished
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.types import Chat
@@ -93,9 +93,12 @@ class TorchThreads:
     def prompt(self, chat: Chat) -> list[int]:
         return self.tokens.prompt(chat)
 
-    def cut(self, reply: str) -> tuple[Sequence[int], Sequence[bytes]]:
-        ids, pieces = self.tokens.reply(reply)
-        return ids[:-1], pieces[:-1]
+    def cut(self, reply: str) -> Cut:
+        def cut(text: str) -> Cut:
+            ids, pieces = self.tokens.reply(text)
+            return ids[:-1], pieces[:-1]
+
+        return unfinished(reply, cut)
 
     def piece(self, token: int) -> bytes:
         return self.tokens.piece(token)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -18,9 +17,8 @@ import numpy as np
 from cosilo.errors import CatalogError, RejectedError
 from cosilo.models.base import Tokens
 from cosilo.models.chat import chat_api
+from cosilo.models.chat.pieces import piece_of
 from cosilo.types import Chat, Sampling, Turn
-
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class ChatTokens:
@@ -123,12 +121,7 @@ class ChatTokens:
         text = self._prompts.id_to_token(token)
         if text is None or token in self._special:
             return b""
-        if self._byte_level:
-            if all(c in _BYTES for c in text):
-                return bytes(_BYTES[c] for c in text)
-            return str(text).encode()  # an added token stands for itself
-        byte = _BYTE.fullmatch(text)
-        return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
+        return piece_of(str(text), byte_level=self._byte_level)
 
     def _render(self, chat: Chat, ask: bool) -> str:
         from jinja2 import TemplateError
@@ -166,16 +159,3 @@ def _cut(text: str, ends: Sequence[int]) -> tuple[bytes, ...]:
     return tuple(
         text[max(cuts[: i + 1]) : max(cuts[: i + 2])].encode() for i in range(len(cuts) - 1)
     )
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The letters that byte-level tokenisers write bytes with (Radford et al. 2019).
-
-    Printable Latin-1 stands for itself; the other bytes, in order, for the letters from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
