@@ -1,52 +1,22 @@
-"""What bytes that came back are taken for, and the party that they came from."""
+"""What bytes that came back are taken for: a reply, a piece of one, or what was refused."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 from cosilo.boundary.messages import (
-    Ask,
     Completion,
     Message,
     Piece,
     Refused,
     Request,
     decode,
-    encode,
 )
-from cosilo.boundary.transports.base import Transport
 from cosilo.boundary.transports.refusals import raised
 from cosilo.errors import UnexpectedReplyError
-from cosilo.types import Delta, closing
+from cosilo.types import Delta
 
 M = TypeVar("M", bound=Message)
-
-
-class FarEnd:
-    """The party at the other end of `transport`, as something that answers messages.
-
-    So what surrounds an owner in this process surrounds one behind a URL as well.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-
-    async def handle(self, message: Message) -> Message:
-        """The party's reply.
-
-        Raises:
-            CosiloError: it refused, with the error that it had.
-            UnexpectedReplyError: what came back is none, or another reply than was asked for.
-        """
-        data = await self.transport.carry(encode(message))
-        return reply_in(data, message, quoted=self.transport.remote)
-
-    async def handle_stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
-        arrived = Arrived(quoted=self.transport.remote)
-        async with closing(self.transport.carry_stream(encode(ask))) as pieces:
-            async for data in pieces:
-                yield arrived.take(data)
 
 
 class Arrived:

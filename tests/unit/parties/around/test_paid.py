@@ -199,6 +199,22 @@ async def test_a_book_that_has_no_more_to_give_stops_a_message(store: Store) -> 
     assert (paid.purse.totals, paid.purse.calls, paid.purse.busy.seconds) == (Totals(), 0, 0.0)
 
 
+async def test_the_owner_is_busy_while_a_message_is_with_it(store: Store) -> None:
+    class Watched(ScriptedModel):
+        async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+            before = paid.purse.busy.seconds
+            await asyncio.sleep(0)
+            under_way.append(paid.purse.busy.seconds > before)
+            return await super().generate(chat, sampling)
+
+    under_way: list[bool] = []
+    paid = opened(Watched(), store, Budget(), PRICE)
+    await asyncio.gather(*(paid.handle(ask(text)) for text in ("a", "b")))
+    assert under_way == [True, True]
+    after = paid.purse.busy.seconds
+    assert after == paid.purse.busy.seconds > 0
+
+
 def test_work_side_by_side_is_busy_once(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.0, 5.0, 10.0, 12.0, 13.0))
     monkeypatch.setattr("cosilo.parties.around.paid.perf_counter", lambda: next(times))

@@ -219,6 +219,24 @@ async def test_a_stream_that_is_left_early_records_nothing(store: ReplayStore) -
     assert await waiting == "whole"
 
 
+async def test_a_stream_that_fails_fails_for_all_who_wait(store: ReplayStore) -> None:
+    class Breaking(ScriptedModel):
+        async def stream(self, chat: object, sampling: Sampling) -> AsyncIterator[Delta]:
+            yield Delta("x")
+            raise UnreachableError("down")
+
+    party = recorded(Breaking({"": "whole"}), store)
+    pieces = party.handle_stream(Q)
+    await anext(pieces)
+    waiting = asyncio.create_task(words(party))
+    await asyncio.sleep(0)
+    for work in (anext(pieces), waiting):
+        with pytest.raises(UnreachableError):
+            await work
+    assert party.misses == 1
+    assert not party.holds(Q)
+
+
 WRITER = """
 import asyncio, sys
 from cosilo.boundary.messages import Ask
