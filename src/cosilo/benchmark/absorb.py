@@ -77,11 +77,18 @@ def lend(store: Store, trial: Trial, task: str, *, recorded: Path | None = None)
                 for table in ("entries", "heads"):
                     copied = f"INSERT INTO trial.{table} SELECT * FROM main.{table} WHERE chain = ?"
                     db.execute(copied, (chain,))
-        if recorded is not None and recorded.is_file():
-            with closing(connect(recorded)) as source:
-                source.execute("VACUUM INTO ?", (str(folder / "replay.sqlite"),))
-            (folder / "replay.sqlite").chmod(0o600)
+        if recorded is not None:
+            _copy(recorded, folder / "replay.sqlite")
+        # What has no answer yet over the network is not asked for anew.
+        _copy(store.path / NETWORK, folder / NETWORK)
     return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_file():
+        with closing(connect(source)) as db:
+            db.execute("VACUUM INTO ?", (str(target),))
+        target.chmod(0o600)
 
 
 def lease(store: Store, folder: Path, allowance: Budget) -> None:

@@ -60,6 +60,7 @@ class _Waiting:
 
     Attributes:
         items: answers it has to make.
+        told: that it begins was reported.
         alone: it needs all that is left of the budget.
         lost: processes that ended with it and left nothing new behind.
     """
@@ -67,6 +68,7 @@ class _Waiting:
     point: PointConfig
     id: str
     items: int
+    told: bool = False
     alone: bool = False
     lost: int = 0
 
@@ -198,7 +200,9 @@ class Jobs:
         if sends and self._lm_down is not None and trial.state != "done":
             self._failed(trial, type(self._lm_down)(f"not tried: {self._lm_down}"))
             return False
-        self._reports.trial(point.name, waiting.items)
+        if not waiting.told:
+            self._reports.trial(point.name, waiting.items)
+            waiting.told = True
         recorded = None if worker.here else self._replay
         folder = lend(store, trial, self._task, recorded=recorded)
         # Elsewhere the answers are in the folder, and come back with it.

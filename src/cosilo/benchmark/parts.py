@@ -10,7 +10,7 @@ is not recorded goes through `Paid`, so the run's budget holds whatever the stra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,8 +68,10 @@ class Opened:
     model: LargeModel
 
     async def close(self) -> None:
+        """Cancel what is under way. A model of this process stays open."""
         await self.recorded.close()
-        await self.model.close()
+        if isinstance(self.model, RemoteOwner):
+            await self.model.close()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,6 @@ class Parts:
     peers: Mapping[str, Opened]
     paid: Purse
     replay: ReplayStore
-    models: tuple[TextModel, ...]
 
     @property
     def large(self) -> Opened:
@@ -122,9 +123,31 @@ class Parts:
     async def close(self) -> None:
         for peer in self.peers.values():
             await peer.close()
-        for model in self.models:
-            await model.close()
         self.replay.close()
+
+
+@dataclass
+class Loaded:
+    """What a process has loaded for a plan, kept between its trials.
+
+    Attributes:
+        small: the small model, trained where the plan says so.
+        large: the large models of this process, by name.
+        encoder: that attackers are given; `(None,)` where they have none.
+    """
+
+    task: Task | None = None
+    small: TextModel | None = None
+    embedder: TextModel | None = None
+    large: dict[str, TextModel] = field(default_factory=dict)
+    encoder: tuple[Embedder | None] | None = None
+
+    async def close(self) -> None:
+        for model in (self.small, self.embedder, *self.large.values()):
+            if model is not None:
+                await model.close()
+        self.small = self.embedder = None
+        self.large = {}
 
 
 def load_data(plan: Plan) -> Task:
@@ -138,38 +161,41 @@ def load_data(plan: Plan) -> Task:
     return task
 
 
-def open_parts(
-    plan: Plan, store: Store, *, offline: bool = False, task: Task | None = None
-) -> Parts:
+def open_parts(plan: Plan, store: Store, loaded: Loaded, *, offline: bool = False) -> Parts:
     """Load the data and the models.
 
     Args:
+        loaded: what is there already, to which all else is added; whoever made it closes it.
         offline: refuse every LM call whose answer is not recorded.
-        task: what `load_data` gave, where it was asked already.
 
     Raises:
         DataError: the data are not what the plan says, or a split that is needed is empty.
         CatalogError: a model file is missing.
         CapabilityError: the small model cannot be trained, and `train` is set.
     """
-    task = task or load_data(plan)
+    task = loaded.task = loaded.task or load_data(plan)
+    loaded.small = loaded.small or small_models(plan, task)[1]
+    if plan.embedder:
+        loaded.embedder = loaded.embedder or make_model(plan.embedder)
     identity = small_identity(plan, task=task_identity(plan))
-    small = remembering(small_models(plan, task)[1], SmallAnswers(store, identity))
-    embedder = make_model(plan.embedder) if plan.embedder else small.model
+    small = remembering(loaded.small, SmallAnswers(store, identity))
+    embedder = loaded.embedder or loaded.small
     replay = ReplayStore(private(replay_path(plan, store)))
     purse, network = Purse(store, plan.budget), store.path / NETWORK
-    peers = {
-        name: opened_peer(config, task, purse, replay, network, name=name, offline=offline)
-        for name, config in plan.peers.items()
-    }
+    peers = {}
+    for name, config in plan.peers.items():
+        model = loaded.large.get(name) or make_large(config)
+        if not isinstance(model, RemoteOwner) and name not in loaded.large:
+            fill(model, task)
+            loaded.large[name] = model
+        peers[name] = opened_peer(config, model, purse, replay, network, name=name, offline=offline)
     owner = make_owner(plan, task, small, embedder if isinstance(embedder, Embedder) else None)
-    others = (embedder,) if plan.embedder else ()
-    return Parts(task, owner, peers, purse, replay, (small, *others))
+    return Parts(task, owner, peers, purse, replay)
 
 
 def opened_peer(
     config: ModelConfig,
-    task: Task,
+    model: LargeModel,
     purse: Purse,
     replay: ReplayStore,
     network: Path,
@@ -177,7 +203,7 @@ def opened_peer(
     name: str = ONE,
     offline: bool = False,
 ) -> Opened:
-    """The owner of the large model that `config` describes, with all that surrounds it.
+    """The owner of `model`, which `config` describes, with all that surrounds it.
 
     Args:
         purse: what it is paid from.
@@ -185,16 +211,9 @@ def opened_peer(
         network: where what crosses to another machine is recorded.
         name: what it is called there.
         offline: refuse every message whose reply is not recorded.
-
-    Raises:
-        ConfigError: `task` has no recorded answer of the model that it names.
-        CatalogError: a model file is missing.
     """
-    model = make_large(config)
     if isinstance(model, RemoteOwner):
         model = noted(model, private(network), name)
-    else:
-        fill(model, task)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
     paid = Paid(owned(model, EVERYTHING), purse, price)

@@ -37,7 +37,7 @@ from cosilo.benchmark.executors.base import Executor
 from cosilo.benchmark.identity import trial_identity
 from cosilo.benchmark.jobs import Jobs
 from cosilo.benchmark.measure import measuring_version
-from cosilo.benchmark.parts import Parts, replay_path
+from cosilo.benchmark.parts import Loaded, Parts, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Reports, Silent, Spent
 from cosilo.benchmark.record import Survey, mend, survey
@@ -109,7 +109,8 @@ class Runner:
         self._offline = offline
         self._reports = reports or Silent()
         self._confirm = confirm
-        self._trials = Trials(plan, store, self, offline=offline, task=task)
+        self._loaded = Loaded(task)
+        self._trials = Trials(plan, store, self, offline=offline, loaded=self._loaded)
         self._calls_before, self._busy_before = 0, 0.0
         self._ahead: list[tuple[PointConfig, Work]] = []
         self._behind: list[tuple[PointConfig, Work]] = []  # points whose questions were asked
@@ -168,6 +169,7 @@ class Runner:
     async def _close(self) -> None:
         self._reports.end()
         await self._trials.close()
+        await self._loaded.close()
         if self._executor is not None:
             await self._executor.close()
 
@@ -287,7 +289,8 @@ class Runner:
         ]
         if todo:
             require_present(loads.scoring(self.plan))
-        await self._trials.close()  # the models are the workers' to load
+        await self._trials.close()
+        await self._loaded.close()  # the models are the workers' to load
         jobs = Jobs(
             self.plan,
             self.store,

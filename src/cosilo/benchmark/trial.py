@@ -29,7 +29,7 @@ from cosilo.benchmark.measure import (
     measuring_version,
     tampering,
 )
-from cosilo.benchmark.parts import Parts, open_parts, ready, replay_path
+from cosilo.benchmark.parts import Loaded, Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Spent
 from cosilo.benchmark.published import said_by
@@ -48,14 +48,13 @@ from cosilo.errors import (
     StoreError,
     UnreachableError,
 )
-from cosilo.models.base import Embedder
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
 from cosilo.privacy.book import Account
 from cosilo.session import ModelConfig, PointConfig, account_of, make_strategy, with_book
 from cosilo.strategies.base import Session, Strategy
-from cosilo.tasks.base import Example, Split, Task
+from cosilo.tasks.base import Example, Split
 
 ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
 """What a point is answered on; `train` and `tune` belong to the strategies."""
@@ -93,7 +92,7 @@ class Trials:
     Args:
         store: of the folder, opened for writing.
         offline: make no LM call; what is not recorded is an error.
-        task: the plan's task, where it is loaded already.
+        loaded: what is loaded already; all else is added, and left there.
         keys: the folder of the secret keys; that of the recorded answers where none is given.
     """
 
@@ -104,7 +103,7 @@ class Trials:
         watch: Watch,
         *,
         offline: bool = False,
-        task: Task | None = None,
+        loaded: Loaded | None = None,
         keys: Path | None = None,
     ) -> None:
         self.plan = plan
@@ -114,10 +113,9 @@ class Trials:
         """What is wrong with the folder's record: what it lacks counts as not answered."""
         self._watch = watch
         self._offline = offline
-        self._task = task
+        self._loaded = loaded or Loaded()
         self._keys = keys or replay_path(plan, store).parent
         self._parts: Parts | None = None
-        self._encoder: tuple[Embedder | None] | None = None  # loaded when first needed
         self._lm_down: CosiloError | None = None
 
     def parts(self) -> Parts:
@@ -127,7 +125,7 @@ class Trials:
             what `open_parts` does.
         """
         if self._parts is None:
-            self._parts = open_parts(self.plan, self.store, offline=self._offline, task=self._task)
+            self._parts = open_parts(self.plan, self.store, self._loaded, offline=self._offline)
         return self._parts
 
     async def close(self) -> None:
@@ -157,10 +155,11 @@ class Trials:
                 self._watch.note(f"{point.name}: {error}")
                 return Outcome(point, id, error)
         if self.store.result(id, "test", measuring_version(self.plan)) is None:
-            if self._encoder is None:
+            if self._loaded.encoder is None:
                 require_present(loads.scoring(self.plan))
-                self._encoder = (attackers_encoder(self.plan),)
-            await measure(self.plan, self.store, self.task_id, trial, encoder=self._encoder[0])
+                self._loaded.encoder = (attackers_encoder(self.plan),)
+            (encoder,) = self._loaded.encoder
+            await measure(self.plan, self.store, self.task_id, trial, encoder=encoder)
         return Outcome(point, id)
 
     async def _tried(self, point: PointConfig, trial: Trial) -> tuple[Trial, CosiloError | None]:
@@ -325,6 +324,7 @@ async def run_trial(
     *,
     trial: str,
     watch: Watch,
+    loaded: Loaded | None = None,
     keys: Path | None = None,
     offline: bool = False,
 ) -> Outcome:
@@ -334,6 +334,8 @@ async def run_trial(
     Args:
         allowance: what may be spent, whatever the plan allows its whole run.
         watch: is told how it goes.
+        loaded: what earlier trials of the plan have loaded, which this one adds to; whoever made it
+            closes it.
         keys: the folder of the run's secret keys.
         offline: make no LM call; what is not recorded is an error.
 
@@ -342,11 +344,15 @@ async def run_trial(
             outcome.
     """
     store = Store(folder, write=True)
-    trials = Trials(replace(plan, budget=allowance), store, watch, offline=offline, keys=keys)
+    kept = loaded or Loaded()
+    plan = replace(plan, budget=allowance)
+    trials = Trials(plan, store, watch, offline=offline, loaded=kept, keys=keys)
     try:
         return await trials.run(point, trial)
     finally:
         await trials.close()
+        if loaded is None:
+            await kept.close()
         store.close()
 
 

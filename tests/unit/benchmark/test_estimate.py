@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from cosilo.benchmark.estimate import Estimate, Pace, estimate, measured_pace
-from cosilo.benchmark.parts import Parts, open_parts
+from cosilo.benchmark.parts import Loaded, Parts, open_parts
 from cosilo.benchmark.plan import Plan, parse_plan
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Completion, Message, Request
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 def opened(folder: Path, points: str) -> tuple[Plan, Parts, Store]:
     plan = parse_plan(PLAN + points, folder / "p.toml")
     store = Store(folder / "run", write=True)
-    return plan, open_parts(plan, store), store
+    return plan, open_parts(plan, store, Loaded()), store
 
 
 async def cost(folder: Path, points: str, *, ask: bool = False) -> Estimate:
@@ -149,7 +149,7 @@ async def test_what_a_model_may_think_is_in_the_estimate(folder: Path) -> None:
             f"{text}reasoning = {reasoning}\n" + point("large"), folder / f"{reasoning}.toml"
         )
         store = Store(folder / f"run-{reasoning}", write=True)
-        parts = open_parts(plan, store)
+        parts = open_parts(plan, store, Loaded())
         work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
         found.append(estimate(plan, parts, work, pace=None))
         await parts.close()

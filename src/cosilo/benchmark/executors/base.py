@@ -21,6 +21,7 @@ import msgspec
 
 from cosilo import clock
 from cosilo.benchmark.identity import task_identity, trial_identity
+from cosilo.benchmark.parts import Loaded
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import Spent
 from cosilo.benchmark.trial import run_trial
@@ -156,16 +157,32 @@ class _Telling:
         self.notes.append(text)
 
 
-def work(job: Job) -> Ended:
-    """Work on `job` in this process until it ends.
+class WorkerState:
+    """A process that works on one trial of a plan after another, and keeps what it has loaded."""
 
-    Raises:
-        KeyboardInterrupt: it was told to stop; what it had done is in the folder.
-    """
-    telling = _Telling(job)
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()  # one for all trials: models may be bound to its event loop
+        clock.install(self._runner.get_loop())
+        self._loaded = Loaded()
 
-    async def run() -> Ended:
-        clock.install(asyncio.get_running_loop())
+    def work(self, job: Job) -> Ended:
+        """Work on `job` until it ends.
+
+        Raises:
+            KeyboardInterrupt: it was told to stop; what it had done is in the folder.
+        """
+        telling = _Telling(job)
+        try:
+            _require_same(job)
+            return self._runner.run(self._work(job, telling))
+        except CosiloError as error:
+            return Ended(refusal(error), fatal=True, notes=telling.notes)
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            why = f"a worker failed with {type(error).__name__}; its traceback is above, or in its log"
+            return Ended(refusal(CosiloError(why)), fatal=True, notes=telling.notes)
+
+    async def _work(self, job: Job, telling: _Telling) -> Ended:
         outcome = await run_trial(
             job.plan,
             job.point,
@@ -175,19 +192,10 @@ def work(job: Job) -> Ended:
             keys=job.keys,
             offline=job.offline,
             watch=telling,
+            loaded=self._loaded,
         )
         found = None if outcome.error is None else refusal(outcome.error)
         return Ended(found, notes=telling.notes)
-
-    try:
-        _require_same(job)
-        return asyncio.run(run())
-    except CosiloError as error:
-        return Ended(refusal(error), fatal=True, notes=telling.notes)
-    except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        why = f"a worker failed with {type(error).__name__}; its traceback is above, or in its log"
-        return Ended(refusal(CosiloError(why)), fatal=True, notes=telling.notes)
 
 
 def _require_same(job: Job) -> None:

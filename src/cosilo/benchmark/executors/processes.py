@@ -19,7 +19,7 @@ import sys
 import threading
 from typing import BinaryIO
 
-from cosilo.benchmark.executors.base import Ended, Job, Worker, WorkerLostError, work
+from cosilo.benchmark.executors.base import Ended, Job, Worker, WorkerLostError, WorkerState
 
 _GRACE = 5.0
 """Seconds in which a worker that is told to stop ends by itself."""
@@ -83,10 +83,11 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else prints something does not get in between
     jobs: queue.Queue[Job | None] = queue.Queue()
+    shop = WorkerState()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
     try:
         while (job := jobs.get()) is not None:
-            text = pickle.dumps(work(job))
+            text = pickle.dumps(shop.work(job))
             out.write(_SIZE.pack(len(text)) + text)
             out.flush()
     except (KeyboardInterrupt, BrokenPipeError):

@@ -13,7 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import cosilo
-from cosilo.benchmark.executors.base import Ended, Job, Worker, WorkerLostError, machine, work
+from cosilo.benchmark.executors.base import (
+    Ended,
+    Job,
+    Worker,
+    WorkerLostError,
+    WorkerState,
+    machine,
+)
 from cosilo.errors import ConfigError
 
 
@@ -67,13 +74,16 @@ class Cluster:
 class _Actor:
     """Runs in a process of the cluster's."""
 
+    def __init__(self) -> None:
+        self._shop = WorkerState()
+
     def about(self) -> tuple[str, str]:
         return cosilo.__version__, machine()
 
     def work(self, job: Job) -> Ended:
         if not job.folder.is_dir():
             raise ConfigError(f"a node of the cluster does not see {str(job.folder)!r}")
-        return work(job)
+        return self._shop.work(job)
 
 
 class _Remote:
