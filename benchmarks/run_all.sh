@@ -48,6 +48,7 @@ script private_evolution_qwen benchmarks/distil/private_evolution.py measure --m
 script vote_attack benchmarks/distil/vote_attack.py --trials 400
 script vote_attack_ideal benchmarks/distil/vote_attack.py --ideal
 script membership benchmarks/distil/membership.py
+script privacy_book benchmarks/privacy_book.py
 script healing benchmarks/healing.py
 echo "== fit"
 for ms in 15 7; do
