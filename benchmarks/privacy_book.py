@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import Book
+from cosilo.privacy.book import PrivacyBook
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
 from kept import Kept
@@ -54,7 +54,7 @@ def compositions(kept: Kept) -> None:
 
 def costs(kept: Kept) -> None:
     for records in (1_000, 10_000, 100_000):
-        with TemporaryDirectory() as folder, closing(Book(Path(folder) / "book")) as book:
+        with TemporaryDirectory() as folder, closing(PrivacyBook(Path(folder) / "book")) as book:
             noted, booked = [], []
             for file in range(10):
                 texts = [f"record {i + file * records // 20}" for i in range(records)]
@@ -107,7 +107,7 @@ def races(count: int, limit: float = 2.5) -> int:
         with TemporaryDirectory() as folder:
             book = Path(folder) / "book"
             let = said(spenders(book, [(limit, 6, "abc"), (limit, 6, "cba"), (limit, 6, "cx")]))
-            with closing(Book(book)) as found:
+            with closing(PrivacyBook(book)) as found:
                 (figure,) = found.figures(found.data("c"), DELTA)
             wrong += figure.releases != most or sum(map(int, let)) != most
     return wrong
@@ -121,7 +121,7 @@ def kills(count: int) -> int:
             (process,) = spenders(book, [(1e6, -1, "abc")])
             assert said([process]) == ["booked"]
             assert process.returncode == -signal.SIGKILL
-        with closing(Book(book)) as found:
+        with closing(PrivacyBook(book)) as found:
             return count - len(found.lines())
 
 

@@ -31,7 +31,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
-from cosilo.privacy.book import Account, PrivacyConfig, parts_of
+from cosilo.privacy.book import PrivacyAccount, PrivacyConfig, groups_of
 from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import ONE, Session, Strategy, strategies
 from cosilo.strategies.cards import Card
@@ -354,7 +354,7 @@ def open_session(
     meter: Meter | None = None,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
-    account: Account | None = None,
+    account: PrivacyAccount | None = None,
     watch: Sequence[Defence] = (),
     name: str = ONE,
     others: Mapping[str, Side] | None = None,
@@ -407,7 +407,7 @@ def open_point(
     meter: Meter | None = None,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
-    account: Account | None = None,
+    account: PrivacyAccount | None = None,
     watch: Sequence[Defence] = (),
     name: str = ONE,
     others: Mapping[str, Side] | None = None,
@@ -441,7 +441,7 @@ def open_point(
     return strategy, session
 
 
-def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> Account | None:
+def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> PrivacyAccount | None:
     """The account that all of the owner's records have in the book; None where none is kept.
 
     All of them: whatever a strategy made a release of is among them.
@@ -478,7 +478,7 @@ def with_book(session: Session) -> Session:
 _BOOKED = "ε of the records, with all that is booked"
 
 
-def _booked(account: Account) -> Card:
+def _booked(account: PrivacyAccount) -> Card:
     facts: dict[str, float | str] = {}
     for figure in account.figures():
         bound = "" if figure.exact else ", at most"
@@ -488,7 +488,7 @@ def _booked(account: Account) -> Card:
     facts |= {"δ": account.delta, "releases": len(lines)}
     if account.epsilon is not None:
         facts["ε that a record may spend"] = account.epsilon
-    made = {str(part): part.alone(account.delta) for part in parts_of(lines)}
+    made = {str(part): part.alone(account.delta) for part in groups_of(lines)}
     facts |= {part: _said(epsilon) for part, epsilon in made.items() if math.isinf(epsilon)}
     return Card(
         by="privacy",

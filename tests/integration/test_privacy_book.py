@@ -29,7 +29,7 @@ from cosilo.gateway.serving.upstreams import Upstream
 from cosilo.models.base import Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import Book, PrivacyConfig
+from cosilo.privacy.book import PrivacyBook, PrivacyConfig
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Gaussian, Release
 
@@ -75,7 +75,7 @@ def test_processes_that_race_for_the_last_of_the_budget_never_overspend(tmp_path
     book, limit = tmp_path / "book.sqlite", 2.5
     let = finished(spenders(book, *[(limit, 4, "abc"), (limit, 4, "cba"), (limit, 4, "cx")]))
     assert sum(map(int, let)) == most(limit) > 2
-    with closing(Book(book)) as found:
+    with closing(PrivacyBook(book)) as found:
         (figure,) = found.figures(found.data("c"), DELTA)
         assert figure.releases == most(limit)
         assert figure.epsilon <= limit
@@ -87,7 +87,7 @@ def test_what_a_killed_process_had_booked_counts(tmp_path: Path) -> None:
     assert finished([process]) == ["booked"]
     assert process.returncode == -9
     assert finished(spenders(book, (1.0, 1, "abc"), (1.0, 1, "xyz"))) == ["0", "1"]
-    with closing(Book(book)) as found:
+    with closing(PrivacyBook(book)) as found:
         assert len(found.lines()) == 2
 
 
@@ -145,7 +145,7 @@ def run(
 
 
 def spent(folder: Path) -> tuple[float, int]:
-    with closing(Book(folder / "book.sqlite")) as book:
+    with closing(PrivacyBook(folder / "book.sqlite")) as book:
         (figure,) = book.figures(book.lines()[0].data, DELTA)
         return figure.epsilon, figure.releases
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosilo.errors import PrivacyBudgetError
-from cosilo.privacy.book import Book
+from cosilo.privacy.book import PrivacyBook
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Gaussian, Release
 
@@ -44,7 +44,7 @@ def test_a_record_has_spent_what_touched_it(
 ) -> None:
     """Under a budget, or (where the last is false) without one."""
     touched: list[tuple[frozenset[str], Release]] = []
-    with TemporaryDirectory() as folder, closing(Book(Path(folder) / "book")) as book:
+    with TemporaryDirectory() as folder, closing(PrivacyBook(Path(folder) / "book")) as book:
         for records, release, limited in spends:
             limit = LIMIT if limited else None
             again = bool(release.draw) and (records, release) in touched

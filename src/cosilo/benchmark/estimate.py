@@ -30,7 +30,7 @@ from cosilo.errors import CosiloError
 from cosilo.models.gguf.llamacpp import usable_cores
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.session import PointConfig, make_strategy
-from cosilo.strategies.base import About, Exchange, Text, forecast
+from cosilo.strategies.base import About, Expected, Text, forecast
 from cosilo.tasks.base import Example, Split
 from cosilo.types import Chat, Demonstration, Sampling, last_user
 
@@ -327,7 +327,7 @@ def _about(parts: Parts, splits: Work, about: About) -> Sequence[tuple[str, Sequ
     return [(about, items[about])]
 
 
-def _guessed(parts: Parts, exchange: Exchange, items: Sequence[Item | None]) -> _Batch:
+def _guessed(parts: Parts, exchange: Expected, items: Sequence[Item | None]) -> _Batch:
     """Messages whose words are not known yet. All count as new, although some may be recorded."""
     calls, chosen = exchange.count(len(items)), items[: exchange.items]
 
@@ -347,7 +347,7 @@ def _guessed(parts: Parts, exchange: Exchange, items: Sequence[Item | None]) -> 
     )
 
 
-def _bytes(parts: Parts, exchange: Exchange, calls: int, most_in: int, most_out: int) -> int:
+def _bytes(parts: Parts, exchange: Expected, calls: int, most_in: int, most_out: int) -> int:
     """The most bytes of so many messages and their replies: a byte makes a token at most."""
     sampling = parts.task.sampling
     up = FIELDS + sum(FORM + in_utf8(choice) for choice in sampling.choices)
@@ -396,7 +396,7 @@ def _size(text: str) -> float:
 def _batch(
     parts: Parts,
     peer: str,
-    exchange: Exchange,
+    exchange: Expected,
     items: Sequence[Item | None],
     held: Callable[[Chat], bool],
     *,

@@ -51,7 +51,7 @@ from cosilo.errors import (
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
-from cosilo.privacy.book import Account
+from cosilo.privacy.book import PrivacyAccount
 from cosilo.session import ModelConfig, PointConfig, account_of, make_strategy, with_book
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Split
@@ -287,7 +287,7 @@ class Trials:
             tried=any(self.store.answered(trial.id, "plain", s) for s in ANSWERED),
         )
 
-    def _account(self, point: PointConfig) -> Account | None:
+    def _account(self, point: PointConfig) -> PrivacyAccount | None:
         spender = f"{self.plan.name}/{point.name}"
         return account_of(self.plan.privacy, self.parts().owner, spender=spender)
 

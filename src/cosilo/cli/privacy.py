@@ -11,7 +11,7 @@ from cosilo.errors import ConfigError
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
-    from cosilo.privacy.book import Book, PrivacyConfig
+    from cosilo.privacy.book import PrivacyBook, PrivacyConfig
 
 DESCRIPTION = """\
 The book of ε: for each data, the most that any of its records has spent with
@@ -38,7 +38,7 @@ def register(verbs: Any) -> None:
 
 
 def _privacy(arguments: argparse.Namespace) -> int:
-    from cosilo.privacy.book import Book, usual_book
+    from cosilo.privacy.book import PrivacyBook, usual_book
 
     if arguments.plan and arguments.book:
         raise ConfigError("give a plan or --book, not both")
@@ -53,7 +53,7 @@ def _privacy(arguments: argparse.Namespace) -> int:
     if not arguments.book and not path.exists():
         screen.say(f"nothing was spent: there is no book of ε in {path}")
         return 0
-    with closing(Book(path, write=False)) as book:
+    with closing(PrivacyBook(path, write=False)) as book:
         _say(book, screen, delta, config.epsilon)
     return 0
 
@@ -68,8 +68,8 @@ def _config(plan: Path | None) -> PrivacyConfig:
     return load_plan(plan).privacy
 
 
-def _say(book: Book, screen: Screen, delta: float, budget: float | None) -> None:
-    from cosilo.privacy.book import parts_of
+def _say(book: PrivacyBook, screen: Screen, delta: float, budget: float | None) -> None:
+    from cosilo.privacy.book import groups_of
 
     lines = book.lines()
     spent = list(dict.fromkeys(line.data for line in lines))
@@ -89,5 +89,5 @@ def _say(book: Book, screen: Screen, delta: float, budget: float | None) -> None
                 indent=4,
             )
         screen.say("  made of, each alone:")
-        for part in parts_of(near):
+        for part in groups_of(near):
             screen.say(f"    {part.alone(delta):.4g}  {part}", indent=6)

@@ -110,7 +110,7 @@ class PrivacyConfig:
         """The same, a relative path of its book taken from `base`."""
         return self if isinstance(self.book, bool) else replace(self, book=base / self.book)
 
-    def account(self, records: Iterable[Demonstration], *, spender: str) -> Account | None:
+    def account(self, records: Iterable[Demonstration], *, spender: str) -> PrivacyAccount | None:
         """The account of `records` in the book; None where no book is kept.
 
         Raises:
@@ -119,9 +119,13 @@ class PrivacyConfig:
         if self.book is False:
             return None
         if not self.here:
-            return Account(None, records, spender=spender, epsilon=self.epsilon, delta=self.delta)
+            return PrivacyAccount(
+                None, records, spender=spender, epsilon=self.epsilon, delta=self.delta
+            )
         path = usual_book() if self.book is True else self.book
-        return Account(path, records, spender=spender, epsilon=self.epsilon, delta=self.delta)
+        return PrivacyAccount(
+            path, records, spender=spender, epsilon=self.epsilon, delta=self.delta
+        )
 
 
 def usual_book() -> Path:
@@ -159,7 +163,7 @@ class Booked:
 
 
 @dataclass(frozen=True)
-class Part:
+class ReleaseGroup:
     """Releases of one mechanism by one spender over the same data.
 
     Attributes:
@@ -182,16 +186,16 @@ class Part:
         return f"{self.spender}: {times}{self.release.mechanism} ({over})"
 
 
-def parts_of(lines: Iterable[Booked]) -> list[Part]:
+def groups_of(lines: Iterable[Booked]) -> list[ReleaseGroup]:
     """`lines` of the book, those of one kind together, in the order of the first of each."""
     counts: Counter[tuple[Release, int, int, str]] = Counter()
     for line in lines:
         kind = msgspec.structs.replace(line.release, series="", draw="")
         counts[kind, line.data, line.records, line.spender] += 1
-    return [Part(*kind, count) for kind, count in counts.items()]
+    return [ReleaseGroup(*kind, count) for kind, count in counts.items()]
 
 
-class Book:
+class PrivacyBook:
     """The file, which any number of processes may use at once.
 
     What `reserve` has booked is on the disk (write-ahead log, synchronised at each commit).
@@ -295,7 +299,7 @@ class Book:
         epsilon: float | None = None,
         delta: float = USUAL_DELTA,
     ) -> bytes:
-        """Book `release` over the data of that number: its id in the book.
+        """PrivacyBook `release` over the data of that number: its id in the book.
 
         Args:
             spender: who spends, e.g. a run and a point of it.
@@ -424,7 +428,7 @@ class Book:
             raise StoreError(f"the book {str(self.path)!r} cannot be used: {reason}") from None
 
 
-class Account:
+class PrivacyAccount:
     """An owner's records in a book, and what they may spend.
 
     The book is opened for each use, so that where nothing is spent there is no file; all its work is
@@ -456,7 +460,7 @@ class Account:
         self._number: int | None = None
 
     async def require(self, releases: Sequence[Release]) -> None:
-        """Refuse, before anything is sent, what the budget cannot bear; see `Book.require`.
+        """Refuse, before anything is sent, what the budget cannot bear; see `PrivacyBook.require`.
 
         Raises:
             PrivacyBudgetError: a record would have spent more than it may.
@@ -524,13 +528,13 @@ class Account:
             book.cancel(id)
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[Book, int]]:
+    def _open(self) -> Iterator[tuple[PrivacyBook, int]]:
         if self.path is None:
             raise PrivacyError(
                 "the book of ε is a file of the machine that began the run, and this is another, so "
                 "nothing can be booked and nothing was sent: run the point there (--jobs)"
             )
-        with closing(Book(self.path)) as book:
+        with closing(PrivacyBook(self.path)) as book:
             if self._number is None:
                 self._number = book.data(map(_text, self._records))
             yield book, self._number

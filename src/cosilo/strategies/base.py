@@ -15,7 +15,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Budget, Meter, Totals
 from cosilo.models.base import Access, Shows
 from cosilo.parties.data_owner import DataOwner
-from cosilo.privacy.book import Account
+from cosilo.privacy.book import PrivacyAccount
 from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
@@ -41,7 +41,7 @@ class Session:
     lm: Channel
     sampling: Sampling = Sampling()
     cards: tuple[Card, ...] = ()
-    account: Account | None = None
+    account: PrivacyAccount | None = None
     peers: Mapping[str, Channel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ turn, with the words that ask for texts of a label."""
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Expected:
     """Messages of one kind that a strategy sends, at most: what a run's cost is estimated from.
 
     Attributes:
@@ -161,10 +161,10 @@ class Exchange:
         return math.ceil(self.share * chosen) * self.each
 
 
-Forecast = tuple[Exchange, ...]
+Forecast = tuple[Expected, ...]
 """All that a strategy sends, at most, from `prepare` to the last answer."""
 
-USUAL: Forecast = (Exchange("tune"), Exchange("answers"))
+USUAL: Forecast = (Expected("tune"), Expected("answers"))
 """What is expected of a strategy that does not say."""
 
 

@@ -26,7 +26,7 @@ from cosilo.errors import DataError, RejectedError
 from cosilo.models.base import Embedder, Trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.reasoning import spoken
-from cosilo.strategies.base import Exchange, Session
+from cosilo.strategies.base import Expected, Session
 from cosilo.strategies.cards import Card, Number
 from cosilo.strategies.crossfit import disowned, out_of_fold
 from cosilo.strategies.duplicates import Repeats, alike
@@ -100,9 +100,9 @@ class Wanted:
         """Per label."""
         return -(-self.each // self.lines)
 
-    def exchange(self, times: int = 1) -> Exchange:
+    def exchange(self, times: int = 1) -> Expected:
         """What to expect where so many texts are asked for so many times."""
-        return Exchange(
+        return Expected(
             "labels",
             each=self.calls() * times,
             reads=("instructions",),

@@ -19,7 +19,7 @@ from cosilo.defences.base import Defence, defences
 from cosilo.models.base import Access
 from cosilo.parties.around.paid import Paid
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy
 from cosilo.tasks.base import Split
 from cosilo.types import Answer, Chat, Generation, Sampling
 
@@ -267,9 +267,9 @@ class Echoing:
 
     def forecast(self) -> Forecast:
         return (
-            Exchange("answers", Echo, share=0.2, each=3, reads=("question", 10), writes=(7,)),
-            Exchange("labels", Echo, reads=(100,), writes=()),
-            Exchange("gold", Echo, total=40, reads=(1,), writes=("target",)),
+            Expected("answers", Echo, share=0.2, each=3, reads=("question", 10), writes=(7,)),
+            Expected("labels", Echo, reads=(100,), writes=()),
+            Expected("gold", Echo, total=40, reads=(1,), writes=("target",)),
         )
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:

@@ -20,7 +20,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
-from cosilo.privacy.book import Account
+from cosilo.privacy.book import PrivacyAccount
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release, SampledGaussian, Stated
 from cosilo.types import Delta, Demonstration, Generation, user
 
@@ -31,7 +31,7 @@ SPENT = replace(ASK, epsilon=0.5, release=Release(mechanism=Gaussian(sigma=3.0),
 class Party:
     """Notes how many lines are in the book when a message arrives."""
 
-    def __init__(self, account: Account, error: Exception | None = None) -> None:
+    def __init__(self, account: PrivacyAccount, error: Exception | None = None) -> None:
         self.account, self.error = account, error
         self.booked: list[int] = []
 
@@ -46,9 +46,9 @@ class Party:
         yield Delta("yes", finish_reason="stop")
 
 
-def account(path: Path, epsilon: float | None = None) -> Account:
+def account(path: Path, epsilon: float | None = None) -> PrivacyAccount:
     record = Demonstration("1", user("a record"), "x")
-    return Account(path / "book", [record], spender="test", epsilon=epsilon)
+    return PrivacyAccount(path / "book", [record], spender="test", epsilon=epsilon)
 
 
 def road(party: Party, **more: object) -> Boundary:

@@ -10,7 +10,7 @@ import pytest
 
 from cosilo.errors import ConfigError, PrivacyBudgetError, PrivacyError, StoreError
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import Account, Book, PrivacyConfig, parts_of, usual_book
+from cosilo.privacy.book import PrivacyAccount, PrivacyBook, PrivacyConfig, groups_of, usual_book
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
 from cosilo.tables import read
@@ -22,21 +22,23 @@ TWO = Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=1)))
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    made = Book(tmp_path / "state" / "book.sqlite")
+def book(tmp_path: Path) -> Iterator[PrivacyBook]:
+    made = PrivacyBook(tmp_path / "state" / "book.sqlite")
     yield made
     made.close()
 
 
-def spend(book: Book, data: int, release: Release = TWO, *, epsilon: float | None = None) -> bytes:
+def spend(
+    book: PrivacyBook, data: int, release: Release = TWO, *, epsilon: float | None = None
+) -> bytes:
     return book.reserve(data, release, spender="run/point", epsilon=epsilon, delta=DELTA)
 
 
-def epsilon(book: Book, data: int) -> float:
+def epsilon(book: PrivacyBook, data: int) -> float:
     return max((f.epsilon for f in book.figures(data, DELTA)), default=0.0)
 
 
-def test_a_copied_reordered_or_renamed_file_is_the_same_data(book: Book) -> None:
+def test_a_copied_reordered_or_renamed_file_is_the_same_data(book: PrivacyBook) -> None:
     data = book.data(["a b", "C", "d"])
     assert book.data(["d", "a  B ", "c", "c"]) == data
     assert book.data(["a b", "c"]) != data
@@ -44,7 +46,7 @@ def test_a_copied_reordered_or_renamed_file_is_the_same_data(book: Book) -> None
     assert epsilon(book, book.data(["D", "C", "A B"])) == pytest.approx(2.0)
 
 
-def test_data_add_up_where_they_overlap_and_only_there(book: Book) -> None:
+def test_data_add_up_where_they_overlap_and_only_there(book: PrivacyBook) -> None:
     first, second, apart = book.data("abc"), book.data("cde"), book.data("xyz")
     part = book.data("ab")
     for data in (first, second, apart):
@@ -58,7 +60,7 @@ def test_data_add_up_where_they_overlap_and_only_there(book: Book) -> None:
     assert epsilon(book, part) == pytest.approx(2.0)
 
 
-def test_two_runs_compose_and_a_third_is_refused(book: Book) -> None:
+def test_two_runs_compose_and_a_third_is_refused(book: PrivacyBook) -> None:
     data, limit = book.data("abc"), 3.5
     spend(book, data, epsilon=limit)
     spend(book, data, epsilon=limit)
@@ -73,7 +75,7 @@ def test_two_runs_compose_and_a_third_is_refused(book: Book) -> None:
     assert epsilon(book, data) > limit
 
 
-def test_the_whole_budget_may_be_spent_to_the_last_digit(book: Book) -> None:
+def test_the_whole_budget_may_be_spent_to_the_last_digit(book: PrivacyBook) -> None:
     data = book.data("abc")
     round_of_four = Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=4)))
     for _ in range(4):
@@ -82,18 +84,18 @@ def test_the_whole_budget_may_be_spent_to_the_last_digit(book: Book) -> None:
         spend(book, data, Release(mechanism=Gaussian(sigma=1e3)), epsilon=2.0)
 
 
-def test_no_noise_fits_no_budget(book: Book) -> None:
+def test_no_noise_fits_no_budget(book: PrivacyBook) -> None:
     with pytest.raises(PrivacyBudgetError, match="would reach inf"):
         spend(book, book.data("a"), Release(mechanism=Gaussian(sigma=0.0)), epsilon=100.0)
 
 
-def test_what_is_no_mechanism_is_not_booked(book: Book) -> None:
+def test_what_is_no_mechanism_is_not_booked(book: PrivacyBook) -> None:
     with pytest.raises(PrivacyError, match="no mechanism has these numbers"):
         spend(book, book.data("a"), Release(mechanism=Gaussian(sigma=float("nan"))))
     assert book.lines() == []
 
 
-def test_a_draw_that_is_made_again_is_booked_once(book: Book) -> None:
+def test_a_draw_that_is_made_again_is_booked_once(book: PrivacyBook) -> None:
     data = book.data("abc")
     drawn = Release(mechanism=TWO.mechanism, series="s", draw="d")
     id = spend(book, data, drawn, epsilon=2.0)
@@ -106,7 +108,7 @@ def test_a_draw_that_is_made_again_is_booked_once(book: Book) -> None:
     assert spend(book, book.data("abcd"), drawn) != id, "of other data it is another"
 
 
-def test_what_has_not_left_is_taken_back_unless_others_carry_it(book: Book) -> None:
+def test_what_has_not_left_is_taken_back_unless_others_carry_it(book: PrivacyBook) -> None:
     data = book.data("abc")
     book.cancel(spend(book, data))
     assert book.lines() == []
@@ -118,7 +120,7 @@ def test_what_has_not_left_is_taken_back_unless_others_carry_it(book: Book) -> N
     assert book.lines() == []
 
 
-def test_what_cannot_be_borne_is_refused_before_anything_is_sent(book: Book) -> None:
+def test_what_cannot_be_borne_is_refused_before_anything_is_sent(book: PrivacyBook) -> None:
     data = book.data("abc")
     four = [Release(mechanism=Gaussian(sigma=noise_for(2.0, DELTA, rounds=4)), series="s")] * 4
     book.require(data, four, epsilon=2.0, delta=DELTA)
@@ -131,7 +133,7 @@ def test_what_cannot_be_borne_is_refused_before_anything_is_sent(book: Book) -> 
         book.require(data, [TWO], epsilon=0.1, delta=DELTA)
 
 
-def test_the_clock_does_not_matter(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_does_not_matter(book: PrivacyBook, monkeypatch: pytest.MonkeyPatch) -> None:
     data = book.data("abc")
     for now in (1e9, -5.0, 4e9):
         monkeypatch.setattr("cosilo.privacy.book.time.time", lambda now=now: now)
@@ -140,7 +142,7 @@ def test_the_clock_does_not_matter(book: Book, monkeypatch: pytest.MonkeyPatch) 
     assert epsilon(book, data) == pytest.approx(composed([TWO] * 3, DELTA)[0].epsilon)
 
 
-def test_the_file_is_its_owners_alone_and_holds_no_text(tmp_path: Path, book: Book) -> None:
+def test_the_file_is_its_owners_alone_and_holds_no_text(tmp_path: Path, book: PrivacyBook) -> None:
     spend(book, book.data(["the patient zebra7413"]))
     files = list((tmp_path / "state").iterdir())
     assert {f.stat().st_mode & 0o777 for f in files} == {0o600}
@@ -151,7 +153,7 @@ def test_the_file_is_its_owners_alone_and_holds_no_text(tmp_path: Path, book: Bo
 def test_two_books_know_a_record_by_different_hashes(tmp_path: Path) -> None:
     found = []
     for name in "ab":
-        made = Book(tmp_path / name)
+        made = PrivacyBook(tmp_path / name)
         made.data(["x"])
         made.close()
         with sqlite3.connect(tmp_path / name) as db:
@@ -160,12 +162,12 @@ def test_two_books_know_a_record_by_different_hashes(tmp_path: Path) -> None:
     assert found[0] != found[1]
 
 
-def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, book: Book) -> None:
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, book: PrivacyBook) -> None:
     (tmp_path / "text").write_text("not a database at all, " * 100)
     with pytest.raises(StoreError, match="cannot be used"):
-        Book(tmp_path / "text")
+        PrivacyBook(tmp_path / "text")
     with pytest.raises(StoreError, match="there is no book"):
-        Book(tmp_path / "none", write=False)
+        PrivacyBook(tmp_path / "none", write=False)
     data = book.data("a")
     spend(book, data)
     book._db.execute("UPDATE releases SET release = x'c1'")
@@ -173,15 +175,15 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, book: Book) -> Non
         book.figures(data)
     book._db.execute("UPDATE about SET value = 99 WHERE name = 'format'")
     with pytest.raises(StoreError, match="another version"):
-        Book(book.path)
+        PrivacyBook(book.path)
 
 
-def test_parts_tell_what_made_it(book: Book) -> None:
+def test_parts_tell_what_made_it(book: PrivacyBook) -> None:
     data = book.data("abc")
     for _ in range(3):
         spend(book, data)
     spend(book, data, Release(mechanism=Laplace(scale=3.0)))
-    first, second = parts_of(book.lines())
+    first, second = groups_of(book.lines())
     assert str(first) == (
         "run/point: 3 × Gaussian, σ = 1.994, sensitivity 1 (3 records of data 1, add_or_remove)"
     )
@@ -193,8 +195,10 @@ def record(text: str) -> Demonstration:
     return Demonstration(text, user(text, system="Sort it."), "x")
 
 
-def account(path: Path, *texts: str, epsilon: float | None = None) -> Account:
-    return Account(path, map(record, texts), spender="run/point", epsilon=epsilon, delta=DELTA)
+def account(path: Path, *texts: str, epsilon: float | None = None) -> PrivacyAccount:
+    return PrivacyAccount(
+        path, map(record, texts), spender="run/point", epsilon=epsilon, delta=DELTA
+    )
 
 
 async def test_an_account_books_around_a_departure(tmp_path: Path) -> None:

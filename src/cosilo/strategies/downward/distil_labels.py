@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cosilo.models.base import Trainable
-from cosilo.strategies.base import About, Exchange, Forecast, Session, forecast, strategies
+from cosilo.strategies.base import About, Expected, Forecast, Session, forecast, strategies
 from cosilo.strategies.labelling import (
     agreed,
     balanced,
@@ -57,7 +57,7 @@ class DistilLabels(Teaching):
         after = forecast(self.next())
         plain = all(exchange.plain for exchange in after)
         about: About = "public" if self.pool == "public" else "pool"
-        return (Exchange(about, items=self.items, plain=plain), *after)
+        return (Expected(about, items=self.items, plain=plain), *after)
 
     async def lessons(
         self, session: Session, model: Trainable

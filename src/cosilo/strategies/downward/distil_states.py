@@ -26,7 +26,7 @@ from cosilo.models.base import Array, Trainable
 from cosilo.models.encoder import head
 from cosilo.registry import Loads
 from cosilo.strategies.base import (
-    Exchange,
+    Expected,
     Forecast,
     Needs,
     Session,
@@ -100,8 +100,8 @@ class DistilStates(Teaching):
 
     def forecast(self) -> Forecast:
         return (
-            Exchange("pool", Read, items=self.items, writes=()),
-            Exchange("gold", Read, writes=()),
+            Expected("pool", Read, items=self.items, writes=()),
+            Expected("gold", Read, writes=()),
             *unshared(forecast(self.next())),
         )
 

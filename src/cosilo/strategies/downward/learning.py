@@ -17,7 +17,7 @@ from cosilo.errors import DataError
 from cosilo.models.base import WeightModel
 from cosilo.strategies.base import (
     About,
-    Exchange,
+    Expected,
     Forecast,
     Session,
     Strategy,
@@ -79,14 +79,14 @@ class Learning:
 
     def forecast(self) -> Forecast:
         """The replies, where they are asked for, and what the strategy that answers asks."""
-        asked = () if self.gold else (Exchange("pool", items=self.items),)
+        asked = () if self.gold else (Expected("pool", items=self.items),)
         return (*asked, *unshared(forecast(self.next())))
 
-    def scored(self) -> Exchange:
+    def scored(self) -> Expected:
         """One message for each reply that is learned from."""
         about: About = "gold" if self.gold else "pool"
         reply: Text = "target" if self.gold else "answer"
-        return Exchange(about, Score, items=self.items, reads=("question", reply), writes=())
+        return Expected(about, Score, items=self.items, reads=("question", reply), writes=())
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         raise ValueError(f"{self.name} only prepares: answer with the strategy prepare returns")

@@ -22,7 +22,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
 from cosilo.models.base import Shows, Trainable
 from cosilo.strategies.base import (
-    Exchange,
+    Expected,
     Forecast,
     Needs,
     Session,
@@ -77,7 +77,7 @@ class NarrowLabels(Teaching):
         return replace(needs, large=needs.large | shown)
 
     def forecast(self) -> Forecast:
-        return (Exchange("pool", items=self.items), *unshared(forecast(self.next())))
+        return (Expected("pool", items=self.items), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

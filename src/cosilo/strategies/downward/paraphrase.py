@@ -21,7 +21,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.errors import DataError
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import (
-    Exchange,
+    Expected,
     Forecast,
     Session,
     Text,
@@ -84,7 +84,7 @@ class Paraphrase(Teaching):
 
     def forecast(self) -> Forecast:
         text: Text = "text"
-        rewrites = Exchange(
+        rewrites = Expected(
             "gold", items=self.items, reads=("text", "request"), writes=(text,) * self.each
         )
         return (rewrites, *unshared(forecast(self.next())))

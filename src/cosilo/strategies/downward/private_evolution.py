@@ -52,7 +52,7 @@ from cosilo.privacy.accountant import (
 )
 from cosilo.privacy.mechanisms import Gaussian, Release
 from cosilo.privacy.secret_key import KeyedRandom, secret_key
-from cosilo.strategies.base import Exchange, Forecast, Session, forecast, strategies, unshared
+from cosilo.strategies.base import Expected, Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.cards import Card
 from cosilo.strategies.duplicates import Repeats
 from cosilo.strategies.fanout import fan_out
@@ -141,7 +141,7 @@ class PrivateEvolution(Teaching):
         each = self._kept() * math.ceil((self.expand - 1) / self.lines)
         calls = math.ceil(self.each / self.lines) + self.rounds * each
         words = min(self.max_tokens, 30 * self.lines)
-        written = Exchange("labels", each=calls, reads=("instructions",), writes=(words,))
+        written = Expected("labels", each=calls, reads=("instructions",), writes=(words,))
         return (written, *unshared(forecast(self.next())))
 
     async def lessons(

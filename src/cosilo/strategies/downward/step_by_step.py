@@ -27,7 +27,7 @@ from cosilo.models.base import Classifier, Trainable
 from cosilo.reasoning import spoken
 from cosilo.strategies.base import (
     About,
-    Exchange,
+    Expected,
     Forecast,
     Session,
     forecast,
@@ -89,7 +89,7 @@ class StepByStep(Teaching):
 
     def forecast(self) -> Forecast:
         about: About = "public" if self.pool == "public" else "pool"
-        return (Exchange(about, items=self.items), *unshared(forecast(self.next())))
+        return (Expected(about, items=self.items), *unshared(forecast(self.next())))
 
     async def lessons(
         self, session: Session, model: Trainable

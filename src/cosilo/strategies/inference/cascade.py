@@ -14,7 +14,7 @@ import numpy as np
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
@@ -56,8 +56,8 @@ class Cascade:
     def forecast(self) -> Forecast:
         learned = self.threshold is None and self.calls is None
         share = 1.0 if self.calls is None else self.calls
-        answers = Exchange("answers", share=share, plain=True)
-        return (Exchange("tune", plain=True), answers) if learned else (answers,)
+        answers = Expected("answers", share=share, plain=True)
+        return (Expected("tune", plain=True), answers) if learned else (answers,)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if self.threshold is not None:

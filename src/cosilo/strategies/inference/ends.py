@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import stream
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.confidence import confidence
 from cosilo.types import Answer, Chat, Delta, assemble, closing
 
@@ -45,7 +45,7 @@ class Large:
     needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}))
 
     def forecast(self) -> Forecast:
-        return (Exchange("answers", plain=True),)
+        return (Expected("answers", plain=True),)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         return self, session

@@ -22,7 +22,7 @@ from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask
 from cosilo.labels import named
 from cosilo.reasoning import spoken
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy, strategies
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Generation
 
@@ -46,7 +46,7 @@ class Ensemble:
     needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}), peers=2, every=True)
 
     def forecast(self) -> Forecast:
-        return (Exchange("answers", plain=True, to="each"),)
+        return (Expected("answers", plain=True, to="each"),)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         return self, session

@@ -16,7 +16,7 @@ import numpy as np
 
 from cosilo.boundary.messages import Ask
 from cosilo.registry import Loads
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy, strategies, stream
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
 from cosilo.strategies.inference.cascade import reached, share_threshold
 from cosilo.strategies.inference.ends import Large, Small
@@ -55,7 +55,7 @@ class Router:
 
     def forecast(self) -> Forecast:
         share = 1.0 if self.calls is None else self.calls
-        return (Exchange("tune", plain=True), Exchange("answers", share=share, plain=True))
+        return (Expected("tune", plain=True), Expected("answers", share=share, plain=True))
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if self.model is not None:

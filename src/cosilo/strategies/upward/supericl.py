@@ -14,7 +14,7 @@ from typing import ClassVar
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
 from cosilo.reasoning import spoken
-from cosilo.strategies.base import Exchange, Forecast, Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import calibration, small_answers
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.types import Answer, Chat, Turn, last_user
@@ -46,7 +46,7 @@ class SuperICL:
             raise ValueError(f"examples = {self.examples!r} is negative")
 
     def forecast(self) -> Forecast:
-        return (Exchange("answers"),)
+        return (Expected("answers"),)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if not self.examples or self.shown:
