@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +85,14 @@ def _say(book: PrivacyBook, screen: Screen, delta: float, budget: float | None) 
         for figure in book.figures(data, delta):
             bound = "" if figure.exact else "at most "
             screen.say(
-                f"  ε of a {figure.unit}: {bound}{figure.epsilon:.4g} ({figure.neighbours}, "
+                f"  ε of a {figure.unit}: {bound}{_said(figure.epsilon)} ({figure.neighbours}, "
                 f"{figure.releases} releases)",
                 indent=4,
             )
         screen.say("  made of, each alone:")
         for part in groups_of(near):
-            screen.say(f"    {part.alone(delta):.4g}  {part}", indent=6)
+            screen.say(f"    {_said(part.alone(delta))}  {part}", indent=6)
+
+
+def _said(epsilon: float) -> str:
+    return "∞, no guarantee" if math.isinf(epsilon) else f"{epsilon:.4g}"

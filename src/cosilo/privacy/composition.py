@@ -89,7 +89,8 @@ def _figure(releases: Sequence[Release], unit: Unit, delta: float) -> Figure:
     mechanisms = [_under(release, neighbours) for release in releases]
     gaussian = all(isinstance(m, Gaussian) for m in mechanisms)
     epsilon = _epsilon(mechanisms, neighbours, delta)
-    return Figure(epsilon, delta, neighbours, unit, len(mechanisms), gaussian)
+    exact = gaussian or math.isinf(epsilon)
+    return Figure(epsilon, delta, neighbours, unit, len(mechanisms), exact)
 
 
 def _under(release: Release, neighbours: Neighbours) -> Mechanism:

@@ -61,7 +61,8 @@ def test_two_runs_of_two_are_less_than_four_and_more_than_two() -> None:
 
 def test_nothing_spends_nothing_and_no_noise_spends_all() -> None:
     assert composed([], DELTA) == ()
-    assert epsilon(Gaussian(sigma=5.0), Gaussian(sigma=0.0)) == math.inf
+    nothing = figure(release(Gaussian(sigma=5.0)), release(Gaussian(sigma=0.0)))
+    assert (nothing.epsilon, nothing.exact) == (math.inf, True)
     assert epsilon(Stated(epsilon=1.0, delta=DELTA)) == math.inf, "δ is used up"
     assert epsilon(Stated(epsilon=301.0)) == math.inf
 
