@@ -14,7 +14,7 @@ from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.transports.base import Transport
 from cosilo.defences.base import Defence
 from cosilo.parties.exposure import Peer
-from cosilo.privacy.book import Account
+from cosilo.privacy.book import PrivacyAccount
 from cosilo.session import PointConfig, Side, open_point
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Split
@@ -45,7 +45,7 @@ class Roads:
         point: PointConfig,
         parts: Parts,
         *,
-        account: Account | None = None,
+        account: PrivacyAccount | None = None,
         watch: Sequence[Defence] = (),
         transports: Sequence[Transport] = (),
     ) -> tuple[Strategy, Session]:
