@@ -187,11 +187,12 @@ def test_preparing_again_under_the_same_key_spends_nothing_more(folder: Path) ->
         config=found.points[0],
         owner=found.owner,
         upstreams=("large",),
-        answers=found.answers,
+        answers=found.recorded["large"],
         sampling=found.task.sampling,
         privacy=found.plan.privacy,
     )
-    upstreams = {"large": Upstream("large", found.large, Shows.TEXT, Price(), Breaker("large"))}
+    large = found.peers["large"]
+    upstreams = {"large": Upstream("large", large, Shows.TEXT, Price(), Breaker("large"))}
     asyncio.run(open_recipe(recipe, upstreams, tabs={}, ledger=MemoryLedger()))
     assert spent(folder) == (pytest.approx(2.0), 2)
     (folder / "first" / "private_evolution.key").unlink()  # fresh noise is not what was booked
@@ -200,7 +201,7 @@ def test_preparing_again_under_the_same_key_spends_nothing_more(folder: Path) ->
         config=again.points[0],
         owner=again.owner,
         upstreams=("large",),
-        answers=again.answers,
+        answers=again.recorded["large"],
         sampling=again.task.sampling,
         privacy=PrivacyConfig(epsilon=2.0, delta=DELTA, book=folder / "book.sqlite"),
     )
