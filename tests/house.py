@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cosilo.boundary.meter import Budget, Price
@@ -52,8 +53,9 @@ class Books:
     def accounts(self) -> Books:
         return self
 
-    def ledger(self, point: str) -> Ledger:
-        return self.ledgers.setdefault(point, MemoryLedger(point))
+    def ledger(self, point: str, upstream: str = "") -> Ledger:
+        chain = f"{point}/peers/{upstream}" if upstream else point
+        return self.ledgers.setdefault(chain, MemoryLedger(chain))
 
     async def check(self) -> None:
         if self.broken:
@@ -216,7 +218,9 @@ async def house(
         budget=budget,
         system=system,
     )
-    point = await open_recipe(recipe, upstreams, tabs=tabs, ledger=books.ledger("x"))
+    point = await open_recipe(
+        recipe, upstreams, tabs=tabs, ledger=books.ledger("x"), beside=partial(books.ledger, "x")
+    )
     gateway = Gateway(
         Setup({point.model: point}, upstreams),
         books,

@@ -115,7 +115,7 @@ def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
     async def opened_again() -> str:
         run = reopen(folder / "run", [points[0].name])
         recipe = Recipe(
-            config=run.points[0], owner=run.owner, upstreams=("large",), answers=run.recorded["large"],
+            config=run.points[0], owner=run.owner, upstreams=("large",), answers=run.recorded,
             sampling=run.task.sampling, system=run.system,
         )  # fmt: skip
         upstream = Upstream(

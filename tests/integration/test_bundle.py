@@ -104,8 +104,8 @@ def answers(source: Path, *names: str) -> list[object]:
             reply = await route.strategy.answer(route.session, chat)
             found.append((reply.generation.text, reply.by, reply.confidence))
         await parts.recipes[0].owner.model.close()
-        if parts.recipes[0].answers is not None:
-            await parts.recipes[0].answers.close()
+        for recorded in parts.recipes[0].answers.values():
+            await recorded.close()
         return [*found, opened.system, opened.sampling, opened.budget]
 
     return asyncio.run(ask())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 
@@ -14,18 +15,15 @@ from cosilo.benchmark.identity import settings_of, trial_identity
 from cosilo.benchmark.measure import load_run
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.record import chain_of, survey
-from cosilo.benchmark.reopen import reopen
 from cosilo.benchmark.results import opened
 from cosilo.benchmark.store import Store
-from cosilo.boundary.messages import Ask
 from cosilo.boundary.record.faults import verify
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.cli.serve import _layout
 from cosilo.errors import BudgetExceededError, ConfigError
-from cosilo.gateway.serving.points import Recipe, open_recipe
-from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.gateway.serving.points import open_recipe
 from cosilo.objectives.reading import reading
-from cosilo.parties.data_owner import DataOwner
-from cosilo.session import PointConfig
+from cosilo.types import user
 from tiny_run import PLAN, bench, write_data
 
 THREE = (
@@ -192,22 +190,40 @@ def test_whom_a_point_speaks_to_is_part_of_what_it_is(tmp_path: Path) -> None:
     assert not {"peers", "sides"} & settings_of(plan, plan.points[0]).keys()
 
 
-async def test_a_point_is_served_by_the_model_that_it_was_measured_with(tmp_path: Path) -> None:
+async def test_a_point_is_served_by_the_models_that_it_was_measured_with(tmp_path: Path) -> None:
     text = THREE + POINTS
     write_data(tmp_path, text)
     await asyncio.to_thread(bench, tmp_path, text)
-    run = reopen(tmp_path / "run", ["large@fair"])
-    assert list(run.peers) == ["good", "fair"]
-    assert run.first(run.points[0]) == "fair"
-    example = run.task.splits["test"][0]
-    ask = Ask(chat=example.chat, sampling=run.task.sampling)
-    answered = await run.recorded["fair"].handle(ask)
-    assert answered.generation.text == run.peers["fair"].replies[example.targets[0]]  # type: ignore[attr-defined]
-    await run.close()
-    with pytest.raises(ConfigError, match="speaks to several large models at once"):
-        await make_bundle(tmp_path / "run", "ensemble", tmp_path / "bundle")
-    recipe = Recipe(
-        config=PointConfig("e", "ensemble"), owner=DataOwner(ScriptedModel()), upstreams=("a", "b")
-    )
-    with pytest.raises(ConfigError, match="speaks to several large models at once"):
-        await open_recipe(recipe, {}, tabs={}, ledger=MemoryLedger())
+    run = tmp_path / "run"
+    named = Namespace(source=run, point=["large@fair", "ensemble"], config=None)
+    parts = _layout(named).load()
+    assert [recipe.upstreams for recipe in parts.recipes] == [("fair",), NAMES]
+    ledgers: dict[str, MemoryLedger] = {}
+
+    def beside(upstream: str) -> MemoryLedger:
+        return ledgers.setdefault(upstream, MemoryLedger(upstream))
+
+    fair, every = [
+        await open_recipe(recipe, parts.upstreams, tabs={}, ledger=beside("own"), beside=beside)
+        for recipe in parts.recipes
+    ]
+    chat = user("Ada0 Keller saw a cow")
+    answers = []
+    for point in (fair, every):
+        [route] = point.routes
+        answers.append((await route.strategy.answer(route.session.bind("r"), chat)).text)
+    assert answers == ["dog", "cow"]
+    assert [route.name for point in (fair, every) for route in point.routes] == [
+        "fair",
+        "good+fair+poor",
+    ]
+    assert {name: len(list(x.entries())) for name, x in ledgers.items()} == {
+        "own": 4,
+        "fair": 2,
+        "poor": 2,
+    }
+    with pytest.raises(ConfigError, match="serve it from its run"):
+        await make_bundle(run, "ensemble", tmp_path / "bundle")
+    for recipe in parts.recipes:
+        for recorded in recipe.answers.values():
+            await recorded.close()

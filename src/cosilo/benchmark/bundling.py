@@ -59,12 +59,12 @@ async def make_bundle(
         found = reopen(run, [point])
         try:
             config = found.points[0]
-            if len(found.plan.peers_of(config)) > 1:
+            name, *others = found.speaks_to(config)
+            if others:
                 raise ConfigError(
                     f"point {point!r} speaks to several large models at once; a bundle is of a point "
-                    "that speaks to one"
+                    "that speaks to one: serve it from its run"
                 )
-            name = found.first(config)
             lm = Exposed(found.recorded[name], found.plan.peers[name].exposes)
             strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))

@@ -63,10 +63,10 @@ class Reopened:
     points: tuple[PointConfig, ...]
     system: str
 
-    def first(self, point: PointConfig) -> str:
-        """The name of the large model that `point` speaks to, the first of them where it speaks to
-        several; the plan's first where nothing crosses."""
-        return next(iter(self.plan.peers_of(point) or self.plan.peers))
+    def speaks_to(self, point: PointConfig) -> tuple[str, ...]:
+        """The names of the large models that `point` speaks to; the plan's first where nothing
+        crosses."""
+        return tuple(self.plan.peers_of(point)) or (next(iter(self.plan.peers)),)
 
     async def close(self) -> None:
         for model in (*self.peers.values(), self.owner.model):

@@ -237,8 +237,8 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
             Recipe(
                 config=replace(point, defences=tuple(for_serving(d) for d in point.defences)),
                 owner=run.owner,
-                upstreams=(run.first(point),),
-                answers=run.recorded[run.first(point)],
+                upstreams=run.speaks_to(point),
+                answers={name: run.recorded[name] for name in run.speaks_to(point)},
                 sampling=run.task.sampling,
                 serving=serving,
                 budget=run.plan.request_budget.budget,

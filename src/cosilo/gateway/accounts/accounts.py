@@ -165,8 +165,9 @@ class Store(Protocol):
     @property
     def accounts(self) -> Accounts: ...
 
-    def ledger(self, point: str) -> Ledger:
-        """Where crossings of `point` are recorded: this worker's chain."""
+    def ledger(self, point: str, upstream: str = "") -> Ledger:
+        """Where crossings of `point` are recorded: this worker's chain; for one of several upstreams
+        that are asked together, the worker's chain of that one."""
 
     async def check(self) -> None:
         """Whether a request could be recorded now.

@@ -6,6 +6,7 @@
 [defences.NAME]    options of a defence, as in a plan
 [[points]]         name, strategy and its options, defences, as in a plan; and how it is served:
                    small = "NAME"   large = "NAME" or ["NAME", "NEXT"]   embedder = "NAME"
+                   (tried in that order; or all together, where the strategy speaks to several)
                    fallback = "refuse" | "small"   timeout_seconds = …   sampling = {…}
 """
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
@@ -101,10 +102,10 @@ def _adopted(recipe: Recipe, folder: Path) -> Recipe:
     owner = recipe.owner
     if "small" in bundle.models:
         owner = replace(owner, model=make_model(bundle.models["small"]))
-    return replace(recipe, config=config, owner=owner, answers=None)
+    return replace(recipe, config=config, owner=owner, answers={})
 
 
-async def write_points(parts: Parts, ledger: Callable[[str], Ledger], folder: Path) -> None:
+async def write_points(parts: Parts, ledger: Callable[..., Ledger], folder: Path) -> None:
     """Prepare each point of `parts` and write it into a folder of its own in `folder`; one that cannot
     be written down is left out.
 
@@ -114,7 +115,13 @@ async def write_points(parts: Parts, ledger: Callable[[str], Ledger], folder: Pa
     points: dict[str, Point] = {}
     try:
         for i, recipe in enumerate(parts.recipes):
-            point = await open_recipe(recipe, parts.upstreams, tabs={}, ledger=ledger(recipe.name))
+            point = await open_recipe(
+                recipe,
+                parts.upstreams,
+                tabs={},
+                ledger=ledger(recipe.name),
+                beside=partial(ledger, recipe.name),
+            )
             points[point.model] = point
             out = folder / str(i)
             out.mkdir(mode=0o700)

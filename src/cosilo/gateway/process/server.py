@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from cosilo import interrupts
 from cosilo.errors import CosiloError, StoreError
@@ -73,7 +74,11 @@ async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setu
     try:
         for recipe in parts.recipes:
             point = await open_recipe(
-                recipe, upstreams, tabs=tabs, ledger=store.ledger(recipe.name)
+                recipe,
+                upstreams,
+                tabs=tabs,
+                ledger=store.ledger(recipe.name),
+                beside=partial(store.ledger, recipe.name),
             )
             points[point.model] = point
     except BaseException:

@@ -256,6 +256,7 @@ class PostgresStore(Desk, Place):
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._ledger: PostgresLedger | None = None
+        self._beside: dict[str, PostgresLedger] = {}
         self.run = secrets.token_hex(8)
 
     @property
@@ -271,7 +272,8 @@ class PostgresStore(Desk, Place):
             )
         )
         if self._ledger is not None:
-            await asyncio.to_thread(self._ledger.check)
+            for ledger in (self._ledger, *self._beside.values()):
+                await asyncio.to_thread(ledger.check)
             await self.recover()
 
     async def close(self) -> None:
@@ -279,6 +281,8 @@ class PostgresStore(Desk, Place):
             await self._idle.pop().close()
         if self._ledger is not None:
             self._ledger.close()
+        for ledger in self._beside.values():
+            ledger.close()
 
     # ── accounts ─────────────────────────────────────────────────────────────
 
@@ -335,16 +339,19 @@ class PostgresStore(Desk, Place):
     async def claim(self, *, keep: Keep, seal: Seal | None, key: bytes) -> None:
         """Take the first chain that nobody writes."""
 
+        def chain(name: str) -> PostgresLedger:
+            return PostgresLedger(self._open, name, keep=keep, key=key, seal=seal)
+
         def first() -> tuple[int, PostgresLedger]:
             for slot in range(SLOTS):
                 try:
-                    chain = worker_name(slot)
-                    return slot, PostgresLedger(self._open, chain, keep=keep, key=key, seal=seal)
+                    return slot, chain(worker_name(slot))
                 except ChainBusyError:
                     continue
             raise StoreError(f"{SLOTS} workers already share this database")
 
         self.slot, self._ledger = await asyncio.to_thread(first)
+        self._chain = chain
 
     async def recover(self) -> int:
         slots = await self._rows(

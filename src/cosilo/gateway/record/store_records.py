@@ -434,13 +434,22 @@ class Place:
 
     slot: int = -1
     _ledger: Ledger | None = None
+    _chain: Callable[[str], Ledger]
+    _beside: dict[str, Any]  # the worker's chains beside its own, by upstream
 
     @property
     def worker(self) -> str:
         return worker_name(self.slot)
 
-    def ledger(self, point: str) -> Ledger:
-        """This worker's chain; entries of all points follow one another in it."""
+    def ledger(self, point: str, upstream: str = "") -> Ledger:
+        """This worker's chain; entries of all points follow one another in it. With `upstream`, of
+        several that are asked together, the worker's chain of that one.
+        """
         if self._ledger is None:
             raise StoreError("this store was opened to look, not to serve")
-        return self._ledger
+        if not upstream:
+            return self._ledger
+        if upstream not in self._beside:
+            self._beside[upstream] = self._chain(f"{self.worker}/peers/{upstream}")
+        ledger: Ledger = self._beside[upstream]
+        return ledger

@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ class SqliteStore(Desk, Place):
         self._looking = threading.Lock()
         self._lock: int | None = None
         self._ledger: SqliteLedger | None = None
+        self._beside: dict[str, SqliteLedger] = {}
         self._batches = Batches(self._write)
         self.run = f"{_machine()}/{secrets.token_hex(8)}"
         with self._guarded():
@@ -217,14 +219,15 @@ class SqliteStore(Desk, Place):
                 SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
             else:
                 self.slot, self._lock = self._claim()
-                self._ledger = SqliteLedger(
+                self._chain = partial(
+                    SqliteLedger,
                     folder / "ledger.sqlite",
-                    self.worker,
                     keep=keep,
                     key=derive(secret, "ledger"),
                     seal=seal,
                     timeout=BUSY_MS / 1000,
                 )
+                self._ledger = self._chain(self.worker)
                 self._recover()
 
     @property
@@ -247,6 +250,8 @@ class SqliteStore(Desk, Place):
             self._reader.close()
         if self._ledger is not None:
             self._ledger.close()
+        for ledger in self._beside.values():
+            ledger.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -63,10 +63,10 @@ def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
     if not point.sends:
         return Spend(requests=1)
     price = point.price
-    most = Spend(requests=1)
+    most, times = Spend(requests=1), point.together
     for chat, sampling in asks:
         tokens_in, tokens_out, usd = price.bound(Ask(chat=chat, sampling=sampling))
-        most += Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out)
+        most += Spend(usd=times * usd, tokens_in=times * tokens_in, tokens_out=times * tokens_out)
     return most
 
 
@@ -190,7 +190,7 @@ class Patience:
 
 def _bind(point: Point, route: Route, sampling: Sampling, tab: Tab) -> Session:
     session = route.session.bind(tab.request, sampling=sampling, budget=point.budget)
-    tab.channels.append(session.lm)
+    tab.channels.extend(session.peers.values())
     return session
 
 

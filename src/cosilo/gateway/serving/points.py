@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -30,6 +30,7 @@ from cosilo.registry import unknown
 from cosilo.session import (
     ModelConfig,
     PointConfig,
+    Side,
     account_of,
     make_defences,
     make_strategy,
@@ -37,7 +38,7 @@ from cosilo.session import (
     owned,
     require_all,
 )
-from cosilo.strategies.base import Session, Strategy
+from cosilo.strategies.base import ONE, Session, Strategy
 from cosilo.strategies.inference.ends import Small
 from cosilo.types import Sampling
 
@@ -81,9 +82,10 @@ class Recipe:
     Attributes:
         config: strategy, options and defences.
         owner: the data owner with the small model; its calibration data is what `prepare` reads.
-        upstreams: the names of the large models, in the order they are tried; may be empty.
-        answers: stands in for the first upstream while the strategy is prepared, e.g. the recorded
-            answers of the run it comes from, so that nothing is paid twice.
+        upstreams: the names of the large models, in the order they are tried; may be empty. Of a
+            strategy that speaks to several at once, all of those.
+        answers: what stands in for an upstream while the strategy is prepared, by its name, e.g. the
+            recorded answers of the run it comes from, so that nothing is paid twice.
         sampling: how answers were drawn when the point was measured; it holds for what the client
             leaves open.
         budget: what one request may cost, as when the point was measured.
@@ -96,7 +98,7 @@ class Recipe:
     config: PointConfig
     owner: DataOwner
     upstreams: tuple[str, ...] = ()
-    answers: Handles | None = None
+    answers: Mapping[str, Handles] = field(default_factory=dict)
     sampling: Sampling = Sampling()
     serving: Serving = field(default_factory=Serving)
     budget: Budget | None = None
@@ -111,15 +113,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Route:
-    """One way to an answer: a prepared strategy in a session towards one upstream."""
+    """One way to an answer: a prepared strategy in a session towards an upstream, or towards several
+    that are asked together; towards none where the small model answers alone."""
 
     strategy: Strategy
     session: Session
-    upstream: Upstream | None
+    upstreams: tuple[Upstream, ...]
 
     @property
     def name(self) -> str:
-        return self.upstream.name if self.upstream is not None else "small"
+        return "+".join(upstream.name for upstream in self.upstreams) or "small"
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Point:
     @property
     def sends(self) -> bool:
         """Whether anything can leave the building."""
-        return any(r.upstream is not None and r.strategy.needs.sends for r in self.routes)
+        return any(r.upstreams and r.strategy.needs.sends for r in self.routes)
 
     @property
     def most_bytes(self) -> float:
@@ -156,11 +159,16 @@ class Point:
         return min(found, default=math.inf)
 
     @property
+    def together(self) -> int:
+        """How many upstreams one question goes to at once, at most."""
+        return max((len(route.upstreams) for route in self.routes), default=0)
+
+    @property
     def price(self) -> Price:
         """A price in which each figure is the highest among the point's upstreams: an upper bound
         for any of them.
         """
-        prices = [r.upstream.price for r in self.routes if r.upstream is not None]
+        prices = [upstream.price for r in self.routes for upstream in r.upstreams]
         return Price(
             max((p.usd_per_m_in for p in prices), default=0.0),
             max((p.usd_per_m_out for p in prices), default=0.0),
@@ -173,16 +181,24 @@ class Point:
 
 
 async def open_recipe(
-    recipe: Recipe, upstreams: Mapping[str, Upstream], *, tabs: dict[str, Tab], ledger: Ledger
+    recipe: Recipe,
+    upstreams: Mapping[str, Upstream],
+    *,
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+    beside: Callable[[str], Ledger] | None = None,
 ) -> Point:
     """The point that `recipe` describes, prepared.
 
     Args:
         tabs: the open tabs by request, which its guards charge.
         ledger: where its crossings are recorded.
+        beside: where those with one of several upstreams that are asked together are recorded, the
+            first of them apart.
 
     Raises:
-        ConfigError: it names an upstream that does not exist, or options that are refused.
+        ConfigError: it names an upstream that does not exist, too few of them, or options that are
+            refused.
         CapabilityError: a model shows less than the strategy needs; nothing has been sent.
         ModelError: a model failed while the strategy was being prepared.
     """
@@ -193,7 +209,7 @@ async def open_recipe(
         for defence in defences:
             await defence.open()
             opened.append(defence)
-        return await _open(recipe, upstreams, defences, tabs=tabs, ledger=ledger)
+        return await _open(recipe, upstreams, defences, tabs, ledger, beside)
     except BaseException:
         for defence in opened:
             await defence.close()
@@ -204,59 +220,44 @@ async def _open(
     recipe: Recipe,
     upstreams: Mapping[str, Upstream],
     defences: tuple[Defence, ...],
-    *,
     tabs: dict[str, Tab],
     ledger: Ledger,
+    beside: Callable[[str], Ledger] | None,
 ) -> Point:
-    strategy = make_strategy(recipe.config)
-    if strategy.needs.peers > 1 or strategy.needs.every:
-        raise ConfigError(
-            f"point {recipe.name!r}: strategy {recipe.config.strategy!r} speaks to several large "
-            "models at once; a gateway's point speaks to one at a time"
-        )
-    chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
+    strategy, sampling = make_strategy(recipe.config), recipe.sampling
+    ways = _ways(recipe, strategy, upstreams)
     for defence in defences:
         if isinstance(defence, Personal):
             defence.bind(lambda request: tabs[request].caller if request in tabs else b"")
-    if strategy.needs.sends and not chosen:
-        raise ConfigError(f"point {recipe.name!r}: strategy {recipe.config.strategy!r} needs large")
     fallback = recipe.serving.fallback
     if isinstance(recipe.owner.model, Absent) and (
         fallback == "small" or isinstance(strategy, Small)
     ):
         raise ConfigError(f"point {recipe.name!r}: small must be given, as it is to answer alone")
-    first = chosen[0] if chosen else None
-    exposes = first.exposes if first else Shows.TEXT
-    model = first.model if first else Absent("large")
-    lm = Exposed(recipe.answers, exposes) if recipe.answers else owned(model, exposes)
-    for upstream in chosen:
+    for first, *others in ways:
         require_all(
             recipe.owner,
-            owned(upstream.model, upstream.exposes),
+            owned(first.model, first.exposes),
             strategy,
             by=f"point {recipe.name!r}",
+            others={other.name: owned(other.model, other.exposes) for other in others},
         )
-    account = account_of(recipe.privacy, recipe.owner, spender=f"gateway/{recipe.name}")
-    opened = open_session(
-        recipe.owner,
-        lm,
-        strategy,
-        defences=defences,
-        sampling=recipe.sampling,
-        meter=Meter(price=first.price if first else None),
-        ledger=ledger,
-        account=account,
-    )
-    prepared, session = await strategy.prepare(opened.bind(f"prepare/{recipe.name}"))
-    sampling = recipe.sampling
+    ledgers = {"": ledger}
+    for other in ways[0][1:] if ways else ():
+        if beside is None:
+            raise ConfigError(f"point {recipe.name!r}: there is no record for {other.name!r}")
+        # Opening one may wait for a database; others are served meanwhile.
+        ledgers[other.name] = await asyncio.to_thread(beside, other.name)
+    session = _preparing(recipe, strategy, ways[0] if ways else (), defences, ledgers)
+    prepared, session = await strategy.prepare(session.bind(f"prepare/{recipe.name}"))
     routes = [
-        Route(prepared, _towards(u, session, prepared, defences, tabs, ledger, sampling), u)
-        for u in chosen
+        Route(prepared, _towards(way, session, prepared, defences, tabs, ledgers, sampling), way)
+        for way in ways
     ]
     if not routes:
-        routes = [Route(prepared, replace(session, sampling=sampling), None)]
+        routes = [Route(prepared, replace(session, sampling=sampling), ())]
     elif fallback == "small":
-        routes.append(Route(Small(), replace(session, sampling=sampling), None))
+        routes.append(Route(Small(), replace(session, sampling=sampling), ()))
     return Point(
         name=recipe.name,
         strategy=recipe.config.strategy,
@@ -270,24 +271,90 @@ async def _open(
     )
 
 
+def _ways(
+    recipe: Recipe, strategy: Strategy, upstreams: Mapping[str, Upstream]
+) -> list[tuple[Upstream, ...]]:
+    """The upstreams of each route, in the order that routes are tried.
+
+    Raises:
+        ConfigError: one is named that does not exist, one twice, or another number than it takes.
+    """
+    chosen = [_named(name, upstreams, recipe.name) for name in recipe.upstreams]
+    needs, kind = strategy.needs, recipe.config.strategy
+    if needs.sends and not chosen:
+        raise ConfigError(f"point {recipe.name!r}: strategy {kind!r} needs large")
+    if not needs.sends or (needs.peers == 1 and not needs.every):
+        return [(upstream,) for upstream in chosen]
+    wrong = len(chosen) < needs.peers or (len(chosen) > needs.peers and not needs.every)
+    if wrong or len(set(recipe.upstreams)) < len(chosen):
+        raise ConfigError(
+            f"point {recipe.name!r}: strategy {kind!r} asks {needs.peers} large models "
+            f"{'or more ' if needs.every else ''}together, but large names {len(set(recipe.upstreams))}"
+        )
+    return [tuple(chosen)]
+
+
+def _preparing(
+    recipe: Recipe,
+    strategy: Strategy,
+    way: Sequence[Upstream],
+    defences: Sequence[Defence],
+    ledgers: Mapping[str, Ledger],
+) -> Session:
+    """The session that the point is prepared in: without tabs, and with the recorded answers."""
+
+    def side(upstream: Upstream, ledger: Ledger) -> Side:
+        answers = recipe.answers.get(upstream.name)
+        lm = owned(upstream.model, upstream.exposes)
+        return Side(
+            lm=lm if answers is None else Exposed(answers, upstream.exposes),
+            meter=Meter(price=upstream.price),
+            ledger=ledger,
+        )
+
+    account = account_of(recipe.privacy, recipe.owner, spender=f"gateway/{recipe.name}")
+    first = side(way[0], ledgers[""]) if way else None
+    return open_session(
+        recipe.owner,
+        first.lm if first else owned(Absent("large"), Shows.TEXT),
+        strategy,
+        defences=defences,
+        sampling=recipe.sampling,
+        meter=first.meter if first else None,
+        ledger=ledgers[""],
+        account=account,
+        name=way[0].name if way else ONE,
+        others={other.name: side(other, ledgers[other.name]) for other in way[1:]},
+    )
+
+
 def _towards(
-    upstream: Upstream,
+    way: Sequence[Upstream],
     session: Session,
     strategy: Strategy,
     defences: Sequence[Defence],
     tabs: dict[str, Tab],
-    ledger: Ledger,
+    ledgers: Mapping[str, Ledger],
     sampling: Sampling,
 ) -> Session:
-    boundary = Boundary(
-        way_to(owned(upstream.model, upstream.exposes)),
-        declared=strategy.needs.sends,
-        guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
-        meter=Meter(price=upstream.price),
-        ledger=ledger,
+    channels = {
+        upstream.name: Boundary(
+            way_to(owned(upstream.model, upstream.exposes)),
+            declared=strategy.needs.sends,
+            guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
+            meter=Meter(price=upstream.price),
+            ledger=ledgers[upstream.name if at else ""],
+            account=session.account,
+        )
+        for at, upstream in enumerate(way)
+    }
+    return Session(
+        session.owner,
+        channels[way[0].name],
+        sampling,
         account=session.account,
+        peers=channels,
     )
-    return Session(session.owner, boundary, sampling, account=session.account)
 
 
 def _named(name: str, upstreams: Mapping[str, Upstream], point: str) -> Upstream:

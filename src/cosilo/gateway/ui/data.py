@@ -194,7 +194,7 @@ def _served(gateway: Gateway, key: Key) -> list[_Served]:
             name=point.name,
             strategy=point.strategy,
             # A strategy that sends nothing has an upstream from its plan, and never asks it.
-            upstreams=[r.upstream.name for r in point.routes if r.upstream and point.sends],
+            upstreams=[r.name for r in point.routes if r.upstreams and point.sends],
             defences=[type(defence).__name__ for defence in point.defences],
             fallback=point.serving.fallback,
         )

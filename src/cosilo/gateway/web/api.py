@@ -522,11 +522,8 @@ def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
 
 
 def _require_logprobs(point: Point) -> None:
-    for route in point.routes:
-        upstream = route.upstream
-        if upstream and (
-            Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS
-        ):
+    for upstream in (upstream for route in point.routes for upstream in route.upstreams):
+        if Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS:
             raise RequestError(
                 f"{point.model!r} shows no log-probabilities",
                 param="logprobs", code="not_supported_by_point",
