@@ -448,9 +448,6 @@ def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> Pri
 
     Args:
         spender: whose releases they will be, for readers of the book.
-
-    Raises:
-        ConfigError: there is no place for a book.
     """
     records = (*owner.private, *owner.pool, *owner.calibration)
     return privacy.account(records, spender=spender)
@@ -485,10 +482,10 @@ def _booked(account: PrivacyAccount) -> Card:
         facts[f"ε of a {figure.unit}{bound}"] = _said(figure.epsilon)
         facts[f"neighbours of a {figure.unit}"] = figure.neighbours
     lines = account.lines()
-    facts |= {"δ": account.delta, "releases": len(lines)}
-    if account.epsilon is not None:
-        facts["ε that a record may spend"] = account.epsilon
-    made = {str(part): part.alone(account.delta) for part in groups_of(lines)}
+    facts |= {"δ": account.config.delta, "releases": len(lines)}
+    if account.config.epsilon is not None:
+        facts["ε that a record may spend"] = account.config.epsilon
+    made = {str(part): part.alone(account.config.delta) for part in groups_of(lines)}
     facts |= {part: _said(epsilon) for part, epsilon in made.items() if math.isinf(epsilon)}
     return Card(
         by="privacy",

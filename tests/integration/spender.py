@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cosilo.errors import PrivacyBudgetError
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.book import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.mechanisms import Gaussian, Release
 from cosilo.types import Demonstration, user
 
@@ -24,9 +24,8 @@ ONE = Release(mechanism=Gaussian(sigma=noise_for(1.0, DELTA, rounds=1)))
 
 async def main(book: str, limit: str, tries: str, *texts: str) -> None:
     records = [Demonstration(text, user(text), "") for text in texts]
-    account = PrivacyAccount(
-        Path(book), records, spender=f"process {os.getpid()}", epsilon=float(limit), delta=DELTA
-    )
+    config = PrivacyConfig(book=Path(book), epsilon=float(limit), delta=DELTA)
+    account = PrivacyAccount(config, records, spender=f"process {os.getpid()}")
     print("ready", flush=True)
     sys.stdin.readline()
     let = 0

@@ -187,7 +187,7 @@ def test_preparing_again_under_the_same_key_spends_nothing_more(folder: Path) ->
         config=found.points[0],
         owner=found.owner,
         upstreams=("large",),
-        answers=found.recorded["large"],
+        answers=found.recorded,
         sampling=found.task.sampling,
         privacy=found.plan.privacy,
     )
@@ -201,7 +201,7 @@ def test_preparing_again_under_the_same_key_spends_nothing_more(folder: Path) ->
         config=again.points[0],
         owner=again.owner,
         upstreams=("large",),
-        answers=again.recorded["large"],
+        answers=again.recorded,
         sampling=again.task.sampling,
         privacy=PrivacyConfig(epsilon=2.0, delta=DELTA, book=folder / "book.sqlite"),
     )

@@ -39,7 +39,7 @@ def register(verbs: Any) -> None:
 
 
 def _privacy(arguments: argparse.Namespace) -> int:
-    from cosilo.privacy.book import PrivacyBook, usual_book
+    from cosilo.privacy.book import PrivacyBook
 
     if arguments.plan and arguments.book:
         raise ConfigError("give a plan or --book, not both")
@@ -49,7 +49,7 @@ def _privacy(arguments: argparse.Namespace) -> int:
     delta = config.delta if arguments.delta is None else arguments.delta
     if not 0 < delta < 1:
         raise ConfigError(f"--delta {delta!r} is not between 0 and 1")
-    path = arguments.book or (usual_book() if config.book is True else config.book)
+    path = arguments.book or config.file()
     screen = Screen()
     if not arguments.book and not path.exists():
         screen.say(f"nothing was spent: there is no book of ε in {path}")

@@ -111,21 +111,22 @@ class PrivacyConfig:
         return self if isinstance(self.book, bool) else replace(self, book=base / self.book)
 
     def account(self, records: Iterable[Demonstration], *, spender: str) -> PrivacyAccount | None:
-        """The account of `records` in the book; None where no book is kept.
+        """The account of `records` in the book; None where no book is kept."""
+        return None if self.book is False else PrivacyAccount(self, records, spender=spender)
+
+    def file(self) -> Path:
+        """Where the book lies. Only who spends asks, so others need no place for one.
 
         Raises:
-            ConfigError: there is no place for one.
+            ConfigError: there is no place.
+            PrivacyError: it is on another machine.
         """
-        if self.book is False:
-            return None
         if not self.here:
-            return PrivacyAccount(
-                None, records, spender=spender, epsilon=self.epsilon, delta=self.delta
+            raise PrivacyError(
+                "the book of ε is a file of the machine that began the run, and this is another, so "
+                "nothing can be booked and nothing was sent: run the point there (--jobs)"
             )
-        path = usual_book() if self.book is True else self.book
-        return PrivacyAccount(
-            path, records, spender=spender, epsilon=self.epsilon, delta=self.delta
-        )
+        return usual_book() if isinstance(self.book, bool) else self.book
 
 
 def usual_book() -> Path:
@@ -435,25 +436,16 @@ class PrivacyAccount:
     done in threads.
 
     Args:
-        path: the book's file; None where it lies on another machine.
+        config: which book, and what may be spent.
         records: all that the owner holds: whatever a release was made of is among them.
         spender: who spends, for the book's readers.
-        epsilon: the most that a record may have spent in all, at `delta`; None for no limit.
     """
 
     def __init__(
-        self,
-        path: Path | None,
-        records: Iterable[Demonstration],
-        *,
-        spender: str,
-        epsilon: float | None = None,
-        delta: float = USUAL_DELTA,
+        self, config: PrivacyConfig, records: Iterable[Demonstration], *, spender: str
     ) -> None:
-        self.path = path
+        self.config = config
         self.spender = spender
-        self.epsilon = epsilon
-        self.delta = delta
         self.spent = False
         """Whether something was booked here."""
         self._records = tuple(records)
@@ -467,13 +459,13 @@ class PrivacyAccount:
             ConfigError: that cannot be said, as dp-accounting is missing.
             StoreError: the book cannot be used.
         """
-        epsilon = self.epsilon
+        epsilon = self.config.epsilon
         if epsilon is None or not releases:
             return
 
         def work() -> None:
             with self._open() as (book, data):
-                book.require(data, releases, epsilon=epsilon, delta=self.delta)
+                book.require(data, releases, epsilon=epsilon, delta=self.config.delta)
 
         await asyncio.to_thread(work)
 
@@ -491,7 +483,7 @@ class PrivacyAccount:
             StoreError: the book cannot be used.
         """
         if release is None:
-            if epsilon and self.epsilon is not None:
+            if epsilon and self.config.epsilon is not None:
                 raise PrivacyError(
                     "a message says that it spent ε, and not by which mechanism, so what all spend "
                     "together cannot be held under the [privacy] budget; nothing was sent"
@@ -510,7 +502,7 @@ class PrivacyAccount:
     def figures(self) -> tuple[Figure, ...]:
         """What a record has spent, at most, for each unit, at the account's δ."""
         with self._open() as (book, data):
-            return book.figures(data, self.delta)
+            return book.figures(data, self.config.delta)
 
     def lines(self) -> list[Booked]:
         """All that is booked over data with some of these records in them."""
@@ -520,7 +512,11 @@ class PrivacyAccount:
     def _reserved(self, release: Release) -> bytes:
         with self._open() as (book, data):
             return book.reserve(
-                data, release, spender=self.spender, epsilon=self.epsilon, delta=self.delta
+                data,
+                release,
+                spender=self.spender,
+                epsilon=self.config.epsilon,
+                delta=self.config.delta,
             )
 
     def _cancelled(self, id: bytes) -> None:
@@ -529,12 +525,7 @@ class PrivacyAccount:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[PrivacyBook, int]]:
-        if self.path is None:
-            raise PrivacyError(
-                "the book of ε is a file of the machine that began the run, and this is another, so "
-                "nothing can be booked and nothing was sent: run the point there (--jobs)"
-            )
-        with closing(PrivacyBook(self.path)) as book:
+        with closing(PrivacyBook(self.config.file())) as book:
             if self._number is None:
                 self._number = book.data(map(_text, self._records))
             yield book, self._number

@@ -20,7 +20,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.book import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release, SampledGaussian, Stated
 from cosilo.types import Delta, Demonstration, Generation, user
 
@@ -48,7 +48,8 @@ class Party:
 
 def account(path: Path, epsilon: float | None = None) -> PrivacyAccount:
     record = Demonstration("1", user("a record"), "x")
-    return PrivacyAccount(path / "book", [record], spender="test", epsilon=epsilon)
+    config = PrivacyConfig(book=path / "book", epsilon=epsilon)
+    return PrivacyAccount(config, [record], spender="test")
 
 
 def road(party: Party, **more: object) -> Boundary:

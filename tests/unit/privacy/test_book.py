@@ -196,9 +196,8 @@ def record(text: str) -> Demonstration:
 
 
 def account(path: Path, *texts: str, epsilon: float | None = None) -> PrivacyAccount:
-    return PrivacyAccount(
-        path, map(record, texts), spender="run/point", epsilon=epsilon, delta=DELTA
-    )
+    config = PrivacyConfig(book=path, epsilon=epsilon, delta=DELTA)
+    return PrivacyAccount(config, map(record, texts), spender="run/point")
 
 
 async def test_an_account_books_around_a_departure(tmp_path: Path) -> None:
@@ -266,5 +265,20 @@ def test_where_the_book_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert given.beside(Path("/plans")).book == Path("/plans/b.sqlite")
     found = given.beside(Path("/plans")).account([record("x")], spender="s")
     assert found is not None
-    assert found.path == Path("/plans/b.sqlite")
+    assert found.config.file() == Path("/plans/b.sqlite")
     assert PrivacyConfig(book=False).account([], spender="s") is None
+
+
+async def test_without_a_home_only_who_spends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr("cosilo.privacy.book.Path.home", nowhere)
+    mine = PrivacyConfig().account([record("x")], spender="s")
+    assert mine is not None
+    async with mine.spending(None):
+        pass
+    with pytest.raises(ConfigError, match=r"name \[privacy\] book"):
+        async with mine.spending(TWO):
+            raise AssertionError("entered")
