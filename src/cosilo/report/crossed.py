@@ -12,7 +12,7 @@ from cosilo.boundary.record.ledger import Direction, Entry
 from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
 from cosilo.objectives.reading import Leak, reading
-from cosilo.report.data import Crossed, Shown, Tally
+from cosilo.report.data import Crossed, Crossing, Shown, Tally
 from cosilo.report.masking import BLOCK, Masker
 from cosilo.tasks.base import Example, Secret
 
@@ -45,11 +45,18 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0, quote: bool = False) ->
         refused=refused,
         tallies=tally(run.entries()),
         prepare=tally(run.prepare()),
+        sides={name: _crossing(side) for name, side in run.sides.items()},
         replaced=_placeholders(run.entries()) if readable else {},
         secrets=_by_kind([i.example for i in run.items], found.leaks) if readable else {},
         background=_by_kind(run.background, background),
         examples=tuple(_examples(run, mask)) if showable else (),
     )
+
+
+def _crossing(side: Run) -> Crossing:
+    found, n = reading(side), len(side.items)
+    usd = sum(traffic.usd for traffic in found.traffic.values())
+    return Crossing(tally(side.entries()), 1000 * usd / n if found.has_content and n else None)
 
 
 def tally(entries: Iterable[Entry]) -> tuple[Tally, ...]:

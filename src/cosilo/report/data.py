@@ -74,6 +74,19 @@ class Shown:
     text: str
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """What crossed between the data owner and one of several other sides.
+
+    Attributes:
+        tallies: of the test items, by direction and kind of message.
+        usd_per_1k: what that side's LM cost for 1,000 items; None where contents were not kept.
+    """
+
+    tallies: tuple[Tally, ...]
+    usd_per_1k: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
     """What left the building, and what came back, while one point answered the test items.
@@ -84,6 +97,7 @@ class Crossed:
         refused: how many a guard or a model refused; these count as answered wrongly.
         tallies: by direction and kind of message.
         prepare: the same while the point was prepared, once.
+        sides: where there are several other sides, name → what crossed to and from that one.
         replaced: kind of entity → how many placeholders left in its place.
         secrets: kind of secret → (how many left readable, how many the items hold).
         background: the same of the owner's other examples, in `prepare` and as worked examples.
@@ -95,6 +109,7 @@ class Crossed:
     refused: int = 0
     tallies: tuple[Tally, ...] = ()
     prepare: tuple[Tally, ...] = ()
+    sides: Mapping[str, Crossing] = field(default_factory=dict)
     replaced: Mapping[str, int] = field(default_factory=dict)
     secrets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     background: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Link, Run
+from cosilo.objectives.reading import reading, together
 from cosilo.report.cost import cost
 from cosilo.report.crossed import LONGEST, crossed
 from cosilo.report.data import Tally
@@ -75,6 +76,23 @@ def test_messages_are_counted_by_kind_and_direction() -> None:
     assert found.tallies == (Tally("up", "Ask", 2, up), Tally("down", "Completion", 2, down))
     assert (found.items, found.asked, found.refused) == (3, 2, 1)
     assert found.size("up") == up
+
+
+def test_what_crossed_to_each_of_several_other_sides_is_counted_apart() -> None:
+    north, south = MemoryLedger("north"), MemoryLedger("south")
+    sent(north, "1", ask("x"), reply("y"))
+    for request in ("1", "2"):
+        sent(south, request, ask("x"), reply("y"))
+    sides = {"north": run_of(north), "south": replace(run_of(south), price=Price(0, 0))}
+    run = replace(run_of(north), sides=sides, entries=together([north.entries, south.entries]))
+    found = crossed(run, masker())
+    assert [t.count for t in found.tallies] == [3, 3]
+    assert [t.count for t in found.sides["north"].tallies] == [1, 1]
+    assert [t.count for t in found.sides["south"].tallies] == [2, 2]
+    assert found.sides["north"].usd_per_1k == pytest.approx(
+        1000 * sum(t.usd for t in reading(sides["north"]).traffic.values()) / 3
+    )
+    assert found.sides["south"].usd_per_1k == 0
 
 
 def test_leaks_are_counted_by_kind() -> None:

@@ -96,6 +96,10 @@ def _counts(crossed: Crossed) -> Iterator[Markup]:
     if crossed.tallies:
         yield tag("h3", f"Messages for {count(crossed.items, 'test item')}")
         yield _tallies(crossed.tallies)
+    for name, side in crossed.sides.items():
+        cost = "" if side.usd_per_1k is None else f": ${side.usd_per_1k:.3g} per 1,000 items"
+        yield tag("h3", f"Of these, to and from {name}{cost}")
+        yield _tallies(side.tallies)
     if crossed.prepare:
         yield tag("h3", "Messages while preparing, once")
         yield _tallies(crossed.prepare)

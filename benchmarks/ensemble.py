@@ -1,0 +1,72 @@
+"""Three recorded LMs of three makers, each alone and all together: is their majority better?
+
+    python benchmarks/ensemble.py
+
+Runs benchmarks/plans/cfpb_ensemble.toml as `plans.py` does, and adds what only all together tell: the
+majority's accuracy less each one's over the same items, and how often they agree. The test split is read
+once, for these numbers; nothing was chosen by it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from cosilo.attacks.base import View
+from cosilo.attacks.record import replies
+from cosilo.benchmark.measure import load_run
+from cosilo.benchmark.results import Results, opened
+from cosilo.objectives import intervals
+from cosilo.objectives.base import Run
+from kept import Kept
+from plans import PLANS, RUNS, bench, keep
+
+NAME, TOGETHER = "cfpb_ensemble", "ensemble"
+
+
+def compare(results: Results, kept: Kept) -> None:
+    def run(point: str) -> Run:
+        return load_run(results.plan, results.store, results.task, results.trial(point), "test")
+
+    whole = run(TOGETHER)
+    grades = np.array([item.grade for item in whole.items])
+    for point in (p.name for p in results.points if p.name != TOGETHER):
+        alone = {item.example.id: item.grade for item in run(point).items}
+        other = np.array([alone[item.example.id] for item in whole.items])
+        low, high = intervals.difference(grades, other, (-1.0, 1.0))
+        gap = float((grades - other).mean())
+        kept.put(TOGETHER, f"less {point}", gap, n=len(grades), low=low, high=high)
+    said = [replies(View(side.entries)) for side in whole.sides.values()]
+    agree = np.array(
+        [Counter(own[item.example.id] for own in said).most_common(1)[0][1] for item in whole.items]
+    )
+    for count in range(1, len(said) + 1):
+        here = grades[agree == count]
+        share = intervals.wilson(float(len(here)), len(grades))
+        kept.put(
+            f"{count} agree",
+            "share",
+            len(here) / len(grades),
+            n=len(grades),
+            low=share[0],
+            high=share[1],
+        )
+        if len(here):
+            low, high = intervals.wilson(float(here.sum()), len(here))
+            kept.put(
+                f"{count} agree", "accuracy", float(here.mean()), n=len(here), low=low, high=high
+            )
+
+
+def main() -> None:
+    kept = Kept(NAME, fresh=not (RUNS / NAME).exists())
+    bench(PLANS / f"{NAME}.toml", RUNS / NAME, kept)
+    with opened(RUNS / NAME) as results:
+        keep(results, kept)
+        compare(results, kept)
+    kept.write()
+
+
+if __name__ == "__main__":
+    main()
