@@ -3,18 +3,14 @@
     python benchmarks/ensemble.py
 
 Runs benchmarks/plans/cfpb_ensemble.toml as `plans.py` does, and adds what only all together tell: the
-majority's accuracy less each one's over the same items, and how often they agree. The test split is read
-once, for these numbers; nothing was chosen by it.
+majority's accuracy less each one's over the same items, and how often they agree. The test split is
+read once, for these numbers; nothing was chosen by it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
-from cosilo.attacks.base import View
-from cosilo.attacks.record import replies
 from cosilo.benchmark.measure import load_run
 from cosilo.benchmark.results import Results, opened
 from cosilo.objectives import intervals
@@ -37,11 +33,9 @@ def compare(results: Results, kept: Kept) -> None:
         low, high = intervals.difference(grades, other, (-1.0, 1.0))
         gap = float((grades - other).mean())
         kept.put(TOGETHER, f"less {point}", gap, n=len(grades), low=low, high=high)
-    said = [replies(View(side.entries)) for side in whole.sides.values()]
-    agree = np.array(
-        [Counter(own[item.example.id] for own in said).most_common(1)[0][1] for item in whole.items]
-    )
-    for count in range(1, len(said) + 1):
+    count_of = len(whole.sides)  # how sure an ensemble is says how many agreed
+    agree = np.array([round((item.answer.confidence or 0.0) * count_of) for item in whole.items])
+    for count in range(1, count_of + 1):
         here = grades[agree == count]
         share = intervals.wilson(float(len(here)), len(grades))
         kept.put(

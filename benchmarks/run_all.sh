@@ -17,6 +17,7 @@ script coverage benchmarks/coverage.py
 script demo benchmarks/plans.py demo
 script cfpb_llm benchmarks/plans.py cfpb_llm
 script cfpb_o1 benchmarks/plans.py cfpb_llm --as cfpb_o1 --set model=o1 usd_per_m_in=15.0 usd_per_m_out=60.0
+script cfpb_ensemble benchmarks/ensemble.py
 script mmlu_llama benchmarks/plans.py mmlu_pro_private --as mmlu_llama
 script mmlu_phi_gemini benchmarks/plans.py mmlu_pro_private --as mmlu_phi_gemini \
   --set small.model=phi-3-mini model=gemini-1.5-pro
