@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -16,8 +17,13 @@ import pytest
 from tests.integration.endpoint import Endpoint, serving
 
 import cosilo
+from cosilo.benchmark.executors.base import Worker
+from cosilo.benchmark.executors.processes import Processes
 from cosilo.benchmark.measure import MEASURED
+from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.results import opened
+from cosilo.benchmark.runner import Runner
+from cosilo.benchmark.store import Store
 from cosilo.boundary.record.faults import verify
 from cosilo.boundary.record.ledger import connect
 from cosilo.cli import main
@@ -212,6 +218,37 @@ def test_a_budget_holds_for_all_processes_together(
     assert main(["bench", str(plan), "--run", str(tmp_path / "run"), "--yes", "--jobs", "3"]) == 0
     assert endpoint.total <= len(endpoint.calls) + 2
     whole(tmp_path / "run")
+
+
+class Elsewhere(Processes):
+    """Workers that cannot use the run's recorded answers, as on another machine."""
+
+    async def worker(self) -> Worker:
+        worker = await super().worker()
+        worker.here = False  # type: ignore[misc]
+        return worker
+
+
+def test_workers_on_another_machine_are_given_what_is_recorded_and_bring_back_what_is_new(
+    plan: Path, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    assert main(["bench", str(plan), "--run", str(tmp_path / "one"), "--yes"]) == 0
+    endpoint.calls.clear()
+    for points in (1, 4):  # the second time, the first two points' answers are there
+        text = plan.read_text()
+        part = text.split("[[points]]")
+        store = Store(tmp_path / "two", write=True)
+        try:
+            few = "[[points]]".join(part[: points + 2])
+            runner = Runner(parse_plan(few, plan), store, executor=Elsewhere(), jobs=2)
+            assert [o.error for o in asyncio.run(runner.run())] == [None] * (
+                2 if points == 1 else 4
+            )
+        finally:
+            store.close()
+    assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
+    assert max(endpoint.calls.values()) == 1  # the labelled items are no others' questions
+    whole(tmp_path / "two")
 
 
 def test_an_endpoint_that_is_down_stops_no_point_that_asks_nothing(

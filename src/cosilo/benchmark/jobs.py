@@ -171,7 +171,6 @@ class Jobs:
                     async with self._changed:
                         self._changed.notify_all()
                 if lost:
-                    await worker.close()
                     worker = None
         finally:
             if worker is not None:
@@ -227,7 +226,7 @@ class Jobs:
             cause = str(lost)
         finally:
             if ended is None:
-                await worker.close()  # it may still be at work: the run is being stopped
+                await worker.close()  # where the run is being stopped, it is still at work
             shown, self._running[waiting.id] = self._running[waiting.id].items, Progress()
             absorb(store, folder, self._replay)
             made = self._answered(waiting.id) - items

@@ -115,12 +115,18 @@ class Recorded:
         flight = self._depart(key)
         pieces: list[Delta] = []
         try:
-            async with closing(self.inner.handle_stream(ask)) as deltas:
-                async for delta in deltas:
-                    pieces.append(delta)
-                    if delta.finish_reason is None:
-                        yield delta
-            flight.land(self._keep(key, ask, Completion(generation=assemble(pieces))))
+            async with self.store.claims.held(key):
+                known = self.store.get(key)  # another process may have asked meanwhile
+                if known is not None:
+                    flight.land(Completion(generation=known))
+                    yield disassemble(known)
+                    return
+                async with closing(self.inner.handle_stream(ask)) as deltas:
+                    async for delta in deltas:
+                        pieces.append(delta)
+                        if delta.finish_reason is None:
+                            yield delta
+                flight.land(self._keep(key, ask, Completion(generation=assemble(pieces))))
             for delta in pieces:
                 if delta.finish_reason is not None:
                     yield delta
