@@ -119,7 +119,7 @@ def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
             sampling=run.task.sampling, system=run.system,
         )  # fmt: skip
         upstream = Upstream(
-            "large", run.peers["large"], Access.LOGITS, Price(), Breaker("large", None)
+            "large", run.peers["large"], Access.LOGITS.shows, Price(), Breaker("large", None)
         )
         point = await open_recipe(recipe, {"large": upstream}, tabs={}, ledger=MemoryLedger())
         route = point.routes[0]
@@ -171,5 +171,5 @@ def test_states_of_a_pool_are_read_once_and_teach_the_small_model(folder: Path) 
 
 def test_an_owner_that_shows_too_little_is_refused_before_anything_is_read(folder: Path) -> None:
     text = STATES.replace('"activations"', '"logits"')
-    with pytest.raises(CosiloError, match="needs activations"):
+    with pytest.raises(CosiloError, match="needs states"):
         bench(folder, "refused", text)
