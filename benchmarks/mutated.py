@@ -33,6 +33,7 @@ from cosilo.boundary.messages import (
     encode,
 )
 from cosilo.boundary.wire import logits, states
+from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
     Delta,
     Generation,
@@ -95,6 +96,9 @@ PIECES = (
     Piece(delta=Delta(other_texts=(("reasoning", "Money."),), extra='{"a": 1}')),
     Piece(delta=Delta(finish_reason="stop", prompt_tokens=30, completion_tokens=5, seconds=0.3)),
 )
+RELEASE = Release(
+    mechanism=SampledGaussian(noise=1.1, rate=0.01, steps=9), unit="group", series="s", draw="d"
+)
 SAMPLES: tuple[Message, ...] = (
     ASK,
     Completion(generation=REPLY),
@@ -113,6 +117,7 @@ SAMPLES: tuple[Message, ...] = (
     STEP,
     Step(thread=bytes(16), ids=(3, 300), draft_ids=(4,), held=90),
     STEPS,
+    msgspec.structs.replace(ASK, epsilon=0.5, release=RELEASE),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 
@@ -239,8 +244,9 @@ def _full(kind: Any, size: int) -> Iterator[tuple[str, Any]]:
         case inspect.UnionType():
             for inner in kind.types:
                 yield from _full(inner, size)
-        case inspect.StrType():
-            yield "(ascii and one that is not)", "a" * (size - 4) + "\N{GRINNING FACE}"
+        case inspect.StrType(max_length=most):
+            count = min(size - 4, (most or size) - 1)
+            yield "(ascii and one that is not)", "a" * count + "\N{GRINNING FACE}"
         case inspect.Metadata():
             yield from _full(kind.type, size)
         case _:
