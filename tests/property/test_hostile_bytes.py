@@ -264,7 +264,8 @@ def test_a_message_too_long_for_its_kind_is_not_sent() -> None:
 def test_examples_of_the_benchmark_are_read_or_refused() -> None:
     hostile = Hostile()
     found: Found = {}
-    asyncio.run(examine(hostile, 0, 100 * len(hostile.rows), found, traced=10))
+    asyncio.run(examine(hostile, range(100 * len(hostile.rows)), found))
+    asyncio.run(examine(hostile, range(0, 100 * len(hostile.rows), 13), found, traced=True))
     assert sum(row["read"] + row["refused"] for row in found.values()) == 100 * len(hostile.rows)
     ways = [name for name, row in found.items() if row["read"]]
     assert {name.split(":")[0] for name in ways} == {"up", "up, in pieces", "down"}
