@@ -30,7 +30,8 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
 Many = Annotated[tuple[T, ...], Meta(max_length=1 << 20)]
 """Some of a kind: at most a million in one place."""
 
-Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+Count = Annotated[int, Meta(ge=0, le=1 << 31)]
+"""So small that what a few of them make together still fits into 64 bits, as columns of a table do."""
 
 Claim = Annotated[int, Meta(extra={"range": "any"})]
 """A number that the other side states and that nobody can bound: whoever uses it judges it first."""
@@ -96,7 +97,7 @@ class Sampling(Value, frozen=True, kw_only=True):
     seed: Claim = 0
     stop: Many[str] = ()
     choices: Many[str] = ()
-    top_logprobs: Count = 0
+    top_logprobs: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     tools: str = ""
     tool_choice: str = ""
     response_format: str = ""

@@ -56,6 +56,7 @@ class HostServer(web.Server):
             self._answer,
             handler_cancellation=True,
             access_log=None,
+            auto_decompress=False,  # few bytes could stand for very many
             keepalive_timeout=300.0,
             lingering_time=0,
             logger=_SILENT,
@@ -122,7 +123,8 @@ class HostServer(web.Server):
             raise NotServedError(404, "there is no such place here")
         spoken = request.headers.get(SPEAKS, "")
         if spoken != OURS.header:
-            theirs = spoken if spoken.replace(".", "").isdigit() and len(spoken) < 12 else "none"
+            plain = spoken.isascii() and spoken.replace(".", "").isdigit() and len(spoken) < 12
+            theirs = spoken if plain else "none"
             raise NotServedError(426, f"this host speaks {OURS}; the client speaks {theirs}")
         name = request.headers.get(ID, "")
         if not is_id(name):
@@ -150,6 +152,8 @@ class HostServer(web.Server):
         return web.Response(body=msgspec.json.encode(said), content_type="application/json")
 
     async def _body(self, request: web.BaseRequest) -> bytes:
+        if "Content-Encoding" in request.headers:
+            raise NotServedError(415, "a request must come as it is, not compressed")
         length = request.content_length
         if length is None:
             raise NotServedError(411, "a request must say how long it is")
@@ -200,6 +204,6 @@ def _had(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     count, _, digest = text.partition(".")
-    if not (count.isdigit() and len(count) < 10 and len(digest) == 64 and digest.isalnum()):
+    if not (text.isascii() and count.isdigit() and len(count) < 10 and len(digest) == 64):
         raise NotServedError(400, f"{HAVE} must be a number of pieces, a dot and their SHA-256")
     return int(count), digest

@@ -58,6 +58,9 @@ SKEW_S = 60.0
 """Seconds by which two clocks may differ without a word."""
 
 _LONGEST_WAIT_S = 5.0
+_MOST_TIMES = (
+    200  # that one reply may break off: a host that always says a little more ends nothing
+)
 _CONNECT_S = 10.0
 _HELLO_BYTES = 1 << 16
 _ASIDE = SimpleNamespace(hello=True)
@@ -325,7 +328,7 @@ class Https:
             UnreachableError: there is no more patience.
         """
         trouble.met(error)
-        if trouble.seconds() >= self._patience_s:
+        if trouble.seconds() >= self._patience_s or trouble.times >= _MOST_TIMES:
             tries = f" (tried {trouble.tries} times)" if trouble.tries > 1 else ""
             raise UnreachableError(
                 f"the host at {self.where}: {error}{tries}", worked=1 if trouble.worked else 0
@@ -342,7 +345,12 @@ class Https:
             greeting.on_connection_create_start.append(self._before_connecting)
             greeting.freeze()
             self._sessions[loop] = aiohttp.ClientSession(
-                headers={SPEAKS: OURS.header, "Content-Type": CONTENT},
+                headers={
+                    SPEAKS: OURS.header,
+                    "Content-Type": CONTENT,
+                    "Accept-Encoding": "identity",
+                },
+                auto_decompress=False,  # few bytes could stand for very many
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[greeting],
@@ -360,11 +368,12 @@ class Https:
 
 
 class _Trouble:
-    """How long a way has been broken by now."""
+    """How long a way has been broken by now, and how often it broke in all."""
 
     def __init__(self) -> None:
         self.over()
         self.worked = False
+        self.times = 0
 
     def over(self) -> None:
         """It works again."""
@@ -373,6 +382,7 @@ class _Trouble:
 
     def met(self, error: _BrokenError) -> None:
         self.tries += 1
+        self.times += 1
         self.worked = self.worked or error.worked != 0
         self._since = min(self._since, time.monotonic())
 
