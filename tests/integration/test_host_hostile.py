@@ -15,7 +15,17 @@ import pytest
 from aiohttp import web
 from tests.integration.hosts import CLIENT, a_host, write_host
 
-from cosilo.boundary.messages import Ask, Refused, decode, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Message,
+    Refused,
+    Score,
+    Scored,
+    Step,
+    decode,
+    encode,
+)
 from cosilo.boundary.transports import tls
 from cosilo.boundary.transports.agreed import (
     CARRY,
@@ -34,7 +44,7 @@ from cosilo.boundary.transports.agreed import (
 from cosilo.boundary.transports.http import Https
 from cosilo.errors import CosiloError, UnreachableError
 from cosilo.models.kept.scripted import ScriptedModel
-from cosilo.types import user
+from cosilo.types import Sampling, user
 from mutated import ENCODED, altered, changed
 
 EXAMPLES = 300
@@ -87,6 +97,33 @@ async def test_a_host_answers_changed_messages_with_refusals_of_ours(
             host.url + CARRY, data=encode(Ask(chat=user("q"))), headers={ID: new_id()}
         ) as response:
             assert not isinstance(decode(await response.read()), Refused)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Ask(chat=user("q"), sampling=Sampling(max_tokens=1 << 31, top_logprobs=1 << 20)),
+        Score(items=(Scored(user("q"), "x" * 100_000),), top=1 << 24),
+        Step(thread=bytes(16), draft="x" * 60_000, held=1 << 31, top=1 << 16, each=True),
+    ],
+    ids=lambda r: type(r).__name__,
+)
+async def test_a_host_counts_the_largest_request_that_there_is(
+    tmp_path: Path, request_: Message
+) -> None:
+    clients = "total = {usd = 1e300, tokens_out = 9000000000000000, logits = 9000000000000000}"
+    async with (
+        a_host(write_host(tmp_path, clients=clients), ScriptedModel()) as host,
+        raw(tmp_path) as session,
+    ):
+        async with session.post(
+            host.url + CARRY, data=encode(request_), headers={ID: new_id()}
+        ) as response:
+            said = decode(await response.read())
+        assert isinstance(said, Completion) or said.kind in (
+            "CapabilityError",
+            "BudgetExceededError",
+        )
 
 
 @pytest.mark.parametrize(
