@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark.bundling import make_bundle
+from cosilo.benchmark.executors.processes import Processes
 from cosilo.benchmark.identity import settings_of, trial_identity
 from cosilo.benchmark.measure import load_run
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.record import chain_of, survey
+from cosilo.benchmark.record import chain_of, fault, survey
 from cosilo.benchmark.results import opened
+from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.faults import verify
 from cosilo.boundary.record.ledger import MemoryLedger
@@ -227,3 +229,44 @@ async def test_a_point_is_served_by_the_models_that_it_was_measured_with(tmp_pat
     for recipe in parts.recipes:
         for recorded in recipe.answers.values():
             await recorded.close()
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_chains(tmp_path: Path) -> None:
+    """The attempts of all chains count alike, also where one had not begun."""
+    text = THREE + '[[points]]\nstrategy = "ensemble"\n'
+    write_data(tmp_path, text)
+    [stopped], first = bench(tmp_path, text + "[budget]\nmessages = 40\n")
+    assert isinstance(stopped.error, BudgetExceededError)
+    [outcome], second = bench(tmp_path, text)
+    assert outcome.error is None
+    assert outcome.trial == stopped.trial
+    assert not faults(tmp_path / "run" / "ledger.sqlite")
+    with opened(tmp_path / "run") as results:
+        trial = results.trial("ensemble")
+        assert not fault(results.store, trial)
+        plan = parse_plan(text, tmp_path / "p.toml")
+        run = load_run(plan, results.store, results.task, trial, "test")
+        assert {t.messages for t in reading(run).traffic.values()} == {3}
+        assert {e.attempt for side in run.sides.values() for e in side.entries()} == {1}
+    assert first.items + second.items >= len(run.items)
+
+
+def test_points_at_once_keep_the_chains_of_all_sides(tmp_path: Path) -> None:
+    text = THREE + POINTS
+    write_data(tmp_path, text)
+    bench(tmp_path, text)
+    other = tmp_path / "other"
+    other.mkdir()
+    write_data(other, text)
+    store = Store(other / "run", write=True)
+    plan = parse_plan(text, other / "p.toml")
+    try:
+        outcomes = asyncio.run(Runner(plan, store, executor=Processes(), jobs=2).run())
+    finally:
+        store.close()
+    assert [o.error for o in outcomes] == [None] * 3
+    assert not faults(other / "run" / "ledger.sqlite")
+    with opened(tmp_path / "run") as one, opened(other / "run") as two:
+        for a, b in zip(one.points, two.points, strict=True):
+            same = ("utility", "privacy", "usd_per_1k", "bytes_up", "integrity")
+            assert [a.test[n] for n in same] == [b.test[n] for n in same]

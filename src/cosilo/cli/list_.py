@@ -163,7 +163,10 @@ def _strategy(factory: Callable[..., Any]) -> list[str]:
     if needs.trainable:
         lines[0] += ", and that it can be trained"
     if needs.sends:
-        lines.append(f"needs of the large model: {needs.shown}")
+        many = f"{needs.peers}{' or more' if needs.every else ''} large models asked together"
+        several = needs.peers > 1 or needs.every
+        whom = f"of each of {many}" if several else "of the large model"
+        lines.append(f"needs {whom}: {needs.shown}")
     return [*lines, f"sends across: {sends}"]
 
 
