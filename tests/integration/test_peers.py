@@ -267,6 +267,7 @@ def test_points_at_once_keep_the_chains_of_all_sides(tmp_path: Path) -> None:
     assert [o.error for o in outcomes] == [None] * 3
     assert not faults(other / "run" / "ledger.sqlite")
     with opened(tmp_path / "run") as one, opened(other / "run") as two:
+        assert len(one.points) == len(two.points) == 3
         for a, b in zip(one.points, two.points, strict=True):
             same = ("utility", "privacy", "usd_per_1k", "bytes_up", "integrity")
             assert [a.test[n] for n in same] == [b.test[n] for n in same]
