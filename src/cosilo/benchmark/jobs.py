@@ -161,9 +161,12 @@ class Jobs:
         """Hand trials to one worker after another until none is waiting."""
         worker: Worker | None = None
         try:
-            while (trial := await self._next()) is not None:
+            while self._waiting or self._running:
+                # Before a trial is taken: where all places are held, one is free when others end.
+                worker = worker or await self._executor.worker()
+                if (trial := await self._next()) is None:
+                    return
                 try:
-                    worker = worker or await self._executor.worker()
                     lost = await self._tried(worker, trial)
                 finally:
                     self._running.pop(trial.id, None)

@@ -303,6 +303,10 @@ class Runner:
             minutes=self._minutes,
         )
         ended = {outcome.trial: outcome.error for outcome in await jobs.run(todo)}
+        if self._most_usd is not None and self._unsearched():
+            paid = self._trials.parts().paid
+            paid.promise(max(0.0, self._most_usd - paid.totals.usd))
+            self._calls_before, self._busy_before = 0, 0.0
         return [Outcome(p, self._id(p), ended.get(self._id(p))) for p in points]
 
     def _budget(self) -> Budget:

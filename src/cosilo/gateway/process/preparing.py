@@ -69,7 +69,7 @@ async def prepared(preparer: Preparer) -> Path:
         if process is not None and process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await process.communicate()
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
