@@ -27,9 +27,10 @@ from uuid import uuid4
 from cosilo.benchmark.lock import take_lock
 from cosilo.benchmark.record import chain_of, roads_of
 from cosilo.benchmark.rows import Trial
-from cosilo.benchmark.store import AMOUNTS, Store, private
+from cosilo.benchmark.store import AMOUNTS, Store
 from cosilo.boundary.meter import Budget, Totals
 from cosilo.boundary.record.ledger import GENESIS, SqliteLedger, connect
+from cosilo.databases import made_private
 from cosilo.errors import RunBusyError, StoreError
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.parties.remote import NETWORK
@@ -154,7 +155,7 @@ def absorb(store: Store, folder: Path, replay: Path) -> None:
                 _absorb_answers(folder, replay)
             for name in ("ledger.sqlite", NETWORK):
                 if (folder / name).is_file():
-                    _absorb_chains(private(store.path / name), folder / name)
+                    _absorb_chains(made_private(store.path / name), folder / name)
             store.sync("ledger.sqlite")  # a crossing is on the disk before its answer is
             _absorb_rows(store, folder)
             store.sync("run.sqlite")
@@ -165,7 +166,7 @@ def absorb(store: Store, folder: Path, replay: Path) -> None:
 
 
 def _absorb_answers(folder: Path, replay: Path) -> None:
-    ReplayStore(private(replay)).close()  # makes its tables
+    ReplayStore(made_private(replay)).close()  # makes its tables
     with _beside(replay, folder / "replay.sqlite") as db:
         tables = "SELECT name FROM trial.sqlite_master WHERE type = 'table'"
         for (table,) in db.execute(tables).fetchall():

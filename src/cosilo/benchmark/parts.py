@@ -19,8 +19,9 @@ from cosilo.benchmark.identity import small_identity, task_identity
 from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
-from cosilo.benchmark.store import SmallAnswers, Store, private
+from cosilo.benchmark.store import SmallAnswers, Store
 from cosilo.boundary.meter import Price
+from cosilo.databases import made_private
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import EVERYTHING, Embedder, TextModel, require_trainable
@@ -180,7 +181,7 @@ def open_parts(plan: Plan, store: Store, loaded: Loaded, *, offline: bool = Fals
     identity = small_identity(plan, task=task_identity(plan))
     small = remembering(loaded.small, SmallAnswers(store, identity))
     embedder = loaded.embedder or loaded.small
-    replay = ReplayStore(private(replay_path(plan, store)))
+    replay = ReplayStore(made_private(replay_path(plan, store)))
     purse, network = Purse(store, plan.budget), store.path / NETWORK
     peers = {}
     for name, config in plan.peers.items():
@@ -213,7 +214,7 @@ def opened_peer(
         offline: refuse every message whose reply is not recorded.
     """
     if isinstance(model, RemoteOwner):
-        model = noted(model, private(network), name)
+        model = noted(model, made_private(network), name)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
     paid = Paid(owned(model, EVERYTHING), purse, price)

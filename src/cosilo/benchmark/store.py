@@ -45,6 +45,7 @@ from cosilo.benchmark.rows import (
 )
 from cosilo.boundary.meter import Totals
 from cosilo.boundary.record.ledger import Entry, connect, read_entries
+from cosilo.databases import made_private
 from cosilo.errors import ConfigError, StoreError
 from cosilo.models.kept.replay import request_key
 from cosilo.objectives.base import Item, Measurement
@@ -76,13 +77,13 @@ class Store:
             if write:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = take_lock(path / "lock")
-            private(path / "run.sqlite")
+            made_private(path / "run.sqlite")
             self._db = connect(path / "run.sqlite")
             self._db.executescript(SCHEMA)
 
     @property
     def ledger_path(self) -> Path:
-        return private(self.path / "ledger.sqlite")
+        return made_private(self.path / "ledger.sqlite")
 
     def close(self) -> None:
         self._db.close()
@@ -96,7 +97,7 @@ class Store:
         """Replace the file `name` whole: it never stands there half-written."""
         with _guarded(self.path):
             new = self.path / f".{name}.new"
-            with private(new).open("w", encoding="utf-8") as file:
+            with made_private(new).open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut may leave the name without the text
@@ -379,14 +380,13 @@ class Store:
     def sync(self, name: str = "ledger.sqlite") -> None:
         """Returns when all that the database `name` holds is on the disk, whatever happens to the
         machine."""
-        with _guarded(self.path):
-            for ending in ("", "-wal"):
-                with suppress(FileNotFoundError):
-                    handle = os.open(self.path / f"{name}{ending}", os.O_RDONLY)
-                    try:
-                        os.fsync(handle)
-                    finally:
-                        os.close(handle)
+        # What left the log for the database itself was synchronised then; see cosilo.databases.
+        with _guarded(self.path), suppress(FileNotFoundError):
+            handle = os.open(self.path / f"{name}-wal", os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def set_ledger_aside(self) -> Path:
         """Rename the ledger, so that a new one is begun; returns the renamed file."""
@@ -560,13 +560,6 @@ def no_run(path: Path) -> ConfigError:
         else "`cosilo bench PLAN` makes one, runs/NAME beside the plan"
     )
     return ConfigError(f"{str(path)!r} is not a run: {why}; {advice}")
-
-
-def private(path: Path) -> Path:
-    """`path`, made readable by its owner only before anything is written there."""
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    return path
 
 
 @contextmanager

@@ -155,6 +155,9 @@ def register(verbs: Any) -> None:
     compare.add_argument(
         "--client", default="", metavar="NAME", help="whose chain in HOST; needed if it has several"
     )
+    compare.add_argument(
+        "--peer", default="", metavar="NAME", help="which of the plan's large models, if several"
+    )
     compare.set_defaults(command=_compare)
     for action in (verify, show, heads, purge, archive):
         action.add_argument(
@@ -379,10 +382,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     ours: list[Entry] = []
     faults: list[str] = []
     files = [Path(name) / NETWORK for name in arguments.ours]
+    peer = f"{arguments.peer}/" if arguments.peer else ""
     by_id = all(file.is_file() for file in files)
     for name, file in zip(arguments.ours, files, strict=True):
         with open_record(str(file) if by_id else name) as record:
-            found = list(record.entries())
+            found = [e for e in record.entries() if not peer or e.chain.startswith(peer)]
         ours += found
         if by_id:
             with open_record(name) as record:

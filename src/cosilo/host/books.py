@@ -27,6 +27,7 @@ import msgspec
 
 from cosilo.boundary.messages import Message
 from cosilo.boundary.record.ledger import Keep, SqliteLedger, Statement, connect
+from cosilo.databases import made_private
 from cosilo.errors import StoreError
 from cosilo.host.limits import NAMES, ClientAccount, Limits, Taken, day_of, taken
 
@@ -111,9 +112,8 @@ class HostBooks:
         except OSError:
             os.close(self._lock)
             raise StoreError(f"another host has the books in {str(folder)!r}") from None
-        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         try:
-            self._db = connect(self.path)
+            self._db = connect(made_private(self.path))
             self._db.executescript(_SCHEMA)
             found = self._db.execute("SELECT salt FROM salt").fetchone()
             if found is None:

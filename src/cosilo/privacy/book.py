@@ -33,6 +33,7 @@ from pathlib import Path
 
 import msgspec
 
+from cosilo.databases import made_private
 from cosilo.errors import ConfigError, PrivacyBudgetError, PrivacyError, StoreError
 from cosilo.privacy.composition import Figure, composed
 from cosilo.privacy.mechanisms import Release
@@ -214,7 +215,7 @@ class PrivacyBook:
         with self._guarded():
             if write:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+                made_private(path)
             elif not path.is_file():
                 raise StoreError(f"there is no book of ε in {str(path)!r}: nothing was spent")
             self._db = sqlite3.connect(

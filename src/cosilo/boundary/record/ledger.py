@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 
 from cosilo.boundary.messages import Message, decode
 from cosilo.boundary.record.batches import Batches
+from cosilo.databases import made_private
 from cosilo.errors import StoreError
 
 Direction = Literal["up", "down"]  # up: data owner → LM owner; down: LM owner → data owner
@@ -238,9 +238,7 @@ class SqliteLedger:
         self._seal = seal
         self._batches = Batches(self._write)
         try:
-            # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
-            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._db = connect(self.path, timeout=timeout)
+            self._db = connect(made_private(self.path), timeout=timeout)
             _migrate(self._db)
             self._db.executescript(_SCHEMA)
             head = self._db.execute(

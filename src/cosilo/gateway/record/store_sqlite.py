@@ -32,6 +32,7 @@ from typing import Any
 
 from cosilo.boundary.record.batches import Batches
 from cosilo.boundary.record.ledger import Keep, Seal, SqliteLedger, connect
+from cosilo.databases import made_private
 from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import (
     Accounts,
@@ -210,7 +211,7 @@ class SqliteStore(Desk, Place):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "workers").mkdir(mode=0o700, exist_ok=True)
             for name in ("accounts.sqlite", "ledger.sqlite"):
-                _private(folder / name)
+                made_private(folder / name)
             self._db = connect(folder / "accounts.sqlite", timeout=BUSY_MS / 1000)
             self._db.executescript(SCHEMA)
             self._migrate()
@@ -538,7 +539,3 @@ def _machine() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
-
-
-def _private(path: Path) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -6,7 +6,6 @@ Keys are hashes, so the file holds replies and none of the questions.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from cosilo.databases import made_private
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.kept.claims import Claims
 from cosilo.types import Chat, Generation, Sampling
@@ -82,10 +82,8 @@ class ReplayStore:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         with self._guarded("opened"):
-            # Its owner's alone from the first byte on; SQLite gives its side files the same mode.
-            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._connection = sqlite3.connect(
-                self.path, timeout=30, isolation_level=None, check_same_thread=False
+                made_private(self.path), timeout=30, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")

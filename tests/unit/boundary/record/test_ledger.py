@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +25,11 @@ from cosilo.errors import StoreError
 from cosilo.types import user
 
 KEY = b"k" * 32
+
+COUNTS = """
+import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM entries").fetchone()[0])
+"""
 
 
 def filled(path: Path, n: int = 6, **kwargs: object) -> SqliteLedger:
@@ -224,3 +231,22 @@ def test_an_interrupted_append_leaves_the_ledger_open_to_others(tmp_path: Path) 
     other = SqliteLedger(tmp_path / "l.sqlite", "other", key=KEY, timeout=0.1)
     asyncio.run(other.append("item", "up", message, encode(message)))
     assert verify(connect(tmp_path / "l.sqlite"), key=KEY) == []
+
+
+def counted(path: Path) -> int:
+    command = [sys.executable, "-c", COUNTS, str(path)]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def test_a_reader_in_another_process_takes_nothing_away(tmp_path: Path) -> None:
+    """Two chains of one process, as a host or a gateway has them, and somebody who looks meanwhile."""
+    path = tmp_path / "l.sqlite"
+    one, other = SqliteLedger(path, "one"), SqliteLedger(path, "other")
+    message = Ask(chat=user("a"))
+    asyncio.run(one.append("a", "up", message, encode(message)))
+    assert counted(path) == 1
+    for ledger in (one, other):
+        asyncio.run(ledger.append("b", "up", message, encode(message)))
+    assert counted(path) == 3
+    one.close()
+    other.close()
