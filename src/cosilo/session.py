@@ -453,21 +453,18 @@ def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> Pri
     return privacy.account(records, spender=spender)
 
 
-def with_book(session: Session) -> Session:
-    """The session with a card that says what its owner's records have spent with all that is booked,
-    where something was booked in it.
+def with_book(session: Session, account: PrivacyAccount | None) -> Session:
+    """The session with a card that says what the records of `account` have spent with all that is
+    booked, where something was booked there.
 
     Raises:
         StoreError: the book cannot be used.
     """
-    account = session.account
     if account is None or not account.spent:
         return session
     try:
         return session.with_card(_booked(account))
-    except (
-        ConfigError
-    ) as error:  # what was spent is in the book; only a package to add it up is missing
+    except ConfigError as error:  # it is in the book; only a package to add it up is missing
         facts = {"not added up": str(error)}
         return session.with_card(Card(by="privacy", title=_BOOKED, facts=facts))
 

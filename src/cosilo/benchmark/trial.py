@@ -184,16 +184,17 @@ class Trials:
         todo = {s: self.left(trial.id, "plain", s) for s in ANSWERED}
         self._watch.begun(point, todo)
         reset_peak_memory()
+        account = self._account(point)
         roads = Roads(self.plan, point, trial, "plain", store)
         try:
             strategy, session = roads.open(
                 ready(point, parts.task, self._keys),
                 parts,
-                account=self._account(point),
+                account=account,
                 watch=[self._heard(trial, peer) for peer in roads.peers.values()],
             )
             strategy, session = await strategy.prepare(session)
-            session = await asyncio.to_thread(with_book, session)
+            session = await asyncio.to_thread(with_book, session, account)
             trial = replace(trial, attempt=roads.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)

@@ -36,7 +36,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.mechanisms import Booking
 from cosilo.types import Delta, assemble, closing
 
 Handler = Callable[[Message], Awaitable[Message]]
@@ -99,7 +99,7 @@ class Boundary:
         meter: Meter | None = None,
         ledger: Ledger | None = None,
         request: str = "",
-        account: PrivacyAccount | None = None,
+        account: Booking | None = None,
     ) -> None:
         self.declared = declared
         self.meter = meter or Meter()

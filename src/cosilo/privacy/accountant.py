@@ -21,15 +21,14 @@ import random
 import secrets
 from collections.abc import Callable
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import PrivacyError
+from cosilo.privacy.mechanisms import Neighbours
 from cosilo.types import Chosen
 
-Neighbours = Literal["add_or_remove", "replace"]
 Floats = NDArray[np.float64]
 Noise = Callable[[int, float], Floats]  # (how many, σ) → independent draws
 

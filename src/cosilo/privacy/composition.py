@@ -27,11 +27,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from cosilo.errors import ConfigError
-from cosilo.privacy.accountant import Neighbours, spent
+from cosilo.privacy.accountant import spent
 from cosilo.privacy.mechanisms import (
     Gaussian,
     Laplace,
     Mechanism,
+    Neighbours,
     Release,
     SampledGaussian,
     Stated,

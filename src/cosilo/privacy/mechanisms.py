@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
 
-from cosilo.privacy.accountant import Neighbours
 from cosilo.types import Amount, Value
 
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Name = Annotated[str, Meta(max_length=200)]
+
+Neighbours = Literal["add_or_remove", "replace"]
+"""What tells two neighbouring data sets apart: one record (or group) more, or another one."""
 
 Unit = Literal["record", "group"]
 """What the guarantee is for: each record alone, or all records of one person, customer or household."""
@@ -122,3 +126,24 @@ class Release(Value, frozen=True, kw_only=True):
     unit: Unit = "record"
     series: Name = ""
     draw: Name = ""
+
+
+class Booking(Protocol):
+    """What keeps the books of an owner's records, as a strategy and the boundary use it; see
+    `privacy.book.PrivacyAccount`."""
+
+    async def require(self, releases: Sequence[Release]) -> None:
+        """Refuse, before anything is sent, what the budget cannot bear.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more than it may.
+        """
+
+    def spending(
+        self, release: Release | None, epsilon: float = 0.0
+    ) -> AbstractAsyncContextManager[None]:
+        """Around the departure of a message that carries `release`, or says that it spent `epsilon`.
+
+        Raises:
+            PrivacyBudgetError: a record would have spent more than it may; the message does not leave.
+        """

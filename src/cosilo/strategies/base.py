@@ -15,7 +15,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Budget, Meter, Totals
 from cosilo.models.base import Access, Shows
 from cosilo.parties.data_owner import DataOwner
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.mechanisms import Booking
 from cosilo.registry import Loads, Registry
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer, Chat, Delta, Sampling, disassemble
@@ -41,7 +41,7 @@ class Session:
     lm: Channel
     sampling: Sampling = Sampling()
     cards: tuple[Card, ...] = ()
-    account: PrivacyAccount | None = None
+    account: Booking | None = None
     peers: Mapping[str, Channel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -42,7 +42,6 @@ from cosilo.models.base import Array, Embedder, Trainable
 from cosilo.parties.data_owner import DataOwner
 from cosilo.privacy.accountant import (
     Floats,
-    Neighbours,
     Noise,
     increments,
     noise_for,
@@ -50,7 +49,7 @@ from cosilo.privacy.accountant import (
     sensitivity,
     usual_delta,
 )
-from cosilo.privacy.mechanisms import Gaussian, Release
+from cosilo.privacy.mechanisms import Gaussian, Neighbours, Release
 from cosilo.privacy.secret_key import KeyedRandom, secret_key
 from cosilo.strategies.base import Expected, Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.cards import Card
