@@ -33,6 +33,8 @@ EXTRAS: Mapping[str, str] = {
     "httptools": "gateway",
     "uvicorn": "gateway",
     "psycopg": "postgres",
+    "dp_accounting": "dp",
+    "ray": "ray",
 }
 """Optional packages, as they are imported, and the extra of Cosilo's that installs each."""
 
