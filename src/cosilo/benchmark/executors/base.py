@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -164,17 +164,26 @@ class WorkerState:
         self._runner = asyncio.Runner()  # one for all trials: models may be bound to its event loop
         clock.install(self._runner.get_loop())
         self._loaded = Loaded()
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Break off what is under way, and begin nothing more; called from another thread."""
+        self._stopped = True
+        self._runner.get_loop().call_soon_threadsafe(self._break_off)
+
+    def _break_off(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def work(self, job: Job) -> Ended:
-        """Work on `job` until it ends.
-
-        Raises:
-            KeyboardInterrupt: it was told to stop; what it had done is in the folder.
-        """
+        """Work on `job` until it ends, or is stopped: what it had done then is in the folder."""
         telling = _Telling(job)
         try:
             _require_same(job)
             return self._runner.run(self._work(job, telling))
+        except asyncio.CancelledError:
+            return Ended(refusal(CosiloError("a worker was stopped")), fatal=True)
         except CosiloError as error:
             return Ended(refusal(error), fatal=True, notes=telling.notes)
         except Exception as error:
@@ -183,6 +192,9 @@ class WorkerState:
             return Ended(refusal(CosiloError(why)), fatal=True, notes=telling.notes)
 
     async def _work(self, job: Job, telling: _Telling) -> Ended:
+        self._task = asyncio.current_task()
+        if self._stopped:
+            raise asyncio.CancelledError
         outcome = await run_trial(
             job.plan,
             job.point,

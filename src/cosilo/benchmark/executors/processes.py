@@ -13,10 +13,10 @@ import asyncio
 import os
 import pickle
 import queue
-import signal
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from typing import BinaryIO
 
 from cosilo.benchmark.executors.base import Ended, Job, Worker, WorkerLostError, WorkerState
@@ -83,25 +83,25 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else prints something does not get in between
     jobs: queue.Queue[Job | None] = queue.Queue()
-    shop = WorkerState()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    state = WorkerState()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs, state.stop), daemon=True).start()
     try:
         while (job := jobs.get()) is not None:
-            text = pickle.dumps(shop.work(job))
+            text = pickle.dumps(state.work(job))
             out.write(_SIZE.pack(len(text)) + text)
             out.flush()
-    except (KeyboardInterrupt, BrokenPipeError):
+    except BrokenPipeError:
         pass
     # What a back end still does in threads of its own is of no use to anybody.
     os._exit(0)
 
 
-def _listen(source: BinaryIO, jobs: queue.Queue[Job | None]) -> None:
+def _listen(source: BinaryIO, jobs: queue.Queue[Job | None], stop: Callable[[], object]) -> None:
     """Pass on the jobs that come; when no more can come, stop what is under way."""
     while len(head := source.read(_SIZE.size)) == _SIZE.size:
         jobs.put(pickle.loads(source.read(*_SIZE.unpack(head))))
     jobs.put(None)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    stop()
     threading.Timer(_GRACE, os._exit, args=(1,)).start()
 
 

@@ -75,7 +75,7 @@ class _Actor:
     """Runs in a process of the cluster's."""
 
     def __init__(self) -> None:
-        self._shop = WorkerState()
+        self._state = WorkerState()
 
     def about(self) -> tuple[str, str]:
         return cosilo.__version__, machine()
@@ -83,7 +83,7 @@ class _Actor:
     def work(self, job: Job) -> Ended:
         if not job.folder.is_dir():
             raise ConfigError(f"a node of the cluster does not see {str(job.folder)!r}")
-        return self._shop.work(job)
+        return self._state.work(job)
 
 
 class _Remote:
