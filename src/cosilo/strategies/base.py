@@ -72,11 +72,13 @@ class Session:
         else:
             whole = Meter(budget, request=True)
             peers = {n: c.bind(request, within=whole) for n, c in self.peers.items()}
-        return replace(
-            self,
-            lm=next(iter(peers.values())),
-            peers=peers,
-            sampling=self.sampling if sampling is None else sampling,
+        return Session(  # by hand: for each question of a run or a gateway, and `replace` is slow
+            self.owner,
+            next(iter(peers.values())),
+            self.sampling if sampling is None else sampling,
+            self.cards,
+            self.account,
+            peers,
         )
 
 
