@@ -134,6 +134,7 @@ class Hostile:
         for n, data in enumerate(mutated.PACKED):
             self.rows.append((f"down: packed log-probabilities {n}", data, _distributions))
         self.rows.append(("down: packed states", states.pack(mutated.STATES), _states))
+        self.rows.append(("down: packed states, scaled", mutated.SCALED, _scaled))
         self.others = (*mutated.ENCODED, *mutated.PACKED)
 
     def example(self, i: int) -> tuple[str, bytes, Callable[[bytes], Awaitable[bool]]]:
@@ -246,6 +247,14 @@ def _look(top: logits.TopK) -> None:
 async def _states(data: bytes) -> bool:
     try:
         assert np.isfinite(states.unpack(data, len(mutated.STATES))).all()
+    except CosiloError:
+        return False
+    return True
+
+
+async def _scaled(data: bytes) -> bool:
+    try:
+        assert np.isfinite(states.unpack_scaled(data, len(mutated.STATES))).all()
     except CosiloError:
         return False
     return True

@@ -19,8 +19,12 @@ from msgspec import inspect
 
 from cosilo.boundary.messages import (
     Ask,
+    Backward,
     Completion,
+    Forward,
+    Gradients,
     Message,
+    Outputs,
     Piece,
     Read,
     Refused,
@@ -51,6 +55,7 @@ SORTED = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids
 SPREAD = logits.top_k(_RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
 STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
 FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
+SCALED = states.pack_scaled(STATES)
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
 PACKED += [logits.pack_few(FEW), logits.pack_few(FEW.rows(np.array([1])))]
 
@@ -118,6 +123,11 @@ SAMPLES: tuple[Message, ...] = (
     Step(thread=bytes(16), ids=(3, 300), draft_ids=(4,), held=90),
     STEPS,
     msgspec.structs.replace(ASK, epsilon=0.5, release=RELEASE),
+    Forward(first=1, last=3, count=2, packed=SCALED),
+    Forward(thread=bytes(16), first=1, count=2, packed=SCALED, top=8),
+    Outputs(count=2, packed=SCALED),
+    Backward(thread=bytes(16), count=2, packed=SCALED),
+    Gradients(count=2, packed=SCALED),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

@@ -18,12 +18,12 @@ class ThreadReader:
         """Take in a message that belongs to `request`.
 
         Raises:
-            StoreError: it holds token ids, of which nobody can say here what they mean.
+            StoreError: it holds token ids or states, of which nobody can say here what they mean.
         """
         if not message.legible():
             raise StoreError(
-                f"the record holds a {type(message).__name__} in token ids, and only a vocabulary says "
-                "what they mean: have the strategy send text"
+                f"the record holds a {type(message).__name__} of token ids or states, and what text "
+                "they stand for cannot be read here, so nobody knows what left"
             )
         if not isinstance(message, Step):
             return

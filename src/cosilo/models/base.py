@@ -141,6 +141,10 @@ class NextTokens:
     ids: NDArray[np.int32]
     logprobs: Array
 
+    def rows(self, places: slice) -> NextTokens:
+        """Those at some of the places."""
+        return NextTokens(self.ids[places], self.logprobs[places])
+
 
 class Past(Protocol):
     """Tokens that a model has read, and what it keeps so that it need not read them again."""
@@ -268,6 +272,63 @@ class ThreadModel(LogprobModel, Words, Protocol):
 
         Raises:
             RejectedError: together they are longer than the model's context.
+            ModelError: the model failed.
+        """
+
+
+class StatePast(Protocol):
+    """States that went through a model's layers, and what it keeps so that they need not again."""
+
+    @property
+    def states(self) -> Array:
+        """The states, one for each position, as they came."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+
+    def fork(self, length: int) -> StatePast:
+        """A copy of the first `length` positions, which goes its own way."""
+
+
+@runtime_checkable
+class SplitModel(TextModel, Protocol):
+    """A model whose upper layers go on from states that another computed, and give gradients back."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens it has a probability for."""
+
+    @property
+    def layers(self) -> int:
+        """How many it has."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a state has."""
+
+    async def forward(
+        self, past: StatePast | None, states: Array, first: int, last: int
+    ) -> tuple[StatePast, Array]:
+        """`states`, (n, width) after `first` layers, of positions behind `past`, after `last` layers.
+
+        Args:
+            past: of the same layers; it goes on in what is returned, as in `ThreadModel.read`.
+
+        Raises:
+            RejectedError: there are more positions than the model's context has, or it is not built so
+                that layers can run by themselves.
+            ModelError: the model failed.
+        """
+
+    async def predict(self, states: Array, top: int) -> NextTokens:
+        """What states after all layers say is likeliest next: shapes (n, top)."""
+
+    async def backward(self, past: StatePast, gradient: Array, first: int, last: int) -> Array:
+        """From the gradient with respect to the states after `last` layers, that with respect to those
+        after `first`: both (n, width), of all positions. No weight changes.
+
+        Raises:
             ModelError: the model failed.
         """
 

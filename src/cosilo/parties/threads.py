@@ -14,16 +14,36 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from cosilo.boundary.messages.forward import StatesName
 from cosilo.boundary.messages.step import ThreadName
 from cosilo.errors import UnknownThreadError
-from cosilo.models.base import Past
+from cosilo.models.base import Past, StatePast
 
 _NAME_SIZE = 160  # bytes that a name takes in memory, about
 
 
 @dataclass(eq=False)
-class KeptThread:
+class Kept:
+    """What is kept of one thread.
+
+    Attributes:
+        names: the names that it is known by, and how much of it each stands for.
+    """
+
+    client: str
+    names: dict[bytes, int] = field(default_factory=dict, kw_only=True)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, kw_only=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return _NAME_SIZE * len(self.names)
+
+
+@dataclass(eq=False)
+class KeptThread(Kept):
     """A reply so far, and what a model has computed of it.
 
     Attributes:
@@ -33,10 +53,8 @@ class KeptThread:
         ids: its tokens.
         ends: where each of them ends in `text`.
         settled: the bytes of `text` that were more than drafted.
-        names: the names that it is known by, and how much of `text` each stands for.
     """
 
-    client: str
     begin: ThreadName
     prompt: Sequence[int]
     past: Past | None = None
@@ -44,14 +62,33 @@ class KeptThread:
     ids: Sequence[int] = ()
     ends: Sequence[int] = ()
     settled: int = 0
-    names: dict[bytes, int] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, about."""
-        own = len(self.text) + 16 * len(self.prompt) + _NAME_SIZE * len(self.names)
+        own = super().size + len(self.text) + 16 * len(self.prompt)
         return own + (self.past.size if self.past is not None else 0)
+
+
+@dataclass(eq=False)
+class KeptStates(Kept):
+    """States that were sent so far, and what a model's layers have computed of them.
+
+    Attributes:
+        points: where a message ended, and the name of the states up to there.
+        first, last: the layers that they go through; `last` None for all, and what they predict.
+    """
+
+    points: dict[int, StatesName]
+    first: int
+    last: int | None
+    past: StatePast | None = None
+
+    @property
+    def size(self) -> int:
+        return super().size + (self.past.size if self.past is not None else 0)
+
+
+K = TypeVar("K", bound=Kept)
 
 
 class Threads:
@@ -69,36 +106,34 @@ class Threads:
         self.most = most
         self.size = size
         self.total = total
-        self._kept: OrderedDict[KeptThread, int] = (
-            OrderedDict()
-        )  # each with its size; last used last
-        self._names: dict[tuple[str, bytes], KeptThread] = {}
+        self._kept: OrderedDict[Kept, int] = OrderedDict()  # each with its size; last used last
+        self._names: dict[tuple[str, bytes], Kept] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, client: str, name: bytes) -> KeptThread | None:
-        return self._names.get((client, name))
+    def find(self, client: str, name: bytes, kind: type[K]) -> K | None:
+        kept = self._names.get((client, name))
+        return kept if isinstance(kept, kind) else None
 
     @asynccontextmanager
-    async def using(self, client: str, name: bytes) -> AsyncIterator[tuple[KeptThread, int]]:
+    async def using(self, client: str, name: bytes, kind: type[K]) -> AsyncIterator[tuple[K, int]]:
         """The thread of this name and how much of its text that stands for, for nobody else meanwhile.
 
         Raises:
             UnknownThreadError: there is none, or it is another client's.
         """
-        while (kept := self.find(client, name)) is not None:
+        while (kept := self.find(client, name, kind)) is not None:
             async with kept.lock:
-                if self.find(client, name) is not kept:
+                if self.find(client, name, kind) is not kept:
                     continue  # while this one waited, it became another's
                 yield kept, kept.names[name]
                 return
         raise UnknownThreadError(
-            "the large model's owner has no such thread (any more): open it again with its chat and "
-            "the reply so far"
+            "the large model's owner has no such thread (any more): open it again with all it holds"
         )
 
-    def keep(self, kept: KeptThread, names: dict[bytes, int]) -> None:
+    def keep(self, kept: Kept, names: dict[bytes, int]) -> None:
         """Note that `kept` was used, and is known by `names` alone; forget what is too much then."""
         for name in kept.names.keys() - names.keys():
             if self._names.get((kept.client, name)) is kept:
@@ -115,14 +150,14 @@ class Threads:
         self._kept.move_to_end(kept)
         self._shrink(kept)
 
-    def forget(self, kept: KeptThread) -> None:
+    def forget(self, kept: Kept) -> None:
         for name in kept.names:
             if self._names.get((kept.client, name)) is kept:
                 del self._names[kept.client, name]
         kept.names = {}
         self._kept.pop(kept, None)
 
-    def _shrink(self, used: KeptThread) -> None:
+    def _shrink(self, used: Kept) -> None:
         own = [k for k in self._kept if k.client == used.client]
         count, size = len(own), sum(self._kept[k] for k in own)
         total = sum(self._kept.values())

@@ -16,7 +16,7 @@ from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.threads import Threads
 from cosilo.types import user
-from toy_thread import END, ToyThreads
+from toy_thread import END, PIECES, ToyThreads
 
 CHAT = user("Why?")
 PROMPT = 5
@@ -201,3 +201,11 @@ async def test_ids_are_spelt_where_that_is_asked_for() -> None:
     ids = unpack(reply.packed).ids
     assert ids is not None
     assert reply.spelt == tuple(map(model.piece, sorted(ids[0].tolist())))
+
+
+async def test_the_likeliest_token_is_known_however_close_the_next_is() -> None:
+    owner, model = opened()
+    close = np.log(np.full(len(PIECES), 1 / len(PIECES)))
+    close[90] += 1e-4
+    model.logprobs = lambda ids: close  # type: ignore[method-assign]
+    assert likeliest(await asked(owner, chat=CHAT)) == [90]

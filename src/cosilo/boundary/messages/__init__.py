@@ -22,12 +22,14 @@ from cosilo.boundary.messages.base import (
     decode,
     encode,
 )
+from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
 from cosilo.boundary.messages.step import Step, Steps
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Completion", "Drawn", "Message", "Piece", "Read", "Refused",
-    "Request", "Score", "Scored", "Scores", "States", "Step", "Steps", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Drawn", "Forward", "Gradients", "Message",
+    "Outputs", "Piece", "Read", "Refused", "Request", "Score", "Scored", "Scores", "States", "Step",
+    "Steps", "decode", "encode",
 ]  # fmt: skip

@@ -125,7 +125,7 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         return self.with_passages(lambda p: lie(p.text) if p.what == "said" else p.text)
 
     def legible(self) -> bool:
-        """Whether its passages are all that it says in words; not where some of it is token ids."""
+        """Whether its passages are all that it says of texts; not where token ids or states do."""
         return True
 
     def tokens_bound(self) -> tuple[int, int]:

@@ -65,7 +65,8 @@ class Steps(Message, frozen=True, kw_only=True, rename={
     is one behind every drafted token too; without it the only place is behind those accepted.
 
     Attributes:
-        packed: `boundary.wire.logits.pack_few` of the places.
+        packed: `boundary.wire.logits.pack_few` of the places; each place's likeliest token is a step
+            above all others.
         accepted: how many of the drafted tokens, from the first on, are the likeliest where they stand.
         lengths: the bytes of each drafted token, where the draft came as text.
         back: bytes in front of the draft that belong to its first token; the first place is in front of

@@ -36,3 +36,30 @@ def unpack(packed: bytes, count: int) -> Floats:
     if not np.isfinite(found).all():
         raise UnexpectedReplyError("a hidden state of the large model holds what is no number")
     return found
+
+
+def pack_scaled(states: Floats) -> bytes:
+    """`states`, shape (n, width), each as its root mean square (float32) and its numbers over that
+    (float16): what another layer goes on from, or a gradient, has a length that counts.
+    """
+    scale = np.sqrt(np.mean(np.square(states, dtype=np.float64), axis=1, keepdims=True))
+    rows = (states / np.maximum(scale, 1e-30)).astype("<f2")
+    scales = scale.astype("<f4").view(np.uint8).reshape(len(states), 4)
+    return np.concatenate([scales, rows.view(np.uint8).reshape(len(states), -1)], axis=1).tobytes()
+
+
+def unpack_scaled(packed: bytes, count: int) -> Floats:
+    """What `pack_scaled` packed of `count` states, shape (count, width).
+
+    Raises:
+        UnexpectedReplyError: the bytes are not that many states, or hold what is no number.
+    """
+    width, left = divmod(len(packed) - 4 * count, 2 * count) if count > 0 else (0, 1)
+    if left or not 0 < width <= WIDEST:
+        raise UnexpectedReplyError(f"{len(packed)} bytes are not {count} states")
+    rows = np.frombuffer(packed, np.uint8).reshape(count, -1)
+    scales = np.ascontiguousarray(rows[:, :4]).view("<f4")
+    found: Floats = np.ascontiguousarray(rows[:, 4:]).view("<f2").astype(np.float32) * scales
+    if not np.isfinite(found).all():
+        raise UnexpectedReplyError("a state holds what is no number")
+    return found

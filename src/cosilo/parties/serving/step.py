@@ -13,7 +13,7 @@ import numpy as np
 
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.step import DRAFTED, Step, Steps, ThreadName
-from cosilo.boundary.wire.logits import TopK, pack_few
+from cosilo.boundary.wire.logits import STEP, TopK, pack_few
 from cosilo.errors import CapabilityError, RejectedError
 from cosilo.models.base import NextTokens, Past, ThreadModel, canonical
 from cosilo.parties.serving.base import Owner, serves
@@ -39,11 +39,11 @@ async def step(owner: Owner, message: Step) -> Steps:
     if message.vocabulary and message.vocabulary != await to_thread(lambda: model.vocabulary):
         raise RejectedError(f"the ids are not of the vocabulary of {model.name!r}: send text")
     if not message.chat:
-        async with threads.using(client, message.thread) as (kept, at):
+        async with threads.using(client, message.thread, KeptThread) as (kept, at):
             return await _gone_on(model, threads, message, kept, at)
     begin = ThreadName(message.chat)
-    if threads.find(client, bytes(begin)) is not None:
-        async with threads.using(client, bytes(begin)) as (kept, at):
+    if threads.find(client, bytes(begin), KeptThread) is not None:
+        async with threads.using(client, bytes(begin), KeptThread) as (kept, at):
             return await _gone_on(model, threads, message, kept, at)
     opened = KeptThread(client, begin, await to_thread(model.prompt, message.chat))
     async with opened.lock:
@@ -88,8 +88,8 @@ async def _gone_on(
         names[bytes(name)] = end
     kept.text, kept.ids, kept.ends, kept.settled = cut.text, cut.ids, cut.ends, cut.settled
     threads.keep(kept, names)
-    rows = slice(None) if step.each else slice(accepted, accepted + 1)
-    top = _top(found, rows, model.vocabulary_size)
+    shown = found if step.each else found.rows(slice(accepted, accepted + 1))
+    top = likeliest(shown, model.vocabulary_size)
     before = 0 if step.chat else len(kept.prompt) + cut.before
     return Steps(
         packed=pack_few(top),
@@ -221,22 +221,24 @@ def _alike(a: bytes, b: bytes) -> int:
 
 def _accepted(found: NextTokens, drafted: Sequence[int]) -> int:
     """How many drafted tokens are, one after the other, the likeliest where they stand."""
-    likeliest = found.ids[:, 0].tolist()
+    first = found.ids[:, 0].tolist()
     for i, token in enumerate(drafted):
-        if likeliest[i] != token:
+        if first[i] != token:
             return i
     return len(drafted)
 
 
-def _top(found: NextTokens, rows: slice, size: int) -> TopK:
-    """What was found at some of the places, with the rest that all other tokens have together."""
-    ids, logprobs = found.ids[rows], found.logprobs[rows]
+def likeliest(found: NextTokens, size: int) -> TopK:
+    """What was found, of a vocabulary of `size`, with the rest that all other tokens have together."""
+    ids, logprobs = found.ids, found.logprobs.copy()
     order = np.argsort(ids, axis=1)
     left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
     if ids.shape[1] >= size:
         left[:] = 0.0
     with np.errstate(divide="ignore"):
         rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
+    # What is about as likely as the likeliest would be packed as the same, and which it is be lost.
+    logprobs[:, 1:] = np.minimum(logprobs[:, 1:], logprobs[:, :1] - 0.75 * STEP)
     return TopK(
         np.take_along_axis(ids, order, axis=1),
         np.take_along_axis(logprobs, order, axis=1).astype(np.float32),
