@@ -24,7 +24,7 @@ from cosilo.boundary.meter import Link, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Transport
 from cosilo.defences.base import Defence, defences
-from cosilo.errors import CapabilityError, ConfigError
+from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
@@ -456,15 +456,12 @@ def account_of(privacy: PrivacyConfig, owner: DataOwner, *, spender: str) -> Pri
 def with_book(session: Session, account: PrivacyAccount | None) -> Session:
     """The session with a card that says what the records of `account` have spent with all that is
     booked, where something was booked there.
-
-    Raises:
-        StoreError: the book cannot be used.
     """
     if account is None or not account.spent:
         return session
     try:
         return session.with_card(_booked(account))
-    except ConfigError as error:  # it is in the book; only a package to add it up is missing
+    except (ConfigError, StoreError) as error:  # it is in the book, and only cannot be added up now
         facts = {"not added up": str(error)}
         return session.with_card(Card(by="privacy", title=_BOOKED, facts=facts))
 

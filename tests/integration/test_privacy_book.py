@@ -28,10 +28,15 @@ from cosilo.gateway.serving.points import Recipe, open_recipe
 from cosilo.gateway.serving.upstreams import Upstream
 from cosilo.models.base import Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.lm_owner import LMOwner
 from cosilo.privacy.accountant import noise_for
 from cosilo.privacy.book import PrivacyBook, PrivacyConfig
 from cosilo.privacy.composition import composed
-from cosilo.privacy.mechanisms import Gaussian, Release
+from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
+from cosilo.session import account_of, open_session, with_book
+from cosilo.strategies.base import strategies
+from cosilo.types import Demonstration, user
 
 SPENDER = Path(__file__).parent / "spender.py"
 DELTA = 1e-5
@@ -226,3 +231,19 @@ def test_the_command_says_where_nothing_was_spent(
     assert main(["privacy", "--book", str(tmp_path / "none")]) == 4
     assert "there is no book" in capsys.readouterr().err
     assert main(["privacy", "--delta", "2"]) == 2
+
+
+async def test_what_cannot_be_added_up_is_said_and_stops_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = DataOwner(ScriptedModel(), private=(Demonstration("1", user("a record"), "x"),))
+    account = account_of(PrivacyConfig(book=tmp_path / "book"), owner, spender="run/point")
+    assert account is not None
+    strategy = strategies.create("small")
+    session = open_session(owner, LMOwner(ScriptedModel()), strategy, account=account)
+    assert with_book(session, account).cards == (), "nothing was spent"
+    async with account.spending(Release(mechanism=Laplace(scale=1.0))):
+        pass
+    monkeypatch.setitem(sys.modules, "dp_accounting.pld", None)
+    (card,) = with_book(session, account).cards
+    assert "cosilo[dp]" in str(card.facts["not added up"])

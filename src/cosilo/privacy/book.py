@@ -231,7 +231,8 @@ class PrivacyBook:
                 found = dict(self._db.execute("SELECT name, value FROM about"))
             if found.get("format") != _FORMAT:
                 raise StoreError(f"the book {str(path)!r} is of another version of Cosilo's")
-            self._key: bytes = found["key"]
+            self.key: bytes = found["key"]
+            """What its hashes are made with; no two books have the same."""
         except BaseException:
             self._db.close()
             raise
@@ -248,7 +249,7 @@ class PrivacyBook:
         Raises:
             PrivacyError: there are none.
         """
-        found = sorted({hmac.digest(self._key, _plain(t), hashlib.sha256)[:16] for t in texts})
+        found = sorted({hmac.digest(self.key, _plain(t), hashlib.sha256)[:16] for t in texts})
         if not found:
             raise PrivacyError(
                 "a message says what it spent of the owner's records, and the owner has none, so "
@@ -388,13 +389,15 @@ class PrivacyBook:
     def _touched(self, data: int) -> list[frozenset[int]]:
         """For each kind of record of these data: all data that it is in."""
         rows = self._db.execute(_TOUCHED, (data,)).fetchall()
+        if not rows:
+            raise StoreError(f"the book {str(self.path)!r} has no data {data}")
         return [frozenset(map(int, str(touched).split(","))) for (touched,) in rows]
 
     def _id(self, data: int, release: Release) -> bytes:
         if not release.draw:
             return secrets.token_bytes(32)
         what = b"%d %s" % (data, _encoded(release))
-        return hmac.digest(self._key, what, hashlib.sha256)
+        return hmac.digest(self.key, what, hashlib.sha256)
 
     def _read(self, release: bytes) -> Release:
         try:
@@ -450,7 +453,9 @@ class PrivacyAccount:
         self.spent = False
         """Whether something was booked here."""
         self._records = tuple(records)
-        self._number: int | None = None
+        self._numbers: dict[
+            bytes, int
+        ] = {}  # of the records in each book; one may be put in its place
 
     async def require(self, releases: Sequence[Release]) -> None:
         """Refuse, before anything is sent, what the budget cannot bear; see `PrivacyBook.require`.
@@ -458,14 +463,14 @@ class PrivacyAccount:
         Raises:
             PrivacyBudgetError: a record would have spent more than it may.
             ConfigError: that cannot be said, as dp-accounting is missing.
-            StoreError: the book cannot be used.
+            PrivacyError: the book cannot be used.
         """
         epsilon = self.config.epsilon
         if epsilon is None or not releases:
             return
 
         def work() -> None:
-            with self._open() as (book, data):
+            with _certain(), self._open() as (book, data):
                 book.require(data, releases, epsilon=epsilon, delta=self.config.delta)
 
         await asyncio.to_thread(work)
@@ -480,8 +485,8 @@ class PrivacyAccount:
 
         Raises:
             PrivacyBudgetError: a record would have spent more than it may; the block is not entered.
-            PrivacyError: there is a budget, and the message does not say which mechanism spent ε.
-            StoreError: the book cannot be used.
+            PrivacyError: the book cannot be used; or there is a budget, and the message does not say
+                which mechanism spent ε.
         """
         if release is None:
             if epsilon and self.config.epsilon is not None:
@@ -511,7 +516,7 @@ class PrivacyAccount:
             return book.lines(data)
 
     def _reserved(self, release: Release) -> bytes:
-        with self._open() as (book, data):
+        with _certain(), self._open() as (book, data):
             return book.reserve(
                 data,
                 release,
@@ -527,9 +532,18 @@ class PrivacyAccount:
     @contextmanager
     def _open(self) -> Iterator[tuple[PrivacyBook, int]]:
         with closing(PrivacyBook(self.config.file())) as book:
-            if self._number is None:
-                self._number = book.data(map(_text, self._records))
-            yield book, self._number
+            if book.key not in self._numbers:
+                self._numbers[book.key] = book.data(map(_text, self._records))
+            yield book, self._numbers[book.key]
+
+
+@contextmanager
+def _certain() -> Iterator[None]:
+    """What the book cannot say for sure, it does not allow."""
+    try:
+        yield
+    except StoreError as error:
+        raise PrivacyError(f"{error}; nothing was sent") from None
 
 
 def _text(record: Demonstration) -> str:

@@ -242,9 +242,38 @@ async def test_on_another_machine_than_the_books_nothing_is_spent() -> None:
 
 async def test_a_book_that_cannot_be_written_lets_nothing_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be used"):
-        async with account(tmp_path / "file" / "book", "x").spending(TWO):
+    mine = account(tmp_path / "file" / "book", "x", epsilon=1.0)
+    with pytest.raises(PrivacyError, match=r"cannot be used: .*; nothing was sent"):
+        async with mine.spending(TWO):
             raise AssertionError("entered")
+    with pytest.raises(PrivacyError, match=r"cannot be used: .*; nothing was sent"):
+        await mine.require([TWO])
+
+
+async def test_a_book_that_is_put_in_the_place_of_another_is_kept_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    mine = account(tmp_path / "book", "b", epsilon=2.5)
+    async with mine.spending(TWO):
+        pass
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"book{end}").unlink(missing_ok=True)
+    other = account(tmp_path / "book", "a")  # which has number 1 there
+    async with other.spending(TWO):
+        pass
+    async with mine.spending(TWO):
+        pass
+    with pytest.raises(PrivacyBudgetError):
+        async with mine.spending(TWO):
+            raise AssertionError("entered")
+    assert [figure.releases for figure in other.figures()] == [1]
+
+
+def test_data_that_a_book_does_not_know_have_no_figure(book: PrivacyBook) -> None:
+    with pytest.raises(StoreError, match="has no data 7"):
+        spend(book, 7, epsilon=1.0)
+    with pytest.raises(StoreError, match="has no data 7"):
+        book.figures(7)
 
 
 def test_a_budget_without_a_book_is_refused() -> None:
