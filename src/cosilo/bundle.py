@@ -41,6 +41,8 @@ from cosilo.types import Sampling, Turn
 FORMAT = 1
 DESCRIPTION, SUMS = "bundle.json", "SHA256SUMS"
 ROLES = ("small", "large", "embedder")
+SEVERAL = "large."
+"""What the role of one of several large models begins with, before its name."""
 
 _NOT_READ = ("checkpoints",)
 """Options that name where something is written while training: no matter for serving."""
@@ -53,7 +55,8 @@ class Bundle:
     Attributes:
         point: its strategy is the one that answers, prepared already.
         models: of "small", "large" and "embedder", those that it needs; without an embedder, the small
-            model embeds where it can.
+            model embeds where it can. Of several large models that it asks together, "large.NAME" each,
+            in their order.
         about: what a reader should know: which run's strategy it was, what the small model learned
             from, and what membership was measured.
     """
@@ -246,9 +249,14 @@ class _Writer:
 
 
 def _plain_model(config: ModelConfig) -> dict[str, Any]:
-    """What a model's table says, besides how it was trained."""
-    plain = replace(config, train=False, train_items=None)
-    return {**vars(plain), "exposes": config.exposes.written()}
+    """What a model's table says, besides how it was trained; what it leaves out is left out."""
+    said = {
+        f.name: getattr(config, f.name)
+        for f in fields(ModelConfig)
+        if f.name not in ("train", "train_items") and getattr(config, f.name) != f.default
+    }
+    link = {} if config.link is None else {"link": asdict(config.link)}
+    return {**said, **link, "exposes": config.exposes.written()}
 
 
 def _catalogued(bundle: Bundle) -> dict[str, list[str]]:
@@ -371,7 +379,7 @@ class _Reader:
 
     def model(self, role: str, table: Mapping[str, Any]) -> ModelConfig:
         where = f"the {role} model"
-        if role not in ROLES:
+        if role not in ROLES and not role.startswith(SEVERAL):
             raise KeyError(role)
         options = {k: self.value(v) for k, v in table["options"].items()}
         config = read(ModelConfig, {k: v for k, v in table.items() if k != "options"}, where=where)

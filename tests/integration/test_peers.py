@@ -22,7 +22,7 @@ from cosilo.benchmark.store import Store
 from cosilo.boundary.record.faults import verify
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.cli.serve import _layout
-from cosilo.errors import BudgetExceededError, ConfigError
+from cosilo.errors import BudgetExceededError
 from cosilo.gateway.serving.points import open_recipe
 from cosilo.objectives.reading import reading
 from cosilo.types import user
@@ -224,8 +224,18 @@ async def test_a_point_is_served_by_the_models_that_it_was_measured_with(tmp_pat
         "fair": 2,
         "poor": 2,
     }
-    with pytest.raises(ConfigError, match="serve it from its run"):
-        await make_bundle(run, "ensemble", tmp_path / "bundle")
+    await make_bundle(run, "ensemble", tmp_path / "bundle")
+    bundled = _layout(Namespace(source=tmp_path / "bundle", point=[], config=None)).load()
+    [recipe] = bundled.recipes
+    assert recipe.upstreams == NAMES
+    assert {n: u.price for n, u in bundled.upstreams.items()} == {
+        n: u.price for n, u in parts.upstreams.items()
+    }
+    alone = await open_recipe(
+        recipe, bundled.upstreams, tabs={}, ledger=MemoryLedger(), beside=beside
+    )
+    [route] = alone.routes
+    assert (await route.strategy.answer(route.session.bind("r"), chat)).text == "cow"
     for recipe in parts.recipes:
         for recorded in recipe.answers.values():
             await recorded.close()

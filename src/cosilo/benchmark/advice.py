@@ -12,6 +12,7 @@ from cosilo.models.base import Classifier
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy
 from cosilo.strategies.inference.ends import Large
+from cosilo.strategies.inference.ensemble import Ensemble
 from cosilo.tasks.base import Task
 
 
@@ -22,7 +23,7 @@ def require_taught(owner: DataOwner, strategy: Strategy, *, by: str) -> None:
         CapabilityError: nobody teaches it.
     """
     untaught = isinstance(owner.model, Classifier) and not owner.model.labels
-    if untaught and not strategy.needs.trainable and not isinstance(strategy, Large):
+    if untaught and not strategy.needs.trainable and not isinstance(strategy, Large | Ensemble):
         raise CapabilityError(
             f"{by} asks the small model, a classifier that has learned nothing: set train = true in "
             "[models.small], or use a strategy that teaches it, such as distil_labels"

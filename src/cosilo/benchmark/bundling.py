@@ -12,15 +12,16 @@ from typing import Any
 import cosilo
 from cosilo.benchmark.reopen import Reopened, reopen
 from cosilo.benchmark.results import opened
-from cosilo.bundle import Bundle, kept_model, making, spelt_out, write
+from cosilo.bundle import SEVERAL, Bundle, kept_model, making, spelt_out, write
 from cosilo.errors import ConfigError
 from cosilo.models.base import TextModel
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.parties.around.exposed import Exposed
 from cosilo.privacy.secret_key import secret_key
-from cosilo.session import ModelConfig, PointConfig, open_point
+from cosilo.session import ModelConfig, PointConfig, Side, open_point
 from cosilo.strategies.base import Strategy
 from cosilo.strategies.inference.ends import Large
+from cosilo.strategies.inference.ensemble import Ensemble
 from cosilo.types import Demonstration, Turn, last_user
 
 NOT_MEASURED = "not measured"
@@ -59,19 +60,24 @@ async def make_bundle(
         found = reopen(run, [point])
         try:
             config = found.points[0]
-            name, *others = found.speaks_to(config)
-            if others:
-                raise ConfigError(
-                    f"point {point!r} speaks to several large models at once; a bundle is of a point "
-                    "that speaks to one: serve it from its run"
-                )
-            lm = Exposed(found.recorded[name], found.plan.peers[name].exposes)
-            strategy, session = open_point(config, found.owner, lm, sampling=found.task.sampling)
+            large = {
+                name: Exposed(found.recorded[name], found.plan.peers[name].exposes)
+                for name in found.speaks_to(config)
+            }
+            (first, lm), *others = large.items()
+            strategy, session = open_point(
+                config,
+                found.owner,
+                lm,
+                sampling=found.task.sampling,
+                name=first,
+                others={name: Side(lm=other) for name, other in others},
+            )
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
             served = spelt_out(strategy, config)
             if not with_examples:
                 _refuse_examples(found, strategy, point)
-            models = _models(found, name, strategy, session.owner.model, folder)
+            models = _models(found, list(large), strategy, session.owner.model, folder)
             owner = session.owner
             trained = owner.model is not found.untrained and "small" in models
             about = {
@@ -128,7 +134,7 @@ def _holds_examples(value: Any) -> bool:
 
 
 def _models(
-    found: Reopened, large: str, strategy: Strategy, small: TextModel, folder: Path
+    found: Reopened, large: Sequence[str], strategy: Strategy, small: TextModel, folder: Path
 ) -> dict[str, ModelConfig]:
     """The models that the point is served with; a trained small one is written into `folder`.
 
@@ -136,12 +142,13 @@ def _models(
         ConfigError: one of them cannot be had without the run.
     """
     plan, models = found.plan, {}
-    if not isinstance(strategy, Large):  # it alone asks no small model
+    if not isinstance(strategy, Large | Ensemble):  # they alone ask no small model
         models["small"] = _small(found, small, folder)
     if strategy.needs.sends:
-        if isinstance(found.peers[large], RecordedModel):
+        if any(isinstance(found.peers[name], RecordedModel) for name in large):
             raise ConfigError("the large model's answers stand in the data: nobody can ask it more")
-        models["large"] = plan.peers[large]
+        several = len(large) > 1
+        models |= {f"{SEVERAL}{name}" if several else "large": plan.peers[name] for name in large}
     if plan.embedder is not None:
         models["embedder"] = plan.embedder
     return models

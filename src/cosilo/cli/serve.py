@@ -254,7 +254,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
 
 def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """The point of the bundle in the folder `path`, as it was prepared."""
-    from cosilo.bundle import read_bundle
+    from cosilo.bundle import SEVERAL, read_bundle
     from cosilo.gateway.process.config import Layout, Parts, for_serving, load_tables, open_upstream
     from cosilo.gateway.serving.points import Recipe
     from cosilo.gateway.serving.upstreams import Absent
@@ -273,7 +273,12 @@ def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     def load() -> Parts:
         small = make_model(models["small"]) if "small" in models else Absent("small")
         embedder = make_model(models["embedder"]) if "embedder" in models else small
-        upstreams = {"large": open_upstream("large", models["large"])} if "large" in models else {}
+        large = {
+            role.removeprefix(SEVERAL): config
+            for role, config in models.items()
+            if role == "large" or role.startswith(SEVERAL)
+        }
+        upstreams = {name: open_upstream(name, config) for name, config in large.items()}
         recipe = Recipe(
             config=replace(point, defences=tuple(for_serving(d) for d in point.defences)),
             owner=DataOwner(small, embedder=embedder if isinstance(embedder, Embedder) else None),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cosilo.benchmark.advice import require_taught
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.progress import Silent
 from cosilo.benchmark.runner import Runner
@@ -18,6 +19,8 @@ from cosilo.benchmark.store import Store
 from cosilo.errors import CapabilityError, ConfigError, RejectedError
 from cosilo.models.base import Array, models
 from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.strategies.base import strategies
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob
 
 LABELS = ("billing", "delivery", "account")
@@ -125,3 +128,11 @@ def test_too_few_training_items_are_told(tmp_path: Path, items: int, words: str)
 def test_a_number_of_training_items_that_is_none_is_refused(tmp_path: Path, items: int) -> None:
     with pytest.raises(ConfigError, match=f"train_items = {items} is not positive"):
         notes(tmp_path, point("small"), small=f"train = true\ntrain_items = {items}")
+
+
+@pytest.mark.parametrize("strategy", ["large", "ensemble"])
+def test_what_asks_no_small_model_needs_none_that_was_taught(strategy: str) -> None:
+    owner = DataOwner(Counting())
+    require_taught(owner, strategies.create(strategy), by="point")
+    with pytest.raises(CapabilityError, match="has learned nothing"):
+        require_taught(owner, strategies.create("small"), by="point")

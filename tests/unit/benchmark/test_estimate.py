@@ -297,3 +297,71 @@ async def test_a_new_kind_of_message_is_forecast_by_its_strategy_alone(
     assert found.tokens_out == pytest.approx(9 * 7 + 40 / 3.5, abs=1)  # a target has one byte
     await parts.close()
     store.close()
+
+
+SEVERAL = (
+    PLAN.partition("[models.large]")[0]
+    + """
+[models.large.a]
+kind = "scripted"
+name = "a"
+usd_per_m_in = 1e6
+[models.large.b]
+kind = "scripted"
+name = "b"
+usd_per_m_in = 2e6
+usd_per_hour = 3600
+longest_s = 10
+usd_per_gb = 1e9
+"""
+)
+
+
+async def several(folder: Path, points: str, *, held: str = "") -> Estimate:
+    plan = parse_plan(SEVERAL + points, folder / "p.toml")
+    store = Store(folder / "run", write=True)
+    parts = open_parts(plan, store, Loaded())
+    for example in parts.task.splits["test"] if held else ():
+        ask = Ask(chat=example.chat, sampling=parts.task.sampling)
+        await parts.peers[held].party.handle(ask)
+    work = [(p, [(s, parts.task.splits[s]) for s in ANSWERED]) for p in plan.points]
+    found = estimate(plan, parts, work, pace=None)
+    await parts.close()
+    store.close()
+    return found
+
+
+async def test_each_of_several_large_models_is_estimated_at_its_own_price(folder: Path) -> None:
+    one = await several(folder, '[[points]]\nstrategy = "large"\n')
+    other = await several(folder, '[[points]]\nstrategy = "large"\npeers = ["b"]\n')
+    both = await several(folder, '[[points]]\nstrategy = "ensemble"\n')
+    assert (one.calls, other.calls, both.calls) == (12, 12, 24)
+    assert both.usd == pytest.approx(one.usd + other.usd)
+    assert both.usd_most == pytest.approx(one.usd_most + other.usd_most)
+    assert other.usd_most > 2 * one.usd_most + 12 * 10  # its seconds and its bytes cost, too
+    shared = await several(
+        folder,
+        '[[points]]\nstrategy = "large"\npeers = [["a"], ["b"]]\n[[points]]\nstrategy = "ensemble"\n',
+    )
+    assert shared.calls == 24  # each question is asked of each once
+
+
+async def test_what_one_of_several_has_answered_is_free_of_that_one(folder: Path) -> None:
+    found = await several(folder, '[[points]]\nstrategy = "ensemble"\n', held="b")
+    assert (found.calls, found.recorded) == (20, 4)
+
+
+async def test_the_most_covers_what_every_term_of_a_price_takes(folder: Path) -> None:
+    found = await several(folder, '[[points]]\nstrategy = "large"\npeers = ["b"]\n')
+    plan = parse_plan(SEVERAL + '[[points]]\nstrategy = "ensemble"\n', folder / "p.toml")
+    store = Store(folder / "other", write=True)
+    parts = open_parts(plan, store, Loaded())
+    price = parts.peers["b"].price
+    most = sum(
+        price.bound(Ask(chat=e.chat, sampling=parts.task.sampling)).usd
+        for split in ANSWERED
+        for e in parts.task.splits[split]
+    )
+    assert most <= found.usd_most
+    await parts.close()
+    store.close()
