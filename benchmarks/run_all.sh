@@ -27,6 +27,8 @@ script round_trip_all benchmarks/pseudonyms/round_trip.py --all --streams
 script gateway_round_trip benchmarks/gateway/round_trip.py
 script literals benchmarks/pseudonyms/literals.py
 script structured benchmarks/pseudonyms/structured.py
+script credentials benchmarks/pseudonyms/credentials.py
+script technical benchmarks/pseudonyms/technical.py
 script nyc311 benchmarks/plans.py nyc311
 script mts_dialog benchmarks/plans.py mts_dialog
 "$PYTHON" benchmarks/data/text2sql_defog.py

@@ -85,7 +85,7 @@ def resolve(spans: Iterable[Span], text: str) -> list[Span]:
 
     The longest wins, then the higher score, then the earlier; of a loser the part that is not
     covered yet stays a span of its own, since dropping it would send it. Neighbours of one kind
-    with nothing but spaces between them become one.
+    with nothing but spaces between them become one; a tab parts the cells of a table.
     """
     return run(resolving(spans, text))
 
@@ -138,7 +138,7 @@ def _merged(spans: list[Span], text: str) -> list[Span]:
     merged: list[Span] = []
     for span in spans:
         last = merged[-1] if merged else None
-        if last and last.kind == span.kind and not text[last.end : span.start].strip(" \t"):
+        if last and last.kind == span.kind and not text[last.end : span.start].strip(" "):
             merged[-1] = replace(last, end=span.end, score=max(last.score, span.score))
         else:
             merged.append(span)

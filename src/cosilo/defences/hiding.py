@@ -18,6 +18,7 @@ import msgspec
 
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
+from cosilo.defences.arranged import arranged
 from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import read
@@ -31,7 +32,7 @@ from cosilo.defences.texts import placed, private_in, public_text, written_numbe
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 2
+VERSION = 3
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
@@ -320,12 +321,12 @@ class Hiding:
         if known is None:
             found: set[Span] = set()
             for offset, window in windows(text):
-                found.update(shifted((yield from self._look(window, public)), offset))
+                found.update(shifted((yield from self._arranged(window, public)), offset))
                 plain = plainly(window)
                 if plain is None:
                     continue
                 for start, read in windows(plain.text):
-                    seen = shifted((yield from self._look(read, public)), start)
+                    seen = shifted((yield from self._arranged(read, public)), start)
                     found.update(shifted(map(plain.written, seen), offset))
             known = tuple(sorted(found, key=lambda s: (s.start, s.end, s.kind, s.score)))
             self._spans.put(name, known)
@@ -338,6 +339,11 @@ class Hiding:
             found += yield from looked(detector, text, public)
             yield
         return [span for span in found if span.start < span.end]
+
+    def _arranged(self, text: str, public: str) -> Steps[list[Span]]:
+        """What is private in `text`, as it looks and by the form that it has."""
+        found = yield from self._look(text, public)
+        return (yield from arranged(text, found, lambda made: self._look(made, public)))
 
 
 def _name(text: str, before: hashlib.blake2b) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from cosilo.defences.addresses import ADDRESSES
+from cosilo.defences.credentials import credentials
 from cosilo.defences.detection import Span, Steps, gathered, run
 from cosilo.defences.names import listed, named
 
@@ -47,6 +49,12 @@ def _is_date(text: str) -> bool:
     return bool(re.fullmatch(r"(?:19|20)\d\d-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-(?:19|20)?\d\d", text))
 
 
+_MOMENT = re.compile(
+    r"(?:(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])|(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|1[0-2])"
+    r"[-/.](?:19|20)\d\d|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])/(?:19|20)\d\d)(?!\d)|\d{4}\.\d{4,5}$"
+)
+"""A date, and perhaps what follows it; or a number of arXiv."""
+
 _GROUPED = re.compile(
     r"\d{1,3}(?:[., ]\d{3})+|\d{4}[./]\d{1,2}[./]\d{1,2}.*|\d{1,2}[./]\d{1,2}[./]\d{4}"
 )
@@ -54,7 +62,7 @@ _GROUPED = re.compile(
 
 def _is_phone(text: str) -> bool:
     digits = sum(c.isdigit() for c in text)
-    if not 7 <= digits <= 19 or _is_date(text):
+    if not 7 <= digits <= 19 or _is_date(text) or _MOMENT.match(text):
         return False
     if _GROUPED.fullmatch(text):  # 10,000,000 or a date, unless it begins or is spaced like a phone
         return bool(re.fullmatch(r"0\d.*|\d{3}[ .]\d{3}[ .]\d{3}", text))
@@ -62,8 +70,13 @@ def _is_phone(text: str) -> bool:
     return text.startswith(("+", "(", "0")) or spaced or digits >= 9
 
 
+_NO_CODE = re.compile(
+    r"(?:ISO|RFC|SHA|UTF|CVE)-?\d.*|(?:19|20)\d\d-?[01]\d-?[0-3]\dT\d{2,6}Z?", re.I
+)
+
+
 def _is_code(text: str) -> bool:
-    return len(text) >= 6 and not re.fullmatch(r"(?:ISO|RFC|SHA|UTF|CVE)-?\d.*", text)
+    return len(text) >= 6 and not _NO_CODE.fullmatch(text)
 
 
 _TLD = (
@@ -128,7 +141,7 @@ class PatternDetector:
                 spans.append(span)
                 yield
             yield
-        for found in named(text):
+        for found in chain(named(text), credentials(text)):
             if found is not None:
                 spans.append(found)
             yield

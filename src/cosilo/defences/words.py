@@ -46,3 +46,109 @@ single pregnant located born based coming concerned contacting tired worried cur
 planning currently always never only even both each every another other such same own too quite
 rather almost already yet
 """)
+
+# Words of programs, of their languages and of computers: no names of people or places.
+OF_PROGRAMS = _of("""
+abort abs access ack acl add admin aes agile ai ajax algorithm alias all alter analyze and
+android angular ansible any apache api apis app append apply apt arg args argument arguments
+argv arm array arrays as asc ascii assert async attr attribute authentication auto await aws
+awk azure backend backup base64 bash batch begin between bigint binary bind bit bitbucket
+block bool boolean bootstrap boundary branch break browser bsd btree buffer bug build bundle
+byte bytes cache call callable callback canvas cargo case cast catch cd cert certificate
+char charset checkpoint checksum chmod chrome ci cidr class classpath cli client clojure
+clone cloud cluster cmake coalesce code codec column columns command commit compile compiler
+config configuration connection console const constraint constructor container content
+context cookie copy core cors count cp cpu create cron cross cryptography css csv cube curl
+current cursor cut cpython daemon dart dashboard data database dataclass dataframe dataset
+datetime dba ddl debian debug decimal declare decode def default default: define delete
+delta deploy dep deprecated desc describe dev devops dict diff digest dir directory disk
+distinct django dll dns docker docs document domain dos double driver drop dtype dump
+duration echo edge editor elif else elastic elasticsearch elixir else email emacs embed
+embedding encode encoding encryption end endpoint engine enum env environment eof equal
+error errors escape eslint etag ethernet etl event except exception exclude exec execute
+exists exit explain export expr expression extend extension extern false fastapi fetch field
+file filename files filesystem filter finally firefox firewall firmware first flag flask
+flatten float flow flush fn folder font for foreach foreign fork format fortran frame
+framework free from frontend ftp full func function functions fuzzy gantt gateway gawk gb gc
+gcc gem generator get git github gitlab global gnu go golang goto gpu gradient gradle
+grafana grant graph graphql grep group grpc gui gulp gzip hash hashmap haskell having header
+headers heap hex homebrew hook host hostname html http https hub id identifier idle if iface
+ignore iis image immutable implements import in include index indices inet info inherit init
+inner input insert install instance int integer intellij interface interval into invalid io
+ios ip ipv4 ipv6 iphone is iso iterable iterator iteration java javascript jdk jenkins jest
+jira job join jpa jquery json jsx julia jupyter jvm jwt kafka kernel kerberos key keyerror
+keyword keywords kotlin kube kubernetes lambda lan last latency latex ldap left len less let
+lexer lib library like limit line lines link linux lint lisp list listen listener literal
+literals llm load local localhost locale lock log logger login logout long loop lower lua
+lvm mac machine macos main make makefile malloc manifest map mapping markdown mask master
+matlab matplotlib matrix maven max mawk mb md5 mem memory merge message meta metadata method
+micro microsoft middleware min mime minify mobile mod mode model module mongo mongodb monad
+mount mozilla msg mutable mutex mvc mvn mysql name namedtuple namespace nan nano natural
+nested net netbsd network nginx ngrok nil nlp node nodejs none nosql not notebook
+notimplementederror nothing npm null nulls number numeric numpy nvidia oauth object objects
+odbc off offset on oop open openbsd opencv openid openssh openssl openvpn operator option
+optional options or oracle order orm os oserror osi out outer output over overflow override
+owner pack package packet page pandas param parameter parameters parse parser partition pass
+password patch path pathlib pattern pcre pdf pem perl permission perms php ping pip pipe
+pipeline pixel pkcs plugin png pod pointer poll polars pool pop port posix post postgres
+postgresql powershell pragma precision prepare primary print printf private process profile
+program prometheus promise prompt property protected protocol proxy pub public pull push put
+py pydantic pypi pytest python pytorch qt query queue quit quote ram random range rails
+raise raises rank rate raw react read readme readonly real record recursive redhat redirect
+redis reduce redux ref refactor refactoring reference regex register registry release remote
+rename render repl replace repo repository request requests require required reset resolve
+response rest result return returns reverse revoke rfc right role rollback root route router
+row rows rpm rsa rsync ruby rule run runtime rust safari sample scala scalar scale schema
+scikit scipy scope screen script scrum sdk search secure security sed select self selenium
+selinux semaphore seq sequence sequelize serial serialize server service session set setattr
+settings setup sha sha1 sha256 shader shard shell sigmoid signal signature similar size skip
+sklearn slack sleep slice smallint smtp snapshot soap socket sock softmax solaris solr sort
+source space spark spec splice split spring sql sqlite sqlserver ssd ssh ssl stack stage
+stash state statement static status std stderr stdin stdout step stl stop storage store str
+stream string strings strip struct stub sub subclass subprocess subquery sudo sum super
+svelte svg swap swift switch swot symbol sync syntax synopsis sys syslog system systemd tab
+table tables tag tail tar target task tcl tcp telnet temp template tensor tensorflow
+terminal terraform test tests text then thread threads throw throws time timeout timestamp
+timezone tls tmp todo token tokens tool top torch total trace traceback tracker transaction
+trigger trim true truncate try tsv ttl tuple tunnel tutorial txt type typeerror types
+typescript typevar ubuntu udp ui uid uint undefined unicode union unique unit unix unknown
+unsigned until update upload upper upsert url urls usage usb use user username users using
+utc utf utf8 uuid ux valid validate value valueerror values var varchar variable vector
+vendor verbose version vi view vim virtual vm void volume vpn vs vscode vue wait warning
+warnings web webhook webpack websocket wget when where while whitespace widget wifi wiki
+window windows with word wordpress worker workflow workspace wrapper write wsgi www xargs
+xcode xhr xml xor xpath xss yaml yarn yield zip zlib zsh avg cte dense lag lead lateral
+nullif nvl partition row_number strftime julianday date_trunc extract interval kanban uml
+crud saas paas iaas kpi roi seo erp crm mvp poc qa sla slo rag mcp lora gguf llama gpt bert
+numpy sklearn matplotlib seaborn keras xgboost lightgbm streamlit airflow dbt snowflake
+bigquery databricks tableau excel powerpoint outlook sharepoint salesforce zapier notion
+figma confluence trello
+""")
+
+# Those of them that are ordinary words as well: they do not make a text a technical one.
+ORDINARY = _of("""
+access account address all and any apply area at auto back bad balance base batch before begin
+between block body book bool bound branch break browser buffer build bundle but by call can card
+case change check class clean clear close cloud code column condition context cookie copy core
+correct count create cross current daily data date deep default delete demand deploy depth desk
+detail device dictionary digital direct directory display document domain double draft drive driver
+drop edge else email end engine enter entry equal error escape event except exception exclude exit
+explain expression extend external false field file filter final find first fix flag float flow
+folder font for force fork format frame free from full function fuzzy gateway general get global go
+grant graph grid group handle hash having head header heap help hide home hook host hub if ignore
+image import in include index info initial input insert inside install instance integer interest
+interface internal into invalid invoke is issue item java job join keep kernel key lambda last layer
+lead leave left legacy length less level library like limit line link list listen load local lock
+long loop mail master match message mobile move name normal note null number object off online open
+option order out over owner pack page pass password patch path pattern payment phone pin place port
+post power present press print private process profile promise protocol public pull pump push range
+rank rate read real reason record records reference release remote report request response rest
+result return review reward right role root round route rule run sample scale scope screen search
+section security select self sense sequence service session set share short signature size skip
+sleep slice sort source space split spring stack stage state statement static status step stop store
+strip struct style subject sum support sure swift switch symbol sync tab table tag tail target task
+temp template terminal test text then thread time token tool top topic total trace track trial
+trigger trim true try type union unique unit unknown until up update upload upper usage use user
+valid value variable vendor version via view virtual volume wait warning watch web wiki window
+windows with word work workflow zip
+""")

@@ -101,13 +101,12 @@ async def test_what_follows_the_instructions_is_looked_at_as_ever(tmp_path: Path
 )
 async def test_what_a_client_says_is_private(tmp_path: Path, turn: Turn) -> None:
     found, _ = await hidden(defence(tmp_path, INSTRUCTIONS), turn, Turn("user", "hello"))
-    assert "Extract" in found
     assert "Anna Keller" in found
 
 
 async def test_without_instructions_nothing_is_public(tmp_path: Path) -> None:
     system, _ = await hidden(defence(tmp_path), Turn("system", INSTRUCTIONS), Turn("user", "hello"))
-    assert {"Extract", "Anna Keller", "Due Date"} <= set(system)
+    assert {"Anna Keller", "Due Date"} <= set(system)
 
 
 async def test_what_was_hidden_earlier_in_the_conversation_stays_hidden(tmp_path: Path) -> None:

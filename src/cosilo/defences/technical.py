@@ -1,0 +1,204 @@
+"""Code and technical text: where a detector of names takes words of programs for people and places.
+
+    import numpy as np                 ──▶  code: nothing in it is a name
+    name = "Maud Ottokar"  # by Ada L.  ──▶  what its strings and comments say may be
+    Open FILE with --max-procs          ──▶  technical prose: a name must look like one
+
+Only guesses are dropped: what has a form of its own (an e-mail address, a key, a number with a check)
+counts wherever it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from cosilo.defences.addresses import PARTICLE
+from cosilo.defences.detection import Span
+from cosilo.defences.words import NOT_NAMES, OF_PROGRAMS, OF_QUESTIONS, ORDINARY
+
+_GUESSED = frozenset({"PERSON", "ORG", "PLACE", "ADDRESS", "PLATE"})
+
+_TECHNICAL = OF_PROGRAMS - ORDINARY - OF_QUESTIONS - NOT_NAMES
+"""Words that only technical texts use often: 7 % of a manual page's words, none of most letters'."""
+
+Range = tuple[int, int]
+
+_SURELY = re.compile(
+    r"\s{0,200}(?:import [\w.]{1,80}(?: as \w{1,40})?;?\s*$|from [\w.]{1,80} import [\w(*]|"
+    r"(?:async )?def \w{1,80}\("
+    r"|class \w{1,80}\s?[({:]\S*\s*$|#include\s?[<\"]|SELECT\b[^\n]{1,2000}\bFROM\b|INSERT INTO\b"
+    r"|DELETE FROM\b"
+    r"|UPDATE\b[^\n]{1,400}\bSET\b|CREATE (?:TABLE|INDEX|VIEW)\b|(?:const|let|var) \w{1,80}\s?=)"
+)
+_BEGINS = re.compile(
+    r"\s{0,200}(?:import [\w.]{1,80}(?:,| as |;?\s*$)|from [\w.]{1,80} import |"
+    r"(?:async )?def \w{1,80}\(|class \w{1,80}\s?[(:{]"
+    r"|return\b[^.?!]{0,200}$|raise \w{1,80}\(|(?:if|elif|for|while|with|except|switch|catch|else"
+    r"|try|finally)\b[^\n]{0,300}[:{]\s*$"
+    r"|(?:function|const|let|var|public|private|protected|static|void|func|fn|impl|struct|enum"
+    r"|interface|export|namespace"
+    r"|typedef|type)\b[^\n]{1,200}[={(;<]|@\w{1,80}(?:[.(]|\s*$)|#include\b|#define\b|//|/\*|\*/"
+    r"|>>> |\$ \w|\+\+\+ |--- \S|@@ "
+    r"|(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|FROM|WHERE|(?:LEFT |INNER "
+    r"|CROSS |RIGHT )?JOIN|GROUP BY"
+    r"|ORDER BY|HAVING|UNION|WITH|LIMIT|VALUES|SET|AND|OR|ON|WHEN|THEN|ELSE|END)\b"
+    r"|(?:select\b[^\n]{1,400}\bfrom\b|insert into\b|update\b[^\n]{1,200}\bset\b|delete from\b"
+    r"|create table\b))"
+)  # fmt: skip
+_ENDS = re.compile(r"(?:[{;(\[]|\):|\\|->|=>|\*/)\s*$|^\s*[})\]]{1,4}[,;]?\s*$")
+_HOLDS = re.compile(
+    r"[=!<>+*/|&]=|:=|=>|->|&&|\|\||::|</|/>|\w\(\)|\w\([\w.\"', =*\[\]]{0,200}\)[.:,;)\]]?"
+    r"|\w\[\w{1,60}\]"
+    r"|\b\w{1,60}\.\w{1,60}\.\w|\b\w{1,60}_\w{1,60}\b[^\n]{0,200}\b\w{1,60}_\w"
+    r"|^\s{0,200}[\w.\[\]\"']{1,80}(?::\s?[\w\[\], .|]{1,80})?\s=\s\S"
+)
+_QUOTED = re.compile(
+    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)|\'\'\'(?:[^\\]|\\.)*?(?:\'\'\'|\Z)|"(?:[^"\\\n]|\\.){0,2000}"'
+    r"|\'(?:[^\'\\\n]|\\.){0,2000}\'",
+    re.S,
+)
+_COMMENT = re.compile(r"(?:(?<=\s)|^)(?:#|//|--|;)\s[^\n]*|/\*(?:[^*]|\*(?!/)){0,5000}\*/", re.M)
+_PROSE = re.compile(r"[^\W\d_]{2,}(?:[,;:]?[ ][^\W\d_'’]{1,30}){6,}")
+
+_TOKEN = re.compile(r"\S{1,300}")
+_CODED = re.compile(
+    r"[_(){}\[\]<>=;\\$|&*#%^~`]|::|->|[a-z][A-Z]|[A-Za-z]\.[A-Za-z]|^--?[A-Za-z]|/\w+/|\w/\w"
+    r"|^[A-Z]{2,}\d|\d[A-Z]{2,}$|[A-Za-z]\d"
+)
+_PLAIN = re.compile(
+    r"\S{0,200}@\S{1,200}|https?://\S{1,300}|[(\"'\[]?[\w'’\-]{1,60}[)\"'\].,:;!?]{0,3}"
+)
+_TITLED = re.compile(r"[^\W\d_a-z][^\W\d_A-Z]+(?:[-'’][^\W\d_]+)*\.?|[^\W\d_a-z]\.")
+_PARTICLE = re.compile(PARTICLE, re.I)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
+    """`spans` of `text` without guesses that are words of programs."""
+    found = list(spans)
+    if not any(span.kind in _GUESSED for span in found):
+        return found
+    paragraphs = _paragraphs(text)
+    tokens = _TOKEN.findall(text)
+    technical_words = sum(token.strip(",;:().\"'[]").casefold() in _TECHNICAL for token in tokens)
+    whole = technical_words >= max(4, 0.035 * len(tokens))
+    starts = [start for start, *_ in paragraphs]
+    kept = []
+    for span in found:
+        if span.kind in _GUESSED:
+            at = bisect_right(starts, span.start) - 1
+            _, code, technical = paragraphs[at]
+            words = text[span.start : span.end]
+            if (
+                _known(words)
+                or _in(code, span)
+                or ((technical or whole) and not _like_a_name(text, span))
+            ):
+                continue
+        kept.append(span)
+    return kept
+
+
+def _known(words: str) -> bool:
+    """Whether all words are of programs and computers."""
+    some = _WORD.findall(words)
+    return bool(some) and all(word.casefold() in OF_PROGRAMS for word in some)
+
+
+def _in(ranges: Sequence[Range], span: Span) -> bool:
+    at = bisect_right(ranges, (span.start, 1 << 60)) - 1
+    return at >= 0 and span.start < ranges[at][1]
+
+
+def _like_a_name(text: str, span: Span) -> bool:
+    """Whether a guess in technical prose is written as names are: capitalised words without signs."""
+    words = text[span.start : span.end]
+    around = text[max(span.start - 1, 0) : span.start], text[span.end : span.end + 1]
+    if around[0] in ("_", "=", "$", "@", "-", "/", ".", "<", "`") or around[1] in (
+        "_",
+        "(",
+        "=",
+        "/",
+        "`",
+    ):
+        return False
+    if _CODED.search(words.replace("\n", " ")) and span.kind != "ADDRESS":
+        return False
+    some = words.split()
+    named = [w for w in some if _TITLED.fullmatch(w.strip(",;:()\"'"))]
+    others = [w for w in some if w not in named and not _PARTICLE.fullmatch(w)]
+    if span.kind == "ADDRESS":
+        return (
+            bool(named)
+            and any(c.isdigit() for c in words)
+            and not any(w.casefold() in OF_PROGRAMS for w in some)
+        )
+    if others or not named or any(w.casefold().strip(",;:().\"'") in OF_PROGRAMS for w in named):
+        return False
+    return len(named) > 1 or span.score < 0.4 or span.kind == "PERSON"
+
+
+def _paragraphs(text: str) -> list[tuple[int, list[Range], bool]]:
+    """(where it begins, what of it is code outside of strings and comments, whether it is technical)
+    for each paragraph."""
+    found = []
+    at = 0
+    for part in re.split(r"(\n[ \t]*\n)", text):
+        if part.strip():
+            found.append(_read(part, at))
+        at += len(part)
+    return found or [(0, [], False)]
+
+
+def _read(part: str, offset: int) -> tuple[int, list[Range], bool]:
+    lines = part.split("\n")
+    coded = [_is_code(line) for line in lines]
+    ranges: list[Range] = []
+    said = [line for line in lines if line.strip()]
+    mostly = sum(coded) >= 0.5 * len(said)
+    if any(coded):
+        free = [m.span() for m in _QUOTED.finditer(part)] + [
+            m.span() for m in _COMMENT.finditer(part)
+        ]
+        at = 0
+        for line, is_code in zip(lines, coded, strict=True):
+            if is_code or (mostly and not _PROSE.search(line)):
+                ranges += _without(at, at + len(line), free)
+            at += len(line) + 1
+    tokens = _TOKEN.findall(part)
+    signs = sum(_is_sign(token) for token in tokens)
+    technical = sum(coded) >= max(2, 0.3 * len(said)) or signs >= max(3, 0.12 * len(tokens))
+    return offset, [(a + offset, b + offset) for a, b in sorted(ranges)], technical
+
+
+def _is_sign(token: str) -> bool:
+    return _CODED.search(token) is not None and not _PLAIN.fullmatch(token)
+
+
+def _is_code(line: str) -> bool:
+    if not line.strip() or len(line) > 2_000:
+        return False
+    if _SURELY.match(line):
+        return True
+    score = bool(_BEGINS.match(line)) + bool(_ENDS.search(line)) + bool(_HOLDS.search(line))
+    if score == 1:
+        tokens = line.split()
+        return not _PROSE.search(line) and sum(map(_is_sign, tokens)) >= 0.3 * len(tokens)
+    return score > 1
+
+
+def _without(start: int, end: int, free: Sequence[Range]) -> list[Range]:
+    """The parts of `start` to `end` that are in none of `free`."""
+    parts = []
+    at = start
+    for a, b in sorted(free):
+        if b <= at or a >= end:
+            continue
+        if a > at:
+            parts.append((at, a))
+        at = max(at, b)
+    if at < end:
+        parts.append((at, end))
+    return parts

@@ -1,0 +1,92 @@
+"""Structured text is read cell by cell, and a column is judged as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cosilo.defences.arranged import arranged
+from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.patterns import PatternDetector
+
+
+def look(text: str) -> Steps[list[Span]]:
+    return (yield from PatternDetector().steps(text))
+
+
+def hidden(text: str, raw: Iterable[Span] | None = None) -> list[str]:
+    """The private values of `text`, in order."""
+    found = PatternDetector().detect(text) if raw is None else list(raw)
+    spans = run(arranged(text, found, look))
+    return sorted({text[s.start : s.end] for s in spans}, key=text.index)
+
+
+def test_what_stands_under_a_private_label_is_private_whatever_it_looks_like() -> None:
+    text = '{"ssn":"000-12-3456","dob":"1980-02-14","account_last4":4821,"name":"will"}'
+    assert hidden(text) == ["000-12-3456", "1980-02-14", "4821", "will"]
+
+
+def test_and_what_is_none_is_not() -> None:
+    assert hidden('{"name":null,"phone":"none","dob":"unknown","email":"n/a","ssn":""}') == []
+
+
+def test_under_a_public_label_only_what_has_a_form_of_its_own() -> None:
+    text = '{"article_no":"AX-10423","status":"x","updated_at":"2026-11-03T09:00:00Z"}'
+    assert hidden(text) == []
+    assert hidden('{"status":"ask maud@post.org"}') == ["maud@post.org"]
+
+
+def test_a_find_that_runs_over_several_cells_is_none() -> None:
+    text = "id;full_name;status\n7;Maud Ottokar;open\n8;Otto Maud;closed"
+    start = text.index("7;")
+    raw = [Span(start, start + len("7;Maud Ottokar;open"), "ADDRESS", 0.9)]
+    assert hidden(text, raw) == ["Maud Ottokar", "Otto Maud"]
+
+
+def test_an_address_may_go_on_in_the_next_line() -> None:
+    text = "Name: Maud Ottokar\nAddress: PSC 6695, Box 2353\nAPO AP 20849\n"
+    found = " ".join(hidden(text))
+    assert "PSC 6695" in found
+    assert "20849" in found
+
+
+def rows(*columns: Iterable[object]) -> str:
+    return "\n".join(";".join(map(str, row)) for row in zip(*columns, strict=True))
+
+
+NAMES = [
+    "Abernathy",
+    "Okonkwo",
+    "Lindqvist",
+    "Marchetti",
+    "Haverkamp",
+    "Petrosyan",
+    "Ferreira",
+    "Nakagawa",
+]
+DATES = [f"{y}-03-1{i}" for i, y in enumerate((1951, 1980, 1999, 1962, 1975, 2001, 1944, 1988))]
+STATES = ["open", "closed", "open", "open", "closed", "open", "closed", "open"]
+TOWNS = ["Millbrook", "Eastham", "Eastham", "Norwood", "Millbrook", "Norwood", "Eastham", "Eastham"]
+PRICES = [12.5, 3.99, 120.0, 7.25, 18.1, 44.0, 9.99, 3.5]
+ENDS = [4821, 1190, 7734, 2056, 9913, 6408, 3377, 8102]
+
+
+def test_columns_without_names_show_what_they_hold() -> None:
+    text = rows(NAMES, STATES, DATES, PRICES, ENDS, TOWNS)
+    found = hidden(text)
+    assert set(NAMES) <= set(found)
+    assert set(DATES) <= set(found)
+    assert set(map(str, ENDS)) <= set(found)
+    assert not {*STATES, *TOWNS, *map(str, PRICES)} & set(found)
+
+
+def test_dates_of_orders_are_not_dates_of_birth() -> None:
+    orders = [f"2026-0{m}-11" for m in range(1, 9)]
+    assert hidden(rows(range(8), orders, STATES)) == []
+
+
+def test_a_key_that_is_a_word_of_programs_is_no_name() -> None:
+    text = '{"Status": "x", "Ottokar": "y"}'
+    at = text.index("Status")
+    other = text.index("Ottokar")
+    raw = [Span(at, at + 6, "PERSON", 0.85), Span(other, other + 7, "PERSON", 0.85)]
+    assert hidden(text, raw) == ["Ottokar"]
