@@ -127,9 +127,9 @@ class Asking:
         self._client.close()
 
 
-def tell(gateway: Gateway, folder: Path, config: str) -> None:
+def tell(gateway: Gateway, folder: Path, config: str, *, workers: int = 1) -> None:
     port = int(gateway.root.rpartition(":")[2])
-    write_config(folder, config, port=port, more="access_log = false")
+    write_config(folder, config, port=port, workers=workers, more="access_log = false")
     os.kill(gateway.pid, signal.SIGHUP)
 
 
@@ -159,6 +159,19 @@ def test_who_is_served_meanwhile_is_not_kept_waiting(mock: Mock, folder: Path) -
         gateway.process.wait_for("read again: 1 points", seconds=60)
         fetch(f"{gateway.url}/models", key=gateway.key("another"))
         assert len(list((folder / "temp").glob("cosilo-prepared-*/0"))) == 1
+
+
+def test_each_of_several_workers_has_its_points_prepared(mock: Mock, folder: Path) -> None:
+    mock.reset()
+    with serving(folder, large(mock), workers=2) as gateway:
+        tell(gateway, folder, large(mock) + slow(folder, "seconds = 0.1"), workers=2)
+        gateway.process.wait_for("read again: 2 points", times=2, seconds=60)
+        asking = Asking(gateway)
+        assert asking.once("slow") == asking.once("ok")
+        asking.close()
+        pids = (folder / "trace").read_text().split()
+        assert len(set(pids)) == 2
+        assert "died" not in "".join(gateway.process.lines)
 
 
 @pytest.mark.parametrize(
