@@ -35,7 +35,7 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.demo import write_demo
     from cosilo.benchmark.plan import load_plan
-    from cosilo.cli import bench, report, select
+    from cosilo.cli import make_parser
 
     folder = arguments.dir or Path("cosilo-demo-tiny" if arguments.tiny else "cosilo-demo")
     path = write_demo(folder, tiny=arguments.tiny)
@@ -44,26 +44,18 @@ def run(arguments: argparse.Namespace) -> int:
     code = pull_models(plan)
     if code:
         return code
-    where = folder / "run"
-    code = bench.run(
-        argparse.Namespace(
-            plan=path, run=where, yes=True, estimate=False, offline=False, concurrency=None
-        )
-    )
-    if code:
-        return code
-    select.run(argparse.Namespace(run=where, limit=[], at_least=[], delta=None, json=False))
-    return report.run(
-        argparse.Namespace(
-            run=where,
-            output=folder / "report.html",
-            csv=None,
-            parquet=None,
-            limit=[],
-            at_least=[],
-            quote=True,  # every text of the demo is made up
-        )
-    )
+    run, page = str(folder / "run"), str(folder / "report.html")
+    code = 0
+    for words in (
+        ["bench", str(path), "--run", run, "--yes"],
+        ["select", run],
+        ["report", run, "--output", page, "--quote"],  # every text of the demo is made up
+    ):
+        told = make_parser().parse_args(words)
+        code = int(told.command(told))
+        if code and words[0] != "select":  # which may find that nothing can be certified
+            return code
+    return code
 
 
 def pull_models(plan: Plan) -> int:

@@ -10,6 +10,7 @@ from cosilo.cli import main
 from cosilo.tasks.base import SPLITS
 from cosilo.tasks.config import load_task, parse_task
 from cosilo.tasks.splits import same_text
+from tiny_run import write_data
 
 SIZES = {"train": 40, "tune": 20, "validation": 20, "certificate": 20, "test": 20}
 
@@ -138,3 +139,16 @@ def test_a_folder_of_an_earlier_demo_or_an_empty_one_is_used(tmp_path: Path) -> 
 def test_what_the_demo_writes_is_not_committed() -> None:
     ignored = (Path(__file__).parents[3] / ".gitignore").read_text().split()
     assert {"/cosilo-demo/", "/cosilo-demo-tiny/"} <= set(ignored)
+
+
+def test_the_demo_runs_the_commands_as_a_user_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(folder: Path, *, tiny: bool) -> Path:
+        folder.mkdir()
+        write_data(folder)
+        return folder / "p.toml"
+
+    monkeypatch.setattr("cosilo.benchmark.demo.write_demo", write)
+    assert main(["demo", "--dir", str(tmp_path / "demo")]) == 0
+    assert (tmp_path / "demo/report.html").is_file()
