@@ -31,7 +31,8 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
-from cosilo.privacy.book import PrivacyAccount, PrivacyConfig, groups_of
+from cosilo.privacy.account import PrivacyAccount, PrivacyConfig
+from cosilo.privacy.book import groups_of
 from cosilo.registry import Loads, Registry, unknown
 from cosilo.strategies.base import ONE, Session, Strategy, strategies
 from cosilo.strategies.cards import Card

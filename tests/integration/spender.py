@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from cosilo.errors import PrivacyBudgetError
+from cosilo.privacy.account import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.mechanisms import Gaussian, Release
 from cosilo.types import Demonstration, user
 

@@ -30,8 +30,9 @@ from cosilo.models.base import Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.privacy.account import PrivacyConfig
 from cosilo.privacy.accountant import noise_for
-from cosilo.privacy.book import PrivacyBook, PrivacyConfig
+from cosilo.privacy.book import PrivacyBook
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
 from cosilo.session import account_of, open_session, with_book

@@ -34,7 +34,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
 from cosilo.objectives.base import Link, objectives
-from cosilo.privacy.book import PrivacyConfig
+from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.selection import parse_limit
 from cosilo.session import (

@@ -14,7 +14,7 @@ from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.transports.base import Transport
 from cosilo.defences.base import Defence
 from cosilo.parties.exposure import Peer
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.account import PrivacyAccount
 from cosilo.session import PointConfig, Side, open_point
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Split

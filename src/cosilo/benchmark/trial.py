@@ -51,7 +51,7 @@ from cosilo.errors import (
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
-from cosilo.privacy.book import PrivacyAccount
+from cosilo.privacy.account import PrivacyAccount
 from cosilo.session import ModelConfig, PointConfig, account_of, make_strategy, with_book
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Split

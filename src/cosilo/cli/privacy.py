@@ -12,7 +12,8 @@ from cosilo.errors import ConfigError
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
-    from cosilo.privacy.book import PrivacyBook, PrivacyConfig
+    from cosilo.privacy.account import PrivacyConfig
+    from cosilo.privacy.book import PrivacyBook
 
 DESCRIPTION = """\
 The book of ε: for each data, the most that any of its records has spent with
@@ -60,7 +61,7 @@ def _privacy(arguments: argparse.Namespace) -> int:
 
 
 def _config(plan: Path | None) -> PrivacyConfig:
-    from cosilo.privacy.book import PrivacyConfig
+    from cosilo.privacy.account import PrivacyConfig
 
     if plan is None:
         return PrivacyConfig()

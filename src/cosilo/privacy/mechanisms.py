@@ -130,7 +130,7 @@ class Release(Value, frozen=True, kw_only=True):
 
 class Booking(Protocol):
     """What keeps the books of an owner's records, as a strategy and the boundary use it; see
-    `privacy.book.PrivacyAccount`."""
+    `privacy.account.PrivacyAccount`."""
 
     async def require(self, releases: Sequence[Release]) -> None:
         """Refuse, before anything is sent, what the budget cannot bear.

@@ -20,7 +20,7 @@ from cosilo.errors import (
     UnexpectedReplyError,
     UnreachableError,
 )
-from cosilo.privacy.book import PrivacyAccount, PrivacyConfig
+from cosilo.privacy.account import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.mechanisms import Gaussian, Laplace, Release, SampledGaussian, Stated
 from cosilo.types import Delta, Demonstration, Generation, user
 

@@ -29,7 +29,7 @@ from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.remote import LargeModel
-from cosilo.privacy.book import PrivacyConfig
+from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import Loads, unknown
 from cosilo.session import (
     DefenceConfig,

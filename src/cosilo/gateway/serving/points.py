@@ -25,7 +25,7 @@ from cosilo.models.base import Embedder, Shows
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.remote import way_to
-from cosilo.privacy.book import PrivacyConfig
+from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.session import (
     ModelConfig,
