@@ -21,6 +21,7 @@ from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.faults import verify
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.cli import main
 from cosilo.cli.serve import _layout
 from cosilo.errors import BudgetExceededError
 from cosilo.gateway.serving.points import open_recipe
@@ -113,6 +114,28 @@ def test_the_majority_is_answered_and_each_owner_has_a_chain(tmp_path: Path) -> 
         assert "the same for each of 3 other sides and for all together" in leak.note
     again, second = bench(tmp_path, THREE + POINTS)
     assert (second.items, [o.trial for o in again]) == (0, [o.trial for o in outcomes])
+
+
+def test_the_record_is_shown_with_the_names_of_the_owners(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = THREE + '[[points]]\nstrategy = "ensemble"\n'
+    write_data(tmp_path, text)
+    bench(tmp_path, text)
+    run = tmp_path / "run"
+    with closing(sqlite3.connect(run / "ledger.sqlite")) as db:
+        [request] = db.execute("SELECT request FROM entries WHERE direction = 'down'").fetchone()
+    assert main(["audit", "show", str(run), "--request", request]) == 0
+    said = capsys.readouterr().out
+    for name in NAMES:
+        assert f"left for {name}: Ask" in said
+        assert f"came from {name}: Completion" in said
+    assert main(["audit", "verify", str(run)]) == 0
+    assert main(["report", str(run), "-o", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for name in NAMES:
+        assert f"Of these, to and from {name}" in page
+        assert f"{name}: {name}" in page
 
 
 def test_guesses_of_each_owner_are_kept_and_not_made_again(tmp_path: Path) -> None:

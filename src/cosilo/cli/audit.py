@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,7 +258,7 @@ def _show(arguments: argparse.Namespace) -> int:
     until = since + DAY if arguments.day else 1e18
     requests, sent, usd = 0, 0, 0.0
     kinds: Counter[str] = Counter()
-    served = _run_of(arguments.ledger) is None
+    served, sides = _run_of(arguments.ledger) is None, _sides(arguments.ledger)
     with _record(arguments) as record:
         key = record.key_id(arguments.key) if arguments.key else ""
         for left in record.left(request=arguments.request, key=key, since=since, until=until):
@@ -267,7 +267,7 @@ def _show(arguments: argparse.Namespace) -> int:
             if left.row is not None:
                 usd += left.row.spent.usd
                 kinds.update(left.row.kinds)
-            for line in _about(left, served=served, content=arguments.content):
+            for line in _about(left, sides, served=served, content=arguments.content):
                 if line.lstrip().startswith("content: "):  # JSON: a line break would change it
                     print(line)
                 else:
@@ -283,7 +283,30 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _about(left: RequestRecord, *, served: bool, content: bool) -> Iterator[str]:
+def _sides(ledger: str) -> dict[str, str]:
+    """Chain → the name of the other side that it is of, where a run speaks to several."""
+    from cosilo.benchmark.record import chain_of
+    from cosilo.benchmark.rows import PASSES
+    from cosilo.benchmark.store import Store
+
+    folder = _run_of(ledger)
+    if folder is None:
+        return {}
+    store = Store(folder, write=False)
+    try:
+        return {
+            chain_of(trial.id, road): side
+            for trial in store.trials().values()
+            for which in PASSES
+            for side, road in zip(trial.sides, trial.roads(which), strict=False)
+        }
+    finally:
+        store.close()
+
+
+def _about(
+    left: RequestRecord, sides: Mapping[str, str], *, served: bool, content: bool
+) -> Iterator[str]:
     row = left.row
     if row is None:
         yield f"{left.request}: {'not a finished request' if served else 'of a run'}"
@@ -303,6 +326,8 @@ def _about(left: RequestRecord, *, served: bool, content: bool) -> Iterator[str]
             yield "  entities that left: " + ", ".join(f"{n} {k}" for k, n in row.kinds.items())
     for entry in left.entries:
         way = "left" if entry.direction == "up" else "came"
+        if side := sides.get(entry.chain):
+            way += f" {'for' if entry.direction == 'up' else 'from'} {side}"
         yield (
             f"  {_when(entry.at)} {way}: {entry.kind}, {entry.size} bytes,"
             f" sha256 {entry.digest.hex()[:16]}…, {entry.chain} #{entry.number}"
