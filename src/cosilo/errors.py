@@ -43,6 +43,11 @@ class CosiloError(Exception):
     worked: int | None = 0
     quoted: bool = False
 
+    @property
+    def logged(self) -> str:
+        """The text as a log may have it."""
+        return "(words of the other party)" if self.quoted else str(self)
+
 
 class ConfigError(CosiloError):
     exit_code = 2

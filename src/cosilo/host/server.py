@@ -106,7 +106,7 @@ class HostServer(web.Server):
         except TimeoutError:
             return _refuse(408, "the request, or what took its reply, was too slow")
         except CosiloError as error:
-            log.error("a request was not answered: %s", error)
+            log.error("a request was not answered: %s", error.logged)
             return _refuse(503, type(error).__name__)
         except (ConnectionError, asyncio.CancelledError):
             raise

@@ -252,7 +252,7 @@ class _Reloads:
                 result = "done"
                 log.warning("configuration read again: %d points", len(setup.points))
             except CosiloError as error:
-                log.error("configuration not taken, the one before stays: %s", error)
+                log.error("configuration not taken, the one before stays: %s", error.logged)
             except Exception as error:
                 # Whatever a part raises on opening; only its class, as its text may quote.
                 what = type(error).__name__

@@ -546,8 +546,7 @@ async def _refuse(
 def _log_failure(x: Exchange, error: Exception) -> None:
     """Where it failed, without the exception's own text when its words are not ours: they may quote."""
     if isinstance(error, CosiloError):
-        said = "(words of the large model's owner)" if error.quoted else error
-        log.warning("request %s: %s: %s", x.id, type(error).__name__, said)
+        log.warning("request %s: %s: %s", x.id, type(error).__name__, error.logged)
         return
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames[::-1])

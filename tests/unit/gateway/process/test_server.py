@@ -9,13 +9,24 @@ from typing import Any, cast
 
 import pytest
 
-from cosilo.errors import CapabilityError, ConfigError, UnreachableError
+from cosilo.errors import (
+    CapabilityError,
+    ConfigError,
+    CosiloError,
+    RejectedError,
+    UnreachableError,
+)
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.process.config import ServerConfig
 from cosilo.gateway.process.server import _Reloads
 from cosilo.gateway.web.http import Bodies
 
 SECRET = "Ada Lovelace"
+
+
+def quoted(error: CosiloError) -> CosiloError:
+    error.quoted = True
+    return error
 
 
 @pytest.mark.parametrize(
@@ -25,6 +36,7 @@ SECRET = "Ada Lovelace"
         (CapabilityError("it shows no logits"), "it shows no logits"),
         (UnreachableError("it cannot be reached"), "it cannot be reached"),
         (OSError(f"can't find model {SECRET!r}"), "OSError"),
+        (quoted(RejectedError(SECRET)), "(words of the other party)"),
         (ValueError(SECRET), "ValueError"),
         (ImportError(SECRET), "ImportError"),
         (RecursionError(SECRET), "RecursionError"),

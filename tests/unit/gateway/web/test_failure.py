@@ -47,7 +47,7 @@ async def test_words_of_a_party_in_other_hands_go_to_who_asked_and_into_no_log(
     error.quoted = True
     reply = await (await house(large=[Failing(fail=error)])).chat(SECRET, stream=stream)
     assert "Ada" in reply.error["message"]
-    assert "RejectedError: (words of the large model's owner)" in caplog.text
+    assert "RejectedError: (words of the other party)" in caplog.text
     assert "Ada" not in caplog.text
 
 
