@@ -21,16 +21,27 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+import msgspec
 import pytest
 from msgspec import inspect
 
-from cosilo.boundary.messages import LARGEST, SMALL, Ask, Completion, Message, decode, encode
+from cosilo.boundary.messages import (
+    LARGEST,
+    SMALL,
+    Ask,
+    Completion,
+    Message,
+    Request,
+    decode,
+    encode,
+)
+from cosilo.boundary.messages.base import strings
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import Ledger, MemoryLedger
 from cosilo.defences.base import Defence
 from cosilo.errors import BudgetExceededError, CosiloError
 from cosilo.models import catalog
-from cosilo.models.base import Access, TextModel, stream
+from cosilo.models.base import EVERYTHING, Access, TextModel, stream
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.models.present import EXTRAS
 from cosilo.parties.data_owner import DataOwner
@@ -418,7 +429,14 @@ class ModelContract:
 
 
 class MessageContract:
-    """Override `message`: every message class survives its own encoding and nothing else does."""
+    """Override `message`: every message class survives its own encoding and nothing else does, and says
+    what the rest of the house needs to know of it.
+
+    Attributes:
+        fixed: strings in the message that are no text of anybody's, such as roles.
+    """
+
+    fixed: frozenset[str] = frozenset()
 
     def message(self) -> Message:
         return Completion(generation=assemble([Delta(text="hello")]))
@@ -435,6 +453,39 @@ class MessageContract:
     def test_is_not_a_pickle(self) -> None:
         with pytest.raises(CosiloError):
             decode(pickle.dumps("x"))
+
+    def test_says_what_it_shows(self) -> None:
+        message = self.message()
+        assert message.shows != EVERYTHING, "no owner shows everything"
+        assert message.shows in message.wants()
+        assert message.shown(EVERYTHING) == message
+
+    def test_a_request_says_what_it_costs_at_most(self) -> None:
+        message = self.message()
+        if isinstance(message, Request):
+            tokens_in, tokens_out = message.tokens_bound()
+            assert tokens_in > 0
+            assert tokens_out >= 0
+            assert message.reply_bound(tokens_out) > 0
+
+    def test_a_reply_takes_the_tokens_that_it_is_booked_at(self) -> None:
+        message = self.message()
+        if not isinstance(message, Request) and message.usage() != (0, 0):
+            assert message.restated(*message.usage()) == message
+            # Where what it takes follows from its content, it stays as it is.
+            assert message.restated(7, 0).usage() in ((7, 0), message.usage())
+
+    def test_other_texts_stand_in_the_places_of_all_that_it_says(self) -> None:
+        message = self.message()
+        if not message.replaceable:
+            return
+        assert message.with_passages(lambda passage: passage.text) == message
+        count = len(message.passages())
+        changed = message.with_passages(lambda _: CANARY)
+        assert [passage.text for passage in changed.passages()] == [CANARY] * count
+        bare = msgspec.structs.replace(changed, release=None)
+        left = set(strings(msgspec.to_builtins(bare))) - {CANARY}
+        assert left - self.fixed == set()  # else `with_passages` forgets them
 
 
 def unbounded(kind: inspect.Type, where: str = "") -> list[str]:

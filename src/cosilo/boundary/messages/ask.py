@@ -36,9 +36,11 @@ class Completion(Message, frozen=True, kw_only=True):
         def at(text: str, what: What) -> str:
             return change(Passage(text, what)) if text else text
 
+        text = at(g.text, "said")
         generation = msgspec.structs.replace(
             g,
-            text=at(g.text, "said"),
+            text=text,
+            tokens=g.tokens if text == g.text else (),  # they spell the text that it was
             tool_calls=tuple(_answered(call, change) for call in g.tool_calls),
             other_texts=in_asides(g.other_texts, change),
             extra=at(g.extra, "sealed"),

@@ -89,7 +89,7 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     def passages(self) -> list[Passage]:
         """The texts that it carries, in a fixed order."""
         if not self.replaceable:
-            return [Passage(text) for text in _strings(msgspec.to_builtins(self))]
+            return [Passage(text) for text in strings(msgspec.to_builtins(self))]
         found: list[Passage] = []
 
         def note(passage: Passage) -> str:
@@ -181,16 +181,17 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
         return self
 
 
-def _strings(value: object) -> Iterator[str]:
+def strings(value: object) -> Iterator[str]:
+    """Every string in `value`, which is made of built-in types; the tag that names a class apart."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if key != "message":  # the tag that names the class
-                yield from _strings(inner)
+            if key != "message":
+                yield from strings(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _strings(inner)
+            yield from strings(inner)
 
 
 _kinds: list[type[Message]] = []
