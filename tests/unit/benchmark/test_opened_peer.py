@@ -11,7 +11,7 @@ from time import thread_time
 
 import pytest
 
-from cosilo.benchmark.parts import Parts, open_parts
+from cosilo.benchmark.parts import Loaded, Parts, open_parts
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Completion
@@ -64,12 +64,13 @@ async def opened(
     rows = [{"text": f"item {i}", "label": "ab"[i % 2]} for i in range(60)]
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     text = PLAN.replace("EXPOSES", exposes).replace("KIND", kind) + more
-    store = Store(folder / run, write=True)
-    parts = open_parts(parse_plan(text, folder / "p.toml"), store, offline=offline)
+    store, loaded = Store(folder / run, write=True), Loaded()
+    parts = open_parts(parse_plan(text, folder / "p.toml"), store, loaded, offline=offline)
     try:
         yield parts
     finally:
         await parts.close()
+        await loaded.close()
         store.close()
 
 
