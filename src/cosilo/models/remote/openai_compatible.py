@@ -10,9 +10,7 @@ An error names the endpoint, the status and the content type, never the body: it
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import os
 import random
 import re
 import ssl
@@ -32,6 +30,7 @@ from cosilo.errors import ConfigError, ModelError, RejectedError, UnreachableErr
 from cosilo.models.base import Access, models
 from cosilo.models.chat import chat_api
 from cosilo.models.chat.tool_pieces import ToolPieces
+from cosilo.models.remote.addresses import checked_url, in_clear, key_in
 from cosilo.models.remote.sse import Events, EventTooLongError
 from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
 
@@ -91,7 +90,7 @@ class OpenAIModel:
         omit: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self.base_url = _checked(base_url)
+        self.base_url = checked_url(base_url)
         if in_clear(self.base_url):
             log.warning(
                 "model %r is asked over http:// on another machine: whoever is on the way can read "
@@ -509,28 +508,6 @@ def _retry_after(text: str) -> float:
     return 0.0
 
 
-def in_clear(base_url: str) -> bool:
-    """Whether what is sent to `base_url` leaves this machine unencrypted."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    try:
-        here = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        here = host == "localhost" or host.endswith(".localhost")
-    return parts.scheme == "http" and not here
-
-
-def _checked(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("base_url must begin with http:// or https:// and name a host")
-    if parts.username or parts.password:
-        raise ConfigError("base_url must hold no user and password; use api_key_env")
-    if parts.query or parts.fragment:
-        raise ConfigError("base_url must end with its path, without '?' or '#'")
-    return base_url.rstrip("/").removesuffix("/chat/completions")
-
-
 @models.register("openai")
 def openai(
     base_url: str,
@@ -571,7 +548,7 @@ def openai(
     return OpenAIModel(
         base_url,
         model,
-        api_key=_key(api_key_env),
+        api_key=key_in(api_key_env),
         api_key_env=api_key_env,
         logprobs=logprobs,
         concurrency=concurrency,
@@ -584,20 +561,3 @@ def openai(
         omit=omit,
         extra=extra,
     )
-
-
-def _key(variable: str) -> str:
-    if not variable:
-        return ""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-        raise ConfigError(
-            "api_key_env must be the name of an environment variable, not a key itself"
-        )
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the environment variable {variable!r}, named by api_key_env, is not set"
-        )
-    if not key.isprintable() or not key.isascii():
-        raise ConfigError(f"the environment variable {variable!r} holds no key: odd characters")
-    return key
