@@ -3,8 +3,9 @@
     python benchmarks/ensemble.py
 
 Runs benchmarks/plans/cfpb_ensemble.toml as `plans.py` does, and adds what only all together tell: the
-majority's accuracy less each one's over the same items, and how often they agree. The test split is
-read once, for these numbers; nothing was chosen by it.
+majority's accuracy less each one's over the same items, how often they agree, and what harm one of them
+can do by lying in a tenth of its replies. The test split is read for these numbers; nothing was chosen
+by it.
 """
 
 from __future__ import annotations
@@ -53,12 +54,31 @@ def compare(results: Results, kept: Kept) -> None:
             )
 
 
+def one_lies(kept: Kept, liar: str) -> None:
+    """The harm that `liar` can do alone, to itself and to the majority that it is one of."""
+    name = f"{NAME}_{liar}_lies"
+    text = (PLANS / f"{NAME}.toml").read_text("utf-8")
+    folder = RUNS / "plans"  # as deep as the plan's own folder, so that its paths hold
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = folder / f"{name}.toml"
+    plan.write_text(f'{text}\n[attacks]\nnames = []\ntamper_by = ["{liar}"]\n', "utf-8")
+    bench(plan, RUNS / name, kept)
+    with opened(RUNS / name) as results:
+        for point in results.points:
+            if point.name in (TOGETHER, f"large@{liar}"):
+                m = point.test["integrity"]
+                row = f"{point.name}, {liar} lies"
+                kept.put(row, "integrity", m.value, n=m.n, low=m.low, high=m.high)
+
+
 def main() -> None:
     kept = Kept(NAME, fresh=not (RUNS / NAME).exists())
     bench(PLANS / f"{NAME}.toml", RUNS / NAME, kept)
     with opened(RUNS / NAME) as results:
         keep(results, kept)
         compare(results, kept)
+    for liar in ("gpt", "claude", "gemini"):
+        one_lies(kept, liar)
     kept.write()
 
 

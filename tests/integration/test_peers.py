@@ -138,6 +138,29 @@ def test_the_record_is_shown_with_the_names_of_the_owners(
         assert f"{name}: {name}" in page
 
 
+def test_one_who_lies_alone_is_outvoted(tmp_path: Path) -> None:
+    def harm(folder: str, tamper: str) -> dict[str, tuple[float, str] | None]:
+        text = THREE.replace("tamper_share = 0.3", f"tamper_share = 0.3\n{tamper}") + POINTS
+        (tmp_path / folder).mkdir()
+        write_data(tmp_path / folder, text)
+        outcomes, _ = bench(tmp_path / folder, text)
+        assert [o.error for o in outcomes] == [None] * 3
+        assert not faults(tmp_path / folder / "run" / "ledger.sqlite")
+        with opened(tmp_path / folder / "run") as results:
+            found = {p.name: p.test.get("integrity") for p in results.points}
+        return {name: None if m is None else (m.value, m.note) for name, m in found.items()}
+
+    every, one = harm("every", ""), harm("one", 'tamper_by = ["poor"]')
+    assert every["ensemble"] is not None
+    assert every["ensemble"][0] > 0.1
+    assert one["ensemble"] is not None
+    assert one["ensemble"][0] < every["ensemble"][0]
+    assert "of 16 items got a changed reply" in one["ensemble"][1]
+    assert not one["ensemble"][1].startswith("0 of")
+    for honest in ("large@good", "large@fair"):
+        assert one[honest] == (0.0, "0 of 16 items got a changed reply")
+
+
 def test_guesses_of_each_owner_are_kept_and_not_made_again(tmp_path: Path) -> None:
     write_data(tmp_path, THREE + POINTS)
     bench(tmp_path, THREE + POINTS)
@@ -211,6 +234,9 @@ def test_whom_a_point_speaks_to_is_part_of_what_it_is(tmp_path: Path) -> None:
     every, two = ids(THREE + point("ensemble")), ids(THREE + point("ensemble", "good", "fair"))
     other_way = ids(THREE + point("ensemble", "fair", "good"))
     assert len({*every, *two, *other_way}) == 3
+    lies = THREE.replace("tamper_share = 0.3", 'tamper_share = 0.3\ntamper_by = ["good"]')
+    assert ids(lies + point("large", "good")) == good
+    assert len({*ids(lies + point("ensemble")), *every}) == 2
     plan = parse_plan(one + point("large"), tmp_path / "p.toml")
     assert not {"peers", "sides"} & settings_of(plan, plan.points[0]).keys()
 

@@ -91,15 +91,17 @@ def trial_identity(plan: Plan, point: PointConfig, *, task: str, sends: bool) ->
         task: `task_identity` of the plan.
         sends: whether anything crosses; if not, the LM does not count.
     """
-    peers = plan.peers_of(point).values() if sends else ()
-    involved = [plan.small, plan.embedder, *peers]
+    peers = plan.peers_of(point) if sends else {}
+    liars = [name for name in peers if plan.tampers(name)]
+    share = plan.attacks.tamper_share if liars else 0
+    involved = [plan.small, plan.embedder, *peers.values()]
     settings = {
         "task": task,
         "point": settings_of(plan, point),
         "models": [model_identity(m) for m in involved if m is not None],
         "files": [files_of(defences.get(d.kind), d.options) for d in point.defences],
         "seed": plan.seed,
-        "tamper": plan.attacks.tamper_share if sends else 0,
+        "tamper": share if len(liars) in (0, len(peers)) else [share, liars],
         "request_budget": plain(plan.request_budget) if sends else None,
         "code": code_identity(plan, point),
     }

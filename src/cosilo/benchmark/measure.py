@@ -40,7 +40,7 @@ def measuring_version(plan: Plan) -> str:
     return hash_of(
         [
             _code(),
-            plain(plan.attacks),
+            {k: v for k, v in vars(plan.attacks).items() if k != "tamper_by" or v},
             prices[0] if len(prices) == 1 else prices,
             plain(plan.link),
             *links,
@@ -163,7 +163,9 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
     train = store.examples(task, "train")
     background = (*train, *store.examples(task, "tune"))
     said = store.said(trial.id)
-    chains = [chain_of(trial.id, road) for road in trial.roads("tampered")]
+    named = trial.named or tuple(plan.peers)[:1]
+    roads = zip(named, trial.roads("tampered"), strict=False)
+    chains = [chain_of(trial.id, road) for name, road in roads if plan.tampers(name)]
     answered = store.answered(trial.id, "tampered", split)
     party = tampering(plan, Nobody())
     peers = [plan.peers[name] for name in trial.named] or [plan.large]

@@ -105,11 +105,13 @@ class Search:
 class Attacks:
     """Who attacks the record: `names` (all that are known when unset), the share of the LM's replies
     that is tampered with when integrity is measured, and whether the small model is `published`,
-    given away or its answers sold, so that it is attacked as well."""
+    given away or its answers sold, so that it is attacked as well. Of several large models, `tamper_by`
+    names those whose replies are tampered with; those of all are when it is empty."""
 
     names: tuple[str, ...] | None = None
     tamper_share: float = 0.1
     published: bool = False
+    tamper_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.tamper_share <= 1:
@@ -201,6 +203,11 @@ class Plan:
         needs = make_strategy(point).needs
         return chosen(point.peers, needs, self.peers, where=f"point {point.name!r}")
 
+    def tampers(self, peer: str) -> bool:
+        """Whether the replies of the large model called `peer` are tampered with, where integrity is
+        measured."""
+        return not self.attacks.tamper_by or peer in self.attacks.tamper_by
+
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
@@ -284,6 +291,11 @@ def parse_plan(text: str, path: Path) -> Plan:
     for name in file.attacks.names or ():
         if name not in attacks.names():
             raise ConfigError(f"{where}: [attacks]: {unknown('attack', name, attacks.names())}")
+    for name in file.attacks.tamper_by:
+        if name not in peers:
+            raise ConfigError(
+                f"{where}: [attacks] tamper_by: {unknown('large model', name, peers)}"
+            )
     points, spaces = _points(file, peers, where, path.parent)
     _check_limits(file, None if spaces else [p.name for p in points], where)
     return Plan(

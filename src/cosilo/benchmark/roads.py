@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cosilo.benchmark.parts import Parts
 from cosilo.benchmark.plan import Plan
@@ -13,7 +13,6 @@ from cosilo.boundary.meter import Meter
 from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.transports.base import Transport
 from cosilo.defences.base import Defence
-from cosilo.parties.exposure import Peer
 from cosilo.privacy.account import PrivacyAccount
 from cosilo.session import PointConfig, Side, open_point
 from cosilo.strategies.base import Session, Strategy
@@ -47,19 +46,19 @@ class Roads:
         *,
         account: PrivacyAccount | None = None,
         watch: Sequence[Defence] = (),
-        transports: Sequence[Transport] = (),
+        transports: Mapping[str, Transport] | None = None,
     ) -> tuple[Strategy, Session]:
         """The strategy of `point`, `ready`, and a session to prepare it in.
 
         Args:
             account: books what messages spent, to whomever.
             watch: a guard for each road.
-            transports: for each road; none where all are within the process.
+            transports: instead of the usual ones, by the name of the peer.
         """
         sides = {
             name: Side(
                 lm=parts.peers[name].party,
-                transport=transports[at] if transports else None,
+                transport=(transports or {}).get(name),
                 meter=Meter(price=config.price),
                 ledger=ledger,
                 watch=watch[at : at + 1],
@@ -82,10 +81,6 @@ class Roads:
             name=name,
             others=dict(others),
         )
-
-    def parties(self, parts: Parts) -> list[Peer]:
-        """The owners at the other ends."""
-        return [parts.peers[name].party for name in self.peers]
 
     def marks(self, split: Split, ids: Iterable[str]) -> dict[tuple[Road, str], Mark]:
         """Where each chain stands now, for each of these items of `split`."""

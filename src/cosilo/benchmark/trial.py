@@ -207,8 +207,9 @@ class Trials:
                 await self._answering(strategy, session, split, commit, trial).run(examples)
         finally:
             roads.close()
-        if sends and self.plan.attacks.tamper_share > 0:
-            await self._tamper(point, trial)
+        liars = [name for name in roads.peers if self.plan.tampers(name)]
+        if sends and liars and self.plan.attacks.tamper_share > 0:
+            await self._tamper(point, trial, liars)
         note_heads(store, trial)
         if refused := sum(store.refused(trial.id, split) for split in ANSWERED):
             self._watch.note(
@@ -230,13 +231,17 @@ class Trials:
         if said is not None:
             self.store.put_said(trial.id, said)
 
-    async def _tamper(self, point: PointConfig, trial: Trial) -> None:
+    async def _tamper(self, point: PointConfig, trial: Trial, liars: Sequence[str]) -> None:
         """Answer again, with a party in between that changes a share of the LM's replies.
 
         Where nothing crossed in `prepare`, only the items whose replies are changed can differ.
         """
         parts, store = self.parts(), self.store
-        chains = [chain_of(trial.id, road) for road in trial.roads("plain")]
+        names = trial.sides or liars
+        roads_of_liars = [
+            road for name, road in zip(names, trial.roads("plain"), strict=True) if name in liars
+        ]
+        chains = [chain_of(trial.id, road) for road in roads_of_liars]
         learned = any(
             True for c in chains for _ in store.prepare_record(c, trial.attempt, ANSWERED)
         )
@@ -257,7 +262,9 @@ class Trials:
                 ready(point, parts.task, self._keys),
                 parts,
                 account=self._account(point),
-                transports=[InProcess(tampering(self.plan, p)) for p in roads.parties(parts)],
+                transports={
+                    name: InProcess(tampering(self.plan, parts.peers[name].party)) for name in liars
+                },
             )
             try:
                 strategy, session = await strategy.prepare(session)

@@ -354,6 +354,7 @@ def test_a_point_says_to_whom_it_speaks() -> None:
         (SEVERAL + '[[points]]\nstrategy = "ensemble"\npeers = ["a"]\n', "needs 2 large models"),
         (HEAD + '[[points]]\nstrategy = "ensemble"\n', r"needs 2 .*there is 1 \(large\)"),
         (SEVERAL + '[[points]]\nstrategy = "large"\npeers = "a"\n', "peers must be a list"),
+        (SEVERAL + '[attacks]\ntamper_by = ["c"]\n' + POINT, "tamper_by: no large model named 'c'"),
     ],
 )
 def test_what_is_wrong_with_several_large_models_is_named(text: str, message: str) -> None:
