@@ -128,7 +128,7 @@ class TestPrivateEvolution(StrategyContract):
 
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "supericl",
+        "small", "large", "cascade", "router", "ensemble", "supericl",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies
