@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from a_writer import WordEmbedder, writes
 from bag import Bag
@@ -10,6 +15,7 @@ from cosilo.models.base import TextModel
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy, strategies
+from cosilo.strategies.inference.gain import fit_gain
 from cosilo.testing import StrategyContract
 from cosilo.types import Chat, last_user
 
@@ -47,6 +53,18 @@ class TestCascadeThatAlwaysAsks(StrategyContract):
 class TestRouter(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("router", calls=0.5)
+
+    def test_the_gain_is_learned_off_the_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads: list[int] = []
+
+        def fit(*arguments: Any, **options: Any) -> Any:
+            threads.append(threading.get_ident())
+            return fit_gain(*arguments, **options)
+
+        monkeypatch.setattr("cosilo.strategies.inference.router.fit_gain", fit)
+        asyncio.run(self.strategy().prepare(self.open()))
+        assert len(threads) == 1
+        assert threading.get_ident() not in threads
 
 
 class TestSuperICL(StrategyContract):
