@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedPeer:
     """A large model's owner, and what surrounds it.
 
     Attributes:
@@ -86,12 +86,12 @@ class Parts:
 
     task: Task
     owner: DataOwner
-    peers: Mapping[str, Opened]
+    peers: Mapping[str, OpenedPeer]
     paid: Purse
     replay: ReplayStore
 
     @property
-    def large(self) -> Opened:
+    def large(self) -> OpenedPeer:
         """The first of the large models' owners."""
         return next(iter(self.peers.values()))
 
@@ -203,7 +203,7 @@ def opened_peer(
     *,
     name: str = ONE,
     offline: bool = False,
-) -> Opened:
+) -> OpenedPeer:
     """The owner of `model`, which `config` describes, with all that surrounds it.
 
     Args:
@@ -219,7 +219,7 @@ def opened_peer(
     price = Price() if isinstance(model, RecordedModel) else config.price
     paid = Paid(owned(model, EVERYTHING), purse, price)
     recorded = Recorded(paid, replay, of=model, offline=offline)
-    return Opened(Exposed(Timed(recorded), config.exposes), price, recorded, model)
+    return OpenedPeer(Exposed(Timed(recorded), config.exposes), price, recorded, model)
 
 
 def fill(model: TextModel, task: Task) -> None:

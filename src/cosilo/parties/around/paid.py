@@ -37,7 +37,7 @@ class Book(Protocol):
         """Replace the booking by what the message did cost, and how long it took."""
 
 
-class Busy:
+class BusyTime:
     """Seconds in which at least one piece of work was under way; entered once for each piece."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Purse:
     def __init__(self, book: Book, budget: Budget) -> None:
         self.book = book
         self.calls = 0
-        self.busy = Busy()
+        self.busy = BusyTime()
         self.meter = Meter(budget)
         self.meter.totals = book.paid()
 

@@ -14,7 +14,7 @@ from cosilo.boundary.meter import Budget, Price, Totals
 from cosilo.errors import BudgetExceededError, CapabilityError, UnreachableError
 from cosilo.models.base import Access, TextModel
 from cosilo.models.kept.scripted import ScriptedModel
-from cosilo.parties.around.paid import Busy, Paid, Purse
+from cosilo.parties.around.paid import BusyTime, Paid, Purse
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, user
 from toy_lm import ToyLM
@@ -218,7 +218,7 @@ async def test_the_owner_is_busy_while_a_message_is_with_it(store: Store) -> Non
 def test_work_side_by_side_is_busy_once(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.0, 5.0, 10.0, 12.0, 13.0))
     monkeypatch.setattr("cosilo.parties.around.paid.perf_counter", lambda: next(times))
-    busy = Busy()
+    busy = BusyTime()
     with busy, busy:
         assert busy.seconds == 5.0
     assert busy.seconds == 10.0
