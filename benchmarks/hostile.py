@@ -31,7 +31,10 @@ import mutated
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import (
     Ask,
+    Forward,
+    Gradients,
     Message,
+    Outputs,
     Piece,
     Refused,
     Request,
@@ -128,8 +131,9 @@ class Hostile:
             if isinstance(message, Piece):
                 self.rows.append((f"down: {name}", data, self._down_in_pieces))
                 continue
-            asked = [r for r in self.requests if isinstance(message, r.reply)] or self.requests
-            for request in asked if not isinstance(message, Refused) else self.requests[:1]:
+            # What is a reply to nothing is one to any request.
+            asked = [r for r in self.requests if isinstance(message, r.reply)]
+            for request in asked or self.requests[:1]:
                 self.rows.append((f"down: {name}", data, self._down(request)))
         for n, data in enumerate(mutated.PACKED):
             self.rows.append((f"down: packed log-probabilities {n}", data, _distributions))
@@ -213,11 +217,19 @@ async def _crossed(boundary: Boundary, request: Request[Message]) -> bool:
             assert np.isfinite(states.unpack(reply.packed, len(mutated.READ.texts))).all()
         if isinstance(reply, Steps) and isinstance(request, Step):
             _look(logits.unpack(reply.packed, most=request.places_bound() * request.top))
+        if isinstance(reply, Gradients) or (isinstance(reply, Outputs) and _of_states(request)):
+            assert np.isfinite(states.unpack_scaled(reply.packed, reply.count)).all()
+        elif isinstance(reply, Outputs):
+            _look(logits.unpack(reply.packed))
     except CosiloError:
         _booked(boundary)
         return False
     _booked(boundary)
     return True
+
+
+def _of_states(request: Message) -> bool:
+    return isinstance(request, Forward) and request.last is not None
 
 
 def _booked(boundary: Boundary) -> None:

@@ -59,7 +59,9 @@ def unpack_scaled(packed: bytes, count: int) -> Floats:
         raise UnexpectedReplyError(f"{len(packed)} bytes are not {count} states")
     rows = np.frombuffer(packed, np.uint8).reshape(count, -1)
     scales = np.ascontiguousarray(rows[:, :4]).view("<f4")
-    found: Floats = np.ascontiguousarray(rows[:, 4:]).view("<f2").astype(np.float32) * scales
-    if not np.isfinite(found).all():
+    found: Floats = np.ascontiguousarray(rows[:, 4:]).view("<f2").astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+        found *= scales
+    if (scales < 0).any() or not np.isfinite(found).all():
         raise UnexpectedReplyError("a state holds what is no number")
     return found

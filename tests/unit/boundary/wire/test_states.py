@@ -37,3 +37,13 @@ def test_what_is_no_number_is_refused(value: float) -> None:
     packed = np.array([[1.0, value]], "<f2").tobytes()
     with pytest.raises(UnexpectedReplyError, match="no number"):
         states.unpack(packed, 1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "value"),
+    [(np.nan, 1.0), (np.inf, 0.0), (1.0, np.nan), (0.0, np.inf), (3e38, 6e4), (-1.0, 1.0)],
+)
+def test_what_is_no_number_is_refused_with_its_length_too(scale: float, value: float) -> None:
+    packed = np.array([scale], "<f4").tobytes() + np.array([1.0, value], "<f2").tobytes()
+    with pytest.raises(UnexpectedReplyError, match="no number"):
+        states.unpack_scaled(packed, 1)
