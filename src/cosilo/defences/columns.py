@@ -97,7 +97,7 @@ _QUALITIES = _words("""
         format size length at time timestamp zeit verified valid enabled active flag
         required visible score rank level class category group role agent code_type currency
         rate opt consent""")
-_PUBLIC = _words("""
+_PUBLIC = _words("""exp iat nbf ts ms epoch 
         status state quantity qty menge anzahl count price preis amount cost total subtotal
         discount version build revision release priority prioritaet severity level currency
         unit einheit size groesse weight gewicht height width color colour farbe category

@@ -80,6 +80,7 @@ _LINE = re.compile(
     r"(?m)^(?P<indent>[ \t]{0,40}(?:[-*>][ \t]{1,4})?)(?P<key>[^\W\d_][\w ."
     r"()/&'’\-]{0,48}?)[ \t]{0,3}:(?:[ \t]{1,9}(?P<text>[^\n]{1,2000}))$"
 )
+_NUMBER_SET = re.compile(rf"\b(?P<key>[A-Za-z_]\w{{0,60}}) = (?P<number>{_NUMBER})(?![\w.])")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,300})\]")
 _DELIMITERS = ",;\t|"
 
@@ -206,6 +207,9 @@ def _fields(text: str) -> Iterator[Cell]:
         start, end = field.span(group)
         yield Cell(start, end, field["key"], f"{FIELD}{field['key']}")
         yield _name(field)
+    for field in _NUMBER_SET.finditer(text):
+        start, end = field.span("number")
+        yield Cell(start, end, field["key"], f"{FIELD}{field['key']}")
 
 
 _VARIABLE = re.compile(r"[a-z_][\w.]{0,80}(?:[(\[].{0,400})?$")

@@ -38,10 +38,30 @@ _PLACE_CUE = r"""(?i:(?:live[sd]?|living|born|based|located|stay(?:ing|s)?|moved
 |are|am|i['’]m|\w{1,20}[ ]here)
 (?:[ ]back|[ ]over)?[ ](?:in|from|to|at|near)|from|where:|city:|country:|place:|town:|location:)"""
 
+# Given names that are ordinary words: names where somebody is called by one, or calls.
+_WORD_NAMES = (
+    "Will|May|Mark|Grace|Hope|Rose|Bill|Art|Rich|Drew|Pat|Sue|Faith|Joy|Dawn|Iris|Jack|Frank|Ray"
+    "|Guy|Dean"
+    "|Earl|Chase|Hunter|Summer|April|June|August|Autumn|Skip|Rob|Nick|Gene|Grant|Miles|Wade|Lance|Rusty"
+    "|Penny|Ginger|Ruby|Pearl|Amber|Crystal|Holly|Ivy|Olive|Violet|Daisy|Lily|Heather|Jasmine"
+    "|Melody|Carol"
+    "|Christian|Angel|Star|Sunny|Bud|Buck|Chip|Cliff|Dale|Glen|Heath|Reed|Rock|Stone|Wolf|Royal"
+    "|Major|Sky"
+)
+_CALLED = (
+    r"(?i:my[ ]name(?:['’]s|[ ]is)|(?:his|her|their|first)[ ]name(?:['’]s|[ ]is)|name[ ]is|call[ ]"
+    r"(?:me|him|her)"
+    r"|i['’]m|i[ ]am|this[ ]is|dear|hi|hello|hey|thanks,|thank[ ]you,|regards,|cheers,|best,|love,"
+    r"|sincerely,)"
+)
+
 # (kind, regular expression with a group `value`, score, whether an ordinary first word rules it out)
 _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
     ("PERSON", rf"\b{_TITLE}\b\.?[ ](?P<value>{_NAMES})", 0.9, False),
     ("PERSON", rf"\b{_TITLE}\.[ ](?P<value>{_ANY_CASE})", 0.7, True),
+    ("PERSON", rf"\b{_CALLED}[ \n]{{1,3}}(?P<value>{_WORD_NAMES})(?=[.,!?;:)\n]|[ ](?:and|from"
+               r"|here|at|speaking)\b|$)",
+     0.7, False),
     ("PERSON", rf"\b{_CUE}[ ,]{{1,8}}(?P<value>{_NAMES})", 0.75, True),
     ("PERSON", rf"\b{_LOWER_CUE}[ ]{{1,8}}(?P<value>{_ANY_CASE})", 0.6, True),
     ("PERSON", rf"\b{_SAYS}[ ](?:at[ ])?(?P<value>{_NAMES})", 0.6, True),

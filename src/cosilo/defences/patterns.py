@@ -50,10 +50,20 @@ def _is_date(text: str) -> bool:
 
 
 _MOMENT = re.compile(
-    r"(?:(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])|(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|1[0-2])"
-    r"[-/.](?:19|20)\d\d|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])/(?:19|20)\d\d)(?!\d)|\d{4}\.\d{4,5}$"
+    r"(?:(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])|(?:0?[1-9]|[12]\d"
+    r"|3[01])[-/.](?:0?[1-9]|1[0-2])"
+    r"[-/.](?:19|20)\d\d|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])/(?:19|20)\d\d)(?!\d)"
+    r"|\d{4}\.\d{4,5}$"
 )
 """A date, and perhaps what follows it; or a number of arXiv."""
+
+_DAY = re.compile(
+    r"\d{1,2}\.? (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|fév|avr|juin"
+    r"|juil|aoû|déc"
+    r"|ene|abr|ago|dic|gen|mag|giu|lug|set|ott)[^\W\d_]{0,7}\.? (?:19|20)\d\d",
+    re.I,
+)
+"""A day in words, which has the form of a number, a street and another number."""
 
 _GROUPED = re.compile(
     r"\d{1,3}(?:[., ]\d{3})+|\d{4}[./]\d{1,2}[./]\d{1,2}.*|\d{1,2}[./]\d{1,2}[./]\d{4}"
@@ -121,7 +131,10 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
 )  # fmt: skip
 PATTERNS = (
     *(Pattern(kind, re.compile(form, re.X | re.I), s, check) for kind, form, s, check in _FORMS),
-    *(Pattern("ADDRESS", re.compile(form, re.X), score) for form, score in ADDRESSES),
+    *(
+        Pattern("ADDRESS", re.compile(form, re.X), score, lambda text: not _DAY.fullmatch(text))
+        for form, score in ADDRESSES
+    ),
 )
 
 

@@ -102,9 +102,13 @@ def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
 
 
 def _known(words: str) -> bool:
-    """Whether all words are of programs and computers."""
+    """Whether all words are of programs and computers, or what programs call an error."""
     some = _WORD.findall(words)
-    return bool(some) and all(word.casefold() in OF_PROGRAMS for word in some)
+    return bool(some) and all(w.casefold() in OF_PROGRAMS or _HUMPS.fullmatch(w) for w in some)
+
+
+_HUMPS = re.compile(r"(?!Fitz|Mary|Anna)[A-Z][a-z]{3,}(?:[A-Z][a-z0-9]+)+")
+"""LoadBalancer, ValueError; not McDonald, DeShawn, LaToya."""
 
 
 def _in(ranges: Sequence[Range], span: Span) -> bool:

@@ -121,7 +121,8 @@ xcode xhr xml xor xpath xss yaml yarn yield zip zlib zsh avg cte dense lag lead 
 nullif nvl partition row_number strftime julianday date_trunc extract interval kanban uml
 crud saas paas iaas kpi roi seo erp crm mvp poc qa sla slo rag mcp lora gguf llama gpt bert
 numpy sklearn matplotlib seaborn keras xgboost lightgbm streamlit airflow dbt snowflake
-bigquery databricks tableau excel powerpoint outlook sharepoint salesforce zapier notion
+bigquery databricks tableau ingress swarm istio nomad consul kustomize argo
+excel powerpoint outlook sharepoint salesforce zapier notion
 figma confluence trello
 """)
 

@@ -49,3 +49,13 @@ def test_names_stay_names(text: str, word: str) -> None:
 def test_what_has_a_form_of_its_own_counts_in_code_too() -> None:
     text = "send(to=maud@post.org, retries=3)\nsend(to=otto@post.org)\n"
     assert kept(text, "maud@post.org", kind="EMAIL") == ["maud@post.org"]
+
+
+@pytest.mark.parametrize("word", ["ModuleNotFoundError", "LoadBalancer", "Kubernetes Ingress"])
+def test_words_of_programs_in_prose(word: str) -> None:
+    assert kept(f"Please explain {word} to me.", word) == []
+
+
+@pytest.mark.parametrize("word", ["McDonald", "DeShawn", "LaToya", "MacKenzie", "FitzGerald"])
+def test_names_with_two_capitals(word: str) -> None:
+    assert kept(f"I met {word} today.", word) == [word]
