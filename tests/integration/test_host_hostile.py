@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import resource
+import ssl
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,13 +64,16 @@ def grown_mb(before: int) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
+def files(folder: Path) -> tuple[Path, Path, Path]:
+    """The authority, the client's certificate and its key."""
+    certs = folder / "certs"
+    return certs / "ca.pem", certs / f"client-{CLIENT}.pem", certs / f"client-{CLIENT}.key"
+
+
 @contextlib.asynccontextmanager
 async def raw(folder: Path) -> AsyncIterator[aiohttp.ClientSession]:
     """Connections with the client's certificate, for whatever HTTP somebody wants to send."""
-    certs = folder / "certs"
-    context = tls.asking(
-        certs / "ca.pem", certs / f"client-{CLIENT}.pem", certs / f"client-{CLIENT}.key"
-    )
+    context = tls.asking(*files(folder))
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context), headers={SPEAKS: OURS.header}
     ) as session:
@@ -154,6 +159,51 @@ async def test_a_host_refuses_odd_headers(tmp_path: Path, headers: dict[str, str
             ) as response:
                 assert 400 <= response.status < 500, await response.text()
         assert not list(host.services[CLIENT].books.ledger.entries())
+
+
+ASK = encode(Ask(chat=user("q")))
+POST = f"POST {CARRY} HTTP/1.1\r\nHost: x\r\n{SPEAKS}: {OURS.header}\r\n{ID}: ".encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0" * 1000,
+        b"\x16\x03\x01" + b"\xff" * 500,
+        b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /v1/hello HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        POST + b"0" * 32 + b"\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+        POST + b"1" * 32 + b"\r\nContent-Length: -5\r\n\r\n" + ASK,
+        POST + b"2" * 32 + b"\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n" + ASK,
+        POST + b"3" * 32 + b"\r\nContent-Length: 99999999999999999999\r\n\r\n" + ASK,
+        POST + b"4" * 32 + b"\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + ASK,
+        POST + b"5" * 32 + b"\r\nContent-Length: 500\r\n\r\n" + ASK,  # cut
+        POST + b"6" * 32 + b"\r\nContent-Length: 2\r\n\r\nok" + b"\xff" * 100,  # more behind it
+    ],
+    ids=range(12),
+)
+async def test_a_host_outlives_what_is_no_http(tmp_path: Path, data: bytes) -> None:
+    async with a_host(write_host(tmp_path), ScriptedModel()) as host:
+        for _ in range(3):
+            context = tls.asking(*files(tmp_path))
+            reader, writer = await asyncio.open_connection(
+                "localhost", host.port, ssl=context, server_hostname="localhost"
+            )
+            writer.write(data)
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.drain()
+            # What is whole is answered; the rest is waited for, so nothing more may come.
+            with contextlib.suppress(TimeoutError, ConnectionError, ssl.SSLError):
+                async with asyncio.timeout(0.3):
+                    assert b"HTTP/1.1 5" not in await reader.read()
+            writer.transport.abort()
+        assert not list(host.services[CLIENT].books.ledger.entries())
+        async with (
+            raw(tmp_path) as session,
+            session.post(host.url + CARRY, data=ASK, headers={ID: new_id()}) as response,
+        ):
+            assert isinstance(decode(await response.read()), Completion)
 
 
 async def test_a_host_unpacks_nothing_that_came_compressed(tmp_path: Path) -> None:
