@@ -27,7 +27,7 @@ def ours() -> set[str]:
 
 class TestEachMessage(MessageContract):
     # Of a reply's call only what it is called with is text; "c1" and "look" are of use as they are.
-    fixed = frozenset({"user", "assistant", "reasoning", "c1", "look"})
+    fixed = frozenset({"reasoning", "c1", "look"})
 
     @pytest.fixture(autouse=True, params=SAMPLES, ids=lambda m: type(m).__name__)
     def sample(self, request: pytest.FixtureRequest) -> None:
