@@ -34,6 +34,7 @@ script mts_dialog benchmarks/plans.py mts_dialog
 "$PYTHON" benchmarks/data/text2sql_defog.py
 script text2sql benchmarks/plans.py text2sql_defog
 script overhead benchmarks/overhead.py
+script threads benchmarks/threads.py
 script jobs benchmarks/jobs.py
 script cfpb_labels_dev benchmarks/distil/cfpb_labels.py --dev
 script cfpb_labels benchmarks/distil/cfpb_labels.py

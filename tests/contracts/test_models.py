@@ -59,5 +59,7 @@ class TestCompletion(MessageContract): ...
 
 
 class TestAsk(MessageContract):
+    fixed = frozenset({"system", "user"})
+
     def message(self) -> Message:
         return Ask(chat=user("hi", system="be kind"), sampling=Sampling(choices=("a", "b")))

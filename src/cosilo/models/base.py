@@ -228,7 +228,6 @@ def whole_tokens(pieces: Sequence[bytes]) -> int | None:
     return whole
 
 
-@runtime_checkable
 class ThreadModel(LogprobModel, Words, Protocol):
     """A model that goes on from what it has read, token by token.
 
@@ -291,7 +290,6 @@ class StatePast(Protocol):
         """A copy of the first `length` positions, which goes its own way."""
 
 
-@runtime_checkable
 class SplitModel(TextModel, Protocol):
     """A model whose upper layers go on from states that another computed, and give gradients back."""
 
@@ -331,6 +329,16 @@ class SplitModel(TextModel, Protocol):
         Raises:
             ModelError: the model failed.
         """
+
+
+def goes_on(model: TextModel) -> TypeGuard[ThreadModel]:
+    """Whether it keeps what it has read. Asked of its class: its properties may have to load it."""
+    return hasattr(type(model), "read")
+
+
+def splits(model: TextModel) -> TypeGuard[SplitModel]:
+    """Whether its layers can be run by themselves; asked in the same way."""
+    return hasattr(type(model), "backward")
 
 
 class LogitModel(LogprobModel, Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cosilo.errors import CapabilityError, ModelError, RejectedError, UnknownThr
 from cosilo.models.base import Access
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.parties.threads import Threads
+from cosilo.parties.threads import KeptThread, Threads
 from cosilo.types import user
 from toy_thread import END, PIECES, ToyThreads
 
@@ -209,3 +210,45 @@ async def test_the_likeliest_token_is_known_however_close_the_next_is() -> None:
     close[90] += 1e-4
     model.logprobs = lambda ids: close  # type: ignore[method-assign]
     assert likeliest(await asked(owner, chat=CHAT)) == [90]
+
+
+@pytest.mark.parametrize("torch", [False, True])
+async def test_a_text_is_cut_as_one_however_it_comes(torch: bool) -> None:
+    model: Any = ToyThreads()
+    if torch:
+        pytest.importorskip("transformers", reason="the torch extra is not installed")
+        from white_box import tiny
+
+        model = tiny(0)
+    owner = LMOwner(model, exposes=Access.LOGITS.shows)
+    rng = np.random.default_rng(0)
+    parts = (
+        " the",
+        "ref",
+        "und",
+        " about",
+        "é",
+        "  ",
+        "\n",
+        " x",
+        "y",
+        ". ",
+        " is",
+        "billing",
+        "🙂",
+    )
+    text = "".join(rng.choice(parts, 60))
+    said = ""
+    await asked(owner, chat=CHAT)
+    while said != text:
+        more = text[len(said) : len(said) + int(rng.integers(1, 9))]
+        await asked(owner, thread=name(said), text=more, draft=str(rng.choice(parts)))
+        said += more
+        await asked(owner, thread=name(said))
+        kept = owner.threads.find("", name(said), KeptThread)
+        assert kept is not None
+        assert kept.text == said.encode()
+        ids, pieces = model.cut(said)
+        assert list(kept.ids) == list(ids)
+        assert list(kept.ends) == list(np.cumsum([len(p) for p in pieces]))
+    await model.close()

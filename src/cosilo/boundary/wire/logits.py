@@ -160,9 +160,8 @@ def pack(top: TopK, *, step: float = STEP) -> bytes:
 def pack_few(top: TopK) -> bytes:
     """`top` as `pack` has it or, of a few places with ids, without code tables: what is shorter."""
     n, k = top.logprobs.shape
-    whole = pack(top)
     if top.ids is None or not 0 < n <= _FEW_PLACES or k > _FEW_TOKENS:
-        return whole
+        return pack(top)
     below = (top.logprobs.max(axis=1, keepdims=True) - top.logprobs) / STEP
     steps = np.minimum(np.rint(below), _DEEPEST).astype(np.int64)
     deepest = steps.max(axis=1, initial=0)
@@ -175,7 +174,7 @@ def pack_few(top: TopK) -> bytes:
         heads.append(bytes([r << 4 | s]) + rests[4 * i : 4 * i + 4])
         digits += [rice.bits(gaps, r), rice.bits(above, s)]
     found = _FEW.pack(_VERSION_FEW, n, k, top.size) + b"".join(heads) + rice.packed("".join(digits))
-    return min(found, whole, key=len)
+    return found if n == 1 else min(found, pack(top), key=len)  # tables never pay for one place
 
 
 def unpack(data: bytes, *, most: int = 1 << 22) -> TopK:

@@ -12,8 +12,12 @@ LARGEST = 15
 
 
 def parameter(numbers: Sequence[int]) -> int:
-    """The one that makes `numbers` shortest, of 0 to `LARGEST`."""
-    return min(range(LARGEST + 1), key=lambda r: sum(n >> r for n in numbers) + r * len(numbers))
+    """The one that makes `numbers` shortest, or nearly so, of 0 to `LARGEST`: about the logarithm of
+    their mean.
+    """
+    near = max(0, sum(numbers) // max(1, len(numbers))).bit_length()
+    tried = range(max(0, min(near, LARGEST) - 2), min(near, LARGEST) + 1)
+    return min(tried, key=lambda r: sum([n >> r for n in numbers]) + r * len(numbers))
 
 
 def bits(numbers: Sequence[int], r: int) -> str:

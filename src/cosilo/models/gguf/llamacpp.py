@@ -17,10 +17,11 @@ import os
 import random
 import secrets
 import threading
-import urllib.request
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -312,6 +313,10 @@ class _Engine:
                 f"{str(path)!r} cannot be loaded by llama.cpp: it is broken, of a kind this version "
                 "does not know, or there is not enough memory"
             ) from None
+        place = self._server.listening_address.removeprefix("http://")
+        self._http = HTTPConnection(place, timeout=30)
+        weakref.finalize(self, self._http.close)
+        self._asking = threading.Lock()
         self._tokens: dict[str, tuple[trie.Piece, ...]] = {}
         self._end: int | None = None
 
@@ -398,7 +403,9 @@ class _Engine:
             "logprobs": top,
             "cache_prompt": True,
         }
-        with self._busy.share(), _translated():
+        with (
+            _translated()
+        ):  # its share of the time is not asked for: to find it out takes a twentieth
             reply = self._server.handle_completions(body)
             chat_api.chunk(
                 {k: v for k, v in reply.items() if k != "choices"}
@@ -427,6 +434,7 @@ class _Engine:
         return self._end
 
     def close(self) -> None:
+        self._http.close()
         self._server = None
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
@@ -434,17 +442,25 @@ class _Engine:
         texts of threads, to be cut; the engine writes none of it down.
         """
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(
-            self._server.listening_address + path, json.dumps(body).encode(), headers
-        )
-        try:
-            with _direct.open(request, timeout=30) as reply:
-                return json.load(reply)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"llama.cpp cannot tokenise: {type(error).__name__}") from None
-
-
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with (
+            self._asking
+        ):  # one connection, which stays: to make one costs as much as to cut a text
+            for again in (True, False):
+                try:
+                    self._http.request("POST", path, json.dumps(body), headers)
+                    reply = self._http.getresponse()
+                    data = reply.read()
+                    if reply.status != 200:
+                        raise ValueError
+                    return json.loads(data)
+                except (OSError, ValueError, HTTPException) as error:
+                    self._http.close()
+                    if (
+                        isinstance(error, ValueError) or not again
+                    ):  # else it had been idle for too long
+                        raise ModelError(
+                            f"llama.cpp cannot tokenise: {type(error).__name__}"
+                        ) from None
 
 
 class _translated:  # noqa: N801 — reads as a word where it is used

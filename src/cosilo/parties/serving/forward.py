@@ -11,7 +11,7 @@ from cosilo.boundary.messages.forward import StatesName
 from cosilo.boundary.wire import states
 from cosilo.boundary.wire.logits import pack_few
 from cosilo.errors import CapabilityError, RejectedError
-from cosilo.models.base import Array, SplitModel
+from cosilo.models.base import Array, SplitModel, splits
 from cosilo.parties.serving.base import Owner, serves
 from cosilo.parties.serving.step import likeliest
 from cosilo.parties.threads import KeptStates, Threads
@@ -95,12 +95,12 @@ async def backward(owner: Owner, message: Backward) -> Gradients:
 
 
 async def _splits(owner: Owner) -> SplitModel:
-    if not isinstance(owner.model, SplitModel):
+    model = owner.model
+    if not splits(model):
         raise CapabilityError(
-            f"{owner.name}, asked to run some layers of {owner.model.name!r} and give gradients back, "
+            f"{owner.name}, asked to run some layers of {model.name!r} and give gradients back, "
             "needs a model whose states and weights lie open: the torch back end has them, llama.cpp "
             "and models behind a URL show neither"
         )
-    model: SplitModel = owner.model
     await to_thread(lambda: model.layers)  # it may have to be loaded
     return model

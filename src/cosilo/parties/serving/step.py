@@ -7,7 +7,8 @@ from asyncio import to_thread
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.step import DRAFTED, Step, Steps, ThreadName
 from cosilo.boundary.wire.logits import STEP, TopK, pack_few
 from cosilo.errors import CapabilityError, RejectedError
-from cosilo.models.base import NextTokens, Past, ThreadModel, canonical
+from cosilo.models.base import NextTokens, Past, ThreadModel, canonical, goes_on
 from cosilo.parties.serving.base import Owner, serves
 from cosilo.parties.threads import KeptThread, Threads
 
@@ -31,7 +32,7 @@ async def step(owner: Owner, message: Step) -> Steps:
             is longer than the model's context.
     """
     model, threads, client = owner.model, owner.threads, owner.client
-    if not isinstance(model, ThreadModel):
+    if not goes_on(model):
         raise CapabilityError(
             f"{owner.name}, asked to go on with a thread, needs a model that keeps what it has read; "
             f"{model.name!r} does not (the torch and llamacpp back ends do)"
@@ -157,13 +158,12 @@ def _cut(model: ThreadModel, kept: KeptThread, at: int, step: Step) -> _Cut:
             raise RejectedError(
                 "ids that are parts of one character hold more: send the text itself"
             )
-        ends = list(accumulate(map(len, pieces)))
+        ends: Sequence[int] = list(accumulate(map(len, pieces)))
         settled = ends[first - 1] if first else 0
     else:
         settled = at + len(step.text.encode())
         text = said + (step.text + step.draft).encode()
-        ids, pieces = _of(model, text)
-        ends = list(accumulate(map(len, pieces)))
+        ids, ends = _extended(model, kept, text)
         first = bisect_right(ends, settled)
         if not step.draft:
             first = len(ids)
@@ -173,6 +173,41 @@ def _cut(model: ThreadModel, kept: KeptThread, at: int, step: Step) -> _Cut:
         )
     before = count + (at > (kept.ends[count - 1] if count else 0))
     return _Cut(text, ids, ends, settled, first, before)
+
+
+_LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_BACK = 64  # tokens among which a place between two words is looked for
+_SAMPLE = ("Every word of this", " text stands for itself, and none", " is a part of another.")
+_apart: WeakKeyDictionary[ThreadModel, bool] = WeakKeyDictionary()
+
+
+def _words_apart(model: ThreadModel) -> bool:
+    """Whether the tokeniser cuts each word by itself, as nearly all do: then a text that goes on need
+    not be cut from its beginning."""
+    if model not in _apart:
+        parts = [i for part in _SAMPLE for i in model.cut(part)[0]]
+        _apart[model] = parts == list(model.cut("".join(_SAMPLE))[0])
+    return _apart[model]
+
+
+def _extended(
+    model: ThreadModel, kept: KeptThread, text: bytes
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The tokens of a whole text and where they end; up to a place between two words, those that the
+    thread has already."""
+    count = bisect_right(kept.ends, min(_alike(kept.text, text), len(text) - 2))
+    least = max(0, count - _BACK)
+    while count > least:
+        a, space, b = text[(end := kept.ends[count - 1]) - 1 : end + 2]
+        if space == 0x20 and a in _LETTERS and b in _LETTERS and _words_apart(model):
+            break
+        count -= 1
+    else:
+        count = 0
+    start = kept.ends[count - 1] if count else 0
+    ids, pieces = _of(model, text[start:])
+    ends = accumulate(map(len, pieces), initial=start)
+    return [*kept.ids[:count], *ids], [*kept.ends[:count], *islice(ends, 1, None)]
 
 
 def _ids(model: ThreadModel, kept: KeptThread, at: int) -> Sequence[int]:
