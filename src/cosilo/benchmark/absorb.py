@@ -39,6 +39,9 @@ TRIALS = "trials"
 """Where in a run's folder the trials' own lie."""
 
 _OF_TRIAL = ("items", "faults", "marks", "heads", "cards", "said", "results", "guesses")
+_BEFORE = 0
+"""The number of the booking, in a trial's folder, of what was spent outside of it."""
+
 _PATIENCE = 15.0
 """Seconds in which a process that works on a folder and was told to stop lets go of it."""
 
@@ -92,8 +95,16 @@ def _copy(source: Path, target: Path) -> None:
         target.chmod(0o600)
 
 
-def lease(store: Store, folder: Path, allowance: Budget) -> None:
-    """Set `allowance` aside for the trial in `folder`, until it is absorbed."""
+def lease(store: Store, folder: Path, allowance: Budget, *, before: Totals | None = None) -> None:
+    """Set `allowance` aside for the trial in `folder`, until it is absorbed.
+
+    Args:
+        before: what the trial counts as spent when it begins, where it is held to the run's own budget.
+    """
+    if before is not None:
+        row = [getattr(before, name) for name in AMOUNTS]
+        with closing(connect(folder / "run.sqlite")) as db:
+            db.execute(f"INSERT INTO paid VALUES ({_BEFORE},1,?,?,?,?,?,?,?,0)", row)
     amounts = [getattr(allowance, name) or 0 for name in AMOUNTS]
     with store.change() as db:
         db.execute("INSERT INTO leases VALUES (?,?,?,?,?,?,?,?)", (folder.name, *amounts))
@@ -203,7 +214,8 @@ def _absorb_rows(store: Store, folder: Path) -> None:
         if not db.execute("DELETE FROM main.leases WHERE folder = ?", (folder.name,)).rowcount:
             return
         columns = f"settled, {', '.join(AMOUNTS)}, seconds"
-        db.execute(f"INSERT INTO main.paid SELECT NULL, {columns} FROM trial.paid ORDER BY number")
+        paid = f"SELECT NULL, {columns} FROM trial.paid WHERE number != {_BEFORE} ORDER BY number"
+        db.execute(f"INSERT INTO main.paid {paid}")
         for table in ("trials", *_OF_TRIAL):
             db.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM trial.{table}")
         db.execute("INSERT OR IGNORE INTO main.small SELECT * FROM trial.small")

@@ -38,7 +38,7 @@ from cosilo.benchmark.progress import Reports, Spent
 from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import AMOUNTS, Store
 from cosilo.benchmark.trial import ANSWERED, Outcome
-from cosilo.boundary.meter import Budget
+from cosilo.boundary.meter import Budget, Totals
 from cosilo.errors import (
     BudgetExceededError,
     CosiloError,
@@ -126,6 +126,7 @@ class Jobs:
         self._replay = replay_path(plan, store)
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[str, Progress] = {}
+        self._before: dict[str, float] = {}  # dollars that a trial counts and has not spent itself
         self._alone = False
         self._changed = asyncio.Condition()
         self._ended: dict[str, CosiloError | None] = {}
@@ -209,9 +210,14 @@ class Jobs:
         folder = lend(store, trial, self._task, recorded=recorded)
         # Elsewhere the answers are in the folder, and come back with it.
         path = self._replay if worker.here else folder / "replay.sqlite"
-        share = 1 if waiting.alone else self._count
-        allowance = free(store, self._budget, share=share) if sends else NOTHING
-        lease(store, folder, allowance)
+        if waiting.alone:  # then it is held to the run's budget, as where trials run in turn
+            spent, allowance = store.paid(), self._budget
+            lease(store, folder, free(store, self._budget), before=spent)
+        else:
+            spent = Totals()
+            allowance = free(store, self._budget, share=self._count) if sends else NOTHING
+            lease(store, folder, allowance)
+        self._before[waiting.id] = spent.usd
         job = Job(
             replace(self._plan, replay=replace(self._plan.replay, path=path)),
             point,
@@ -228,13 +234,15 @@ class Jobs:
         except WorkerLostError as lost:
             cause = str(lost)
         finally:
-            if ended is None:
-                await worker.close()  # where the run is being stopped, it is still at work
-            shown, self._running[waiting.id] = self._running[waiting.id].items, Progress()
-            absorb(store, folder, self._replay)
-            made = self._answered(waiting.id) - items
-            waiting.items -= made
-            self._advance(made - shown)
+            try:
+                if ended is None:
+                    await worker.close()  # where the run is being stopped, it is still at work
+            finally:
+                shown, self._running[waiting.id] = self._running[waiting.id].items, Progress()
+                absorb(store, folder, self._replay)
+                made = self._answered(waiting.id) - items
+                waiting.items -= made
+                self._advance(made - shown)
         if ended is None:
             self._lost(waiting, trial, cause, new=self._known(waiting.id) != before)
             return True
@@ -283,15 +291,16 @@ class Jobs:
             return running.result()
         finally:
             running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def _advance(self, items: int) -> None:
         if not items:
             return
         self._pace.done += items
-        under_way = self._running.values()
+        under_way = self._running.items()
         paid = self._store.paid()
-        calls = paid.messages - self._pace.calls_before + sum(p.calls for p in under_way)
-        usd = paid.usd + sum(p.usd for p in under_way)
+        calls = paid.messages - self._pace.calls_before + sum(p.calls for _, p in under_way)
+        usd = paid.usd + sum(p.usd - self._before[id] for id, p in under_way if p.items)
         self._reports.advance(items, Spent(calls, usd), self._pace.left, self._pace.left)
 
     def _known(self, id: str) -> tuple[int, int]:

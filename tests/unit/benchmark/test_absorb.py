@@ -98,6 +98,21 @@ async def test_a_trial_that_was_begun_here_goes_on_there_and_comes_back(
     assert fault(store, store.trials()["t"]) == ""
 
 
+async def test_what_was_spent_before_counts_in_the_folder_and_comes_back_once(
+    store: Store, replay: Path
+) -> None:
+    await answer(store, "a")
+    folder = lend(store, TRIAL, "task")
+    lease(store, folder, Budget(usd=2.0), before=store.paid())
+    other = Store(folder, write=True)
+    assert other.paid() == COST
+    await answer(other, "b")
+    assert other.paid() == COST + COST
+    other.close()
+    absorb(store, folder, replay)
+    assert store.paid() == COST + COST
+
+
 STEPS = ("_absorb_answers", "_absorb_chains", "_absorb_rows")
 
 

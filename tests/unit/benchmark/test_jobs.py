@@ -83,7 +83,7 @@ class _Watched:
 
 
 def bench(
-    folder: Path, executor: Executor, plan: str = PLAN, jobs: int = 2
+    folder: Path, executor: Executor | None, plan: str = PLAN, jobs: int = 2
 ) -> tuple[list[Outcome], Counting]:
     write_data(folder, plan)
     counting, store = Counting(), Store(folder / "run", write=True)
@@ -153,8 +153,11 @@ def test_a_trial_has_its_part_of_the_budget_and_all_that_is_left_when_alone(tmp_
     plan = PLAN + "[budget]\nmessages = 20\n"
     outcomes, _ = bench(tmp_path, watched, plan)
     assert allowed[0] == ("small", 0)  # it sends nothing
-    assert allowed[1:] == [("large", 10), ("large", 10)]  # of ten, and of the ten that are left
-    assert "over the budget" in str(outcomes[1].error)
+    assert allowed[1:] == [("large", 10), ("large", 20)]  # its part, then the run's own
+    (tmp_path / "turn").mkdir()
+    in_turn, _ = bench(tmp_path / "turn", None, plan)
+    assert str(outcomes[1].error) == str(in_turn[1].error)
+    assert "messages would reach 21, over the budget, 20" in str(outcomes[1].error)
 
 
 class OnePlace(Watched):

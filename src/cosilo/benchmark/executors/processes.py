@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from cosilo.benchmark.executors.base import Ended, Job, Worker, WorkerLostError, WorkerState
@@ -70,12 +71,14 @@ class _Process:
     async def close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+        ending = asyncio.ensure_future(self._process.communicate())
         try:
-            async with asyncio.timeout(_GRACE):
-                await self._process.communicate()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.communicate()
+            await asyncio.wait([ending], timeout=_GRACE)
+        finally:  # also when whoever waits is told to stop: no process stays behind
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+            await ending
 
 
 def main() -> None:
