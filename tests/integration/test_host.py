@@ -12,20 +12,37 @@ from types import SimpleNamespace
 
 import aiohttp
 import msgspec
+import numpy as np
 import pytest
 from tests.integration.hosts import CLIENT, Asking, a_host, host_process, the_way, write_host
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Ask, Completion, Piece, Read, Refused, decode, encode
+from cosilo.boundary.messages import (
+    Ask,
+    Completion,
+    Piece,
+    Read,
+    Refused,
+    Score,
+    Scored,
+    Step,
+    Steps,
+    decode,
+    encode,
+)
+from cosilo.boundary.messages.step import ThreadName
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.boundary.transports import agreed
 from cosilo.boundary.transports.agreed import HELLO, ID, SPEAKS, new_id
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import BudgetExceededError, CapabilityError, RejectedError, UnreachableError
 from cosilo.host import certificates
+from cosilo.models.base import Access, Tokens
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, user
+from toy_lm import ToyLM
+from toy_thread import ToyThreads
 
 PRIVATE = "Patient Zillow-Quark has 38.4 °C"
 
@@ -281,6 +298,57 @@ async def test_more_than_a_client_may_take_is_refused_before_the_model_works(
         assert len(lm.seen) == worked
 
 
+@pytest.mark.parametrize(
+    ("limits", "request_", "what"),
+    [
+        (
+            "total = {logits = 700}",
+            Score(items=(Scored(user("a"), "b"),), top=64),
+            "700 logits in all",
+        ),
+        ("day = {states = 5}", Read(texts=("one", "two", "three")), "5 states a day"),
+        ("total = {prompts = 5}", Read(texts=("one", "two", "three")), ""),
+    ],
+)
+async def test_more_than_its_exposure_allowance_is_refused_before_the_model_works(
+    tmp_path: Path, asking: Asking, limits: str, request_: Score | Read, what: str
+) -> None:
+    class Shown(ToyLM):
+        """Counts how often it is run, and shows states that are its output layer's."""
+
+        access = Access.ACTIVATIONS
+        layers, runs = 1, 0
+
+        async def logits(self, sequences):  # type: ignore[no-untyped-def]
+            self.runs += 1
+            return await super().logits(sequences)
+
+        def plain(self, text: str) -> Tokens:
+            return self.tokenize(user(text), "")
+
+        async def activations(self, sequences, layer):  # type: ignore[no-untyped-def]
+            self.runs += 1
+            return [np.ones((len(tokens), 4), np.float32) for tokens in sequences]
+
+    lm = Shown()
+    served = 'kind = "scripted"\nexposes = "activations"'
+    async with a_host(write_host(tmp_path, model=served, clients=limits), lm) as host:
+        way = asking(host.port)
+        answers = [decode(await way.carry(encode(request_))) for _ in range(3)]
+        kinds = [type(answer) for answer in answers]
+        taken = host.services[CLIENT].books.account.taken
+        if not what:  # the same texts again are no new ones
+            assert Refused not in kinds
+            assert (taken.prompts, taken.states) == (3, 9)
+            return
+        assert kinds == [request_.reply, Refused, Refused]
+        assert isinstance(answers[1], Refused)
+        assert what in answers[1].text
+        assert "The model was not asked" in answers[1].text
+        assert lm.runs == 1
+        assert 0 < taken.logits + taken.states < 700
+
+
 async def test_a_prompt_sent_before_is_no_new_one(tmp_path: Path) -> None:
     path, lm = write_host(tmp_path, clients="total = {prompts = 1}"), model()
     async with a_host(path, lm) as host:
@@ -378,3 +446,18 @@ async def test_an_error_of_the_model_says_nothing_of_what_it_failed_on(
         taken = host.services[CLIENT].books.account.taken
         assert taken.tokens_out > 0  # it may have worked
     assert "Zillow" not in caplog.text
+
+
+async def test_a_thread_of_another_client_is_unknown(tmp_path: Path, asking: Asking) -> None:
+    path = write_host(tmp_path, model='kind = "scripted"\nexposes = "logits"')
+    path.write_text(path.read_text() + "\n[clients.other]\n")
+    chat = user("Why?")
+    async with a_host(path, ToyThreads()) as host:
+        one, other = asking(host.port), asking(host.port, client="other")
+        opened = decode(await one.carry(encode(Step(chat=chat, top=3))))
+        assert isinstance(opened, Steps)
+        on = encode(Step(thread=bytes(ThreadName(chat)), text=" the", top=3))
+        refused = decode(await other.carry(on))
+        assert isinstance(refused, Refused)
+        assert refused.kind == "UnknownThreadError"
+        assert isinstance(decode(await one.carry(on)), Steps)

@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS requests (
     client TEXT NOT NULL, id TEXT NOT NULL, pieces INTEGER NOT NULL, digest BLOB NOT NULL,
     held BLOB NOT NULL, at REAL NOT NULL, answer BLOB,
     PRIMARY KEY (client, id)
-);
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (
     client TEXT NOT NULL, day TEXT NOT NULL, {", ".join(f"{name} NUMERIC NOT NULL" for name in NAMES)},
     PRIMARY KEY (client, day)
@@ -296,18 +296,19 @@ class ClientBooks:
         self._bytes += size
 
     def _forgotten(self, more: int, now: float) -> list[Statement]:
-        """Forget the answers that are kept no longer once one of `more` bytes comes."""
+        """Forget the answers that are kept no longer once one of `more` bytes comes: an eighth at once
+        where there are too many, as each that is deleted alone costs as much as all of them."""
+        count, size = self._kept.count, self._kept.bytes
+        if len(self._answered) >= count or self._bytes + more > size:
+            count, size = count * 7 // 8, size * 7 // 8
         old: list[Statement] = []
         while self._answered:
-            name, (at, size) = next(iter(self._answered.items()))
-            if (
-                len(self._answered) < self._kept.count
-                and self._bytes + more <= self._kept.bytes
-                and now - at <= self._kept.seconds
-            ):
+            name, (at, long) = next(iter(self._answered.items()))
+            few = len(self._answered) <= count and self._bytes + more <= size
+            if few and now - at <= self._kept.seconds:
                 break
             del self._answered[name], self._begun[name]
-            self._bytes -= size
+            self._bytes -= long
             old.append((_FORGET, (self.client, name)))
         return old
 

@@ -67,14 +67,15 @@ class HostServer(web.Server):
         self._patience = patience
         self._open: Counter[str] = Counter()
         self._waiting: dict[Any, asyncio.TimerHandle] = {}
-        self._clients: dict[Any, str] = {}
+        self._clients: dict[Any, tuple[str, Mapping[str, Any]]] = {}
 
     def connection_made(
         self, handler: web_protocol.RequestHandler, transport: asyncio.Transport
     ) -> None:
         super().connection_made(handler, transport)
-        client = client_of(transport.get_extra_info("peercert"))
-        self._clients[handler] = client
+        certificate = transport.get_extra_info("peercert") or {}
+        client = client_of(certificate)
+        self._clients[handler] = client, certificate
         self._open[client] += 1
         if self._open[client] > self._patience.connections:
             transport.abort()
@@ -86,7 +87,7 @@ class HostServer(web.Server):
         self, handler: web_protocol.RequestHandler, exc: BaseException | None = None
     ) -> None:
         super().connection_lost(handler, exc)
-        client = self._clients.pop(handler, "")
+        client, _ = self._clients.pop(handler, ("", {}))
         self._open[client] -= 1
         if self._open[client] <= 0:
             del self._open[client]
@@ -138,11 +139,10 @@ class HostServer(web.Server):
         return web.Response(body=answer, headers=_HEADERS)
 
     def _service(self, request: web.BaseRequest) -> ClientService:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        if not certificate or over(certificate):
+        client, certificate = self._clients.get(request.protocol, ("", {}))
+        if over(certificate):
             raise NotServedError(403, "the client's certificate is over")
-        service = self.services.get(client_of(certificate))
+        service = self.services.get(client)
         if service is None:
             raise NotServedError(403, "this host knows no client of that certificate's name")
         return service
@@ -160,6 +160,8 @@ class HostServer(web.Server):
         if length > self._patience.max_body_bytes:
             most = self._patience.max_body_bytes
             raise NotServedError(413, f"{length} bytes are more than a request may have, {most}")
+        if request.content.is_eof():  # all of it came with the headers
+            return await request.content.read()
         async with asyncio.timeout(self._patience.body_seconds):
             return await request.content.read()
 

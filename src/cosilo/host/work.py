@@ -30,7 +30,7 @@ from cosilo.boundary.messages import (
     decode,
     encode,
 )
-from cosilo.boundary.meter import Meter, Price, Totals
+from cosilo.boundary.meter import Meter, Price, Spent, Totals
 from cosilo.boundary.transports.agreed import END, framed
 from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.transports.refusals import refusal
@@ -341,8 +341,7 @@ class ClientService:
         Raises:
             CapabilityError: it shows what this client's limits are on, and does not say how much.
         """
-        totals = self._meter.reserve(message, size)
-        self._meter.settle(totals, Totals())
+        price = self._meter.price.bound(message, size)
         drawn = message.drawn()
         if drawn is None and self.books.account.limits(*SHOWN):
             raise CapabilityError(
@@ -354,7 +353,7 @@ class ClientService:
             drawn = Drawn()  # none are shown
         limited = self.books.account.limits("prompts")
         prompts = self.books.new_prompts(message.prompts()) if limited else []
-        return _taken(totals, drawn, len(prompts)), prompts
+        return _taken(price, drawn, len(prompts)), prompts
 
     def _cost(
         self, message: Request[Message], totals: Totals, begun: Begun, reply: Message | None
@@ -429,7 +428,7 @@ def _once(reply: Message) -> Message:
     return reply
 
 
-def _taken(totals: Totals, drawn: Drawn, prompts: int) -> Taken:
+def _taken(totals: Totals | Spent, drawn: Drawn, prompts: int) -> Taken:
     return Taken(
         messages=1,
         tokens_in=totals.tokens_in,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from cosilo.errors import ConfigError
-from cosilo.host.config import load_host
+from cosilo.host.books import Kept
+from cosilo.host.config import ClientConfig, Listening, load_host
 from cosilo.models.base import Access
+from cosilo.session import read_model
 
 FILE = """\
 [model]
@@ -22,6 +26,31 @@ key = "host.key"
 exposes = "activations"
 total = {usd = 5, logits = 1000}
 """
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "host.md"
+
+
+def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
+    served, asked = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    path = tmp_path / "lm.toml"
+    path.write_text(served)
+    config = load_host(path)
+    assert config.clients["clinic"].day.messages == 5000
+    table = tomllib.loads(asked)["models"]["large"]
+    large = read_model(table, where="plan.toml", base=tmp_path)
+    assert large.kind == "party"
+    assert large.usd_per_m_in == config.model.usd_per_m_in
+
+
+def test_what_the_page_says_of_defaults() -> None:
+    page, listen, answers = PAGE.read_text("utf-8"), Listening(), Kept()
+    assert f"({listen.max_body_bytes >> 20} MB)" in page
+    assert f"({listen.connections})" in page
+    for seconds in (listen.linger_seconds, listen.drain_seconds, listen.body_seconds):
+        assert f"({seconds:g})" in page
+    assert f"`seconds` ({answers.seconds:g}), `count` ({answers.count})" in page
+    assert f"at_once` ({ClientConfig().at_once})" in page
 
 
 def load(folder: Path, text: str) -> object:

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from cosilo.boundary.messages import LARGEST
 from cosilo.boundary.transports import tls
@@ -112,6 +113,7 @@ class Https:
             if not 0 < seconds < math.inf:
                 raise ConfigError(f"{name} = {seconds!r} is no time above 0")
         self.where = urlsplit(self.url).netloc
+        self._urls = {path: URL(self.url + path) for path in (HELLO, CARRY, STREAM)}
         self._tls: ssl.SSLContext | bool = True
         if self.url.startswith("https:"):
             if not (ca and cert and key):
@@ -197,7 +199,7 @@ class Https:
         async with (
             self._converting(0),
             session.get(
-                self.url + HELLO,
+                self._urls[HELLO],
                 headers={SPEAKS: OURS.header},
                 ssl=self._tls,
                 server_hostname=self._server_name,
@@ -246,7 +248,7 @@ class Https:
         session = await self._session()
         async with self._converting(None):
             response = await session.post(
-                self.url + path,
+                self._urls[path],
                 data=payload,
                 headers=headers,
                 ssl=self._tls,
@@ -354,6 +356,7 @@ class Https:
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[greeting],
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
                 read_bufsize=1 << 18,
             )
         return self._sessions[loop]
