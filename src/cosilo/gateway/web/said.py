@@ -80,15 +80,17 @@ def embedding_answer(
     return {"object": "list", "data": data, "model": model, "usage": spent}
 
 
-def usage(generations: Iterable[Generation]) -> dict[str, int]:
-    prompt = completion = 0
+def usage(generations: Iterable[Generation]) -> dict[str, object]:
+    prompt = completion = cached = 0
     for g in generations:
         prompt += max(0, g.prompt_tokens)  # -1: what the back end stated is no number
         completion += max(0, g.completion_tokens)
+        cached += max(0, min(g.cached_tokens, g.prompt_tokens))
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
     }
 
 
@@ -162,7 +164,7 @@ class ChunkWriter:
             return self._text(index, "", None, reason)
         return self._choice(index, {}, None, reason)
 
-    def usage(self, spent: dict[str, int], facts: dict[str, object]) -> bytes:
+    def usage(self, spent: dict[str, object], facts: dict[str, object]) -> bytes:
         """The chunk without choices that tells what the answer took."""
         return (
             self._open + b'],"usage":' + _encode(spent) + b',"cosilo":' + _encode(facts) + b"}\n\n"

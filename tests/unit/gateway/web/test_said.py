@@ -98,3 +98,18 @@ def test_an_event_is_one_event_whatever_the_text(text: str) -> None:
     assert data.count(b"\n\n") == 1
     assert b"\r" not in data
     assert events(data)[0].choices[0].delta.content == text + "x"
+
+
+def test_tokens_that_were_read_before_are_told_as_openai_tells_them() -> None:
+    read = Generation("a", prompt_tokens=9, completion_tokens=1, cached_tokens=7)
+    odd = [
+        Generation("a", prompt_tokens=2, cached_tokens=50),
+        Generation("a", prompt_tokens=-1, cached_tokens=-1),
+    ]
+    body = said.chat_answer("r", 1, "m", [said.ReplyChoice(read)])
+    found = ChatCompletion.model_validate(body).usage
+    assert found is not None
+    assert found.prompt_tokens_details is not None
+    assert found.prompt_tokens_details.cached_tokens == 7
+    assert said.usage([read, *odd])["prompt_tokens_details"] == {"cached_tokens": 9}
+    assert "prompt_tokens_details" not in said.usage([Generation("a", prompt_tokens=9)])
