@@ -36,6 +36,7 @@ BREACHES = [
     ("Inside the parties", "parties.serving.base", "parties.around.recorded"),
     ("Inside the gateway", "gateway.accounts.keys", "gateway.web.api"),
     ("Inside the host", "host.limits", "host.server"),
+    ("Inside the benchmark", "benchmark.trial", "benchmark.executors.base"),
 ]
 
 
