@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cosilo.errors import ConfigError
+from cosilo.models.base import models
 from cosilo.registry import unknown
 from cosilo.session import ModelConfig, read_model
 from cosilo.strategies.base import ONE, Needs
-from cosilo.tables import Table, convert
+from cosilo.tables import Table, convert, options_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TWICE = re.compile(r"Cannot declare \('models', 'large', '(.+?)'\) twice")
@@ -74,8 +75,16 @@ def _listed(tables: Sequence[object], *, where: str) -> dict[str, Table]:
         name = table["name"]
         if name in found:
             raise two_of_one_name(name, where)
-        found[name] = {k: v for k, v in table.items() if k != "name"}
+        kept = ("name",) if _takes_name(table.get("kind")) else ()
+        found[name] = {k: v for k, v in table.items() if k != "name" or k in kept}
     return found
+
+
+def _takes_name(kind: object) -> bool:
+    """Whether models of the kind are told a name themselves: then it is this one."""
+    return (
+        isinstance(kind, str) and kind in models.names() and "name" in options_of(models.get(kind))
+    )
 
 
 def two_of_one_name(name: str, where: str) -> ConfigError:

@@ -13,6 +13,7 @@ from cosilo.errors import ConfigError
 from cosilo.models.base import Access, Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Link
+from cosilo.session import make_model
 from cosilo.strategies.inference.cascade import Cascade
 
 
@@ -305,7 +306,12 @@ def test_several_other_sides_have_a_name_and_all_else_each() -> None:
     listed = NO_LARGE + "".join(
         f'[[models.large]]\nname = "{name}"\nkind = "scripted"\n' for name in ("x", "y")
     )
-    assert list(plan(listed + POINT).peers) == ["x", "y"]
+    both = plan(listed + POINT).peers
+    assert list(both) == ["x", "y"]
+    own = [
+        make_model(config).name for config in both.values()
+    ]  # what its answers are recorded under
+    assert own == ["x", "y"]
 
 
 def test_a_point_says_to_whom_it_speaks() -> None:
