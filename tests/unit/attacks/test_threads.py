@@ -7,8 +7,10 @@ import pytest
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.record import spoken, upstream
 from cosilo.attacks.secrets import Verbatim
+from cosilo.attacks.threads import ThreadReader
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Step
+from cosilo.boundary.messages.step import ThreadName
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import StoreError
@@ -44,6 +46,17 @@ async def test_what_went_up_in_parts_is_read_as_one() -> None:
     targets = [Target(f"t{r}", r, "name", people) for r in ("r1", "r2")]
     guesses = await Verbatim().guess(view, targets)
     assert [g.value for g in guesses] == ["Anna Berg", "Dora Ek"]
+
+
+def test_a_step_goes_on_from_any_part_of_a_draft() -> None:
+    chat = user("Who?")
+    reader = ThreadReader()
+    reader.note("r1", Step(chat=chat, text="Do", draft="ra Xyz"))
+    accepted = bytes(ThreadName(chat).after(b"Dora "))
+    reader.note("r1", Step(thread=accepted, text="Ek"))
+    assert reader.whole() == {"r1": ["Dora Xyz", "Dora Ek"]}
+    reader.note("r2", Step(thread=bytes(16), text="of a thread that is not on record"))
+    assert "r2" not in reader.whole()
 
 
 async def test_ids_are_text_that_nobody_can_read_here() -> None:

@@ -170,6 +170,37 @@ async def test_a_model_that_fails_leaves_no_thread_behind() -> None:
     assert not len(owner.threads)
 
 
+async def test_who_waited_for_a_thread_that_is_gone_then_is_told_so() -> None:
+    owner, model = opened()
+    await asked(owner, chat=CHAT)
+    begun, fail = asyncio.Event(), asyncio.Event()
+
+    async def failing(*_: object, **__: object) -> None:
+        begun.set()
+        await fail.wait()
+        raise ModelError("it failed")
+
+    model.read = failing  # type: ignore[method-assign, assignment]
+    first = asyncio.create_task(asked(owner, thread=name(""), text="x"))
+    await begun.wait()
+    second = asyncio.create_task(asked(owner, thread=name(""), text="y"))
+    await asyncio.sleep(0)
+    fail.set()
+    with pytest.raises(ModelError, match="failed"):
+        await first
+    with pytest.raises(UnknownThreadError):
+        await second
+
+
+async def test_ids_that_are_not_the_cut_of_their_text_are_refused() -> None:
+    owner, model = opened()
+    await asked(owner, chat=CHAT)
+    assert len(model.cut("ref")[0]) == 1
+    for fields in ({"ids": tuple(b"ref")}, {"draft_ids": tuple(b"ref")}, {"ids": (END,)}):
+        with pytest.raises(RejectedError, match="cuts their text"):
+            await asked(owner, thread=name(""), **fields)
+
+
 async def test_parts_of_a_character_go_as_ids_and_nothing_else_does() -> None:
     owner, model = opened()
     smile = "🙂".encode()

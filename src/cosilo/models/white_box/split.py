@@ -15,7 +15,7 @@ from cosilo.errors import ModelError, RejectedError
 from cosilo.models.base import Array, NextTokens, StatePast
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.layers import is_adapted, layers_of
-from cosilo.models.white_box.threads import TorchPast
+from cosilo.models.white_box.threads import TorchPast, likeliest
 
 T = TypeVar("T")
 
@@ -77,9 +77,7 @@ class TorchSplit:
         def work() -> NextTokens:
             inner = _inner(self.module)
             ended = inner.get_decoder().norm(self._tensor(states))
-            logprobs = inner.get_output_embeddings()(ended)[0].float().log_softmax(-1)
-            values, ids = logprobs.topk(min(top, logprobs.shape[-1]))
-            return NextTokens(_array(ids).astype(np.int32), _array(values))
+            return likeliest(inner.get_output_embeddings()(ended)[0], top)
 
         return await self._apart(work)
 
@@ -152,8 +150,7 @@ def _shallow(module: Any) -> Any:
 
 
 def _array(tensor: Any) -> Any:
-    numbers = tensor.detach()
-    numbers = (numbers.float() if numbers.is_floating_point() else numbers).cpu().numpy()
+    numbers = tensor.detach().float().cpu().numpy()
     if not np.isfinite(numbers).all():
         raise ModelError("the torch model gave a number that is not finite")
     return np.ascontiguousarray(numbers)

@@ -124,11 +124,23 @@ class TorchThreads:
             )
         new = torch.tensor([whole[past.held :]], device=device_of(self.module))
         out = self.module(input_ids=new, cache=past.cache, use_cache=True, logits_to_keep=places)
-        logprobs = out.logits[0, -places:].float().log_softmax(-1)
-        values, found = logprobs.topk(min(top, logprobs.shape[-1]))
-        if not torch.isfinite(values[:, 0]).all():
-            raise ModelError("the torch model gave no probabilities: a number is not finite")
-        read = NextTokens(
-            found.to(torch.int32).cpu().numpy(), np.ascontiguousarray(values.cpu().numpy())
-        )
-        return TorchPast(whole, out.cache), read
+        return TorchPast(whole, out.cache), likeliest(out.logits[0, -places:], top)
+
+
+def likeliest(logits: Any, top: int) -> NextTokens:
+    """The `top` likeliest tokens of each row of `logits`. Of equals, which bfloat16 has many of, the
+    first in the vocabulary comes first, as it is the one that is written.
+
+    Raises:
+        ModelError: a row is no distribution.
+    """
+    logprobs = logits.float().log_softmax(-1)
+    found = logprobs.topk(min(top, logprobs.shape[-1]))
+    values, ids = found.values.cpu().numpy(), found.indices.cpu().numpy()
+    if not np.isfinite(values[:, 0]).all():
+        raise ModelError("the torch model gave no probabilities: a number is not finite")
+    order = np.lexsort((ids, -values))
+    ids = np.take_along_axis(ids, order, axis=1).astype(np.int32)
+    first = logprobs.argmax(-1).cpu().numpy()
+    ids[:, 0] = np.where((ids == first[:, None]).any(axis=1), ids[:, 0], first)
+    return NextTokens(ids, np.take_along_axis(values, order, axis=1))

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import tiny_lm
-from cosilo.errors import CatalogError, ConfigError, RejectedError, StoreError
+from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16
 from cosilo.models.white_box.decoding import draw
 from cosilo.models.white_box.lm import TorchModel, torch_lm
+from cosilo.models.white_box.threads import likeliest
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.registry import Loads
 from cosilo.testing import ModelContract
@@ -452,3 +453,14 @@ async def test_the_real_gguf_is_unpacked_once_and_agrees_with_llama_cpp() -> Non
     finally:
         await mine.close()
         await other.close()
+
+
+def test_of_equally_likely_tokens_the_one_that_is_written_comes_first() -> None:
+    logits = torch.zeros(2, 300)
+    logits[0, [7, 250]] = 3.0
+    found = likeliest(logits, 4)
+    assert found.ids[0, :2].tolist() == [7, 250]
+    logits[0, 3:] = 3.0
+    assert likeliest(logits, 1).ids[0].tolist() == [logits[0].argmax()] == [3]
+    with pytest.raises(ModelError, match="not finite"):
+        likeliest(torch.full((1, 9), float("nan")), 2)
