@@ -110,8 +110,8 @@ def test_every_optional_package_has_an_extra_that_installs_it() -> None:
     assert not unstated
 
 
-ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "rich"}
-"""What the core installs."""
+ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "yarl", "rich"}
+"""What the core installs; aiohttp brings yarl, for its URLs."""
 
 
 def _optional(file: Path) -> Iterator[str]:
