@@ -34,6 +34,8 @@ script mts_dialog benchmarks/plans.py mts_dialog
 "$PYTHON" benchmarks/data/text2sql_defog.py
 script text2sql benchmarks/plans.py text2sql_defog
 script overhead benchmarks/overhead.py
+script host benchmarks/host.py --crossings 1000 --rounds 5
+script host_faults benchmarks/host_faults.py --kills 20 --items 1000
 script threads benchmarks/threads.py
 script jobs benchmarks/jobs.py
 script cfpb_labels_dev benchmarks/distil/cfpb_labels.py --dev
