@@ -29,7 +29,7 @@ from cosilo.boundary.messages import Message
 from cosilo.boundary.record.ledger import Keep, SqliteLedger, Statement, connect
 from cosilo.databases import made_private
 from cosilo.errors import StoreError
-from cosilo.host.limits import NAMES, ClientAccount, Limits, Taken, day_of, taken
+from cosilo.host.limits import NAMES, ClientAccount, ClientLimits, Taken, day_of, taken
 
 LEDGER = "ledger.sqlite"
 
@@ -61,7 +61,7 @@ _PROMPT = "INSERT OR IGNORE INTO prompts VALUES (?,?)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KeptAnswers:
     """How long answers are kept for a client that did not receive them: until they are `seconds` old,
     or more than `count` or `bytes` of one client's are newer."""
 
@@ -98,10 +98,12 @@ class HostBooks:
         StoreError: the folder cannot be written, or another process has it.
     """
 
-    def __init__(self, folder: Path, *, keep: Keep = "digest", kept: Kept | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, keep: Keep = "digest", kept: KeptAnswers | None = None
+    ) -> None:
         self.path = folder / LEDGER
         self._keep: Keep = keep
-        self._kept = kept or Kept()
+        self._kept = kept or KeptAnswers()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -123,7 +125,7 @@ class HostBooks:
             raise StoreError(f"cannot open {str(self.path)!r}: {error}") from None
         self._salt: bytes = found[0]
 
-    def of(self, client: str, total: Limits, day: Limits) -> ClientBooks:
+    def of(self, client: str, total: ClientLimits, day: ClientLimits) -> ClientBooks:
         """The books of one client.
 
         Raises:
@@ -167,7 +169,7 @@ class ClientBooks:
         ledger: SqliteLedger,
         db: sqlite3.Connection,
         salt: bytes,
-        kept: Kept,
+        kept: KeptAnswers,
         begun: dict[str, Begun],
         answered: OrderedDict[str, tuple[float, int]],
     ) -> None:

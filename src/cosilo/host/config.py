@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Literal
 
 from cosilo.errors import ConfigError
-from cosilo.host.books import Kept
+from cosilo.host.books import KeptAnswers
 from cosilo.host.certificates import NAME
-from cosilo.host.limits import Limits
+from cosilo.host.limits import ClientLimits
 from cosilo.models.base import Shows
 from cosilo.session import ModelConfig, read_model
 from cosilo.tables import read
@@ -80,8 +80,8 @@ class ClientConfig:
         at_once: how many of its requests are worked on at the same time.
     """
 
-    total: Limits = field(default_factory=Limits)
-    day: Limits = field(default_factory=Limits)
+    total: ClientLimits = field(default_factory=ClientLimits)
+    day: ClientLimits = field(default_factory=ClientLimits)
     exposes: Shows | None = None
     at_once: int = 8
 
@@ -100,7 +100,7 @@ class HostConfig:
     keep: Literal["digest", "content"]
     listen: Listening
     tls: TlsFiles
-    answers: Kept
+    answers: KeptAnswers
     clients: Mapping[str, ClientConfig]
 
     def exposes(self, client: str) -> Shows:
@@ -120,7 +120,7 @@ class _File:
     books: Path = Path("host")
     keep: Literal["digest", "content"] = "digest"
     listen: Listening = field(default_factory=Listening)
-    answers: Kept = field(default_factory=Kept)
+    answers: KeptAnswers = field(default_factory=KeptAnswers)
 
 
 def load_host(path: Path) -> HostConfig:

@@ -44,7 +44,7 @@ SHOWN = ("logits", "states", "gradients")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ClientLimits:
     """Upper limits, named as in `Taken`; None means unlimited."""
 
     messages: int | None = None
@@ -83,8 +83,8 @@ class ClientAccount:
     def __init__(
         self,
         client: str,
-        total: Limits,
-        day: Limits,
+        total: ClientLimits,
+        day: ClientLimits,
         *,
         before: Taken,
         today: Taken,
@@ -99,7 +99,7 @@ class ClientAccount:
         self._held = held
         self.limit(total, day)
 
-    def limit(self, total: Limits, day: Limits) -> None:
+    def limit(self, total: ClientLimits, day: ClientLimits) -> None:
         """Take other limits from now on."""
         self._total, self._daily = total.stated, day.stated
 

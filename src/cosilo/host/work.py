@@ -41,7 +41,7 @@ from cosilo.errors import (
     UnreachableError,
 )
 from cosilo.host.books import Begun, ClientBooks
-from cosilo.host.limits import SHOWN, Limits, Taken
+from cosilo.host.limits import SHOWN, ClientLimits, Taken
 from cosilo.models.base import Shows
 from cosilo.types import Delta, assemble, closing
 
@@ -176,7 +176,7 @@ class ClientService:
             async for frame in found.read(start):
                 yield frame
 
-    def limit(self, total: Limits, day: Limits) -> None:
+    def limit(self, total: ClientLimits, day: ClientLimits) -> None:
         """Take other limits from now on."""
         self.books.account.limit(total, day)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cosilo.errors import ConfigError
-from cosilo.host.books import Kept
+from cosilo.host.books import KeptAnswers
 from cosilo.host.config import ClientConfig, Listening, load_host
 from cosilo.models.base import Access
 from cosilo.session import read_model
@@ -44,7 +44,7 @@ def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
 
 
 def test_what_the_page_says_of_defaults() -> None:
-    page, listen, answers = PAGE.read_text("utf-8"), Listening(), Kept()
+    page, listen, answers = PAGE.read_text("utf-8"), Listening(), KeptAnswers()
     assert f"({listen.max_body_bytes >> 20} MB)" in page
     assert f"({listen.connections})" in page
     for seconds in (listen.linger_seconds, listen.drain_seconds, listen.body_seconds):

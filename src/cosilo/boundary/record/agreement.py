@@ -17,7 +17,7 @@ from cosilo.boundary.record.ledger import Entry
 
 
 @dataclass(frozen=True)
-class Exchange:
+class RecordedExchange:
     """A request on record, and its reply where there is one."""
 
     sent: Entry
@@ -48,7 +48,7 @@ class Agreement:
     clock: float
 
 
-def exchanges(entries: Iterable[Entry]) -> tuple[list[Exchange], list[str]]:
+def exchanges(entries: Iterable[Entry]) -> tuple[list[RecordedExchange], list[str]]:
     """The exchanges on record, in the order in which they began; and what is no part of any."""
     begun: dict[tuple[str, int], Entry] = {}
     replies: dict[tuple[str, int], Entry] = {}
@@ -62,7 +62,7 @@ def exchanges(entries: Iterable[Entry]) -> tuple[list[Exchange], list[str]]:
             faults.append(f"{_where(entry)} answers what was answered before")
         else:
             replies[entry.chain, entry.answers] = entry
-    return [Exchange(sent, replies.get(key)) for key, sent in begun.items()], faults
+    return [RecordedExchange(sent, replies.get(key)) for key, sent in begun.items()], faults
 
 
 def compare(ours: Iterable[Entry], theirs: Iterable[Entry], *, by_id: bool) -> Agreement:
@@ -94,16 +94,20 @@ def compare(ours: Iterable[Entry], theirs: Iterable[Entry], *, by_id: bool) -> A
     return Agreement(tuple(faults), agreed, unheard, overtook, median(ahead) if ahead else 0.0)
 
 
-Paired = tuple[list[tuple[Exchange, Exchange]], list[Exchange], list[Exchange]]
+Paired = tuple[
+    list[tuple[RecordedExchange, RecordedExchange]], list[RecordedExchange], list[RecordedExchange]
+]
 
 
-def _by_id(mine: Sequence[Exchange], others: Sequence[Exchange], faults: list[str]) -> Paired:
-    here: dict[str, Exchange] = {}
+def _by_id(
+    mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], faults: list[str]
+) -> Paired:
+    here: dict[str, RecordedExchange] = {}
     for exchange in mine:  # one that an earlier process sent is there again, with its answer
         before = here.setdefault(exchange.sent.request, exchange)
         if before is not exchange and before.reply is None:
             here[exchange.sent.request] = exchange
-    there: dict[str, Exchange] = {}
+    there: dict[str, RecordedExchange] = {}
     for exchange in others:
         if there.setdefault(exchange.sent.request, exchange) is not exchange:
             faults.append(f"{_where(exchange.sent)} is on record there twice")
@@ -115,8 +119,10 @@ def _by_id(mine: Sequence[Exchange], others: Sequence[Exchange], faults: list[st
     )
 
 
-def _by_content(mine: Sequence[Exchange], others: Sequence[Exchange], _: list[str]) -> Paired:
-    waiting: dict[tuple[bytes, bytes | None], list[Exchange]] = {}
+def _by_content(
+    mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], _: list[str]
+) -> Paired:
+    waiting: dict[tuple[bytes, bytes | None], list[RecordedExchange]] = {}
     for other in reversed(others):
         waiting.setdefault(other.content, []).append(other)
     pairs, left = [], []
@@ -129,7 +135,7 @@ def _by_content(mine: Sequence[Exchange], others: Sequence[Exchange], _: list[st
     return pairs, left, [other for rest in waiting.values() for other in reversed(rest)]
 
 
-def _differs(one: Exchange, other: Exchange) -> str:
+def _differs(one: RecordedExchange, other: RecordedExchange) -> str:
     mine, theirs = one.sent, other.sent
     if (mine.digest, mine.size, mine.kind) != (theirs.digest, theirs.size, theirs.kind):
         return f"{_where(mine)} is another message than {_where(theirs)} there"
