@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -98,6 +99,30 @@ def heard() -> bool:
     """Whether Ctrl-C was pressed while `listening`."""
     listener = signal.getsignal(signal.SIGINT)
     return isinstance(listener, _Listener) and listener.heard
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of `work()`, in a thread of its own that nobody waits for who is told to stop."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def end(result: Callable[[], None]) -> None:
+        if not done.done():
+            result()
+
+    def run() -> None:
+        try:
+            found = work()
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
+            told = partial(done.set_exception, failure)
+        else:
+            told = partial(done.set_result, found)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end, told)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 def run(

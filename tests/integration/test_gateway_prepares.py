@@ -37,7 +37,7 @@ from cosilo.strategies.inference.ends import Large
 class Slowly:
     """Holds the event loop for seconds while it is prepared."""
 
-    trace: Path
+    trace: str
     seconds: float = 1.5
     fails: str = ""
     learned: str = ""
@@ -46,7 +46,7 @@ class Slowly:
     async def prepare(self, session):
         if self.learned:
             return self, session
-        with self.trace.open("a") as file:
+        with Path(self.trace).open("a") as file:
             file.write(f"{os.getpid()}\\n")
         end = time.process_time() + self.seconds
         while time.process_time() < end:

@@ -166,8 +166,7 @@ def _prepare(arguments: argparse.Namespace, load: Callable[[], Layout], folder: 
     """Prepare the points into `folder`; the exit code. Of what goes wrong only what may be read by
     others is said.
     """
-    import asyncio
-
+    from cosilo import interrupts
     from cosilo.gateway.process.preparing import be_gentle, told, write_points
     from cosilo.gateway.process.server import open_layout_store
 
@@ -182,14 +181,14 @@ def _prepare(arguments: argparse.Namespace, load: Callable[[], Layout], folder: 
         layout = load()
         store = await open_layout_store(layout)
         try:
-            await write_points(await asyncio.to_thread(layout.load), store.ledger, folder)
+            await write_points(layout.load(), store.ledger, folder)
         finally:
             await store.close()
 
     be_gentle()
     source = arguments.source
     try:
-        asyncio.run(from_a_run() if source.is_dir() else from_a_file())
+        interrupts.run(from_a_run if source.is_dir() else from_a_file)
     except CosiloError as error:
         print(told(error), file=sys.stderr)
         return error.exit_code

@@ -68,7 +68,7 @@ async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setu
         ConfigError, CatalogError, CapabilityError: the layout cannot work.
         ModelError: a model failed while a strategy was being prepared.
     """
-    parts = await asyncio.to_thread(layout.load)
+    parts = await interrupts.in_thread(layout.load)
     upstreams = parts.upstreams
     points: dict[str, Point] = {}
     try:
@@ -223,12 +223,14 @@ class _Reloads:
         """The configuration as it is now, and what it describes, opened."""
         gateway, preparer = self._gateway, self._preparer
         if preparer is None:
-            layout = await asyncio.to_thread(self._load)
+            layout = await interrupts.in_thread(self._load)
             return layout, await open_setup(layout, gateway.store, gateway.tabs)
-        await asyncio.to_thread(self._load)  # what is wrong with it shows before a process is begun
+        await interrupts.in_thread(
+            self._load
+        )  # what is wrong with it shows before a process is begun
         folder = await prepared(preparer)
         try:
-            layout = await asyncio.to_thread(preparer.layout, folder)
+            layout = await interrupts.in_thread(lambda: preparer.layout(folder))
             setup = await open_setup(layout, gateway.store, gateway.tabs)
             setup.folder = folder
         except BaseException:

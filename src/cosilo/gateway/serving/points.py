@@ -21,6 +21,7 @@ from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.serving.tabs import Personal, Tab, Till
 from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
+from cosilo.interrupts import in_thread
 from cosilo.models.base import Embedder, Shows
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
@@ -203,7 +204,7 @@ async def open_recipe(
         ModelError: a model failed while the strategy was being prepared.
     """
     # A detector's words and rules are read here; others are served meanwhile.
-    defences = await asyncio.to_thread(make_defences, recipe.config)
+    defences = await in_thread(lambda: make_defences(recipe.config))
     opened: list[Defence] = []
     try:
         for defence in defences:
