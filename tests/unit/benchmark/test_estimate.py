@@ -43,10 +43,14 @@ SIZES: dict[Split, int] = {"train": 8, "tune": 6, "validation": 4, "certificate"
 ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
 
 
+class Idle(Defence):
+    """Guards nothing."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def idle() -> None:
     if "idle" not in defences.names():
-        defences.register("idle")(Defence)
+        defences.register("idle")(Idle)
 
 
 @pytest.fixture

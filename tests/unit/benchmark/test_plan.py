@@ -17,12 +17,16 @@ from cosilo.session import make_model
 from cosilo.strategies.inference.cascade import Cascade
 
 
+class Idle(Defence):
+    """Guards nothing."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def scripted() -> None:
     if "scripted" not in models.names():
         models.register("scripted")(ScriptedModel)
     if "idle" not in defences.names():
-        defences.register("idle")(Defence)
+        defences.register("idle")(Idle)
 
 
 HEAD = """
