@@ -24,7 +24,7 @@ import numpy as np
 from cosilo.benchmark.demo import write_demo
 from cosilo.benchmark.estimate import Estimate
 from cosilo.benchmark.plan import load_plan
-from cosilo.benchmark.progress import Lines, Spent
+from cosilo.benchmark.progress import Lines, RunSpent
 from cosilo.benchmark.results import Results, opened
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
@@ -57,9 +57,9 @@ class Told(Lines):
         super().__init__(sys.stderr)
         self.began = perf_counter()
         self.foretold: list[tuple[float, float]] = []  # seconds since the beginning, seconds left
-        self.spent = Spent(0, 0.0)
+        self.spent = RunSpent(0, 0.0)
 
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None:
         super().advance(items, spent, left, here)
         self.spent = spent
         self.foretold.append((perf_counter() - self.began, left))

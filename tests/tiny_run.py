@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.progress import Silent, Spent
+from cosilo.benchmark.progress import RunSpent, Silent
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import Store
 from cosilo.benchmark.trial import Outcome
@@ -45,7 +45,7 @@ class Counting(Silent):
         self.items = 0
         self.notes: list[str] = []
 
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None:
         self.items += items
 
     def note(self, text: str) -> None:

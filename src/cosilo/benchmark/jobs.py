@@ -34,7 +34,7 @@ from cosilo.benchmark.executors.base import (
 from cosilo.benchmark.identity import settings_of
 from cosilo.benchmark.parts import replay_path
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.progress import Reports, Spent
+from cosilo.benchmark.progress import Reports, RunSpent
 from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import AMOUNTS, Store
 from cosilo.benchmark.trial import ANSWERED, Outcome
@@ -301,7 +301,7 @@ class Jobs:
         paid = self._store.paid()
         calls = paid.messages - self._pace.calls_before + sum(p.calls for _, p in under_way)
         usd = paid.usd + sum(p.usd - self._before[id] for id, p in under_way if p.items)
-        self._reports.advance(items, Spent(calls, usd), self._pace.left, self._pace.left)
+        self._reports.advance(items, RunSpent(calls, usd), self._pace.left, self._pace.left)
 
     def _known(self, id: str) -> tuple[int, int]:
         """What tells whether anything new came back for a trial."""

@@ -17,7 +17,7 @@ from rich.progress import (
 
 
 @dataclass(frozen=True)
-class Spent:
+class RunSpent:
     """LM calls since this process began with the run, and US dollars of the whole run."""
 
     calls: int
@@ -39,7 +39,7 @@ class Reports(Protocol):
     def note(self, text: str) -> None:
         """Something a reader should know; never private text."""
 
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None:
         """`items` more answers are kept. The run will take `left` more seconds, the trial `here`."""
 
     def end(self) -> None:
@@ -52,7 +52,7 @@ class Silent:
     def begin(self, trials: int, items: int) -> None: ...
     def trial(self, name: str, items: int) -> None: ...
     def note(self, text: str) -> None: ...
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None: ...
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None: ...
     def end(self) -> None: ...
 
 
@@ -76,7 +76,7 @@ class Lines:
     def note(self, text: str) -> None:
         self._say(text)
 
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None:
         self._done += items
         now = monotonic()
         if now - self._last < self._every and self._done < self._items:
@@ -123,7 +123,7 @@ class Bars:
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
 
-    def advance(self, items: int, spent: Spent, left: float, here: float) -> None:
+    def advance(self, items: int, spent: RunSpent, left: float, here: float) -> None:
         self._bars.update(self._trial, advance=items, left=clock(here))
         self._bars.update(self._total, advance=items, left=clock(left), spent=str(spent))
 

@@ -1,7 +1,7 @@
 """What a trial's small model says of texts, for attacks by whoever gets it: kept while it is at hand.
 
-after prepare: small model ── training texts, and the items ──▶ `Said` ──▶ the run's file
-scoring, any time later: `Said` ──▶ `published` ──▶ attacks
+after prepare: small model ── training texts, and the items ──▶ `SaidByModel` ──▶ the run's file
+scoring, any time later: `SaidByModel` ──▶ `published` ──▶ attacks
 
 So a run is attacked again, by another attack, without the model being trained again.
 """
@@ -21,7 +21,7 @@ from cosilo.tasks.base import Example
 from cosilo.types import Chat, Value, last_user
 
 
-class Said(Value, frozen=True):
+class SaidByModel(Value, frozen=True):
     """What a trained small model answers to the texts that attackers may ask it about.
 
     Attributes:
@@ -39,21 +39,21 @@ class Said(Value, frozen=True):
 
 async def said_by(
     model: TextModel, learned: frozenset[str], examples: Sequence[Example]
-) -> Said | None:
+) -> SaidByModel | None:
     """What `model` says of `examples`; None where it shows nothing but text."""
     if isinstance(model, Classifier):
         texts = [last_user(e.chat) for e in examples]
         rows = model.probabilities(texts).astype(float).tolist()
         by_text = dict(zip(map(_digest, texts), map(tuple, rows), strict=True))
-        return Said(learned, model.labels, probabilities=by_text)
+        return SaidByModel(learned, model.labels, probabilities=by_text)
     if isinstance(model, Scoring):
         replies = [(e.chat, e.target) for e in examples]
         found = [tuple(each.tolist()) for each in await reply_logprobs(model, replies)]
-        return Said(learned, logprobs=dict(zip(map(_digest, replies), found, strict=True)))
+        return SaidByModel(learned, logprobs=dict(zip(map(_digest, replies), found, strict=True)))
     return None
 
 
-def published(said: Said) -> Classifier | Reader:
+def published(said: SaidByModel) -> Classifier | Reader:
     """The model as an attacker meets it, as far as it was heard."""
     return KnownLabels(said) if said.labels else Reader(said)
 
@@ -61,7 +61,7 @@ def published(said: Said) -> Classifier | Reader:
 class KnownLabels:
     """A classifier that knows the texts it was asked about."""
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: SaidByModel) -> None:
         self.labels = said.labels
         self._known = said.probabilities
 
@@ -72,7 +72,7 @@ class KnownLabels:
 class Reader:
     """A language model that knows the replies it was asked about."""
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: SaidByModel) -> None:
         self._known = said.logprobs
 
     async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:

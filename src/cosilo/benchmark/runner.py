@@ -39,7 +39,7 @@ from cosilo.benchmark.jobs import Jobs
 from cosilo.benchmark.measure import measuring_version
 from cosilo.benchmark.parts import Loaded, Parts, replay_path
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.progress import Reports, Silent, Spent
+from cosilo.benchmark.progress import Reports, RunSpent, Silent
 from cosilo.benchmark.record import Survey, mend, survey
 from cosilo.benchmark.search import Proposals
 from cosilo.benchmark.store import Store
@@ -343,10 +343,10 @@ class Runner:
         self._time.trial(point.strategy, answers, calls, after, self._moment())
         self._reports.trial(point.name, answers)
 
-    def answered(self, items: int, spent: Spent) -> None:
+    def answered(self, items: int, spent: RunSpent) -> None:
         at = self._moment()
         self._time.answered(items, at)
-        so_far = Spent(at.calls, spent.usd)
+        so_far = RunSpent(at.calls, spent.usd)
         self._reports.advance(items, so_far, self._time.of_run(at), self._time.of_trial(at))
 
     def note(self, text: str) -> None:

@@ -63,7 +63,7 @@ def noting(chat: Chat) -> Iterator[Note]:
         _note.reset(token)
 
 
-class Memory(Protocol):
+class AnswerMemory(Protocol):
     """Where answers are remembered."""
 
     def get(self, chat: Chat, sampling: Sampling) -> Generation | None: ...
@@ -90,7 +90,7 @@ class Remembering:
     the one that shows exactly what `model` shows.
     """
 
-    def __init__(self, model: TextModel, memory: Memory) -> None:
+    def __init__(self, model: TextModel, memory: AnswerMemory) -> None:
         self.model = model
         self._memory = memory
 
@@ -216,7 +216,7 @@ _RUNGS = (
 )
 
 
-def remembering(model: TextModel, memory: Memory | None = None) -> Remembering:
+def remembering(model: TextModel, memory: AnswerMemory | None = None) -> Remembering:
     """`model`, asked once per question, able to do all else that `model` can."""
     bases: list[type[Remembering]] = [
         extra for protocol, extra in _BESIDE if isinstance(model, protocol)

@@ -31,7 +31,7 @@ import msgspec
 import numpy as np
 
 from cosilo.benchmark.lock import take_lock
-from cosilo.benchmark.published import Said
+from cosilo.benchmark.published import SaidByModel
 from cosilo.benchmark.rows import (
     PUBLIC,
     SCHEMA,
@@ -192,15 +192,15 @@ class Store:
         rows = self.rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
         return msgspec.msgpack.decode(rows[0][0], type=tuple[Card, ...]) if rows else ()
 
-    def put_said(self, trial: str, said: Said) -> None:
+    def put_said(self, trial: str, said: SaidByModel) -> None:
         """Keep what the trial's small model says of texts, instead of what an earlier attempt's did."""
         with self.change() as db:
             db.execute("INSERT OR REPLACE INTO said VALUES (?,?)", (trial, _pack(said)))
 
-    def said(self, trial: str) -> Said | None:
+    def said(self, trial: str) -> SaidByModel | None:
         """What the trial's small model says of texts; None where that was not asked."""
         rows = self.rows("SELECT said FROM said WHERE trial = ?", (trial,))
-        return msgspec.msgpack.decode(rows[0][0], type=Said) if rows else None
+        return msgspec.msgpack.decode(rows[0][0], type=SaidByModel) if rows else None
 
     # ── items ────────────────────────────────────────────────────────────────
 

@@ -31,7 +31,7 @@ from cosilo.benchmark.measure import (
 )
 from cosilo.benchmark.parts import Loaded, Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.progress import Spent
+from cosilo.benchmark.progress import RunSpent
 from cosilo.benchmark.published import said_by
 from cosilo.benchmark.record import Survey, chain_of, note_heads
 from cosilo.benchmark.replies import Replies
@@ -79,7 +79,7 @@ class Watch(Protocol):
     def begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None:
         """`point` begins, with these items to answer."""
 
-    def answered(self, items: int, spent: Spent) -> None:
+    def answered(self, items: int, spent: RunSpent) -> None:
         """`items` more answers are kept; `spent` is what the folder's trials have cost."""
 
     def note(self, text: str) -> None:
@@ -319,7 +319,7 @@ class Trials:
             self.store.add_items(trial.id, which, split, roads.attempt, items, marks)
             if which == "plain":
                 paid = self.parts().paid
-                self._watch.answered(len(items), Spent(paid.calls, paid.totals.usd))
+                self._watch.answered(len(items), RunSpent(paid.calls, paid.totals.usd))
 
         return commit
 

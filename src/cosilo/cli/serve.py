@@ -148,13 +148,13 @@ class _Elsewhere:
 
 def _joined(layouts: list[Layout]) -> Layout:
     """The points of all of `layouts`, which agree in everything else."""
-    from cosilo.gateway.process.config import Parts
+    from cosilo.gateway.process.config import PointParts
     from cosilo.registry import Loads
 
-    def load() -> Parts:
+    def load() -> PointParts:
         parts = [layout.load() for layout in layouts]
         upstreams = {name: u for p in parts for name, u in p.upstreams.items()}
-        return Parts(upstreams, [recipe for p in parts for recipe in p.recipes])
+        return PointParts(upstreams, [recipe for p in parts for recipe in p.recipes])
 
     loads = Loads()
     for layout in layouts:
@@ -214,7 +214,13 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """Points of the run in the folder `path`, prepared from its recorded answers."""
     from cosilo.benchmark.reopen import reopen
-    from cosilo.gateway.process.config import Layout, Parts, for_serving, load_tables, open_upstream
+    from cosilo.gateway.process.config import (
+        Layout,
+        PointParts,
+        for_serving,
+        load_tables,
+        open_upstream,
+    )
     from cosilo.gateway.serving.points import Recipe
 
     if not (path / "run.sqlite").is_file():
@@ -226,7 +232,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
         raise ConfigError("name at least one point of the run: --point NAME (see cosilo select)")
     server, store, serving, privacy = load_tables(config)
 
-    def load() -> Parts:
+    def load() -> PointParts:
         run = reopen(path, names)
         upstreams = {
             name: open_upstream(name, run.plan.peers[name], model=model)
@@ -246,7 +252,7 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
             )
             for point in run.points
         ]
-        return Parts(upstreams, recipes)
+        return PointParts(upstreams, recipes)
 
     return Layout((config or path).absolute().parent, server, store, load)
 
@@ -254,7 +260,13 @@ def _run_layout(path: Path, names: list[str], config: Path | None) -> Layout:
 def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
     """The point of the bundle in the folder `path`, as it was prepared."""
     from cosilo.bundle import SEVERAL, read_bundle
-    from cosilo.gateway.process.config import Layout, Parts, for_serving, load_tables, open_upstream
+    from cosilo.gateway.process.config import (
+        Layout,
+        PointParts,
+        for_serving,
+        load_tables,
+        open_upstream,
+    )
     from cosilo.gateway.serving.points import Recipe
     from cosilo.gateway.serving.upstreams import Absent
     from cosilo.models.base import Embedder
@@ -269,7 +281,7 @@ def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
             raise ConfigError(unknown("point", name, [point.name]))
     server, store, serving, _ = load_tables(config)  # a bundle holds no records
 
-    def load() -> Parts:
+    def load() -> PointParts:
         small = make_model(models["small"]) if "small" in models else Absent("small")
         embedder = make_model(models["embedder"]) if "embedder" in models else small
         large = {
@@ -287,7 +299,7 @@ def _bundle_layout(path: Path, names: list[str], config: Path | None) -> Layout:
             budget=bundle.budget,
             system=bundle.system,
         )
-        return Parts(upstreams, [recipe])
+        return PointParts(upstreams, [recipe])
 
     loads = loads_of(models.values(), [point])
     return Layout((config or path).absolute().parent, server, store, load, loads)

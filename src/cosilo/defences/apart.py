@@ -25,13 +25,13 @@ from cosilo.defences.looking import (
     Began,
     Failed,
     Hidden,
-    Job,
+    LookingJob,
     Open,
-    Opened,
     Order,
     Placeholders,
-    Refused,
     Report,
+    SettingsOpened,
+    SettingsRefused,
     Stop,
     frame,
     read_frame,
@@ -243,7 +243,7 @@ class _Child:
         number = next(self._numbers)
         job = self._jobs[number] = _Waiting(seconds, vault)
         try:
-            self._send(Job(number, settings, passages, vault.key, list(vault.issued)))
+            self._send(LookingJob(number, settings, passages, vault.key, list(vault.issued)))
             return await job.hidden
         finally:
             del self._jobs[number]
@@ -273,9 +273,9 @@ class _Child:
 
     def _take(self, report: Report) -> None:
         match report:
-            case Opened(number):
+            case SettingsOpened(number):
                 self._settle(self._opened.get(number), None)
-            case Refused(number, why):
+            case SettingsRefused(number, why):
                 self._settle(self._opened.get(number), ConfigError(why))
             case Began(number):
                 self._turn = number

@@ -42,7 +42,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     settings: Settings
 
 
-class Job(msgspec.Struct, frozen=True, tag=True):
+class LookingJob(msgspec.Struct, frozen=True, tag=True):
     """Hide what is private in a message's `passages`.
 
     Attributes:
@@ -64,11 +64,11 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
-class Opened(msgspec.Struct, frozen=True, tag=True):
+class SettingsOpened(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
-class Refused(msgspec.Struct, frozen=True, tag=True):
+class SettingsRefused(msgspec.Struct, frozen=True, tag=True):
     """The settings cannot work; `why` is a text of ours."""
 
     number: int
@@ -108,8 +108,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     why: str = ""
 
 
-Order = Open | Job | Stop
-Report = Opened | Refused | Began | Placeholders | Hidden | Failed
+Order = Open | LookingJob | Stop
+Report = SettingsOpened | SettingsRefused | Began | Placeholders | Hidden | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _orders = msgspec.msgpack.Decoder(Order)
@@ -162,7 +162,7 @@ class Looking:
                     gc.collect()
                     gc.freeze()
                     self._before = _resident()
-                case Job():
+                case LookingJob():
                     self._tasks[order.number] = asyncio.create_task(self._do(order))
                 case Stop():
                     if (task := self._tasks.get(order.number)) is not None:
@@ -172,12 +172,13 @@ class Looking:
         try:
             self._hidings[order.number] = Hiding(order.settings)
         except CosiloError as error:
-            return Refused(order.number, str(error))
+            return SettingsRefused(order.number, str(error))
         except Exception as error:
-            return Refused(order.number, f"a detector cannot be loaded ({type(error).__name__})")
-        return Opened(order.number)
+            why = f"a detector cannot be loaded ({type(error).__name__})"
+            return SettingsRefused(order.number, why)
+        return SettingsOpened(order.number)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: LookingJob) -> None:
         try:
             self._say(await self._hidden(job))
         except asyncio.CancelledError:
@@ -197,7 +198,7 @@ class Looking:
             await self._writer.wait_closed()
             os._exit(0)  # another is started in its place
 
-    async def _hidden(self, job: Job) -> Hidden:
+    async def _hidden(self, job: LookingJob) -> Hidden:
         vault = Vault.under(job.key, job.issued)
         hiding, told = self._hidings[job.settings], self._told(job.number)
         texts = await hiding.hidden(job.passages, vault, told)

@@ -25,7 +25,7 @@ _NAME_SIZE = 160  # bytes that a name takes in memory, about
 
 
 @dataclass(eq=False)
-class Kept:
+class KeptState:
     """What is kept of one thread.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kept:
 
 
 @dataclass(eq=False)
-class KeptThread(Kept):
+class KeptThread(KeptState):
     """A reply so far, and what a model has computed of it.
 
     Attributes:
@@ -70,7 +70,7 @@ class KeptThread(Kept):
 
 
 @dataclass(eq=False)
-class KeptStates(Kept):
+class KeptStates(KeptState):
     """States that were sent so far, and what a model's layers have computed of them.
 
     Attributes:
@@ -88,7 +88,7 @@ class KeptStates(Kept):
         return super().size + (self.past.size if self.past is not None else 0)
 
 
-K = TypeVar("K", bound=Kept)
+K = TypeVar("K", bound=KeptState)
 
 
 class Threads:
@@ -106,8 +106,10 @@ class Threads:
         self.most = most
         self.size = size
         self.total = total
-        self._kept: OrderedDict[Kept, int] = OrderedDict()  # each with its size; last used last
-        self._names: dict[tuple[str, bytes], Kept] = {}
+        self._kept: OrderedDict[KeptState, int] = (
+            OrderedDict()
+        )  # each with its size; last used last
+        self._names: dict[tuple[str, bytes], KeptState] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -133,7 +135,7 @@ class Threads:
             "the large model's owner has no such thread (any more): open it again with all it holds"
         )
 
-    def keep(self, kept: Kept, names: dict[bytes, int]) -> None:
+    def keep(self, kept: KeptState, names: dict[bytes, int]) -> None:
         """Note that `kept` was used, and is known by `names` alone; forget what is too much then."""
         for name in kept.names.keys() - names.keys():
             if self._names.get((kept.client, name)) is kept:
@@ -150,14 +152,14 @@ class Threads:
         self._kept.move_to_end(kept)
         self._shrink(kept)
 
-    def forget(self, kept: Kept) -> None:
+    def forget(self, kept: KeptState) -> None:
         for name in kept.names:
             if self._names.get((kept.client, name)) is kept:
                 del self._names[kept.client, name]
         kept.names = {}
         self._kept.pop(kept, None)
 
-    def _shrink(self, used: Kept) -> None:
+    def _shrink(self, used: KeptState) -> None:
         own = [k for k in self._kept if k.client == used.client]
         count, size = len(own), sum(self._kept[k] for k in own)
         total = sum(self._kept.values())

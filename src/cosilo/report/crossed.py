@@ -12,7 +12,7 @@ from cosilo.boundary.record.ledger import Direction, Entry
 from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
 from cosilo.objectives.reading import Leak, reading
-from cosilo.report.data import Crossed, Crossing, Shown, Tally
+from cosilo.report.data import Crossed, Shown, ShownCrossing, Tally
 from cosilo.report.masking import BLOCK, Masker
 from cosilo.tasks.base import Example, Secret
 
@@ -53,10 +53,10 @@ def crossed(run: Run, mask: Masker, *, refused: int = 0, quote: bool = False) ->
     )
 
 
-def _crossing(side: Run) -> Crossing:
+def _crossing(side: Run) -> ShownCrossing:
     found, n = reading(side), len(side.items)
     usd = sum(traffic.usd for traffic in found.traffic.values())
-    return Crossing(tally(side.entries()), 1000 * usd / n if found.has_content and n else None)
+    return ShownCrossing(tally(side.entries()), 1000 * usd / n if found.has_content and n else None)
 
 
 def tally(entries: Iterable[Entry]) -> tuple[Tally, ...]:

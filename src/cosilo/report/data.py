@@ -75,7 +75,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class ShownCrossing:
     """What crossed between the data owner and one of several other sides.
 
     Attributes:
@@ -109,7 +109,7 @@ class Crossed:
     refused: int = 0
     tallies: tuple[Tally, ...] = ()
     prepare: tuple[Tally, ...] = ()
-    sides: Mapping[str, Crossing] = field(default_factory=dict)
+    sides: Mapping[str, ShownCrossing] = field(default_factory=dict)
     replaced: Mapping[str, int] = field(default_factory=dict)
     secrets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     background: Mapping[str, tuple[int, int]] = field(default_factory=dict)

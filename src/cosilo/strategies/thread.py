@@ -27,7 +27,7 @@ from cosilo.types import Chat
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class ThreadReply:
     """What the LM says at the places that were asked about.
 
     Attributes:
@@ -101,7 +101,7 @@ class Thread:
         *,
         each: bool = False,
         spell: bool = False,
-    ) -> Said:
+    ) -> ThreadReply:
         """Add `new` to the reply, and ask what comes then, and how much of `draft` would.
 
         The draft is not added. What of it is to stay is part of `new` the next time, and is not sent
@@ -219,7 +219,7 @@ class Thread:
             ) from None
 
 
-def _said(steps: Steps, step: Step, tail: bytes, lengths: Sequence[int]) -> Said:
+def _said(steps: Steps, step: Step, tail: bytes, lengths: Sequence[int]) -> ThreadReply:
     """What `steps` says, where it fits `step`, whose draft was `tail`, of tokens of `lengths`.
 
     Raises:
@@ -235,7 +235,7 @@ def _said(steps: Steps, step: Step, tail: bytes, lengths: Sequence[int]) -> Said
     if len(named) != len(steps.spelt):
         raise UnexpectedReplyError("a step's ids were not all spelt, as was asked for")
     spelt = dict(zip(named, steps.spelt, strict=True))
-    return Said(top, steps.accepted, cut, steps.back, spelt)
+    return ThreadReply(top, steps.accepted, cut, steps.back, spelt)
 
 
 def _alike(a: bytes, b: bytes) -> int:

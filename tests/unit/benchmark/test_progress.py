@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from cosilo.benchmark import progress
-from cosilo.benchmark.progress import Bars, Lines, Spent, clock
+from cosilo.benchmark.progress import Bars, Lines, RunSpent, clock
 
-SPENT = Spent(calls=2, usd=0.5)
+SPENT = RunSpent(calls=2, usd=0.5)
 
 
 def test_lines_say_how_far_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:

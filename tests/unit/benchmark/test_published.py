@@ -11,7 +11,7 @@ import pytest
 
 from bag import Bag
 from cosilo.attacks.base import Target, View, attacks
-from cosilo.benchmark.published import Said, published, said_by
+from cosilo.benchmark.published import SaidByModel, published, said_by
 from cosilo.benchmark.store import Store
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.base import Array, TextModel, Tokens
@@ -43,7 +43,7 @@ def trained(examples: Sequence[Example]) -> Bag:
 async def test_every_attack_guesses_the_same(model: TextModel, names: tuple[str, ...]) -> None:
     said = await said_by(model, frozenset({"e1"}), EXAMPLES)
     assert said is not None
-    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=Said)
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=SaidByModel)
     assert kept.learned == {"e1"}
     for name in names:
         exact = await guessed(name, model)

@@ -23,7 +23,7 @@ from cosilo import clock
 from cosilo.benchmark.identity import task_identity, trial_identity
 from cosilo.benchmark.parts import Loaded
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.progress import Spent
+from cosilo.benchmark.progress import RunSpent
 from cosilo.benchmark.trial import run_trial
 from cosilo.boundary.messages import Refused
 from cosilo.boundary.meter import Budget
@@ -145,7 +145,7 @@ class _Telling:
 
     def begun(self, point: PointConfig, todo: Mapping[Split, Sequence[Example]]) -> None: ...
 
-    def answered(self, items: int, spent: Spent) -> None:
+    def answered(self, items: int, spent: RunSpent) -> None:
         self._items += items
         if monotonic() - self._last > _EVERY:
             self._last = monotonic()

@@ -159,7 +159,7 @@ class Accounts(Protocol):
         """
 
 
-class Store(Protocol):
+class AccountStore(Protocol):
     """One worker's way to everything that outlives it."""
 
     @property

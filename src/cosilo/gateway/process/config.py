@@ -132,7 +132,7 @@ class StoreConfig:
 
 
 @dataclass(frozen=True)
-class Parts:
+class PointParts:
     """Models, loaded, and what each point is made of."""
 
     upstreams: Mapping[str, Upstream]
@@ -153,7 +153,7 @@ class Layout:
     base: Path
     server: ServerConfig
     store: StoreConfig
-    load: Callable[[], Parts]
+    load: Callable[[], PointParts]
     loads: Loads = Loads()
     points: tuple[str, ...] = ()
 
@@ -291,7 +291,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
         base=path.parent,
         server=file.server,
         store=file.store,
-        load=lambda: Parts(
+        load=lambda: PointParts(
             {name: open_upstream(name, models[name], breakers.get(name)) for name in used},
             _recipes(points, models),
         ),

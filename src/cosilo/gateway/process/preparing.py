@@ -25,9 +25,9 @@ from typing import Protocol
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.bundle import Bundle, is_bundle, kept_model, read_bundle, spelt_out, write
 from cosilo.errors import ConfigError, CosiloError
-from cosilo.gateway.process.config import Layout, Parts
+from cosilo.gateway.process.config import Layout, PointParts
 from cosilo.gateway.serving.exchange import Setup
-from cosilo.gateway.serving.points import Point, Recipe, open_recipe
+from cosilo.gateway.serving.points import Recipe, ServedPoint, open_recipe
 from cosilo.session import make_model
 
 _SAID = "cosilo: "
@@ -84,7 +84,7 @@ def _why(said: bytes, code: int | None) -> str:
 def with_prepared(layout: Layout, folder: Path) -> Layout:
     """`layout`, its points as `write_points` left them in `folder`."""
 
-    def load() -> Parts:
+    def load() -> PointParts:
         parts = layout.load()
         recipes = [_adopted(r, folder / str(i)) for i, r in enumerate(parts.recipes)]
         return replace(parts, recipes=recipes)
@@ -105,14 +105,14 @@ def _adopted(recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, config=config, owner=owner, answers={})
 
 
-async def write_points(parts: Parts, ledger: Callable[..., Ledger], folder: Path) -> None:
+async def write_points(parts: PointParts, ledger: Callable[..., Ledger], folder: Path) -> None:
     """Prepare each point of `parts` and write it into a folder of its own in `folder`; one that cannot
     be written down is left out.
 
     Raises:
         CosiloError: a point cannot be prepared.
     """
-    points: dict[str, Point] = {}
+    points: dict[str, ServedPoint] = {}
     try:
         for i, recipe in enumerate(parts.recipes):
             point = await open_recipe(
@@ -133,7 +133,7 @@ async def write_points(parts: Parts, ledger: Callable[..., Ledger], folder: Path
         await Setup(points, parts.upstreams).close()
 
 
-def _write(point: Point, recipe: Recipe, folder: Path) -> None:
+def _write(point: ServedPoint, recipe: Recipe, folder: Path) -> None:
     route = point.routes[0]
     model = route.session.owner.model
     models = {}

@@ -22,7 +22,7 @@ from functools import partial
 
 from cosilo import interrupts
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway.accounts.accounts import Store
+from cosilo.gateway.accounts.accounts import AccountStore
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.process.config import Layout, StoreConfig
 from cosilo.gateway.process.preparing import Preparer, prepared
@@ -31,7 +31,7 @@ from cosilo.gateway.record.retention import read_vault
 from cosilo.gateway.record.store import default_url, folder_of, is_postgres, open_store
 from cosilo.gateway.record.store_records import GatewayStore
 from cosilo.gateway.serving.exchange import Setup
-from cosilo.gateway.serving.points import Point, open_recipe
+from cosilo.gateway.serving.points import ServedPoint, open_recipe
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.api import Gateway
 from cosilo.gateway.web.http import App, Bodies
@@ -61,7 +61,7 @@ async def open_layout_store(layout: Layout) -> GatewayStore:
     )
 
 
-async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setup:
+async def open_setup(layout: Layout, store: AccountStore, tabs: dict[str, Tab]) -> Setup:
     """Every upstream and point of `layout`, opened and prepared.
 
     Raises:
@@ -70,7 +70,7 @@ async def open_setup(layout: Layout, store: Store, tabs: dict[str, Tab]) -> Setu
     """
     parts = await interrupts.in_thread(layout.load)
     upstreams = parts.upstreams
-    points: dict[str, Point] = {}
+    points: dict[str, ServedPoint] = {}
     try:
         for recipe in parts.recipes:
             point = await open_recipe(

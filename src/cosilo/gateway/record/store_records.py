@@ -17,6 +17,7 @@ from cosilo.boundary.record.ledger import Ledger
 from cosilo.errors import StoreError
 from cosilo.gateway.accounts.accounts import (
     Accounts,
+    AccountStore,
     Key,
     Limits,
     OverBudgetError,
@@ -24,7 +25,6 @@ from cosilo.gateway.accounts.accounts import (
     RequestFacts,
     Spend,
     SpendKind,
-    Store,
 )
 from cosilo.gateway.accounts.keys import KeyState, KeyStore
 
@@ -206,7 +206,7 @@ class Sessions(Protocol):
     async def close_session(self, token: str) -> None: ...
 
 
-class GatewayStore(Store, Accounts, KeyStore, Sessions, Protocol):
+class GatewayStore(AccountStore, Accounts, KeyStore, Sessions, Protocol):
     """Everything a store does: what the server, the command line and the page need."""
 
     async def summary(self, since: float, *, key: str | None = None, recent: int = 50) -> Summary:

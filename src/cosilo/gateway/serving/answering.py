@@ -18,7 +18,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.errors import ModelError
 from cosilo.gateway.accounts.accounts import Spend
 from cosilo.gateway.refusals import UpstreamTimeoutError
-from cosilo.gateway.serving.points import Point, Route, Serving
+from cosilo.gateway.serving.points import Route, ServedPoint, Serving
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.serving.upstreams import DEADLINE
 from cosilo.strategies.base import Session, stream
@@ -37,14 +37,14 @@ class Served:
     suspect: bool = False
 
 
-def chat_for(point: Point, given: Chat) -> Chat:
+def chat_for(point: ServedPoint, given: Chat) -> Chat:
     """The client's conversation; the point's own system turn before one that has none."""
     if not point.system or any(turn.role == "system" for turn in given):
         return given
     return (Turn("system", point.system), *given)
 
 
-def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Sampling:
+def sampling_for(point: ServedPoint, given: dict[str, object], index: int = 0) -> Sampling:
     """How the answer is drawn: what the client set, and the point's own for the rest.
 
     Args:
@@ -56,7 +56,7 @@ def sampling_for(point: Point, given: dict[str, object], index: int = 0) -> Samp
     return sampling
 
 
-def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
+def bound(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
     """The most that `asks` can cost when each is sent once, all retries included, and counted as
     one request.
     """
@@ -71,7 +71,7 @@ def bound(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
 
 
 async def answer_one(
-    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+    point: ServedPoint, chat: Chat, sampling: Sampling, tab: Tab, served: Served
 ) -> Answer:
     """One chat's answer.
 
@@ -102,7 +102,7 @@ async def answer_one(
 
 
 async def stream_one(
-    point: Point, chat: Chat, sampling: Sampling, tab: Tab, served: Served
+    point: ServedPoint, chat: Chat, sampling: Sampling, tab: Tab, served: Served
 ) -> AsyncGenerator[Delta | Answer, None]:
     """One chat's answer in pieces, the whole `Answer` last.
 
@@ -188,13 +188,13 @@ class Patience:
             self._timer = self._loop.call_at(later, self._look)
 
 
-def _bind(point: Point, route: Route, sampling: Sampling, tab: Tab) -> Session:
+def _bind(point: ServedPoint, route: Route, sampling: Sampling, tab: Tab) -> Session:
     session = route.session.bind(tab.request, sampling=sampling, budget=point.budget)
     tab.channels.extend(session.peers.values())
     return session
 
 
-def _late(point: Point) -> UpstreamTimeoutError:
+def _late(point: ServedPoint) -> UpstreamTimeoutError:
     return UpstreamTimeoutError(
         f"{point.model!r} did not answer within its {point.serving.timeout_seconds:g} s "
         f"({point.serving.idle_seconds:g} s between pieces)"

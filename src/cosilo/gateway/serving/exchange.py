@@ -12,7 +12,7 @@ from typing import Literal
 from cosilo.boundary.meter import Totals
 from cosilo.gateway.accounts.accounts import Key, RequestFacts, Spend
 from cosilo.gateway.serving.answering import Served
-from cosilo.gateway.serving.points import Point
+from cosilo.gateway.serving.points import ServedPoint
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.serving.upstreams import Upstream
 
@@ -28,7 +28,7 @@ class Setup:
     After the configuration is read again, requests that began with this one still finish on it.
     """
 
-    points: Mapping[str, Point]
+    points: Mapping[str, ServedPoint]
     upstreams: Mapping[str, Upstream]
     in_flight: int = 0
     retired: bool = False
@@ -55,7 +55,7 @@ class Exchange:
     setup: Setup
     clock: float
     key: Key | None = None
-    point: Point | None = None
+    point: ServedPoint | None = None
     tab: Tab | None = None
     served: Served = field(default_factory=Served)
     stream: bool = False

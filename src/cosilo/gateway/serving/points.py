@@ -127,7 +127,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Point:
+class ServedPoint:
     """A point that answers requests."""
 
     name: str
@@ -188,7 +188,7 @@ async def open_recipe(
     tabs: dict[str, Tab],
     ledger: Ledger,
     beside: Callable[[str], Ledger] | None = None,
-) -> Point:
+) -> ServedPoint:
     """The point that `recipe` describes, prepared.
 
     Args:
@@ -224,7 +224,7 @@ async def _open(
     tabs: dict[str, Tab],
     ledger: Ledger,
     beside: Callable[[str], Ledger] | None,
-) -> Point:
+) -> ServedPoint:
     strategy, sampling = make_strategy(recipe.config), recipe.sampling
     ways = _ways(recipe, strategy, upstreams)
     for defence in defences:
@@ -259,7 +259,7 @@ async def _open(
         routes = [Route(prepared, replace(session, sampling=sampling), ())]
     elif fallback == "small":
         routes.append(Route(Small(), replace(session, sampling=sampling), ()))
-    return Point(
+    return ServedPoint(
         name=recipe.name,
         strategy=recipe.config.strategy,
         serving=recipe.serving,
@@ -365,7 +365,7 @@ def _named(name: str, upstreams: Mapping[str, Upstream], point: str) -> Upstream
         raise ConfigError(f"point {point!r}: {unknown('model', name, upstreams)}") from None
 
 
-def find(points: Mapping[str, Point], model: str) -> Point:
+def find(points: Mapping[str, ServedPoint], model: str) -> ServedPoint:
     """The point that a request's `model` names.
 
     Raises:

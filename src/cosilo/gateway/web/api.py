@@ -22,12 +22,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway.accounts.accounts import Key, RequestFacts, Spend, Store
+from cosilo.gateway.accounts.accounts import AccountStore, Key, RequestFacts, Spend
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.refusals import Refusal, RequestError, refusal
 from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
 from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange, Setup
-from cosilo.gateway.serving.points import Point, find
+from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web import asked, said
 from cosilo.gateway.web.http import (
@@ -72,7 +72,7 @@ class Gateway:
     def __init__(
         self,
         setup: Setup,
-        store: Store,
+        store: AccountStore,
         *,
         metrics: Metrics,
         bodies: Bodies,
@@ -493,7 +493,7 @@ class Gateway:
             return
         await respond(send, 200, to_json(body), [])
 
-    def _permitted(self, x: Exchange, model: str) -> Point:
+    def _permitted(self, x: Exchange, model: str) -> ServedPoint:
         point = find(x.setup.points, model)
         assert x.key is not None
         if x.key.points and point.name not in x.key.points and point.model not in x.key.points:
@@ -504,11 +504,11 @@ class Gateway:
         return point
 
 
-def _model(point: Point) -> dict[str, object]:
+def _model(point: ServedPoint) -> dict[str, object]:
     return {"id": point.model, "object": "model", "created": 0, "owned_by": "cosilo"}
 
 
-def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
+def _require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
     """Refuse now what would not be answered in time."""
     if point.most_bytes == math.inf:
         return
@@ -521,7 +521,7 @@ def _require_size(point: Point, asks: Sequence[tuple[Chat, Sampling]]) -> None:
         )  # fmt: skip
 
 
-def _require_logprobs(point: Point) -> None:
+def _require_logprobs(point: ServedPoint) -> None:
     for upstream in (upstream for route in point.routes for upstream in route.upstreams):
         if Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS:
             raise RequestError(

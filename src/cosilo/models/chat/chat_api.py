@@ -18,7 +18,7 @@ import msgspec
 
 from cosilo.errors import RejectedError
 from cosilo.labels import named
-from cosilo.models.chat.tool_pieces import Piece, ToolPieces
+from cosilo.models.chat.tool_pieces import ToolPiece, ToolPieces
 from cosilo.models.chat.words import code_of, finish_reason, parameter_of
 from cosilo.reasoning import spoken
 from cosilo.types import (
@@ -396,13 +396,15 @@ def _others(message: _Message) -> OtherTexts:
     return ()
 
 
-def _pieces(message: _Message) -> list[Piece]:
+def _pieces(message: _Message) -> list[ToolPiece]:
     found = [
-        Piece(call.index, call.id or "", *_function(call.function), _raw_text(call.extra_content))
+        ToolPiece(
+            call.index, call.id or "", *_function(call.function), _raw_text(call.extra_content)
+        )
         for call in message.tool_calls or ()
     ]
     if message.function_call is not None:
-        found.append(Piece(0, "", *_function(message.function_call), legacy=True))
+        found.append(ToolPiece(0, "", *_function(message.function_call), legacy=True))
     return found
 
 

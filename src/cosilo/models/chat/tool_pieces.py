@@ -14,7 +14,7 @@ from cosilo.types import ToolCallDelta
 
 
 @dataclass
-class Piece:
+class ToolPiece:
     """A piece as it came; what it does not say is empty, and `index` None."""
 
     index: int | None
@@ -39,11 +39,11 @@ class ToolPieces:
     def __init__(self) -> None:
         self._calls: list[_Call] = []
 
-    def feed(self, pieces: Sequence[Piece]) -> tuple[ToolCallDelta, ...]:
+    def feed(self, pieces: Sequence[ToolPiece]) -> tuple[ToolCallDelta, ...]:
         alone = len(pieces) == 1
         return tuple(self._one(p, None if alone else i) for i, p in enumerate(pieces))
 
-    def _one(self, piece: Piece, place: int | None) -> ToolCallDelta:
+    def _one(self, piece: ToolPiece, place: int | None) -> ToolCallDelta:
         number = self._belongs(piece, place)
         if number is None:
             number = len(self._calls)
@@ -55,7 +55,7 @@ class ToolPieces:
         call.arguments += piece.arguments
         return ToolCallDelta(number, id, name, piece.arguments, piece.extra, piece.legacy)
 
-    def _belongs(self, piece: Piece, place: int | None) -> int | None:
+    def _belongs(self, piece: ToolPiece, place: int | None) -> int | None:
         """The number of the call that `piece` continues; None when it begins one."""
         numbers = range(len(self._calls) - 1, -1, -1)
         if piece.index is not None:
@@ -73,7 +73,7 @@ class ToolPieces:
         return found if found is not None and _continues(self._calls[found], piece) else None
 
 
-def _continues(call: _Call, piece: Piece) -> bool:
+def _continues(call: _Call, piece: ToolPiece) -> bool:
     if piece.id and call.id and piece.id != call.id:
         return False
     if not piece.name or not call.name:
