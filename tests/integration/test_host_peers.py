@@ -61,3 +61,7 @@ def test_an_ensemble_of_two_hosts_and_one_model_here(
         both = [str(run), str(folders[name] / "host")]
         assert main(["audit", "compare", *both, "--peer", name]) == 0
         assert "no differences" in capsys.readouterr().out
+        assert main(["audit", "compare", *both, "--peer", "elsewhere"]) == 2
+        refused = capsys.readouterr()
+        assert "sent to a host named 'elsewhere'" in refused.err
+        assert not refused.out

@@ -60,9 +60,10 @@ the same by itself.
 COMPARE = """\
 Whether the record of a data owner says the same as that of the LM's owner: every
 request and every reply, by their digests. CLIENT is a run, a gateway's folder or a
-ledger, and may be several; HOST is the folder or the ledger of `cosilo host`. Exits
-with 1 if they differ. Clocks that differ, and requests that overtook one another,
-are told and no difference.
+ledger, and may be several: name all that asked under this client's name, since what
+HOST has and they have not is a difference. HOST is the folder or the ledger of
+`cosilo host`. Exits with 1 if they differ. Clocks that differ, and requests that
+overtook one another, are told and no difference.
 
     cosilo audit compare runs/desk host --client clinic
 """
@@ -418,6 +419,8 @@ def _compare(arguments: argparse.Namespace) -> int:
                 lacking = missing(found, record.entries())
             if lacking:
                 faults.append(f"{lacking} messages that crossed are not on the record of {name!r}")
+    if peer and not ours:
+        raise ConfigError(f"nothing on record here was sent to a host named {arguments.peer!r}")
     with open_record(arguments.theirs) as record:
         chains = list(record.heads())
         chain = arguments.client or (chains[0] if len(chains) == 1 else "")
