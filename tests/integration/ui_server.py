@@ -49,7 +49,7 @@ def gateway_over(store: Any) -> Any:
         name: SimpleNamespace(name=name, breaker=breaker)
         for name, breaker in (("gpt-large", Breaker("gpt-large")), ("spare", tripped))
     }
-    routes = [SimpleNamespace(upstream=u) for u in upstreams.values()]
+    routes = [SimpleNamespace(upstreams=(u,), name=u.name) for u in upstreams.values()]
     points = {
         name: SimpleNamespace(
             name=name, strategy=strategy, routes=routes, defences=(), sends=name != "small",
