@@ -88,9 +88,11 @@ def _serve(path: Path) -> int:
     from cosilo.host.process import serve
     from cosilo.models.present import require_present
     from cosilo.session import loads_of
+    from cosilo.strategies.base import strategies
 
     logging.basicConfig(format="cosilo: %(message)s", level=logging.WARNING)
     require_present(loads_of([load_host(path).model], ()))
+    strategies.names()  # loads plug-ins, and with them the messages and handlers that they bring
 
     try:
         import uvloop
