@@ -32,10 +32,16 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.step import ThreadName
 from cosilo.boundary.record.ledger import MemoryLedger
-from cosilo.boundary.transports import agreed
+from cosilo.boundary.transports import agreed, tls
 from cosilo.boundary.transports.agreed import HELLO, ID, SPEAKS, new_id
 from cosilo.boundary.transports.inside import InProcess
-from cosilo.errors import BudgetExceededError, CapabilityError, RejectedError, UnreachableError
+from cosilo.errors import (
+    BudgetExceededError,
+    CapabilityError,
+    ConfigError,
+    RejectedError,
+    UnreachableError,
+)
 from cosilo.host import certificates
 from cosilo.models.base import Access, Tokens
 from cosilo.models.kept.scripted import ScriptedModel
@@ -127,8 +133,9 @@ def of_another_name(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("spoil", [expired, of_another_authority, of_a_host, of_another_name])
 async def test_a_certificate_that_is_not_a_clients_gets_nothing(
-    tmp_path: Path, asking: Asking, spoil: Spoil
+    tmp_path: Path, asking: Asking, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tls, "_require_in_time", lambda _: None)  # a client that does not look
     lm = model()
     async with a_host(write_host(tmp_path), lm) as host:
         certs = tmp_path / "certs"
@@ -138,6 +145,18 @@ async def test_a_certificate_that_is_not_a_clients_gets_nothing(
             await way.carry(encode(ask()))
         assert not lm.seen
         assert not list(host.services[CLIENT].books.ledger.entries())
+
+
+async def test_an_own_certificate_whose_time_is_over_is_told_at_once(
+    tmp_path: Path, asking: Asking
+) -> None:
+    async with a_host(write_host(tmp_path), model()) as host:
+        certs = tmp_path / "certs"
+        files = {"ca": "ca.pem", **expired(certs)}
+        with pytest.raises(
+            ConfigError, match=r"'.*expired\.pem' was over at .* UTC; get a new one"
+        ):
+            await asking(host.port, **{k: certs / v for k, v in files.items()}).carry(encode(ask()))
 
 
 async def test_without_a_certificate_there_is_no_word(tmp_path: Path) -> None:

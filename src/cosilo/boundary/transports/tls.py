@@ -58,7 +58,26 @@ def _context(side: Any, ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
         raise ConfigError(
             f"{str(cert)!r} and {str(key)!r} are no certificate and its key, in PEM"
         ) from None
+    _require_in_time(cert)
     return context
+
+
+def _require_in_time(cert: Path) -> None:
+    """Refuse an own certificate whose time is over: the other end would only break the connection off.
+
+    Where no package is there to read it, the other end tells.
+    """
+    try:
+        from cryptography.x509 import load_pem_x509_certificate
+    except ImportError:
+        return
+    found = load_pem_x509_certificate(cert.read_bytes())
+    until = found.not_valid_after_utc
+    if until.timestamp() <= time.time():
+        raise ConfigError(
+            f"the time of the certificate {str(cert)!r} was over at {until:%Y-%m-%d %H:%M} UTC; get a "
+            "new one from whoever made it"
+        )
 
 
 def client_of(certificate: Mapping[str, Any] | None) -> str:
