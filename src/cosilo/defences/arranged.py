@@ -31,6 +31,7 @@ _SURE = frozenset({"EMAIL", "IBAN", "CARD", "SSN", "SECRET", "WALLET", "BIRTH"})
 _AT_ONCE = 15_000  # characters of cells that are looked through together
 _SHORT = 60  # characters of a cell that its column's name, or its neighbours, can speak for
 _FEW = 5  # cells; in fewer a column shows no habits
+_WORDS = 3  # of a status, a size, a category; a longer value is a sentence, whatever its label
 _LABELLED = 0.95  # as sure as a label makes it
 
 _DATE = re.compile(
@@ -42,6 +43,10 @@ _CODE = re.compile(
     r"(?=[^\d]{0,20}\d)(?=[^A-Za-z]{0,20}[A-Za-z])[A-Za-z\d]{1,20}(?:[ \-/][A-Za-z\d]{1,20}){0,4}"
 )
 _HANDLE = re.compile(r"[a-z][a-z._\-]{1,30}\d{0,4}")
+_FULL_NAME = re.compile(
+    rf"[{UPPER}][\w'’.\-]{{0,30}}(?:[ ](?:{PARTICLE}[ ]){{0,2}}[{UPPER}][\w'’."
+    rf"\-]{{1,30}}){{1,3}}"
+)
 _NAME = re.compile(
     rf"[{UPPER}][\w'’.\-]{{1,30}}(?:[ ,]{{1,2}}(?:{PARTICLE}[ ]){{0,2}}[{UPPER}][\w'’.\-]{{0,30}})"
     rf"{{0,3}}"
@@ -195,14 +200,19 @@ def _column(
         cell, spans = here[number], inside.get(number, [])
         value = text[cell.start : cell.end]
         short = len(value) <= _SHORT
-        if kind == PUBLIC and short:
-            found += [s for s in spans if s.kind in _SURE]
+        if kind == PUBLIC and short and len(value.split()) <= _WORDS:
+            found += [s for s in spans if s.kind in _SURE or _is_full_name(text, s)]
         elif kind and kind != PUBLIC and _can_be(kind, value):
             found.append(Span(cell.start, cell.end, kind, _LABELLED))
             found += spans if not short else ()
         else:
             found += spans
     return found
+
+
+def _is_full_name(text: str, span: Span) -> bool:
+    """Whether a person was found by two capitalised words or more, which few words for things are."""
+    return span.kind == "PERSON" and _FULL_NAME.fullmatch(text, span.start, span.end) is not None
 
 
 def _covering(text: str, cell: Cell, spans: Sequence[Span]) -> str:

@@ -85,17 +85,17 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
 
 # A column of these is about a thing, or about a quality of somebody that tells nobody who it is.
 _THINGS = _words("""
-        product article artikel item sku file filename path folder app application host
-        hostname server service event class function method module logger thread worker
-        process job queue topic branch filiale store shop warehouse brand model category
+        product article artikel sku file filename path folder app application host
+        hostname server service class function method module logger thread worker
+        process job queue branch filiale store shop warehouse brand model category
         kategorie color colour farbe size unit plan campaign project repository repo package
         library table column database schema index font theme template format encoding
         protocol language lang locale currency waehrung device browser os platform status
         state level severity priority department abteilung team role""")
-_QUALITIES = _words("""
-        type typ art kind status state count anzahl number_of version language lang locale
+_QUALITIES = _words("""agent
+        type typ art kind status state count anzahl version language lang locale
         format size length at time timestamp zeit verified valid enabled active flag
-        required visible score rank level class category group role agent code_type currency
+        required visible score rank level class category group role currency
         rate opt consent""")
 _PUBLIC = _words("""exp iat nbf ts ms epoch 
         status state quantity qty menge anzahl count price preis amount cost total subtotal
@@ -105,8 +105,8 @@ _PUBLIC = _words("""exp iat nbf ts ms epoch
         created updated modified deleted timestamp retries attempts retry duration latency
         elapsed page offset limit port exit http httpstatus statuscode method protocol
         format encoding enabled active verified accepted terms agreed flag article artikel
-        sku product produkt item branch filiale store warehouse module logger thread worker
-        topic event action operation result score rank position index sequence batch
+        sku product produkt branch filiale store warehouse module logger thread worker
+        score rank position index sequence batch
         environment env region tier plan brand model material stock bestand rating percent
         ratio""")
 

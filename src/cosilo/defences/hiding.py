@@ -32,7 +32,7 @@ from cosilo.defences.texts import placed, private_in, public_text, written_numbe
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 3
+VERSION = 4
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")

@@ -61,6 +61,7 @@ _INSERT = re.compile(
 _SQL_VALUE = re.compile(
     r"\s{0,9}(?:N?'(?P<text>(?:[^']|''){0,2000})'|(?P<bare>[^'(),;\s]{1,200}))\s{0,9}"
 )
+_NEXT_ROW = re.compile(r"\)\s{0,9},\s{0,9}(?=\()")
 _SQL_PAIR = re.compile(
     r"(?<![\w.])(?:\w{1,60}\.)?(?P<key>[A-Za-z_]\w{0,60})\s{0,3}(?:=|<>|!=|\b(?:i?like)\b)\s{0,3}'"
     r"(?P<text>(?:[^']|''){1,2000})'",
@@ -179,7 +180,7 @@ def _inserts(text: str) -> Iterator[Cell]:
                 at += 1
             if text[at : at + 1] != ")":
                 break
-            after = re.compile(r"\)\s{0,9},\s{0,9}(?=\()").match(text, at)
+            after = _NEXT_ROW.match(text, at)
             if after is None:
                 break
             at = after.end()

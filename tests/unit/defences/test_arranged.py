@@ -35,6 +35,16 @@ def test_under_a_public_label_only_what_has_a_form_of_its_own() -> None:
     assert hidden('{"status":"ask maud@post.org"}') == ["maud@post.org"]
 
 
+def test_a_public_label_speaks_for_few_words_only() -> None:
+    assert hidden('{"status":"ask for a call at 555-867-5309"}') == ["555-867-5309"]
+    text = '{"status":"Maud Ottokar","department":"Claims"}'
+    raw = [
+        Span(text.index(word), text.index(word) + len(word), "PERSON", 0.85)
+        for word in ("Maud Ottokar", "Claims")
+    ]
+    assert hidden(text, raw) == ["Maud Ottokar"]
+
+
 def test_a_find_that_runs_over_several_cells_is_none() -> None:
     text = "id;full_name;status\n7;Maud Ottokar;open\n8;Otto Maud;closed"
     start = text.index("7;")

@@ -66,6 +66,8 @@ def test_what_is_about_things_is_public(label: str) -> None:
     assert says(label) == PUBLIC
 
 
-@pytest.mark.parametrize("label", ["", "col7", "f1", "note", "x", "_", "12", "description", "city"])
+@pytest.mark.parametrize(
+    "label", ["", "col7", "f1", "note", "x", "_", "12", "description", "city", "result"]
+)
 def test_other_names_say_nothing(label: str) -> None:
     assert says(label) == ""
