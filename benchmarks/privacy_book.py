@@ -73,6 +73,7 @@ def costs(kept: Kept) -> None:
 
 
 def spenders(book: Path, each: list[tuple[float, int, str]]) -> list[subprocess.Popen[str]]:
+    """Processes that are ready: limit, tries, and the records, a letter each."""
     found = [
         subprocess.Popen(
             [sys.executable, str(SPENDER), str(book), str(limit), str(tries), *records],
@@ -84,7 +85,7 @@ def spenders(book: Path, each: list[tuple[float, int, str]]) -> list[subprocess.
     ]
     for process in found:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == "ready\n"
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -38,34 +37,9 @@ from cosilo.privacy.mechanisms import Gaussian, Laplace, Release
 from cosilo.session import account_of, open_session, with_book
 from cosilo.strategies.base import strategies
 from cosilo.types import Demonstration, user
+from privacy_book import said, spenders
 
-SPENDER = Path(__file__).parent / "spender.py"
 DELTA = 1e-5
-
-
-def spenders(book: Path, *each: tuple[float, int, str]) -> list[subprocess.Popen[str]]:
-    """Processes that are ready: limit, tries, and the records, a letter each."""
-    found = [
-        subprocess.Popen(
-            [sys.executable, str(SPENDER), str(book), str(limit), str(tries), *records],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for limit, tries, records in each
-    ]
-    for process in found:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    return found
-
-
-def finished(processes: list[subprocess.Popen[str]]) -> list[str]:
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return [process.communicate(timeout=60)[0].strip() for process in processes]
 
 
 def most(limit: float) -> int:
@@ -79,7 +53,7 @@ def most(limit: float) -> int:
 
 def test_processes_that_race_for_the_last_of_the_budget_never_overspend(tmp_path: Path) -> None:
     book, limit = tmp_path / "book.sqlite", 2.5
-    let = finished(spenders(book, *[(limit, 4, "abc"), (limit, 4, "cba"), (limit, 4, "cx")]))
+    let = said(spenders(book, [(limit, 4, "abc"), (limit, 4, "cba"), (limit, 4, "cx")]))
     assert sum(map(int, let)) == most(limit) > 2
     with closing(PrivacyBook(book)) as found:
         (figure,) = found.figures(found.data("c"), DELTA)
@@ -89,10 +63,10 @@ def test_processes_that_race_for_the_last_of_the_budget_never_overspend(tmp_path
 
 def test_what_a_killed_process_had_booked_counts(tmp_path: Path) -> None:
     book = tmp_path / "book.sqlite"
-    (process,) = spenders(book, (1.0, -1, "abc"))
-    assert finished([process]) == ["booked"]
+    (process,) = spenders(book, [(1.0, -1, "abc")])
+    assert said([process]) == ["booked"]
     assert process.returncode == -9
-    assert finished(spenders(book, (1.0, 1, "abc"), (1.0, 1, "xyz"))) == ["0", "1"]
+    assert said(spenders(book, [(1.0, 1, "abc"), (1.0, 1, "xyz")])) == ["0", "1"]
     with closing(PrivacyBook(book)) as found:
         assert len(found.lines()) == 2
 
