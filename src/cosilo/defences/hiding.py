@@ -32,7 +32,7 @@ from cosilo.defences.texts import placed, private_in, public_text, written_numbe
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 4
+VERSION = 5
 
 DetectorName = Literal["presidio", "patterns", "literals"]
 T = TypeVar("T")
