@@ -75,6 +75,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[str, ...] = ()
     admin: bool = False
 
+    def may_use(self, point: str, model: str) -> bool:
+        """Whether it may use the point of the name `point`, which clients know as `model`."""
+        return not self.points or point in self.points or model in self.points
+
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """Money and more set aside for `request`, until it is settled."""

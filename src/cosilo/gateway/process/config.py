@@ -25,6 +25,7 @@ from cosilo.gateway.record.store import default_url, is_postgres
 from cosilo.gateway.serving.breaker import Breaker, BreakerConfig
 from cosilo.gateway.serving.points import Recipe, Serving
 from cosilo.gateway.serving.upstreams import Absent, Upstream
+from cosilo.gateway.web.cors import check_origins
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
@@ -64,6 +65,7 @@ class ServerConfig:
         keep_alive_seconds: how long an idle connection stays open.
         most_at_once: requests one worker answers at the same moment.
         access_log: a JSON line per request on standard error; it holds no text of a request.
+        cors: the origins of web pages that may call the API from a browser; "*" for every page.
     """
 
     host: str = "127.0.0.1"
@@ -78,8 +80,14 @@ class ServerConfig:
     keep_alive_seconds: float = 30.0
     most_at_once: int = MOST_AT_ONCE
     access_log: bool = True
+    cors: str | tuple[str, ...] = ()
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return (self.cors,) if isinstance(self.cors, str) else self.cors
 
     def __post_init__(self) -> None:
+        check_origins(self.origins)
         if not 0 <= self.port < 65536:
             raise ValueError(f"port = {self.port!r} is not between 0 and 65535")
         if not 1 <= self.workers <= 256:

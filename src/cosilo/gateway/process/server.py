@@ -34,6 +34,7 @@ from cosilo.gateway.serving.exchange import Setup
 from cosilo.gateway.serving.points import ServedPoint, open_recipe
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.api import Gateway
+from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.http import App, Bodies
 
 log = logging.getLogger("cosilo.gateway")
@@ -127,6 +128,7 @@ async def work(
             tabs=tabs,
             most_at_once=server.most_at_once,
             access_log=server.access_log,
+            cors=server.origins,
         )
         if page is not None:
             gateway.ui = page(gateway)
@@ -251,6 +253,7 @@ class _Reloads:
                 gateway.bodies.seconds = layout.server.body_seconds
                 gateway.most_at_once = layout.server.most_at_once
                 gateway.access_log = layout.server.access_log
+                gateway.cors = CrossOrigin(layout.server.origins)
                 result = "done"
                 log.warning("configuration read again: %d points", len(setup.points))
             except CosiloError as error:

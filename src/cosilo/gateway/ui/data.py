@@ -199,5 +199,5 @@ def _served(gateway: Gateway, key: Key) -> list[_Served]:
             fallback=point.serving.fallback,
         )
         for point in gateway.setup.points.values()
-        if not key.points or point.name in key.points
+        if key.may_use(point.name, point.model)
     ]

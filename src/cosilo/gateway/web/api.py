@@ -1,6 +1,6 @@
 """The gateway: an ASGI application that speaks OpenAI's API over prepared points.
 
-    /v1/chat/completions  /v1/completions  /v1/embeddings  /v1/models     with a key
+    /v1/chat/completions  /v1/completions  /v1/embeddings  /v1/models     with a key, and without /v1
     /healthz  /readyz  /metrics                                           without one
     /ui                                                                   when one is given
 
@@ -30,6 +30,7 @@ from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange, Setup
 from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web import asked, said
+from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.http import (
     App,
     Bodies,
@@ -42,10 +43,13 @@ from cosilo.gateway.web.http import (
     end,
     header,
     left,
+    no_content,
     piece,
     respond,
     to_json,
 )
+from cosilo.gateway.web.model_list import model_fields, model_list
+from cosilo.gateway.web.paths import documented
 from cosilo.models.base import Access, Shows
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Sampling, closing
@@ -67,6 +71,7 @@ class Gateway:
         most_at_once: requests being answered; more are told to come back.
         access_log: whether a line per request goes to standard error.
         ui: an ASGI application for `/ui`.
+        cors: the origins of web pages that may call the API from a browser; "*" for all.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Gateway:
         most_at_once: int = 512,
         access_log: bool = False,
         ui: App | None = None,
+        cors: Sequence[str] = (),
     ) -> None:
         self.setup = setup
         self.store = store
@@ -89,6 +95,7 @@ class Gateway:
         self.most_at_once = most_at_once
         self.access_log = access_log
         self.ui = ui
+        self.cors = CrossOrigin(cors)
         self.draining = False
         self._background: set[asyncio.Task[None]] = set()
         self._keyed: dict[str, tuple[str, Handle]] = {
@@ -111,24 +118,42 @@ class Gateway:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         method: str = scope["method"]
+        if path not in self._keyed:
+            path = documented(path)
         if (post := self._keyed.get(path)) is not None:
-            if method != "POST":
-                await _refuse(send, _method_not_allowed(method, "POST"))
-                return
-            await self._exchange(post[0], post[1], scope, receive, send)
+            if self.cors:
+                send = self.cors.around(scope, send)
+            if method == "POST":
+                await self._exchange(post[0], post[1], scope, receive, send)
+            else:
+                await self._not_sent(scope, send, "POST")
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            if self.cors:
+                send = self.cors.around(scope, send)
+            if method in ("GET", "HEAD"):
+                await self._models(scope, path[len("/v1/models/") :], send)
+            else:
+                await self._not_sent(scope, send, "GET, HEAD")
         elif (plain := self._open.get(path)) is not None:
             if method not in ("GET", "HEAD"):
-                await _refuse(send, _method_not_allowed(method, "GET"))
+                await _refuse(send, _method_not_allowed("GET, HEAD"))
                 return
             await plain(send)
-        elif path == "/v1/models" or path.startswith("/v1/models/"):
-            await self._models(scope, path[len("/v1/models/") :], send)
         elif self.ui is not None and (path == "/ui" or path.startswith("/ui/")):
             with contextlib.suppress(TimeoutError):  # a form that does not come is not waited for
                 async with asyncio.timeout(self.bodies.seconds):
                     await self.ui(scope, receive, send)
         else:
             await _refuse(send, RequestError("there is nothing here", status=404, code="not_found"))
+
+    async def _not_sent(self, scope: Scope, send: Send, allowed: str) -> None:
+        """What an endpoint takes, to whoever asks (OPTIONS), or tries another method (405)."""
+        if scope["method"] != "OPTIONS":
+            await _refuse(send, _method_not_allowed(allowed))
+            return
+        methods = f"{allowed}, OPTIONS".encode()
+        asked_first = self.cors.preflight(scope, methods) or []
+        await no_content(send, [(b"allow", methods), *asked_first])
 
     async def adopt(self, setup: Setup) -> None:
         """Answer new requests with `setup`; the one before is closed after its last request."""
@@ -194,9 +219,12 @@ class Gateway:
 
     async def _authenticate(self, scope: Scope) -> Key:
         scheme, _, bearer = header(scope, b"authorization").partition(b" ")
-        if scheme.lower() != b"bearer" or not bearer:
+        if scheme.lower() != b"bearer" or not bearer.strip():
+            bearer = header(scope, b"x-api-key")  # Anthropic's clients
+        if not bearer.strip():
             raise RequestError(
-                "no key: send one that `cosilo keys create` made as 'Authorization: Bearer …'",
+                "no key: send one that `cosilo keys create` made as 'Authorization: Bearer …' or "
+                "'x-api-key: …'",
                 status=401, code="missing_api_key", headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         key = await self.store.accounts.authenticate(bearer.strip().decode("latin-1"))
@@ -474,20 +502,17 @@ class Gateway:
         await respond(send, 200, text, [], content_type=kind)
 
     async def _models(self, scope: Scope, name: str, send: Send) -> None:
+        anthropic = bool(header(scope, b"anthropic-version"))
         try:
-            if scope["method"] != "GET":
-                raise _method_not_allowed(scope["method"], "GET")
             key = await self._authenticate(scope)
             points = self.setup.points
             if name:
-                body: object = _model(find(points, name))
+                body = model_fields(find(points, name), anthropic=anthropic)
             else:
-                shown = [
-                    _model(p)
-                    for p in points.values()
-                    if not key.points or p.name in key.points or p.model in key.points
-                ]
-                body = {"object": "list", "data": shown}
+                body = model_list(
+                    [p for p in points.values() if key.may_use(p.name, p.model)],
+                    anthropic=anthropic,
+                )
         except CosiloError as error:
             await _refuse(send, error)
             return
@@ -496,16 +521,12 @@ class Gateway:
     def _permitted(self, x: Exchange, model: str) -> ServedPoint:
         point = find(x.setup.points, model)
         assert x.key is not None
-        if x.key.points and point.name not in x.key.points and point.model not in x.key.points:
+        if not x.key.may_use(point.name, point.model):
             raise RequestError(
                 f"this key may not use {point.model!r}",
                 status=403, param="model", code="model_not_allowed", kind="permission_error",
             )  # fmt: skip
         return point
-
-
-def _model(point: ServedPoint) -> dict[str, object]:
-    return {"id": point.model, "object": "model", "created": 0, "owned_by": "cosilo"}
 
 
 def _require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
@@ -530,7 +551,7 @@ def _require_logprobs(point: ServedPoint) -> None:
             )  # fmt: skip
 
 
-def _method_not_allowed(method: str, allowed: str) -> RequestError:
+def _method_not_allowed(allowed: str) -> RequestError:
     return RequestError(
         f"use {allowed} here", status=405, code="method_not_allowed", headers={"allow": allowed}
     )

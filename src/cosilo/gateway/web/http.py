@@ -142,7 +142,7 @@ async def respond(
     """A whole response.
 
     Raises:
-        ClientLeftError: from this and the next three: the connection is gone.
+        ClientLeftError: from this and the next four: the connection is gone.
     """
     await _send(send, {
         "type": "http.response.start",
@@ -156,6 +156,12 @@ async def respond(
         ],
     })  # fmt: skip
     await _send(send, {"type": "http.response.body", "body": body})
+
+
+async def no_content(send: Send, headers: Headers) -> None:
+    """A response that is nothing but its headers (204, which has no length and no type)."""
+    await _send(send, {"type": "http.response.start", "status": 204, "headers": headers})
+    await _send(send, {"type": "http.response.body", "body": b""})
 
 
 async def begin_events(send: Send, headers: Headers) -> None:
