@@ -89,7 +89,7 @@ async def other(store: Any) -> str:
 def browser(store: Any) -> Browser:
     points = {
         name: SimpleNamespace(
-            name=name, strategy="large", routes=[], defences=(),
+            name=name, model=f"cosilo/{name}", strategy="large", routes=[], defences=(),
             serving=SimpleNamespace(fallback="refuse"),
         )
         for name in ("private", "open")
