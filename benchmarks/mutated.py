@@ -123,6 +123,7 @@ SAMPLES: tuple[Message, ...] = (
     Step(thread=bytes(16), ids=(3, 300), draft_ids=(4,), held=90),
     STEPS,
     msgspec.structs.replace(ASK, epsilon=0.5, release=RELEASE),
+    Ask(chat=user("q"), sampling=Sampling(fields=(("min_p", "0.1"), ("user", '"u1"')))),
     Forward(first=1, last=3, count=2, packed=SCALED),
     Forward(thread=bytes(16), first=1, count=2, packed=SCALED, top=8),
     Outputs(count=2, packed=SCALED),
@@ -290,7 +291,7 @@ def _smallest(kind: Any) -> Iterator[Any]:
         case inspect.Metadata():
             yield from _smallest(kind.type)
         case inspect.StrType(pattern=pattern) if pattern:
-            yield pattern[pattern.index("(") + 1 : pattern.index("|")]
+            yield pattern[pattern.index("(") + 1 : pattern.index("|")]  # the first of its words
         case inspect.IntType(ge=lowest) | inspect.FloatType(ge=lowest) if lowest:
             yield lowest
         case inspect.FloatType(gt=0):

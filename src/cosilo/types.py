@@ -52,6 +52,11 @@ OtherTexts = Annotated[tuple[tuple[_OtherName, str], ...], Meta(max_length=8)]
 """(one of `OTHER_TEXTS`, the text)"""
 
 
+_FieldName = Annotated[str, Meta(pattern=r"\A(n|[A-Za-z][A-Za-z0-9_.-]{0,63})\Z")]
+FurtherFields = Annotated[tuple[tuple[_FieldName, str], ...], Meta(max_length=64)]
+"""(a field of the chat API, its value as JSON), sorted by name; see `models.chat.fields`."""
+
+
 class ToolCall(Value, frozen=True):
     """A call the model wants made. `arguments` is JSON text, as OpenAI's API has it.
 
@@ -88,7 +93,7 @@ class Sampling(Value, frozen=True, kw_only=True):
     `choices` restricts the reply to one of the given strings (grammar-constrained where the back
     end can, mapped to the nearest otherwise). `top_logprobs` is the number of alternatives wanted
     per token (0: none). `tools`, `tool_choice` and `response_format` are JSON text, passed through
-    as they came.
+    as they came. `fields` are further fields of the request, which a back end honours or refuses.
     """
 
     max_tokens: Count = 256
@@ -101,6 +106,7 @@ class Sampling(Value, frozen=True, kw_only=True):
     tools: str = ""
     tool_choice: str = ""
     response_format: str = ""
+    fields: FurtherFields = ()
 
 
 class TokenLogprob(Value, frozen=True):

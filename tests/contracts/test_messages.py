@@ -27,7 +27,8 @@ def ours() -> set[str]:
 
 class TestEachMessage(MessageContract):
     # Of a reply's call only what it is called with is text; "c1" and "look" are of use as they are.
-    fixed = frozenset({"reasoning", "c1", "look"})
+    # Of a further field its name is no text, nor is a value that can only be a number.
+    fixed = frozenset({"reasoning", "c1", "look", "user", "min_p", "0.1"})
 
     @pytest.fixture(autouse=True, params=SAMPLES, ids=lambda m: type(m).__name__)
     def sample(self, request: pytest.FixtureRequest) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, Self, TypeGuard, overload, runtime_ch
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.errors import CapabilityError
+from cosilo.errors import CapabilityError, RejectedError
 from cosilo.registry import Registry
 from cosilo.types import Chat, Delta, Demonstration, Generation, Sampling, disassemble
 
@@ -97,6 +97,34 @@ class TextModel(Protocol):
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation: ...
     async def close(self) -> None:
         """Give back connections and memory; calling it twice is harmless."""
+
+
+class FieldsModel(TextModel, Protocol):
+    """A model that honours some of `Sampling.fields`; one that does not say so honours none."""
+
+    def honours(self, field: str) -> bool: ...
+
+
+def honours(model: object, field: str) -> bool:
+    """Whether `model` takes the further field of that name and does what it says."""
+    takes = getattr(model, "honours", None)
+    return takes is not None and bool(takes(field))
+
+
+def require_honoured(model: object, sampling: Sampling) -> None:
+    """Refuse further fields that `model` would ignore: the reply would be one to another request.
+
+    Raises:
+        RejectedError: it does not honour one of them; the error names it.
+    """
+    for name, _ in sampling.fields:
+        if not honours(model, name):
+            raise RejectedError(
+                f"the model cannot honour {name!r}",
+                status=400,
+                code="unsupported_parameter",
+                param=name,
+            )
 
 
 @runtime_checkable

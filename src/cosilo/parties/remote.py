@@ -76,6 +76,10 @@ class RemoteOwner:
         """As much as its owner shows of it."""
         return Access.WEIGHTS
 
+    def honours(self, field: str) -> bool:
+        """Whether a further field of a request is sent on: the owner takes it or refuses."""
+        return True
+
     async def handle(self, message: Message) -> Message:
         """The owner's reply.
 

@@ -8,9 +8,17 @@ from typing import ClassVar
 import msgspec
 
 from cosilo.boundary.messages.base import Drawn, Message, Request
-from cosilo.boundary.messages.bounds import FIELDS, FORMS, LONGEST_TOKEN, in_utf8, prompt_bound
+from cosilo.boundary.messages.bounds import (
+    FIELDS,
+    FORMS,
+    LONGEST_TOKEN,
+    TURN,
+    in_utf8,
+    prompt_bound,
+)
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
 from cosilo.models.base import Shows
+from cosilo.models.chat.fields import is_closed
 from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, ToolCall
 
 _WITH_LOGPROBS = Shows.TEXT | Shows.LOGPROBS
@@ -122,6 +130,12 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
             choices=tuple(at(choice, "label") for choice in s.choices),
             tool_choice=at(s.tool_choice, "word"),
             stop=tuple(at(stop, "stop") for stop in s.stop),
+            # Whatever is not a number or a word of a short list is read, whoever sent it on.
+            fields=s.fields
+            and tuple(
+                (name, text if is_closed(name, text) else at(text, "arguments"))
+                for name, text in s.fields
+            ),
         )
         return msgspec.structs.replace(self, chat=chat, sampling=sampling)
 
@@ -130,6 +144,10 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
         more, written = 0, s.max_tokens
         if s.tools or s.response_format or s.tool_choice:
             more = FORMS + in_utf8(s.tools) + in_utf8(s.response_format) + in_utf8(s.tool_choice)
+        for name, text in s.fields:
+            more += TURN + in_utf8(text)
+            if name == "prediction":  # what of it was predicted wrongly is billed like the reply
+                written += in_utf8(text)
         if s.choices:  # a back end that scores them writes the whole of one
             written = max(written, *(in_utf8(choice) + 1 for choice in s.choices))
         return prompt_bound(self.chat, more), written

@@ -17,8 +17,8 @@ What = Literal[
 
 * `said`: what somebody says; `aside`: what is said beside it (a refusal, what a model thought);
 * `name`: who says it; `id`: what a call and its result are known by;
-* `arguments`: JSON that a tool is called with; `sealed`: JSON that the LM's owner wants back, of which
-  signatures are of use only as they are;
+* `arguments`: JSON that a tool is called with, or that a further field of a request holds;
+* `sealed`: JSON that the LM's owner wants back, of which signatures are of use only as they are;
 * `tools`: JSON of what may be called; `form`: JSON of the form a reply must have;
 * `stop`: a text at which a reply ends;
 * `label`: one of a closed set of answers, which go with every request and tell nothing of this one;

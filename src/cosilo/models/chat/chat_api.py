@@ -67,7 +67,8 @@ def request(
             number of theirs changes; else as what that JSON says.
 
     Raises:
-        RejectedError: tools, tool_choice or response_format are no JSON.
+        RejectedError: tools, tool_choice, response_format or a further field are no JSON, or a further
+            field has the name of another.
     """
     body: dict[str, Any] = {
         "messages": [_message(turn) for turn in chat],
@@ -86,7 +87,20 @@ def request(
         text = getattr(sampling, name)
         if text:
             body[name] = _written(text, name) if written else _json(text, name)
+    for name, text in sampling.fields:
+        if name in body or name in _OURS:
+            raise RejectedError(
+                f"{name!r} is no further field of a request", code="unsupported_parameter"
+            )
+        body[name] = _written(text, name) if written else _json(text, name)
     return body
+
+
+_OURS = frozenset(
+    ("model", "stream", "stream_options", "n", "best_of", "max_completion_tokens", "stop", "logprobs",
+     "top_logprobs", "tools", "tool_choice", "response_format")
+)  # fmt: skip
+"""What a further field must not be called: it would take the place of what was declared and priced."""
 
 
 def _message(turn: Any) -> dict[str, Any]:

@@ -39,6 +39,10 @@ _CODES = """
 _PARAMETERS = """
     messages model temperature top_p seed stop max_tokens max_completion_tokens logprobs top_logprobs
     tools tool_choice response_format stream stream_options n functions function_call
+    presence_penalty frequency_penalty repetition_penalty top_k min_p logit_bias parallel_tool_calls
+    reasoning_effort verbosity thinking enable_thinking service_tier store metadata user
+    safety_identifier prompt_cache_key prompt_cache_retention prediction web_search_options modalities
+    chat_template_kwargs dimensions encoding_format input
 """
 CODES = frozenset(_CODES.split())
 """The names of errors that may be told."""

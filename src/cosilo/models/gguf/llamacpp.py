@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
-import random
 import secrets
 import threading
 import weakref
@@ -29,12 +27,14 @@ import msgspec
 
 from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError
 from cosilo.models import catalog
-from cosilo.models.base import Access, models
+from cosilo.models.base import Access, models, require_honoured
 from cosilo.models.busy import Busy, Share
 from cosilo.models.chat import chat_api
+from cosilo.models.chat.fields import NUMBERS
 from cosilo.models.chat.tool_pieces import ToolPieces
 from cosilo.models.digests import file_digest
 from cosilo.models.gguf import trie
+from cosilo.models.gguf.drawing import drawn_by, log_of, picked
 from cosilo.models.gguf.threads import LlamaCppThreads
 from cosilo.registry import Loads
 from cosilo.types import (
@@ -140,6 +140,10 @@ class LlamaCppModel(LlamaCppThreads):
     def access(self) -> Access:
         return Access.LOGPROBS
 
+    def honours(self, field: str) -> bool:
+        """Whether it draws by a further field; a choice of labels is scored, whatever they say."""
+        return field in NUMBERS
+
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The reply.
 
@@ -148,6 +152,7 @@ class LlamaCppModel(LlamaCppThreads):
             CatalogError: the file cannot be loaded.
             ModelError: the engine failed.
         """
+        require_honoured(self, sampling)
         if sampling.choices:
             return await self._run(lambda stop: self._choose(chat, sampling, stop))
         body = self._body(chat, sampling)
@@ -166,6 +171,7 @@ class LlamaCppModel(LlamaCppThreads):
         Raises:
             what `generate` does.
         """
+        require_honoured(self, sampling)
         if sampling.choices:
             yield disassemble(await self.generate(chat, sampling))
             return
@@ -233,6 +239,8 @@ class LlamaCppModel(LlamaCppThreads):
         # Its own defaults also cut the distribution (top_k = 40, min_p = 0.05), which nobody asked for:
         # at temperature 1 a reply is a draw of the model's.
         body["samplers"] = ["temperature", "top_p"]
+        if sampling.fields:
+            body |= drawn_by(sampling, self.n_ctx)
         return body
 
     def _choose(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Generation:
@@ -254,19 +262,19 @@ class LlamaCppModel(LlamaCppThreads):
         clash = any(a != b and b[: len(a)] == a for a in pieces for b in pieces)
         end = engine.end_token() if clash else -1
         found = trie.probabilities(pieces, end, ask)
-        picked = _picked(found, sampling)
+        chosen = picked(found, sampling)
         order = sorted(range(len(choices)), key=lambda i: -found[i])
         return Generation(
-            choices[picked],
+            choices[chosen],
             tokens=(
                 TokenLogprob(
-                    choices[picked],
-                    _log(found[picked]),
-                    tuple((choices[i], _log(found[i])) for i in order),
+                    choices[chosen],
+                    log_of(found[chosen]),
+                    tuple((choices[i], log_of(found[i])) for i in order),
                 ),
             ),
             prompt_tokens=int(asked[0]),
-            completion_tokens=len(pieces[picked]),
+            completion_tokens=len(pieces[chosen]),
             seconds=asked[1],
             cpu_seconds=asked[2],
         )
@@ -488,17 +496,6 @@ class _translated:  # noqa: N801 — reads as a word where it is used
 def _require_end(pieces: Sequence[Delta]) -> None:
     if not any(piece.finish_reason for piece in pieces):
         raise ModelError("llama.cpp stopped before the reply was complete")
-
-
-def _picked(found: Sequence[float], sampling: Sampling) -> int:
-    if sampling.temperature <= 0:
-        return max(range(len(found)), key=found.__getitem__)
-    weights = [p ** (1 / sampling.temperature) for p in found]
-    return random.Random(sampling.seed).choices(range(len(found)), weights)[0]
-
-
-def _log(probability: float) -> float:
-    return math.log(max(probability, 1e-30)) if probability < 1 else 0.0
 
 
 def _bytes(piece: str | list[int]) -> bytes:

@@ -138,6 +138,10 @@ class OpenAIModel:
     def access(self) -> Access:
         return Access.LOGPROBS if self.logprobs else Access.TEXT
 
+    def honours(self, field: str) -> bool:
+        """Whether a further field is sent on: the endpoint takes it or refuses the request."""
+        return field not in self.omit
+
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The reply.
 

@@ -480,6 +480,10 @@ def _picked(logprobs: Any, sampling: Sampling) -> int:
 
 
 def _require_plain(sampling: Sampling) -> None:
+    for name, _ in sampling.fields:
+        raise RejectedError(
+            f"the torch back end knows no {name}", code="unsupported_parameter", param=name
+        )
     for name in ("tools", "response_format"):
         if getattr(sampling, name):
             raise RejectedError(

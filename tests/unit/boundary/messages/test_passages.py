@@ -18,6 +18,7 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.passages import JSON, Passage
 from cosilo.errors import CapabilityError, PrivacyError
 from cosilo.models.base import EVERYTHING, Access, Shows
+from cosilo.models.chat.fields import canonical
 from cosilo.types import Generation, Sampling, TokenLogprob, ToolCall, Turn, user
 
 CALL = ToolCall("c1", "find", '{"a": 1}', extra='{"s": 2}')
@@ -109,3 +110,24 @@ def test_a_reply_is_shown_without_what_its_owner_does_not_show() -> None:
     assert states.shown(EVERYTHING) == states
     with pytest.raises(CapabilityError, match="a States shows states, which is not exposed"):
         states.shown(Access.LOGITS.shows)
+
+
+def test_a_further_field_is_read_unless_it_can_only_be_a_number_or_a_known_word() -> None:
+    fields = canonical({
+        "top_k": 40, "reasoning_effort": "high", "thinking": {"type": "enabled"},
+        "verbosity": "Anna Kern", "metadata": {"for": "Anna Kern"}, "guided_choice": ["yes"],
+    })  # fmt: skip
+    ask = Ask(chat=user("q"), sampling=Sampling(fields=fields))
+    read = [p.text for p in ask.passages() if p.what == "arguments"]
+    assert read == ['["yes"]', '{"for":"Anna Kern"}', '"Anna Kern"']
+    hidden = ask.with_passages(lambda p: p.text.replace("Anna Kern", "X"))
+    assert "Anna Kern" not in str(hidden)
+    assert dict(hidden.sampling.fields)["top_k"] == "40"
+
+
+def test_what_they_may_cost_is_set_aside() -> None:
+    plain = Ask(chat=user("q"), sampling=Sampling(max_tokens=9)).tokens_bound()
+    more = Sampling(max_tokens=9, fields=canonical({"prediction": {"content": "x" * 100}}))
+    bound = Ask(chat=user("q"), sampling=more).tokens_bound()
+    assert bound[0] > plain[0] + 100
+    assert bound[1] > plain[1] + 100

@@ -15,6 +15,7 @@ import pytest
 from cosilo.errors import CatalogError, ConfigError, RejectedError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models
+from cosilo.models.chat.fields import canonical
 from cosilo.models.gguf.llamacpp import LlamaCppModel
 from cosilo.registry import Loads
 from cosilo.testing import ModelContract
@@ -53,6 +54,29 @@ async def test_a_reply_shows_its_tokens_and_what_it_took(smol: LlamaCppModel) ->
     assert reply.prompt_tokens > 5
     assert reply.seconds > 0
     assert reply.cpu_seconds > 0
+
+
+@real
+async def test_further_fields_change_how_a_reply_is_drawn(smol: LlamaCppModel) -> None:
+    wild = {"max_tokens": 8, "temperature": 1.9, "seed": 3}
+    greedy = await smol.generate(user("Name a colour."), Sampling(max_tokens=8))
+    for fields in ({"top_k": 1}, {"min_p": 1.0}):
+        drawn = await smol.generate(
+            user("Name a colour."), Sampling(**wild, fields=canonical(fields))
+        )
+        assert drawn.text == greedy.text
+    free = await smol.generate(user("Name a colour."), Sampling(**wild))
+    assert free.text != greedy.text
+    said = Sampling(max_tokens=24, fields=canonical({"repetition_penalty": 5.0}))
+    again = await smol.generate(user("Say yes, again and again: yes yes yes yes"), said)
+    assert again.text.lower().count("yes") <= 1
+
+
+@real
+async def test_a_field_that_it_does_not_know_is_refused(smol: LlamaCppModel) -> None:
+    with pytest.raises(RejectedError, match="reasoning_effort") as caught:
+        await smol.generate(user("q"), Sampling(fields=canonical({"reasoning_effort": "low"})))
+    assert caught.value.param == "reasoning_effort"
 
 
 @real
