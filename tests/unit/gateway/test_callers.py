@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cosilo.gateway.accounts.accounts import Key
-from cosilo.gateway.web import asked
+from cosilo.gateway.web.dialects.chat import read_chat
+from cosilo.gateway.web.dialects.completions import read_text
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
 from cosilo.types import Chat
@@ -18,7 +19,7 @@ ADA = "Please call Mr. Ada Lovelace tomorrow."
 
 
 class Spy(ScriptedModel):
-    """Keeps what it is asked."""
+    """Keeps what it is"""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -109,7 +110,7 @@ async def test_every_kind_of_conversation_is_bound(tmp_path: Path) -> None:
 def test_who_asks_is_read_from_both_endpoints_and_in_any_form() -> None:
     chat = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]%s}'
     text = b'{"model": "m", "prompt": "x"%s}'
-    for read, body in ((asked.read_chat, chat), (asked.read_text, text)):
+    for read, body in ((read_chat, chat), (read_text, text)):
         assert read(body % b"").user == b""
         assert read(body % b', "user": null').user == b""
         assert read(body % b', "user": "ann"').user == b'"ann"'

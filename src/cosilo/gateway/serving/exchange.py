@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cosilo.boundary.meter import Totals
 from cosilo.gateway.accounts.accounts import Key, RequestFacts, Spend
+from cosilo.gateway.refusals import Refusal
 from cosilo.gateway.serving.answering import Served
 from cosilo.gateway.serving.points import ServedPoint
 from cosilo.gateway.serving.tabs import Tab
@@ -60,6 +61,7 @@ class Exchange:
     served: Served = field(default_factory=Served)
     stream: bool = False
     begun: bool = False
+    error_event: Callable[[Refusal], bytes] | None = None  # how a stream says that it cannot go on
     status: int = 0
     left: bool = False
     outcome: Outcome = "ok"

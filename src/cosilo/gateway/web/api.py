@@ -1,12 +1,13 @@
-"""The gateway: an ASGI application that speaks OpenAI's API over prepared points.
+"""The gateway: an ASGI application that answers requests in several shapes, over prepared points.
 
-    /v1/chat/completions  /v1/completions  /v1/embeddings  /v1/models     with a key, and without /v1
-    /healthz  /readyz  /metrics                                           without one
-    /ui                                                                   when one is given
+    /v1/chat/completions  /v1/completions  … (`dialects`)     with a key, and without /v1
+    /v1/embeddings  /v1/models                                with a key, and without /v1
+    /healthz  /readyz  /metrics                               without one
+    /ui                                                       when one is given
 
 Every request takes the same way, streamed or not:
 
-    key ─▶ body ─▶ point ─▶ reserve ─▶ answer ─▶ settle ─▶ count, log
+    key ─▶ body ─▶ dialect.read ─▶ point ─▶ reserve ─▶ answer ─▶ settle ─▶ count, log
 """
 
 from __future__ import annotations
@@ -18,23 +19,31 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway.accounts.accounts import AccountStore, Key, RequestFacts, Spend
+from cosilo.gateway.accounts.accounts import AccountStore, Key, Spend
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.refusals import Refusal, RequestError, refusal
+from cosilo.gateway.serving import counting
 from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
-from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange, Setup
+from cosilo.gateway.serving.booking import Booking
+from cosilo.gateway.serving.exchange import Exchange, Setup
 from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
-from cosilo.gateway.web import asked, said
 from cosilo.gateway.web.cors import CrossOrigin
+from cosilo.gateway.web.dialects import DIALECTS
+from cosilo.gateway.web.dialects.base import Continuation, Dialect, Envelope, Events, Shape
+from cosilo.gateway.web.dialects.openai import OpenAIShape
+from cosilo.gateway.web.embeddings import embedding_answer, read_embedding
 from cosilo.gateway.web.http import (
     App,
     Bodies,
     ClientLeftError,
+    Headers,
     Receive,
     Scope,
     Send,
@@ -58,7 +67,18 @@ log = logging.getLogger("cosilo.gateway")
 
 _LARGE = 1_000_000  # bytes of a body that takes some milliseconds to read
 
-Handle = Callable[[Exchange, bytes, Receive, Send], Awaitable[None]]
+Handle = Callable[[Exchange, Scope, bytes, Receive, Send], Awaitable[None]]
+
+_OPENAI = OpenAIShape()
+
+
+@dataclass(frozen=True)
+class _Post:
+    """What a path that takes requests with a key does with one, and how it refuses it."""
+
+    endpoint: str
+    handle: Handle
+    shape: Shape
 
 
 class Gateway:
@@ -97,12 +117,13 @@ class Gateway:
         self.ui = ui
         self.cors = CrossOrigin(cors)
         self.draining = False
-        self._background: set[asyncio.Task[None]] = set()
-        self._keyed: dict[str, tuple[str, Handle]] = {
-            "/v1/chat/completions": ("chat", self._chat),
-            "/v1/completions": ("completions", self._completions),
-            "/v1/embeddings": ("embeddings", self._embeddings),
+        self.booking = Booking(store, tabs)
+        self._keyed: dict[str, _Post] = {
+            "/v1/embeddings": _Post("embeddings", self._embeddings, _OPENAI)
         }
+        for dialect in DIALECTS:
+            answer = partial(self._continue, dialect)
+            self._keyed[dialect.path] = _Post(dialect.endpoint, answer, dialect)
         self._open: dict[str, Callable[[Send], Awaitable[None]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -124,9 +145,9 @@ class Gateway:
             if self.cors:
                 send = self.cors.around(scope, send)
             if method == "POST":
-                await self._exchange(post[0], post[1], scope, receive, send)
+                await self._exchange(post, scope, receive, send)
             else:
-                await self._not_sent(scope, send, "POST")
+                await self._not_sent(scope, send, "POST", post.shape)
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             if self.cors:
                 send = self.cors.around(scope, send)
@@ -146,10 +167,12 @@ class Gateway:
         else:
             await _refuse(send, RequestError("there is nothing here", status=404, code="not_found"))
 
-    async def _not_sent(self, scope: Scope, send: Send, allowed: str) -> None:
+    async def _not_sent(
+        self, scope: Scope, send: Send, allowed: str, shape: Shape = _OPENAI
+    ) -> None:
         """What an endpoint takes, to whoever asks (OPTIONS), or tries another method (405)."""
         if scope["method"] != "OPTIONS":
-            await _refuse(send, _method_not_allowed(allowed))
+            await _refuse(send, _method_not_allowed(allowed), shape)
             return
         methods = f"{allowed}, OPTIONS".encode()
         asked_first = self.cors.preflight(scope, methods) or []
@@ -164,25 +187,19 @@ class Gateway:
 
     async def close(self) -> None:
         """Finish what is still being settled, if it can be within seconds, and close the points."""
-        if self._background:
-            _, late = await asyncio.wait(self._background, timeout=5.0)
-            for task in late:
-                task.cancel()
-            if late:
-                log.error("%d requests stay unsettled until the next start", len(late))
+        await self.booking.close()
         await self.setup.close()
 
     # One request.
 
     async def _exchange(
         self,
-        endpoint: str,
-        handle: Handle,
+        post: _Post,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        x = Exchange(endpoint, _new_id(), time.time(), self.setup, time.perf_counter())
+        x = Exchange(post.endpoint, _new_id(), time.time(), self.setup, time.perf_counter())
         body, answering = None, False
         try:
             self._require_room()
@@ -193,22 +210,25 @@ class Gateway:
             x.setup = self.setup
             x.setup.in_flight += 1
             answering = True
-            await handle(x, body, receive, send)
+            await post.handle(x, scope, body, receive, send)
         except ClientLeftError:
             x.left = True
         except asyncio.CancelledError:
             if not x.left:  # the server is shutting down
                 raise
         except Exception as error:
-            await self._failed(x, error, send)
+            await self._failed(x, error, post.shape, send)
         finally:
             if body is not None:
                 self.bodies.release(body)
             if answering:
                 x.setup.in_flight -= 1
                 if x.setup.retired and not x.setup.in_flight:
-                    self._later(x.setup.close())
-            self._count(x, time.perf_counter() - x.clock)
+                    self.booking.later(x.setup.close())
+            seconds = time.perf_counter() - x.clock
+            counting.count(self.metrics, x, seconds)
+            if self.access_log:
+                os.write(2, counting.line(x, seconds))
 
     def _require_room(self) -> None:
         if self.setup.in_flight >= self.most_at_once:
@@ -235,20 +255,28 @@ class Gateway:
             )  # fmt: skip
         return key
 
-    async def _chat(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        await self._answer(x, asked.read_chat(body), len(body), receive, send)
-
-    async def _completions(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        await self._answer(x, asked.read_text(body), len(body), receive, send)
+    async def _continue(
+        self,
+        dialect: Dialect,
+        x: Exchange,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        wanted = dialect.read(body, partial(header, scope))
+        await self._answer(x, dialect, wanted, len(body), receive, send)
 
     async def _answer(
         self,
         x: Exchange,
-        wanted: asked.Continuation,
+        dialect: Dialect,
+        wanted: Continuation,
         size: int,
         receive: Receive,
         send: Send,
     ) -> None:
+        """The only way from what a client wants to its answers, whatever shape it speaks."""
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
         if size > _LARGE:
@@ -261,17 +289,16 @@ class Gateway:
             for i in range(wanted.n)
         ]
         _require_size(point, asks)
-        await self._reserve(x, bound(point, asks), wanted.user)
+        await self.booking.reserve(x, bound(point, asks), wanted.user)
         watch = self._watch(x, receive)
+        envelope = Envelope(x.id, int(x.started), point.model, wanted)
+        events = dialect.events(envelope) if wanted.stream else None
         tail = b""
         answers: list[Answer] = []
-        writer = said.ChunkWriter(
-            x.id, int(x.started), point.model,
-            chat=x.endpoint == "chat", usage=wanted.include_usage,
-        )  # fmt: skip
         try:
-            if wanted.stream:
-                tail = await self._stream(x, writer, asks, wanted.logprobs, answers, send)
+            if events is not None:
+                x.error_event = events.error
+                tail = await self._stream(x, dialect, events, asks, answers, send)
             else:
                 answers += await self._whole(x, asks)
         except BaseException as error:
@@ -280,16 +307,13 @@ class Gateway:
         finally:
             watch.cancel()
             del self.tabs[x.id]
-        await self._settle(x)
-        if wanted.stream:
-            if wanted.include_usage:
-                tail += writer.usage(said.usage(a.generation for a in answers), x.facts)
-            await end(send, tail + said.comment(x.facts) + said.DONE)
+        await self.booking.settle(x)
+        generations = [a.generation for a in answers]
+        if events is not None:
+            await end(send, tail + events.end(generations, x.facts))
         else:
-            choices = [said.ReplyChoice(a.generation, wanted.logprobs) for a in answers]
-            write = said.chat_answer if x.endpoint == "chat" else said.text_answer
-            body = to_json(write(x.id, int(x.started), point.model, choices))
-            await respond(send, 200, body, encode_headers(x.headers))
+            told = dialect.whole(envelope, generations)
+            await respond(send, 200, told, _headers(x, dialect))
 
     async def _whole(self, x: Exchange, asks: Sequence[tuple[Chat, Sampling]]) -> list[Answer]:
         assert x.point is not None
@@ -304,9 +328,9 @@ class Gateway:
     async def _stream(
         self,
         x: Exchange,
-        writer: said.ChunkWriter,
+        dialect: Dialect,
+        events: Events,
         asks: Sequence[tuple[Chat, Sampling]],
-        logprobs: int | None,
         answers: list[Answer],
         send: Send,
     ) -> bytes:
@@ -315,38 +339,40 @@ class Gateway:
         assert x.tab is not None
         tail = b""
         for index, (chat, sampling) in enumerate(asks):
-            tail += writer.first(index)
+            tail += events.first(index)
             async with closing(stream_one(x.point, chat, sampling, x.tab, x.served)) as pieces:
                 async for part in pieces:
                     if isinstance(part, Answer):
                         answers.append(part)
                         continue
-                    data = writer.piece(index, part, logprobs)
+                    data = events.piece(index, part)
                     if not data:
                         continue
                     if not x.begun:
-                        await self._begin(x, send)
+                        await self._begin(x, dialect, send)
                     await piece(send, tail + data if tail else data)
                     tail = b""
-            tail += writer.last(index, said.reason(answers[-1].generation))
+            tail += events.last(index, answers[-1].generation)
         if not x.begun:
-            await self._begin(x, send)
+            await self._begin(x, dialect, send)
         return tail
 
-    async def _begin(self, x: Exchange, send: Send) -> None:
+    async def _begin(self, x: Exchange, dialect: Dialect, send: Send) -> None:
         x.begun = True
         x.status = 200
-        await begin_events(send, encode_headers(x.headers))
+        await begin_events(send, _headers(x, dialect))
 
-    async def _embeddings(self, x: Exchange, body: bytes, receive: Receive, send: Send) -> None:
-        wanted = asked.read_embedding(body)
+    async def _embeddings(
+        self, x: Exchange, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        wanted = read_embedding(body)
         x.point = point = self._permitted(x, wanted.model)
         embedder = point.embedder
         if embedder is None:
             raise RequestError(
                 f"{point.model!r} has no embedder", param="model", code="not_supported_by_point"
             )
-        await self._reserve(x, Spend(requests=1))
+        await self.booking.reserve(x, Spend(requests=1))
         try:
             rows = await asyncio.to_thread(embedder.embed, wanted.texts)
             x.served.by = "small"
@@ -355,60 +381,13 @@ class Gateway:
             raise
         finally:
             del self.tabs[x.id]
-        await self._settle(x)
-        answer = said.embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
+        await self.booking.settle(x)
+        answer = embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
         await respond(send, 200, to_json(answer), encode_headers(x.headers))
 
-    # Money.
-
-    async def _reserve(self, x: Exchange, most: Spend, user: bytes = b"") -> Tab:
-        assert x.key is not None
-        tab = Tab(self.store.accounts, x.key, x.id, user)
-        await tab.reserve(most)
-        x.tab = self.tabs[x.id] = tab
-        return tab
-
-    async def _settle(self, x: Exchange, error: BaseException | None = None) -> None:
-        """Book what was spent, whatever happened; a store that fails now is tried again later."""
-        assert x.tab is not None
-        if isinstance(error, ClientLeftError):
-            x.left = True
-        if x.left:
-            x.outcome, x.status = "cancelled", CLIENT_LEFT
-        elif isinstance(error, asyncio.CancelledError):
-            x.outcome, x.status = "cancelled", 503
-        elif error is not None:
-            x.outcome, x.status = "error", refusal(error).status
-        else:
-            x.status = 200
-        x.crossed = x.tab.totals
-        x.spent = x.tab.spent(x.crossed)
-        facts = x.record(time.perf_counter() - x.clock)
-        if facts.disputes:
-            log.warning(
-                "request %s: %d replies of %r claimed more tokens than there can be, or no number of"
-                " them; booked is the most it can be: %d in, %d out",
-                x.id, facts.disputes, facts.upstream, x.spent.tokens_in, x.spent.tokens_out,
-            )  # fmt: skip
-        try:
-            await x.tab.settle(x.spent, facts)
-        except asyncio.CancelledError:
-            self._later(self._settle_again(x.tab, x.spent, facts))
-            raise
-        except StoreError:
-            log.error("request %s could not be settled; trying again", x.id)
-            self._later(self._settle_again(x.tab, x.spent, facts))
-
-    async def _settle_again(self, tab: Tab, spent: Spend, facts: RequestFacts) -> None:
-        """Until the store takes it; what is open at the end the next start books whole."""
-        wait = 0.0
-        while True:
-            await asyncio.sleep(wait)
-            try:
-                await tab.settle(spent, facts)
-                return
-            except StoreError:
-                wait = min(2 * wait + 0.5, 15.0)
+    async def _settle(self, x: Exchange, error: BaseException) -> None:
+        x.left = x.left or isinstance(error, ClientLeftError)
+        await self.booking.settle(x, error)
 
     # Around it.
 
@@ -424,12 +403,7 @@ class Gateway:
 
         return asyncio.create_task(watch())
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _failed(self, x: Exchange, error: Exception, send: Send) -> None:
+    async def _failed(self, x: Exchange, error: Exception, shape: Shape, send: Send) -> None:
         told = refusal(error)
         if x.left:
             return
@@ -437,43 +411,10 @@ class Gateway:
             _log_failure(x, error)
         if told.status in (401, 403, 413, 429) or told.code == "overloaded":
             self.metrics.add("cosilo_refused_total", reason=told.code or str(told.status))
-        if x.begun:
-            await end(send, said.error_event(told.error))
+        if x.begun and x.error_event is not None:
+            await end(send, x.error_event(told))
             return
-        x.status = told.status
-        await _refuse(send, told, x.headers)
-
-    def _count(self, x: Exchange, seconds: float) -> None:
-        m = self.metrics
-        point = x.point.name if x.point is not None else ""
-        status = CLIENT_LEFT if x.left else x.status
-        m.add("cosilo_requests_total", point=point, endpoint=x.endpoint, status=str(status))
-        if x.point is not None and x.tab is not None:
-            if x.served.by:
-                m.add("cosilo_answers_total", point=point, by=x.served.by)
-            if x.tab.lm_calls:
-                m.add("cosilo_lm_calls_total", x.tab.lm_calls, point=point)
-                m.add("cosilo_bytes_up_total", x.crossed.bytes_up, point=point)
-                m.add("cosilo_bytes_down_total", x.crossed.bytes_down, point=point)
-                m.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
-                m.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
-                m.add("cosilo_usd_total", x.spent.usd, point=point)
-            if x.crossed.disputes:
-                m.add("cosilo_disputes_total", x.crossed.disputes, point=point)
-            if x.served.fallback:
-                m.add("cosilo_fallbacks_total", point=point, to=x.served.route)
-            for kind, count in x.tab.kinds.items():
-                m.add("cosilo_entities_total", count, point=point, kind=kind)
-            if x.left:
-                m.add("cosilo_cancelled_total", point=point)
-            m.observe("cosilo_request_seconds", seconds, point=point)
-        if self.access_log:
-            line = {
-                "at": round(x.started, 3), "request": x.id, "endpoint": x.endpoint,
-                "point": point, "key": x.key.id if x.key else "", "status": status,
-                "by": x.served.by, "stream": x.stream, "ms": round(seconds * 1000, 1),
-            }  # fmt: skip
-            os.write(2, to_json(line) + b"\n")
+        x.status = await _refuse(send, told, shape, _headers(x, shape))
 
     # What needs no key, and the list of models.
 
@@ -557,11 +498,18 @@ def _method_not_allowed(allowed: str) -> RequestError:
     )
 
 
+def _headers(x: Exchange, shape: Shape) -> Headers:
+    return encode_headers([*x.headers, *shape.headers(x.id)])
+
+
 async def _refuse(
-    send: Send, error: Exception | Refusal, headers: Sequence[tuple[str, str]] = ()
-) -> None:
+    send: Send, error: Exception | Refusal, shape: Shape = _OPENAI, headers: Headers | None = None
+) -> int:
+    """Refuse a request, with `headers` and those of the refusal; the status that was sent."""
     told = error if isinstance(error, Refusal) else refusal(error)
-    await respond(send, told.status, told.body, encode_headers([*headers, *told.headers.items()]))
+    status, body = shape.error(told)
+    await respond(send, status, body, [*(headers or ()), *encode_headers(told.headers.items())])
+    return status
 
 
 def _log_failure(x: Exchange, error: Exception) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from cosilo.gateway.web import said
+from cosilo.gateway.web.dialects.base import Continuation, Envelope
+from cosilo.gateway.web.dialects.chat import ChatChunks, ChatCompletions
+from cosilo.gateway.web.dialects.completions import Completions, TextChunks
+from cosilo.gateway.web.dialects.openai import usage
 from cosilo.types import Delta, Generation, TokenLogprob, ToolCall, ToolCallDelta
 
 REPLY = Generation(
@@ -21,11 +25,13 @@ REPLY = Generation(
 CALLING = Generation("", tool_calls=(ToolCall("c1", "f", '{"a": 1}'),), finish_reason="tool_calls")
 
 
+def around(**wanted: Any) -> Envelope:
+    return Envelope("r", 1, "cosilo/x", Continuation(model="cosilo/x", chats=(), **wanted))
+
+
 def test_a_finished_chat_is_what_the_client_library_expects() -> None:
-    made = said.chat_answer(
-        "r", 1, "cosilo/x", [said.ReplyChoice(REPLY, 1), said.ReplyChoice(CALLING)]
-    )
-    found = ChatCompletion.model_validate(json.loads(json.dumps(made)), strict=True)
+    made = ChatCompletions().whole(around(logprobs=1), [REPLY, CALLING])
+    found = ChatCompletion.model_validate(json.loads(made), strict=True)
     assert found.choices[0].message.content == "né"
     assert found.choices[0].logprobs is not None
     tokens = found.choices[0].logprobs.content or []
@@ -40,8 +46,8 @@ def test_a_finished_chat_is_what_the_client_library_expects() -> None:
 
 
 def test_a_finished_text_is_what_the_client_library_expects() -> None:
-    made = said.text_answer("r", 1, "cosilo/x", [said.ReplyChoice(REPLY, 1)])
-    found = Completion.model_validate(json.loads(json.dumps(made)), strict=True)
+    made = Completions().whole(around(logprobs=1), [REPLY])
+    found = Completion.model_validate(json.loads(made), strict=True)
     assert found.choices[0].text == "né"
     assert found.choices[0].logprobs is not None
     assert found.choices[0].logprobs.text_offset == [0, 1]
@@ -56,23 +62,19 @@ def events(data: bytes) -> list[ChatCompletionChunk]:
 
 
 def test_chunks_are_what_the_client_library_expects() -> None:
-    writer = said.ChunkWriter("r", 1, "cosilo/x", chat=True, usage=True)
-    token = TokenLogprob("x", -0.1)
+    writer = ChatChunks(around(include_usage=True))
     data = (
         writer.first(0)
-        + writer.piece(0, Delta("né\n\n"), None)
-        + writer.piece(1, Delta("x", tokens=(token,)), 0)
-        + writer.piece(0, Delta(tool_calls=(ToolCallDelta(0, "c1", "f"),)), None)
-        + writer.piece(0, Delta(tool_calls=(ToolCallDelta(0, arguments='{"a"'),)), None)
-        + writer.last(0, "stop")
-        + writer.usage(
-            {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, {"by": "small"}
-        )
+        + writer.piece(0, Delta("né\n\n"))
+        + writer.piece(1, Delta("x"))
+        + writer.piece(0, Delta(tool_calls=(ToolCallDelta(0, "c1", "f"),)))
+        + writer.piece(0, Delta(tool_calls=(ToolCallDelta(0, arguments='{"a"'),)))
+        + writer.last(0, REPLY)
+        + writer.end([REPLY], {"by": "small"})
     )
     found = events(data)
     assert [c.choices[0].delta.content for c in found[:3]] == ["", "né\n\n", "x"]
     assert [c.choices[0].index for c in found[:3]] == [0, 0, 1]
-    assert found[2].choices[0].logprobs is not None
     opened, more = (c.choices[0].delta.tool_calls or [] for c in found[3:5])
     assert (opened[0].id, opened[0].function and opened[0].function.name) == ("c1", "f")
     assert more[0].function is not None
@@ -80,21 +82,28 @@ def test_chunks_are_what_the_client_library_expects() -> None:
     assert found[5].choices[0].finish_reason == "stop"
     assert found[6].choices == []
     assert found[6].usage is not None
-    assert found[6].usage.total_tokens == 3
+    assert found[6].usage.total_tokens == 5
     assert all(c.usage is None for c in found[:6])
 
 
+def test_the_pieces_show_log_probabilities_where_they_are_wanted() -> None:
+    token = TokenLogprob("x", -0.1, (("y", -2.0),))
+    [found] = events(ChatChunks(around(logprobs=0)).piece(0, Delta("x", tokens=(token,))))
+    assert found.choices[0].logprobs is not None
+    [shown] = found.choices[0].logprobs.content or []
+    assert (shown.token, shown.top_logprobs) == ("x", [])
+
+
 def test_a_piece_that_holds_nothing_for_the_client_is_not_sent() -> None:
-    for kind in (True, False):
-        writer = said.ChunkWriter("r", 1, "m", chat=kind, usage=False)
-        assert writer.piece(0, Delta(finish_reason="stop", prompt_tokens=3), None) == b""
-        assert writer.piece(0, Delta(tokens=(TokenLogprob("", -1),)), 0) != b""
+    for chunks in (ChatChunks, TextChunks):
+        writer = chunks(around(logprobs=0))
+        assert writer.piece(0, Delta(finish_reason="stop", prompt_tokens=3)) == b""
+        assert writer.piece(0, Delta(tokens=(TokenLogprob("", -1),))) != b""
 
 
 @given(st.text())
 def test_an_event_is_one_event_whatever_the_text(text: str) -> None:
-    writer = said.ChunkWriter("r", 1, "m", chat=True, usage=False)
-    data = writer.piece(0, Delta(text + "x"), None)
+    data = ChatChunks(around()).piece(0, Delta(text + "x"))
     assert data.count(b"\n\n") == 1
     assert b"\r" not in data
     assert events(data)[0].choices[0].delta.content == text + "x"
@@ -106,10 +115,9 @@ def test_tokens_that_were_read_before_are_told_as_openai_tells_them() -> None:
         Generation("a", prompt_tokens=2, cached_tokens=50),
         Generation("a", prompt_tokens=-1, cached_tokens=-1),
     ]
-    body = said.chat_answer("r", 1, "m", [said.ReplyChoice(read)])
-    found = ChatCompletion.model_validate(body).usage
+    found = ChatCompletion.model_validate_json(ChatCompletions().whole(around(), [read])).usage
     assert found is not None
     assert found.prompt_tokens_details is not None
     assert found.prompt_tokens_details.cached_tokens == 7
-    assert said.usage([read, *odd])["prompt_tokens_details"] == {"cached_tokens": 9}
-    assert "prompt_tokens_details" not in said.usage([Generation("a", prompt_tokens=9)])
+    assert usage([read, *odd])["prompt_tokens_details"] == {"cached_tokens": 9}
+    assert "prompt_tokens_details" not in usage([Generation("a", prompt_tokens=9)])

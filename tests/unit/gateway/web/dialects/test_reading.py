@@ -11,15 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosilo.gateway.refusals import RequestError
-from cosilo.gateway.web import asked
+from cosilo.gateway.web.dialects.base import Continuation
+from cosilo.gateway.web.dialects.chat import read_chat
+from cosilo.gateway.web.dialects.completions import read_text
+from cosilo.gateway.web.dialects.fields import IGNORED, NEUTRAL
+from cosilo.gateway.web.embeddings import read_embedding
 from cosilo.types import ToolCall, Turn
 
 HI = [{"role": "user", "content": "hi"}]
 
 
-def chat(**fields: Any) -> asked.Continuation:
+def chat(**fields: Any) -> Continuation:
     body = {"model": "cosilo/x", "messages": HI, **fields}
-    return asked.read_chat(json.dumps(body).encode())
+    return read_chat(json.dumps(body).encode())
 
 
 def parts(*found: object) -> list[dict[str, object]]:
@@ -151,13 +155,13 @@ def test_a_misspelt_field_is_told_the_nearest() -> None:
     assert "did you mean 'temperature'" in str(refused(temprature=1))
 
 
-@pytest.mark.parametrize("field", sorted(asked.IGNORED))
+@pytest.mark.parametrize("field", sorted(IGNORED))
 def test_fields_that_say_nothing_about_the_answer_are_ignored(field: str) -> None:
     assert chat(**{field: "x"}) == chat()
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [(f, v) for f, values in asked.NEUTRAL.items() for v in values]
+    ("field", "value"), [(f, v) for f, values in NEUTRAL.items() for v in values]
 )
 def test_neutral_values_are_accepted(field: str, value: object) -> None:
     assert chat(**{field: value}) == chat()
@@ -186,13 +190,13 @@ def test_no_refusal_quotes_what_stood_in_the_field() -> None:
 )  # fmt: skip
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError) as caught:
-        asked.read_chat(body)
+        read_chat(body)
     assert caught.value.status == 400
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
-    for read in (asked.read_chat, asked.read_text, asked.read_embedding):
+    for read in (read_chat, read_text, read_embedding):
         with pytest.raises(RequestError):
             read(body)
 
@@ -215,13 +219,13 @@ _FIELDS = st.sampled_from([
 @settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 def test_any_json_is_a_request_or_a_refusal(fields: dict[str, Any]) -> None:
     body = json.dumps(fields).encode()
-    for read in (asked.read_chat, asked.read_text, asked.read_embedding):
+    for read in (read_chat, read_text, read_embedding):
         with contextlib.suppress(RequestError):
             read(body)
 
 
 def test_texts_of_the_older_api() -> None:
-    found = asked.read_text(b'{"model": "m", "prompt": ["a", "b"], "n": 2, "logprobs": 0}')
+    found = read_text(b'{"model": "m", "prompt": ["a", "b"], "n": 2, "logprobs": 0}')
     assert found.chats == ((Turn("user", "a"),), (Turn("user", "b"),))
     assert (found.n, found.logprobs, found.sampling["top_logprobs"]) == (2, 0, 1)
     for body in (
@@ -230,11 +234,11 @@ def test_texts_of_the_older_api() -> None:
         b'{"model": "m", "prompt": ["a", "b", "c", "d", "e"], "n": 16}',
     ):
         with pytest.raises(RequestError):
-            asked.read_text(body)
+            read_text(body)
 
 
 def test_embedding_bodies() -> None:
-    found = asked.read_embedding(b'{"model": "m", "input": "x", "encoding_format": "base64"}')
+    found = read_embedding(b'{"model": "m", "input": "x", "encoding_format": "base64"}')
     assert (found.texts, found.base64) == (("x",), True)
     for body in (
         b'{"model": "m", "input": ""}',
@@ -244,4 +248,4 @@ def test_embedding_bodies() -> None:
         b'{"model": "m", "input": "x", "dimensions": 3}',
     ):
         with pytest.raises(RequestError):
-            asked.read_embedding(body)
+            read_embedding(body)

@@ -1,0 +1,47 @@
+"""What is counted of a request that is over, and the line it leaves in the access log."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cosilo.gateway.metrics import Metrics
+from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange
+
+
+def count(metrics: Metrics, x: Exchange, seconds: float) -> None:
+    """Add the request to `metrics`; `seconds` is what it took."""
+    point = x.point.name if x.point is not None else ""
+    metrics.add("cosilo_requests_total", point=point, endpoint=x.endpoint, status=str(status_of(x)))
+    if x.point is not None and x.tab is not None:
+        if x.served.by:
+            metrics.add("cosilo_answers_total", point=point, by=x.served.by)
+        if x.tab.lm_calls:
+            metrics.add("cosilo_lm_calls_total", x.tab.lm_calls, point=point)
+            metrics.add("cosilo_bytes_up_total", x.crossed.bytes_up, point=point)
+            metrics.add("cosilo_bytes_down_total", x.crossed.bytes_down, point=point)
+            metrics.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
+            metrics.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
+            metrics.add("cosilo_usd_total", x.spent.usd, point=point)
+        if x.crossed.disputes:
+            metrics.add("cosilo_disputes_total", x.crossed.disputes, point=point)
+        if x.served.fallback:
+            metrics.add("cosilo_fallbacks_total", point=point, to=x.served.route)
+        for kind, count in x.tab.kinds.items():
+            metrics.add("cosilo_entities_total", count, point=point, kind=kind)
+        if x.left:
+            metrics.add("cosilo_cancelled_total", point=point)
+        metrics.observe("cosilo_request_seconds", seconds, point=point)
+
+
+def line(x: Exchange, seconds: float) -> bytes:
+    """The request in the access log: ids, status and times, and no text of it."""
+    return msgspec.json.encode({
+        "at": round(x.started, 3), "request": x.id, "endpoint": x.endpoint,
+        "point": x.point.name if x.point is not None else "",
+        "key": x.key.id if x.key else "", "status": status_of(x),
+        "by": x.served.by, "stream": x.stream, "ms": round(seconds * 1000, 1),
+    }) + b"\n"  # fmt: skip
+
+
+def status_of(x: Exchange) -> int:
+    return CLIENT_LEFT if x.left else x.status

@@ -1,0 +1,9 @@
+"""The shapes that clients speak, each in a file of its own; `base` says what one has to say."""
+
+from __future__ import annotations
+
+from cosilo.gateway.web.dialects.base import Dialect
+from cosilo.gateway.web.dialects.chat import ChatCompletions
+from cosilo.gateway.web.dialects.completions import Completions
+
+DIALECTS: tuple[Dialect, ...] = (ChatCompletions(), Completions())

@@ -1,0 +1,210 @@
+"""What holds for every shape that clients speak: whatever is registered in `DIALECTS` is tried here.
+
+A new dialect adds a `Sample` of its own below; the rest follows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosilo.errors import UnreachableError
+from cosilo.gateway.web import api
+from cosilo.gateway.web.dialects import DIALECTS
+from cosilo.gateway.web.dialects.base import Dialect
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.session import DefenceConfig
+from cosilo.types import Chat, Generation, Sampling
+from house import Failing, House, Reply, house
+
+MAIL = "ada@lovelace.example"
+HEADERS: dict[str, list[tuple[bytes, bytes]]] = {}
+"""What a dialect demands beside the key, by its endpoint."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How a dialect is spoken.
+
+    Attributes:
+        body: a request of one user's text.
+        text: what a whole answer's body says.
+        streamed: what the events of a stream say.
+        used: (prompt, completion) tokens that a whole answer states.
+        error: the message in the body of a refusal, which has the dialect's own shape.
+    """
+
+    body: Callable[[str], dict[str, Any]]
+    text: Callable[[Any], str]
+    streamed: Callable[[list[Any]], str]
+    used: Callable[[Any], tuple[int, int]]
+    error: Callable[[Any], str]
+
+
+def openai_error(body: Any) -> str:
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    return str(body["error"]["message"])
+
+
+def chunked(piece: Callable[[Any], str | None]) -> Callable[[list[Any]], str]:
+    """The text of a stream of OpenAI's chunks, each of whose choices says `piece`."""
+    return lambda events: "".join(piece(c) or "" for e in events for c in e.get("choices", ()))
+
+
+def openai_used(body: Any) -> tuple[int, int]:
+    return body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]
+
+
+SAMPLES = {
+    "chat": Sample(
+        lambda text: {"messages": [{"role": "user", "content": text}]},
+        lambda body: str(body["choices"][0]["message"]["content"]),
+        chunked(lambda choice: choice["delta"].get("content")),
+        openai_used,
+        openai_error,
+    ),
+    "completions": Sample(
+        lambda text: {"prompt": text},
+        lambda body: str(body["choices"][0]["text"]),
+        chunked(lambda choice: choice["text"]),
+        openai_used,
+        openai_error,
+    ),
+}
+
+every = pytest.mark.parametrize("dialect", DIALECTS, ids=[d.endpoint for d in DIALECTS])
+
+
+class Echo(ScriptedModel):
+    """Says what it was told last, and keeps all it was told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.told: list[tuple[Chat, Sampling]] = []
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        self.told.append((chat, sampling))
+        return Generation(chat[-1].content, prompt_tokens=11, completion_tokens=5)
+
+
+async def private(folder: Path) -> tuple[House, Echo]:
+    model = Echo()
+    options = {"detectors": ["patterns"], "key_file": str(folder / "key")}
+    return await house(large=[model], around=(DefenceConfig("hide", "pseudonym", options),)), model
+
+
+async def ask(h: House, dialect: Dialect, text: str, **fields: Any) -> Reply:
+    body = {"model": "cosilo/x", **SAMPLES[dialect.endpoint].body(text), **fields}
+    return await h.send(dialect.path, body, headers=HEADERS.get(dialect.endpoint))
+
+
+@every
+async def test_a_private_value_never_reaches_the_upstream_and_comes_back(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    sample = SAMPLES[dialect.endpoint]
+    for stream in (False, True):
+        h, model = await private(tmp_path)
+        told = await ask(h, dialect, f"Write to {MAIL}.", stream=stream)
+        assert told.status == 200, told.body
+        assert model.told
+        assert "lovelace" not in repr(model.told)
+        said = sample.streamed(told.events) if stream else sample.text(told.json)
+        assert said == f"Write to {MAIL}."
+        facts = h.books.settled[0][2]
+        assert (facts.endpoint, facts.outcome, facts.stream) == (dialect.endpoint, "ok", stream)
+        assert h.books.used.entities == 1
+
+
+@every
+async def test_whole_and_streamed_say_the_same_and_are_booked_alike(dialect: Dialect) -> None:
+    sample = SAMPLES[dialect.endpoint]
+    text = 'né\n\n漢🙂 \u2028 \\ " done'
+    h = await house(large=[Echo()])
+    whole, streamed = [await ask(h, dialect, text, stream=s) for s in (False, True)]
+    assert sample.text(whole.json) == sample.streamed(streamed.events) == text
+    assert sample.used(whole.json) == (11, 5)
+    (_, one, _), (_, other, _) = h.books.settled
+    assert one == other
+    assert (one.tokens_in, one.tokens_out) == (11, 5)
+    assert h.books.open == {}
+
+
+@every
+async def test_what_is_wrong_is_told_in_the_dialects_own_shape_and_nothing_is_sent(
+    dialect: Dialect,
+) -> None:
+    sample = SAMPLES[dialect.endpoint]
+    model = Echo()
+    h = await house(large=[model])
+    good = {"model": "cosilo/x", **sample.body("hi")}
+    headers = HEADERS.get(dialect.endpoint)
+    for body, status in (
+        (b"{", 400),
+        (b"[]", 400),
+        (b"\xff", 400),
+        ({**good, "temperature": "hot"}, 400),
+        ({**good, "temprature": 1}, 400),
+        ({**good, "stream": "yes"}, 400),
+        ({k: v for k, v in good.items() if k != "model"}, 400),
+        ({**good, "model": "cosilo/y"}, 404),
+        (b"x" * 20_000, 413),
+    ):
+        told = await h.send(dialect.path, body, headers=headers)
+        assert told.status == status, body
+        assert sample.error(told.json)
+    assert "temprature" in sample.error((await ask(h, dialect, "hi", temprature=1)).json)
+    assert (await h.send(dialect.path, good, key=None, headers=headers)).status == 401
+    assert sample.error((await h.send(dialect.path, good, key="bad", headers=headers)).json)
+    assert (await h.send(dialect.path, None, method="GET", headers=headers)).status == 405
+    assert model.told == []
+    assert h.books.settled == []
+
+
+@every
+async def test_a_stream_that_breaks_ends_with_an_error(dialect: Dialect) -> None:
+    large = Failing(fail=UnreachableError("the large model is down"))
+    large.after = 2
+    told = await ask(await house(large=[large]), dialect, "hi", stream=True)
+    assert told.status == 200
+    assert SAMPLES[dialect.endpoint].streamed(told.events) == "piece piece "
+    assert "the large model is down" in json.dumps(told.events[-1])
+    assert b"[DONE]" not in told.body
+
+
+@every
+async def test_every_answer_names_its_request(dialect: Dialect) -> None:
+    h = await house(large=[Echo()])
+    for fields in ({}, {"stream": True}, {"temprature": 1}):
+        told = await ask(h, dialect, "hi", **fields)
+        found = dict(dialect.headers(told.headers["x-cosilo-request-id"]))
+        assert found.items() <= told.headers.items()
+
+
+def test_there_is_one_way_from_a_request_to_its_answer() -> None:
+    """Only `_answer` asks models, and only `_continue` calls it, with what a dialect read."""
+    source = inspect.getsource(api)
+    for name in ("answer_one", "stream_one"):
+        assert len(re.findall(rf"\b{name}\(", source)) == 1
+    assert len(re.findall(r"self\._whole\(|self\._stream\(", source)) == 2
+    body = inspect.getsource(api.Gateway._answer)
+    assert all(f"self.{name}(" in body for name in ("_whole", "_stream", "booking.reserve"))
+    assert source.count("self._answer(") == 1
+    assert sorted(SAMPLES) == sorted(d.endpoint for d in DIALECTS)
+
+
+def test_a_dialect_sees_no_point_no_model_and_no_money() -> None:
+    folder = Path(inspect.getsourcefile(api) or "").parent / "dialects"
+    for file in folder.glob("*.py"):
+        for module in re.findall(r"^(?:from|import) (cosilo\.\S+)", file.read_text("utf-8"), re.M):
+            assert module in ("cosilo.types", "cosilo.gateway.refusals") or module.startswith(
+                "cosilo.gateway.web.dialects"
+            ), (file.name, module)
