@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from cosilo.boundary.messages.passages import Passage
+from cosilo.defences.entities import ONE_THREAD
 from cosilo.defences.hiding import M, Settings
 from cosilo.defences.looking import (
     Began,
@@ -339,4 +340,5 @@ def _start(end: socket.socket) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        env=os.environ | dict([ONE_THREAD]),
     )

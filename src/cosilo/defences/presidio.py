@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from cosilo.defences.detection import Span, Steps, gathered, run
+from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.errors import ConfigError
@@ -42,13 +43,11 @@ _UNUSED = [
 ]  # fmt: skip
 
 _TITLED = 2_000  # characters of a text without capitals that are read a second time, with them
-# The model of entities reads a text in pieces, each with some words before and after it: what it
-# says of a word depends on the four words around it and on the entity it is in.
+# Short texts of so many words are read together, and a longer one by spaCy in pieces, each with some
+# words before and after it: what is said of a word depends on those around it and on its entity.
 _PIECE = 600
 _CONTEXT = 24
-# Of short texts, so many are read by one call; what was found in so many is kept until it is used.
-_TOGETHER = 64
-_KEPT = 10_000
+_KEPT = 10_000  # texts: what was found in them is kept until it is used
 # spaCy takes a run without spaces apart sign by sign from its ends, reading all of it each time.
 _RUN = 1_000
 _SIGNS = 64
@@ -56,6 +55,7 @@ _LONG_RUN = re.compile(rf"\S{{{_RUN + 1},}}")
 _LONG_SIGNS = re.compile(rf"[^\w\s]{{{_SIGNS + 1},}}")
 
 Place = tuple[int, int, str]
+Range = tuple[int, int]
 
 
 class PresidioDetector:
@@ -123,71 +123,96 @@ def presidio_loads(model: str) -> Loads:
 
 
 class _Names:
-    """spaCy's named entities, and words that are in no vocabulary."""
+    """The pipeline's named entities, and words that are in no vocabulary."""
 
     def __init__(self, nlp: Any) -> None:
         self._nlp = nlp
-        self._ahead: dict[str, list[Place]] = {}
+        self._ahead: dict[str, tuple[list[Place], list[Range]]] = {}
+        try:
+            self.entities = EntityReader(nlp).entities
+        except UnknownModelError:  # a pipeline of the owner's
+            self.entities = self._by_spacy
 
     def ahead(self, texts: Iterable[str]) -> Steps[None]:
-        """Keep the entities of short `texts` for `find`: one call of the model for many of them."""
-        waiting: list[Any] = []
+        """Keep what `find` will say of short `texts`: they are read at once."""
+        waiting: list[str] = []
+        docs: list[Any] = []
         words = 0
         for text in texts:
             if _broken(text)[1]:
                 continue
-            waiting.append(self._nlp.make_doc(text))
-            words += len(waiting[-1])
-            if words > _PIECE or len(waiting) == _TOGETHER:
-                self._keep(waiting)
-                waiting, words = [], 0
-                yield
-        self._keep(waiting)
+            waiting.append(text)
+            docs.append(self._nlp.make_doc(text))
+            words += len(docs[-1])
+            if words > _PIECE:
+                yield from self._keep(waiting, docs)
+                waiting, docs, words = [], [], 0
+        yield from self._keep(waiting, docs)
 
-    def _keep(self, docs: list[Any]) -> None:
+    def _keep(self, texts: Sequence[str], docs: Sequence[Any]) -> Steps[None]:
+        found = yield from self.entities(docs)
         if len(self._ahead) > _KEPT:  # of messages that nobody waits for any more
             self._ahead.clear()
-        for doc in self._nlp.pipe(docs, batch_size=_TOGETHER):
-            self._ahead[doc.text] = [
-                (e.start_char, e.end_char, e.label_) for e in doc.ents if e.label_ in _NAMES
-            ]
+        for text, doc, entities in zip(texts, docs, found, strict=True):
+            self._ahead[text] = self._found(doc, entities)
 
-    def find(self, text: str) -> Steps[tuple[list[Place], list[tuple[int, int]]]]:
+    def find(self, text: str) -> Steps[tuple[list[Place], list[Range]]]:
         """The entities of `text` as (start, end, label), and the strange words."""
+        known = self._ahead.pop(text, None)
+        if known is not None:
+            return known
         read, cuts = _broken(text)
         doc = self._nlp.make_doc(read)
         yield
-        named = self._ahead.pop(text, None)
-        if named is None:
-            named = []
-            for start in range(0, len(doc), _PIECE):
-                named += self._piece(doc, start)
-                yield
-        strange = []
-        for token in doc[1:]:
-            if len(token) > 2 and token.is_alpha and self._is_strange(token.text):
-                strange.append((token.idx, token.idx + len(token)))
-                yield
-        return (
-            [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named],
-            [(_before(a, cuts), _before(b, cuts)) for a, b in strange],
-        )
+        (entities,) = yield from self.entities([doc])
+        named, strange = self._found(doc, entities)
+        if cuts:
+            named = [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named]
+            strange = [(_before(a, cuts), _before(b, cuts)) for a, b in strange]
+        return named, strange
 
-    def _piece(self, doc: Any, start: int) -> Iterator[Place]:
+    def _found(self, doc: Any, entities: Iterable[Entity]) -> tuple[list[Place], list[Range]]:
+        words = doc.to_array(["IDX", "LENGTH", "IS_ALPHA", "ORTH"]).tolist()
+        text = doc.text
+        named = [
+            (words[first][0], words[last - 1][0] + words[last - 1][1], label)
+            for first, last, label in entities
+            if label in _NAMES
+        ]
+        strange = [
+            (at, at + length)
+            for at, length, alphabetic, name in words[1:]
+            if alphabetic
+            and length > 2
+            and text[at].isupper()
+            and self._is_strange(name, text[at : at + length])
+        ]
+        return named, strange
+
+    def _by_spacy(self, docs: Sequence[Any]) -> Steps[list[list[Entity]]]:
+        """What spaCy itself says, in pieces that take some milliseconds."""
+        found = []
+        for doc in docs:
+            here: list[Entity] = []
+            for start in range(0, len(doc), _PIECE):
+                here += self._piece(doc, start)
+                yield
+            found.append(here)
+        return found
+
+    def _piece(self, doc: Any, start: int) -> Iterator[Entity]:
         """The entities that begin in the words `start` to `start + _PIECE` of `doc`."""
         first = max(0, start - _CONTEXT)
         last = min(len(doc), start + _PIECE + _CONTEXT)
-        piece = doc if (first, last) == (0, len(doc)) else doc[first:last].as_doc()
-        offset = doc[first].idx
-        for entity in self._nlp(piece).ents:
-            if entity.label_ in _NAMES and start <= first + entity.start < start + _PIECE:
-                yield offset + entity.start_char, offset + entity.end_char, entity.label_
+        for entity in self._nlp(doc[first:last].as_doc()).ents:
+            if start <= first + entity.start < start + _PIECE:
+                yield first + entity.start, first + entity.end, entity.label_
 
-    def _is_strange(self, word: str) -> bool:
+    def _is_strange(self, name: int, word: str) -> bool:
         """Whether a capitalised word is in no vocabulary, in small letters or as it is: mostly a
         name."""
-        vocab = self._nlp.vocab
-        return word[0].isupper() and not (vocab.has_vector(word.lower()) or vocab.has_vector(word))
+        vectors = self._nlp.vocab.vectors
+        return name not in vectors and not self._nlp.vocab.has_vector(word.lower())
 
 
 def _broken(text: str) -> tuple[str, list[int]]:

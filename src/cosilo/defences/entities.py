@@ -1,0 +1,307 @@
+"""Named entities by a spaCy model, read without spaCy's parser.
+
+    words ─▶ one vector each (their own, and four words around them) ─▶ the entities, from left to right
+
+spaCy asks its model once for every word what to do with it, each time with a matrix of one row: two
+thirds of its time. Outside of an entity the answer depends on that word alone, so here all words are
+asked at once, and only the words inside of an entity one by one. The numbers are those of spaCy's
+own model (hash embeddings, a convolution, and a transition-based parser: Honnibal et al.,
+https://spacy.io/api/architectures).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cosilo.defences.detection import Steps, run
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Entity = tuple[int, int, str]
+"""From which word of a text to which (exclusive), and the label."""
+
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "1")
+"""What the environment of a process says in which matrices are to be multiplied by one thread."""
+
+_BLOCK = 512  # words that are read at once: some milliseconds
+_EPSILON = np.float32(1e-8)
+_TRIED = (
+    "Ada Lovelace met Charles Babbage in London on 5 June 1833.\n\nThey worked at Acme Corp., Inc.",
+    "her  brother  José Müller-Lüdenscheidt lives in São Paulo, and flew to New York City for $ 5,000",
+    "Dear Dr. O'Neil,\n  the patient (Kim, 47) was seen by the World Health Organization.\n\n",
+    "Paris",
+    "x = 12 # nothing",
+    "the President of the United States of America, Washington",
+)
+"""Texts in which the model must find here what it finds in spaCy."""
+
+
+class UnknownModelError(Exception):
+    """The pipeline's model of entities is built in another way than is known here."""
+
+
+@dataclass(frozen=True)
+class _Maxout:
+    """A layer: the largest of some linear functions, then normalised."""
+
+    weights: Floats  # inputs × (pieces · outputs)
+    bias: Floats
+    pieces: int
+    scale: Floats
+    shift: Floats
+
+    def __call__(self, inputs: Floats, times: Callable[[Floats, Floats], Floats]) -> Floats:
+        made = times(inputs, self.weights)
+        made += self.bias
+        out = _largest(made, self.pieces)
+        out -= out.mean(axis=1, keepdims=True)
+        spread = np.einsum("ij,ij->i", out, out)[:, None]
+        spread /= np.float32(out.shape[1])
+        spread += _EPSILON
+        np.sqrt(spread, out=spread)
+        out /= spread
+        out *= self.scale
+        out += self.shift
+        return out
+
+
+def _largest(made: Floats, pieces: int) -> Floats:
+    width = made.shape[-1] // pieces
+    out = made[..., :width].copy()
+    for piece in range(1, pieces):
+        np.maximum(out, made[..., piece * width : (piece + 1) * width], out=out)
+    return out
+
+
+class EntityReader:
+    """The entities that the pipeline `nlp` finds.
+
+    Raises:
+        UnknownModelError: its model is another one, or finds something else here than in spaCy.
+    """
+
+    def __init__(self, nlp: Any) -> None:
+        try:
+            self._take(nlp)
+            for text in _TRIED:
+                self._compare(nlp, text)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise UnknownModelError from error
+
+    def _take(self, nlp: Any) -> None:
+        """The numbers of the model."""
+        ner = nlp.get_pipe("ner")
+        model = ner.model
+        self._ops = model.ops
+        self._times = _product(model.ops)
+        vector, lower, upper = (model.get_ref(name) for name in ("tok2vec", "lower", "upper"))
+        nodes = list(vector.walk(order="dfs_pre"))
+
+        def named(name: str) -> list[Any]:
+            return [node for node in nodes if node.name == name]
+
+        (features,) = named("extract_features")
+        self._columns = list(features.attrs["columns"])
+        self._embeds = [(e.get_param("E"), e.attrs["seed"]) for e in named("hashembed")]
+        (static,) = named("static_vectors")
+        vectors = nlp.vocab.vectors
+        _expect(
+            str(vectors.mode) == "default"
+            and vectors.attr in ("ORTH", 65)
+            and len(self._embeds) == len(self._columns)
+            and [e.attrs["column"] for e in named("hashembed")] == list(range(len(self._columns)))
+            and all(node.attrs["window_size"] == 1 for node in named("expand_window"))
+            and not model.attrs["unseen_classes"]
+            and model.attrs["has_upper"]
+            and ner.cfg["beam_width"] == 1
+            and lower.get_dim("nF") == 3
+        )
+        self._vectors, self._row_of = vectors.data, vectors.key2row
+        self._static = np.ascontiguousarray(static.get_param("W").T)
+        norms = named("layernorm")
+        layers = [_maxout(node, norm) for node, norm in zip(named("maxout"), norms, strict=True)]
+        self._mix, self._around = layers[0], layers[1:]
+        _expect(len(named("expand_window")) == len(self._around))
+        (linear,) = named("linear")
+        pieces = lower.get_dim("nP")
+        weights = lower.get_param("W").transpose(0, 2, 1, 3)  # feature, piece, output, input
+        weights = weights.reshape(3, -1, weights.shape[-1])
+        self._pieces = pieces
+        inner, offset = linear.get_param("W"), linear.get_param("b")
+        self._first, self._begin, self._before = (
+            np.ascontiguousarray((own @ inner).T) for own in weights
+        )
+        offsets = [own @ offset for own in weights]
+        absent = lower.get_param("pad")[0].transpose(0, 2, 1).reshape(3, -1)
+        bias = lower.get_param("b").T.reshape(-1)
+        self._outside = bias + offsets[0] + absent[1] + absent[2]
+        self._inside = bias + offsets[0] + offsets[1] + offsets[2]
+        names = [ner.moves.get_class_name(i) for i in range(ner.moves.n_moves)]
+        _expect(len(names) == len(upper.get_param("b")))
+        self._actions(names, upper.get_param("W"), upper.get_param("b"))
+
+    def _actions(self, names: Sequence[str], weights: Floats, bias: Floats) -> None:
+        """What can be done outside of an entity, and for each label what can be done in one."""
+        free = [i for i, name in enumerate(names) if name[0] in "BUO" and name != "U-"]
+        self._open = np.array([names[i][0] == "B" for i in free])
+        self._said = [names[i] for i in free]
+        self._free, self._free_bias = np.ascontiguousarray(weights[free].T), bias[free]
+        self._nothing = self._said.index("O")
+        self._going: dict[str, tuple[Floats, Floats]] = {}
+        for name in self._said:
+            if name[0] == "B":
+                both = [names.index(f"{letter}-{name[2:]}") for letter in "IL"]
+                _expect(both[0] < both[1])
+                self._going[name[2:]] = weights[both], bias[both]
+
+    def _compare(self, nlp: Any, text: str) -> None:
+        doc = nlp.make_doc(text)
+        (here,) = run(self.entities([doc]))
+        _expect(here == [(e.start, e.end, e.label_) for e in nlp(doc).ents])
+
+    def entities(self, docs: Sequence[Any]) -> Steps[list[list[Entity]]]:
+        """The entities of each of `docs`, which spaCy has made words of."""
+        keys: list[npt.NDArray[np.uint64]] = []
+        begins = []
+        around = len(self._around)
+        at = around
+        words = 0
+        for doc in docs:
+            keys.append(doc.to_array([*self._columns, "ORTH", "IS_SPACE"]))
+            begins.append(at)
+            at += len(doc) + around
+            words += len(doc)
+            if words > _BLOCK:
+                yield
+                words = 0
+        if not docs:
+            return []
+        features = np.concatenate(keys)
+        places = np.concatenate(
+            [np.arange(b, b + len(doc)) for b, doc in zip(begins, docs, strict=True)]
+        )
+        embedded = np.zeros((at, self._mix.scale.size), np.float32)
+        for start in range(0, len(features), _BLOCK):
+            end = start + _BLOCK
+            embedded[places[start:end]] = self._embedded(features[start:end])
+            yield
+        read = np.empty_like(embedded)
+        for start in range(0, at, _BLOCK):
+            end = min(start + _BLOCK, at)
+            read[start:end] = self._in_place(embedded, start, end)
+            yield
+        del embedded
+        actions = np.empty(at, np.int64)
+        first = np.empty((at, self._first.shape[1]), np.float32)
+        for start in range(0, at, _BLOCK):
+            end = start + _BLOCK
+            first[start:end] = self._times(read[start:end], self._first)
+            hidden = _largest(first[start:end] + self._outside, self._pieces)
+            actions[start:end] = (self._times(hidden, self._free) + self._free_bias).argmax(axis=1)
+            yield
+        spaces = np.ones(at, bool)
+        spaces[places] = features[:, -1] > 0
+        actions[spaces] = self._nothing
+        found = []
+        for begin, doc in zip(begins, docs, strict=True):
+            end = begin + len(doc)
+            found.append(
+                [
+                    (a - begin, b - begin, label)
+                    for a, b, label in self._walk(actions, first, read, begin, end)
+                ]
+            )
+            yield
+        return found
+
+    def _embedded(self, features: npt.NDArray[np.uint64]) -> Floats:
+        """A vector for each word by itself."""
+        parts = []
+        for column, (table, seed) in enumerate(self._embeds):
+            ids = np.ascontiguousarray(features[:, column])
+            parts.append(self._ops.gather_add(table, self._ops.hash(ids, seed) % len(table)))
+        row_of = self._row_of
+        rows = np.array([row_of.get(key, -1) for key in features[:, -2].tolist()])
+        static = self._times(self._vectors[rows], self._static)
+        static[rows < 0] = 0
+        return self._mix(np.concatenate([*parts, static], axis=1), self._times)
+
+    def _in_place(self, embedded: Floats, start: int, end: int) -> Floats:
+        """A vector for each of the words `start` to `end`, given those around it."""
+        around = len(self._around)
+        width = embedded.shape[1]
+        block = np.zeros((end - start + 2 * around, width), np.float32)
+        low, high = max(start - around, 0), min(end + around, len(embedded))
+        block[low - start + around : high - start + around] = embedded[low:high]
+        for layer in self._around:
+            three = np.concatenate([block[:-2], block[1:-1], block[2:]], axis=1)
+            block = block[1:-1] + layer(three, self._times)
+        return block
+
+    def _walk(
+        self, actions: Ints, first: Floats, read: Floats, begin: int, end: int
+    ) -> Iterator[Entity]:
+        """The entities of the words `begin` to `end`."""
+        at = begin
+        for place in (begin + np.flatnonzero(actions[begin:end] != self._nothing)).tolist():
+            if place < at:
+                continue  # it is in the entity before
+            action = self._said[actions[place]]
+            if action[0] == "B" and place + 1 == end:
+                action = self._said[self._last(first[place])]
+                if action == "O":
+                    continue
+            at = place + 1
+            if action[0] == "B":
+                at = self._ends(first, read, place, end, action[2:])
+            yield place, at, action[2:]
+
+    def _last(self, first: Floats) -> int:
+        """What is done with the last word of a text, where no entity of several words can begin."""
+        scores = _largest(first + self._outside, self._pieces) @ self._free + self._free_bias
+        scores[self._open] = -np.inf
+        return int(scores.argmax())
+
+    def _ends(self, first: Floats, read: Floats, start: int, end: int, label: str) -> int:
+        """Where the entity ends that begins at `start`."""
+        weights, bias = self._going[label]
+        begun = read[start] @ self._begin + self._inside
+        for place in range(start + 1, end - 1):
+            hidden = _largest(first[place] + begun + read[place - 1] @ self._before, self._pieces)
+            inner, last = weights @ hidden + bias
+            if last > inner:
+                return place + 1
+        return end
+
+
+def _product(ops: Any) -> Callable[[Floats, Floats], Floats]:
+    """The product of matrices. numpy's is the quickest where it uses one thread; several wait for each
+    other at full load.
+    """
+    if os.environ.get(ONE_THREAD[0]) == ONE_THREAD[1]:
+        return np.matmul
+    gemm: Callable[[Floats, Floats], Floats] = ops.gemm
+    return gemm
+
+
+def _maxout(node: Any, norm: Any) -> _Maxout:
+    weights, bias = node.get_param("W"), node.get_param("b")  # output, piece, input
+    outputs, pieces, inputs = weights.shape
+    return _Maxout(
+        np.ascontiguousarray(weights.transpose(2, 1, 0).reshape(inputs, pieces * outputs)),
+        np.ascontiguousarray(bias.T.reshape(-1)),
+        pieces,
+        norm.get_param("G"),
+        norm.get_param("b"),
+    )
+
+
+def _expect(right: bool) -> None:
+    if not right:
+        raise ValueError("another model")
