@@ -8,6 +8,7 @@
                    small = "NAME"   large = "NAME" or ["NAME", "NEXT"]   embedder = "NAME"
                    (tried in that order; or all together, where the strategy speaks to several)
                    fallback = "refuse" | "small"   timeout_seconds = …   sampling = {…}
+                   fields = {NAME = "pass" | "drop" | "refuse"}
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
 from cosilo.gateway.record.store import default_url, is_postgres
 from cosilo.gateway.serving.breaker import Breaker, BreakerConfig
+from cosilo.gateway.serving.fields import Policy
 from cosilo.gateway.serving.points import Recipe, Serving
 from cosilo.gateway.serving.upstreams import Absent, Upstream
 from cosilo.gateway.web.cors import check_origins
@@ -214,6 +216,7 @@ class _Served:
     idle_seconds: float = Serving.idle_seconds
     stream_seconds: float = Serving.stream_seconds
     most_kb: float | None = None
+    fields: Mapping[str, Policy] = field(default_factory=dict)
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -425,6 +428,7 @@ def _serving(served: _Served) -> Serving:
         idle_seconds=served.idle_seconds,
         stream_seconds=served.stream_seconds,
         most_kb=served.most_kb,
+        fields=served.fields,
     )
 
 

@@ -18,6 +18,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.errors import ModelError
 from cosilo.gateway.accounts.accounts import Spend
 from cosilo.gateway.refusals import UpstreamTimeoutError
+from cosilo.gateway.serving.fields import fitting
 from cosilo.gateway.serving.points import Route, ServedPoint, Serving
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.serving.upstreams import DEADLINE
@@ -28,13 +29,15 @@ from cosilo.types import Answer, Chat, Delta, Sampling, Turn, closing
 @dataclass
 class Served:
     """Facts about an answer, filled in while it is made: its route, which model gave it, whether it
-    was the fallback. They go into headers, metrics and the record.
+    was the fallback. They go into headers, metrics and the record. `dropped` are the fields of the
+    request that were left out.
     """
 
     route: str = ""
     by: str = ""
     fallback: bool = False
     suspect: bool = False
+    dropped: tuple[str, ...] = ()
 
 
 def chat_for(point: ServedPoint, given: Chat) -> Chat:
@@ -81,7 +84,7 @@ async def answer_one(
     """
     failure: ModelError | None = None
     for number, route in enumerate(point.routes):
-        session = _bind(point, route, sampling, tab)
+        session = _bind(point, route, sampling, tab, served)
         try:
             async with asyncio.timeout(point.serving.timeout_seconds) as limit:
                 DEADLINE.set(limit)
@@ -112,7 +115,7 @@ async def stream_one(
     """
     failure: ModelError | None = None
     for number, route in enumerate(point.routes):
-        session = _bind(point, route, sampling, tab)
+        session = _bind(point, route, sampling, tab, served)
         served.route, served.fallback = route.name, number > 0
         begun = False
         try:
@@ -188,7 +191,13 @@ class Patience:
             self._timer = self._loop.call_at(later, self._look)
 
 
-def _bind(point: ServedPoint, route: Route, sampling: Sampling, tab: Tab) -> Session:
+def _bind(
+    point: ServedPoint, route: Route, sampling: Sampling, tab: Tab, served: Served
+) -> Session:
+    if sampling.fields and route is not point.routes[0]:
+        fields, dropped = fitting(sampling.fields, route.honours)
+        sampling = msgspec.structs.replace(sampling, fields=fields)
+        served.dropped = tuple(sorted({*served.dropped, *dropped}))
     session = route.session.bind(tab.request, sampling=sampling, budget=point.budget)
     tab.channels.extend(session.peers.values())
     return session

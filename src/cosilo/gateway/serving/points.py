@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cosilo.boundary.channel import Boundary
+from cosilo.boundary.messages import Ask
 from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Handles
 from cosilo.defences.base import Defence
 from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
+from cosilo.gateway.serving.fields import NO_FIELDS, Policy, Sorted, check_policies, sort
 from cosilo.gateway.serving.tabs import Personal, Tab, Till
 from cosilo.gateway.serving.upstreams import Absent, Fuse, Upstream
 from cosilo.interrupts import in_thread
-from cosilo.models.base import Embedder, Shows
+from cosilo.models.base import Embedder, Shows, honours
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.remote import way_to
@@ -40,7 +42,7 @@ from cosilo.session import (
     require_all,
 )
 from cosilo.strategies.base import ONE, Session, Strategy
-from cosilo.strategies.inference.ends import Small
+from cosilo.strategies.inference.ends import Large, Small
 from cosilo.types import Sampling
 
 PREFIX = "cosilo/"
@@ -60,6 +62,8 @@ class Serving:
         stream_seconds: how long a whole stream may take.
         most_kb: how much text a request may hold, once for each answer it asks for. Where it is not
             given: what the point's defences are sure to be done with in time, whatever stands in it.
+        fields: what becomes of further fields of a request, `pass`, `drop` or `refuse` by their names,
+            where that is not what `serving.fields.RULES` says.
     """
 
     fallback: Fallback = "refuse"
@@ -67,8 +71,10 @@ class Serving:
     idle_seconds: float = 60.0
     stream_seconds: float = 900.0
     most_kb: float | None = None
+    fields: Mapping[str, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_policies(self.fields)
         if self.most_kb is not None and not 0 < self.most_kb < math.inf:
             raise ValueError(f"most_kb = {self.most_kb!r} is not positive")
         for name in ("timeout_seconds", "idle_seconds", "stream_seconds"):
@@ -125,6 +131,19 @@ class Route:
     def name(self) -> str:
         return "+".join(upstream.name for upstream in self.upstreams) or "small"
 
+    def honours(self, field: str) -> bool:
+        """Whether whoever answers here does what a further field of that name says: each large model,
+        the small one where the strategy may ask it, and the strategy itself, where it does not draw
+        tokens by itself.
+        """
+        if not self.strategy.needs.sends <= {Ask}:
+            return False
+        asked: list[object] = [upstream.model for upstream in self.upstreams]
+        small = self.session.owner.model
+        if not isinstance(self.strategy, Large) and not isinstance(small, Absent):
+            asked.append(small)
+        return bool(asked) and all(honours(model, field) for model in asked)
+
 
 @dataclass(frozen=True)
 class ServedPoint:
@@ -144,6 +163,14 @@ class ServedPoint:
     def model(self) -> str:
         """Its name in the API."""
         return PREFIX + self.name
+
+    def sorted(self, given: Mapping[str, bytes]) -> Sorted:
+        """What becomes of the further fields of a request, JSON by their names.
+
+        Raises:
+            RequestError: one is refused.
+        """
+        return sort(given, self.serving.fields, self.routes[0].honours) if given else NO_FIELDS
 
     @property
     def sends(self) -> bool:
