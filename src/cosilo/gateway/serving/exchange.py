@@ -79,6 +79,8 @@ class Exchange:
             found.append(("x-cosilo-by", self.served.by))
         if self.served.fallback:
             found.append(("x-cosilo-fallback", self.served.route))
+        if self.served.dropped:
+            found.append(("x-cosilo-dropped", ", ".join(self.served.dropped)))
         if self.served.suspect:
             found.append(("x-cosilo-suspect", "true"))
         found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
@@ -97,6 +99,7 @@ class Exchange:
             "by": self.served.by,
             "fallback": self.served.fallback,
             "lm_called": bool(self.tab.lm_calls),
+            **({"dropped": list(self.served.dropped)} if self.served.dropped else {}),
             **{k.replace("-", "_"): v for k, v in self._spending().items()},
         }
 

@@ -142,7 +142,7 @@ def sort(
     passed: list[tuple[str, str]] = []
     dropped: list[str] = []
     for name in sorted(given):
-        value = msgspec.json.decode(given[name])
+        value = _parsed(given[name])
         rule = RULES.get(name, _UNKNOWN)
         # 0 == False in Python, and not in JSON.
         if any(value == n and isinstance(value, bool) == isinstance(n, bool) for n in rule.neutral):
@@ -165,6 +165,15 @@ def sort(
         if not rule.quiet:
             dropped.append(name)
     return Sorted(tuple(passed), tuple(dropped))
+
+
+def _parsed(data: bytes) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        raise RequestError(
+            "the body is not JSON in UTF-8, or nested too deeply", code="invalid_json"
+        ) from None
 
 
 def _refused(name: str, rule: Rule, stated: Mapping[str, str]) -> RequestError:

@@ -283,8 +283,10 @@ class Gateway:
             await asyncio.sleep(0)  # others have their turn between reading it and sending it
         if wanted.logprobs is not None:
             _require_logprobs(point)
+        fields, x.served.dropped = point.sorted(wanted.others)
+        given = {**wanted.sampling, "fields": fields} if fields else wanted.sampling
         asks = [
-            (chat_for(point, chat), sampling_for(point, wanted.sampling, i))
+            (chat_for(point, chat), sampling_for(point, given, i))
             for chat in wanted.chats
             for i in range(wanted.n)
         ]

@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from cosilo.gateway.refusals import RequestError
-from cosilo.gateway.web.dialects.fields import Name, decode
+from cosilo.gateway.serving.fields import sort
+from cosilo.gateway.web.dialects.fields import Name, decoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ def read_embedding(body: bytes) -> EmbeddingRequest:
     Raises:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
-    found = decode(body, _embedding, _EmbeddingBody)
+    found, others = decoded(body, _embedding, _EmbeddingBody)
+    sort(others, {}, lambda _: False)
     if found.encoding_format not in (None, "float", "base64"):
         raise RequestError("encoding_format must be float or base64", param="encoding_format")
     texts = (found.input,) if isinstance(found.input, str) else tuple(found.input)

@@ -28,6 +28,8 @@ class Continuation:
         n: how many answers are wanted, each asked for on its own.
         logprobs: None when not wanted, else the number of alternatives shown for each token.
         user: who the client says is asking, as the JSON it sent: `user`, or else `safety_identifier`.
+        others: further fields, JSON by the names they have in OpenAI's chat API: the point says whether
+            one is passed on, dropped or refused.
         echo: what the dialect's answer repeats of the request, by the names it has there.
     """
 
@@ -39,6 +41,7 @@ class Continuation:
     include_usage: bool = False
     logprobs: int | None = None
     user: bytes = b""
+    others: Mapping[str, bytes] = field(default_factory=dict)
     echo: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from cosilo.gateway.web.dialects.fields import (
     Common,
     Positive,
     Raw,
-    decode,
+    decoded,
     field_of,
     include_usage,
     json_text,
@@ -147,7 +147,7 @@ def read_chat(body: bytes) -> Continuation:
     Raises:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
-    found = decode(body, _chat, _ChatBody)
+    found, others = decoded(body, _chat, _ChatBody)
     given = sampling_of(found)
     if found.max_completion_tokens is not None:
         if found.max_tokens not in (None, found.max_completion_tokens):
@@ -170,6 +170,7 @@ def read_chat(body: bytes) -> Continuation:
         stream=bool(found.stream),
         include_usage=include_usage(found),
         user=user_of(found),
+        others=others,
         logprobs=(found.top_logprobs or 0) if found.logprobs else None,
     )
 

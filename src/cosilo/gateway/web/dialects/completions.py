@@ -12,7 +12,7 @@ import msgspec
 
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.web.dialects.base import Continuation, Envelope, Header
-from cosilo.gateway.web.dialects.fields import Common, decode, include_usage, sampling_of, user_of
+from cosilo.gateway.web.dialects.fields import Common, decoded, include_usage, sampling_of, user_of
 from cosilo.gateway.web.dialects.openai import (
     Chunks,
     OpenAIShape,
@@ -67,7 +67,7 @@ def read_text(body: bytes) -> Continuation:
     Raises:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
-    found = decode(body, _text, _TextBody)
+    found, others = decoded(body, _text, _TextBody)
     given = sampling_of(found)
     if found.logprobs is not None:
         given["top_logprobs"] = max(1, found.logprobs)
@@ -83,6 +83,7 @@ def read_text(body: bytes) -> Continuation:
         stream=bool(found.stream),
         include_usage=include_usage(found),
         user=user_of(found),
+        others=others,
         logprobs=found.logprobs,
     )
 

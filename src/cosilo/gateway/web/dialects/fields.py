@@ -1,15 +1,12 @@
 """Fields of the bodies that clients send: what several shapes read in the same way.
 
-A body is parsed once; nothing past a dialect sees JSON. A field that is not known is refused, because
-it may change what is meant; of the known ones that the models cannot honour, a neutral value is
-accepted and any other refused. Error texts name the field, never what stood in it.
+A body is parsed once; nothing past a dialect sees JSON, but for further fields, of which the point says
+what becomes (`serving.fields`). Error texts name the field, never what stood in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import msgspec
@@ -50,76 +47,37 @@ class Common(msgspec.Struct, kw_only=True):
     safety_identifier: Raw = NULL
 
 
-# Fields that say nothing about the answer.
-IGNORED = frozenset({
-    "metadata", "store", "service_tier", "prompt_cache_key",
-    "prompt_cache_retention",
-})  # fmt: skip
-
-# Fields that would change the answer, with the values that leave it as it is.
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
-    "parallel_tool_calls": (True,),
-    "modalities": (["text"],),
-    "functions": ([],),
-    "function_call": ("none",),
-    "audio": (),
-    "prediction": (),
-    "reasoning_effort": (),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "dimensions": (),
-}
-
 _keys = msgspec.json.Decoder(dict[str, Raw])
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]) -> Any:
-    """`body` as a `cls`, by its decoder.
+_WHO = ("user", "safety_identifier")
+"""Read here, as placeholders belong to whoever asks, and further fields all the same."""
+
+
+def decoded(
+    body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]
+) -> tuple[Any, dict[str, bytes]]:
+    """`body` as a `cls`, by its decoder, and the further fields in it, JSON by their names: what
+    becomes of them is the point's to say (`serving.fields`).
 
     Raises:
-        RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
+        RequestError: it is not JSON, or a field is missing or of the wrong type.
     """
     try:
         body.decode()  # parts that are passed on as they came are not looked into below
         known = cls.__struct_fields__
-        for name, value in _keys.decode(body).items():
-            if name not in known:
-                _unknown(name, bytes(value), known)
-        return decoder.decode(body)
+        others = {
+            name: bytes(value)
+            for name, value in _keys.decode(body).items()
+            if (name not in known or name in _WHO) and bytes(value) != b"null"
+        }
+        return decoder.decode(body), others
     except msgspec.ValidationError as error:
         raise invalid(error, "") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply", code="invalid_json") from None
-
-
-def _unknown(name: str, value: bytes, known: Sequence[str]) -> None:
-    """Refuse the field `name` unless it, or its value, changes nothing."""
-    if name in IGNORED or value == b"null":
-        return
-    if name in NEUTRAL:
-        if msgspec.json.decode(value) in NEUTRAL[name]:
-            return
-        raise RequestError(
-            f"{name}: not supported with this value, and ignoring it would change the answer",
-            param=name, code="unsupported_parameter",
-        )  # fmt: skip
-    near = get_close_matches(name[:64], known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise RequestError(
-        f"{name[:64]!r} is not a field of this request{hint}",
-        param=name[:64], code="unknown_parameter",
-    )  # fmt: skip
 
 
 def sampling_of(body: Common) -> dict[str, Any]:
