@@ -20,8 +20,8 @@ from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps
-from cosilo.defences.layout import FIELD, LINE, Cell, cells
-from cosilo.defences.technical import plausible
+from cosilo.defences.layout import LINE, Cell, cells
+from cosilo.defences.technical import is_of_programs, plausible
 
 Look = Callable[[str], Steps[list[Span]]]
 
@@ -75,7 +75,7 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
     unsaid = [n for n, cell in enumerate(here) if not cell.names and not verdicts[cell.column]]
     yield from _read_alone(text, here, unsaid, look, inside)
     for number in unsaid:
-        if here[number].column.startswith((LINE, FIELD)) and number in inside:
+        if number in inside:
             inside[number] = plausible(text, inside[number])
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
@@ -233,6 +233,8 @@ def _can_be(kind: str, value: str) -> bool:
         return any(c.isdigit() for c in folded)
     if kind == "SECRET":
         return can_be_secret(value)
+    if kind in ("PERSON", "USER") and is_of_programs(value):
+        return False  # --owner=NAME
     return kind != "EMAIL" or "@" in folded
 
 

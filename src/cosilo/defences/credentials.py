@@ -219,6 +219,8 @@ def _named(text: str, named: re.Match[str]) -> Span | None:
         return None  # prose: "the token is invalid", "password: forgotten"
     if not quote and not _odd(value) and not _assigned(text, named.start()):
         return None  # code: password = entered
+    if not quote and value.casefold() == named["name"].casefold():
+        return None  # code: secrets=secrets,
     if quote and not (_odd(value) or _is_password(named["name"])):
         return None
     return Span(start, start + len(value), "SECRET", 0.9)
@@ -251,7 +253,7 @@ def _assigned(text: str, at: int) -> bool:
     line = text[start : end if end >= 0 else len(text)]
     return bool(
         re.fullmatch(
-            r"\s{0,9}(?:export\s|set\s|ENV\s)?[A-Za-z_][\w.\-]{0,80}=\S{1,400}\s{0,9}", line
+            r"\s{0,9}(?:export\s|set\s|ENV\s)?[A-Za-z_][\w.\-]{0,80}=\S{0,400}[^\s,]\s{0,9}", line
         )
     )
 

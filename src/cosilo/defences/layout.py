@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from cosilo.defences.columns import says
 from cosilo.defences.detection import Steps
+from cosilo.defences.technical import is_code
+from cosilo.defences.words import of
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ def _lists(text: str) -> Iterator[Cell]:
     """Lists of texts and numbers: what stands at one place of several lists of one length is a
     column."""
     for opening in _LIST.finditer(text):
+        if re.match(r"[\w)\]]", text[opening.start() - 1 : opening.start()]):
+            continue  # rows[-1]
         row: list[tuple[int, int]] = []
         at = opening.end()
         while len(row) < 400:
@@ -318,7 +322,8 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
     if len(full) < 2:
         return False
     some = [text[a:b] for row in full[:20] for a, b in row]
-    if sum(len(cell.split()) for cell in some) > 6 * len(some):
+    words = sum(len(cell.split()) for cell in some)
+    if words > 6 * len(some) or (_spaced(text, full) and _is_no_table(text, full, some)):
         return False
     if width >= 3:
         last = [text[row[-1][0] : row[-1][1]].rstrip() for row in full[:20]]
@@ -326,6 +331,30 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
     if len(full) >= 3 and text[full[0][0][1]] in "\t;|":
         return True
     return any(says(text[a:b]) for a, b in full[0])
+
+
+def _spaced(text: str, rows: Sequence[Row]) -> bool:
+    """Whether a space follows most commas (or stands around bars), as in prose and in code, and as
+    in few tables."""
+    marks = [text[a - 1 : a + 1] for row in rows for a, _ in row[1:]]
+    spaced = sum(mark in (", ", ",\n", ",", "| ") for mark in marks)
+    return 2 * spaced >= len(marks) and text[rows[0][0][0] - 1 : rows[0][0][0]] != "|"
+
+
+def _is_no_table(text: str, rows: Sequence[Row], cells: Sequence[str]) -> bool:
+    """Whether lines of spaced commas are prose, by its small words, or code."""
+    words = [word for cell in cells for word in cell.split()]
+    small = sum(word in _SMALL for word in words)
+    coded = sum(is_code(text[row[0][0] : row[-1][1]]) for row in rows[:20])
+    return small >= max(2, 0.12 * len(words)) or 2 * coded >= min(len(rows), 20)
+
+
+_SMALL = of("""
+    a an the of in on at to for from by with and or not but as is are was were be been has have
+    had it its this that these those which who when where if then than so will can may must
+    und der die das ist mit von et le la les est de un une el los y il che è een het
+""")
+"""Words between those that say something: many in sentences, few in cells."""
 
 
 def _row(offset: int, line: str, delimiter: str) -> Row:

@@ -22,6 +22,8 @@ _CUE = r"""(?i:my[ ]name(?:['’]s|[ ]is)|name[ ]is|i[ ]am|i['’]m|this[ ]is
 |call(?:ed)?(?:[ ](?:me|him|her))?|named(?:[ ](?:him|her))?|name[?:](?:[ ]user:)?
 |account\?[ ]user:|signed|regards,|sincerely,|thanks,
 |cheers,|best,|dear|hi|hello|hey|contact|attn:?|attention:?|patient:?|customer:?|client:?|user:
+
+|ask|tell|remind|ping|invite|thank
 |follow[ ]up[ ]with|meet[ ]with|speak[ ](?:to|with)|talk[ ]to|said[ ]\w{1,30}[ ]to|kid|son|daughter|wife
 |husband|brother|sister|friend|colleague|boss|neighbou?r|(?:directed|written|produced|sung)[ ]by:?
 |by:|actor|actress|singer|player|president|senator|producer|songwriter|author|writer|officer|agent

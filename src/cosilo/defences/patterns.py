@@ -70,9 +70,15 @@ _GROUPED = re.compile(
 )
 
 
+_STANDARD = re.compile(r"\d{3,5}\.\d{1,2}-(?:19|20)\d\d|(?:.* )?\d{1,3}(?:\.\d{1,3}){3}(?:[/ ].*)?")
+"""IEEE 1003.1-2008; an IP address and what is before it."""
+
+
 def _is_phone(text: str) -> bool:
     digits = sum(c.isdigit() for c in text)
-    if not 7 <= digits <= 19 or _is_date(text) or _MOMENT.match(text):
+    if not 7 <= digits <= 19 or _is_date(text) or _MOMENT.match(text) or _STANDARD.fullmatch(text):
+        return False
+    if not _is_number(text):
         return False
     if _GROUPED.fullmatch(text):  # 10,000,000 or a date, unless it begins or is spaced like a phone
         return bool(re.fullmatch(r"0\d.*|\d{3}[ .]\d{3}[ .]\d{3}", text))
@@ -83,6 +89,15 @@ def _is_phone(text: str) -> bool:
 _NO_CODE = re.compile(
     r"(?:ISO|RFC|SHA|UTF|CVE)-?\d.*|(?:19|20)\d\d-?[01]\d-?[0-3]\dT\d{2,6}Z?", re.I
 )
+
+
+def _is_number(text: str) -> bool:
+    """Whether digits may be somebody's number: not one of programs, 2³⁰, 2³² - 1, 10⁹."""
+    digits = text.strip("()")
+    if not digits.isdecimal():
+        return True
+    number = int(digits)
+    return number & (number - 1) != 0 and number & (number + 1) != 0 and len(digits.rstrip("0")) > 1
 
 
 def _is_code(text: str) -> bool:
@@ -112,7 +127,7 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
     ("PHONE", r"""(?P<value>(?<![\w./\-])(?<!\d,)(?:\+|00[1-9]\d{0,2}[\-. ])?\(?\d{1,4}\)?
         (?:[ .\-/]{0,2}\(?\d{1,4}\)?){1,6}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?)(?!\w|[.,]\d|-\d)""", 0.7,
      _is_phone),
-    ("ID", r"(?P<value>(?<![\w.])(?<!\d,)\d{8,40})(?!\w|[.,]\d)", 0.6, None),
+    ("ID", r"(?P<value>(?<![\w.])(?<!\d,)\d{8,40})(?!\w|[.,]\d)", 0.6, _is_number),
     ("ID", r"""(?P<value>(?<![\w\-])(?=[A-Z\d\-]{0,40}\d[A-Z\d\-]{0,40}\d[A-Z\d\-]{0,40}\d)
         (?=[\d\-]{0,40}[A-Z])(?-i:[A-Z\d]{2,40}(?:-[A-Z\d]{1,40}){0,5}))(?![\w\-])""", 0.6, _is_code),
     ("ID", r"(?P<value>(?<![\w\-])\d{2,6}(?:-\d{2,6}){2,4})(?![\w\-])", 0.5,

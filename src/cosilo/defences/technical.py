@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 
 from cosilo.defences.addresses import PARTICLE
 from cosilo.defences.detection import Span
-from cosilo.defences.words import NOT_NAMES, OF_PROGRAMS, OF_QUESTIONS, ORDINARY
+from cosilo.defences.given_names import GIVEN
+from cosilo.defences.words import ALSO_NAMES, NOT_NAMES, OF_PROGRAMS, OF_QUESTIONS, ORDINARY, of
 
 _GUESSED = frozenset({"PERSON", "ORG", "PLACE", "ADDRESS", "PLATE"})
 
-_TECHNICAL = OF_PROGRAMS - ORDINARY - OF_QUESTIONS - NOT_NAMES
+_TECHNICAL = OF_PROGRAMS - ORDINARY - OF_QUESTIONS - NOT_NAMES - ALSO_NAMES
 """Words that only technical texts use often: 7 % of a manual page's words, none of most letters'."""
 
 Range = tuple[int, int]
@@ -83,7 +84,8 @@ def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
     paragraphs = _paragraphs(text)
     tokens = _TOKEN.findall(text)
     technical_words = sum(token.strip(",;:().\"'[]").casefold() in _TECHNICAL for token in tokens)
-    whole = technical_words >= max(4, 0.035 * len(tokens))
+    signs = sum(map(_is_sign, tokens))
+    whole = technical_words >= max(4, 0.035 * len(tokens)) or signs >= max(4, 0.06 * len(tokens))
     starts = [start for start, *_ in paragraphs]
     kept = []
     for span in found:
@@ -92,7 +94,8 @@ def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
             _, code, technical = paragraphs[at]
             words = text[span.start : span.end]
             if (
-                _known(words)
+                is_of_programs(words)
+                or _is_a_tool(text, span)
                 or _in(code, span)
                 or ((technical or whole) and not _like_a_name(text, span))
             ):
@@ -101,14 +104,73 @@ def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
     return kept
 
 
-def _known(words: str) -> bool:
-    """Whether all words are of programs and computers, or what programs call an error."""
-    some = _WORD.findall(words)
-    return bool(some) and all(w.casefold() in OF_PROGRAMS or _HUMPS.fullmatch(w) for w in some)
+def is_of_programs(words: str) -> bool:
+    """Whether all words are of programs and computers, or written as only programs write them."""
+    some = words.split()
+    if all(_is_identifier(w.strip("()[]{}.,:;!?'\"`")) for w in some):
+        return True
+    letters = _WORD.findall(words)
+    return bool(letters) and all(
+        (w.casefold() in OF_PROGRAMS and w.casefold() not in ALSO_NAMES) or _HUMPS.fullmatch(w)
+        for w in letters
+    )
 
 
-_HUMPS = re.compile(r"(?!Fitz|Mary|Anna)[A-Z][a-z]{3,}(?:[A-Z][a-z0-9]+)+")
-"""LoadBalancer, ValueError; not McDonald, DeShawn, LaToya."""
+_HUMPS = re.compile(
+    r"(?!Fitz|Mary|Anna)[A-Z][a-z]{3,}(?:[A-Z][a-z0-9]+)+|[A-Z][a-z]+(?:[A-Z]+[a-z0-9]+){2,}"
+    r"|[A-Z][a-z]+(?:[A-Z]+[a-z0-9]+)+[A-Z]{2,5}s?|[A-Z][a-z]{3,}[A-Z]{2,5}s?|[A-Z]{2,6}[a-z]{2,}[A-Z][a-z]+"
+)
+"""LoadBalancer, AddKeysToAgent, CheckHostIP, CASignature; not McDonald, DeShawn, LaToya."""
+
+_IDENTIFIER = re.compile(
+    r"(?=[A-Z\d_]{0,60}[A-Z])[A-Z\d]{1,40}(?:_[A-Z\d]{1,40}){1,8}|[\w.+\-]{1,60}\(\d?[a-z]{0,4}|-\d{1,9}"
+    r"|\\[a-z]"
+)
+"""SCHED_FIFO, printf(3), -1, \\n."""
+
+
+def _is_identifier(word: str) -> bool:
+    return _IDENTIFIER.fullmatch(word) is not None or _HUMPS.fullmatch(word) is not None
+
+
+def _is_a_tool(text: str, span: Span) -> bool:
+    """Whether one word that is a name of people and of a program stands for the program here: beside
+    another, before what programs have, or after what is done with them, among technical words."""
+    own = _WORD.findall(text[span.start : span.end].casefold())
+    names = [w for w in own if w not in OF_PROGRAMS or w in ALSO_NAMES]
+    if len(names) != 1 or names[0] not in ALSO_NAMES:
+        return False
+    start = max(text.rfind(mark, 0, span.start) for mark in _STOPS)
+    ends = [at for mark in _STOPS if (at := text.find(mark, span.end)) >= 0]
+    before = _WORD.findall(text[max(start, span.start - 300, 0) : span.start].casefold())
+    before += own[: own.index(names[0])]
+    after = _WORD.findall(text[span.end : min([span.end + 300, *ends])].casefold())
+    beside = {next((w for w in words if w not in _BETWEEN), "") for words in (before[::-1], after)}
+    if not beside.isdisjoint(_TECHNICAL) or _VERSION.match(text, span.end):
+        return True
+    if after[:1] and after[0] in _OF_TOOLS:
+        return True
+    around = (*before, *after)
+    sure = not _TECHNICAL.isdisjoint(around) or sum(w in _PERHAPS for w in around) > 1
+    used = next((w for w in before[::-1] if w not in _BETWEEN | ALSO_NAMES), "") in _USED
+    return sum((sure, not beside.isdisjoint(ALSO_NAMES), used)) > 1
+
+
+_STOPS = ("\n", ". ", "! ", "? ")
+
+_PERHAPS = OF_PROGRAMS - OF_QUESTIONS - NOT_NAMES - ALSO_NAMES
+_BETWEEN = frozenset(
+    {"and", "or", "vs", "versus", "nor", "than", "with", "like", "faster", "slower", "better"}
+)
+_USED = of("in using via into use run install deploy learn")
+_VERSION = re.compile(r" v?\d{1,3}(?:\.\d{1,3}){0,3}\b(?! (?:years|old|am|pm))")
+_OF_TOOLS = of("""
+    api apps build builds chart charts cli cluster clusters code codebase compiler container
+    containers dashboards framework interpreter job jobs keyspace kernels lang language library
+    module modules notebook notebooks package packages pipeline pipelines plugin plugins program
+    programs queues release repo runner script scripts sdk server servers shard site snippet syntax
+    template templates version worker workers workflow workflows
+""")
 
 
 def _in(ranges: Sequence[Range], span: Span) -> bool:
@@ -141,7 +203,21 @@ def _like_a_name(text: str, span: Span) -> bool:
         )
     if others or not named or any(w.casefold().strip(",;:().\"'") in OF_PROGRAMS for w in named):
         return False
-    return len(named) > 1 or span.score < 0.4 or span.kind == "PERSON"
+    if span.kind != "PERSON":
+        return len(named) > 1 or span.score < 0.4
+    alone = len(named) == 1 and words.casefold() not in GIVEN
+    return not (
+        alone
+        and _STARTS.search(text[max(span.start - 80, 0) : span.start])
+        and not _ACTS.match(text, span.end)
+    )
+
+
+_STARTS = re.compile(r"(?:^|[.!?:]\s+|\n\s*|[(\[])[\"'“‘]?$")
+_ACTS = re.compile(
+    r"['’]s\b| (?:and|or) [A-Z]|,? (?:is|was|has|had|will|\w{1,20}ed|wrote"
+    r"|told|sent|met|ran|says|said|asks)\b"
+)
 
 
 def _paragraphs(text: str) -> list[tuple[int, list[Range], bool]]:
@@ -158,7 +234,7 @@ def _paragraphs(text: str) -> list[tuple[int, list[Range], bool]]:
 
 def _read(part: str, offset: int) -> tuple[int, list[Range], bool]:
     lines = part.split("\n")
-    coded = [_is_code(line) for line in lines]
+    coded = [is_code(line) for line in lines]
     ranges: list[Range] = []
     said = [line for line in lines if line.strip()]
     mostly = sum(coded) >= 0.5 * len(said)
@@ -167,8 +243,8 @@ def _read(part: str, offset: int) -> tuple[int, list[Range], bool]:
             m.span() for m in _COMMENT.finditer(part)
         ]
         at = 0
-        for line, is_code in zip(lines, coded, strict=True):
-            if is_code or (mostly and not _PROSE.search(line)):
+        for line, its_code in zip(lines, coded, strict=True):
+            if its_code or (mostly and not _PROSE.search(line)):
                 ranges += _without(at, at + len(line), free)
             at += len(line) + 1
     tokens = _TOKEN.findall(part)
@@ -178,10 +254,13 @@ def _read(part: str, offset: int) -> tuple[int, list[Range], bool]:
 
 
 def _is_sign(token: str) -> bool:
+    if _is_identifier(token.strip("()[]{}.,:;!?'\"`")):
+        return True
     return _CODED.search(token) is not None and not _PLAIN.fullmatch(token)
 
 
-def _is_code(line: str) -> bool:
+def is_code(line: str) -> bool:
+    """Whether `line` is one of a program."""
     if not line.strip() or len(line) > 2_000:
         return False
     if _SURELY.match(line):

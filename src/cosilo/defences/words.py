@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 
-def _of(text: str) -> frozenset[str]:
+def of(text: str) -> frozenset[str]:
+    """The words of `text`."""
     return frozenset(text.split())
 
 
 # Words of questions and of SQL: never values by their capital letter or by standing in a cell alone.
-OF_QUESTIONS = _of("""
+OF_QUESTIONS = of("""
 a an the of in on at to for from by with and or not but as is are was were be been has have had
 do does did what which who whom whose when where why how many much show list give return find
 get tell me us provide display count compute calculate determine identify report output include
@@ -29,7 +30,7 @@ weekends unix datetime timestamp yyyy mm dd hh ss
 """)
 
 # Words that follow "my name", "I am", "call" … and are no names.
-NOT_NAMES = _of("""
+NOT_NAMES = of("""
 mr mrs ms mx dr prof professor herr frau monsieur madame mme señor señora signor signora
 a an the not in on at to for from by with of and or but so if is am are was were be been it this
 that these those there here my your his her our their its i you he she we they me him us them
@@ -48,7 +49,7 @@ rather almost already yet
 """)
 
 # Words of programs, of their languages and of computers: no names of people or places.
-OF_PROGRAMS = _of("""
+OF_PROGRAMS = of("""
 abort abs access ack acl add admin aes agile ai ajax algorithm alias all alter analyze and
 android angular ansible any apache api apis app append apply apt arg args argument arguments
 argv arm array arrays as asc ascii assert async attr attribute authentication auto await aws
@@ -123,11 +124,11 @@ crud saas paas iaas kpi roi seo erp crm mvp poc qa sla slo rag mcp lora gguf lla
 numpy sklearn matplotlib seaborn keras xgboost lightgbm streamlit airflow dbt snowflake
 bigquery databricks tableau ingress swarm istio nomad consul kustomize argo
 excel powerpoint outlook sharepoint salesforce zapier notion
-figma confluence trello
+figma confluence trello astro celery grafana haskell helm selenium tomcat vagrant vite vitess
 """)
 
 # Those of them that are ordinary words as well: they do not make a text a technical one.
-ORDINARY = _of("""
+ORDINARY = of("""
 access account address all and any apply area at auto back bad balance base batch before begin
 between block body book bool bound branch break browser buffer build bundle but by call can card
 case change check class clean clear close cloud code column condition context cookie copy core
@@ -152,4 +153,10 @@ temp template terminal test text then thread time token tool top topic total tra
 trigger trim true try type union unique unit unknown until up update upload upper usage use user
 valid value variable vendor version via view virtual volume wait warning watch web wiki window
 windows with word work workflow zip
+""")
+
+# Names of programs that are names of people, too: which of both is told by what stands beside.
+ALSO_NAMES = of("""
+ada apollo athena bert cassandra celeste cody dart erica erlang euler gauss grant hugo iris jasmine
+jenkins julia julius juno lora luna max nova oscar otto pascal ray ruby sage sherlock travis
 """)

@@ -88,6 +88,8 @@ def test_a_private_key_is_hidden_as_a_block() -> None:
         'token = "<your token>"',
         "def login(user, password): ...",
         "max_tokens = 4096",
+        "        secrets=secrets,",
+        "        password=given,",
         "if token is None:",
         "The secret to a good life is friendship.",
         "sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",

@@ -72,6 +72,32 @@ def test_prose_has_none(text: str) -> None:
     assert read(text) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    found = shallow(layer, 0)\n    parts = layer.children(name, part)\n",
+        "from a.b import FIELDS, FORMS, LONGEST\nfrom a.c import Change, What, in_chat\n",
+        "    found = first(a) | second(b)\n    held += own(c) | rest(d)\n    last = all(e) | f\n",
+        "The file holds names, sizes, and\nthe dates of it, of its links, in order\n",
+        "rows[-1], rows[-2]",
+    ],
+)
+def test_code_and_wrapped_prose_are_no_tables(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name, city, qty\nMaud Ottokar, Bergum, 3\nAda Lindqvist, Norwood, 4\n",
+        "Maud Ottokar, Bergum, 3\nAda Lindqvist, Norwood, 4\n",
+        "user_id, last_name, first_seen\n3, van der Berg, today\n",
+    ],
+)
+def test_tables_with_spaces_after_their_commas(text: str) -> None:
+    assert any("Maud" in value or "Berg" in value for _, value in read(text))
+
+
 def test_the_variables_of_a_call_are_no_values() -> None:
     assert read("open_session(name=model, owner=self.owner)") == []
     assert read('open_session(name="Maud")') == [("name", "Maud")]

@@ -59,3 +59,62 @@ def test_words_of_programs_in_prose(word: str) -> None:
 @pytest.mark.parametrize("word", ["McDonald", "DeShawn", "LaToya", "MacKenzie", "FitzGerald"])
 def test_names_with_two_capitals(word: str) -> None:
     assert kept(f"I met {word} today.", word) == [word]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["SCHED_FIFO", "AddKeysToAgent", "CheckHostIP", "CASignatureAlgorithms", "printf(3)", "-1"],
+)
+def test_what_only_programs_write_so(word: str) -> None:
+    assert kept(f"Then it says {word} for that.", word) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Explain Kubernetes Ingress, Helm charts and Terraform.", "Helm"),
+        ("How do I write a map in Julia or Ruby?", "Julia"),
+        ("How do I write a map in Julia or Ruby?", "Ruby"),
+        ("Is Cassandra faster than Postgres?", "Cassandra"),
+        ("Use Jenkins, Jupyter and Maven.", "Jenkins"),
+        ("Upgrade to Ruby 3.2 first.", "Ruby"),
+        ("The Hugo templates are broken.", "Hugo"),
+    ],
+)
+def test_a_tool_with_a_name_of_people(text: str, word: str) -> None:
+    assert kept(text, word) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Julia called me yesterday about the rent.", "Julia"),
+        ("Julia and Max went home.", "Julia"),
+        ("I met Ruby at the station.", "Ruby"),
+        ("Tell Jenkins to call me back.", "Jenkins"),
+        ("Please ask Julia from the Kubernetes team.", "Julia"),
+        ("Cassandra Lopez asked for the Kafka logs.", "Cassandra Lopez"),
+        ("Ruby Jenkins deploys the docker image.", "Ruby Jenkins"),
+        ("Ruby 34 years old, was admitted.", "Ruby"),
+    ],
+)
+def test_people_with_the_name_of_a_tool(text: str, word: str) -> None:
+    assert kept(text, word) == [word]
+
+
+MANUAL = """
+       -g, --listed-incremental=FILE
+              Handle GNU-format backups (--dump, -l). {0} the options --mtime and TAR_SUFFIX.
+              {1} of --format=posix, see tar(1) and /etc/default/tar.
+"""
+
+
+@pytest.mark.parametrize("word", ["Multibyte", "Getline", "Initially"])
+def test_a_word_that_begins_a_sentence_of_technical_prose(word: str) -> None:
+    assert kept(MANUAL.format(f"{word} characters in", "Part"), word) == []
+
+
+@pytest.mark.parametrize("words", ["Maud Ottokar wrote", "Bruce wrote", "Lindqvist added"])
+def test_a_person_that_begins_a_sentence_of_technical_prose(words: str) -> None:
+    name = words.rpartition(" ")[0]
+    assert kept(MANUAL.format(words, "Part"), name) == [name]
