@@ -109,8 +109,9 @@ class Reply:
 
     @property
     def events(self) -> list[Any]:
-        blocks = self.body.decode().split("\n\n")
-        return [json.loads(b[6:]) for b in blocks if b.startswith("data: {")]
+        """The data of each server-sent event that holds JSON."""
+        lines = self.body.decode().split("\n")
+        return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
 
     @property
     def text(self) -> str:

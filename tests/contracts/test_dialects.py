@@ -39,6 +39,9 @@ class Sample:
         streamed: what the events of a stream say.
         used: (prompt, completion) tokens that a whole answer states.
         error: the message in the body of a refusal, which has the dialect's own shape.
+        places: fields of requests that each have the same text somewhere, in every place that the
+            shape has for one and that is passed on.
+        kept: the same, in places that are read at home and never passed on.
     """
 
     body: Callable[[str], dict[str, Any]]
@@ -46,6 +49,8 @@ class Sample:
     streamed: Callable[[list[Any]], str]
     used: Callable[[Any], tuple[int, int]]
     error: Callable[[Any], str]
+    places: Callable[[str], dict[str, dict[str, Any]]]
+    kept: Callable[[str], dict[str, dict[str, Any]]]
 
 
 def openai_error(body: Any) -> str:
@@ -63,6 +68,91 @@ def openai_used(body: Any) -> tuple[int, int]:
     return body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]
 
 
+USER = {"role": "user", "content": "hi"}
+
+
+def chat_places(text: str) -> dict[str, dict[str, Any]]:
+    def turns(*said: dict[str, Any]) -> dict[str, Any]:
+        return {"messages": [USER, *said, USER]}
+
+    arguments = json.dumps({"q": text})
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    legacy = {"role": "assistant", "function_call": {"name": "f", "arguments": arguments}}
+    done = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tool = {"name": "f", "description": text, "parameters": {"type": "object"}}
+    schema = {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
+    return {
+        "system": turns({"role": "system", "content": text}),
+        "developer": turns({"role": "developer", "content": text}),
+        "user": turns({"role": "user", "content": text}),
+        "part": turns({"role": "user", "content": [{"type": "text", "text": text}]}),
+        "name": turns({"role": "user", "content": "hi", "name": text}),
+        "assistant": turns({"role": "assistant", "content": text}),
+        "refusal": turns({"role": "assistant", "refusal": text}),
+        "reasoning": turns({"role": "assistant", "content": "a", "reasoning": text}),
+        "thoughts": turns({"role": "assistant", "content": "a", "reasoning_content": text}),
+        "arguments": turns({"role": "assistant", "tool_calls": [call]}),
+        "legacy": turns(legacy),
+        "output": turns(
+            {"role": "assistant", "tool_calls": [done]},
+            {"role": "tool", "tool_call_id": "c", "content": text},
+        ),
+        "description": turns() | {"tools": [{"type": "function", "function": tool}]},
+        "parameters": turns()
+        | {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]},
+        "format": turns()
+        | {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "s", "description": text, "schema": schema},
+            }
+        },
+    }
+
+
+def chat_kept(text: str) -> dict[str, dict[str, Any]]:
+    return {
+        "user": {"user": text},
+        "safety_identifier": {"safety_identifier": text},
+        "metadata": {"metadata": {"about": text}},
+        "cache": {"prompt_cache_key": text},
+    }
+
+
+def response_places(text: str) -> dict[str, dict[str, Any]]:
+    def items(*said: dict[str, Any]) -> dict[str, Any]:
+        return {"input": [USER, *said, USER]}
+
+    def part(kind: str, **fields: str) -> list[dict[str, Any]]:
+        return [{"type": kind, **(fields or {"text": text})}]
+
+    arguments = json.dumps({"q": text})
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+    done = {**call, "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c"}
+    tool = {"type": "function", "name": "f"}
+    schema = {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
+    form = {"type": "json_schema", "name": "s", "description": text, "schema": schema}
+    return {
+        "input": {"input": text},
+        "instructions": items() | {"instructions": text},
+        "system": items({"role": "system", "content": text}),
+        "developer": items({"role": "developer", "content": text}),
+        "part": items({"role": "user", "content": part("input_text")}),
+        "assistant": items({"role": "assistant", "content": text}),
+        "output_text": items({"role": "assistant", "content": part("output_text")}),
+        "refusal": items({"role": "assistant", "content": part("refusal", refusal=text)}),
+        "summary": items({"type": "reasoning", "summary": part("summary_text")}),
+        "thoughts": items({"type": "reasoning", "summary": [], "content": part("reasoning_text")}),
+        "arguments": items(call),
+        "output": items(done, {**output, "output": text}),
+        "output part": items(done, {**output, "output": part("input_text")}),
+        "description": items() | {"tools": [{**tool, "description": text}]},
+        "parameters": items() | {"tools": [{**tool, "parameters": schema}]},
+        "format": items() | {"text": {"format": form}},
+    }
+
+
 SAMPLES = {
     "chat": Sample(
         lambda text: {"messages": [{"role": "user", "content": text}]},
@@ -70,6 +160,8 @@ SAMPLES = {
         chunked(lambda choice: choice["delta"].get("content")),
         openai_used,
         openai_error,
+        chat_places,
+        chat_kept,
     ),
     "completions": Sample(
         lambda text: {"prompt": text},
@@ -77,6 +169,19 @@ SAMPLES = {
         chunked(lambda choice: choice["text"]),
         openai_used,
         openai_error,
+        lambda text: {"prompt": {"prompt": text}, "prompts": {"prompt": [text]}},
+        chat_kept,
+    ),
+    "responses": Sample(
+        lambda text: {"input": text},
+        lambda body: "".join(p["text"] for item in body["output"] for p in item["content"]),
+        lambda events: "".join(
+            e["delta"] for e in events if e["type"] == "response.output_text.delta"
+        ),
+        lambda body: (body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
+        openai_error,
+        response_places,
+        chat_kept,
     ),
 }
 
@@ -84,25 +189,36 @@ every = pytest.mark.parametrize("dialect", DIALECTS, ids=[d.endpoint for d in DI
 
 
 class Echo(ScriptedModel):
-    """Says what it was told last, and keeps all it was told."""
+    """Says what it was told last, or with `all` everything it was told; and keeps all it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, all: bool = False) -> None:
         super().__init__({})
+        self.all = all
         self.told: list[tuple[Chat, Sampling]] = []
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         self.told.append((chat, sampling))
-        return Generation(chat[-1].content, prompt_tokens=11, completion_tokens=5)
+        said = told(chat, sampling) if self.all else chat[-1].content
+        return Generation(said, prompt_tokens=11, completion_tokens=5)
 
 
-async def private(folder: Path) -> tuple[House, Echo]:
-    model = Echo()
+def told(chat: Chat, sampling: Sampling) -> str:
+    """All that a model is told, as one text."""
+    found = [sampling.tools, sampling.response_format]
+    for turn in chat:
+        found += [turn.name, turn.content, *(text for _, text in turn.other_texts)]
+        found += [call.arguments for call in turn.tool_calls]
+    return "\n".join(filter(None, found))
+
+
+async def private(folder: Path, all: bool = False) -> tuple[House, Echo]:
+    model = Echo(all)
     options = {"detectors": ["patterns"], "key_file": str(folder / "key")}
     return await house(large=[model], around=(DefenceConfig("hide", "pseudonym", options),)), model
 
 
-async def ask(h: House, dialect: Dialect, text: str, **fields: Any) -> Reply:
-    body = {"model": "cosilo/x", **SAMPLES[dialect.endpoint].body(text), **fields}
+async def ask(h: House, dialect: Dialect, said: str, /, **fields: Any) -> Reply:
+    body = {"model": "cosilo/x", **SAMPLES[dialect.endpoint].body(said), **fields}
     return await h.send(dialect.path, body, headers=HEADERS.get(dialect.endpoint))
 
 
@@ -113,15 +229,49 @@ async def test_a_private_value_never_reaches_the_upstream_and_comes_back(
     sample = SAMPLES[dialect.endpoint]
     for stream in (False, True):
         h, model = await private(tmp_path)
-        told = await ask(h, dialect, f"Write to {MAIL}.", stream=stream)
-        assert told.status == 200, told.body
+        reply = await ask(h, dialect, f"Write to {MAIL}.", stream=stream)
+        assert reply.status == 200, reply.body
         assert model.told
         assert "lovelace" not in repr(model.told)
-        said = sample.streamed(told.events) if stream else sample.text(told.json)
+        said = sample.streamed(reply.events) if stream else sample.text(reply.json)
         assert said == f"Write to {MAIL}."
         facts = h.books.settled[0][2]
         assert (facts.endpoint, facts.outcome, facts.stream) == (dialect.endpoint, "ok", stream)
         assert h.books.used.entities == 1
+
+
+NAME, KEY = "Ada Lovelace", "sk-proj-Ab3dEf6hIj9kLmN0pQrStUvWxYz1234567890abcdefGH"
+PRIVATE = f"Mr. {NAME} uses the key {KEY}."
+
+
+@every
+async def test_it_is_hidden_in_every_place_and_comes_back_whole_and_streamed(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """The upstream repeats all it was told."""
+    sample = SAMPLES[dialect.endpoint]
+    for place, fields in sample.places(PRIVATE).items():
+        h, model = await private(tmp_path, all=True)
+        for stream in (False, True):
+            reply = await ask(h, dialect, "hi", stream=stream, **fields)
+            assert reply.status == 200, (place, reply.body)
+            said = sample.streamed(reply.events) if stream else sample.text(reply.json)
+            assert NAME in said, (place, stream, said)
+            assert KEY in said, (place, stream, said)
+        assert len(model.told) == 2
+        for private_text in (*NAME.split(), KEY):
+            assert private_text not in repr(model.told), place
+
+
+@every
+async def test_what_is_read_at_home_is_not_passed_on(dialect: Dialect) -> None:
+    """There is no guard here, so nothing but the shape keeps it."""
+    for place, fields in SAMPLES[dialect.endpoint].kept(PRIVATE).items():
+        model = Echo()
+        reply = await ask(await house(large=[model]), dialect, "hi", **fields)
+        assert reply.status == 200, (place, reply.body)
+        assert model.told
+        assert KEY not in repr(model.told), place
 
 
 @every

@@ -67,6 +67,7 @@ RULES: Mapping[str, Rule] = {
     "service_tier": Rule(policy="drop", neutral=("auto", "default")),
     "prompt_cache_key": Rule(policy="drop"),
     "prompt_cache_retention": Rule(policy="drop"),
+    "prompt_cache_options": Rule(policy="drop"),
     "prediction": Rule(policy="drop"),
     "web_search_options": Rule(policy="drop"),
     "logit_bias": Rule(

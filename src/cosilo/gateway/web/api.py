@@ -58,7 +58,7 @@ from cosilo.gateway.web.http import (
     to_json,
 )
 from cosilo.gateway.web.model_list import model_fields, model_list
-from cosilo.gateway.web.paths import documented
+from cosilo.gateway.web.paths import documented, nothing_at
 from cosilo.models.base import Access, Shows
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Sampling, closing
@@ -165,7 +165,7 @@ class Gateway:
                 async with asyncio.timeout(self.bodies.seconds):
                     await self.ui(scope, receive, send)
         else:
-            await _refuse(send, RequestError("there is nothing here", status=404, code="not_found"))
+            await _refuse(send, nothing_at(path))
 
     async def _not_sent(
         self, scope: Scope, send: Send, allowed: str, shape: Shape = _OPENAI

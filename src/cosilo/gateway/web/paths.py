@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from cosilo.gateway.refusals import RequestError
+
 _ENDPOINTS = (
     "/chat/completions", "/completions", "/embeddings", "/messages", "/models", "/responses",
 )  # fmt: skip
@@ -32,3 +34,14 @@ def documented(path: str) -> str:
         if rest == endpoint or rest.startswith(endpoint + "/"):
             return "/v1" + rest
     return path
+
+
+def nothing_at(path: str) -> RequestError:
+    """Why nothing is served at `path`."""
+    why = "there is nothing here"
+    if path.startswith("/v1/responses/"):
+        why = (
+            "no response is kept, so there is none to get, cancel or delete; "
+            "send the whole conversation as input to /v1/responses"
+        )
+    return RequestError(why, status=404, code="not_found")

@@ -95,3 +95,16 @@ async def test_a_key_comes_as_bearer_or_as_x_api_key(
 async def test_options_tells_what_a_path_takes(path: str, methods: str) -> None:
     told = await (await house()).send(path, method="OPTIONS", key=None)
     assert (told.status, told.headers, told.body) == (204, {"allow": methods}, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/v1/responses/resp_1", "GET"), ("/responses/resp_1", "DELETE"),
+     ("/v1/responses/resp_1/cancel", "POST"), ("/v1/responses/resp_1/input_items", "GET")],
+)  # fmt: skip
+async def test_whoever_looks_for_a_response_is_told_that_none_is_kept(
+    path: str, method: str
+) -> None:
+    told = await (await house()).send(path, method=method)
+    assert (told.status, told.error["code"]) == (404, "not_found")
+    assert "no response is kept" in told.error["message"]

@@ -5,5 +5,6 @@ from __future__ import annotations
 from cosilo.gateway.web.dialects.base import Dialect
 from cosilo.gateway.web.dialects.chat import ChatCompletions
 from cosilo.gateway.web.dialects.completions import Completions
+from cosilo.gateway.web.dialects.responses import Responses
 
-DIALECTS: tuple[Dialect, ...] = (ChatCompletions(), Completions())
+DIALECTS: tuple[Dialect, ...] = (ChatCompletions(), Completions(), Responses())

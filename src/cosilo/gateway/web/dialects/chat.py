@@ -29,8 +29,10 @@ from cosilo.gateway.web.dialects.openai import (
     Chunks,
     OpenAIShape,
     encode,
+    extra_content,
     heading,
     reason,
+    token_logprobs,
     usage,
 )
 from cosilo.types import (
@@ -281,13 +283,13 @@ class ChatChunks(Chunks):
         if delta.text:
             body["content"] = delta.text
         body |= delta.other_texts
-        body |= _extra(delta.extra)
+        body |= extra_content(delta.extra)
         calls = [
             {
                 "index": c.index,
                 **({"id": c.id, "type": "function"} if c.id else {}),
                 "function": {**({"name": c.name} if c.name else {}), "arguments": c.arguments},
-                **_extra(c.extra),
+                **extra_content(c.extra),
             }
             for c in delta.tool_calls
             if not c.legacy
@@ -321,14 +323,14 @@ def _message(generation: Generation) -> dict[str, object]:
         "content": None if wordless and not generation.text else generation.text,
         "refusal": None,
         **others,
-        **_extra(generation.extra),
+        **extra_content(generation.extra),
     }
     calls = [
         {
             "id": c.id,
             "type": "function",
             "function": {"name": c.name, "arguments": c.arguments},
-            **_extra(c.extra),
+            **extra_content(c.extra),
         }
         for c in generation.tool_calls
         if not c.legacy
@@ -341,28 +343,7 @@ def _message(generation: Generation) -> dict[str, object]:
     return message
 
 
-def _extra(text: str) -> dict[str, object]:
-    return {"extra_content": msgspec.Raw(text.encode())} if text else {}
-
-
 def _logprobs(tokens: Sequence[TokenLogprob], wanted: int | None) -> object:
     if wanted is None or not tokens:
         return None
-    return {
-        "content": [
-            {
-                **_token(t.token, t.logprob),
-                "top_logprobs": [_token(text, p) for text, p in t.top[:wanted]],
-            }
-            for t in tokens
-        ],
-        "refusal": None,
-    }
-
-
-def _token(text: str, logprob: float) -> dict[str, object]:
-    return {
-        "token": text,
-        "logprob": max(logprob, -9999.0),  # JSON knows no infinity
-        "bytes": list(text.encode("utf-8", "surrogatepass")),
-    }
+    return {"content": token_logprobs(tokens, wanted), "refusal": None}

@@ -9,7 +9,7 @@ import msgspec
 
 from cosilo.gateway.refusals import Refusal
 from cosilo.gateway.web.dialects.base import Envelope
-from cosilo.types import Generation
+from cosilo.types import Generation, TokenLogprob
 
 encode = msgspec.json.Encoder().encode
 
@@ -97,3 +97,27 @@ def reason(generation: Generation) -> str:
     if not calls or generation.finish_reason not in ("stop", "tool_calls"):
         return generation.finish_reason  # a call that was cut off is none to make
     return "function_call" if all(c.legacy for c in calls) else "tool_calls"
+
+
+def extra_content(text: str) -> dict[str, object]:
+    """JSON that the model's owner wants back as it came, in the field that it came in."""
+    return {"extra_content": msgspec.Raw(text.encode())} if text else {}
+
+
+def token_logprobs(tokens: Sequence[TokenLogprob], wanted: int) -> list[dict[str, object]]:
+    """Each token with its log-probability and `wanted` alternatives."""
+    return [
+        {
+            **_token(t.token, t.logprob),
+            "top_logprobs": [_token(text, p) for text, p in t.top[:wanted]],
+        }
+        for t in tokens
+    ]
+
+
+def _token(text: str, logprob: float) -> dict[str, object]:
+    return {
+        "token": text,
+        "logprob": max(logprob, -9999.0),  # JSON knows no infinity
+        "bytes": list(text.encode("utf-8", "surrogatepass")),
+    }

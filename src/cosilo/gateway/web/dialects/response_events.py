@@ -1,0 +1,241 @@
+"""A streamed reply as the events of OpenAI's Responses API.
+
+    created, in_progress
+      output_item.added
+        content_part.added │ reasoning_summary_part.added
+          output_text.delta │ refusal.delta │ reasoning_text.delta │ reasoning_summary_text.delta …
+        function_call_arguments.delta …
+      and, once the reply has ended, for each item in the order they began:
+        output_text.done, content_part.done │ function_call_arguments.done │ …
+      output_item.done
+    completed │ incomplete │ error, failed
+
+Items stay open until the reply ends: what a guard held back of one may still come after the next began.
+Reference: https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosilo.gateway.refusals import Refusal
+from cosilo.gateway.web.dialects.base import Envelope
+from cosilo.gateway.web.dialects.openai import comment, encode, token_logprobs
+from cosilo.gateway.web.dialects.response_items import (
+    MESSAGE,
+    REASONING,
+    Item,
+    Key,
+    call_item,
+    message_item,
+    reasoning_item,
+    reply_items,
+)
+from cosilo.types import Delta, Generation, ToolCall, ToolCallDelta
+
+Body = Callable[..., Item]
+
+
+@dataclass
+class _Call:
+    """A call, as far as its pieces have come."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class ResponseEvents:
+    """Writes the events of one response.
+
+    Args:
+        body: makes the response object, from a status and the items that it holds.
+    """
+
+    def __init__(self, envelope: Envelope, body: Body) -> None:
+        self._request = envelope.request
+        self._logprobs = envelope.wanted.logprobs
+        self._body = body
+        self._sequence = 0
+        self._begun: dict[Key, int] = {}  # item → its place in the output
+        self._parts: dict[str, int] = {}  # "text", "refusal", … → its place in its item
+        self._calls: dict[int, _Call] = {}
+        self._items: list[Item] = []
+
+    def first(self, index: int) -> bytes:
+        response = self._body("in_progress")
+        return self._event("response.created", response=response) + self._event(
+            "response.in_progress", response=response
+        )
+
+    def piece(self, index: int, delta: Delta) -> bytes:
+        said = b""
+        for name, text in delta.other_texts:
+            said += self._other(name, text)
+        if delta.text or (delta.tokens and self._logprobs is not None):
+            said += self._text(delta)
+        for call in delta.tool_calls:
+            said += self._call(call)
+        return said
+
+    def last(self, index: int, generation: Generation) -> bytes:
+        said = b""
+        order = [*self._begun, *self._parts]
+        items = reply_items(self._request, generation, self._logprobs, order, sorted(self._calls))
+        for key, item in items.items():
+            said += self._rest(key, item)
+        for key, item in items.items():
+            said += self._done(key, item)
+        self._items = list(items.values())
+        return said
+
+    def end(self, generations: Sequence[Generation], facts: Mapping[str, object]) -> bytes:
+        response = self._body(None, self._items, generations[-1])
+        kind = f"response.{response['status']}"
+        told = dict(facts)
+        return comment(encode(told)) + self._event(kind, response=response, cosilo=told)
+
+    def error(self, refusal: Refusal) -> bytes:
+        code = "rate_limit_exceeded" if refusal.status == 429 else "server_error"
+        failed = self._body("failed") | {"error": {"code": code, "message": refusal.message}}
+        return self._event(
+            "error", code=refusal.code, message=refusal.message, param=refusal.param
+        ) + self._event("response.failed", response=failed)
+
+    # Pieces.
+
+    def _text(self, delta: Delta) -> bytes:
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        said = self._begin_part("text", MESSAGE, part)
+        shown = token_logprobs(delta.tokens, self._logprobs) if self._logprobs is not None else []
+        return said + self._in_part(
+            "response.output_text.delta", "text", MESSAGE, delta=delta.text, logprobs=shown
+        )
+
+    def _other(self, name: str, text: str) -> bytes:
+        match name:
+            case "refusal":
+                said = self._begin_part(name, MESSAGE, {"type": "refusal", "refusal": ""})
+                return said + self._in_part("response.refusal.delta", name, MESSAGE, delta=text)
+            case "reasoning":
+                said = self._begin_summary()
+                return said + self._in_summary("response.reasoning_summary_text.delta", delta=text)
+            case _:
+                part = {"type": "reasoning_text", "text": ""}
+                said = self._begin_part(name, REASONING, part)
+                kind = "response.reasoning_text.delta"
+                return said + self._in_part(kind, name, REASONING, delta=text)
+
+    def _call(self, delta: ToolCallDelta) -> bytes:
+        call = self._calls.setdefault(delta.index, _Call())
+        call.id += delta.id
+        call.name += delta.name
+        if not delta.arguments:
+            return b""  # id and name may come in pieces: an item begins with the whole of them
+        said = b""
+        if delta.index not in self._begun:
+            said = self._begin_call(delta.index, call.id, call.name)
+        return said + self._in_item(
+            "response.function_call_arguments.delta", delta.index, delta=delta.arguments
+        )
+
+    # What begins.
+
+    def _begin(self, key: Key, item: Item) -> bytes:
+        if key in self._begun:
+            return b""
+        self._begun[key] = len(self._begun)
+        return self._event("response.output_item.added", output_index=self._begun[key], item=item)
+
+    def _begin_message(self) -> bytes:
+        return self._begin(MESSAGE, message_item(self._request, (), "in_progress"))
+
+    def _begin_reasoning(self) -> bytes:
+        return self._begin(REASONING, reasoning_item(self._request, {}, "in_progress"))
+
+    def _begin_call(self, number: int, id: str, name: str) -> bytes:
+        return self._begin(
+            number, call_item(self._request, number, ToolCall(id, name, ""), "in_progress")
+        )
+
+    def _begin_part(self, name: str, key: Key, part: Item) -> bytes:
+        if name in self._parts:
+            return b""
+        said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
+        beside = ("text", "refusal") if key == MESSAGE else ("reasoning_content",)
+        self._parts[name] = sum(other in self._parts for other in beside)
+        return said + self._in_part("response.content_part.added", name, key, part=part)
+
+    def _begin_summary(self) -> bytes:
+        if "reasoning" in self._parts:
+            return b""
+        said = self._begin_reasoning()
+        self._parts["reasoning"] = 0
+        part = {"type": "summary_text", "text": ""}
+        return said + self._in_summary("response.reasoning_summary_part.added", part=part)
+
+    # What ends.
+
+    def _rest(self, key: Key, item: Item) -> bytes:
+        """What is in `item` and has not begun: calls without arguments, a message that says nothing."""
+        if key in self._begun:
+            return b""
+        if isinstance(key, int):
+            return self._begin_call(key, item["call_id"], item["name"])
+        said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
+        for part in item["content"]:
+            said += self._begin_part("text" if key == MESSAGE else "reasoning_content", key, part)
+        return said
+
+    def _done(self, key: Key, item: Item) -> bytes:
+        said = b""
+        if isinstance(key, int):
+            said += self._in_item(
+                "response.function_call_arguments.done", key,
+                name=item["name"], arguments=item["arguments"],
+            )  # fmt: skip
+        for part in item.get("content", ()):
+            said += self._part_done(key, part)
+        for part in item.get("summary", ()):
+            said += self._in_summary("response.reasoning_summary_text.done", text=part["text"])
+            said += self._in_summary("response.reasoning_summary_part.done", part=part)
+        return said + self._event(
+            "response.output_item.done", output_index=self._begun[key], item=item
+        )
+
+    def _part_done(self, key: Key, part: Item) -> bytes:
+        match part["type"]:
+            case "output_text":
+                name, kind = "text", "response.output_text.done"
+                told = {"text": part["text"], "logprobs": part["logprobs"]}
+            case "refusal":
+                name, kind = "refusal", "response.refusal.done"
+                told = {"refusal": part["refusal"]}
+            case _:
+                name, kind = "reasoning_content", "response.reasoning_text.done"
+                told = {"text": part["text"]}
+        return self._in_part(kind, name, key, **told) + self._in_part(
+            "response.content_part.done", name, key, part=part
+        )
+
+    # Bytes.
+
+    def _in_part(self, kind: str, name: str, key: Key, **fields: Any) -> bytes:
+        return self._in_item(kind, key, content_index=self._parts[name], **fields)
+
+    def _in_summary(self, kind: str, **fields: Any) -> bytes:
+        return self._in_item(kind, REASONING, summary_index=0, **fields)
+
+    def _in_item(self, kind: str, key: Key, **fields: Any) -> bytes:
+        if isinstance(key, int):
+            id = f"fc_{self._request}_{key}"
+        else:
+            id = f"{'msg' if key == MESSAGE else 'rs'}_{self._request}"
+        return self._event(kind, item_id=id, output_index=self._begun[key], **fields)
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._sequence = self._sequence, self._sequence + 1
+        data = encode({"type": kind, "sequence_number": number, **fields})
+        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
