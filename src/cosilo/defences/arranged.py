@@ -21,7 +21,7 @@ from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps
 from cosilo.defences.layout import LINE, Cell, cells
-from cosilo.defences.technical import is_of_programs, plausible
+from cosilo.defences.technical import Technical, is_of_programs
 
 Look = Callable[[str], Steps[list[Span]]]
 
@@ -60,7 +60,8 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
         look: finds private values in another text of ours, made of the cells.
     """
     here = yield from cells(text)
-    found = plausible(text, found)
+    technical = Technical(text)
+    found = technical.plausible(found)
     if not here:
         return found
     kept, inside = _by_cell(text, here, found)
@@ -76,7 +77,7 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
     yield from _read_alone(text, here, unsaid, look, inside)
     for number in unsaid:
         if number in inside:
-            inside[number] = plausible(text, inside[number])
+            inside[number] = technical.plausible(inside[number])
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
         yield

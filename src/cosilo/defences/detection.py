@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
@@ -92,8 +93,14 @@ def resolve(spans: Iterable[Span], text: str) -> list[Span]:
 
 def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
     """`resolve`, in steps."""
+    some = {s for s in spans if s.start < s.end}
+    in_order = sorted(some, key=lambda s: s.start)
+    if all(a.end <= b.start for a, b in pairwise(in_order)):  # none loses anything
+        yield
+        whole = [(s, _trimmed(text, s.start, s.end, whole=True)) for s in in_order]
+        return _merged([_placed(s, at) for s, at in whole if at is not None], text)
     ranked = sorted(
-        {s for s in spans if s.start < s.end},
+        some,
         key=lambda s: (s.start - s.end, -s.score, s.start, s.kind),
     )
     taken = bytearray(len(text))
@@ -103,10 +110,15 @@ def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
         for start, end in _free(taken, span):
             part = _trimmed(text, start, end, whole=(start, end) == (span.start, span.end))
             if part is not None:
-                kept.append(replace(span, start=part[0], end=part[1]))
+                kept.append(_placed(span, part))
                 taken[part[0] : part[1]] = b"\1" * (part[1] - part[0])
     kept.sort(key=lambda s: s.start)
     return _merged(kept, text)
+
+
+def _placed(span: Span, place: tuple[int, int]) -> Span:
+    start, end = place
+    return span if (span.start, span.end) == place else Span(start, end, span.kind, span.score)
 
 
 def _free(taken: bytearray, span: Span) -> Iterator[tuple[int, int]]:
@@ -164,4 +176,6 @@ def windows(text: str, size: int = WINDOW, overlap: int = OVERLAP) -> Iterator[t
 
 def shifted(spans: Iterable[Span], offset: int) -> list[Span]:
     """`spans` of a piece that began at `offset`, as spans of the whole."""
-    return [replace(s, start=s.start + offset, end=s.end + offset) for s in spans]
+    if not offset:
+        return list(spans)
+    return [Span(s.start + offset, s.end + offset, s.kind, s.score) for s in spans]

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from cosilo.defences.addresses import PARTICLE
 from cosilo.defences.detection import Span
@@ -78,30 +80,47 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def plausible(text: str, spans: Iterable[Span]) -> list[Span]:
     """`spans` of `text` without guesses that are words of programs."""
-    found = list(spans)
-    if not any(span.kind in _GUESSED for span in found):
-        return found
-    paragraphs = _paragraphs(text)
-    tokens = _TOKEN.findall(text)
-    technical_words = sum(token.strip(",;:().\"'[]").casefold() in _TECHNICAL for token in tokens)
-    signs = sum(map(_is_sign, tokens))
-    whole = technical_words >= max(4, 0.035 * len(tokens)) or signs >= max(4, 0.06 * len(tokens))
-    starts = [start for start, *_ in paragraphs]
-    kept = []
-    for span in found:
-        if span.kind in _GUESSED:
-            at = bisect_right(starts, span.start) - 1
-            _, code, technical = paragraphs[at]
-            words = text[span.start : span.end]
-            if (
-                is_of_programs(words)
-                or _is_a_tool(text, span)
-                or _in(code, span)
-                or ((technical or whole) and not _like_a_name(text, span))
-            ):
-                continue
-        kept.append(span)
-    return kept
+    return Technical(text).plausible(spans)
+
+
+class Technical:
+    """What of `text` is code and what is technical: read once, when it is first asked about."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts: list[int] = []
+        self._parts: list[_Paragraph] = []
+        self._whole = False
+
+    def plausible(self, spans: Iterable[Span]) -> list[Span]:
+        """`spans` without guesses that are words of programs."""
+        found = list(spans)
+        if not any(span.kind in _GUESSED for span in found):
+            return found
+        if not self._parts:
+            self._begin()
+        return [s for s in found if s.kind not in _GUESSED or self._is_plausible(s)]
+
+    def _begin(self) -> None:
+        at = 0
+        for part in re.split(r"(\n[ \t]*\n)", self._text):
+            if part.strip() or not self._text.strip():
+                self._starts.append(at)
+                self._parts.append(_Paragraph(part))
+            at += len(part)
+        tokens = sum(part.tokens for part in self._parts)
+        words = sum(part.technical_words for part in self._parts)
+        signs = sum(part.signs for part in self._parts)
+        self._whole = words >= max(4, 0.035 * tokens) or signs >= max(4, 0.06 * tokens)
+
+    def _is_plausible(self, span: Span) -> bool:
+        at = bisect_right(self._starts, span.start) - 1
+        part, begins = self._parts[at], self._starts[at]
+        if is_of_programs(self._text[span.start : span.end]) or _is_a_tool(self._text, span):
+            return False
+        if part.is_code_at(span.start - begins):
+            return False
+        return not (self._whole or part.technical) or _like_a_name(self._text, span)
 
 
 def is_of_programs(words: str) -> bool:
@@ -173,11 +192,6 @@ _OF_TOOLS = of("""
 """)
 
 
-def _in(ranges: Sequence[Range], span: Span) -> bool:
-    at = bisect_right(ranges, (span.start, 1 << 60)) - 1
-    return at >= 0 and span.start < ranges[at][1]
-
-
 def _like_a_name(text: str, span: Span) -> bool:
     """Whether a guess in technical prose is written as names are: capitalised words without signs."""
     words = text[span.start : span.end]
@@ -220,40 +234,65 @@ _ACTS = re.compile(
 )
 
 
-def _paragraphs(text: str) -> list[tuple[int, list[Range], bool]]:
-    """(where it begins, what of it is code outside of strings and comments, whether it is technical)
-    for each paragraph."""
-    found = []
-    at = 0
-    for part in re.split(r"(\n[ \t]*\n)", text):
-        if part.strip():
-            found.append(_read(part, at))
-        at += len(part)
-    return found or [(0, [], False)]
+class _Paragraph:
+    """One paragraph.
 
+    Attributes:
+        tokens: how many words it has, of any kind; `signs` of them only programs write.
+        technical_words: how many of them only technical texts use often.
+    """
 
-def _read(part: str, offset: int) -> tuple[int, list[Range], bool]:
-    lines = part.split("\n")
-    coded = [is_code(line) for line in lines]
-    ranges: list[Range] = []
-    said = [line for line in lines if line.strip()]
-    mostly = sum(coded) >= 0.5 * len(said)
-    if any(coded):
-        free = [m.span() for m in _QUOTED.finditer(part)] + [
-            m.span() for m in _COMMENT.finditer(part)
-        ]
+    def __init__(self, text: str) -> None:
+        self._text = text
+        counts = Counter(_TOKEN.findall(text))
+        self.tokens = counts.total()
+        self.signs = sum(n for token, n in counts.items() if _is_sign(token))
+        self.technical_words = sum(
+            n for t, n in counts.items() if t.strip(",;:().\"'[]").casefold() in _TECHNICAL
+        )
+
+    @cached_property
+    def _lines(self) -> list[tuple[str, bool]]:
+        return [(line, is_code(line)) for line in self._text.split("\n")]
+
+    @property
+    def _said(self) -> int:
+        return sum(bool(line.strip()) for line, _ in self._lines)
+
+    @cached_property
+    def technical(self) -> bool:
+        coded = sum(coded for _, coded in self._lines)
+        return coded >= max(2, 0.3 * self._said) or self.signs >= max(3, 0.12 * self.tokens)
+
+    @cached_property
+    def _code(self) -> list[Range]:
+        """What of it is code outside of strings and comments."""
+        coded = sum(coded for _, coded in self._lines)
+        if not coded:
+            return []
+        mostly = coded >= 0.5 * self._said
+        free = [m.span() for form in (_QUOTED, _COMMENT) for m in form.finditer(self._text)]
+        ranges: list[Range] = []
         at = 0
-        for line, its_code in zip(lines, coded, strict=True):
+        for line, its_code in self._lines:
             if its_code or (mostly and not _PROSE.search(line)):
                 ranges += _without(at, at + len(line), free)
             at += len(line) + 1
-    tokens = _TOKEN.findall(part)
-    signs = sum(_is_sign(token) for token in tokens)
-    technical = sum(coded) >= max(2, 0.3 * len(said)) or signs >= max(3, 0.12 * len(tokens))
-    return offset, [(a + offset, b + offset) for a, b in sorted(ranges)], technical
+        return sorted(ranges)
+
+    def is_code_at(self, place: int) -> bool:
+        at = bisect_right(self._code, (place, 1 << 60)) - 1
+        return at >= 0 and place < self._code[at][1]
 
 
 def _is_sign(token: str) -> bool:
+    word = token.rstrip(".,:;!?")
+    if (
+        word.isalpha()
+        and (word.islower() or word.istitle())
+        and len(token) <= min(60, len(word) + 3)
+    ):
+        return False
     if _is_identifier(token.strip("()[]{}.,:;!?'\"`")):
         return True
     return _CODED.search(token) is not None and not _PLAIN.fullmatch(token)

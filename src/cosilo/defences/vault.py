@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import msgspec
 
@@ -125,7 +126,9 @@ class Vault:
         covered = []
         for text, kept in zip(texts, spans, strict=True):
             again = yield from gathered(finder.find(text))
-            whole = yield from resolving([*kept, *again, *self._lookalikes(text)], text)
+            own = {(s.start, s.end) for s in kept}
+            others = [s for s in (*again, *self._lookalikes(text)) if (s.start, s.end) not in own]
+            whole = (yield from resolving([*kept, *others], text)) if others else kept
             covered.append([_renamed(s, text, values) for s in whole])
         return covered
 
@@ -349,21 +352,20 @@ class _Finder:
             node.values.append(value)
 
     def find(self, text: str) -> Iterator[Span]:
-        tokens = [
-            (token.group().casefold(), *token.span())
-            for token in (_TOKEN.finditer(text) if self._root.next else ())
-        ]
-        for first, (_, start, _) in enumerate(tokens):
+        tokens = _TOKEN.findall(text) if self._root.next else []
+        words = list(map(str.casefold, tokens))
+        ends = list(accumulate(map(len, tokens)))  # nothing stands between two tokens
+        for first in [i for i, word in enumerate(words) if word in self._root.next]:
             node = self._root
+            start = ends[first] - len(tokens[first])
             for i in range(first, len(tokens)):
-                word, _, end = tokens[i]
-                following = node.next.get(word)
+                following = node.next.get(words[i])
                 if following is None:
                     break
                 node = following
                 for value in node.values:
-                    if len(value) > 3 or text[start:end] == value:
-                        yield Span(start, end, self._kinds[value], 0.5)
+                    if len(value) > 3 or text[start : ends[i]] == value:
+                        yield Span(start, ends[i], self._kinds[value], 0.5)
         for value in self._longest:
             start = text.find(value)
             while start >= 0:
