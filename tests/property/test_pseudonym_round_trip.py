@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Span, resolve, shifted, windows
-from cosilo.defences.places import Places
+from cosilo.defences.places import DEFAULT, Places, Rules
 from cosilo.defences.restoring import SqlTarget, Stream, restore
 from cosilo.defences.surrogates import Draw, disguise
 from cosilo.defences.texts import texts_of, with_texts
@@ -44,6 +44,9 @@ def hidden(texts: list[str], found: list[list[Span]]) -> tuple[Vault, list[str],
     spans = vault.cover(texts, found)
     vault.issue(texts, spans, "")
     return vault, [vault.hide(t, s) for t, s in zip(texts, spans, strict=True)], spans
+
+
+ANYWHERE = Rules(frozenset((*DEFAULT, "urls", "elsewhere", "secrets")))
 
 
 @given(texts_with_spans())
@@ -126,7 +129,7 @@ def test_arguments_stay_json(given_: tuple[list[str], list[list[Span]]]) -> None
     arguments = json.dumps({"a": masked, "b": 1}, ensure_ascii=False)
     assert (
         json.loads(
-            restore(vault.restorer, arguments, Places(vault.restorer, json=True, urls=True))
+            restore(vault.restorer, arguments, Places(vault.restorer, json=True, rules=ANYWHERE))
         )["a"]
         == texts
     )

@@ -217,7 +217,7 @@ class Hiding:
         vault.restorer.numbers |= written_numbers(passages)
         for text in masked:
             links, at = Links(vault.restorer.own_urls), 0
-            for start, end, _ in segments(vault.restorer, text):
+            for start, end, *_ in segments(vault.restorer, text):
                 links.passed(text[at:start])
                 links.learn(text[start:end], text[end : end + LONGEST_URL])
                 links.passed(text[start:end])

@@ -8,27 +8,47 @@ doubt it is one: a placeholder that stays is seen, a value that has left is not.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from cosilo.defences.destinations import may_send, names_other, sends
 
 _MOST = 4_096  # characters of a line that are kept; one word of that length is taken for a URL
 
 _BLANKS = " \t\r\n\f\v"
 # All end at the place asked about; the last group is the URL so far.
 # Renderers of Markdown take a bare URL to go on through quotes and brackets, up to a blank or a '<'.
+_COLON = r"(?::|%(?:25)*3a|&colon;|&#(?:58|x3a);?)"
+_SLASH = r"(?:[/\\]|%(?:25)*2f|&sol;|&#(?:47|x2f);?)"
+_DOT = r"(?:[.\u3002\uff0e\uff61]|&period;)"  # browsers take all of these for one
+_REST_OF_URL = r"[^ \t\r\n\f\v<]*$"
 _BARE = re.compile(
-    r"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+:[/\\]{2}|(?<![\w+.\-])(?:https?|wss?|ftps?):|www\."
+    rf"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+{_COLON}{_SLASH}{{2}}"
+    r"|(?<![\w+.\-])(?:https?|wss?|ftps?):|www\."
     r"|(?<![\w+.\-])(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):"
-    r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:|(?<![^ \t\"'(<])\\\\[\w.\-]+\\)"
-    r"[^ \t\r\n\f\v<]*$"
+    r"|(?<![\w+.\-])data:[a-z]+/[a-z0-9+.\-]+[;,]"
+    r"|(?<![\w:/\\])//[\w\[]"
+    r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:|(?<![^ \t\"'(<])\\{2,4}[\w.\-]+\\)"
+    rf"{_REST_OF_URL}"
 )
-_HOST = re.compile(r'(?i)(?<![\w@.\-])(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}(?::\d+)?[/?#][^\s<>"`]*$')
+_HOST = re.compile(
+    rf"(?i)(?<![\w@.\-])(?:(?:[\w\-]{{1,63}}{_DOT})+[^\W\d_]{{2,24}}|(?:\d{{1,3}}\.){{3}}\d{{1,3}}"
+    r"|\[[0-9a-f:.]{2,45}\])"
+    rf"(?::\d+)?(?:[/?#]|%(?:25)*(?:2f|3f|23)|&(?:sol|quest|num);)[^\s<>\"`]*$"
+)
 _MARKDOWN = re.compile(
     r"\]\(\s*(?:<([^<>]*)|([^ \t\r\n\f\v()<>]*(?:\([^ \t\r\n\f\v()]*\)?[^ \t\r\n\f\v()]*)*))$"
     r"|\]:\s*(?:<([^<>]*)|(//\S*))$"
+    # titles
+    r"|\]\(\s*(?:<[^<>]*>|[^\s<>()]+)\s+([\"'(][^\n]*)$"
+    r"|^ {0,3}\[[^\[\]]+\]:\s*(?:<[^<>]*>|\S*//\S*)\s+([\"'(][^\n]*)$"
 )
-_STYLE = re.compile(r"""(?i)url\(\s*["']?([^)\s]*)$""")
-_UNQUOTED = re.compile(r"""([\w:\-]+)\s*=\s*([^\s"'<>]*)$""")
+_STYLE = re.compile(
+    r"""(?i)(?:url|src)\(\s*["']?([^)\s]*)$|image-set\(([^)]*)$|@import\s([^;]*)$"""
+)
+_TERMINAL = re.compile(r"(?:\x1b\]|\x9d)8;([^\x07\x1b\x9c]*)$")
+_UNQUOTED = re.compile(r"""([\w:\-]+)\s*=\s*((?:[^\s"'<>][^\s<>]*)?)$""")
 _NAMES = """href src srcset imagesrcset action formaction data poster background cite ping longdesc
-manifest xlink:href style content codebase profile icon archive dynsrc lowsrc"""
+manifest xlink:href style content codebase profile icon archive dynsrc lowsrc srcdoc classid"""
 _ATTRIBUTES = frozenset(_NAMES.split())
 _NAMED = re.compile(r"[A-Za-z/!?]")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])|[\"'>]")
@@ -36,8 +56,18 @@ _URL = re.compile(r"(?i)[a-z][a-z0-9+.\-]*://|www\.")
 _ADDRESSED = frozenset(("mailto:", "tel:", "sms:"))
 _END = frozenset(" \t\r\n)>]\"'<,;`")
 _GOES_ON = re.compile(r"[\w@:%.\-]")
-_LABELS = re.compile(r"(?:\.[A-Za-z0-9\-]+)+")
-_AT_HOST = re.compile(r"@\w")
+_LABELS = re.compile(r"[\w\-]*(?:\.(?:[^\W_]|-)+)+")
+_FILE = re.compile(
+    r"\.(?:tar|csv|json|txt|html|pdf|log|xml|sql)\.[a-z0-9]{2,4}$|\.(?:csv|json|txt|html|xlsx|docx|pdf|log|xml|sql|gz)$"
+)
+_PART = re.compile(r"[\w\-.+%]{0,64}@?")
+_AT_HOST = re.compile(r"[\w\-.+%]{0,64}@\w")
+_ELEMENT = re.compile(r"(?i)(script|form)(?=[\s/]|$)")
+_LINK = re.compile(r"(?i)(?:a|img|area)[\s/]")
+_ENDS = {"script": re.compile(r"(?i)</script"), "form": re.compile(r"(?i)</form")}
+_LONGEST_END = len("</script")
+_LONGEST_COMMAND = 100  # characters that tell one
+_END_OF_LINE = re.compile(r"(?<!\\)\r?\n")
 _REST = re.compile(r'[^\s<>"`\\]*')
 LONGEST_URL = 2_048
 _CLOSING = ")].,;:!?'*_"
@@ -49,33 +79,54 @@ class Links:
     Args:
         own: URLs with placeholders in them that the data owner's own texts hold: what they say, their
             host has been told.
+        known: the hosts that may be sent values: see `destinations.known_hosts`.
     """
 
-    def __init__(self, own: set[str]) -> None:
+    def __init__(self, own: set[str], known: Callable[[], frozenset[str]] | None = None) -> None:
         self._own = own
+        self._known = known or frozenset
         self._line = ""
+        self._sending, self._looked = (
+            False,
+            0,
+        )  # whether it may be a command; how much of it was asked
         self._cut = False  # whether the line is longer than what is kept of it
         self._tag: str | None = None  # of an HTML tag that is open, what came since its last quote
+        self._head = ""  # all that came of it
         self._quote = ""  # the quote that an attribute's value of it is in
         self._value: str | None = None  # that value so far, where it is a URL
+        self._script: str | None = None  # of a script that is open, what came of it
+        self._form: str | None = None  # the same of a form that goes to another host
 
     def passed(self, text: str) -> None:
         """`text` comes next."""
-        if self._tag is None and self._line.endswith("<") and _NAMED.match(text):
-            self._tag = ""  # its '<' came with the piece before
-        start = text.rfind("\n") + 1
+        if self._script is not None or self._form is not None:
+            text = self._through(text)
+        if not self._quote and self._line.endswith("<") and _NAMED.match(text):
+            self._tag = self._head = ""  # its '<' came with the piece before
+        start = 0
+        for end in _END_OF_LINE.finditer(text):
+            if end.start() or not self._line.endswith("\\"):
+                start = end.end()
         if start:
-            self._line, self._cut = text[start:], False
+            self._begin(text[start:])
         else:
             self._line += text
         if len(self._line) > _MOST:
+            self._looked = max(0, self._looked - len(self._line) + _MOST)
             self._line, self._cut = self._line[-_MOST:], True
         if self._tag is not None or "<" in text:
             self._html(text)
 
+    def _begin(self, line: str) -> None:
+        """A line begins, of which so much has come."""
+        self._line, self._cut, self._sending, self._looked = line, False, False, 0
+
     def apart(self) -> None:
         """What comes next is another text."""
-        self._line, self._cut, self._tag, self._quote, self._value = "", False, None, "", None
+        self._begin("")
+        self._tag, self._quote, self._value = None, "", None
+        self._head, self._script, self._form = "", None, None
 
     def learn(self, placeholder: str, after: str) -> None:
         """Take the URL that this place and `after` are in, if there is one, for the owner's own."""
@@ -85,7 +136,8 @@ class Links:
             self._own.add(_stripped(whole, len(before + placeholder)))
 
     def allows(self, placeholder: str, value: str, after: str, *, final: bool) -> bool | None:
-        """Whether `value` may stand here; None where that depends on more than `after`.
+        """Whether `value` may stand here, where no command sends it; None where that depends on more
+        than `after`.
 
         Args:
             after: what follows `placeholder`; with `final`, all of it.
@@ -99,6 +151,48 @@ class Links:
             return _ended(after, final=final, paths=True)
         return self._is_own(before + placeholder, after, final=final)
 
+    def owns(self, placeholder: str, after: str, *, final: bool) -> bool | None:
+        """Whether this place is in a URL of the owner's own."""
+        before = self._inside()
+        return before is not None and self._is_own(before + placeholder, after, final=final)
+
+    def sends(self, placeholder: str, after: str, *, final: bool) -> bool | None:
+        """Whether a command, a script or a form sends what stands here to a host that is not known."""
+        if self._form is not None:
+            return True
+        whole = self._line if self._script is None else self._script
+        if self._script is None and not self._may_send():
+            return False
+        end = (_END_OF_LINE if self._script is None else _ENDS["script"]).search(after)
+        if end is None and (not final or len(after) >= _MOST):
+            return True if final else None
+        whole += placeholder + (after[: end.start()] if end else after)
+        is_sent = sends if self._script is None else names_other
+        return len(whole) > 2 * _MOST or is_sent(whole, self._known())
+
+    def _may_send(self) -> bool:
+        """`may_send` of the line so far, of which only what is new is looked through."""
+        if not self._sending and self._looked < len(self._line):
+            self._sending = may_send(self._line, max(0, self._looked - _LONGEST_COMMAND))
+            self._looked = len(self._line)
+        return self._sending
+
+    def _through(self, text: str) -> str:
+        """Follow the element that is open; returns what of `text` comes after it."""
+        name = "script" if self._script is not None else "form"
+        held = self._script if self._script is not None else self._form
+        assert held is not None
+        seam = held[-_LONGEST_END:]
+        end = _ENDS[name].search(seam + text)
+        if end is None:
+            # More than the limit is taken for a script that sends.
+            held = (held + text)[: 2 * _MOST] if name == "script" else text[-_LONGEST_END:]
+            self._script, self._form = (held, None) if name == "script" else (None, held)
+            return ""
+        self._script = self._form = None
+        self._begin("")
+        return text[max(0, end.end() - len(seam)) :]
+
     def _is_own(self, begun: str, after: str, *, final: bool) -> bool | None:
         unsure = False
         for url in self._own:
@@ -108,7 +202,8 @@ class Links:
             if after.startswith(rest):
                 following = after[len(rest) : len(rest) + 1]
                 if following:
-                    if not _GOES_ON.match(following) or _sentence_ends(after[len(rest) :]):
+                    ended = _sentence_ends(after[len(rest) :], final=final)
+                    if ended or not _GOES_ON.match(following):
                         return True
                     unsure = unsure or (following in ".:" and len(after) == len(rest) + 1)
                 elif final:
@@ -127,11 +222,11 @@ class Links:
         if self._cut and not any(c.isspace() for c in line):
             return line
         word = max(line.rfind(blank) for blank in _BLANKS) + 1
-        for form, signs in ((_BARE, ":\\wW"), (_HOST, "/?#")):
+        for form, signs in ((_BARE, ":\\/wW%&"), (_HOST, "/?#%&")):
             found = form.search(line, word) if any(line.find(s, word) >= 0 for s in signs) else None
             if found:
                 return found[0]
-        for form, begins in ((_MARKDOWN, "]"), (_STYLE, "(")):
+        for form, begins in ((_MARKDOWN, "]"), (_STYLE, "("), (_STYLE, "@i"), (_TERMINAL, "8;")):
             found = form.search(line) if begins in line else None
             if found:
                 return str(found[found.lastindex or 0])
@@ -143,12 +238,13 @@ class Links:
 
     def _html(self, text: str) -> None:
         """Follow the tags of HTML, and the values of their attributes, through `text`."""
-        at = 0
+        at = opened = 0
         for found in _TAG.finditer(text):
             mark, before = found.group(), text[at : found.start()]
             if self._tag is None:
                 if mark == "<":
-                    self._tag, at = "", found.end()
+                    self._tag, self._head, at = "", "", found.end()
+                    opened = at
                 continue
             if self._quote:
                 if mark != self._quote:
@@ -158,25 +254,48 @@ class Links:
                 # A tag is read as a whole; with a URL between its attributes it is none.
                 between = _URL.search(self._tag + before, 1)
                 if between is None:
-                    self._line, self._cut = text[max(found.end(), text.rfind("\n") + 1) :], False
+                    self._begin(text[max(found.end(), text.rfind("\n") + 1) :])
                 self._tag = None
+                if self._begins(self._head + text[opened : found.start()]):
+                    self._html(self._through(text[found.end() :]))
+                    return
             elif mark == "<":
-                self._tag = ""
+                self._tag, self._head, opened = "", "", found.end()
             else:
                 named = _UNQUOTED.search(self._tag + before)
-                self._quote = mark
-                self._value = "" if named and not named[2] and _takes_url(named[1]) else None
-                self._tag = ""
+                if named and named[2]:
+                    self._tag += before + mark  # a sign of a value without quotes
+                else:
+                    self._quote = mark
+                    head = self._head + text[opened : found.start()]
+                    self._value = "" if named and _takes_url(named[1], head) else None
+                    self._tag = ""
             at = found.end()
         rest = text[at:]
+        if self._tag is not None:
+            self._head = (self._head + text[opened:])[:_MOST]
         if self._value is not None:
             self._value = (self._value + rest)[-_MOST:]
         elif self._tag is not None and not self._quote:
             self._tag = (self._tag + rest)[-_MOST:]
 
+    def _begins(self, tag: str) -> bool:
+        """Whether `tag` opens a script, or a form that goes to a host that is not known."""
+        element = _ELEMENT.match(tag)
+        if element is None:
+            return False
+        if element[1].lower() == "script":
+            self._script = ""
+        elif len(tag) >= _MOST or names_other(tag, self._known()):
+            self._form = ""
+        return self._script is not None or self._form is not None
 
-def _takes_url(attribute: str) -> bool:
-    return attribute.lower() in _ATTRIBUTES or attribute.lower().startswith("on")
+
+def _takes_url(attribute: str, tag: str = "") -> bool:
+    name = attribute.lower()
+    if name == "title":
+        return _LINK.match(tag) is not None
+    return name in _ATTRIBUTES or name.startswith("on")
 
 
 def _stripped(url: str, least: int) -> str:
@@ -190,8 +309,9 @@ def _ended(after: str, *, final: bool, paths: bool = False) -> bool | None:
     return after[0] in _END or (paths and after[0] in "/?#")
 
 
-def _sentence_ends(after: str) -> bool:
-    return after[:1] in (".", ":") and after[1:2].isspace()
+def _sentence_ends(after: str, *, final: bool) -> bool:
+    """Whether a sign ends a sentence here, and with it a URL."""
+    return after[:1] in (".", ":") and (after[1:2].isspace() or (final and len(after) == 1))
 
 
 def _outside(value: str, after: str, *, final: bool) -> bool | None:
@@ -201,8 +321,8 @@ def _outside(value: str, after: str, *, final: bool) -> bool | None:
     if _URL.match(value):
         if after[0] not in ".:":
             return not _GOES_ON.match(after)
-        return (True if final else None) if len(after) == 1 else _sentence_ends(after)
-    if after in (".", "@") and not final:
+        return None if len(after) == 1 and not final else _sentence_ends(after, final=final)
+    if _PART.fullmatch(after) and not final:
         return None
     if _AT_HOST.match(after):
         return False
@@ -211,4 +331,7 @@ def _outside(value: str, after: str, *, final: bool) -> bool | None:
         return True
     if after[labels.end() :] in ("", ".") and not final and len(after) < LONGEST_URL:
         return None
-    return labels[0].count(".") < 2 and after[labels.end() : labels.end() + 1] != "/"
+    following = after[labels.end() : labels.end() + 1]
+    if _FILE.search(labels[0]) and following != "/":
+        return True
+    return labels[0].count(".") < 2 and following != "/"

@@ -2,12 +2,17 @@
 
 in text                         as it is
 between the quotes of JSON      escaped; a number where a number is due, without the quotes
-in a URL                        not at all, unless that is wanted or the URL is the owner's own
+in a URL, or in a command or a  not at all, unless that place is allowed, or the URL is the owner's own
+tool call that goes elsewhere
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from cosilo.defences.json_text import Scanner, Unit, quoted
 from cosilo.defences.links import Links
@@ -16,6 +21,52 @@ from cosilo.defences.schemas import Schema, wants_number
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+
+
+Place = Literal["text", "tool_arguments", "own_urls", "urls", "elsewhere", "secrets"]
+"""Where values may come back:
+
+* `text`: what the LM says, outside of what follows here; reasoning and refusals too;
+* `tool_arguments`: the arguments of its calls;
+* `own_urls`: URLs that the owner's own texts hold exactly so;
+* `urls`: URLs, links and attributes of HTML that the LM made;
+* `elsewhere`: commands, code and tool calls that name a host which the owner's own words do not;
+* `secrets`: credentials in the last two as well, where those are allowed.
+"""
+
+DEFAULT: tuple[Place, ...] = ("text", "tool_arguments", "own_urls")
+
+
+@dataclass
+class Rules:
+    """Where the values of one request may come back, and which did not.
+
+    Attributes:
+        places: where they may.
+        known: the hosts that the owner's own words name.
+        withheld: how many placeholders of each kind were left in their place.
+    """
+
+    places: frozenset[str] = frozenset(DEFAULT)
+    known: Callable[[], frozenset[str]] = frozenset
+    withheld: Counter[str] = field(default_factory=Counter)
+
+    def allow(self, place: Place, kind: str) -> bool:
+        """Whether a value of this kind may stand in `urls` or `elsewhere`."""
+        return place in self.places and (kind != "SECRET" or "secrets" in self.places)
+
+
+def places(named: Sequence[str]) -> frozenset[str]:
+    """`named`, which must be places.
+
+    Raises:
+        ValueError: one is none.
+    """
+    for name in [named] if isinstance(named, str) else named:
+        if isinstance(named, str) or name not in get_args(Place):
+            known = ", ".join(get_args(Place))
+            raise ValueError(f"restore_in is a list of places; {name!r} is none (known: {known})")
+    return frozenset(named)
 
 
 class Places(PlainTarget):
@@ -28,7 +79,9 @@ class Places(PlainTarget):
             elsewhere a URL goes on through quotes.
         schema: what that JSON must look like.
         sql: values stand in SQL.
-        urls: also restore in URLs.
+        rules: where they may come back.
+        called: this is in a tool call.
+        sent: that goes to a host which is not known.
     """
 
     def __init__(
@@ -39,13 +92,19 @@ class Places(PlainTarget):
         asked: bool = False,
         schema: Schema = None,
         sql: bool = False,
-        urls: bool = False,
+        rules: Rules | None = None,
+        called: bool = False,
+        sent: bool = False,
     ) -> None:
         self._restorer = restorer
+        self._rules = rules or Rules()
+        self._closed = ("tool_arguments" if called else "text") not in self._rules.places
+        self._sent = sent
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = SqlTarget() if sql else None
-        self._links = None if urls else Links(restorer.own_urls)
+        own = restorer.own_urls if "own_urls" in self._rules.places else set()
+        self._links = Links(own, self._rules.known)
 
     @property
     def quotes(self) -> bool:
@@ -57,8 +116,6 @@ class Places(PlainTarget):
         if self._sql is not None:
             self._sql.passed(text)
         units = self._scanner.feed(text) if self._scanner is not None else [Unit(text, text)]
-        if self._links is None:
-            return
         said: list[str] = []
         for unit in units:
             if self._apart and unit.border and unit.written == '"':
@@ -70,7 +127,7 @@ class Places(PlainTarget):
         self._links.passed("".join(said))
 
     def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
-        at, end, value = segment
+        at, end, value, kind = segment
         if text[start:at].endswith('"') and _NUMBER.fullmatch(value):
             self.passed(text[start : at - 1])
             start = at - 1
@@ -82,17 +139,30 @@ class Places(PlainTarget):
                     return Put(at - 1, at - 1, None)
         self.passed(text[start:at])
         shown = text[at:end]
-        if self._links is not None:
-            after = text[end : end + _AHEAD]
-            whole = final or len(after) == _AHEAD
-            allowed = self._links.allows(shown, value, after, final=whole)
-            if allowed is None:
-                return Put(at, at, None)
-            if not allowed:
-                self.passed(shown)
-                return Put(at, end, shown, restored=False)
-            self._links.passed(value if "://" in value else shown)
+        after = text[end : end + _AHEAD]
+        allowed = self._allows(shown, segment, after, final=final or len(after) == _AHEAD)
+        if allowed is None:
+            return Put(at, at, None)
+        if not allowed:
+            self._rules.withheld[kind] += 1
+            self.passed(shown)
+            return Put(at, end, shown, restored=False)
+        self._links.passed(value if "://" in value else shown)
         return Put(at, end, self._written(value))
+
+    def _allows(self, shown: str, segment: Segment, after: str, *, final: bool) -> bool | None:
+        """Whether the value may stand here; None where that depends on more than `after`."""
+        if self._closed:
+            return False
+        if self._sent and not self._rules.allow("elsewhere", segment.kind):
+            return self._links.owns(shown, after, final=final)
+        if not self._rules.allow("elsewhere", segment.kind):
+            sent = self._links.sends(shown, after, final=final)
+            if sent is not False:
+                return sent and False
+        if self._rules.allow("urls", segment.kind):
+            return True
+        return self._links.allows(shown, segment.value, after, final=final)
 
     def _written(self, value: str) -> str:
         if self._sql is not None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Sized
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +25,9 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.messages.passages import JSON, Passage
 from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
+from cosilo.defences.destinations import known_hosts
 from cosilo.defences.hiding import DetectorName, Hiding, M, Recent, Settings
-from cosilo.defences.places import Places
+from cosilo.defences.places import DEFAULT, Place, Places, Rules, places
 from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.restoring import Restorer, restore
@@ -76,8 +79,11 @@ class Pseudonym(Defence):
         "first-turn" (all requests of one caller that begin with the same user turn; each sends its
         history).
     replies: "sql" quotes restored text where SQL needs it; "text" puts values back as they are.
-    restore_in_urls: also put values back inside URLs that the LM made: whoever owns the host may then
-        learn them, for an image as soon as the reply is shown.
+    restore_in: where values are put back: "text" (what the LM says), "tool_arguments", "own_urls"
+        (URLs that the owner's own texts hold exactly so); "urls" (URLs, links and attributes of HTML
+        that the LM made: whoever owns the host learns them, for an image when the reply is shown),
+        "elsewhere" (commands, code and tool calls that name a host which no turn of the user or the
+        system and no tool's definition names), and "secrets" (credentials too in those two).
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
     hints: tell the LM which column of `databases` each hidden value stands in: what a question
@@ -100,7 +106,7 @@ class Pseudonym(Defence):
         system: Literal["private", "public"] = "private",
         conversation: Literal["request", "first-turn"] = "request",
         replies: Literal["text", "sql"] = "text",
-        restore_in_urls: bool = False,
+        restore_in: Sequence[Place] = DEFAULT,
         databases: Path | None = None,
         values: Sequence[str] = (),
         hints: bool = False,
@@ -134,12 +140,13 @@ class Pseudonym(Defence):
         self._seconds_per_kb = sum(_SECONDS_PER_KB[name] for name in detectors)
         self._conversation = conversation
         self._sql = replies == "sql"
-        self._urls = restore_in_urls
+        self._places = places(restore_in)
         self._key_file = Path(key_file)
         self._key: bytes | None = None
         self._caller: Callable[[str], bytes] = lambda _: b""
         self._vaults: Recent[Vault] = Recent(remember)
         self._counts: Recent[Mapping[str, int]] = Recent(remember)
+        self._withheld: Recent[Counter[str]] = Recent(remember)
 
     async def open(self) -> None:
         if isinstance(self.hiding, Elsewhere):
@@ -165,6 +172,12 @@ class Pseudonym(Defence):
         """
         return self._counts.get(request) or {}
 
+    def withheld(self, request: str) -> Mapping[str, int]:
+        """How many placeholders of each kind were left in replies to `request`, because they stood
+        where no value may come back.
+        """
+        return self._withheld.get(request) or {}
+
     async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
         """Hide, send, restore.
 
@@ -179,12 +192,26 @@ class Pseudonym(Defence):
                 )
             return await forward(message)
         vault, hidden = await self._hidden(message, request)
-        return self._restored(await forward(hidden), hidden, vault.restorer)
+        reply = await forward(hidden)
+        rules = self._rules(message)
+        try:
+            return self._restored(reply, hidden, vault.restorer, rules)
+        finally:
+            self._note(request, rules)
 
-    def _restored(self, reply: Message, hidden: Message, restorer: Restorer) -> Message:
+    def _rules(self, message: Message) -> Rules:
+        return Rules(self._places, cache(lambda: known_hosts(message.passages())))
+
+    def _note(self, request: str, rules: Rules) -> None:
+        if rules.withheld:
+            self._withheld.put(request, (self._withheld.get(request) or Counter()) + rules.withheld)
+
+    def _restored(
+        self, reply: Message, hidden: Message, restorer: Restorer, rules: Rules
+    ) -> Message:
         if isinstance(hidden, Ask) and isinstance(reply, Completion):
             generation = restored(
-                reply.generation, restorer, hidden.sampling, sql=self._sql, urls=self._urls
+                reply.generation, restorer, hidden.sampling, sql=self._sql, rules=rules
             )
             return msgspec.structs.replace(reply, generation=generation)
         if not reply.replaceable:
@@ -193,8 +220,8 @@ class Pseudonym(Defence):
         def put_back(passage: Passage) -> str:
             if passage.what in ("label", "word"):
                 return passage.text
-            places = Places(restorer, json=passage.what in JSON, urls=self._urls)
-            return restore(restorer, passage.text, places)
+            written = Places(restorer, json=passage.what in JSON, rules=rules)
+            return restore(restorer, passage.text, written)
 
         return reply.with_passages(put_back)
 
@@ -202,13 +229,17 @@ class Pseudonym(Defence):
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
         vault, hidden = await self._hidden(ask, request)
-        stream = ReplyStream(vault.restorer, hidden.sampling, sql=self._sql, urls=self._urls)
-        async with closing(forward(hidden)) as deltas:
-            async for delta in deltas:
-                for piece in stream.feed(delta):
-                    yield piece
-        for piece in stream.finish():
-            yield piece
+        rules = self._rules(ask)
+        stream = ReplyStream(vault.restorer, hidden.sampling, sql=self._sql, rules=rules)
+        try:
+            async with closing(forward(hidden)) as deltas:
+                async for delta in deltas:
+                    for piece in stream.feed(delta):
+                        yield piece
+            for piece in stream.finish():
+                yield piece
+        finally:
+            self._note(request, rules)
 
     async def _hidden(self, message: M, request: str) -> tuple[Vault, M]:
         try:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cosilo.defences.places import Places
+from cosilo.defences.destinations import goes_elsewhere
+from cosilo.defences.places import Places, Rules
 from cosilo.defences.restoring import (
     Restorer,
     Segment,
@@ -29,50 +30,114 @@ from cosilo.types import (
 
 
 def restored(
-    generation: Generation, restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool = False
+    generation: Generation,
+    restorer: Restorer,
+    sampling: Sampling,
+    *,
+    sql: bool,
+    rules: Rules | None = None,
 ) -> Generation:
     """`generation` with every issued placeholder restored.
 
     A reply that is one of `sampling.choices` is a label, and stays; arguments of tool calls stay
-    valid JSON. `sql`: see `restoring.Sql`. `urls`: also in URLs that the LM made.
+    valid JSON. `sql`: see `restoring.SqlTarget`. `rules`: where values may come back.
     """
+    rules = rules or Rules()
     generation = msgspec.structs.replace(
         generation,
         tool_calls=tuple(
             msgspec.structs.replace(
                 c,
-                arguments=restore(
-                    restorer, c.arguments, _arguments(restorer, sampling, c.name, urls)
-                ),
-                extra=restore(restorer, c.extra, Places(restorer, json=True, urls=urls)),
+                arguments=_arguments(restorer, sampling, c.name, c.arguments, rules),
+                extra=restore(restorer, c.extra, Places(restorer, json=True, rules=rules)),
             )
             for c in generation.tool_calls
         ),
         other_texts=tuple(
-            (n, restore(restorer, said, Places(restorer, urls=urls)))
+            (n, restore(restorer, said, Places(restorer, rules=rules)))
             for n, said in generation.other_texts
         ),
-        extra=restore(restorer, generation.extra, Places(restorer, json=True, urls=urls)),
+        extra=restore(restorer, generation.extra, Places(restorer, json=True, rules=rules)),
     )
     if generation.text in sampling.choices:
         return generation
     found = segments(restorer, generation.text)
     text, rendered, _ = fill(
-        generation.text, found, _content(restorer, sampling, sql=sql, urls=urls)
+        generation.text, found, _content(restorer, sampling, sql=sql, rules=rules)
     )
     tokens = restored_tokens(generation.tokens, generation.text, rendered)
     return msgspec.structs.replace(generation, text=text, tokens=tokens)
 
 
-def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool) -> Places:
+def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, rules: Rules) -> Places:
     form = sampling.response_format
     asked = '"json_' in form
-    return Places(restorer, asked=asked, schema=format_of(form), sql=sql, urls=urls)
+    return Places(restorer, asked=asked, schema=format_of(form), sql=sql, rules=rules)
 
 
-def _arguments(restorer: Restorer, sampling: Sampling, name: str, urls: bool) -> Places:
-    schema = parameters_of(sampling.tools, name)
-    return Places(restorer, json=True, schema=schema, urls=urls)
+def _arguments(
+    restorer: Restorer, sampling: Sampling, name: str, arguments: str, rules: Rules
+) -> str:
+    """The `arguments` of a call of the tool `name`, with the values in."""
+    found = segments(restorer, arguments)
+    if not found:
+        return arguments
+    render = Places(
+        restorer,
+        json=True,
+        schema=parameters_of(sampling.tools, name),
+        rules=rules,
+        called=True,
+        sent=goes_elsewhere(arguments, rules.known()),
+    )
+    return fill(arguments, found, render)[0]
+
+
+class _Calls:
+    """The tool calls of a reply that arrives in pieces.
+
+    Where a call goes is known at its end only, so from the first placeholder of one on all pieces of
+    calls are kept until `finish`.
+    """
+
+    def __init__(self, restorer: Restorer, sampling: Sampling, rules: Rules) -> None:
+        self._restorer, self._sampling, self._rules = restorer, sampling, rules
+        self._came: dict[int, list[ToolCallDelta]] = {}
+        self._tails: dict[int, str] = {}  # what may become a placeholder
+        self._given: dict[int, int] = {}  # characters of its arguments that were given on
+        self._kept: dict[int, list[ToolCallDelta]] = {}
+        self._holds = False
+
+    def feed(self, piece: ToolCallDelta) -> Iterator[ToolCallDelta]:
+        index = piece.index
+        self._came.setdefault(index, []).append(piece)
+        bare = msgspec.structs.replace(piece, arguments="", extra=self._extra(piece.extra))
+        if not self._holds:
+            tail = self._tails.get(index, "") + piece.arguments
+            found, certain = self._restorer.scan(tail, 0, final=False)
+            self._holds = bool(found)
+            certain = len(tail[: found[0].start if found else certain].rstrip('"\\'))
+            self._tails[index] = tail[certain:]
+            self._given[index] = self._given.get(index, 0) + certain
+            bare = msgspec.structs.replace(bare, arguments=tail[:certain])
+            if bare.id or bare.name or bare.arguments or bare.extra:
+                yield bare
+        elif bare.id or bare.name or bare.extra:
+            self._kept.setdefault(index, []).append(bare)
+
+    def finish(self) -> Iterator[ToolCallDelta]:
+        """What was kept, call by call."""
+        for index, pieces in sorted(self._came.items()):
+            yield from self._kept.get(index, ())
+            whole = "".join(p.arguments for p in pieces)
+            name = "".join(p.name for p in pieces)
+            done = _arguments(self._restorer, self._sampling, name, whole, self._rules)
+            rest = done[self._given.get(index, 0) :]
+            if rest:
+                yield ToolCallDelta(index, arguments=rest)
+
+    def _extra(self, text: str) -> str:
+        return restore(self._restorer, text, Places(self._restorer, json=True, rules=self._rules))
 
 
 class ReplyStream:
@@ -82,14 +147,14 @@ class ReplyStream:
     """
 
     def __init__(
-        self, restorer: Restorer, sampling: Sampling, *, sql: bool, urls: bool = False
+        self, restorer: Restorer, sampling: Sampling, *, sql: bool, rules: Rules | None = None
     ) -> None:
         self._restorer = restorer
         self._sampling, self._sql = sampling, sql
         self._whole: list[Delta] = []  # with choices only the whole reply tells whether it is one
-        self._urls = urls
-        self._text = Stream(restorer, _content(restorer, sampling, sql=sql, urls=urls))
-        self._calls: dict[int, Stream] = {}
+        self._rules = rules = rules or Rules()
+        self._text = Stream(restorer, _content(restorer, sampling, sql=sql, rules=rules))
+        self._calls = _Calls(restorer, sampling, rules)
         self._others: dict[str, Stream] = {}
         self._raw = ""
         self._raw_start = 0
@@ -103,7 +168,7 @@ class ReplyStream:
         text = self._text.feed(delta.text)
         self._raw += delta.text
         self._tokens += delta.tokens
-        calls = [self._call(piece) for piece in delta.tool_calls]
+        calls = [given for piece in delta.tool_calls for given in self._calls.feed(piece)]
         others = [(name, self._other(name).feed(said)) for name, said in delta.other_texts]
         tokens: tuple[TokenLogprob, ...] = ()
         if not self._text.holds:
@@ -112,7 +177,7 @@ class ReplyStream:
             delta,
             text=text,
             tokens=tokens,
-            tool_calls=tuple(c for c in calls if c.id or c.name or c.arguments or c.extra),
+            tool_calls=tuple(calls),
             other_texts=tuple((name, said) for name, said in others if said),
             extra=self._json(delta.extra),
         )
@@ -127,15 +192,13 @@ class ReplyStream:
             if self._whole:
                 whole = assemble(self._whole)
                 yield disassemble(
-                    restored(whole, self._restorer, self._sampling, sql=self._sql, urls=self._urls)
+                    restored(
+                        whole, self._restorer, self._sampling, sql=self._sql, rules=self._rules
+                    )
                 )
             return
         text = self._text.finish()
-        calls = []
-        for index, stream in sorted(self._calls.items()):
-            rest = stream.finish()
-            if rest:
-                calls.append(ToolCallDelta(index, arguments=rest))
+        calls = self._calls.finish()
         others = [(name, stream.finish()) for name, stream in self._others.items()]
         end, tokens = self._held_end or Delta(), self._settled_tokens()
         out = msgspec.structs.replace(
@@ -148,23 +211,12 @@ class ReplyStream:
         if self._held_end is not None or self._says(out):
             yield out
 
-    def _call(self, piece: ToolCallDelta) -> ToolCallDelta:
-        stream = self._calls.get(piece.index)
-        if stream is None:
-            render = _arguments(self._restorer, self._sampling, piece.name, self._urls)
-            stream = self._calls[piece.index] = Stream(self._restorer, render)
-        return msgspec.structs.replace(
-            piece,
-            arguments=stream.feed(piece.arguments),
-            extra=self._json(piece.extra),
-        )
-
     def _other(self, name: str) -> Stream:
-        render = Places(self._restorer, urls=self._urls)
+        render = Places(self._restorer, rules=self._rules)
         return self._others.setdefault(name, Stream(self._restorer, render))
 
     def _json(self, text: str) -> str:
-        return restore(self._restorer, text, Places(self._restorer, json=True, urls=self._urls))
+        return restore(self._restorer, text, Places(self._restorer, json=True, rules=self._rules))
 
     def _settled_tokens(self) -> tuple[TokenLogprob, ...]:
         start = self._raw_start

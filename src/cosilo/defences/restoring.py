@@ -35,6 +35,7 @@ class Segment(NamedTuple):
     start: int
     end: int
     value: str
+    kind: str = ""
 
 
 class Put(NamedTuple):
@@ -128,14 +129,16 @@ class Restorer:
         self.own_urls: set[str] = set()
         self._values: dict[str, tuple[str, bool]] = {}
         self._plain: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
         self._beginnings: set[str] = set()
         self._longest = 0
         self._pattern: re.Pattern[str] | None = None
 
-    def add(self, aliases: Mapping[str, str], *, follow: bool, plain: bool) -> None:
+    def add(self, aliases: Mapping[str, str], *, follow: bool, plain: bool, kind: str = "") -> None:
         """Issue a placeholder: each of its `aliases` is restored to what it maps to.
 
         Args:
+            kind: of the value.
             follow: a placeholder that comes back in one case changes the value's case with it
                 (SQL that compares LOWER(name) needs the value in lower case).
             plain: it is no KIND_code but an ordinary number or date, found only as it is written.
@@ -147,6 +150,7 @@ class Restorer:
             else:
                 key = _normal(shown)
                 self._values[key] = value, follow
+            self._kinds[key] = kind
             self._beginnings.update(key[:i] for i in range(1, len(key)))
             self._longest = max(self._longest, len(shown) + _LONGEST_SEPARATOR)
         self._pattern = None
@@ -185,10 +189,11 @@ class Restorer:
         while (match := self._pattern.search(text, at)) is not None:
             whole = match.group()
             if match["plain"] is not None:
-                return Segment(match.start(), match.end(), self._plain[whole])
-            value = self._values.get(_normal(whole))
+                return Segment(*match.span(), self._plain[whole], self._kinds[whole])
+            key = _normal(whole)
+            value = self._values.get(key)
             if value is not None:
-                return Segment(match.start(), match.end(), _followed(whole, *value))
+                return Segment(*match.span(), _followed(whole, *value), self._kinds[key])
             at = match.start() + 1
         return None
 

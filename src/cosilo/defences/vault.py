@@ -86,7 +86,9 @@ class Vault:
                 continue
             self.issued.append(item)
             self._surrogates += item.plain
-            self._restorer.add(item.aliases, follow=item.kind == "VALUE", plain=item.plain)
+            self._restorer.add(
+                item.aliases, follow=item.kind == "VALUE", plain=item.plain, kind=item.kind
+            )
             self._shown[item.value] = item.shown
             self._kinds[item.value] = item.kind
 
@@ -220,7 +222,7 @@ class Vault:
             moves.append((length, at))
         whole = "".join((*parts, text[at:]))
         strays: list[Span] = []
-        for start, end, value in segments(self._restorer, whole):
+        for start, end, value, _ in segments(self._restorer, whole):
             if issued.get((start, end)) == value:
                 del issued[start, end]
                 continue

@@ -36,6 +36,7 @@ HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_usd_total": ("counter", "US dollars spent."),
     "cosilo_disputes_total": ("counter", "Replies that claimed more tokens than there can be."),
     "cosilo_entities_total": ("counter", "Private values that left as placeholders, by kind."),
+    "cosilo_withheld_total": ("counter", "Placeholders left where no value may go, by kind."),
     "cosilo_refused_total": ("counter", "Requests refused before anything was sent, by reason."),
     "cosilo_in_flight": ("gauge", "Requests being answered."),
     "cosilo_breaker_open": ("gauge", "Workers in which the upstream is being left alone."),

@@ -205,7 +205,7 @@ class TestUrls:
         text = both_ways(talk, chat).text
         assert MAIL not in text
         assert re.search(CODE, text)
-        wanted = talk(by_characters(3), restore_in_urls=True).send(chat).text
+        wanted = talk(by_characters(3), restore_in=["text", "urls"]).send(chat).text
         assert wanted == template % MAIL
 
         def arguing(cut: Any) -> Talk:
@@ -222,7 +222,7 @@ class TestUrls:
         def arguing(cut: Any) -> Talk:
             return Talk(make(), calling(lambda c: compact % codes(c)[0]), cut)
 
-        chat = user(f"Write to {MAIL} about it")
+        chat = user(f"Write to {MAIL} about https://x.example/")
         asked = both_ways(talk, chat, response_format='{"type": "json_object"}').text
         assert asked == both_ways(arguing, chat).tool_calls[0].arguments == compact % MAIL
         # In a text it may be shown as one, and then the link goes on to the next blank.

