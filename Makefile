@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check models models-small results dist clean
+.PHONY: demo test check clients models models-small results dist clean
 
 # Environment, models, data, bench, report: ends by printing the front, the certificate and a path.
 # With DEMO=--tiny it is a quick look; `cosilo demo --help` says what else there is.
@@ -19,6 +19,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The recipes of docs/clients, each with its client's release in an environment of its own (.clients).
+clients: $(VENV)/.dev
+	$(BIN)/python benchmarks/clients/run.py --keep
 
 models: $(VENV)/.user
 	$(BIN)/cosilo models pull --all
