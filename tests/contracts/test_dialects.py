@@ -59,6 +59,12 @@ def openai_error(body: Any) -> str:
     return str(body["error"]["message"])
 
 
+def anthropic_error(body: Any) -> str:
+    assert body["type"] == "error"
+    assert {"type", "message"} <= set(body["error"])
+    return str(body["error"]["message"])
+
+
 def chunked(piece: Callable[[Any], str | None]) -> Callable[[list[Any]], str]:
     """The text of a stream of OpenAI's chunks, each of whose choices says `piece`."""
     return lambda events: "".join(piece(c) or "" for e in events for c in e.get("choices", ()))
@@ -153,6 +159,68 @@ def response_places(text: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def message_places(text: str) -> dict[str, dict[str, Any]]:
+    def turns(*said: dict[str, Any]) -> dict[str, Any]:
+        return {"messages": [USER, *said, USER]}
+
+    def blocks(role: str, *content: dict[str, Any]) -> dict[str, Any]:
+        return turns({"role": role, "content": list(content)})
+
+    part = {"type": "text", "text": text}
+    plain = {"type": "document", "source": {"type": "text", "data": text}}
+    nested = {"type": "document", "source": {"type": "content", "content": [part]}}
+    short = {"type": "document", "source": {"type": "text", "data": "a"}}
+    search = {"type": "search_result", "source": "s", "title": "t", "content": [part]}
+    used = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c"}
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    schema = {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
+
+    def results(**fields: Any) -> dict[str, Any]:
+        return turns(
+            {"role": "assistant", "content": [used]},
+            {"role": "user", "content": [{**result, **fields}]},
+        )
+
+    return {
+        "system": turns() | {"system": text},
+        "system block": turns() | {"system": [part]},
+        "later system": turns({"role": "system", "content": text}),
+        "user": turns({"role": "user", "content": text}),
+        "block": blocks("user", part),
+        "document": blocks("user", plain),
+        "nested document": blocks("user", nested),
+        "title": blocks("user", {**short, "title": text}),
+        "context": blocks("user", {**short, "context": text}),
+        "search": blocks("user", search),
+        "search's title": blocks("user", {**search, "title": text, "content": []}),
+        "assistant": turns({"role": "assistant", "content": text}),
+        "assistant block": blocks("assistant", part),
+        "thoughts": blocks("assistant", {"type": "thinking", "thinking": text}, part),
+        "input": blocks("assistant", {**used, "input": {"q": text}}),
+        "result": results(content=text),
+        "result block": results(content=[part]),
+        "failed result": results(content=text, is_error=True),
+        "result's document": results(content=[plain]),
+        "description": turns() | {"tools": [{**tool, "description": text}]},
+        "parameters": turns() | {"tools": [{**tool, "input_schema": schema}]},
+        "examples": turns() | {"tools": [{**tool, "input_examples": [{"q": text}]}]},
+        "format": turns()
+        | {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+    }
+
+
+def message_kept(text: str) -> dict[str, dict[str, Any]]:
+    signed = {"type": "thinking", "thinking": "a", "signature": text}
+    sealed = {"type": "redacted_thinking", "data": text}
+    return {
+        "user_id": {"metadata": {"user_id": text}},
+        "signature": {"messages": [USER, {"role": "assistant", "content": [signed, sealed]}, USER]},
+        "profile": {"user_profile_id": text},
+        "service_tier": {"service_tier": text},
+    }
+
+
 SAMPLES = {
     "chat": Sample(
         lambda text: {"messages": [{"role": "user", "content": text}]},
@@ -182,6 +250,15 @@ SAMPLES = {
         openai_error,
         response_places,
         chat_kept,
+    ),
+    "messages": Sample(
+        lambda text: {"max_tokens": 64, "messages": [{"role": "user", "content": text}]},
+        lambda body: "".join(block["text"] for block in body["content"]),
+        lambda events: "".join(e.get("delta", {}).get("text", "") for e in events),
+        lambda body: (body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
+        anthropic_error,
+        message_places,
+        message_kept,
     ),
 }
 

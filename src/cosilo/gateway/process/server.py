@@ -19,12 +19,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cosilo import interrupts
 from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import AccountStore
 from cosilo.gateway.metrics import Metrics
-from cosilo.gateway.process.config import Layout, StoreConfig
+from cosilo.gateway.process.config import Layout, ServerConfig, StoreConfig
 from cosilo.gateway.process.preparing import Preparer, prepared
 from cosilo.gateway.process.protocol import ClientPatience, protocol
 from cosilo.gateway.record.retention import read_vault
@@ -36,6 +37,9 @@ from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.api import Gateway
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.http import App, Bodies
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger("cosilo.gateway")
 
@@ -143,22 +147,7 @@ async def work(
                 await super().startup(sockets)
                 _ready(layout, setup, listener, worker)
 
-        uvicorn_server = Server(
-            uvicorn.Config(
-                gateway,
-                http=protocol(ClientPatience(server.header_seconds, server.write_seconds)),
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=1024,
-                timeout_keep_alive=max(1, round(server.keep_alive_seconds)),
-                timeout_graceful_shutdown=max(1, round(server.drain_seconds)),
-            )
-        )
+        uvicorn_server = Server(http_config(gateway, server))
         reloads = _Reloads(load, gateway, preparer)
         loop = asyncio.get_running_loop()
 
@@ -182,6 +171,26 @@ async def work(
         await gateway.close()
     finally:
         await store.close()
+
+
+def http_config(app: App, server: ServerConfig) -> uvicorn.Config:
+    """How `app` is served over HTTP/1.1."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http=protocol(ClientPatience(server.header_seconds, server.write_seconds)),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=1024,
+        timeout_keep_alive=max(1, round(server.keep_alive_seconds)),
+        timeout_graceful_shutdown=max(1, round(server.drain_seconds)),
+    )
 
 
 async def _forget(store: GatewayStore, config: StoreConfig) -> None:

@@ -36,6 +36,7 @@ from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.dialects import DIALECTS
+from cosilo.gateway.web.dialects.anthropic import AnthropicShape
 from cosilo.gateway.web.dialects.base import Continuation, Dialect, Envelope, Events, Shape
 from cosilo.gateway.web.dialects.openai import OpenAIShape
 from cosilo.gateway.web.embeddings import embedding_answer, read_embedding
@@ -70,6 +71,7 @@ _LARGE = 1_000_000  # bytes of a body that takes some milliseconds to read
 Handle = Callable[[Exchange, Scope, bytes, Receive, Send], Awaitable[None]]
 
 _OPENAI = OpenAIShape()
+_ANTHROPIC = AnthropicShape()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Gateway:
         self.draining = False
         self.booking = Booking(store, tabs)
         self._keyed: dict[str, _Post] = {
-            "/v1/embeddings": _Post("embeddings", self._embeddings, _OPENAI)
+            "/v1/embeddings": _Post("embeddings", self._embeddings, _OPENAI),
+            "/v1/messages/count_tokens": _Post("count_tokens", _count_tokens, _ANTHROPIC),
         }
         for dialect in DIALECTS:
             answer = partial(self._continue, dialect)
@@ -457,7 +460,7 @@ class Gateway:
                     anthropic=anthropic,
                 )
         except CosiloError as error:
-            await _refuse(send, error)
+            await _refuse(send, error, _ANTHROPIC if anthropic else _OPENAI)
             return
         await respond(send, 200, to_json(body), [])
 
@@ -470,6 +473,16 @@ class Gateway:
                 status=403, param="model", code="model_not_allowed", kind="permission_error",
             )  # fmt: skip
         return point
+
+
+async def _count_tokens(
+    x: Exchange, scope: Scope, body: bytes, receive: Receive, send: Send
+) -> None:
+    raise RequestError(
+        "only the large model's owner knows how many tokens a text is to it, and asking would send the "
+        "text; `usage` of an answer says how many its request had",
+        status=404, code="not_found",
+    )  # fmt: skip
 
 
 def _require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
