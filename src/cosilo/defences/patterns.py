@@ -13,6 +13,7 @@ from itertools import chain
 from cosilo.defences.addresses import ADDRESSES
 from cosilo.defences.credentials import credentials
 from cosilo.defences.detection import Span, Steps, gathered, run
+from cosilo.defences.languages.forms import foreign
 from cosilo.defences.names import listed, named
 
 Check = Callable[[str], bool]
@@ -169,7 +170,7 @@ class PatternDetector:
                 spans.append(span)
                 yield
             yield
-        for found in chain(named(text), credentials(text)):
+        for found in chain(named(text), credentials(text), foreign(text)):
             if found is not None:
                 spans.append(found)
             yield
