@@ -199,6 +199,7 @@ async def house(
     budget: Budget | None = None,
     sampling: Sampling = Sampling(max_tokens=64),
     system: str = "",
+    tabs: dict[str, Tab] | None = None,
     **settings: Any,
 ) -> House:
     books = Books()
@@ -209,7 +210,7 @@ async def house(
         f"lm{i}": Upstream(f"lm{i}", m, exposes, price, Breaker(f"lm{i}", breaker))
         for i, m in enumerate(large)
     }
-    tabs: dict[str, Tab] = {}
+    tabs = {} if tabs is None else tabs
     recipe = Recipe(
         config=PointConfig("x", strategy, options or {}, around),
         owner=DataOwner(small or Absent("small"), embedder=embedder),

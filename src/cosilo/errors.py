@@ -11,6 +11,7 @@ CosiloError                     exit code 1
 │   ├── BudgetExceededError     3: results so far are kept
 │   │   ├── RequestBudgetError  this request alone may cost too much; others may not
 │   │   └── PrivacyBudgetError  the owner's records would have spent more ε than they may
+│   ├── LocalOnlyError          the request may not leave, so nothing was sent
 │   └── PrivacyError            a guard was in doubt, so nothing was sent
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
@@ -82,6 +83,9 @@ class RequestBudgetError(BudgetExceededError): ...
 
 
 class PrivacyBudgetError(BudgetExceededError): ...
+
+
+class LocalOnlyError(BoundaryError): ...
 
 
 class PrivacyError(BoundaryError): ...

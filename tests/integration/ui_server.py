@@ -52,6 +52,7 @@ def gateway_over(store: Any) -> Any:
     routes = [SimpleNamespace(upstreams=(u,), name=u.name) for u in upstreams.values()]
     points = {
         name: SimpleNamespace(
+            model=f"cosilo/{name}",
             name=name, strategy=strategy, routes=routes, defences=(), sends=name != "small",
             serving=SimpleNamespace(fallback="small" if name == "private" else "refuse"),
         )
@@ -88,6 +89,7 @@ async def fill(store: Any, *, count: int = 240) -> tuple[str, str]:
             outcome="error" if bad else "cancelled" if draw.random() < 0.02 else "ok",
             by="small" if alone else "large", stream=draw.random() < 0.3,
             lm_calls=0 if alone else 1, upstream="" if alone else "gpt-large",
+            sent_to="" if alone else "gpt-large at api.example.org",
             fallback=draw.random() < 0.02, bytes_up=0 if alone else draw.randint(200, 5000),
             bytes_down=draw.randint(50, 2000), kinds=kinds, at=at,
             seconds=draw.lognormvariate(-2.5 if alone else 0.2, 0.6),

@@ -318,6 +318,7 @@ def _about(
             f" ({row.strategy or '?'}), {row.outcome} {row.status}{by}, {row.lm_calls} calls,"
             f" {row.spent.tokens} tokens, ${row.spent.usd:.6f}"
         )
+        yield f"  processed: {row.processed}"
         if row.disputes:
             yield (
                 f"  disputed: {row.disputes} replies claimed more tokens than there can be, or no"

@@ -67,6 +67,11 @@ def register(verbs: Any) -> None:
         metavar="FILE",
         help="what the gateway serves: a --point that is not in there is refused",
     )
+    create.add_argument(
+        "--local-only",
+        action="store_true",
+        help="nothing of its requests may leave for a large model, whatever they say",
+    )
     create.add_argument("--admin", action="store_true", help="sees everything at /ui")
     create.set_defaults(command=_create)
     lister = _action(actions, "list", "every key with what it has spent")
@@ -125,6 +130,7 @@ def _create(arguments: argparse.Namespace) -> int:
             points=points,
             admin=arguments.admin,
             expires=arguments.expires,
+            local_only=arguments.local_only,
         )
         return made, await store.points_served()
 
@@ -178,6 +184,8 @@ def _about(state: KeyState, now: float) -> tuple[str, str, str]:
     ]  # fmt: skip
     if limits.period != "total":
         allowed.append(f"per {limits.period}")
+    if key.local_only:
+        allowed.append("local only")
     if key.points:
         allowed.append(f"only {', '.join(key.points)}")
     spent = _spent(state.used)

@@ -18,6 +18,7 @@ from cosilo.errors import (
     BudgetExceededError,
     CapabilityError,
     CosiloError,
+    LocalOnlyError,
     ModelError,
     PrivacyError,
     RejectedError,
@@ -109,6 +110,8 @@ def refusal(error: BaseException) -> Refusal:
             return Refusal(400, text, "invalid_request_error", "request_over_budget")
         case BudgetExceededError():
             return Refusal(429, text, "insufficient_quota", "insufficient_quota", headers=_NO_RETRY)
+        case LocalOnlyError():
+            return Refusal(403, text, "permission_error", "local_only", headers=_NO_RETRY)
         case PrivacyError():
             return Refusal(503, text, "privacy_error", "privacy_guard_failed", headers=_NO_RETRY)
         case BreakerOpenError():

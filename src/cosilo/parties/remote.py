@@ -72,6 +72,11 @@ class RemoteOwner:
     network: Network | None = field(default=None, compare=False)
 
     @property
+    def place(self) -> str:
+        """The host that it is asked at."""
+        return self.transport.where
+
+    @property
     def access(self) -> Access:
         """As much as its owner shows of it."""
         return Access.WEIGHTS

@@ -67,6 +67,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A key as the server sees it: never the secret itself.
 
     `points` are the model names it may use; empty means all. `admin` may see the whole gateway.
+    `local_only`: nothing of its requests leaves for a large model, whatever they and their points say.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     points: tuple[str, ...] = ()
     admin: bool = False
+    local_only: bool = False
 
     def may_use(self, point: str, model: str) -> bool:
         """Whether it may use the point of the name `point`, which clients know as `model`."""
@@ -94,7 +96,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     `outcome` is "ok", "cancelled" (the client left) or "error"; `kinds` counts the entities that
     left by kind; `disputes` counts the replies whose owner claimed more tokens than can be; `seconds`
-    runs from the request's first byte to the answer's last.
+    runs from the request's first byte to the answer's last; `sent_to` are the large models that
+    something of it was sent to.
     """
 
     request: str
@@ -114,6 +117,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     disputes: int = 0
     at: float = 0.0
     seconds: float = 0.0
+    sent_to: str = ""
 
 
 class OverBudgetError(BudgetExceededError):

@@ -72,6 +72,7 @@ class KeyStore(Protocol):
         points: tuple[str, ...] = (),
         admin: bool = False,
         expires: float | None = None,
+        local_only: bool = False,
     ) -> NewKey:
         """A new key, whose name no other key has that is not revoked.
 

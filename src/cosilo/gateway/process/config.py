@@ -8,7 +8,7 @@
                    small = "NAME"   large = "NAME" or ["NAME", "NEXT"]   embedder = "NAME"
                    (tried in that order; or all together, where the strategy speaks to several)
                    fallback = "refuse" | "small"   timeout_seconds = …   sampling = {…}
-                   fields = {NAME = "pass" | "drop" | "refuse"}
+                   fields = {NAME = "pass" | "drop" | "refuse"}   local_only = true
 """
 
 from __future__ import annotations
@@ -217,6 +217,7 @@ class _Served:
     stream_seconds: float = Serving.stream_seconds
     most_kb: float | None = None
     fields: Mapping[str, Policy] = field(default_factory=dict)
+    local_only: bool = False
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -429,6 +430,7 @@ def _serving(served: _Served) -> Serving:
         stream_seconds=served.stream_seconds,
         most_kb=served.most_kb,
         fields=served.fields,
+        local_only=served.local_only,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive, find_key, id_of, read_secret
 from cosilo.gateway.record.retention import SealVault, is_sealed
 from cosilo.gateway.record.store import folder_of, is_postgres
-from cosilo.gateway.record.store_records import OLDER_ROWS, ROWS, RequestRow, postgres, row_of
+from cosilo.gateway.record.store_records import ROWS, RequestRow, postgres, row_of, rows_of
 
 _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
 
@@ -69,22 +69,25 @@ class RequestRecord:
 
 
 class OpenRecord:
-    """A ledger, with the finished requests where there are any. Made by `open_record`."""
+    """A ledger, with the finished requests where there are any. Made by `open_record`.
+
+    Args:
+        columns: of the table of finished requests; none where there is no such table.
+    """
 
     def __init__(
         self,
         query: Callable[[str, Mapping[str, object]], list[tuple[Any, ...]]],
         entries: Callable[[str], Iterator[Entry]],
         *,
-        finished: bool,
+        columns: Collection[str],
         secret: bytes | None,
         vault: SealVault | None,
-        older: bool = False,
     ) -> None:
         self._query = query
         self._entries = entries
-        self._finished = finished
-        self._older = older
+        self._finished = bool(columns)
+        self._finished_query = rows_of(columns)
         self._secret = secret
         self._vault = vault
         self._unread = 0
@@ -263,7 +266,7 @@ class OpenRecord:
         if query == ROWS:
             if not self._finished:
                 return []
-            query = OLDER_ROWS if self._older else ROWS
+            query = self._finished_query
         return self._query(query, marks)
 
 
@@ -293,14 +296,14 @@ def open_record(
         try:
             with psycopg.connect(conninfo(where), autocommit=True) as db:
                 db.execute("SET statement_timeout = 0")  # a long record takes long to read
-                new = db.execute(
-                    "SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'"
-                    " AND table_name = 'requests' AND column_name = 'disputes'"
+                found = db.execute(
+                    "SELECT column_name FROM information_schema.columns"
+                    " WHERE table_schema = 'cosilo' AND table_name = 'requests'"
                 ).fetchall()
                 yield OpenRecord(
                     lambda query, marks: db.execute(postgres(query), marks).fetchall(),
                     lambda chain: ledger_postgres.read_entries(db, chain),
-                    finished=True, secret=secret, vault=vault, older=not new,
+                    columns=[row[0] for row in found], secret=secret, vault=vault,
                 )  # fmt: skip
         except psycopg.Error as error:
             raise StoreError(f"PostgreSQL: {ledger_postgres.said(error)}") from error
@@ -317,13 +320,13 @@ def open_record(
             if accounts.is_file():
                 local.execute("ATTACH DATABASE ? AS accounts", (str(accounts),))
                 columns = local.execute(
-                    "SELECT 1 FROM pragma_table_info('requests', 'accounts') WHERE name = 'disputes'"
+                    "SELECT name FROM pragma_table_info('requests', 'accounts')"
                 ).fetchall()
             local.execute("PRAGMA query_only = ON")
             yield OpenRecord(
                 lambda query, marks: local.execute(query, marks).fetchall(),
                 lambda chain: ledger.read_entries(local, chain),
-                finished=accounts.is_file(), secret=secret, vault=vault, older=not columns,
+                columns=[row[0] for row in columns], secret=secret, vault=vault,
             )  # fmt: skip
         finally:
             local.close()

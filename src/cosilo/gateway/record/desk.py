@@ -45,9 +45,9 @@ Marks = Mapping[str, object]
 
 _CREATE = """
 INSERT INTO keys (id, name, hash, admin, points, created, expires, limit_usd, limit_tokens,
-    limit_entities, limit_epsilon, limit_rpm, period, since)
+    limit_entities, limit_epsilon, limit_rpm, period, since, local_only)
 VALUES (:id, :name, :hash, :admin, :points, :created, :expires, :usd, :tokens, :entities, :epsilon,
-    :rpm, :period, :since)
+    :rpm, :period, :since, :local_only)
 """
 
 
@@ -88,6 +88,7 @@ class Desk(ABC):
         points: tuple[str, ...] = (),
         admin: bool = False,
         expires: float | None = None,
+        local_only: bool = False,
     ) -> NewKey:
         name, limits = checked_name(name), checked_limits(limits or Limits())
         now = await self.now()
@@ -103,9 +104,12 @@ class Desk(ABC):
             "usd": limit_nano(limits.usd), "tokens": limits.tokens, "entities": limits.entities,
             "epsilon": limit_nano(limits.epsilon), "rpm": limits.requests_per_minute,
             "period": limits.period, "since": period_start(limits.period, now),
+            "local_only": int(local_only),
         }  # fmt: skip
         await self.tell((_CREATE, marks))
-        key = Key(id=id, name=name, limits=limits, points=points, admin=admin)
+        key = Key(
+            id=id, name=name, limits=limits, points=points, admin=admin, local_only=local_only
+        )
         return NewKey(key=key, bearer=bearer)
 
     async def list_keys(self) -> list[KeyState]:

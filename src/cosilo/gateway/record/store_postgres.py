@@ -86,7 +86,8 @@ CREATE TABLE IF NOT EXISTS cosilo.keys (
     held_entities BIGINT NOT NULL DEFAULT 0, held_epsilon BIGINT NOT NULL DEFAULT 0,
     past_usd BIGINT NOT NULL DEFAULT 0, past_in BIGINT NOT NULL DEFAULT 0,
     past_out BIGINT NOT NULL DEFAULT 0, past_requests BIGINT NOT NULL DEFAULT 0,
-    past_entities BIGINT NOT NULL DEFAULT 0, admitted BIGINT NOT NULL DEFAULT 0
+    past_entities BIGINT NOT NULL DEFAULT 0, admitted BIGINT NOT NULL DEFAULT 0,
+    local_only INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS cosilo.reservations (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, slot INTEGER NOT NULL,
@@ -107,13 +108,21 @@ CREATE TABLE IF NOT EXISTS cosilo.requests (
     fallback INTEGER NOT NULL, bytes_up BIGINT NOT NULL, bytes_down BIGINT NOT NULL,
     usd BIGINT NOT NULL, tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL,
     entities BIGINT NOT NULL, epsilon BIGINT NOT NULL, kinds TEXT NOT NULL,
-    disputes BIGINT NOT NULL DEFAULT 0
+    disputes BIGINT NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT ''
 );
 DO $$ BEGIN
     -- Asked first: ALTER TABLE waits for whoever reads the table, and keeps writers waiting meanwhile.
     IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
                    AND table_name = 'requests' AND column_name = 'disputes') THEN
         ALTER TABLE cosilo.requests ADD COLUMN disputes BIGINT NOT NULL DEFAULT 0;
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
+                   AND table_name = 'requests' AND column_name = 'sent_to') THEN
+        ALTER TABLE cosilo.requests ADD COLUMN sent_to TEXT NOT NULL DEFAULT '';
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
+                   AND table_name = 'keys' AND column_name = 'local_only') THEN
+        ALTER TABLE cosilo.keys ADD COLUMN local_only INTEGER NOT NULL DEFAULT 0;
     END IF;
 END $$;
 CREATE INDEX IF NOT EXISTS requests_by_time ON cosilo.requests (at);
@@ -187,7 +196,7 @@ BEGIN
 END $$;
 """
 
-_FACTS = ", ".join(f"%(f{i})s" for i in range(24))
+_FACTS = ", ".join(f"%(f{i})s" for i in range(len(REQUEST_COLUMNS.split(","))))
 
 # The reservation goes first and everything hangs on it: a second settling finds none and does nothing.
 _SETTLE = f"""

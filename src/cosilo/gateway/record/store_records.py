@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -166,6 +166,14 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     spent: Spend
     kinds: Mapping[str, int]
     disputes: int = 0
+    sent_to: str = ""
+
+    @property
+    def processed(self) -> str:
+        """Where it was processed; of one recorded by an earlier version, as far as that is known."""
+        return ", ".join(
+            ("home", *filter(None, [self.sent_to or self.upstream * bool(self.lm_calls)]))
+        )
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +248,7 @@ class GatewayStore(AccountStore, Accounts, KeyStore, Sessions, Protocol):
 REQUEST_COLUMNS = (
     "request, key, worker, at, seconds, point, strategy, endpoint, outcome, status, by_whom, stream,"
     " lm_calls, upstream, fallback, bytes_up, bytes_down, usd, tokens_in, tokens_out, entities,"
-    " epsilon, kinds, disputes"
+    " epsilon, kinds, disputes, sent_to"
 )
 
 _SLICE = (
@@ -269,8 +277,17 @@ ROWS = (
     " AND (:any_key = 1 OR key = :key) AND at >= :since AND at < :until ORDER BY number"
 )
 
-OLDER_ROWS = ROWS.replace("disputes", "0")
-"""The same of a store that no version has opened since disputes are counted."""
+_ADDED = {"disputes": "0", "sent_to": "''"}
+
+
+def rows_of(columns: Collection[str]) -> str:
+    """`ROWS` for a table of these columns: a store that no version has opened since others were added
+    has fewer."""
+    query = ROWS
+    for name, nothing in _ADDED.items():
+        if name not in columns:
+            query = query.replace(name, nothing)
+    return query
 
 
 def postgres(query: str) -> str:
@@ -331,7 +348,7 @@ def row_of(values: Sequence[Any]) -> RequestRow:
         status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],
         upstream=values[13], fallback=bool(values[14]), bytes_up=values[15], bytes_down=values[16],
         spent=amounts.spend, kinds=_parsed(values[22], dict[str, int]),
-        disputes=values[23],
+        disputes=values[23], sent_to=values[24],
     )  # fmt: skip
 
 
@@ -355,12 +372,13 @@ def facts_columns(
         facts.upstream, int(facts.fallback), facts.bytes_up, facts.bytes_down, amounts.usd,
         amounts.tokens_in, amounts.tokens_out, amounts.entities, amounts.epsilon,
         msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}", facts.disputes,
+        facts.sent_to,
     )  # fmt: skip
 
 
 KEY_COLUMNS = (
     "id, name, hash, admin, points, expires, revoked, limit_usd, limit_tokens, limit_entities,"
-    " limit_epsilon, limit_rpm, period"
+    " limit_epsilon, limit_rpm, period, local_only"
 )
 
 STATE_COLUMNS = (
@@ -386,6 +404,7 @@ def key_of(row: Sequence[Any]) -> Key:
         ),
         points=() if row[4] == "[]" else _parsed(row[4], tuple[str, ...]),
         admin=bool(row[3]),
+        local_only=bool(row[13]),
     )
 
 
@@ -400,13 +419,13 @@ def active_key(row: Sequence[Any], now: float) -> Key | None:
 def key_state(row: Sequence[Any], now: float) -> KeyState:
     """The key in `STATE_COLUMNS` with what it spent."""
     key = key_of(row)
-    used, held = Amounts(*row[15:21]), Amounts(*row[21:27])
-    past = Amounts(*(*row[27:32], 0))
+    used, held = Amounts(*row[16:22]), Amounts(*row[22:28])
+    past = Amounts(*(*row[28:33], 0))
     total = past.spend + used.spend
-    if row[14] < period_start(key.limits.period, now):  # not yet rolled over
+    if row[15] < period_start(key.limits.period, now):  # not yet rolled over
         used = Amounts(0, 0, 0, 0, 0, used.epsilon)
     return KeyState(
-        key=key, created=row[13], expires=row[5], revoked=row[6], used=used.spend, held=held.spend,
+        key=key, created=row[14], expires=row[5], revoked=row[6], used=used.spend, held=held.spend,
         total=total,
     )  # fmt: skip
 

@@ -84,7 +84,8 @@ CREATE TABLE IF NOT EXISTS keys (
     held_entities INTEGER NOT NULL DEFAULT 0, held_epsilon INTEGER NOT NULL DEFAULT 0,
     past_usd INTEGER NOT NULL DEFAULT 0, past_in INTEGER NOT NULL DEFAULT 0,
     past_out INTEGER NOT NULL DEFAULT 0, past_requests INTEGER NOT NULL DEFAULT 0,
-    past_entities INTEGER NOT NULL DEFAULT 0, admitted INTEGER NOT NULL DEFAULT 0
+    past_entities INTEGER NOT NULL DEFAULT 0, admitted INTEGER NOT NULL DEFAULT 0,
+    local_only INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reservations (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, request TEXT NOT NULL, slot INTEGER NOT NULL,
@@ -103,7 +104,7 @@ CREATE TABLE IF NOT EXISTS requests (
     upstream TEXT NOT NULL, fallback INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL, entities INTEGER NOT NULL, epsilon INTEGER NOT NULL,
-    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0
+    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
 CREATE TABLE IF NOT EXISTS kinds (
@@ -115,6 +116,13 @@ CREATE TABLE IF NOT EXISTS sessions (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+
+# In the order in which versions added them, so that all stores have the same order of columns.
+_ADDED = (
+    ("requests", "disputes", "INTEGER NOT NULL DEFAULT 0"),
+    ("requests", "sent_to", "TEXT NOT NULL DEFAULT ''"),
+    ("keys", "local_only", "INTEGER NOT NULL DEFAULT 0"),
+)
 
 _AUTHENTICATE = f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?"
 
@@ -160,7 +168,7 @@ LEFT JOIN starts s ON s.key = k.id AND s.place = k.admitted % ?1 WHERE k.id = ?2
 """
 
 _FACTS = f"""
-INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * 24)})
+INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * len(REQUEST_COLUMNS.split(",")))})
 ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
     tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
     entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
@@ -487,10 +495,11 @@ class SqliteStore(Desk, Place):
     def _migrate(self) -> None:
         """Bring the tables of an older version up to date."""
         with self._change() as db:
-            if not db.execute(
-                "SELECT 1 FROM pragma_table_info('requests') WHERE name = 'disputes'"
-            ).fetchone():
-                db.execute("ALTER TABLE requests ADD COLUMN disputes INTEGER NOT NULL DEFAULT 0")
+            for table, column, kind in _ADDED:
+                if not db.execute(
+                    "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)
+                ).fetchone():
+                    db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -59,11 +59,13 @@ def sampling_for(point: ServedPoint, given: dict[str, object], index: int = 0) -
     return sampling
 
 
-def bound(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> Spend:
+def bound(
+    point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]], *, local_only: bool = False
+) -> Spend:
     """The most that `asks` can cost when each is sent once, all retries included, and counted as
     one request.
     """
-    if not point.sends:
+    if local_only or not point.sends:
         return Spend(requests=1)
     price = point.price
     most, times = Spend(requests=1), point.together
@@ -83,7 +85,7 @@ async def answer_one(
         BoundaryError: a guard, a budget or the store stopped it; no other route is tried.
     """
     failure: ModelError | None = None
-    for number, route in enumerate(point.routes):
+    for number, route in enumerate(point.ways(local_only=tab.local_only)):
         session = _bind(point, route, sampling, tab, served)
         try:
             async with asyncio.timeout(point.serving.timeout_seconds) as limit:
@@ -114,7 +116,7 @@ async def stream_one(
             ended the stream.
     """
     failure: ModelError | None = None
-    for number, route in enumerate(point.routes):
+    for number, route in enumerate(point.ways(local_only=tab.local_only)):
         session = _bind(point, route, sampling, tab, served)
         served.route, served.fallback = route.name, number > 0
         begun = False

@@ -35,7 +35,7 @@ class Booking:
             OverBudgetError: a limit of the key would be passed.
         """
         assert x.key is not None
-        tab = Tab(self.store.accounts, x.key, x.id, user)
+        tab = Tab(self.store.accounts, x.key, x.id, user, local_only=x.local_only)
         await tab.reserve(most)
         x.tab = self.tabs[x.id] = tab
         return tab

@@ -61,6 +61,7 @@ class Exchange:
     tab: Tab | None = None
     served: Served = field(default_factory=Served)
     stream: bool = False
+    local_only: bool = False
     begun: bool = False
     error_event: Callable[[Refusal], bytes] | None = None  # how a stream says that it cannot go on
     status: int = 0
@@ -85,6 +86,7 @@ class Exchange:
         if self.served.suspect:
             found.append(("x-cosilo-suspect", "true"))
         found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
+        found.append(("x-cosilo-processed", self.tab.processed))
         if not self.stream:
             if withheld := self.withheld:
                 told = ", ".join(f"{kind}={n}" for kind, n in sorted(withheld.items()))
@@ -113,6 +115,7 @@ class Exchange:
             "by": self.served.by,
             "fallback": self.served.fallback,
             "lm_called": bool(self.tab.lm_calls),
+            "processed": self.tab.processed,
             **({"dropped": list(self.served.dropped)} if self.served.dropped else {}),
             **({"withheld": dict(withheld)} if (withheld := self.withheld) else {}),
             **{k.replace("-", "_"): v for k, v in self._spending().items()},
@@ -140,6 +143,7 @@ class Exchange:
             disputes=self.crossed.disputes,
             at=self.started,
             seconds=seconds,
+            sent_to=", ".join(self.tab.sent_to),
         )
 
     def _spending(self) -> dict[str, object]:

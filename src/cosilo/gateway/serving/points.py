@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cosilo.boundary.channel import Boundary
@@ -18,7 +18,7 @@ from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Handles
 from cosilo.defences.base import Defence
-from cosilo.errors import ConfigError
+from cosilo.errors import ConfigError, LocalOnlyError
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.serving.fields import NO_FIELDS, Policy, Sorted, check_policies, sort
 from cosilo.gateway.serving.tabs import Personal, Tab, Till
@@ -64,6 +64,8 @@ class Serving:
             given: what the point's defences are sure to be done with in time, whatever stands in it.
         fields: what becomes of further fields of a request, `pass`, `drop` or `refuse` by their names,
             where that is not what `serving.fields.RULES` says.
+        local_only: no request leaves for a large model: the small one answers alone, or the strategy
+            where it sends nothing.
     """
 
     fallback: Fallback = "refuse"
@@ -72,6 +74,7 @@ class Serving:
     stream_seconds: float = 900.0
     most_kb: float | None = None
     fields: Mapping[str, Policy] = field(default_factory=dict)
+    local_only: bool = False
 
     def __post_init__(self) -> None:
         check_policies(self.fields)
@@ -147,7 +150,11 @@ class Route:
 
 @dataclass(frozen=True)
 class ServedPoint:
-    """A point that answers requests."""
+    """A point that answers requests.
+
+    Attributes:
+        home: the way to an answer for requests that may not leave; None where there is none.
+    """
 
     name: str
     strategy: str
@@ -158,19 +165,38 @@ class ServedPoint:
     embedder: Embedder | None
     budget: Budget | None = None
     system: str = ""
+    home: Route | None = None
 
     @property
     def model(self) -> str:
         """Its name in the API."""
         return PREFIX + self.name
 
-    def sorted(self, given: Mapping[str, bytes]) -> Sorted:
+    def ways(self, *, local_only: bool) -> tuple[Route, ...]:
+        """The routes of a request, in the order that they are tried.
+
+        Raises:
+            LocalOnlyError: it may not leave, and nothing at home answers.
+        """
+        if not local_only:
+            return self.routes
+        if self.home is None:
+            raise LocalOnlyError(
+                f"this request may not leave for a large model, and {self.model!r} has no model at "
+                "home that answers alone; nothing was sent"
+            )
+        return (self.home,)
+
+    def sorted(self, given: Mapping[str, bytes], *, local_only: bool = False) -> Sorted:
         """What becomes of the further fields of a request, JSON by their names.
 
         Raises:
             RequestError: one is refused.
         """
-        return sort(given, self.serving.fields, self.routes[0].honours) if given else NO_FIELDS
+        if not given:
+            return NO_FIELDS
+        route = self.ways(local_only=local_only)[0]
+        return sort(given, self.serving.fields, route.honours)
 
     @property
     def sends(self) -> bool:
@@ -282,10 +308,19 @@ async def _open(
         Route(prepared, _towards(way, session, prepared, defences, tabs, ledgers, sampling), way)
         for way in ways
     ]
+    alone = _alone(session, sampling)
+    home = None if isinstance(session.owner.model, Absent) else Route(Small(), alone, ())
+    if not prepared.needs.sends:
+        home = Route(prepared, alone, ())
     if not routes:
-        routes = [Route(prepared, replace(session, sampling=sampling), ())]
+        routes = [Route(prepared, alone, ())]
     elif fallback == "small":
-        routes.append(Route(Small(), replace(session, sampling=sampling), ()))
+        routes.append(Route(Small(), alone, ()))
+    if recipe.serving.local_only and home is None:
+        raise ConfigError(
+            f"point {recipe.name!r}: local_only needs small, which answers alone, or a strategy that "
+            "sends nothing"
+        )
     return ServedPoint(
         name=recipe.name,
         strategy=recipe.config.strategy,
@@ -296,7 +331,15 @@ async def _open(
         embedder=recipe.owner.embedder,
         budget=recipe.budget,
         system=recipe.system,
+        home=home,
     )
+
+
+def _alone(session: Session, sampling: Sampling) -> Session:
+    """The session for answers that are made at home: no message can cross in it."""
+    nobody = owned(Absent("large"), Shows.NOTHING)
+    channel = Boundary(way_to(nobody), declared=frozenset())
+    return Session(session.owner, channel, sampling, session.cards, session.account)
 
 
 def _ways(
@@ -369,7 +412,11 @@ def _towards(
         upstream.name: Boundary(
             way_to(owned(upstream.model, upstream.exposes)),
             declared=strategy.needs.sends,
-            guards=(Fuse(upstream.breaker), *defences, Till(tabs, upstream.price, defences)),
+            guards=(
+                Fuse(upstream.breaker),
+                *defences,
+                Till(tabs, upstream.price, defences, place=upstream.place),
+            ),
             meter=Meter(price=upstream.price),
             ledger=ledgers[upstream.name if at else ""],
             account=session.account,

@@ -18,7 +18,7 @@ from cosilo.boundary.channel import Channel, Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.meter import Attempt, Price, Spent, Totals
 from cosilo.defences.base import Defence
-from cosilo.errors import CosiloError
+from cosilo.errors import CosiloError, LocalOnlyError, UndeclaredMessageError
 from cosilo.gateway.accounts.accounts import Accounts, Key, RequestFacts, Reservation, Spend
 from cosilo.types import Delta, assemble, closing
 
@@ -30,6 +30,8 @@ class Tab:
     Attributes:
         user: who the client says is asking; empty where it does not say.
         committed: what crossings have cost or can still cost; never above what is reserved.
+        local_only: no message of the request may leave.
+        sent_to: the large models that something was sent to.
     """
 
     accounts: Accounts
@@ -42,6 +44,13 @@ class Tab:
     channels: list[Channel] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     lm_calls: int = 0
+    local_only: bool = False
+    sent_to: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def processed(self) -> str:
+        """Where the request was processed, as far as it has come."""
+        return ", ".join(("home", *self.sent_to))
 
     @property
     def caller(self) -> bytes:
@@ -158,25 +167,31 @@ class Personal(Protocol):
 
 
 class Till(Defence):
-    """The innermost guard: no message leaves before its cost is set aside.
+    """The innermost guard: no message leaves before its cost is set aside, and none of a request that
+    may not leave.
 
     Args:
-        tabs: the open tabs by request; messages of others (preparation) pass uncharged.
+        tabs: the open tabs by request; nothing that belongs to none of them leaves.
         price: what this upstream's tokens cost.
         defences: those around it; the ones that count what they hide are asked.
+        place: whom the messages go to, and where.
     """
 
     def __init__(
-        self, tabs: dict[str, Tab], price: Price, defences: Sequence[Defence] = ()
+        self,
+        tabs: dict[str, Tab],
+        price: Price,
+        defences: Sequence[Defence] = (),
+        *,
+        place: str = "",
     ) -> None:
         self._tabs = tabs
         self._price = price
+        self._place = place
         self._counters = tuple(d for d in defences if isinstance(d, Counts))
 
     async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
-        tab = self._tabs.get(request)
-        if tab is None:
-            return await forward(message)
+        tab = self._tab(request)
         once = self._price.once(message)
         most = await self._charge(tab, message, once)
         try:
@@ -190,9 +205,9 @@ class Till(Defence):
     async def guard_stream(
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
-        tab = self._tabs.get(request)
+        tab = self._tab(request)
         once = self._price.once(ask)
-        most = Spend() if tab is None else await self._charge(tab, ask, once)
+        most = await self._charge(tab, ask, once)
         last: Delta | None = None
         try:
             async with closing(forward(ask)) as pieces:
@@ -200,16 +215,32 @@ class Till(Defence):
                     last = piece
                     yield piece
         except CosiloError as error:
-            if tab is not None and last is None:
+            if last is None:
                 self._settle(tab, most, self._price.lost(ask, error.worked))
             raise
-        if tab is not None and last is not None and last.finish_reason is not None:
+        if last is not None and last.finish_reason is not None:
             reply = Completion(generation=assemble([last]))
             # Of what came, only the last piece is known here: its bytes count as their bound.
             self._settle(tab, most, self._price.bill(once, reply, once.bytes_down).spent)
 
+    def _tab(self, request: str) -> Tab:
+        try:
+            return self._tabs[request]
+        except KeyError:
+            raise UndeclaredMessageError(
+                "a message belongs to no request that is open here, so nothing was sent"
+            ) from None
+
     async def _charge(self, tab: Tab, message: Message, once: Attempt) -> Spend:
-        """Set aside the most `message` can cost, whose attempts take `once` each; returns that."""
+        """Set aside the most `message` can cost, whose attempts take `once` each; returns that.
+
+        Raises:
+            LocalOnlyError: nothing of the request may leave.
+        """
+        if tab.local_only:
+            raise LocalOnlyError(
+                "this request may not leave for a large model, so nothing was sent"
+            )
         kinds = tab.kinds
         if self._counters:
             kinds = Counter()
@@ -227,6 +258,7 @@ class Till(Defence):
         await tab.commit(most)
         tab.kinds = kinds
         tab.lm_calls += 1
+        tab.sent_to[self._place] = None
         return most
 
     def _settle(self, tab: Tab, most: Spend, used: Spent) -> None:

@@ -37,6 +37,12 @@ class Upstream:
     price: Price
     breaker: Breaker
 
+    @property
+    def place(self) -> str:
+        """Its name, and where it answers."""
+        host = getattr(self.model, "place", "")
+        return f"{self.name} at {host}" if host else f"{self.name} in this process"
+
 
 class Fuse(Defence):
     """The outermost guard: fails at once while the breaker is open, and tells it how calls end.

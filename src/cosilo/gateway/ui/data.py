@@ -70,6 +70,7 @@ class _KeyShown(msgspec.Struct):
     budgets: Sequence[_Budget]
     usd_total: float
     requests_total: int
+    local_only: bool
 
 
 class _Budget(msgspec.Struct):
@@ -97,6 +98,7 @@ class _Crossing(msgspec.Struct):
     usd: float
     seconds: float
     kinds: Mapping[str, int]
+    processed: str
 
 
 class _Data(msgspec.Struct):
@@ -152,7 +154,7 @@ def _crossing(row: RequestRow, names: Mapping[str, str]) -> _Crossing:
         by=row.by, outcome=row.outcome, status=row.status, lm_calls=row.lm_calls,
         upstream=row.upstream, fallback=row.fallback, stream=row.stream, bytes_up=row.bytes_up,
         bytes_down=row.bytes_down, tokens=row.spent.tokens, usd=row.spent.usd, seconds=row.seconds,
-        kinds=row.kinds,
+        kinds=row.kinds, processed=row.processed,
     )  # fmt: skip
 
 
@@ -171,7 +173,7 @@ def _key(state: KeyState, now: float) -> _KeyShown:
     return _KeyShown(
         id=state.key.id, name=state.key.name, state=state.state(now), admin=state.key.admin,
         period=limits.period, budgets=budgets, usd_total=state.total.usd,
-        requests_total=state.total.requests,
+        requests_total=state.total.requests, local_only=state.key.local_only,
     )  # fmt: skip
 
 

@@ -259,8 +259,9 @@ function keys(data) {
         + (b.held ? `, ${show(b.held)} held` : ""), bar(part, part >= 1 ? "bad" : part >= 0.8 ? "doubt" : ""));
     });
     const state = make("span", { class: `chip ${kind[k.state]}` }, k.state);
+    const local = k.local_only ? [make("span", { class: "chip" }, "local only")] : [];
     const admin = k.admin ? [make("span", { class: "chip" }, "admin")] : [];
-    return [k.name, make("code", {}, k.id), [state, ...admin], money(k.usd_total), short(k.requests_total), budgets.length ? budgets : "no limits"];
+    return [k.name, make("code", {}, k.id), [state, ...admin, ...local], money(k.usd_total), short(k.requests_total), budgets.length ? budgets : "no limits"];
   });
   $("keys").replaceChildren(table([["key", "name"], ["id", ""], ["state", ""], ["spent, ever", "n"], ["requests, ever", "n"], ["budgets", "name"]], rows));
 }
@@ -269,13 +270,13 @@ function recent(data) {
   const rows = data.recent.map((r) => {
     const state = r.outcome === "ok" ? (r.fallback ? "doubt" : "good") : r.outcome === "cancelled" ? "doubt" : "bad";
     const said = r.outcome === "ok" ? (r.fallback ? "fallback" : "ok") : r.outcome;
-    const who = r.lm_calls ? `${r.by || "–"}${r.upstream ? `, ${r.upstream}` : ""}` : r.by || "–";
-    const row = [moment(r.at, data.now), r.point || "–", make("span", { class: `chip ${state}` }, said), who,
+    const who = r.by || "–";
+    const row = [moment(r.at, data.now), r.point || "–", make("span", { class: `chip ${state}` }, said), who, r.processed,
       some(r.lm_calls, whole), some(r.bytes_up, bytes), chips(r.kinds), some(r.tokens, short), some(r.usd, money), seconds(r.seconds)];
     if (data.admin) row.splice(1, 0, r.key);
     return row;
   });
-  const columns = [["time", "time"], ["point", "name"], ["outcome", ""], ["answered by", "name"], ["calls", "n"],
+  const columns = [["time", "time"], ["point", "name"], ["outcome", ""], ["answered by", "name"], ["processed at", "name"], ["calls", "n"],
     ["sent", "n"], ["private values", "chips"], ["tokens", "n"], ["spent", "n"], ["took", "n"]];
   if (data.admin) columns.splice(1, 0, ["key", "name"]);
   $("recent").replaceChildren(rows.length ? table(columns, rows) : none("No request in this time."));

@@ -32,7 +32,7 @@ from cosilo.gateway.serving import counting
 from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
 from cosilo.gateway.serving.booking import Booking
 from cosilo.gateway.serving.exchange import Exchange, Setup
-from cosilo.gateway.serving.points import ServedPoint, find
+from cosilo.gateway.serving.points import Route, ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.dialects import DIALECTS
@@ -58,6 +58,7 @@ from cosilo.gateway.web.http import (
     respond,
     to_json,
 )
+from cosilo.gateway.web.local_only import said_in_body, said_in_header
 from cosilo.gateway.web.model_list import model_fields, model_list
 from cosilo.gateway.web.paths import documented, nothing_at
 from cosilo.models.base import Access, Shows
@@ -207,6 +208,7 @@ class Gateway:
         try:
             self._require_room()
             x.key = await self._authenticate(scope)
+            x.local_only = x.key.local_only or said_in_header(scope)
             body = await self.bodies.read(scope, receive)
             # Only now it takes a place: a client that is slow to send its body keeps nobody out.
             self._require_room()
@@ -284,9 +286,12 @@ class Gateway:
         x.stream = wanted.stream
         if size > _LARGE:
             await asyncio.sleep(0)  # others have their turn between reading it and sending it
+        forbidden, others = said_in_body(wanted.others)
+        x.local_only = x.local_only or forbidden or point.serving.local_only
+        ways = point.ways(local_only=x.local_only)
         if wanted.logprobs is not None:
-            _require_logprobs(point)
-        fields, x.served.dropped = point.sorted(wanted.others)
+            _require_logprobs(point, ways)
+        fields, x.served.dropped = point.sorted(others, local_only=x.local_only)
         given = {**wanted.sampling, "fields": fields} if fields else wanted.sampling
         asks = [
             (chat_for(point, chat), sampling_for(point, given, i))
@@ -294,7 +299,8 @@ class Gateway:
             for i in range(wanted.n)
         ]
         _require_size(point, asks)
-        await self.booking.reserve(x, bound(point, asks), wanted.user)
+        most = bound(point, asks, local_only=x.local_only)
+        await self.booking.reserve(x, most, wanted.user)
         watch = self._watch(x, receive)
         envelope = Envelope(x.id, int(x.started), point.model, wanted)
         events = dialect.events(envelope) if wanted.stream else None
@@ -498,8 +504,8 @@ def _require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> 
         )  # fmt: skip
 
 
-def _require_logprobs(point: ServedPoint) -> None:
-    for upstream in (upstream for route in point.routes for upstream in route.upstreams):
+def _require_logprobs(point: ServedPoint, ways: Sequence[Route]) -> None:
+    for upstream in (upstream for route in ways for upstream in route.upstreams):
         if Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS:
             raise RequestError(
                 f"{point.model!r} shows no log-probabilities",

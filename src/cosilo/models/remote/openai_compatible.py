@@ -127,6 +127,11 @@ class OpenAIModel:
         return self.model
 
     @property
+    def place(self) -> str:
+        """The host that it is asked at."""
+        return urlsplit(self.base_url).netloc
+
+    @property
     def identity(self) -> str:
         """What decides its answers: where it is, which model, and what is added to or left out."""
         told = [self.base_url, self.model, self.logprobs, sorted(self.omit), self.extra]
@@ -404,13 +409,12 @@ class OpenAIModel:
         await asyncio.sleep(max(failure.after_s, self._random.uniform(0, most)))
 
     def _where(self, response: aiohttp.ClientResponse | None = None) -> str:
-        host = urlsplit(self.base_url).netloc
         if response is None:
-            return f"{self.model!r} at {host}"
+            return f"{self.model!r} at {self.place}"
         kind = response.content_type
         if not re.fullmatch(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}", kind):
             kind = "an odd content type"  # which may quote
-        return f"{self.model!r} at {host}: HTTP {response.status}, {kind}"
+        return f"{self.model!r} at {self.place}: HTTP {response.status}, {kind}"
 
     async def _pool(self) -> _Pool:
         for loop in [o for o in self._pools if o.is_closed()]:

@@ -29,6 +29,7 @@ async def test_a_chat_is_answered_and_the_headers_say_how() -> None:
         "x-cosilo-strategy": "large",
         "x-cosilo-by": "large",
         "x-cosilo-lm-called": "true",
+        "x-cosilo-processed": "home, lm0 in this process",
         "x-cosilo-bytes-up": str(up.size),
         "x-cosilo-bytes-down": str(down.size),
         "x-cosilo-entities": "0",

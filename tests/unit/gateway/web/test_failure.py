@@ -237,7 +237,7 @@ async def test_requests_under_way_finish_on_the_configuration_they_began_with() 
 
     before = Slow({"hello": "old"})
     h = await house(large=[before])
-    other = await house(large=[ScriptedModel({"hello": "new"})])
+    other = await house(large=[ScriptedModel({"hello": "new"})], tabs=h.gateway.tabs)
     waiting = asyncio.create_task(h.chat())
     await under_way.wait()
     await h.gateway.adopt(other.gateway.setup)

@@ -1,0 +1,168 @@
+"""Requests that may not leave: whatever the strategy does, nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from cosilo.boundary.messages import Ask
+from cosilo.errors import ConfigError, UnreachableError
+from cosilo.gateway.accounts.accounts import Key
+from cosilo.gateway.serving.points import Route, Serving
+from cosilo.models.base import EVERYTHING, Access
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.strategies.base import Needs, Session, Strategy, strategies
+from cosilo.types import Answer, Chat, Delta
+from house import Failing, House, Reply, house
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "private_evolution": {"about": "mail"},
+    "cascade": {"threshold": 1.0},
+    "router": {"calls": 1.0},
+}
+HEADER = [(b"x-cosilo-local-only", b"true")]
+
+
+async def opened(
+    name: str, monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> tuple[House, list[Any]]:
+    """A gateway over the strategy `name` as it is before it was prepared."""
+
+    async def as_it_is(self: Strategy, session: Session) -> tuple[Strategy, Session]:
+        return self, session
+
+    kind = type(strategies.create(name, **OPTIONS.get(name, {})))
+    monkeypatch.setattr(kind, "prepare", as_it_is)
+    large = [ScriptedModel({}, access=Access.WEIGHTS) for _ in range(2)]
+    small = ScriptedModel({"hello": "From home."}, access=Access.WEIGHTS, confidence=0.2)
+    h = await house(
+        large=large, small=small, strategy=name, options=OPTIONS.get(name, {}), exposes=EVERYTHING,
+        **more,
+    )  # fmt: skip
+    return h, large
+
+
+async def ask(h: House, *, stream: bool = False, **more: Any) -> Reply:
+    body = {"model": "cosilo/x", "messages": [{"role": "user", "content": "hello"}], **more}
+    headers = body.pop("headers", HEADER)
+    return await h.send("/v1/chat/completions", {**body, "stream": stream}, headers=headers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", sorted(strategies.names()))
+async def test_no_strategy_sends_anything(
+    name: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h, large = await opened(name, monkeypatch)
+    told = await ask(h, stream=stream)
+    assert told.status == 200
+    assert told.headers["x-cosilo-processed"] == "home"
+    assert (told.text if stream else told.json["choices"][0]["message"]["content"]) == "From home."
+    # Nor where the way home would be the strategy itself, over the real channel.
+    [point] = h.gateway.setup.points.values()
+    sly = replace(point, home=point.routes[0])
+    h.gateway.setup.points = {sly.model: sly}
+    told = await ask(h, stream=stream)
+    assert told.status in (200, 400, 403, 500, 502)
+    assert not any(model.seen for model in large)
+    assert h.books.used.usd == 0
+    assert not list(h.books.ledgers["x"].entries())
+
+
+class Sly:
+    """Asks the large model in every way there is, and lives with each refusal."""
+
+    needs = Needs(sends=frozenset({Ask}))
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        return self, session
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        refused = []
+        for channel in (session.lm, *session.peers.values(), session.lm.bind("other")):
+            for asked in (channel.send(Ask(chat=chat)), _all(channel.stream(Ask(chat=chat)))):
+                try:
+                    await asked
+                except Exception as error:
+                    refused.append(type(error).__name__)
+        reply = await session.owner.model.generate(chat, session.sampling)
+        return Answer(replace_text(reply, " ".join(refused)), by="small")
+
+
+def replace_text(reply: Any, text: str) -> Any:
+    return msgspec.structs.replace(reply, text=text)
+
+
+async def _all(pieces: AsyncIterator[Delta]) -> list[Delta]:
+    return [piece async for piece in pieces]
+
+
+async def test_one_that_lives_with_every_refusal_gets_nothing_across() -> None:
+    model = ScriptedModel({})
+    h = await house(large=[model], small=ScriptedModel({}))
+    [point] = h.gateway.setup.points.values()
+    route = point.routes[0]
+    sly = replace(point, home=Route(Sly(), route.session, route.upstreams))
+    h.gateway.setup.points = {sly.model: sly}
+    told = await ask(h)
+    said = told.json["choices"][0]["message"]["content"].split()
+    # The last two are of a request that it made up, for which nobody would pay.
+    assert said == ["LocalOnlyError"] * 4 + ["UndeclaredMessageError"] * 2
+    assert not model.seen
+
+
+@pytest.mark.parametrize("how", ["key", "header", "body", "point"])
+async def test_each_of_them_forbids_it_and_none_allows_it_again(how: str) -> None:
+    model, small = ScriptedModel({"hello": "From afar."}), ScriptedModel({"hello": "From home."})
+    h = await house(large=[model], small=small, serving=Serving(local_only=how == "point"))
+    if how == "key":
+        h.books.keys["good"] = Key(id="k1", name="test", local_only=True)
+    value = b"true" if how == "header" else b"false"
+    more = {"headers": [(b"x-cosilo-local-only", value)], "cosilo_local_only": how == "body"}
+    for stream in (False, True):
+        told = await ask(h, stream=stream, **more)
+        assert (told.status, told.headers["x-cosilo-processed"]) == (200, "home")
+        assert b"From home." in told.body or told.text == "From home."
+    assert not model.seen
+    facts = h.books.settled[0][2]
+    assert (facts.by, facts.sent_to, facts.fallback, facts.lm_calls) == ("small", "", False, 0)
+    [(reservation, _, _), *_] = h.books.settled
+    assert reservation.most.usd == 0
+
+
+async def test_without_a_model_at_home_it_is_refused_before_anything_is_booked() -> None:
+    model = ScriptedModel({})
+    h = await house(large=[model])
+    for stream in (False, True):
+        told = await ask(h, stream=stream)
+        assert (told.status, told.error["code"]) == (403, "local_only")
+        assert "no model at home" in told.error["message"]
+    assert (model.seen, h.books.settled, h.books.open) == ([], [], {})
+
+
+@pytest.mark.parametrize("value", [b"yes", b"tru", b"2"])
+async def test_a_word_that_is_neither_is_refused(value: bytes) -> None:
+    h = await house(small=ScriptedModel({}))
+    told = await ask(h, headers=[(b"x-cosilo-local-only", value)])
+    assert (told.status, told.error["param"]) == (400, "x-cosilo-local-only")
+    told = await ask(h, headers=[], cosilo_local_only="true")
+    assert (told.status, told.error["param"]) == (400, "cosilo_local_only")
+
+
+async def test_a_point_that_could_answer_nothing_is_not_opened() -> None:
+    with pytest.raises(ConfigError, match="local_only needs small"):
+        await house(serving=Serving(local_only=True))
+
+
+async def test_every_model_that_something_was_sent_to_is_named() -> None:
+    down = Failing(fail=UnreachableError("down"))
+    h = await house(large=[down, ScriptedModel({"hello": "Hello."})])
+    told = await h.chat("hello")
+    assert told.headers["x-cosilo-processed"] == "home, lm0 in this process, lm1 in this process"
+    assert h.books.settled[0][2].sent_to == "lm0 in this process, lm1 in this process"
+    told = await h.chat("hello", stream=True)
+    assert b'"processed":"home, lm0 in this process, lm1 in this process"' in told.body
