@@ -2,7 +2,8 @@
 
     python benchmarks/pseudonyms/technical.py
 
-Cosilo's own modules, manual pages and the SQL of `text2sql_defog` (training split) go through the
+Cosilo's own modules and documentation, what has changed in them lately as `git` shows it, stack traces
+of the standard library, manual pages and the SQL of `text2sql_defog` (training split) go through the
 pseudonym defence in pieces of 20 lines. Counted are words that a placeholder took the place of, apart
 from e-mail addresses, URLs and IP addresses, which are looked for on purpose. Sections of manual pages
 that name people are left out, and so are the values between the quotes of SQL.
@@ -81,6 +82,48 @@ def queries(split: str) -> list[str]:
     return [r["gold_sql"][0] for r in rows]
 
 
+def documents(split: str) -> list[str]:
+    files = sorted((ROOT / "docs").rglob("*.md"))[split == "test" :: 2]
+    return [piece for f in files for piece in pieces(f.read_text("utf-8"))]
+
+
+def changes(split: str) -> list[str]:
+    """What forty commits up to a fixed one changed, where this is a clone with a history."""
+    start = {"dev": "a504c40", "test": "565287a"}[split]
+    command = ["git", "log", "-p", "-n", "40", "--format=%h %s", start, "--", "src", "docs"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    return pieces(shown)
+
+
+FAILING = {
+    "dev": [
+        "json.loads('{\"a\":')", "re.compile('(a')", "decimal.Decimal('x')", "ast.parse('def f(')",
+        "zipfile.ZipFile('/none')", "tomllib.loads('a=')", "base64.b64decode('a')",
+        "sqlite3.connect(':memory:').execute('SELEC 1')", "struct.unpack('<I', b'a')",
+        "urllib.request.urlopen('http://127.0.0.1:9/')", "importlib.import_module('nonesuch')",
+    ],
+    "test": [
+        "uuid.UUID('z')", "datetime.datetime.fromisoformat('x')", "ipaddress.ip_address('1.2')",
+        "shlex.split('\"')", "logging.config.dictConfig({'version': 2})", "csv.reader([1]).__next__()",
+        "concurrent.futures.ThreadPoolExecutor(1).submit(int, 'x').result()",
+        "configparser.ConfigParser().read_string('a')", "pathlib.Path('/none').read_text()",
+        "xml.etree.ElementTree.fromstring('<a>')", "fractions.Fraction('a/b')", "gzip.open('/none')",
+    ],
+}  # fmt: skip
+
+
+def traces(split: str) -> list[str]:
+    """What Python prints when calls of its standard library fail."""
+    found = []
+    for call in FAILING[split]:
+        imports = "import " + call.rpartition("(")[0].split("(")[0].rpartition(".")[0]
+        done = subprocess.run(
+            [sys.executable, "-c", f"{imports}\n{call}"], capture_output=True, text=True
+        )
+        found.append(done.stderr)
+    return found
+
+
 async def hidden_words(hiding: Hiding, text: str, source: str) -> list[tuple[str, str]]:
     """The words that would be hidden, each with its kind."""
     ask = Ask(chat=user(text))
@@ -102,7 +145,13 @@ def main() -> None:
     arguments.add_argument("--detectors", nargs="+", default=["presidio"])
     arguments.add_argument("--show", action="store_true", help="print what was hidden")
     options = arguments.parse_args()
-    sources = {"code": code(options.split)}
+    sources = {
+        "code": code(options.split),
+        "documentation": documents(options.split),
+        "stack traces": traces(options.split),
+    }
+    if found := changes(options.split):
+        sources["differences"] = found
     if shutil.which("man"):
         sources["manual pages"] = manuals(options.split)
     if (ROOT.parent / "shared" / "data" / "text2sql_defog").is_dir():

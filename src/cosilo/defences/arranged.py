@@ -42,6 +42,7 @@ _PIN = re.compile(r"\d{4,19}")
 _CODE = re.compile(
     r"(?=[^\d]{0,20}\d)(?=[^A-Za-z]{0,20}[A-Za-z])[A-Za-z\d]{1,20}(?:[ \-/][A-Za-z\d]{1,20}){0,4}"
 )
+_DIGEST = re.compile(r"[0-9a-f]{16}|[0-9a-f]{40}|[0-9a-f]{64}|sha\d{1,3}[:\-].{20,100}")
 _HANDLE = re.compile(r"[a-z][a-z._\-]{1,30}\d{0,4}")
 _FULL_NAME = re.compile(
     rf"[{UPPER}][\w'’.\-]{{0,30}}(?:[ ](?:{PARTICLE}[ ]){{0,2}}[{UPPER}][\w'’."
@@ -231,14 +232,19 @@ def _can_be(kind: str, value: str) -> bool:
     if not any(c.isalnum() for c in folded) or folded in _NOTHING:
         return False
     if kind in _NUMBERED:
-        return any(c.isdigit() for c in folded)
+        return any(c.isdigit() for c in folded) and not _MEASURE.fullmatch(folded)
     if kind == "SECRET":
-        return can_be_secret(value)
-    if kind in ("PERSON", "USER") and is_of_programs(value):
-        return False  # --owner=NAME
+        return can_be_secret(value) and not _MEASURE.fullmatch(folded)
+    if kind in ("PERSON", "USER") and (is_of_programs(value) or _CODED.search(value)):
+        return False  # --owner=NAME, name = "total{code=200}"
     return kind != "EMAIL" or "@" in folded
 
 
+_MEASURE = re.compile(
+    r"-?\d{1,9}[.,]\d{1,9}(?: \(.{1,60}\))?|-?\d{1,9}(?:[.,]\d{1,9})? ?(?:%|[kmgt]i?b|[mµn]?s)"
+)
+"""A decimal, a share, a size, a time: nobody's number."""
+_CODED = re.compile(r"[{}<>=\[\]|]|\w\(")
 _NUMBERED = frozenset({"PHONE", "BIRTH", "SSN", "CARD", "IBAN", "IP", "MAC", "ID", "PLATE"})
 _NOTHING = frozenset(
     (
@@ -267,6 +273,8 @@ def _habit(values: _Values) -> str:
     if values.share(_NAME) >= 0.9:
         return "PERSON"  # capitalised words, nearly each another one
     if values.distinct < 0.9:
+        return ""
+    if values.share(_DIGEST) >= 0.9:
         return ""
     if values.share(_PIN) >= 0.9 or values.share(_CODE) >= 0.9:
         return "ID"

@@ -145,7 +145,7 @@ _NAMED = re.compile(
     r"|(?:access|auth|client|private|signing|encryption|service|shared|master|account|license"
     r"|session)[ _\-]?(?:keys?|tokens?|secrets?|ids?(?=_?secret))"
     r"|passwort|kennwort|mot de passe|contrase[ñn]a|senha|wachtwoord|has[łl]o|parola|otp|pin)"
-    r"(?P<rest>[\w\-]{0,20})[\"'`]?"
+    r"(?P<rest>(?:(?:[_\-\d]|(?-i:[A-Z]))[\w\-]{0,20})?)[\"'`]?"
     r"(?P<between>\s{0,3}(?:=>|:=|==?|:)\s{0,3}|\s{1,3}(?:is|was|ist|lautet|est|es|[eé]|set to"
     r"|to)[: ]{1,3}|\s{1,3}(?=[\"'`]))"
     r"(?P<quote>[\"'`]?)(?P<value>[^\s\"'`]{4,300})"
@@ -233,7 +233,14 @@ def _is_password(name: str, *, or_pin: bool = False) -> bool:
 
 def can_be_secret(value: str) -> bool:
     """Whether what stands under the name of a secret can be one: no variable, no row of stars."""
-    return len(value) >= 4 and not _NO_SECRET.fullmatch(value) and "(" not in value
+    return (
+        len(value) >= 4 and "(" not in value and not _NO_SECRET.fullmatch(value)
+        and not _ANNOTATED.match(value)
+    )  # fmt: skip
+
+
+_ANNOTATED = re.compile(r"[A-Za-z_][\w.\[\], |]{0,80} = ")
+"""What follows the name of an argument: `str | None = ...`."""
 
 
 def _odd(value: str) -> bool:

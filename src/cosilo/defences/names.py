@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
 from cosilo.defences.detection import Span
-from cosilo.defences.words import NOT_NAMES
+from cosilo.defences.words import DAYS, MONTHS, NOT_NAMES
 
 _WORD = rf"[{UPPER}][\w'’\-]{{0,40}}+"
 _PART = rf"(?:[{UPPER}]\.|{_WORD})"
@@ -22,7 +22,6 @@ _CUE = r"""(?i:my[ ]name(?:['’]s|[ ]is)|name[ ]is|i[ ]am|i['’]m|this[ ]is
 |call(?:ed)?(?:[ ](?:me|him|her))?|named(?:[ ](?:him|her))?|name[?:](?:[ ]user:)?
 |account\?[ ]user:|signed|regards,|sincerely,|thanks,
 |cheers,|best,|dear|hi|hello|hey|contact|attn:?|attention:?|patient:?|customer:?|client:?|user:
-
 |ask|tell|remind|ping|invite|thank
 |follow[ ]up[ ]with|meet[ ]with|speak[ ](?:to|with)|talk[ ]to|said[ ]\w{1,30}[ ]to|kid|son|daughter|wife
 |husband|brother|sister|friend|colleague|boss|neighbou?r|(?:directed|written|produced|sung)[ ]by:?
@@ -88,6 +87,7 @@ _COMPILED = [
     (kind, re.compile(form, re.X), score, strict) for kind, form, score, strict in _PATTERNS
 ]
 
+_CALENDAR = frozenset((*MONTHS, *DAYS))
 _LINE = re.compile(rf"(?m)^[ ,]*(?P<value>{TOWN})[ ,]*$")
 _ITEM = rf"(?:{_PART}(?:[ ]{_PART}){{0,2}})"
 _NEXT = re.compile(rf"[ ]*(?:,(?:[ ]*and)?|and|&)[ ]+(?P<value>{_ITEM})(?!\w)")
@@ -103,6 +103,8 @@ def named(text: str) -> Iterator[Span | None]:
     """
     for kind, form, score, strict in _COMPILED:
         for found in form.finditer(text):
+            if kind == "PLACE" and found["value"].partition(" ")[0] in _CALENDAR:
+                continue  # from April 1
             if not strict or is_name(found["value"]):
                 yield Span(*found.span("value"), kind, score)
         yield None

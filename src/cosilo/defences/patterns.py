@@ -15,6 +15,7 @@ from cosilo.defences.credentials import credentials
 from cosilo.defences.detection import Span, Steps, gathered, run
 from cosilo.defences.languages.forms import foreign
 from cosilo.defences.names import listed, named
+from cosilo.defences.words import NOT_NAMES
 
 Check = Callable[[str], bool]
 
@@ -66,18 +67,35 @@ _DAY = re.compile(
 )
 """A day in words, which has the form of a number, a street and another number."""
 
+
+def _is_address(text: str) -> bool:
+    """Whether an address without a number is more than `The road`, `A gateway`."""
+    if any(c.isdigit() for c in text):
+        return not _DAY.fullmatch(text)
+    return len(text.split()) > 2 or text.partition(" ")[0].casefold() not in NOT_NAMES
+
+
 _GROUPED = re.compile(
     r"\d{1,3}(?:[., ]\d{3})+|\d{4}[./]\d{1,2}[./]\d{1,2}.*|\d{1,2}[./]\d{1,2}[./]\d{4}"
 )
 
 
-_STANDARD = re.compile(r"\d{3,5}\.\d{1,2}-(?:19|20)\d\d|(?:.* )?\d{1,3}(?:\.\d{1,3}){3}(?:[/ ].*)?")
-"""IEEE 1003.1-2008; an IP address and what is before it."""
+_NO_PHONE = re.compile(
+    r"\d{3,5}\.\d{1,2}-(?:19|20)\d\d|(?:.* )?\d{1,3}(?:\.\d{1,3}){3}(?:[/ ].*)?"
+    r"|\d{5,}\.\d{1,6}|.*\.\..*|\(?0\.\d{2,}\)?(?: \(?0\.\d{2,}\)?)?"
+    r"|.*\((?:19|20)\d\d-[01]\d-[0-3]\d\)?"
+)
+"""IEEE 1003.1-2008; an IP address and what is before it; decimals; 1.6.1 (2020-10-12)."""
 
 
 def _is_phone(text: str) -> bool:
     digits = sum(c.isdigit() for c in text)
-    if not 7 <= digits <= 19 or _is_date(text) or _MOMENT.match(text) or _STANDARD.fullmatch(text):
+    if (
+        not 7 <= digits <= 19
+        or _is_date(text)
+        or _MOMENT.match(text.strip("()"))
+        or _NO_PHONE.fullmatch(text)
+    ):
         return False
     if not _is_number(text):
         return False
@@ -88,7 +106,8 @@ def _is_phone(text: str) -> bool:
 
 
 _NO_CODE = re.compile(
-    r"(?:ISO|RFC|SHA|UTF|CVE)-?\d.*|(?:19|20)\d\d-?[01]\d-?[0-3]\dT\d{2,6}Z?", re.I
+    r"(?:(?:HMAC|PBKDF|RSA|AES|ISO|RFC|SHA|UTF|CVE|IEEE|ANSI|NIST|FIPS|ECMA|PEP|DIN|GPT)-?)+\d.*|(?:19|20)\d\d-?[01]\d-?[0-3]\dT\d{2,6}Z?",
+    re.I,
 )
 
 
@@ -147,10 +166,7 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
 )  # fmt: skip
 PATTERNS = (
     *(Pattern(kind, re.compile(form, re.X | re.I), s, check) for kind, form, s, check in _FORMS),
-    *(
-        Pattern("ADDRESS", re.compile(form, re.X), score, lambda text: not _DAY.fullmatch(text))
-        for form, score in ADDRESSES
-    ),
+    *(Pattern("ADDRESS", re.compile(form, re.X), score, _is_address) for form, score in ADDRESSES),
 )
 
 

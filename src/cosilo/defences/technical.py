@@ -126,7 +126,7 @@ class Technical:
 def is_of_programs(words: str) -> bool:
     """Whether all words are of programs and computers, or written as only programs write them."""
     some = words.split()
-    if all(_is_identifier(w.strip("()[]{}.,:;!?'\"`")) for w in some):
+    if all(_is_identifier(w.strip("()[]{}.,:;!?'\"`")) for w in some) or "://" in words:
         return True
     letters = _WORD.findall(words)
     return bool(letters) and all(
@@ -302,6 +302,8 @@ def is_code(line: str) -> bool:
     """Whether `line` is one of a program."""
     if not line.strip() or len(line) > 2_000:
         return False
+    if line[0] in "+-" and line[1:2] not in ("+", "-"):
+        line = line[1:]  # of a diff
     if _SURELY.match(line):
         return True
     score = bool(_BEGINS.match(line)) + bool(_ENDS.search(line)) + bool(_HOLDS.search(line))

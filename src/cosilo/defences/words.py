@@ -124,7 +124,10 @@ crud saas paas iaas kpi roi seo erp crm mvp poc qa sla slo rag mcp lora gguf lla
 numpy sklearn matplotlib seaborn keras xgboost lightgbm streamlit airflow dbt snowflake
 bigquery databricks tableau ingress swarm istio nomad consul kustomize argo
 excel powerpoint outlook sharepoint salesforce zapier notion
-figma confluence trello astro celery grafana haskell helm selenium tomcat vagrant vite vitess
+figma confluence trello anthropic openai deepseek qwen gemini gemma mixtral mistral moonshot ollama
+litellm langchain starlette uvicorn hypercorn aiohttp asyncio joblib dask gradio theano caffe autograd
+monkeypatch monkeypatching psycopg sqlalchemy setuptools pypy cython roc auc
+astro celery grafana haskell helm selenium tomcat vagrant vite vitess
 """)
 
 # Those of them that are ordinary words as well: they do not make a text a technical one.
@@ -157,6 +160,13 @@ windows with word work workflow zip
 
 # Names of programs that are names of people, too: which of both is told by what stands beside.
 ALSO_NAMES = of("""
-ada apollo athena bert cassandra celeste cody dart erica erlang euler gauss grant hugo iris jasmine
-jenkins julia julius juno lora luna max nova oscar otto pascal ray ruby sage sherlock travis
+ada apollo athena bert cassandra celeste claude claudes daphne cody dart erica erlang euler gauss
+grant hugo iris jasmine jenkins julia julius juno lora luna max nova oscar otto pascal ray ruby sage
+sherlock travis
 """)
+
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+    "November", "December",
+)  # fmt: skip
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

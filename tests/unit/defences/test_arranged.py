@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from cosilo.defences.arranged import arranged
 from cosilo.defences.detection import Span, Steps, run
 from cosilo.defences.patterns import PatternDetector
@@ -100,3 +102,23 @@ def test_a_key_that_is_a_word_of_programs_is_no_name() -> None:
     other = text.index("Ottokar")
     raw = [Span(at, at + 6, "PERSON", 0.85), Span(other, other + 7, "PERSON", 0.85)]
     assert hidden(text, raw) == ["Ottokar"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "requests_total{code=200}", "qty": 1}',
+        "| layers | ms a token | cell phone |\n|---|---|---|\n| 30 | 20.0 | 0.0111 (0.0137) |\n"
+        "| 25 | 16.2 | 0.0047 |\n",
+        "tar --owner=NAME[:UID] --owner-map=FILE",
+    ],
+)
+def test_a_private_label_makes_no_measure_and_no_code_private(text: str) -> None:
+    assert hidden(text) == []
+
+
+def test_digests_are_no_identifiers() -> None:
+    digests = [
+        f"{n:016x}" for n in (0x0FF44DA97E8F71E8, *(0xF31A733EE3A4A1A4 + i for i in range(9)))
+    ]
+    assert hidden(rows(range(10), digests)) == []

@@ -89,6 +89,8 @@ def test_a_private_key_is_hidden_as_a_block() -> None:
         "def login(user, password): ...",
         "max_tokens = 4096",
         "        secrets=secrets,",
+        "Across tokenisers: Qwen2.5-Coder-1.5B",
+        "*What passes is *read.*",
         "        password=given,",
         "if token is None:",
         "The secret to a good life is friendship.",
