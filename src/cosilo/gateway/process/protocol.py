@@ -1,12 +1,22 @@
-"""uvicorn's HTTP/1.1 protocol with what it lacks: limits on how long a client may take to send a
-request's head or to take its answer and on how large a head may be; and small pieces sent together."""
+"""uvicorn's HTTP/1.1 protocol with what it lacks.
+
+* Limits on how long a client may take to send a request's head, what is left of a body after its
+  answer, or to take its answer, and on how large a head may be.
+* What RFC 9112 has refused: a host that is missing, doubled or none; codings other than `chunked`;
+  versions other than 1.0 and 1.1. Fields behind a body do not become fields of its head.
+* A request that asks for another protocol is answered in this one, with its body.
+* A broken request is refused once those before it are answered, never in place of their answers.
+* Small pieces of an answer are sent together.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 64 << 10
@@ -25,11 +35,15 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
     """The protocol class to give to uvicorn."""
 
     class Limited(HttpToolsProtocol):
+        parser: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._head: int | None = 0  # bytes of the head under way; None outside of one
             self._timer: asyncio.TimerHandle | None = None
             self._unread: asyncio.TimerHandle | None = None
+            self._body_open = False  # whether more of the newest request's body is to come
+            self._last = False  # whether the connection is closed after the requests so far
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
@@ -42,12 +56,18 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            self._unset_keepalive_if_required()
             if self._head is not None:
                 self._head += len(data)
                 if self._head > LARGEST_HEAD and not self._complete(data):
-                    self.send_400_response("The request's head is too large.")
+                    self._refuse("The request's head is too large.")
                     return
-            super().data_received(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._stay(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self._refuse("Invalid HTTP request received.")
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -58,7 +78,27 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             self._head = None
             self._stop_timer()
+            check_head(self.parser.get_http_version(), self.headers)
+            if not self.url.startswith(b"/"):
+                self.url = _with_path(self.url)
             super().on_headers_complete()
+            self._body_open = True
+            self.headers = _NOTHING  # what is behind the body is no part of the head
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._body_open = False
+            if self.cycle.response_complete:  # the rest of a body that nobody waited for
+                self._stop_timer()
+                super().on_response_complete()
+
+        def on_response_complete(self) -> None:
+            if self._last and not self.pipeline:
+                self.transport.close()
+            super().on_response_complete()
+            if self._body_open and self.cycle.response_complete:
+                self._unset_keepalive_if_required()
+                self._timer = self.loop.call_later(patience.header, self.transport.abort)
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -71,6 +111,40 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
                 self._unread = None
             super().resume_writing()
 
+        def _refuse(self, why: str) -> None:
+            """Take nothing more, and refuse what is broken: the newest request, or one behind it."""
+            self.parser = _Deaf()
+            self._stop_timer()
+            if self._body_open and self.pipeline:
+                self.pipeline.popleft()  # broken before it was begun
+                self._last = True
+            elif self._body_open and self.cycle.response_started:
+                self.transport.close()  # a second answer would be taken for that to another request
+            elif self._body_open or self.cycle is None or self.cycle.response_complete:
+                self.send_400_response(why)
+            else:
+                self._last = True
+
+        def _stay(self, rest: bytes) -> None:
+            """Answer a request for another protocol in this one, and close the connection then.
+
+            The parser takes what follows such a head (`rest`) for the other protocol, so the body is
+            read by another, which is told how long it is.
+            """
+            self.cycle.keep_alive = False
+            framing = [
+                name + b": " + value + b"\r\n"
+                for name, value in self.scope["headers"]
+                if name in (b"content-length", b"transfer-encoding")
+            ]
+            if self.scope["method"] == "CONNECT" or not framing:
+                self.parser = _Deaf()
+                return
+            self._body_open = self.cycle.more_body = True
+            self.parser = httptools.HttpRequestParser(_Body(self))
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            self.data_received(rest)
+
         def _complete(self, data: bytes) -> bool:
             """Whether the head ends within `data`, so that the rest of it is body."""
             end = data.find(b"\r\n\r\n")
@@ -82,6 +156,74 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
                 self._timer = None
 
     return Limited
+
+
+def check_head(version: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a head that the parser lets pass and RFC 9112 does not (sections 2.3, 3.2, 6.1, 6.3).
+
+    Raises:
+        ValueError: it is one.
+    """
+    if version not in ("1.0", "1.1"):
+        raise ValueError("version")
+    hosts = codings = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value):
+                raise ValueError("host")
+        elif name == b"transfer-encoding":
+            codings += 1
+            if value.lower() != b"chunked" or version == "1.0":
+                raise ValueError("transfer-encoding")
+    if hosts > 1 or (not hosts and version == "1.1") or codings > 1:
+        raise ValueError("host or transfer-encoding")
+
+
+# RFC 3986, 3.2.2 and 3.2.3: an address in brackets or a name, and a port.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Za-z:.%~_-]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::\d*)?", re.A
+)
+
+
+def _with_path(url: bytes) -> bytes:
+    """An absolute target; the path that it leaves out is `/` (RFC 9110, 4.2.3)."""
+    found = httptools.parse_url(url)
+    if found.schema is None or found.path is not None:
+        return url
+    return b"/" + (b"?" + found.query if found.query else b"")
+
+
+class _Nothing(list[tuple[bytes, bytes]]):
+    """Keeps none of the headers it is given."""
+
+    def append(self, item: tuple[bytes, bytes]) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+class _Deaf:
+    """A parser for a connection from which nothing more is taken."""
+
+    def feed_data(self, data: bytes) -> None: ...
+
+    def should_upgrade(self) -> bool:
+        return False
+
+
+class _Body:
+    """What a parser tells that reads the rest of a request whose head was read before."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def on_body(self, body: bytes) -> None:
+        self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._protocol.parser = _Deaf()
+        self._protocol.on_message_complete()
 
 
 class Gathering:
