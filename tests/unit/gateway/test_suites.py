@@ -26,6 +26,15 @@ PLACES = {
     "content": HEAD + b'[{"role":"user","content":%s}]}',
     "body": b"%s",
 }
+RESPONSE = b'{"model":"cosilo/x","input":'
+RESPONSE_PLACES = {
+    "tool": RESPONSE + b'"hi","tools":[{"type":"function","name":"f","parameters":{"x":%s}}]}',
+    "format": RESPONSE
+    + b'"hi","text":{"format":{"type":"json_schema","name":"s","schema":{"x":%s}}}}',
+    "content": RESPONSE + b"%s}",
+    "body": b"%s",
+}
+SHAPES = {"/v1/chat/completions": PLACES, "/v1/responses": RESPONSE_PLACES}
 
 
 class Endpoint:
@@ -62,13 +71,14 @@ def files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("defended", [False, True])
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("path", SHAPES)
 async def test_no_json_is_a_failure_and_valid_json_arrives(
-    place: str, defended: bool, shared_data: Path, tmp_path: Path
+    path: str, place: str, defended: bool, shared_data: Path, tmp_path: Path
 ) -> None:
     h, lm = await opened(tmp_path, defended=defended)
     for file in files(shared_data):
         data = file.read_bytes()
-        told = await h.send("/v1/chat/completions", PLACES[place].replace(b"%s", data))
+        told = await h.send(path, SHAPES[path][place].replace(b"%s", data))
         assert told.status < 500, file.name
         if file.name.startswith("n_"):
             assert told.status == 400, file.name

@@ -23,6 +23,7 @@ from cosilo.gateway.web.dialects.fields import (
     Raw,
     StreamOptions,
     decoded,
+    field_of,
     present,
 )
 from cosilo.gateway.web.dialects.openai import OpenAIShape, encode, used
@@ -73,7 +74,7 @@ class _Tool(msgspec.Struct):
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: dict[str, Raw] | None = None
+    parameters: Raw = NULL
     strict: bool | None = None
 
 
@@ -115,7 +116,7 @@ class _ResponseBody(msgspec.Struct, kw_only=True):
 
 
 _response = msgspec.json.Decoder(_ResponseBody)
-_raws = msgspec.json.Decoder(dict[str, Raw])
+_object = msgspec.json.Decoder(dict[str, Raw])
 
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = frozenset({
@@ -186,7 +187,9 @@ def read_response(body: bytes) -> Continuation:
         logprobs=shown,
         others=others | _hints(found),
         user=present(found.user) or present(found.safety_identifier) or b"",
-        echo={k: v for k, v in _raws.decode(body).items() if k in _ECHOED and bytes(v) != b"null"},
+        echo={
+            k: v for k, v in _object.decode(body).items() if k in _ECHOED and bytes(v) != b"null"
+        },
     )
 
 
@@ -232,6 +235,8 @@ def _tool_fields(body: _ResponseBody) -> dict[str, str]:
             raise RequestError(
                 f"tools[{i}].name must be given, beside its type", param=f"tools[{i}].name"
             )
+        if (raw := present(tool.parameters)) is not None:
+            field_of(f"tools[{i}].parameters", _object, raw)
     choice, mode = body.tool_choice, ""
     if isinstance(choice, _Choice):
         mode, tools = _chosen(choice, tools)
@@ -257,7 +262,7 @@ def _tool_fields(body: _ResponseBody) -> dict[str, str]:
 def _nested(tool: _Tool) -> Item:
     """A tool as chats have it: what says what it is stands one level down."""
     fields = ("name", "description", "parameters", "strict")
-    return {name: value for name in fields if (value := getattr(tool, name)) is not None}
+    return {name: value for name in fields if (value := getattr(tool, name)) not in (None, NULL)}
 
 
 def _chosen(choice: _Choice, tools: list[_Tool]) -> tuple[str, list[_Tool]]:
@@ -294,6 +299,7 @@ def _format(text: _Text | None) -> str | None:
     for name in ("name", "schema"):
         if getattr(wanted, name) in (None, NULL):
             raise RequestError(f"text.format.{name} must be given", param=f"text.format.{name}")
+    field_of("text.format.schema", _object, bytes(wanted.schema))
     fields = ("name", "description", "schema", "strict")
     schema = {name: value for name in fields if (value := getattr(wanted, name)) is not None}
     return encode({"type": "json_schema", "json_schema": schema}).decode()
