@@ -29,10 +29,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from loadgen import rss_mb
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/healthz",
-         "/readyz", "/metrics", "/ui", "/ui/login", "/ui/data", "/", "/v1", "/v1/models/x", "/%00",
-         "/..%2f", "*", "//", "/v1/chat/completions/", "/\\xff", "/a" * 3000,
-         "http://x/", "?")  # fmt: skip
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses",
+         "/v1/messages")  # fmt: skip
+PATHS = (*POSTS, "/v1/models", "/v1/responses/resp_1", "/healthz", "/readyz", "/metrics", "/ui",
+         "/ui/login", "/ui/data", "/", "/v1", "/v1/models/x", "/%00", "/..%2f", "*", "//",
+         "/v1/chat/completions/", "/\\xff", "/a" * 3000, "http://x/", "?")  # fmt: skip
 METHODS = ("POST", "POST", "POST", "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH",
            "CONNECT", "BREW", "post", "")  # fmt: skip
 NASTY = ("", "\x00", "\x00" * 50, "é", "漢字" * 30, "\U0001f469‍\U0001f4bb", "‮abc", "\ud800", "a" * 5000,
@@ -42,7 +43,9 @@ NUMBERS = (0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.0, 0.5, 17, float("
 FIELDS = ("model", "messages", "temperature", "top_p", "n", "stop", "seed", "stream", "stream_options",
           "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice",
           "response_format", "logit_bias", "user", "metadata", "prompt", "input", "encoding_format",
-          "dimensions", "echo", "best_of", "suffix", "functions", "role", "content", "x")  # fmt: skip
+          "dimensions", "echo", "best_of", "suffix", "functions", "role", "content", "x", "type",
+          "instructions", "reasoning", "text", "include", "call_id", "output", "system",
+          "thinking")  # fmt: skip
 CAUSES = {"overloaded", "store_unavailable", "privacy_guard_failed", "upstream_unreachable",
           "upstream_rejected", "upstream_timeout", "upstream_unavailable"}  # fmt: skip
 
@@ -72,9 +75,10 @@ class Fuzz:
 
     def good(self) -> dict[str, Any]:
         r = self.random
+        name = "messages" if r.random() < 0.8 else "input"
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": r.choice(NASTY) or "hi"}],
+            name: [{"role": "user", "content": r.choice(NASTY) or "hi"}],
             "stream": r.random() < 0.3,
             "max_tokens": 4,
         }
@@ -108,7 +112,7 @@ class Fuzz:
         """The pieces a client sends, and its manner: "ask", "eof" (says that
         it has ended), "leave" (hangs up) or "slow"."""
         r = self.random
-        path = r.choice(PATHS) if r.random() < 0.25 else PATHS[r.randrange(3)]
+        path = r.choice(PATHS) if r.random() < 0.25 else r.choice(POSTS)
         method = r.choice(METHODS) if r.random() < 0.15 else "POST"
         body = self.body()
         version = r.choice(("HTTP/1.1",) * 20 + ("HTTP/1.0", "HTTP/9.9", "HTTP", ""))

@@ -169,6 +169,32 @@ def test_tools_go_out_and_calls_come_back(client: openai.OpenAI, mock: Mock) -> 
     assert (sent[2]["role"], sent[2]["tool_call_id"]) == ("tool", "call_1")
 
 
+def test_a_response_whole_streamed_and_with_tools(client: openai.OpenAI, mock: Mock) -> None:
+    text = f'send "this" to {SECRET}'
+    tools: Any = [{"type": "function", "name": "note", "parameters": {"type": "object"}}]
+    whole = client.responses.create(
+        model="cosilo/private-echo", instructions="Be kind.", input=text
+    )
+    assert whole.output_text == text
+    with client.responses.stream(model="cosilo/private-echo3", input=text) as stream:
+        pieces = [e.delta for e in stream if e.type == "response.output_text.delta"]
+        assert "".join(pieces) == stream.get_final_response().output_text == text
+    assert len(pieces) > 3
+    items: Any = [{"role": "user", "content": text}]
+    reply = client.responses.create(model="cosilo/private-tools", input=items, tools=tools)
+    [call] = [item for item in reply.output if item.type == "function_call"]
+    assert json.loads(call.arguments) == {"text": text}
+    items += [item.to_dict() for item in reply.output]
+    items.append({"type": "function_call_output", "call_id": call.call_id, "output": SECRET})
+    client.responses.create(model="cosilo/private-echo", input=items)
+    bodies = [json.loads(body) for body in mock.seen()["bodies"]]
+    assert SECRET not in json.dumps(bodies)
+    assert [m["role"] for m in bodies[0]["messages"]] == ["system", "user"]
+    assert [m["role"] for m in bodies[-1]["messages"]] == ["user", "assistant", "tool"]
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(reply.id)
+
+
 def test_other_options_reach_the_upstream(client: openai.OpenAI, mock: Mock) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
     reply = ask(
