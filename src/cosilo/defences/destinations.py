@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cosilo.boundary.messages.passages import Passage
 
 _HERE = frozenset(("localhost", "127.0.0.1", "[::1]", "0.0.0.0"))
 _UNKNOWN = "@"  # no host is called this
+NOWHERE: frozenset[str] = frozenset()
+SOMEWHERE = frozenset((_UNKNOWN,))
 _DOT = "[.\u3002\uff0e\uff61]"  # browsers take all of these for one
 _NAME = rf"(?:[\w\-]{{1,63}}{_DOT}){{1,20}}[^\W\d_][\w\-]{{1,62}}|(?:\d{{1,3}}\.){{3}}\d{{1,3}}"
 _HOST = rf"(?:{_NAME}|\[[0-9a-fA-F:.]{{2,45}}\]|[\w\-]{{1,63}})"
@@ -82,43 +84,50 @@ def may_send(line: str, start: int = 0) -> bool:
     return any(form.search(line, start) for form in (_CLIENT, _ASKS, _MOVES))
 
 
-def sends(text: str, known: frozenset[str]) -> bool:
-    """Whether a command or code in `text` sends something to a host that is not `known`, or to one that
-    it does not name.
-    """
+def sends_to(text: str, known: frozenset[str]) -> frozenset[str]:
+    """The hosts, `known` ones aside, to which a command or code in `text` sends something."""
     if _CLIENT.search(text):
-        return not _all_known([*_addressed(text), *_named(_NAMED, text)], known)
+        return _others([*_addressed(text), *_named(_NAMED, text)] or [_UNKNOWN], known)
     if _CODE.search(text):
-        return not _all_known([*_addressed(text), *_named(_QUOTED, text)], known)
+        return _others([*_addressed(text), *_named(_QUOTED, text)] or [_UNKNOWN], known)
     if _ASKS.search(text):
-        return not known.issuperset((*_addressed(text), *_named(_NAMED, text)))
-    return bool(_MOVES.search(text)) and not known.issuperset(_addressed(text))
+        return _others([*_addressed(text), *_named(_NAMED, text)], known)
+    return _others(_addressed(text), known) if _MOVES.search(text) else NOWHERE
 
 
-def names_other(page: str, known: frozenset[str]) -> bool:
-    """Whether a part of an HTML page sends something, or names a host, that is not `known`."""
+def page_sends_to(page: str, known: frozenset[str]) -> frozenset[str]:
+    """The hosts, `known` ones aside, that a part of an HTML page names or sends something to."""
     slashed = [_plain(found["host"]) for found in _RELATIVE.finditer(page)]
     hosts = [*_addressed(page), *_named(_QUOTED, page), *slashed]
-    if _CODE.search(page):
-        return not _all_known(hosts, known)
-    return not known.issuperset(hosts)
+    return _others(hosts or ([_UNKNOWN] if _CODE.search(page) else []), known)
 
 
-def goes_elsewhere(arguments: str, known: frozenset[str]) -> bool:
-    """Whether a call with these `arguments` names a destination that is not `known`, or holds a command
-    or code that sends to one.
+def call_sends_to(arguments: str, known: frozenset[str]) -> frozenset[str]:
+    """The hosts, `known` ones aside, that a call with these `arguments` names as destinations, or that
+    a command or code in them sends to.
 
     Args:
         arguments: JSON; what is none is read as one text.
     """
     try:
-        return any(
-            _is_elsewhere(key, text, known) for key, text in _texts("", json.loads(arguments))
-        )
+        texts = list(_texts("", json.loads(arguments)))
     except ValueError:
-        return sends(arguments, known)
+        return sends_to(arguments, known)
     except RecursionError:
-        return True
+        return SOMEWHERE
+    return NOWHERE.union(*(_destinations(key, text, known) for key, text in texts))
+
+
+def is_told_itself(url: str, hosts: frozenset[str]) -> bool:
+    """Whether `url` names the only one of `hosts`: it may be told its own name."""
+    return len(hosts) == 1 and hosts == {*_addressed(url), *_named(_NAMED, url)} - {_UNKNOWN}
+
+
+def is_known(begun: str, known: frozenset[str]) -> bool:
+    """Whether a URL that begins like this goes to a host that is `known`."""
+    found = _URL.match(begun)
+    whole = found is not None and begun[found.end() : found.end() + 1] in ("/", "?", "#")
+    return whole and known.issuperset(_addressed(begun))
 
 
 def known_hosts(passages: Sequence[Passage]) -> frozenset[str]:
@@ -132,13 +141,11 @@ def known_hosts(passages: Sequence[Passage]) -> frozenset[str]:
     return frozenset(found - {_UNKNOWN})
 
 
-def _all_known(hosts: Sequence[str], known: frozenset[str]) -> bool:
-    return bool(hosts) and known.issuperset(hosts)
+def _others(hosts: Iterable[str], known: frozenset[str]) -> frozenset[str]:
+    return frozenset(hosts) - known
 
 
-def _is_elsewhere(key: str, text: str, known: frozenset[str]) -> bool:
-    if sends(text, known):
-        return True
+def _destinations(key: str, text: str, known: frozenset[str]) -> frozenset[str]:
     hosts: list[str] = []
     if _BEGINS_URL.match(text) or _ALONE.fullmatch(text):
         hosts += _addressed(text)
@@ -149,7 +156,7 @@ def _is_elsewhere(key: str, text: str, known: frozenset[str]) -> bool:
         named = _NAMED.match(text.strip())
         hosts += _named(_NAMED, named.group()) if named else ()
         hosts += [_UNKNOWN] if text.strip()[:1] == "[" else ()
-    return not known.issuperset(hosts)
+    return _others(hosts, known) | sends_to(text, known)
 
 
 def _texts(key: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:

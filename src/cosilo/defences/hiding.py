@@ -27,7 +27,7 @@ from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
-from cosilo.defences.restoring import segments
+from cosilo.defences.restoring import names_host, segments
 from cosilo.defences.texts import placed, private_in, public_text, written_numbers
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
@@ -217,11 +217,12 @@ class Hiding:
         vault.restorer.numbers |= written_numbers(passages)
         for text in masked:
             links, at = Links(vault.restorer.own_urls), 0
-            for start, end, *_ in segments(vault.restorer, text):
-                links.passed(text[at:start])
-                links.learn(text[start:end], text[end : end + LONGEST_URL])
-                links.passed(text[start:end])
-                at = end
+            for segment in segments(vault.restorer, text):
+                shown = text[segment.start : segment.end]
+                links.passed(text[at : segment.start])
+                links.learn(shown, text[segment.end : segment.end + LONGEST_URL])
+                links.passed(segment.value if names_host(segment) else shown)
+                at = segment.end
                 yield
             yield
         texts, spans = said, [list(here) for here in spans]

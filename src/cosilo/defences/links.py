@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from cosilo.defences.destinations import may_send, names_other, sends
+from cosilo.defences.destinations import (
+    NOWHERE,
+    SOMEWHERE,
+    is_known,
+    is_told_itself,
+    may_send,
+    page_sends_to,
+    sends_to,
+)
 
 _MOST = 4_096  # characters of a line that are kept; one word of that length is taken for a URL
 
@@ -80,16 +88,20 @@ class Links:
         own: URLs with placeholders in them that the data owner's own texts hold: what they say, their
             host has been told.
         known: the hosts that may be sent values: see `destinations.known_hosts`.
+        told: puts the values back that name a host, for a look at where something goes.
     """
 
-    def __init__(self, own: set[str], known: Callable[[], frozenset[str]] | None = None) -> None:
+    def __init__(
+        self,
+        own: set[str],
+        known: Callable[[], frozenset[str]] = frozenset,
+        told: Callable[[str], str] = str,
+    ) -> None:
         self._own = own
-        self._known = known or frozenset
+        self._known, self._told = known, told
         self._line = ""
-        self._sending, self._looked = (
-            False,
-            0,
-        )  # whether it may be a command; how much of it was asked
+        self._sending = False  # whether that line may be a command, as far as it was looked at
+        self._looked = 0
         self._cut = False  # whether the line is longer than what is kept of it
         self._tag: str | None = None  # of an HTML tag that is open, what came since its last quote
         self._head = ""  # all that came of it
@@ -151,24 +163,43 @@ class Links:
             return _ended(after, final=final, paths=True)
         return self._is_own(before + placeholder, after, final=final)
 
-    def owns(self, placeholder: str, after: str, *, final: bool) -> bool | None:
-        """Whether this place is in a URL of the owner's own."""
+    def owns(
+        self, placeholder: str, after: str, hosts: frozenset[str], *, final: bool
+    ) -> bool | None:
+        """Whether this place is in a URL of the owner's own, to the only one of `hosts`."""
         before = self._inside()
-        return before is not None and self._is_own(before + placeholder, after, final=final)
+        if before is None or not is_told_itself(before, hosts):
+            return False
+        return self._is_own(before + placeholder, after, final=final)
 
-    def sends(self, placeholder: str, after: str, *, final: bool) -> bool | None:
-        """Whether a command, a script or a form sends what stands here to a host that is not known."""
+    @property
+    def is_known(self) -> bool:
+        """Whether this place is in a URL of a host that is known."""
+        before = self._inside()
+        return before is not None and is_known(before, self._known())
+
+    @property
+    def inside(self) -> bool:
+        """Whether this place is in a URL."""
+        return self._inside() is not None
+
+    def sends_to(self, placeholder: str, after: str, *, final: bool) -> frozenset[str] | None:
+        """The hosts, known ones aside, that a command, a script or a form sends what stands here to;
+        None where that depends on more than `after`.
+        """
         if self._form is not None:
-            return True
+            return SOMEWHERE
         whole = self._line if self._script is None else self._script
         if self._script is None and not self._may_send():
-            return False
+            return NOWHERE
         end = (_END_OF_LINE if self._script is None else _ENDS["script"]).search(after)
         if end is None and (not final or len(after) >= _MOST):
-            return True if final else None
+            return SOMEWHERE if final else None
         whole += placeholder + (after[: end.start()] if end else after)
-        is_sent = sends if self._script is None else names_other
-        return len(whole) > 2 * _MOST or is_sent(whole, self._known())
+        if len(whole) > 2 * _MOST:
+            return SOMEWHERE
+        find = sends_to if self._script is None else page_sends_to
+        return find(self._told(whole), self._known())
 
     def _may_send(self) -> bool:
         """`may_send` of the line so far, of which only what is new is looked through."""
@@ -286,7 +317,7 @@ class Links:
             return False
         if element[1].lower() == "script":
             self._script = ""
-        elif len(tag) >= _MOST or names_other(tag, self._known()):
+        elif len(tag) >= _MOST or page_sends_to(self._told(tag), self._known()):
             self._form = ""
         return self._script is not None or self._form is not None
 

@@ -13,13 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+from urllib.parse import quote
 
+from cosilo.defences.destinations import NOWHERE, is_told_itself
 from cosilo.defences.json_text import Scanner, Unit, quoted
 from cosilo.defences.links import Links
-from cosilo.defences.restoring import PlainTarget, Put, Restorer, Segment, SqlTarget
+from cosilo.defences.restoring import (
+    PlainTarget,
+    Put,
+    Restorer,
+    Segment,
+    SqlTarget,
+    fill,
+    names_host,
+    segments,
+)
 from cosilo.defences.schemas import Schema, wants_number
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
+_SAFE = "@,"  # beside letters, digits and "-._~"
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -69,6 +81,17 @@ def places(named: Sequence[str]) -> frozenset[str]:
     return frozenset(named)
 
 
+def with_hosts(restorer: Restorer, text: str, *, json: bool = False) -> str:
+    """`text` with the values that say where something goes, and the placeholders of all others."""
+    found = [segment for segment in segments(restorer, text) if names_host(segment)]
+    if not found:
+        return text
+    anywhere = Rules(frozenset(get_args(Place)))
+    return fill(
+        text, found, Places(restorer, json=True, rules=anywhere) if json else PlainTarget()
+    )[0]
+
+
 class Places(PlainTarget):
     """Follows a reply, and writes each value as its place needs.
 
@@ -81,7 +104,7 @@ class Places(PlainTarget):
         sql: values stand in SQL.
         rules: where they may come back.
         called: this is in a tool call.
-        sent: that goes to a host which is not known.
+        sent: the hosts, known ones aside, that the call goes to.
     """
 
     def __init__(
@@ -94,17 +117,17 @@ class Places(PlainTarget):
         sql: bool = False,
         rules: Rules | None = None,
         called: bool = False,
-        sent: bool = False,
+        sent: frozenset[str] = NOWHERE,
     ) -> None:
         self._restorer = restorer
         self._rules = rules or Rules()
         self._closed = ("tool_arguments" if called else "text") not in self._rules.places
-        self._sent = sent
+        self._called, self._sent = called, sent
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = SqlTarget() if sql else None
         own = restorer.own_urls if "own_urls" in self._rules.places else set()
-        self._links = Links(own, self._rules.known)
+        self._links = Links(own, self._rules.known, lambda text: with_hosts(restorer, text))
 
     @property
     def quotes(self) -> bool:
@@ -128,41 +151,55 @@ class Places(PlainTarget):
 
     def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
         at, end, value, kind = segment
-        if text[start:at].endswith('"') and _NUMBER.fullmatch(value):
+        shown, after = text[at:end], text[end : end + _AHEAD]
+        quoted_number = text[start:at].endswith('"') and _NUMBER.fullmatch(value)
+        if quoted_number and not self._closed and not self._goes_elsewhere(kind):
             self.passed(text[start : at - 1])
             start = at - 1
             if self._number_due(value):
-                if text[end : end + 1] == '"':
+                if after[:1] == '"':
                     self.passed('""')
                     return Put(at - 1, end + 1, value)
                 if end == len(text) and not final:
                     return Put(at - 1, at - 1, None)
         self.passed(text[start:at])
-        shown = text[at:end]
-        after = text[end : end + _AHEAD]
-        allowed = self._allows(shown, segment, after, final=final or len(after) == _AHEAD)
-        if allowed is None:
+        how = self._how(segment, shown, after, final=final or len(after) == _AHEAD)
+        if how is None:
             return Put(at, at, None)
-        if not allowed:
+        if how == "withheld":
             self._rules.withheld[kind] += 1
             self.passed(shown)
             return Put(at, end, shown, restored=False)
-        self._links.passed(value if "://" in value else shown)
+        if how == "in a URL":
+            value = quote(value, safe=_SAFE)
+        self._links.passed(value if names_host(segment) else shown)
         return Put(at, end, self._written(value))
 
-    def _allows(self, shown: str, segment: Segment, after: str, *, final: bool) -> bool | None:
-        """Whether the value may stand here; None where that depends on more than `after`."""
+    def _goes_elsewhere(self, kind: str) -> bool:
+        return bool(self._sent) and not self._rules.allow("elsewhere", kind)
+
+    def _how(
+        self, segment: Segment, shown: str, after: str, *, final: bool
+    ) -> Literal["withheld", "as it is", "in a URL"] | None:
+        """How the value may stand here; None where that depends on more than `after`."""
+        links, kind, value = self._links, segment.kind, segment.value
         if self._closed:
-            return False
-        if self._sent and not self._rules.allow("elsewhere", segment.kind):
-            return self._links.owns(shown, after, final=final)
-        if not self._rules.allow("elsewhere", segment.kind):
-            sent = self._links.sends(shown, after, final=final)
-            if sent is not False:
-                return sent and False
-        if self._rules.allow("urls", segment.kind):
-            return True
-        return self._links.allows(shown, segment.value, after, final=final)
+            return "withheld"
+        hosts: frozenset[str] | None = NOWHERE
+        if not self._rules.allow("elsewhere", kind):
+            hosts = self._sent or links.sends_to(shown, after, final=final)
+            if hosts is None:
+                return None
+        if hosts and not (names_host(segment) and is_told_itself(value, hosts)):
+            allowed = links.owns(shown, after, hosts, final=final)
+        else:
+            allowed = links.allows(shown, value, after, final=final)
+            known = self._called and kind != "SECRET" and links.is_known
+            if allowed is False and (known or self._rules.allow("urls", kind)):
+                return "in a URL" if links.inside else "as it is"
+        if allowed is None:
+            return None
+        return "as it is" if allowed else "withheld"
 
     def _written(self, value: str) -> str:
         if self._sql is not None:

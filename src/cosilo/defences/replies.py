@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cosilo.defences.destinations import goes_elsewhere
-from cosilo.defences.places import Places, Rules
+from cosilo.defences.destinations import call_sends_to
+from cosilo.defences.places import Places, Rules, with_hosts
 from cosilo.defences.restoring import (
     Restorer,
     Segment,
@@ -88,7 +88,7 @@ def _arguments(
         schema=parameters_of(sampling.tools, name),
         rules=rules,
         called=True,
-        sent=goes_elsewhere(arguments, rules.known()),
+        sent=call_sends_to(with_hosts(restorer, arguments, json=True), rules.known()),
     )
     return fill(arguments, found, render)[0]
 

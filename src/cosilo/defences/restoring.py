@@ -38,6 +38,11 @@ class Segment(NamedTuple):
     kind: str = ""
 
 
+def names_host(segment: Segment) -> bool:
+    """Whether a value says where something goes."""
+    return segment.kind in ("URL", "IP") or "://" in segment.value
+
+
 class Put(NamedTuple):
     """What is put in place of characters `start` to `end`: None where that depends on what comes next.
 
