@@ -39,7 +39,7 @@ def documented(path: str) -> str:
 def nothing_at(path: str) -> RequestError:
     """Why nothing is served at `path`."""
     why = "there is nothing here"
-    if path.startswith("/v1/responses/"):
+    if path.startswith("/v1/responses/resp_"):
         why = (
             "no response is kept, so there is none to get, cancel or delete; "
             "send the whole conversation as input to /v1/responses"

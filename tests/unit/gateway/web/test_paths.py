@@ -108,3 +108,5 @@ async def test_whoever_looks_for_a_response_is_told_that_none_is_kept(
     told = await (await house()).send(path, method=method)
     assert (told.status, told.error["code"]) == (404, "not_found")
     assert "no response is kept" in told.error["message"]
+    other = await (await house()).send("/v1/responses/compact", b"{}")
+    assert (other.status, other.error["message"]) == (404, "there is nothing here")

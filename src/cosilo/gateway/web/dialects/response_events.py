@@ -33,9 +33,13 @@ from cosilo.gateway.web.dialects.response_items import (
     reasoning_item,
     reply_items,
 )
-from cosilo.types import Delta, Generation, ToolCall, ToolCallDelta
+from cosilo.types import Delta, Generation, TokenLogprob, ToolCall, ToolCallDelta
 
 Body = Callable[..., Item]
+
+
+_PARTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "reasoning_content"}
+"""Types of parts → what they are called below."""
 
 
 @dataclass
@@ -62,6 +66,7 @@ class ResponseEvents:
         self._begun: dict[Key, int] = {}  # item → its place in the output
         self._parts: dict[str, int] = {}  # "text", "refusal", … → its place in its item
         self._calls: dict[int, _Call] = {}
+        self._tokens: list[TokenLogprob] = []  # that no text has been said of yet
         self._items: list[Item] = []
 
     def first(self, index: int) -> bytes:
@@ -74,8 +79,10 @@ class ResponseEvents:
         said = b""
         for name, text in delta.other_texts:
             said += self._other(name, text)
-        if delta.text or (delta.tokens and self._logprobs is not None):
-            said += self._text(delta)
+        if delta.tokens and self._logprobs is not None:
+            self._tokens += delta.tokens
+        if delta.text:
+            said += self._text(delta.text)
         for call in delta.tool_calls:
             said += self._call(call)
         return said
@@ -85,7 +92,7 @@ class ResponseEvents:
         order = [*self._begun, *self._parts]
         items = reply_items(self._request, generation, self._logprobs, order, sorted(self._calls))
         for key, item in items.items():
-            said += self._rest(key, item)
+            said += self._all(key, item)
         for key, item in items.items():
             said += self._done(key, item)
         self._items = list(items.values())
@@ -106,27 +113,24 @@ class ResponseEvents:
 
     # Pieces.
 
-    def _text(self, delta: Delta) -> bytes:
+    def _text(self, text: str) -> bytes:
         part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         said = self._begin_part("text", MESSAGE, part)
-        shown = token_logprobs(delta.tokens, self._logprobs) if self._logprobs is not None else []
+        shown = token_logprobs(self._tokens, self._logprobs) if self._logprobs is not None else []
+        self._tokens.clear()
         return said + self._in_part(
-            "response.output_text.delta", "text", MESSAGE, delta=delta.text, logprobs=shown
+            "response.output_text.delta", "text", MESSAGE, delta=text, logprobs=shown
         )
 
     def _other(self, name: str, text: str) -> bytes:
-        match name:
-            case "refusal":
-                said = self._begin_part(name, MESSAGE, {"type": "refusal", "refusal": ""})
-                return said + self._in_part("response.refusal.delta", name, MESSAGE, delta=text)
-            case "reasoning":
-                said = self._begin_summary()
-                return said + self._in_summary("response.reasoning_summary_text.delta", delta=text)
-            case _:
-                part = {"type": "reasoning_text", "text": ""}
-                said = self._begin_part(name, REASONING, part)
-                kind = "response.reasoning_text.delta"
-                return said + self._in_part(kind, name, REASONING, delta=text)
+        if name == "reasoning":
+            said = self._begin_summary()
+            return said + self._in_summary("response.reasoning_summary_text.delta", delta=text)
+        if name == "refusal":
+            said = self._begin_part(name, MESSAGE, {"type": "refusal", "refusal": ""})
+            return said + self._in_part("response.refusal.delta", name, MESSAGE, delta=text)
+        said = self._begin_part(name, REASONING, {"type": "reasoning_text", "text": ""})
+        return said + self._in_part("response.reasoning_text.delta", name, REASONING, delta=text)
 
     def _call(self, delta: ToolCallDelta) -> bytes:
         call = self._calls.setdefault(delta.index, _Call())
@@ -178,16 +182,14 @@ class ResponseEvents:
 
     # What ends.
 
-    def _rest(self, key: Key, item: Item) -> bytes:
-        """What is in `item` and has not begun: calls without arguments, a message that says nothing."""
-        if key in self._begun:
-            return b""
+    def _all(self, key: Key, item: Item) -> bytes:
+        """What of `item` has not begun: a call without arguments, a message that says nothing, …"""
         if isinstance(key, int):
             return self._begin_call(key, item["call_id"], item["name"])
         said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
         for part in item["content"]:
-            said += self._begin_part("text" if key == MESSAGE else "reasoning_content", key, part)
-        return said
+            said += self._begin_part(_PARTS[part["type"]], key, _empty(part))
+        return said + (self._begin_summary() if item.get("summary") else b"")
 
     def _done(self, key: Key, item: Item) -> bytes:
         said = b""
@@ -206,17 +208,9 @@ class ResponseEvents:
         )
 
     def _part_done(self, key: Key, part: Item) -> bytes:
-        match part["type"]:
-            case "output_text":
-                name, kind = "text", "response.output_text.done"
-                told = {"text": part["text"], "logprobs": part["logprobs"]}
-            case "refusal":
-                name, kind = "refusal", "response.refusal.done"
-                told = {"refusal": part["refusal"]}
-            case _:
-                name, kind = "reasoning_content", "response.reasoning_text.done"
-                told = {"text": part["text"]}
-        return self._in_part(kind, name, key, **told) + self._in_part(
+        kind, name = part["type"], _PARTS[part["type"]]
+        told = {field: part[field] for field in ("text", "refusal", "logprobs") if field in part}
+        return self._in_part(f"response.{kind}.done", name, key, **told) + self._in_part(
             "response.content_part.done", name, key, part=part
         )
 
@@ -239,3 +233,10 @@ class ResponseEvents:
         number, self._sequence = self._sequence, self._sequence + 1
         data = encode({"type": kind, "sequence_number": number, **fields})
         return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def _empty(part: Item) -> Item:
+    """`part` as it begins."""
+    return {name: "" if name in ("text", "refusal") else part[name] for name in part} | (
+        {"logprobs": []} if "logprobs" in part else {}
+    )

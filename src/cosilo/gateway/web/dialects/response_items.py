@@ -66,8 +66,11 @@ class _Said:
     others: dict[str, str] = field(default_factory=dict)
     extra: str = ""
 
-    def turn(self) -> Turn:
-        return Turn(
+    def turns(self) -> Iterator[Turn]:
+        """The turn; none where there is only a thought that its owner has sealed."""
+        if self.content is None and not self.calls and not self.others:
+            return
+        yield Turn(
             "assistant",
             self.content or "",
             tool_calls=tuple(self.calls),
@@ -92,7 +95,10 @@ def read_input(raw: bytes) -> list[Turn]:
     if not found:
         raise RequestError("input: there is no item in it", param="input")
     _refuse_kinds(found)
-    return list(_turns(found))
+    turns = list(_turns(found))
+    if not turns:
+        raise RequestError("input: nothing in it can be read", param="input")
+    return turns
 
 
 def _refuse_kinds(items: str | Sequence[_Typed | _Item]) -> None:
@@ -117,17 +123,17 @@ def _turns(items: Sequence[_Item]) -> Iterator[Turn]:
         kind = item.type or "message"
         if kind == "reasoning" or kind == "function_call" or item.role == "assistant":
             if said is not None and _begins(kind, said):
-                yield said.turn()
+                yield from said.turns()
                 said = None
             said = said or _Said()
             _say(said, kind, item, where)
             continue
         if said is not None:
-            yield said.turn()
+            yield from said.turns()
             said = None
         yield _output(item, where) if kind == "function_call_output" else _message(item, where)
     if said is not None:
-        yield said.turn()
+        yield from said.turns()
 
 
 def _begins(kind: str, said: _Said) -> bool:

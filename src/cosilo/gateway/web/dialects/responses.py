@@ -135,6 +135,16 @@ _NOT_KEPT = {
     "prompt": "no templates of prompts are kept; send the text as instructions and input",
 }
 
+_ELSEWHERE = {
+    "messages": "input", "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity",
+    "logprobs": "top_logprobs", "functions": "tools", "function_call": "tool_choice",
+}  # fmt: skip
+"""Fields of chats → what says the same here."""
+
+_NOT_HERE = ("n", "stop", "seed", "suffix", "best_of", "echo")
+
 _ECHOED = (
     "instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls",
     "prompt_cache_key", "reasoning", "safety_identifier", "temperature", "text", "tool_choice",
@@ -149,6 +159,12 @@ def read_response(body: bytes) -> Continuation:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
     found, others = decoded(body, _response, _ResponseBody)
+    for name in others:
+        if name in _ELSEWHERE or name in _NOT_HERE:
+            there = f"; use {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise RequestError(
+                f"{name}: not a field of this API{there}", param=name, code="unknown_parameter"
+            )
     for name, why in _NOT_KEPT.items():
         if present(getattr(found, name)) is not None:
             raise RequestError(f"{name}: {why}", param=name, code="unsupported_parameter")

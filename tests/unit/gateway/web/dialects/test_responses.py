@@ -141,6 +141,12 @@ def test_what_an_assistant_thinks_says_and_calls_is_one_turn() -> None:
     assert [len(t.tool_calls) for t in thinks_again] == [1, 1]
 
 
+def test_a_thought_that_is_sealed_is_no_turn() -> None:
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    assert turns(said("a"), sealed, said("b")) == (Turn("user", "a"), Turn("user", "b"))
+    assert turns(sealed, {"role": "assistant", "content": "c"}) == (Turn("assistant", "c"),)
+
+
 def test_an_output_may_have_parts() -> None:
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     [turn] = turns({"type": "function_call_output", "call_id": "c", "output": parts})
@@ -223,6 +229,10 @@ def test_how_the_reply_is_drawn() -> None:
         ({"input": [{"type": "function_call", "call_id": "c"}]}, "input[0].name"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),
+        ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}]}, "input"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "messages"),
+        ({"max_tokens": 3}, "max_tokens"),
+        ({"seed": 3}, "seed"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": {"id": "c"}}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
@@ -521,6 +531,39 @@ def test_log_probabilities_where_they_are_wanted() -> None:
         if e["type"] == "response.output_text.delta"
     ]  # fmt: skip
     assert delta["logprobs"][0]["token"] == "a"
+
+
+def test_a_token_whose_text_is_held_back_is_shown_with_the_text() -> None:
+    first, second = TokenLogprob("PER", -0.5), TokenLogprob("SON", -0.1)
+    call = ToolCallDelta(0, "c", "f", "{}")
+    events = streamed(
+        Delta(tokens=(first,)),
+        Delta("Ada", tokens=(second,)),
+        Delta(tool_calls=(call,)),
+        logprobs=0,
+    )
+    [delta] = [e for e in events if e["type"] == "response.output_text.delta"]
+    assert [shown["token"] for shown in delta["logprobs"]] == ["PER", "SON"]
+    events = streamed(Delta(tokens=(first,)), Delta(tool_calls=(call,)), logprobs=0)
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["function_call"]
+
+
+def test_what_a_reply_says_more_at_its_end_than_in_its_pieces_is_in_the_stream() -> None:
+    events = DIALECT.events(around())
+    whole = Generation(
+        "abc", tool_calls=(ToolCall("c", "f", "{}"),),
+        other_texts=(("refusal", "No."), ("reasoning_content", "t"), ("reasoning", "s")),
+    )  # fmt: skip
+    data = events.first(0) + events.piece(0, Delta("a")) + events.last(0, whole)
+    found = parsed(data + events.end([whole], {}))
+    assert [i["type"] for i in found[-1]["response"]["output"]] == [
+        "message", "reasoning", "function_call",
+    ]  # fmt: skip
+    opened = [e["type"] for e in found if e["type"].endswith(".added")]
+    assert sorted(opened) == sorted(
+        ["response.output_item.added"] * 3 + ["response.content_part.added"] * 3
+        + ["response.reasoning_summary_part.added"]
+    )  # fmt: skip
 
 
 def test_a_stream_that_cannot_go_on_fails() -> None:
