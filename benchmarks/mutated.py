@@ -21,6 +21,8 @@ from cosilo.boundary.messages import (
     Ask,
     Backward,
     Completion,
+    Embed,
+    Embeddings,
     Forward,
     Gradients,
     Message,
@@ -54,6 +56,7 @@ TOP = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32), 8)
 SORTED = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
 SPREAD = logits.top_k(_RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
 STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
+VECTORS = _RNG.normal(size=(2, 8)).astype("<f4")
 FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
 SCALED = states.pack_scaled(STATES)
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
@@ -118,6 +121,8 @@ SAMPLES: tuple[Message, ...] = (
         spelt=tuple(b"x%d" % i for i in range(len(np.unique(TOP.ids)))),
     ),
     READ,
+    Embed(texts=("one", "two"), dimensions=8),
+    Embeddings(packed=VECTORS.tobytes(), prompt_tokens=9),
     States(packed=states.pack(STATES), prompt_tokens=9),
     STEP,
     Step(thread=bytes(16), ids=(3, 300), draft_ids=(4,), held=90),

@@ -192,6 +192,7 @@ async def house(
     around: tuple[DefenceConfig, ...] = (),
     serving: Serving | None = None,
     embedder: Any = None,
+    remote_embedder: Any = None,
     price: Price = Price(1.0, 2.0),
     exposes: Shows = Access.LOGPROBS.shows,
     breaker: BreakerConfig | None = None,
@@ -210,11 +211,17 @@ async def house(
         f"lm{i}": Upstream(f"lm{i}", m, exposes, price, Breaker(f"lm{i}", breaker))
         for i, m in enumerate(large)
     }
+    named = tuple(upstreams)
+    if remote_embedder is not None:
+        upstreams["emb"] = Upstream(
+            "emb", remote_embedder, Access.TEXT.shows, price, Breaker("emb", breaker)
+        )
     tabs = {} if tabs is None else tabs
     recipe = Recipe(
         config=PointConfig("x", strategy, options or {}, around),
         owner=DataOwner(small or Absent("small"), embedder=embedder),
-        upstreams=tuple(upstreams),
+        upstreams=named,
+        embedder="emb" if remote_embedder is not None else "",
         sampling=sampling,
         serving=serving or Serving(),
         budget=budget,

@@ -475,6 +475,42 @@ class Embedder(Protocol):
         """Unit-length sentence vectors, shape (len(texts), dimension)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Vectors of texts, and what they took.
+
+    Attributes:
+        rows: shape (n, width), as the model's owner gave them.
+        prompt_tokens: what it says that it read: 0 where it says nothing, below 0 where that is no
+            number.
+        attempts: as in `Generation`.
+    """
+
+    rows: Array
+    prompt_tokens: int = 0
+    attempts: int = 1
+
+
+@runtime_checkable
+class EmbeddingModel(Protocol):
+    """A model, mostly somebody else's, that turns texts into vectors and bills for it."""
+
+    async def vectors(self, texts: Sequence[str], dimensions: int | None = None) -> Vectors:
+        """A vector for each text.
+
+        Args:
+            dimensions: how many numbers each is to have; as many as the model makes, when unset.
+
+        Raises:
+            ModelError: it gave none.
+        """
+
+
+def embeds(model: object) -> TypeGuard[EmbeddingModel]:
+    """Whether `model` can be asked for vectors."""
+    return hasattr(model, "vectors")
+
+
 def _streams(model: TextModel) -> TypeGuard[StreamingModel]:
     # isinstance of a Protocol looks at every member, which costs more than a short stream.
     return hasattr(model, "stream")

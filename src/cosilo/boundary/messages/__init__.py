@@ -22,6 +22,7 @@ from cosilo.boundary.messages.base import (
     decode,
     encode,
 )
+from cosilo.boundary.messages.embed import Embed, Embeddings
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
@@ -29,7 +30,7 @@ from cosilo.boundary.messages.score import Score, Scored, Scores
 from cosilo.boundary.messages.step import Step, Steps
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Drawn", "Forward", "Gradients", "Message",
-    "Outputs", "Piece", "Read", "Refused", "Request", "Score", "Scored", "Scores", "States", "Step",
-    "Steps", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Drawn", "Embed", "Embeddings", "Forward",
+    "Gradients", "Message", "Outputs", "Piece", "Read", "Refused", "Request", "Score", "Scored",
+    "Scores", "States", "Step", "Steps", "decode", "encode",
 ]  # fmt: skip

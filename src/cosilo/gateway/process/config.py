@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
@@ -31,7 +31,7 @@ from cosilo.gateway.web.cors import check_origins
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.remote import LargeModel
+from cosilo.parties.remote import PARTY, LargeModel
 from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import Loads, unknown
 from cosilo.session import (
@@ -297,6 +297,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
     }
     points = _points(file.points, models, around, where)
     used = {name for served, _ in points for name in served.upstreams}
+    used |= {served.embedder for served, _ in points if _remote(served.embedder, models)}
     for name in breakers.keys() - used:
         raise ConfigError(f"{where}: [models.{name}.breaker]: no point has it as its large model")
     return Layout(
@@ -312,6 +313,14 @@ def parse_gateway(text: str, path: Path) -> Layout:
             [models[name] for name in sorted(used | _at_home(points))], [p for _, p in points]
         ),
     )
+
+
+_REMOTE = ("openai", PARTY)
+
+
+def _remote(name: str | None, models: Mapping[str, ModelConfig]) -> TypeGuard[str]:
+    """Whether the model of that name is somewhere else."""
+    return name is not None and models[name].kind in _REMOTE
 
 
 def _at_home(points: Sequence[tuple[_Served, PointConfig]]) -> set[str]:
@@ -447,7 +456,8 @@ def _recipes(
     recipes = []
     for served, point in points:
         small: TextModel = load(served.small) if served.small else Absent("small")
-        embedder: Any = load(served.embedder) if served.embedder else None
+        remote = served.embedder if _remote(served.embedder, models) else ""
+        embedder: Any = load(served.embedder) if served.embedder and not remote else None
         if embedder is not None and not isinstance(embedder, Embedder):
             raise ConfigError(f"point {point.name!r}: model {served.embedder!r} cannot embed text")
         recipes.append(
@@ -459,6 +469,7 @@ def _recipes(
                 serving=_serving(served),
                 system=served.system,
                 small=models[served.small] if served.small else None,
+                embedder=remote,
             )
         )
     return recipes

@@ -92,7 +92,7 @@ async def answer_one(
                 DEADLINE.set(limit)
                 answer = await route.strategy.answer(session, chat)
         except TimeoutError:
-            failure = _late(point)
+            failure = late(point)
         except ModelError as error:
             failure = error
         else:
@@ -134,7 +134,7 @@ async def stream_one(
                         patience.start()
             return
         except TimeoutError:
-            failure = _late(point)
+            failure = late(point)
         except ModelError as error:
             failure = error
         finally:
@@ -205,7 +205,8 @@ def _bind(
     return session
 
 
-def _late(point: ServedPoint) -> UpstreamTimeoutError:
+def late(point: ServedPoint) -> UpstreamTimeoutError:
+    """The error for an upstream that did not answer in the point's time."""
     return UpstreamTimeoutError(
         f"{point.model!r} did not answer within its {point.serving.timeout_seconds:g} s "
         f"({point.serving.idle_seconds:g} s between pieces)"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Ask, Embed, Message
 from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Handles
@@ -29,6 +29,7 @@ from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.remote import way_to
 from cosilo.privacy.account import PrivacyConfig
+from cosilo.privacy.mechanisms import Booking
 from cosilo.registry import unknown
 from cosilo.session import (
     ModelConfig,
@@ -103,6 +104,8 @@ class Recipe:
             instructions, with which the point was measured.
         privacy: which book notes what is spent of the owner's records, and how much may be.
         small: how the owner's small model is described, where it can be made again.
+        embedder: the name of the upstream that turns texts into vectors, where the owner's own model
+            does not.
     """
 
     config: PointConfig
@@ -115,6 +118,7 @@ class Recipe:
     system: str = ""
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     small: ModelConfig | None = None
+    embedder: str = ""
 
     @property
     def name(self) -> str:
@@ -149,11 +153,20 @@ class Route:
 
 
 @dataclass(frozen=True)
+class RemoteEmbedder:
+    """Somebody else's model that turns texts into vectors, and the road to it."""
+
+    upstream: Upstream
+    channel: Boundary
+
+
+@dataclass(frozen=True)
 class ServedPoint:
     """A point that answers requests.
 
     Attributes:
         home: the way to an answer for requests that may not leave; None where there is none.
+        embedder: turns texts into vectors, in this process; or `remote_embedder` does, elsewhere.
     """
 
     name: str
@@ -166,6 +179,7 @@ class ServedPoint:
     budget: Budget | None = None
     system: str = ""
     home: Route | None = None
+    remote_embedder: RemoteEmbedder | None = None
 
     @property
     def model(self) -> str:
@@ -332,7 +346,25 @@ async def _open(
         budget=recipe.budget,
         system=recipe.system,
         home=home,
+        remote_embedder=_embedder(recipe, upstreams, session, defences, tabs, ledger),
     )
+
+
+def _embedder(
+    recipe: Recipe,
+    upstreams: Mapping[str, Upstream],
+    session: Session,
+    defences: Sequence[Defence],
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+) -> RemoteEmbedder | None:
+    if not recipe.embedder:
+        return None
+    upstream = _named(recipe.embedder, upstreams, recipe.name)
+    shown = replace(upstream, exposes=upstream.exposes | Embed.shows)  # it is named for just this
+    declared = frozenset({Embed})
+    channel = _road(shown, declared, defences, tabs, ledger, session.account)
+    return RemoteEmbedder(upstream, channel)
 
 
 def _alone(session: Session, sampling: Sampling) -> Session:
@@ -409,17 +441,13 @@ def _towards(
     sampling: Sampling,
 ) -> Session:
     channels = {
-        upstream.name: Boundary(
-            way_to(owned(upstream.model, upstream.exposes)),
-            declared=strategy.needs.sends,
-            guards=(
-                Fuse(upstream.breaker),
-                *defences,
-                Till(tabs, upstream.price, defences, place=upstream.place),
-            ),
-            meter=Meter(price=upstream.price),
-            ledger=ledgers[upstream.name if at else ""],
-            account=session.account,
+        upstream.name: _road(
+            upstream,
+            strategy.needs.sends,
+            defences,
+            tabs,
+            ledgers[upstream.name if at else ""],
+            session.account,
         )
         for at, upstream in enumerate(way)
     }
@@ -429,6 +457,26 @@ def _towards(
         sampling,
         account=session.account,
         peers=channels,
+    )
+
+
+def _road(
+    upstream: Upstream,
+    declared: frozenset[type[Message]],
+    defences: Sequence[Defence],
+    tabs: dict[str, Tab],
+    ledger: Ledger,
+    account: Booking | None,
+) -> Boundary:
+    """The only kind of road on which a client's request leaves."""
+    till = Till(tabs, upstream.price, defences, place=upstream.place)
+    return Boundary(
+        way_to(owned(upstream.model, upstream.exposes)),
+        declared=declared,
+        guards=(Fuse(upstream.breaker), *defences, till),
+        meter=Meter(price=upstream.price),
+        ledger=ledger,
+        account=account,
     )
 
 

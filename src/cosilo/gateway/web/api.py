@@ -25,10 +25,10 @@ from functools import partial
 
 from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway.accounts.accounts import AccountStore, Key, Spend
+from cosilo.gateway.accounts.accounts import AccountStore, Key
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.refusals import Refusal, RequestError, refusal
-from cosilo.gateway.serving import counting
+from cosilo.gateway.serving import counting, embedding
 from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
 from cosilo.gateway.serving.booking import Booking
 from cosilo.gateway.serving.exchange import Exchange, Setup
@@ -378,22 +378,21 @@ class Gateway:
     ) -> None:
         wanted = read_embedding(body)
         x.point = point = self._permitted(x, wanted.model)
-        embedder = point.embedder
-        if embedder is None:
-            raise RequestError(
-                f"{point.model!r} has no embedder", param="model", code="not_supported_by_point"
-            )
-        await self.booking.reserve(x, Spend(requests=1))
+        x.local_only = x.local_only or wanted.local_only or point.serving.local_only
+        x.served.dropped = wanted.dropped
+        most = embedding.most(point, wanted.message, local_only=x.local_only)
+        tab = await self.booking.reserve(x, most, wanted.user)
+        watch = self._watch(x, receive)
         try:
-            rows = await asyncio.to_thread(embedder.embed, wanted.texts)
-            x.served.by = "small"
+            found = await embedding.embed(point, wanted.message, tab, x.served)
         except BaseException as error:
             await self._settle(x, error)
             raise
         finally:
+            watch.cancel()
             del self.tabs[x.id]
         await self.booking.settle(x)
-        answer = embedding_answer(point.model, rows.tolist(), base64_wanted=wanted.base64)
+        answer = embedding_answer(point.model, found, base64_wanted=wanted.base64)
         await respond(send, 200, to_json(answer), encode_headers(x.headers))
 
     async def _settle(self, x: Exchange, error: BaseException) -> None:

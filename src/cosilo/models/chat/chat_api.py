@@ -470,12 +470,12 @@ def _used(usage: object) -> tuple[int, int]:
     """
     if not isinstance(usage, dict):
         return (_NO_COUNT, _NO_COUNT)
-    prompt, said = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt, said = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
     if prompt < 0 or said < 0:
         return prompt, said
     total, details = usage.get("total_tokens"), usage.get("completion_tokens_details")
-    thought = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    beside = _count(total) - prompt - said if total is not None else thought * (thought > said)
+    thought = count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    beside = count_of(total) - prompt - said if total is not None else thought * (thought > said)
     return prompt, min(_MOST_TOKENS, said + max(0, beside))
 
 
@@ -486,10 +486,10 @@ def _cached(usage: object) -> int:
     details = usage.get("prompt_tokens_details")
     stated = [details.get("cached_tokens")] if isinstance(details, dict) else []
     stated += [usage.get(name) for name in _CACHED]
-    return next((found for found in map(_count, stated) if found), 0)
+    return next((found for found in map(count_of, stated) if found), 0)
 
 
-def _count(tokens: object) -> int:
+def count_of(tokens: object) -> int:
     """A token count as an endpoint states it, as an int: 12, 12.0 and "12" are all 12.
 
     0 where it states none (None), `_NO_COUNT` where what it states cannot be a count (negative, a

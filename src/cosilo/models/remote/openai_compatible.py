@@ -16,7 +16,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import perf_counter
@@ -27,8 +27,8 @@ import aiohttp
 import msgspec
 
 from cosilo.errors import ConfigError, ModelError, RejectedError, UnreachableError
-from cosilo.models.base import Access, models
-from cosilo.models.chat import chat_api
+from cosilo.models.base import Access, Vectors, models
+from cosilo.models.chat import chat_api, embedding_api
 from cosilo.models.chat.tool_pieces import ToolPieces
 from cosilo.models.remote.addresses import checked_url, in_clear, key_in
 from cosilo.models.remote.sse import Events, EventTooLongError
@@ -37,6 +37,7 @@ from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
 log = logging.getLogger("cosilo.models")
 
 MAX_REPLY_BYTES = 32 << 20
+MAX_VECTORS_BYTES = 128 << 20
 _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
 _WORKED = frozenset({408, 499})  # of 400 to 499, those where the work may have been begun
@@ -189,6 +190,22 @@ class OpenAIModel:
                         raise UnreachableError(f"{failure}, in the middle of the reply") from None
                     await self._wait(failure, sent)
 
+    async def vectors(self, texts: Sequence[str], dimensions: int | None = None) -> Vectors:
+        """A vector for each text, from the endpoint's `/embeddings`; raises what `generate` does."""
+        asked = {"model": self.model, **embedding_api.request(texts, dimensions), **self.extra}
+        body = self._encoded(asked)
+        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=self.connect_timeout_s)
+        with _Sent() as sent:
+            while True:
+                try:
+                    async with self._post(body, limits, sent, "/embeddings") as response:
+                        data = await _read(response, MAX_VECTORS_BYTES)
+                        with self._parsing(response):
+                            found = embedding_api.vectors(data, len(texts))
+                    return replace(found, attempts=sent.worked)
+                except _RetryError as failure:
+                    await self._wait(failure, sent)
+
     async def close(self) -> None:
         pools, self._pools = self._pools, {}
         for loop, pool in pools.items():
@@ -210,6 +227,9 @@ class OpenAIModel:
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         body |= self.extra
+        return self._encoded(body)
+
+    def _encoded(self, body: Mapping[str, Any]) -> bytes:
         try:
             return msgspec.json.encode({k: v for k, v in body.items() if k not in self.omit})
         except UnicodeEncodeError:
@@ -304,7 +324,11 @@ class OpenAIModel:
 
     @asynccontextmanager
     async def _post(
-        self, body: bytes, limits: aiohttp.ClientTimeout, sent: _Sent
+        self,
+        body: bytes,
+        limits: aiohttp.ClientTimeout,
+        sent: _Sent,
+        path: str = "/chat/completions",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response with status 200; whatever fails on the way becomes one of our errors."""
         pool = await self._pool()
@@ -315,7 +339,7 @@ class OpenAIModel:
                     None if limits.total else self.idle_timeout_s
                 ) as patience:
                     response = await pool.session.post(
-                        f"{self.base_url}/chat/completions",
+                        self.base_url + path,
                         data=body,
                         timeout=limits,
                         allow_redirects=False,
@@ -477,14 +501,13 @@ class _Parsing:
                 ) from None
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, most: int = 0) -> bytes:
+    most = most or MAX_REPLY_BYTES
     data = bytearray()
     async for piece in response.content.iter_any():
         data += piece
-        if len(data) > MAX_REPLY_BYTES:
-            raise RejectedError(
-                f"HTTP {response.status}: the reply is longer than {MAX_REPLY_BYTES >> 20} MB"
-            )
+        if len(data) > most:
+            raise RejectedError(f"HTTP {response.status}: the reply is longer than {most >> 20} MB")
     return bytes(data)
 
 

@@ -9,7 +9,7 @@ in the same way.
 
 from __future__ import annotations
 
-from cosilo.parties.serving import ask, forward, read, score, step  # noqa: F401  they register themselves
+from cosilo.parties.serving import ask, embed, forward, read, score, step  # noqa: F401  they register themselves
 from cosilo.parties.serving.base import Owner, answer, pieces, serves, serves_stream
 
 __all__ = ["Owner", "answer", "pieces", "serves", "serves_stream"]

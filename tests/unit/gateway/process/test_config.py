@@ -162,6 +162,37 @@ def test_an_embedder_must_embed() -> None:
         parse(text).load()
 
 
+def test_an_embedder_elsewhere_is_an_upstream_of_its_own() -> None:
+    more = """
+[models.ada]
+kind = "openai"
+base_url = "https://api.example.org/v1"
+model = "ada"
+usd_per_m_in = 0.02
+[models.ada.breaker]
+consecutive = 2
+"""
+    text = GOOD.replace('small = "sm"', 'small = "sm"\nembedder = "ada"') + more
+    parts = parse(text).load()
+    ada = parts.upstreams["ada"]
+    assert (ada.price.usd_per_m_in, ada.breaker.config.consecutive) == (0.02, 2)
+    assert ada.place == "ada at api.example.org"
+    assert parts.recipes[0].embedder == "ada"
+    assert "ada" not in parts.recipes[0].upstreams
+    assert parts.recipes[0].owner.embedder is None
+
+
+def test_what_becomes_of_fields_and_whether_requests_may_leave() -> None:
+    text = GOOD.replace(
+        'small = "sm"', 'small = "sm"\nlocal_only = true\nfields = {top_k = "drop"}'
+    )
+    serving = parse(text).load().recipes[0].serving
+    assert (serving.local_only, serving.fields) == (True, {"top_k": "drop"})
+    for fields, told in (('{top_k = "allow"}', "top_k"), ('{messages = "drop"}', "messages")):
+        with pytest.raises(ConfigError, match=told):
+            parse(GOOD.replace('small = "sm"', f'small = "sm"\nfields = {fields}'))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_gateway(tmp_path / "none.toml")

@@ -222,13 +222,22 @@ def test_texts_of_the_older_api() -> None:
 
 def test_embedding_bodies() -> None:
     found = read_embedding(b'{"model": "m", "input": "x", "encoding_format": "base64"}')
-    assert (found.texts, found.base64) == (("x",), True)
+    assert (found.message.texts, found.base64) == (("x",), True)
+    found = read_embedding(b'{"model": "m", "input": ["x", "y"], "dimensions": 3, "user": "u"}')
+    assert (found.message.texts, found.message.dimensions) == (("x", "y"), 3)
+    assert (found.base64, found.user) == (False, b'"u"')
     for body in (
         b'{"model": "m", "input": ""}',
         b'{"model": "m", "input": []}',
         b'{"model": "m", "input": [[1, 2]]}',
         b'{"model": "m", "input": "x", "encoding_format": "int8"}',
-        b'{"model": "m", "input": "x", "dimensions": 3}',
+        b'{"model": "m", "input": [1, 2]}',
+        b'{"model": "m", "input": ["x", 2]}',
+        b'{"model": "m", "input": {"x": 2}}',
+        b'{"model": "m"}',
+        b'{"model": "m", "input": "x", "dimensions": 0}',
+        b'{"model": "m", "input": "x", "dimension": 3}',
+        json.dumps({"model": "m", "input": ["x"] * 2049}).encode(),
     ):
         with pytest.raises(RequestError):
             read_embedding(body)
