@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,12 +107,12 @@ class Parts:
             made = make_defences(ready(point, self.task, self.replay.path.parent))
         except CosiloError as error:
             raise type(error)(f"point {point.name!r}: {error}") from None
-        known = {d.language for d in made if d.language}
-        if not known or self.language in ("", *known):
+        known = [d.languages for d in made if d.languages]
+        if not self.language or all(self.language in languages for languages in known):
             return ""
         return (
             f"the task's texts look like {self.language}, but defences look for names in "
-            f"{' and '.join(sorted(known))}: they will miss some, and hide ordinary words"
+            f"{', '.join(sorted(set(chain(*known))))}: they will miss some, and hide ordinary words"
         )
 
     @cached_property

@@ -22,10 +22,10 @@ class Defence:
     """Does nothing; subclasses override one or both places.
 
     Attributes:
-        language: the one that it knows names and words of; empty where it needs none.
+        languages: those that it knows names and words of; empty where it needs none.
     """
 
-    language: str = ""
+    languages: tuple[str, ...] = ()
 
     async def open(self) -> None:
         """Called before the first message where a defence is kept for long, as in a gateway.

@@ -28,13 +28,14 @@ from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import names_host, segments
+from cosilo.defences.tagger.detector import TaggerDetector
 from cosilo.defences.texts import placed, private_in, public_text, written_numbers
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
 VERSION = 5
 
-DetectorName = Literal["presidio", "patterns", "literals"]
+DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
@@ -135,6 +136,7 @@ class Hiding:
         make: Mapping[str, Callable[[], Detector]] = {
             "presidio": lambda: PresidioDetector(settings.model),
             "patterns": PatternDetector,
+            "tagger": TaggerDetector,
             "literals": lambda: LiteralDetector(
                 settings.values, read_cells(Path(databases)) if databases else ()
             ),

@@ -1,5 +1,5 @@
-"""Names and places by spaCy, numbers with a checksum by Presidio, and everything else that has a form
-by our own patterns.
+"""Names and places by spaCy, in languages that its pipeline does not read by our own tagger; numbers
+with a checksum by Presidio, and everything else that has a form by our own patterns.
 
 Of Presidio the recognisers that know a checksum are used, on their own: its engine would also tag,
 parse and lemmatise, for a context bonus that is not used here.
@@ -18,10 +18,13 @@ from importlib.abc import MetaPathFinder
 from itertools import pairwise
 from typing import Any
 
-from cosilo.defences.detection import Span, Steps, gathered, run
+from cosilo.defences.detection import Span, Steps, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
+from cosilo.defences.languages.guess import pieces
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.tagger.detector import TaggerDetector
+from cosilo.defences.tagger.reading import LANGUAGES
 from cosilo.errors import ConfigError
 from cosilo.models import catalog
 from cosilo.registry import Loads
@@ -60,7 +63,7 @@ Range = tuple[int, int]
 
 class PresidioDetector:
     """What Presidio and spaCy find, what our patterns find, and capitalised words that no vocabulary
-    knows.
+    knows. What is in another language than the pipeline's is read by a `TaggerDetector`.
 
     A short text without capital letters is read a second time as if every word had one.
 
@@ -72,6 +75,7 @@ class PresidioDetector:
     def __init__(self, model: str = "en-core-web-md", organizations: bool = True) -> None:
         self._names = _names(model)
         self._numbers = _numbers()
+        self._tagger = TaggerDetector()
         self._patterns = PatternDetector()
         self._organizations = organizations
 
@@ -80,36 +84,65 @@ class PresidioDetector:
 
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
         spans = yield from self._patterns.steps(text, public)
-        spans += yield from self._entities(text, text)
-        titled = text.title() if text == text.lower() and len(text) <= _TITLED else text
-        if titled != text and len(titled) == len(text):
-            again = yield from self._entities(titled, text)
-            spans += [replace(s, score=0.4) for s in again if s.kind in ("PERSON", "PLACE")]
+        for piece in pieces(text):
+            part = text[piece.start : piece.end]
+            here = yield from self._checked(part)
+            for language in piece.languages:
+                if self._is_tagged(language):
+                    here += yield from self._tagger.named(part, language)
+                else:
+                    here += yield from self._entities(part)
+            spans += shifted(here, piece.start)
         return spans + (yield from gathered(listed(text, spans)))
 
     def ahead(self, texts: Sequence[str]) -> Steps[None]:
-        titled = (t.title() for t in texts if t == t.lower() and len(t) <= _TITLED)
-        yield from self._names.ahead(dict.fromkeys((*texts, *titled)))
+        read: dict[str, None] = {}
+        for text in texts:
+            for piece in pieces(text):
+                if not all(map(self._is_tagged, piece.languages)):
+                    part = text[piece.start : piece.end]
+                    read |= dict.fromkeys((part, _titled(part)))
+            yield
+        yield from self._names.ahead(read)
 
-    def _entities(self, read: str, text: str) -> Steps[list[Span]]:
-        named, strange = yield from self._names.find(read)
-        spans = [Span(start, end, _NAMES[label], _SURE) for start, end, label in named]
+    def _is_tagged(self, language: str) -> bool:
+        """Whether names in `language` are found by the tagger, and not by the pipeline."""
+        return language in LANGUAGES and language != self._names.language
+
+    def _entities(self, text: str) -> Steps[list[Span]]:
+        """What the pipeline finds, also in `text` as if every word had a capital."""
+        spans = []
+        for read in dict.fromkeys((text, _titled(text))):
+            named, strange = yield from self._names.find(read)
+            found = [
+                Span(start, end, _NAMES[label], _SURE)
+                for start, end, label in named
+                if any(c.isalnum() for c in text[start:end])
+                and not (_NAMES[label] == "ORG" and self._is_public(text[start:end]))
+            ]
+            if read == text:
+                spans += found + [Span(start, end, "PERSON", 0.35) for start, end in strange]
+            else:
+                spans += [replace(s, score=0.4) for s in found if s.kind in ("PERSON", "PLACE")]
+        return spans
+
+    def _checked(self, text: str) -> Steps[list[Span]]:
+        """Numbers with a checksum."""
+        spans = []
         for recognizer in self._numbers:
-            found = recognizer.analyze(read, recognizer.supported_entities)
+            found = recognizer.analyze(text, recognizer.supported_entities)
             spans += [Span(r.start, r.end, _NUMBERS[r.entity_type], float(r.score)) for r in found]
             yield
-        kept = [
-            s
-            for s in spans
-            if any(c.isalnum() for c in text[s.start : s.end])
-            and not (s.kind == "ORG" and self._is_public(text[s.start : s.end]))
-        ]
-        if read == text:
-            kept += [Span(start, end, "PERSON", 0.35) for start, end in strange]
-        return kept
+        return spans
 
     def _is_public(self, words: str) -> bool:
         return not self._organizations or _acronym(words)
+
+
+def _titled(text: str) -> str:
+    """A short `text` without capitals, with one for every word; any other as it is."""
+    titled = text.title() if text == text.lower() and len(text) <= _TITLED else text
+    return titled if len(titled) == len(text) else text
 
 
 def _acronym(words: str) -> bool:
@@ -127,6 +160,7 @@ class _Names:
 
     def __init__(self, nlp: Any) -> None:
         self._nlp = nlp
+        self.language: str = nlp.lang
         self._ahead: dict[str, tuple[list[Place], list[Range]]] = {}
         try:
             self.entities = EntityReader(nlp).entities

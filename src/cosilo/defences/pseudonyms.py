@@ -31,6 +31,7 @@ from cosilo.defences.places import DEFAULT, Place, Places, Rules, places
 from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.restoring import Restorer, restore
+from cosilo.defences.tagger.reading import LANGUAGES
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 from cosilo.privacy.secret_key import secret_key
@@ -40,7 +41,7 @@ from cosilo.types import Delta, closing
 # CPU time of looking through the costliest text there is (signs and single letters, with escapes, so
 # that it is read twice), and a quarter; prose takes a tenth. benchmarks/gateway/waits.py measures it.
 _SECONDS_PER_KB: Mapping[DetectorName, float] = {
-    "presidio": 0.25, "patterns": 0.06, "literals": 0.02,
+    "presidio": 0.25, "patterns": 0.06, "literals": 0.02, "tagger": 0.05,
 }  # fmt: skip
 
 
@@ -54,18 +55,25 @@ _LANGUAGES = {
 }  # fmt: skip
 
 
-def _language(detectors: Sequence[DetectorName], model: str) -> str:
+def _languages(detectors: Sequence[DetectorName], model: str) -> tuple[str, ...]:
     """What names are looked for in: spaCy's pipelines begin with their language's code."""
+    known = []
     if "presidio" in detectors:
-        return _LANGUAGES.get(Path(model).name[:2] if "core" in model else "", "English")
-    return "English" if "patterns" in detectors else ""
+        known.append(_LANGUAGES.get(Path(model).name[:2] if "core" in model else "", "English"))
+    elif "patterns" in detectors:
+        known.append("English")
+    if "presidio" in detectors or "tagger" in detectors:
+        known += [_LANGUAGES[code] for code in LANGUAGES]
+    return tuple(dict.fromkeys(known))
 
 
 @defences.register("pseudonym", loads=_loads)
 class Pseudonym(Defence):
     """Options:
     detectors: what looks for private values: "presidio" (names, places, identifiers),
-        "patterns" (the same without a model), "literals" (what a database question compares with).
+        "patterns" (the same without a model), "tagger" (names in German, French, Spanish, Italian,
+        Polish, Dutch and Portuguese, without a package; "presidio" has it), "literals" (what a database
+        question compares with).
     model: Presidio's spaCy pipeline: a name in Cosilo's catalog, or a folder.
     kinds: the kinds of value to hide; all when empty.
     min_score: values that a detector is less sure of stay.
@@ -135,7 +143,7 @@ class Pseudonym(Defence):
             instructions=tuple(instructions),
         )
         self.hiding = Elsewhere(settings) if apart else Hiding(settings)
-        self.language = _language(detectors, model)
+        self.languages = _languages(detectors, model)
         self._seconds = seconds
         self._seconds_per_kb = sum(_SECONDS_PER_KB[name] for name in detectors)
         self._conversation = conversation

@@ -1,0 +1,1 @@
+"""A trained tagger of names, for languages that no installed pipeline reads."""
