@@ -28,6 +28,9 @@ Look = Callable[[str], Steps[list[Span]]]
 _SURE = frozenset({"EMAIL", "IBAN", "CARD", "SSN", "SECRET", "WALLET", "BIRTH"})
 """Kinds with a form of their own: they count under any label."""
 
+_OWN = _SURE | {"USER"}
+"""Kinds that a public label does not speak for: a name stands in the name of a file, too."""
+
 _AT_ONCE = 15_000  # characters of cells that are looked through together
 _SHORT = 60  # characters of a cell that its column's name, or its neighbours, can speak for
 _FEW = 5  # cells; in fewer a column shows no habits
@@ -203,7 +206,7 @@ def _column(
         value = text[cell.start : cell.end]
         short = len(value) <= _SHORT
         if kind == PUBLIC and short and len(value.split()) <= _WORDS:
-            found += [s for s in spans if s.kind in _SURE or _is_full_name(text, s)]
+            found += [s for s in spans if s.kind in _OWN or _is_full_name(text, s)]
         elif kind and kind != PUBLIC and _can_be(kind, value):
             found.append(Span(cell.start, cell.end, kind, _LABELLED))
             found += spans if not short else ()

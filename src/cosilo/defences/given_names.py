@@ -10,7 +10,8 @@ from __future__ import annotations
 from cosilo.defences.words import of
 
 ALSO_WORDS = of("""
-al alma amber angel angelica april aurora austin bill bonita brad brooke candy carol carolina
+al alma amber barry bob brandy jimmy laurel marina patty sherry angel angelica april
+aurora austin bill bonita brad brooke candy carol carolina
 celeste chad chelsea chester christian clay constance crystal daisy dale dallas dawn dean dixie
 don drew earl earnest ebony ed faith fay fern florence frank gene georgia ginger glen grace
 grady grant guy hazel heather holly homer hope iris israel jack jan jasmine jay jean jesus jewel

@@ -13,6 +13,7 @@ from itertools import chain
 from cosilo.defences.addresses import ADDRESSES
 from cosilo.defences.credentials import credentials
 from cosilo.defences.detection import Span, Steps, gathered, run
+from cosilo.defences.handles import handles
 from cosilo.defences.languages.forms import foreign
 from cosilo.defences.names import listed, named
 from cosilo.defences.words import NOT_NAMES
@@ -161,7 +162,8 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
      _digits(1, 8)),
     ("BIRTH", r"""\b(?:born(?:[ ]on)?|birth(?:day|date)?|d\.?o\.?b\.?)\W{0,3}
         (?:(?:is|was|on|it['’]s|its|i[ ]was)\W{1,3}){0,3}(?P<value>\d{1,4}[./\-]\d{1,2}[./\-]\d{1,4}
-        |(?:\d{1,2}(?:st|nd|rd|th)?[ ])?[A-Z]{3,9}\.?[ ](?:\d{1,2}(?:st|nd|rd|th)?,?[ ])?\d{4})\b""",
+        |(?:\d{1,2}(?:st|nd|rd|th)?[ ])?[A-Z]{3,9}\.?[ ]
+        (?:\d{1,2}(?:st|nd|rd|th)?[ ]?,?[ ])?\d{4})\b""",
      0.9, None),
 )  # fmt: skip
 PATTERNS = (
@@ -186,7 +188,7 @@ class PatternDetector:
                 spans.append(span)
                 yield
             yield
-        for found in chain(named(text), credentials(text), foreign(text)):
+        for found in chain(named(text), credentials(text), foreign(text), handles(text)):
             if found is not None:
                 spans.append(found)
             yield
