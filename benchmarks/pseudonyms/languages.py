@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from language_texts import LANGUAGES, Marked, texts
 
 from cosilo.boundary.messages import Ask
-from cosilo.defences.hiding import Hiding
+from cosilo.defences.hiding import DetectorName, Hiding
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.objectives.intervals import wilson
 from cosilo.types import user
@@ -71,12 +71,14 @@ def main() -> None:
     arguments.add_argument("--languages", nargs="+", default=LANGUAGES, choices=LANGUAGES)
     arguments.add_argument("--texts", type=int, default=600, help="of each language")
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--detectors", nargs="+", default=["presidio"])
     arguments.add_argument("--show", action="store_true", help="print what went wrong")
     options = arguments.parse_args()
-    name = f"languages_{options.split}"
-    kept = Kept(name, seed=options.seed, settings={"texts of each": options.texts})
+    names: list[DetectorName] = options.detectors
+    settings = {"texts of each": options.texts, "detectors": names}
+    kept = Kept(f"languages_{options.split}", seed=options.seed, settings=settings)
     with tempfile.TemporaryDirectory() as folder:
-        hiding = Pseudonym(key_file=Path(folder, "key")).hiding
+        hiding = Pseudonym(detectors=names, key_file=Path(folder, "key")).hiding
         assert isinstance(hiding, Hiding)
         for language in options.languages:
             counts: Counter[tuple[str, str]] = Counter()

@@ -56,11 +56,12 @@ TOWN = (
 )
 _GAP = r"[ ]?,?[ ]?\n?[ ]?,?[ ]?"
 _TAIL = (
-    rf"(?:{_GAP}{_UNIT}\b){{0,2}}(?:,[ ]{ZIP}[ ]{TOWN})?(?:{_GAP}{TOWN}){{0,3}}(?:{_GAP}{ZIP}\b)?"
+    rf"(?:{_GAP}{_UNIT}\b){{0,2}}(?:,[ ]{ZIP}[ ]{TOWN})?(?:{_GAP}{TOWN}(?!\w|[ ]?:)){{0,3}}"
+    rf"(?:{_GAP}{ZIP}\b)?"
 )
 _WORD = rf"(?:{_CAPITAL}|\d{{1,5}}|{PARTICLE})"
 _BODY = rf"{_WORD}(?:[ ]{_WORD}){{0,5}}"
-_HOUSE = r"(?<![\w.\-])\d{1,6}[a-z]?,?[ ](?:\d{1,5}[ ])?"
+_HOUSE = r"(?<![\w.\-])\d{1,6}[a-zA-Z]?,?[ ](?:\d{1,5}[ ])?"
 _NUMBER = r"[ ]\d{1,5}[a-z]?\b(?:\.(?=[ ]?\n))?"
 _STREET = rf"(?:{_CAPITAL}[ ]){{1,4}}{_AFTER}\b\.?"
 

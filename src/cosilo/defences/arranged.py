@@ -21,6 +21,7 @@ from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps
 from cosilo.defences.layout import LINE, Cell, cells
+from cosilo.defences.names import is_said
 from cosilo.defences.technical import Technical, is_of_programs
 
 Look = Callable[[str], Steps[list[Span]]]
@@ -238,8 +239,10 @@ def _can_be(kind: str, value: str) -> bool:
         return any(c.isdigit() for c in folded) and not _MEASURE.fullmatch(folded)
     if kind == "SECRET":
         return can_be_secret(value) and not _MEASURE.fullmatch(folded)
-    if kind in ("PERSON", "USER") and (is_of_programs(value) or _CODED.search(value)):
-        return False  # --owner=NAME, name = "total{code=200}"
+    if kind in ("PERSON", "USER") and (
+        is_of_programs(value) or _CODED.search(value) or is_said(value)
+    ):
+        return False  # --owner=NAME, name = "total{code=200}", customer: when will it come
     return kind != "EMAIL" or "@" in folded
 
 

@@ -38,11 +38,16 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
      ("cell number",)),
     ("BIRTH", _words("""
         dob birth birthdate birthday born geburtsdatum geburtstag geboren naissance
-        nacimiento nascita geboortedatum urodzenia nascimento dateofbirth"""), ()),
+        nacimiento nascita geboortedatum geboortedag urodzenia urodziny nascimento nasc nacido
+        nacida nato nata nascido nascida urodzony urodzona geb verjaardag compleanno cumpleanos
+        aniversario dateofbirth"""), ("ne le", "nee le", "ne e le")),
     ("SSN", _words("""
         ssn sozialversicherungsnummer svnr nino bsn pesel cpf curp dni nif codicefiscale
-        insee sin aadhaar personnummer socialsecurity"""),
-     ("social security", "national insurance", "codice fiscale", "securite sociale")),
+        insee sin aadhaar personnummer socialsecurity nir niss nss burgerservicenummer kvnr
+        rentenversicherungsnummer versicherungsnummer rvnr contribuinte"""),
+     ("social security", "national insurance", "codice fiscale", "securite sociale",
+      "seguridad social", "sicurezza sociale", "seguranca social", "numero fiscal", "c f",
+      "carte vitale")),
     ("CARD", _words("cardnumber cardno creditcard ccnum ccnumber pan cvv cvc kartennummer"),
      ("card number", "card no", "card nr", "credit card", "debit card", "card num")),
     ("IBAN", _words("iban"), ()),
@@ -57,7 +62,10 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         passeport passaporto paspoort taxid tin vat steuernummer steuerid ein itin imei imsi
         iccid vin kontonummer konto rekening compte cuenta conto conta account acct
         accountno accountnumber bankaccount routing sortcode licence license
-        versichertennummer kundennummer mitgliedsnummer patientid customerid clientid
+        versichertennummer kundennummer nip regon krs siren siret cif nipc kvk btw fuehrerschein
+        fuhrerschein fuhrerscheinnummer fahrerlaubnis passnummer passeportno paspoortnummer rijbewijs
+        rijbewijsnummer identiteitskaart paszport paszportu patente documento kvknummer
+        ausweisnummer mitgliedsnummer patientid customerid clientid
         memberid employeeid userid personid patientno last4"""),
      ("patient id", "patient no", "patient number", "patient nr", "customer id",
         "customer no", "customer number",
@@ -66,12 +74,19 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         "id number", "id card",
       "driver licence", "driver license", "drivers license", "medical record", "health id",
         "insurance number",
-      "insurance id", "case number", "device id", "serial number", "sort code", "last four")),
+      "insurance id", "tarjeta sanitaria", "tessera sanitaria", "carta d identita",
+      "carte d identite",
+      "partita iva", "p iva", "dowod osobisty", "dowodu osobistego", "prawo jazdy", "prawa jazdy",
+      "permis de conduire", "permiso de conducir", "carta de conducao", "cartao de cidadao",
+      "case number", "device id", "serial number", "sort code", "last four")),
     ("ADDRESS", _words("""
         address addr street streetname zip zipcode postcode postalcode plz postleitzahl
         strasse straße anschrift adresse hausnummer rue calle direccion indirizzo straat
-        adres ulica endereco rua morada cep codigopostal kodpocztowy"""),
-     ("postal code", "post code", "zip code", "code postal", "house number", "codigo postal")),
+        adres ulica endereco rua morada cep codigopostal kodpocztowy wohnort woonplaats domicilio
+        localidad localidade miejscowosc concelho naturalidade geburtsort geboorteplaats"""),
+     ("postal code", "post code", "zip code", "code postal", "house number", "codigo postal",
+      "kod pocztowy", "c p", "place of birth", "lieu de naissance", "lugar de nacimiento",
+      "luogo di nascita", "miejsce urodzenia", "local de nascimento")),
     ("PERSON", _words("""
         name fullname firstname lastname surname forename givenname familyname middlename
         maidenname vorname nachname familienname geburtsname zuname nom prenom nombre
@@ -79,8 +94,13 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         apelido patient customer client holder payee payer beneficiary recipient assignee
         employee spouse mother father guardian kunde kundin inhaber patientin mitarbeiter
         mitarbeiterin versicherter cliente paciente klient klant pacjent caller cardholder
-        accountholder tenant applicant borrower insured signatory author owner contact"""),
-     ("account holder", "card holder", "next of kin", "account manager", "emergency contact")),
+        accountholder tenant applicant borrower insured signatory author owner contact vornamen
+        prenoms imiona voornamen nomes apelidos cognomi geburtsname meisjesnaam titulaire titular
+        intestatario wlasciciel rekeninghouder kontoinhaber antragsteller antragstellerin demandeur
+        demandeuse solicitante richiedente wnioskodawca aanvrager requerente pacjentka patiente
+        klientka clienta"""),
+     ("titulaire du compte", "titular de la cuenta", "titular da conta", "intestatario del conto",
+      "account holder", "card holder", "next of kin", "account manager", "emergency contact")),
 )  # fmt: skip
 
 # A column of these is about a thing, or about a quality of somebody that tells nobody who it is.

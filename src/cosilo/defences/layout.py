@@ -81,7 +81,7 @@ _FIELD = re.compile(
 )
 _LINE = re.compile(
     r"(?m)^(?P<indent>[ \t]{0,40}(?:[-*>][ \t]{1,4})?)(?P<key>[^\W\d_][\w ."
-    r"()/&'’\-]{0,48}?)[ \t]{0,3}:(?:[ \t]{1,9}(?P<text>[^\n]{1,2000}))$"
+    r"()/&'’°\-]{0,48}?)[ \t]{0,3}:(?:[ \t]{1,9}(?P<text>[^\n]{1,2000}))$"
 )
 _NUMBER_SET = re.compile(rf"\b(?P<key>[A-Za-z_]\w{{0,60}}) = (?P<number>{_NUMBER})(?![\w.])")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,300})\]")

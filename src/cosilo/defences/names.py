@@ -105,13 +105,19 @@ def named(text: str) -> Iterator[Span | None]:
         for found in form.finditer(text):
             if kind == "PLACE" and found["value"].partition(" ")[0] in _CALENDAR:
                 continue  # from April 1
-            if not strict or is_name(found["value"]):
+            if not strict or (is_name(found["value"]) and not is_said(found["value"])):
                 yield Span(*found.span("value"), kind, score)
         yield None
     lines = [m for m in _LINE.finditer(text) if is_name(m["value"])]
     if text.count("\n") >= 2 and lines:
         for line in lines:
             yield Span(*line.span("value"), "PERSON" if not line.start() else "PLACE", 0.5)
+
+
+def is_said(text: str) -> bool:
+    """Whether what stands after somebody's name or role is what they said, as in a chat."""
+    words = text.split()
+    return len(words) > 4 and sum(word[0].islower() for word in words) >= 3
 
 
 def is_name(text: str) -> bool:

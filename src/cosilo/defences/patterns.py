@@ -15,6 +15,7 @@ from cosilo.defences.credentials import credentials
 from cosilo.defences.detection import Span, Steps, gathered, run
 from cosilo.defences.handles import handles
 from cosilo.defences.languages.forms import foreign
+from cosilo.defences.languages.guess import ENGLISH, language
 from cosilo.defences.names import listed, named
 from cosilo.defences.words import NOT_NAMES
 
@@ -175,7 +176,7 @@ PATTERNS = (
 class PatternDetector:
     """Finds values by their form alone: no model, under a millisecond a sentence.
 
-    A text without capital letters is read as if every word had one, for addresses.
+    An English text without capital letters is read as if every word had one, for addresses.
     """
 
     def detect(self, text: str, public: str = "") -> list[Span]:
@@ -192,7 +193,8 @@ class PatternDetector:
             if found is not None:
                 spans.append(found)
             yield
-        titled = text.title() if text == text.lower() else text
+        small = text == text.lower() and language(text) in ("", ENGLISH)
+        titled = text.title() if small else text
         if titled != text and len(titled) == len(text):
             for pattern in PATTERNS[len(_FORMS) :]:
                 for span in pattern.find(titled):

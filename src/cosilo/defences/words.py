@@ -31,7 +31,8 @@ weekends unix datetime timestamp yyyy mm dd hh ss
 
 # Words that follow "my name", "I am", "call" … and are no names.
 NOT_NAMES = of("""
-mr mrs ms mx dr prof professor herr frau monsieur madame mme señor señora signor signora
+mr mrs ms mx dr prof professor herr frau monsieur madame mme señor señora signor signora iban bic
+ich je yo io ja ik eu bonjour buongiorno goedemorgen cordialement liefs abrazos abraços
 a an the not in on at to for from by with of and or but so if is am are was were be been it this
 that these those there here my your his her our their its i you he she we they me him us them
 who what when where why how very really just also still sorry glad happy sad afraid sure trying

@@ -122,3 +122,14 @@ def test_digests_are_no_identifiers() -> None:
         f"{n:016x}" for n in (0x0FF44DA97E8F71E8, *(0xF31A733EE3A4A1A4 + i for i in range(9)))
     ]
     assert hidden(rows(range(10), digests)) == []
+
+
+def test_what_somebody_says_in_a_chat_is_no_name_though_their_role_stands_before_it() -> None:
+    chat = (
+        "Customer: I still wait for the parcel of last week\nCustomer: can you say where it is now"
+    )
+    assert hidden(chat, []) == []
+    assert hidden("Customer: Maud Ashgrove\nCustomer: Olga Brandt", []) == [
+        "Maud Ashgrove",
+        "Olga Brandt",
+    ]

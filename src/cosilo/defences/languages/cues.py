@@ -124,9 +124,12 @@ MONTH = _cue(
 )  # fmt: skip
 
 STREET_END = (
-    r"(?i:straße|strasse|str\.|weg|gasse|platz|allee|ring|ufer|damm|stieg|steig|pfad|hof|grund|feld|wall"
-    r"|graben|chaussee|promenade|anger|kamp|straat|laan|plein|gracht|kade|singel|pad|dijk|steeg|markt|wal)"
+    r"(?i:weg|platz|ring|ufer|damm|stieg|steig|pfad|hof|grund|feld|wall|graben|chaussee|promenade|anger"
+    r"|kamp|plein|gracht|kade|singel|pad|dijk|steeg|markt|wal)"
 )
+"""Ends the name of a street where a house number follows."""
+ONLY_STREET_END = r"(?i:straße|strasse|str\.|gasse|allee|straat|laan)"
+"""Ends no other word."""
 STREET = _cue(
     fr="rue | avenue | av | ave | bd | boulevard | place | impasse | allée | chemin | quai | cours"
     "| route | passage | square | sentier | montée | villa | résidence | lotissement",

@@ -24,6 +24,7 @@ from cosilo.defences.languages.cues import (
     KIN,
     LIVES,
     MONTH,
+    ONLY_STREET_END,
     PAPER,
     PLATE,
     ROLE,
@@ -33,7 +34,7 @@ from cosilo.defences.languages.cues import (
     STREET_END,
     TITLE,
 )  # fmt: skip
-from cosilo.defences.languages.guess import ENGLISH, pieces
+from cosilo.defences.languages.guess import ENGLISH, Piece, pieces
 from cosilo.defences.languages.words import NO_NAMES
 
 _PARTICLE = (
@@ -43,7 +44,11 @@ _PARTICLE = (
 _NAME = rf"[{UPPER}][\w’'\-]{{0,40}}"
 _PART = rf"(?:[{UPPER}]\.|{_NAME})"
 _BEFORE = rf"(?:{_PARTICLE}[ ]){{0,3}}(?:d['’])?"
-NAMES = rf"{_BEFORE}{_PART}(?:[ ]{{1,2}}{_BEFORE}{_PART}){{0,4}}"
+_REST = rf"{_PART}(?:[ ]{{1,2}}{_BEFORE}{_PART}){{0,4}}"
+_AFTER_TITLE = rf"{_BEFORE}{_REST}"
+_ANY = (
+    rf"(?:(?:von|van|zu|zur|ten|ter|op|uit|in)[ ](?:(?:de[rn]?|['’]t)[ ])?|['’]t[ ]|d['’])?{_REST}"
+)
 _SMALL = r"[^\W\d_][\w’'\-]{1,40}(?:[ ][^\W\d_][\w’'\-]{1,40}){0,3}"
 _TITLES = rf"(?:{TITLE}|{SHORT_TITLE})\.?"
 
@@ -58,7 +63,7 @@ _OF = (
 )
 _WORD = rf"(?:[{UPPER}][\w’'.\-]{{0,40}}|\d{{1,2}}(?=[ ](?:de[ ])?[{UPPER}]))"
 _WORDS = rf"(?:{_OF}[ ]?){{0,3}}{_WORD}(?:[ ](?:{_OF}[ ]?){{0,3}}{_WORD}){{0,4}}"
-_FLOOR = r"(?:,?[ ]\d{1,2}\.?[º°ª](?:[ ](?:[A-Z]\b|Esq\.?|Dto\.?|[Dd]cha\.?|[Ii]zq\.?))?)?"
+_FLOOR = r"(?:,?[ ]\d{1,2}\.?[º°ª](?:[ ](?i:[A-Z]\b|esq\.?|dto\.?|dcha\.?|izq\.?))?)?"
 _HOUSE = (
     r"(?:,?[ ](?:n\.?[º°o]?\.?[ ]?|nr\.?[ ]?)?\d{1,4}(?:[ ]?(?:bis|ter|[A-Za-z])\b)?"
     rf"(?:[ ]?[/\-][ ]?(?:\d{{1,4}}[A-Za-z]?|[A-Za-z])\b)?{_FLOOR})"
@@ -83,8 +88,6 @@ _PLATES = (
     r"|[A-Z]{2}-[A-Z]{2}-\d{2}|\d{2}-[A-Z]{2}-[A-Z]{2}|\d{1,2}-[A-Z]{2,3}-\d{1,2}"
     r"|[A-Z]{1,2}-\d{2,3}-[A-Z]{1,2})"  # the Netherlands
 )
-
-_SHARED = 0.45  # a form that something else may have as well
 
 
 @dataclass(frozen=True)
@@ -128,31 +131,29 @@ def _bsn(text: str) -> bool:
 
 _FORMS: tuple[_Form, ...] = (
     _form("PERSON", rf"(?<!\w){_TITLES}(?:[ ](?:{ADDED_TITLE}\.?|{_TITLES})){{0,3}}[ ]"
-          rf"(?P<value>{NAMES})", 0.9, named=True),
-    _form("PERSON", rf"(?<!\w){SAYS}[ ,:]{{1,3}}(?:{_TITLES}[ ]){{0,2}}(?P<value>{NAMES})", 0.75,
+          rf"(?P<value>{_AFTER_TITLE})", 0.9, named=True),
+    _form("PERSON", rf"(?<!\w){SAYS}[ ,:]{{1,3}}(?:{_TITLES}[ ]){{0,2}}(?P<value>{_ANY})", 0.75,
           named=True),
-    _form("PERSON", rf"(?<!\w){AM}[ ,]{{1,2}}(?P<value>{NAMES})", 0.6, named=True),
-    _form("PERSON", rf"(?<!\w){GREETING}[ \n]{{1,2}}(?P<value>{NAMES})", 0.7, named=True),
-    _form("PERSON", rf"(?<!\w){KIN}[ ,(]{{1,3}}(?P<value>{NAMES})", 0.6, named=True),
-    _form("PERSON", rf"(?<!\w){ROLE}[ ,:]{{1,3}}(?:{_TITLES}[ ]){{0,2}}(?P<value>{NAMES})", 0.65,
-          named=True),
-    _form("PERSON", rf"(?<!\w)(?P<value>{_NAME}[ ](?:{_PARTICLE}[ ]){{1,3}}{_NAME})(?!\w)", _SHARED,
+    _form("PERSON", rf"(?<!\w){AM}[ ,]{{1,2}}(?P<value>{_ANY})", 0.6, named=True),
+    _form("PERSON", rf"(?<!\w){GREETING}[ \n]{{1,2}}(?P<value>{_ANY})", 0.7, named=True),
+    _form("PERSON", rf"(?<!\w){KIN}[ ,(]{{1,3}}(?P<value>{_ANY})", 0.6, named=True),
+    _form("PERSON", rf"(?<!\w){ROLE}[ ,:]{{1,3}}(?:{_TITLES}[ ]){{0,2}}(?P<value>{_ANY})", 0.65,
           named=True),
     _form("BIRTH", rf"{BORN}\W{{0,4}}(?:(?:am|le|el|il|op|dnia|a|date|ist|es|è|é)\W{{1,3}}){{0,2}}"
           rf"(?P<value>{_DAY})\b", 0.95),
     _form("BIRTH", rf"{BORN}[^\n\d]{{0,30}}\?[ ]?\n[^\n\d]{{1,30}}(?P<value>{_DAY})\b", 0.9),
     _form("ADDRESS", rf"(?<!\w)(?P<value>(?:\d{{1,4}}(?:[ ](?:bis|ter))?,?[ ])?{STREET}\.?[ ]"
           rf"{_WORDS}{_HOUSE}?)(?!\w)", 0.8),
-    _form("ADDRESS", rf"(?<!\w)(?P<value>(?:[{UPPER}][\w’'.\-]{{0,40}}[ ]){{0,3}}{_CAPITAL}{STREET_END}"
-          rf"(?:{_HOUSE}|(?!\w)))", 0.75),
+    _form("ADDRESS", rf"(?<!\w)(?P<value>(?:[{UPPER}][\w’'.\-]{{0,40}}[ ]){{0,3}}{_CAPITAL}"
+          rf"(?:{STREET_END}{_HOUSE}|{ONLY_STREET_END}(?:{_HOUSE}|(?!\w))))", 0.75),
     _form("ADDRESS", rf"(?<!\w)(?P<value>(?:{_IN_STREET}|[{UPPER}]\w{{2,20}}e[rsn]?)[ ]"
           rf"(?:{_CAPITAL}[ ]){{0,2}}{_CAPITAL}[ ]\d{{1,4}}[ ]?[A-Za-z]?)(?!\w)", 0.55),
     _form("ADDRESS", rf"(?<![\w.])(?P<value>{_CAPITAL}(?:[ ]{_CAPITAL}){{0,2}}{_HOUSE})"
-          rf"(?=,[ ]{_ZIP}|[ ]in[ ][{UPPER}]|,[ ][{UPPER}])", 0.6),
+          rf"(?=,[ ]{_ZIP}|[ ]in[ ][{UPPER}])", 0.6),
     _form("ADDRESS", rf"(?<![\w.\-])(?P<value>{_ZIP}[ ]{_TOWN})(?!\w)", 0.8),
+    _form("ADDRESS", rf"(?<!\w)(?i:cap|c\.[ ]?p\.|plz|code[ ]postal|kod[ ]pocztowy|código[ ]postal"
+          rf"|postcode)[ :]{{1,3}}(?P<value>{_ZIP})(?!\w)", 0.9),
     _form("PLACE", rf"(?<!\w){LIVES}[ ,:]{{1,3}}(?P<value>{_TOWN})", 0.6, named=True),
-    _form("PLACE", rf"(?<!\w)(?:in|aus|à|de|en|a|di|da|w|z|uit|te|em)[ ](?P<value>{_TOWN})"
-          r"(?=[ ]?(?:[,.;:!?)]|$|\n))", _SHARED, named=True),
     _form("ID", rf"(?<!\w){PAPER}[^\n\w]{{0,4}}(?:{AFTER_PAPER}[^\n\w]{{1,3}}){{0,5}}?"
           rf"(?P<value>{_NUMBER})(?!\w)", 0.85, check=_digits(4, 26)),
     _form("PLATE", rf"{PLATE}[^\n\d]{{0,12}}?[ :(]{{1,3}}(?P<value>[{UPPER}\d]{{1,4}}"
@@ -169,6 +170,14 @@ _FORMS: tuple[_Form, ...] = (
     _form("SSN", r"(?<![\w.])(?P<value>\d{4}\.\d{2}\.\d{3})(?![\w.]\d)", 0.9, check=_bsn),
     _form("ID", r"(?<!\w)(?P<value>[A-Z]{2,3}[ ]\d{6,7}|HR[AB][ ]\d{2,6})(?!\w)", 0.85),
 )  # fmt: skip
+_SMALL_WORD = r"[^\W\d_][\w’'.\-]{0,40}"
+_SMALL_STREET = re.compile(
+    rf"(?<!\w)(?P<value>(?:\d{{1,4}}(?:[ ]bis)?,?[ ]{STREET}\.?(?:[ ]{_SMALL_WORD}){{1,3}}?"
+    r"(?=[ ]?(?:[,;.\n]|$))"
+    rf"|{STREET}\.?(?:[ ]{_SMALL_WORD}){{1,4}}{_HOUSE}"
+    rf"|[^\W\d_]{{2,40}}(?:{STREET_END}|{ONLY_STREET_END}){_HOUSE}|im[ ]{_SMALL_WORD}{_HOUSE}))(?!\w)",
+    re.X,
+)
 _CALLED = re.compile(rf"(?<!\w){CALLED}[ ](?P<value>{_SMALL})")
 
 
@@ -184,13 +193,17 @@ def foreign(text: str) -> Iterator[Span | None]:
                 if span is not None:
                     yield span
             yield None
-        read = text[piece.start : piece.end]
-        if read == read.lower():
-            for found in _CALLED.finditer(text, piece.start, piece.end):
-                start, end = found.span("value")
-                yield Span(
-                    start, _until_ordinary(found["value"], start, end, small=True), "PERSON", 0.6
-                )
+        if text[piece.start : piece.end].islower():
+            yield from _small(text, piece)
+
+
+def _small(text: str, piece: Piece) -> Iterator[Span]:
+    """Names and addresses in small letters."""
+    for found in _CALLED.finditer(text, piece.start, piece.end):
+        start, end = found.span("value")
+        yield Span(start, _until_ordinary(found["value"], start, end, small=True), "PERSON", 0.6)
+    for found in _SMALL_STREET.finditer(text, piece.start, piece.end):
+        yield Span(*found.span("value"), "ADDRESS", 0.6)
 
 
 def _span(form: _Form, found: re.Match[str]) -> Span | None:

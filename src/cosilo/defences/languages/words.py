@@ -34,7 +34,7 @@ support kundendienst kundenservice schule bank sparkasse versicherung krankenkas
 kg sarl sas srl spa sp bv nv lda sa
 """
 
-NO_NAMES = (function_words() | frozenset(_EXTRA.split())) - {
+NO_NAMES = (function_words() | frozenset(_EXTRA.casefold().split())) - {
     "mia",
     "per",
     "ana",

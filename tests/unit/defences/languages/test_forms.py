@@ -72,6 +72,13 @@ def test_dates_of_birth(text, value):
             "Rua do Sobreiro, n.º 12, 3.º Esq.",
         ),
         ("Ik woon in 1234 AB Zevenaar met mijn moeder.", "1234 AB Zevenaar"),
+        ("CAP: 20121, poi il comune e la via.", "20121"),
+        ("ja die wohnt in der eichenstraße 12a glaub ich", "eichenstraße 12a"),
+        ("oui elle habite 8, passage des roses, je crois", "8, passage des roses"),
+        (
+            "sim ela mora na rua do sobreiro, n.º 12, 3.º esq. acho eu",
+            "rua do sobreiro, n.º 12, 3.º esq",
+        ),
         ("Moro em 1234-567 Nelas com a minha mãe.", "1234-567 Nelas"),
     ],
 )
