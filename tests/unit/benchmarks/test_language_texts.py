@@ -17,11 +17,16 @@ from polish import declined  # noqa: E402
 
 import cosilo  # noqa: E402
 
+ORDINARY = {"words.py", "guess.py", "cues.py"}
+"""Lists of words that are no names, so that a name among them is found the less."""
+
 
 def words_in_source() -> set[str]:
-    """All words of texts in Cosilo's own code, apart from its docstrings."""
+    """All words of texts in Cosilo's own code, apart from its docstrings and ordinary words."""
     found: set[str] = set()
     for file in Path(cosilo.__file__).parent.rglob("*.py"):
+        if file.name in ORDINARY:
+            continue
         tree = ast.parse(file.read_text("utf-8"))
         said = {
             id(n.value)
