@@ -213,6 +213,16 @@ def message_kept(text: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def response_kept(text: str) -> dict[str, dict[str, Any]]:
+    return {
+        **chat_kept(text),
+        "client": {"client_metadata": {"workspace": text}},
+        "sealed": {
+            "input": [USER, {"type": "reasoning", "summary": [], "encrypted_content": text}]
+        },
+    }
+
+
 SAMPLES = {
     "chat": Sample(
         lambda text: {"messages": [{"role": "user", "content": text}]},
@@ -241,7 +251,7 @@ SAMPLES = {
         lambda body: (body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
         openai_error,
         response_places,
-        chat_kept,
+        response_kept,
     ),
     "messages": Sample(
         lambda text: {"max_tokens": 64, "messages": [{"role": "user", "content": text}]},

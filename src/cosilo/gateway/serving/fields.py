@@ -68,6 +68,7 @@ RULES: Mapping[str, Rule] = {
     "prompt_cache_key": Rule(policy="drop"),
     "prompt_cache_retention": Rule(policy="drop"),
     "prompt_cache_options": Rule(policy="drop"),
+    "client_metadata": Rule(policy="drop"),
     "prediction": Rule(policy="drop"),
     "web_search_options": Rule(policy="drop"),
     "logit_bias": Rule(

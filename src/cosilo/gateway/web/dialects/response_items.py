@@ -106,7 +106,8 @@ def _refuse_kinds(items: str | Sequence[_Typed | _Item]) -> None:
         kind = None if isinstance(item, str) else item.type
         if kind == "item_reference":
             raise RequestError(
-                f"input[{i}]: no item is kept that could be referred to; send the item itself",
+                f"input[{i}]: no item is kept that could be referred to; send the item itself, as "
+                "clients do that are told store: false",
                 param=f"input[{i}].type", code="unsupported_content",
             )  # fmt: skip
         if kind is not None and kind not in _KINDS:
