@@ -24,6 +24,7 @@ from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import read
 from cosilo.defences.links import LONGEST_URL, Links
 from cosilo.defences.literals import LiteralDetector, read_cells
+from cosilo.defences.own import OwnDetector, OwnPattern
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
@@ -121,6 +122,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hints: bool
     seconds: float
     instructions: tuple[str, ...] = ()
+    patterns: tuple[OwnPattern, ...] = ()
+    words: Mapping[str, tuple[str, ...] | str] = {}
 
 
 class Hiding:
@@ -143,6 +146,10 @@ class Hiding:
         }
         self.detectors: tuple[Detector, ...] = tuple(make[name]() for name in settings.detectors)
         self._kinds = frozenset(settings.kinds)
+        if settings.patterns or settings.words:
+            own = OwnDetector(settings.patterns, settings.words)
+            self.detectors += (own,)
+            self._kinds |= own.kinds if self._kinds else frozenset()
         self._min_score = settings.min_score
         self._allow = frozenset(w for text in settings.allow for w in text.casefold().split())
         self._instructions = Instructions(settings.instructions)

@@ -27,6 +27,7 @@ from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.destinations import known_hosts
 from cosilo.defences.hiding import DetectorName, Hiding, M, Recent, Settings
+from cosilo.defences.own import OwnPattern
 from cosilo.defences.places import DEFAULT, Place, Places, Rules, places
 from cosilo.defences.presidio import presidio_loads
 from cosilo.defences.replies import ReplyStream, restored
@@ -94,6 +95,10 @@ class Pseudonym(Defence):
         system and no tool's definition names), and "secrets" (credentials too in those two).
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
+    patterns: kinds of your own by their form, as tables of `name`, `regex` and `context` (words of
+        which one must stand near): see `own.py`.
+    words: kind → words or phrases that are private in any case, or the file that holds them, one a
+        line.
     hints: tell the LM which column of `databases` each hidden value stands in: what a question
         without its values has lost. It learns from that that the value is in the data.
     key_file: the key that placeholders are derived under; made when it is not there.
@@ -117,6 +122,8 @@ class Pseudonym(Defence):
         restore_in: Sequence[Place] = DEFAULT,
         databases: Path | None = None,
         values: Sequence[str] = (),
+        patterns: Sequence[OwnPattern] = (),
+        words: Mapping[str, Sequence[str] | str] | None = None,
         hints: bool = False,
         key_file: Path = Path(".cosilo/pseudonym.key"),
         seconds: float = 60.0,
@@ -141,6 +148,8 @@ class Pseudonym(Defence):
             hints=hints,
             seconds=seconds,
             instructions=tuple(instructions),
+            patterns=tuple(patterns),
+            words={k: v if isinstance(v, str) else tuple(v) for k, v in (words or {}).items()},
         )
         self.hiding = Elsewhere(settings) if apart else Hiding(settings)
         self.languages = _languages(detectors, model)
