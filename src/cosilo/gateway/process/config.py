@@ -66,6 +66,10 @@ class ServerConfig:
             head, its body, and to take what it is sent.
         keep_alive_seconds: how long an idle connection stays open.
         most_at_once: requests one worker answers at the same moment.
+        file_pages, file_seconds: how many pages a PDF that a client sends may have, and how long a file
+            may take to be read.
+        ocr: the program, and what it is told, that prints the text of the image in `{file}`; without
+            one, images are refused.
         access_log: a JSON line per request on standard error; it holds no text of a request.
         cors: the origins of web pages that may call the API from a browser; "*" for every page.
     """
@@ -81,6 +85,9 @@ class ServerConfig:
     write_seconds: float = 60.0
     keep_alive_seconds: float = 30.0
     most_at_once: int = MOST_AT_ONCE
+    file_pages: int = 200
+    file_seconds: float = 20.0
+    ocr: tuple[str, ...] = ()
     access_log: bool = True
     cors: str | tuple[str, ...] = ()
 

@@ -20,7 +20,7 @@ import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cosilo.boundary.messages import Ask, encode
@@ -32,12 +32,14 @@ from cosilo.gateway.serving import counting, embedding
 from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
 from cosilo.gateway.serving.booking import Booking
 from cosilo.gateway.serving.exchange import Exchange, Setup
+from cosilo.gateway.serving.files.reader import Reader
 from cosilo.gateway.serving.points import Route, ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.dialects import DIALECTS
 from cosilo.gateway.web.dialects.anthropic import AnthropicShape
 from cosilo.gateway.web.dialects.base import Continuation, Dialect, Envelope, Events, Shape
+from cosilo.gateway.web.dialects.files import headed, placed
 from cosilo.gateway.web.dialects.openai import OpenAIShape
 from cosilo.gateway.web.embeddings import embedding_answer, read_embedding
 from cosilo.gateway.web.http import (
@@ -95,6 +97,7 @@ class Gateway:
         access_log: whether a line per request goes to standard error.
         ui: an ASGI application for `/ui`.
         cors: the origins of web pages that may call the API from a browser; "*" for all.
+        reader: turns files that clients send into text.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Gateway:
         access_log: bool = False,
         ui: App | None = None,
         cors: Sequence[str] = (),
+        reader: Reader | None = None,
     ) -> None:
         self.setup = setup
         self.store = store
@@ -119,6 +123,7 @@ class Gateway:
         self.access_log = access_log
         self.ui = ui
         self.cors = CrossOrigin(cors)
+        self.reader = reader or Reader()
         self.draining = False
         self.booking = Booking(store, tabs)
         self._keyed: dict[str, _Post] = {
@@ -284,6 +289,8 @@ class Gateway:
         """The only way from what a client wants to its answers, whatever shape it speaks."""
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
+        if wanted.files:
+            wanted = await self._with_files(wanted)
         if size > _LARGE:
             await asyncio.sleep(0)  # others have their turn between reading it and sending it
         forbidden, others = said_in_body(wanted.others)
@@ -325,6 +332,18 @@ class Gateway:
         else:
             told = dialect.whole(envelope, generations)
             await respond(send, 200, told, _headers(x, dialect))
+
+    async def _with_files(self, wanted: Continuation) -> Continuation:
+        """`wanted` with the text of its files in their places."""
+        texts: dict[str, str] = {}
+        for file in wanted.files:
+            read = (
+                self.reader.pdf(file.data, file.where)
+                if file.kind == "pdf"
+                else self.reader.image(file.data, file.kind, file.where)
+            )
+            texts[file.mark] = headed(file.name, await read)
+        return replace(wanted, chats=placed(wanted.chats, texts), files=())
 
     async def _whole(self, x: Exchange, asks: Sequence[tuple[Chat, Sampling]]) -> list[Answer]:
         assert x.point is not None

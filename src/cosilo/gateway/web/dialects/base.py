@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cosilo.gateway.refusals import Refusal
+from cosilo.gateway.web.dialects.files import File
 from cosilo.types import Chat, Delta, Generation
 
 Header = Callable[[bytes], bytes]
@@ -30,6 +31,7 @@ class Continuation:
         user: who the client says is asking, as the JSON it sent: `user`, or else `safety_identifier`.
         others: further fields, JSON by the names they have in OpenAI's chat API: the point says whether
             one is passed on, dropped or refused.
+        files: those whose text has to be read; a mark stands for each in `chats`.
         echo: what the dialect's answer repeats of the request, by the names it has there.
     """
 
@@ -42,6 +44,7 @@ class Continuation:
     logprobs: int | None = None
     user: bytes = b""
     others: Mapping[str, bytes] = field(default_factory=dict)
+    files: Sequence[File] = ()
     echo: Mapping[str, Any] = field(default_factory=dict)
 
 

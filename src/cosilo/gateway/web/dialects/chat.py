@@ -25,6 +25,7 @@ from cosilo.gateway.web.dialects.fields import (
     sampling_of,
     user_of,
 )
+from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.gateway.web.dialects.openai import (
     Chunks,
     OpenAIShape,
@@ -88,10 +89,22 @@ class _Call(msgspec.Struct):
     extra_content: Raw = NULL
 
 
+class _FilePart(msgspec.Struct):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class _ImagePart(msgspec.Struct):
+    url: str
+
+
 class _Part(msgspec.Struct):
     type: str
     text: str | None = None
     refusal: str | None = None
+    file: _FilePart | None = None
+    image_url: _ImagePart | None = None
 
 
 class _Turn(msgspec.Struct):
@@ -150,6 +163,7 @@ def read_chat(body: bytes) -> Continuation:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
     found, others = decoded(body, _chat, _ChatBody)
+    files = Files()
     given = sampling_of(found)
     if found.max_completion_tokens is not None:
         if found.max_tokens not in (None, found.max_completion_tokens):
@@ -166,13 +180,14 @@ def read_chat(body: bytes) -> Continuation:
     given |= _tool_fields(found)
     return Continuation(
         model=found.model,
-        chats=(tuple(_turn(t, i) for i, t in enumerate(found.messages)),),
+        chats=(tuple(_turn(t, i, files) for i, t in enumerate(found.messages)),),
         sampling=given,
         n=found.n or 1,
         stream=bool(found.stream),
         include_usage=include_usage(found),
         user=user_of(found),
         others=others,
+        files=files.found,
         logprobs=(found.top_logprobs or 0) if found.logprobs else None,
     )
 
@@ -206,7 +221,7 @@ def _tool_fields(body: _ChatBody) -> dict[str, str]:
     return given
 
 
-def _turn(turn: _Turn, number: int) -> Turn:
+def _turn(turn: _Turn, number: int, files: Files) -> Turn:
     where = f"messages[{number}]"
     role = _ROLES.get(turn.role)
     if role is None:
@@ -215,7 +230,10 @@ def _turn(turn: _Turn, number: int) -> Turn:
         )
     content = turn.content
     if isinstance(content, list):
-        content = "\n".join(_text_of(p, f"{where}.content[{i}]") for i, p in enumerate(content))
+        asks = files if role in ("user", "tool") else None
+        content = "\n".join(
+            _text_of(p, f"{where}.content[{i}]", asks) for i, p in enumerate(content)
+        )
     calls = [
         ToolCall(c.id, c.function.name, c.function.arguments, json_text(c.extra_content))
         for c in turn.tool_calls or ()
@@ -242,15 +260,22 @@ def _turn(turn: _Turn, number: int) -> Turn:
     )
 
 
-def _text_of(part: _Part, where: str) -> str:
+def _text_of(part: _Part, where: str, files: Files | None) -> str:
     if part.type == "text" and part.text is not None:
         return part.text
     if part.type == "refusal" and part.refusal is not None:
         return part.refusal
     if part.type in ("text", "refusal"):
         raise RequestError(f"{where}.{part.type} must be given", param=where)
+    if files is not None and part.type == "file" and part.file is not None:
+        if part.file.file_data is None:
+            raise elsewhere(f"{where}.file", "file_id", kept=True)
+        return files.take(part.file.file_data, f"{where}.file", name=part.file.filename)
+    if files is not None and part.type == "image_url" and part.image_url is not None:
+        return files.take(part.image_url.url, f"{where}.image_url")
     raise RequestError(
-        f"{where}: only text can be kept private, so only parts of type text are accepted",
+        f"{where}: only text can be kept private, so only parts of type text, file and image_url are "
+        "accepted, of users and tools",
         param=where, code="unsupported_content",
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from cosilo.gateway.web.dialects import blocks
 from cosilo.gateway.web.dialects.anthropic import AnthropicShape
 from cosilo.gateway.web.dialects.base import Continuation, Envelope, Events, Header
 from cosilo.gateway.web.dialects.fields import NULL, Name, Positive, Raw, decoded, field_of, present
+from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.types import Chat, Generation, ToolCall, Turn
 
 
@@ -177,18 +178,20 @@ def read_message(body: bytes) -> Continuation:
     if (form := _form(found)) is not None:
         given["response_format"] = form
     user = present(found.metadata.user_id) if found.metadata else None
+    files = Files()
     return Continuation(
         model=found.model,
-        chats=(_chat(found),),
+        chats=(_chat(found, files),),
         sampling=given | _tools(found),
         stream=bool(found.stream),
         user=user or b"",
         others={**others, **_further(found)},
+        files=files.found,
         echo={"thinking": _shows_thinking(found.thinking)},
     )
 
 
-def _chat(found: _Body) -> Chat:
+def _chat(found: _Body, files: Files) -> Chat:
     turns: list[Turn] = []
     if found.system:
         turns.append(Turn("system", _text(found.system, "system")))
@@ -197,7 +200,7 @@ def _chat(found: _Body) -> Chat:
         where = f"messages[{i}]"
         match message.role:
             case "user":
-                turns += _asked(message.content, f"{where}.content")
+                turns += _asked(message.content, f"{where}.content", files)
             case "assistant":
                 turns.append(_answered(message.content, f"{where}.content", last=i == last))
             case "system":  # instructions that come later in a conversation
@@ -207,7 +210,7 @@ def _chat(found: _Body) -> Chat:
     return tuple(turns)
 
 
-def _asked(content: str | list[_Block], where: str) -> list[Turn]:
+def _asked(content: str | list[_Block], where: str, files: Files) -> list[Turn]:
     """What tools gave back, each in a turn of its own, and then what the user says."""
     if isinstance(content, str):
         return [Turn("user", content)]
@@ -216,11 +219,11 @@ def _asked(content: str | list[_Block], where: str) -> list[Turn]:
     for i, block in enumerate(content):
         at = f"{where}[{i}]"
         if block.type != "tool_result":
-            texts.append(_readable(block, at))
+            texts.append(_readable(block, at, files))
             continue
         if not block.tool_use_id:
             raise RequestError(f"{at}.tool_use_id must be given", param=f"{at}.tool_use_id")
-        said = _text(block.content or "", f"{at}.content")
+        said = _text(block.content or "", f"{at}.content", files)
         if block.is_error:  # chat back ends have no field for it
             said = f"The tool failed:\n{said}"
         results.append(Turn("tool", said, tool_call_id=block.tool_use_id))
@@ -266,14 +269,17 @@ def _call(block: _Block, where: str) -> ToolCall:
     return ToolCall(block.id, block.name, raw.decode())
 
 
-def _text(content: str | list[_Block], where: str) -> str:
+def _text(content: str | list[_Block], where: str, files: Files | None = None) -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(_readable(block, f"{where}[{i}]") for i, block in enumerate(content))
+    return "\n".join(_readable(block, f"{where}[{i}]", files) for i, block in enumerate(content))
 
 
-def _readable(block: _Block, where: str) -> str:
-    """The text of a block that holds one.
+def _readable(block: _Block, where: str, files: Files | None = None) -> str:
+    """The text of a block that holds one, or the mark of a file.
+
+    Args:
+        files: of the request; none where a file cannot stand.
 
     Raises:
         RequestError: it does not, or leaves it out.
@@ -284,10 +290,12 @@ def _readable(block: _Block, where: str) -> str:
                 raise RequestError(f"{where}.text must be given", param=f"{where}.text")
             return block.text
         case "document":
-            return _document(block, where)
+            return _document(block, where, files)
+        case "image" if files is not None:
+            return _file(block, where, files)
         case "search_result":
             source = field_of(f"{where}.source", _words, present(block.source) or b'""')
-            said = _text(block.content or "", f"{where}.content")
+            said = _text(block.content or "", f"{where}.content", files)
             return "\n".join(filter(None, (block.title, source, said)))
     raise RequestError(
         f"{where}: only text can be kept private, so a block of this type cannot be taken here; "
@@ -299,7 +307,7 @@ def _readable(block: _Block, where: str) -> str:
 _words = msgspec.json.Decoder(str)
 
 
-def _document(block: _Block, where: str) -> str:
+def _document(block: _Block, where: str, files: Files | None) -> str:
     cited = present(block.citations)
     if cited and field_of(f"{where}.citations", _citations, cited).enabled:
         raise RequestError(
@@ -310,14 +318,23 @@ def _document(block: _Block, where: str) -> str:
         case "text":
             said = source.data
         case "content":
-            said = _text(source.content, f"{where}.source.content")
+            said = _text(source.content, f"{where}.source.content", files)
+        case _ if files is not None:
+            said = _file(block, where, files)
         case _:
             raise RequestError(
-                f"{where}.source: only a document's text can be kept private; send it as a source "
-                "of type text or content",
+                f"{where}.source: a file can stand in a user's message only; send a document here as a "
+                "source of type text or content",
                 param=f"{where}.source", code="unsupported_content",
             )  # fmt: skip
     return "\n".join(filter(None, (block.title, block.context, said)))
+
+
+def _file(block: _Block, where: str, files: Files) -> str:
+    source = field_of(f"{where}.source", _source, present(block.source) or b"null")
+    if source.type != "base64":
+        raise elsewhere(where, "source", kept=source.type == "file")
+    return files.take(source.data, f"{where}.source", media=source.media_type)
 
 
 def _further(found: _Body) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ import msgspec
 
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.web.dialects.fields import NULL, Raw, field_of, json_text
+from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.gateway.web.dialects.openai import extra_content, token_logprobs
 from cosilo.types import OTHER_TEXTS, Generation, Role, ToolCall, Turn
 
@@ -28,6 +29,11 @@ class _Part(msgspec.Struct):
     type: str
     text: str | None = None
     refusal: str | None = None
+    file_data: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    image_url: str | None = None
 
 
 class _Item(msgspec.Struct):
@@ -79,7 +85,7 @@ class _Said:
         )
 
 
-def read_input(raw: bytes) -> list[Turn]:
+def read_input(raw: bytes, files: Files) -> list[Turn]:
     """The turns that the field `input` holds: a text, or items.
 
     Raises:
@@ -95,7 +101,7 @@ def read_input(raw: bytes) -> list[Turn]:
     if not found:
         raise RequestError("input: there is no item in it", param="input")
     _refuse_kinds(found)
-    turns = list(_turns(found))
+    turns = list(_turns(found, files))
     if not turns:
         raise RequestError("input: nothing in it can be read", param="input")
     return turns
@@ -117,7 +123,7 @@ def _refuse_kinds(items: str | Sequence[_Typed | _Item]) -> None:
             )  # fmt: skip
 
 
-def _turns(items: Sequence[_Item]) -> Iterator[Turn]:
+def _turns(items: Sequence[_Item], files: Files) -> Iterator[Turn]:
     said: _Said | None = None
     for i, item in enumerate(items):
         where = f"input[{i}]"
@@ -132,7 +138,8 @@ def _turns(items: Sequence[_Item]) -> Iterator[Turn]:
         if said is not None:
             yield from said.turns()
             said = None
-        yield _output(item, where) if kind == "function_call_output" else _message(item, where)
+        asked = _output if kind == "function_call_output" else _message
+        yield asked(item, where, files)
     if said is not None:
         yield from said.turns()
 
@@ -165,18 +172,20 @@ def _say(said: _Said, kind: str, item: _Item, where: str) -> None:
         said.extra = json_text(item.extra_content)
 
 
-def _message(item: _Item, where: str) -> Turn:
+def _message(item: _Item, where: str, files: Files) -> Turn:
     role = _ROLES.get(item.role or "")
     if role is None:
         raise RequestError(
             f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role"
         )
-    return Turn(role, _texts(item.content, f"{where}.content"))
+    asks = files if role == "user" else None
+    return Turn(role, _texts(item.content, f"{where}.content", asks))
 
 
-def _output(item: _Item, where: str) -> Turn:
+def _output(item: _Item, where: str, files: Files) -> Turn:
     call_id = _given(item.call_id, f"{where}.call_id")
-    return Turn("tool", _texts(item.output, f"{where}.output"), tool_call_id=call_id)
+    said = _texts(item.output, f"{where}.output", files)
+    return Turn("tool", said, tool_call_id=call_id)
 
 
 def _given(text: str | None, where: str) -> str:
@@ -185,7 +194,7 @@ def _given(text: str | None, where: str) -> str:
     return text
 
 
-def _texts(parts: str | list[_Part] | None, where: str) -> str:
+def _texts(parts: str | list[_Part] | None, where: str, files: Files | None = None) -> str:
     """What `parts` say, joined by line breaks. A refusal is a text of another name, so not among it."""
     if parts is None:
         raise RequestError(f"{where} must be given", param=where)
@@ -201,12 +210,24 @@ def _texts(parts: str | list[_Part] | None, where: str) -> str:
         elif part.type == "refusal":
             if part.refusal is None:
                 raise RequestError(f"{at}.refusal must be given", param=f"{at}.refusal")
+        elif files is not None and part.type in ("input_file", "input_image"):
+            texts.append(_file(part, at, files))
         else:
             raise RequestError(
-                f"{at}: only text can be kept private, so only parts of type input_text are accepted",
+                f"{at}: only text can be kept private, so only parts of type input_text, input_file "
+                "and input_image are accepted, of users and tools",
                 param=at, code="unsupported_content",
             )  # fmt: skip
     return "\n".join(texts)
+
+
+def _file(part: _Part, where: str, files: Files) -> str:
+    sent = part.file_data if part.type == "input_file" else part.image_url
+    if sent is None:
+        kept = part.file_url is None
+        raise elsewhere(where, "file_id" if kept else "file_url", kept=kept)
+    named = "file_data" if part.type == "input_file" else "image_url"
+    return files.take(sent, f"{where}.{named}", name=part.filename)
 
 
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")

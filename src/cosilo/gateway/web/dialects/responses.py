@@ -26,6 +26,7 @@ from cosilo.gateway.web.dialects.fields import (
     field_of,
     present,
 )
+from cosilo.gateway.web.dialects.files import Files
 from cosilo.gateway.web.dialects.openai import OpenAIShape, encode, used
 from cosilo.gateway.web.dialects.response_events import ResponseEvents
 from cosilo.gateway.web.dialects.response_items import Item, is_whole, read_input, reply_items
@@ -179,7 +180,8 @@ def read_response(body: bytes) -> Continuation:
         raise RequestError("stream_options needs stream: true", param="stream_options")
     if (raw := present(found.input)) is None:
         raise RequestError("input must be given", param="input")
-    turns = read_input(raw)
+    files = Files()
+    turns = read_input(raw, files)
     if found.instructions is not None:
         turns = [Turn("system", found.instructions), *turns]
     given: dict[str, Any] = {
@@ -202,6 +204,7 @@ def read_response(body: bytes) -> Continuation:
         stream=bool(found.stream),
         logprobs=shown,
         others=others | _hints(found),
+        files=files.found,
         user=present(found.user) or present(found.safety_identifier) or b"",
         echo={
             k: v for k, v in _object.decode(body).items() if k in _ECHOED and bytes(v) != b"null"

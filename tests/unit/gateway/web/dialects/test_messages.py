@@ -142,8 +142,8 @@ def before(**block: Any) -> dict[str, Any]:
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    (PNG, {}, FIRST),
-    (RESULT, {}, f"{FIRST}.content[0]"),
+    (PNG, {}, f"{FIRST}.source"),
+    (RESULT, {}, f"{FIRST}.content[0].source"),
     ({"type": "tool_result", "content": "r"}, {}, f"{FIRST}.tool_use_id"),
     (SEARCH, {}, FIRST),
     ({"type": "text"}, {}, f"{FIRST}.text"),
