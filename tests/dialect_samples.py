@@ -129,6 +129,7 @@ def response_places(text: str) -> dict[str, dict[str, Any]]:
     done = {**call, "arguments": "{}"}
     output = {"type": "function_call_output", "call_id": "c"}
     tool = {"type": "function", "name": "f"}
+    group = {"type": "namespace", "name": "g", "description": "a", "tools": [tool]}
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": text}}}
     form = {"type": "json_schema", "name": "s", "description": text, "schema": schema}
     return {
@@ -147,6 +148,8 @@ def response_places(text: str) -> dict[str, dict[str, Any]]:
         "output part": items(done, {**output, "output": part("input_text")}),
         "description": items() | {"tools": [{**tool, "description": text}]},
         "parameters": items() | {"tools": [{**tool, "parameters": schema}]},
+        "group": items() | {"tools": [{**group, "description": text}]},
+        "grouped": items() | {"tools": [{**group, "tools": [{**tool, "description": text}]}]},
         "format": items() | {"text": {"format": form}},
     }
 

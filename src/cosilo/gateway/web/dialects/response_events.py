@@ -33,6 +33,7 @@ from cosilo.gateway.web.dialects.response_items import (
     reasoning_item,
     reply_items,
 )
+from cosilo.gateway.web.dialects.response_tools import Names, chat_name
 from cosilo.types import Delta, Generation, TokenLogprob, ToolCall, ToolCallDelta
 
 Body = Callable[..., Item]
@@ -56,12 +57,14 @@ class ResponseEvents:
 
     Args:
         body: makes the response object, from a status and the items that it holds.
+        names: of the tools that are in a group.
     """
 
-    def __init__(self, envelope: Envelope, body: Body) -> None:
+    def __init__(self, envelope: Envelope, body: Body, names: Names) -> None:
         self._request = envelope.request
         self._logprobs = envelope.wanted.logprobs
         self._body = body
+        self._names = names
         self._sequence = 0
         self._begun: dict[Key, int] = {}  # item → its place in the output
         self._parts: dict[str, int] = {}  # "text", "refusal", … → its place in its item
@@ -90,7 +93,9 @@ class ResponseEvents:
     def last(self, index: int, generation: Generation) -> bytes:
         said = b""
         order = [*self._begun, *self._parts]
-        items = reply_items(self._request, generation, self._logprobs, order, sorted(self._calls))
+        items = reply_items(
+            self._request, generation, self._logprobs, order, sorted(self._calls), self._names
+        )
         for key, item in items.items():
             said += self._all(key, item)
         for key, item in items.items():
@@ -161,7 +166,8 @@ class ResponseEvents:
 
     def _begin_call(self, number: int, id: str, name: str) -> bytes:
         return self._begin(
-            number, call_item(self._request, number, ToolCall(id, name, ""), "in_progress")
+            number,
+            call_item(self._request, number, ToolCall(id, name, ""), "in_progress", self._names),
         )
 
     def _begin_part(self, name: str, key: Key, part: Item) -> bytes:
@@ -185,7 +191,8 @@ class ResponseEvents:
     def _all(self, key: Key, item: Item) -> bytes:
         """What of `item` has not begun: a call without arguments, a message that says nothing, …"""
         if isinstance(key, int):
-            return self._begin_call(key, item["call_id"], item["name"])
+            name = chat_name(item.get("namespace"), item["name"])
+            return self._begin_call(key, item["call_id"], name)
         said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
         for part in item["content"]:
             said += self._begin_part(_PARTS[part["type"]], key, _empty(part))

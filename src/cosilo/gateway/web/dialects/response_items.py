@@ -20,6 +20,7 @@ from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.web.dialects.fields import NULL, Raw, field_of, json_text
 from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.gateway.web.dialects.openai import extra_content, token_logprobs
+from cosilo.gateway.web.dialects.response_tools import Names, chat_name
 from cosilo.types import OTHER_TEXTS, Generation, Role, ToolCall, Turn
 
 Item = dict[str, Any]
@@ -43,6 +44,7 @@ class _Item(msgspec.Struct):
     id: str | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     output: str | list[_Part] | None = None
     summary: list[_Part] | None = None
@@ -156,7 +158,7 @@ def _begins(kind: str, said: _Said) -> bool:
 def _say(said: _Said, kind: str, item: _Item, where: str) -> None:
     if kind == "function_call":
         call_id = _given(item.call_id, f"{where}.call_id")
-        name = _given(item.name, f"{where}.name")
+        name = chat_name(item.namespace, _given(item.name, f"{where}.name"))
         extra = json_text(item.extra_content)
         said.calls.append(ToolCall(call_id, name, item.arguments or "", extra))
     elif kind == "reasoning":
@@ -260,11 +262,13 @@ def message_item(request: str, parts: Sequence[Item], status: str, extra: str = 
     }  # fmt: skip
 
 
-def call_item(request: str, number: int, call: ToolCall, status: str) -> Item:
+def call_item(request: str, number: int, call: ToolCall, status: str, names: Names) -> Item:
     """A call; one that came without an id gets one, because its result has to name it."""
+    group, name = names.get(call.name, ("", call.name))
     return {
         "id": f"fc_{request}_{number}", "type": "function_call",
-        "call_id": call.id or f"call_{request}_{number}", "name": call.name,
+        "call_id": call.id or f"call_{request}_{number}", "name": name,
+        **({"namespace": group} if group else {}),
         "arguments": call.arguments, "status": status, **extra_content(call.extra),
     }  # fmt: skip
 
@@ -282,6 +286,7 @@ def reply_items(
     logprobs: int | None,
     order: Sequence[Key] = (),
     numbers: Sequence[int] = (),
+    names: Names | None = None,
 ) -> dict[Key, Item]:
     """The items of a reply. Where it was cut off, its last item says that it is incomplete.
 
@@ -289,6 +294,7 @@ def reply_items(
         order: keys that come first, in this order, as a stream has begun them; "refusal" among them
             before "text" puts a refusal before the text.
         numbers: of its calls, where a stream has numbered them otherwise than 0, 1, 2, ….
+        names: of the tools that are in a group.
     """
     others = dict(generation.other_texts)
     found: dict[Key, Item] = {}
@@ -306,7 +312,7 @@ def reply_items(
         found[MESSAGE] = message_item(request, content, "completed", generation.extra)
     for i, call in enumerate(generation.tool_calls):
         number = numbers[i] if i < len(numbers) else i
-        found[number] = call_item(request, number, call, "completed")
+        found[number] = call_item(request, number, call, "completed", names or {})
     items = {key: found[key] for key in _ordered(list(found), order)}
     if items and not is_whole(generation):
         items[list(items)[-1]]["status"] = "incomplete"

@@ -30,6 +30,13 @@ from cosilo.gateway.web.dialects.files import Files
 from cosilo.gateway.web.dialects.openai import OpenAIShape, encode, used
 from cosilo.gateway.web.dialects.response_events import ResponseEvents
 from cosilo.gateway.web.dialects.response_items import Item, is_whole, read_input, reply_items
+from cosilo.gateway.web.dialects.response_tools import (
+    Choice,
+    Names,
+    Tool,
+    names_in_groups,
+    tool_fields,
+)
 from cosilo.types import Generation, Turn
 
 
@@ -42,11 +49,12 @@ class Responses(OpenAIShape):
 
     def whole(self, envelope: Envelope, generations: Sequence[Generation]) -> bytes:
         [generation] = generations
-        items = reply_items(envelope.request, generation, envelope.wanted.logprobs)
+        logprobs = envelope.wanted.logprobs
+        items = reply_items(envelope.request, generation, logprobs, names=_names(envelope))
         return encode(_body(envelope, None, list(items.values()), generation))
 
     def events(self, envelope: Envelope) -> ResponseEvents:
-        return ResponseEvents(envelope, partial(_body, envelope))
+        return ResponseEvents(envelope, partial(_body, envelope), _names(envelope))
 
 
 # What a body may hold.
@@ -71,26 +79,6 @@ class _Text(msgspec.Struct):
     verbosity: str | None = None
 
 
-class _Tool(msgspec.Struct):
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: Raw = NULL
-    strict: bool | None = None
-
-
-class _Named(msgspec.Struct):
-    type: str
-    name: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    type: str
-    name: str | None = None
-    mode: str | None = None
-    tools: list[_Named] | None = None
-
-
 class _ResponseBody(msgspec.Struct, kw_only=True):
     model: Name
     input: Raw = NULL
@@ -104,8 +92,8 @@ class _ResponseBody(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     text: _Text | None = None
     reasoning: _Reasoning | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: str | _Choice | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | Choice | None = None
     truncation: str | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
@@ -194,7 +182,7 @@ def read_response(body: bytes) -> Continuation:
     shown = _logprobs(found)
     if shown is not None:
         given["top_logprobs"] = max(1, shown)
-    given |= _tool_fields(found)
+    given |= tool_fields(found.tools or [], found.tool_choice)
     if (wanted := _format(found.text)) is not None:
         given["response_format"] = wanted
     return Continuation(
@@ -238,70 +226,6 @@ def _hints(body: _ResponseBody) -> dict[str, bytes]:
             raise RequestError(f"{where} must be one of {', '.join(known)}", param=where)
         found[name] = encode(value)
     return found
-
-
-def _tool_fields(body: _ResponseBody) -> dict[str, str]:
-    """Tools and the choice of one, as the JSON that chats have them in."""
-    tools = body.tools or []
-    for i, tool in enumerate(tools):
-        if tool.type != "function":
-            raise RequestError(
-                f"tools[{i}].type: only tools of type function are supported; what others send "
-                "passes no guard",
-                param=f"tools[{i}].type", code="unsupported_tool",
-            )  # fmt: skip
-        if not tool.name:
-            raise RequestError(
-                f"tools[{i}].name must be given, beside its type", param=f"tools[{i}].name"
-            )
-        if (raw := present(tool.parameters)) is not None:
-            field_of(f"tools[{i}].parameters", _object, raw)
-    choice, mode = body.tool_choice, ""
-    if isinstance(choice, _Choice):
-        mode, tools = _chosen(choice, tools)
-    elif choice is not None:
-        if choice not in ("none", "auto", "required"):
-            raise RequestError("tool_choice must be none, auto or required", param="tool_choice")
-        mode = choice
-    if mode not in ("", "auto", "none") and not tools:
-        raise RequestError("tool_choice needs tools", param="tool_choice")
-    if not tools:
-        return {}
-    given = {
-        "tools": encode([{"type": "function", "function": _nested(t)} for t in tools]).decode()
-    }
-    if isinstance(choice, _Choice) and choice.type == "function":
-        named = {"type": "function", "function": {"name": choice.name}}
-        given["tool_choice"] = encode(named).decode()
-    elif mode:
-        given["tool_choice"] = encode(mode).decode()
-    return given
-
-
-def _nested(tool: _Tool) -> Item:
-    """A tool as chats have it: what says what it is stands one level down."""
-    fields = ("name", "description", "parameters", "strict")
-    return {name: value for name in fields if (value := getattr(tool, name)) not in (None, NULL)}
-
-
-def _chosen(choice: _Choice, tools: list[_Tool]) -> tuple[str, list[_Tool]]:
-    """(whether a tool has to be called, the tools that may be)
-
-    Chats know no list of allowed tools, so the others are left out.
-    """
-    if choice.type == "function":
-        names, mode = [choice.name], "required"
-    elif choice.type == "allowed_tools" and choice.mode in ("auto", "required"):
-        names, mode = [each.name for each in choice.tools or ()], str(choice.mode)
-    else:
-        raise RequestError(
-            "tool_choice must be none, auto, required, a function or allowed_tools",
-            param="tool_choice.type", code="unsupported_parameter",
-        )  # fmt: skip
-    known = {tool.name for tool in tools}
-    if not names or any(name not in known for name in names):
-        raise RequestError("tool_choice names a tool that tools has not", param="tool_choice")
-    return mode, tools if choice.type == "function" else [t for t in tools if t.name in names]
 
 
 def _format(text: _Text | None) -> str | None:
@@ -349,6 +273,11 @@ def _body(
         status = "completed" if is_whole(generation) else "incomplete"
     told["status"] = status
     return told
+
+
+def _names(envelope: Envelope) -> Names:
+    tools = envelope.wanted.echo.get("tools")
+    return names_in_groups(bytes(tools)) if tools is not None else {}
 
 
 def _usage(generation: Generation) -> dict[str, Any]:

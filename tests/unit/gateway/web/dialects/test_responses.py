@@ -186,6 +186,31 @@ def test_of_a_list_of_allowed_tools_the_others_are_left_out() -> None:
     assert found["tool_choice"] == '"required"'
 
 
+CRM = {"type": "namespace", "name": "crm", "description": "Customers.",
+       "tools": [{**F, "description": "Finds one."}, {**F, "name": "g"}]}  # fmt: skip
+
+
+def test_tools_of_a_group_are_functions_that_are_told_by_their_two_names_again() -> None:
+    found = read(tools=[F, CRM])
+    functions = [t["function"] for t in json.loads(found.sampling["tools"])]
+    assert [(f["name"], f.get("description")) for f in functions] == [
+        ("f", None), ("crm__f", "Customers.\n\nFinds one."), ("crm__g", "Customers."),
+    ]  # fmt: skip
+    calls = tuple(ToolCall(f"c{i}", name, "{}") for i, name in enumerate(["f", "crm__f", "other"]))
+    reply = Generation("", tool_calls=calls)
+    items = whole(reply, echo=found.echo)["output"]
+    assert [(i["name"], i.get("namespace")) for i in items] == [
+        ("f", None), ("f", "crm"), ("other", None),
+    ]  # fmt: skip
+    [turn] = turns(*items)
+    assert turn.tool_calls == calls
+    pieces = [Delta(tool_calls=(ToolCallDelta(1, "c1", "crm__f"),)), Delta(finish_reason="stop")]
+    for deltas in (pieces, [*pieces, Delta(tool_calls=(ToolCallDelta(1, arguments="{}"),))]):
+        events = streamed(*deltas, echo=found.echo)
+        said_of = [e["item"] for e in events if "item" in e]
+        assert [(i["name"], i["namespace"]) for i in said_of] == [("f", "crm")] * 2
+
+
 def test_how_the_reply_is_drawn() -> None:
     found = read(
         max_output_tokens=9, temperature=0.5, top_p=0.9, top_logprobs=3, stream=True,
@@ -250,6 +275,10 @@ def test_how_the_reply_is_drawn() -> None:
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),
         ({"tools": [F, {"type": "web_search"}]}, "tools[1].type"),
         ({"tools": [{"type": "custom", "name": "f"}]}, "tools[0].type"),
+        ({"tools": [F, {**CRM, "tools": [{"type": "custom", "name": "f"}]}]}, "tools[1].tools[0].type"),
+        ({"tools": [{**CRM, "tools": [{"type": "function"}]}]}, "tools[0].tools[0].name"),
+        ({"tools": [F, F]}, "tools[1].name"),
+        ({"tools": [{**F, "name": "crm__g"}, CRM]}, "tools[1].tools[1].name"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].name"),
         ({"tools": [{**F, "parameters": "x"}]}, "tools[0].parameters"),
         ({"tools": [F], "tool_choice": "always"}, "tool_choice"),
