@@ -20,7 +20,7 @@ from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps
-from cosilo.defences.layout import LINE, Cell, cells
+from cosilo.defences.layout import FIELD, LINE, Cell, cells
 from cosilo.defences.names import is_said
 from cosilo.defences.technical import Technical, is_of_programs
 
@@ -82,7 +82,9 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
     yield from _read_alone(text, here, unsaid, look, inside)
     for number in unsaid:
         if number in inside:
-            inside[number] = technical.plausible(inside[number])
+            spans = inside[number]
+            likely = set(technical.plausible(spans))
+            inside[number] = [s for s in spans if s in likely or _is_whole(text, here[number], s)]
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
         yield
@@ -196,24 +198,38 @@ def _column(
     """What is private in the cells `numbers` of one column."""
     found: list[Span] = []
     kind = verdict
+    people = True  # whether what looks like a full name is one, among values of nobody
     if not verdict and len(numbers) >= _FEW:
         values = _Values(
             [text[here[n].start : here[n].end] for n in numbers],
             [_covering(text, here[n], inside.get(n, ())) for n in numbers],
         )
         kind = _habit(values)
+        people = 2 * values.covered.count("PERSON") >= len(numbers)
     for number in numbers:
         cell, spans = here[number], inside.get(number, [])
         value = text[cell.start : cell.end]
         short = len(value) <= _SHORT
         if kind == PUBLIC and short and len(value.split()) <= _WORDS:
-            found += [s for s in spans if s.kind in _OWN or _is_full_name(text, s)]
+            found += [s for s in spans if s.kind in _OWN or (people and _is_full_name(text, s))]
         elif kind and kind != PUBLIC and _can_be(kind, value):
             found.append(Span(cell.start, cell.end, kind, _LABELLED))
             found += spans if not short else ()
         else:
             found += spans
     return found
+
+
+def _is_whole(text: str, cell: Cell, span: Span) -> bool:
+    """Whether a cell is nothing but the name that was found in it; a setting or a line of text may be
+    a word of programs."""
+    return (
+        span.score > 0.7
+        and not cell.column.startswith((LINE, FIELD))
+        and (span.start, span.end) == (cell.start, cell.end)
+        and _NAME.fullmatch(text, span.start, span.end) is not None
+        and not is_of_programs(text[span.start : span.end])
+    )
 
 
 def _is_full_name(text: str, span: Span) -> bool:

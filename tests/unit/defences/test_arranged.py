@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import pytest
@@ -133,3 +134,41 @@ def test_what_somebody_says_in_a_chat_is_no_name_though_their_role_stands_before
         "Maud Ashgrove",
         "Olga Brandt",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<customer><name>Sofia Novak</name><city>Vienna</city></customer>",
+        "id;name;city\n7;Sofia Novak;Vienna",
+        '{"a_b":7,"h_town":"Vienna","x_y":"z"}',
+        "INSERT INTO customers VALUES (7,'Sofia Novak','Vienna');",
+    ],
+)
+def test_a_cell_that_is_nothing_but_a_name_is_hidden_in_technical_text_too(text: str) -> None:
+    at = text.index("Vienna")
+
+    def seen(made: str) -> Steps[list[Span]]:
+        yield
+        start = made.find("Vienna")
+        return [Span(start, start + 6, "PLACE", 0.85)] if start >= 0 else []
+
+    spans = run(arranged(text, [Span(at, at + 6, "PLACE", 0.85)], seen))
+    assert "Vienna" in {text[s.start : s.end] for s in spans}
+
+
+def test_of_few_values_that_repeat_one_that_looks_like_a_name_is_none() -> None:
+    values = ["Claims", "Legal", "Retail Banking", "Legal", "Claims", "Retail Banking", "Legal"]
+    text = rows(range(7), values, values)
+    found = [Span(m.start(), m.end(), "PERSON", 0.85) for m in re.finditer("Retail Banking", text)]
+    assert hidden(text, found) == []
+
+
+def test_but_full_names_that_repeat_are() -> None:
+    values = ["Maud Ottokar", "Ada Lindqvist", "Maud Ottokar", "Ada Lindqvist", "Maud Ottokar"]
+    text = rows(range(5), values, values)
+    found = [
+        Span(m.start(), m.end(), "PERSON", 0.85)
+        for m in re.finditer("Maud Ottokar|Ada Lindqvist", text)
+    ]
+    assert hidden(text, found) == ["Maud Ottokar", "Ada Lindqvist"]
