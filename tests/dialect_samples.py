@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Sample:
         text: what a whole answer's body says.
         streamed: what the events of a stream say.
         used: (prompt, completion) tokens that a whole answer states.
+        counted: the same of a stream, which is asked for them with the fields `counting`.
         error: the message in the body of a refusal, which has the dialect's own shape.
         places: fields of requests that each have the same text somewhere, in every place that the
             shape has for one and that is passed on.
@@ -43,6 +44,8 @@ class Sample:
     error: Callable[[Any], str]
     places: Callable[[str], dict[str, dict[str, Any]]]
     kept: Callable[[str], dict[str, dict[str, Any]]]
+    counted: Callable[[list[Any]], tuple[int, int]]
+    counting: dict[str, Any] = field(default_factory=dict)
 
 
 def openai_error(body: Any) -> str:
@@ -64,6 +67,10 @@ def chunked(piece: Callable[[Any], str | None]) -> Callable[[list[Any]], str]:
 
 def openai_used(body: Any) -> tuple[int, int]:
     return body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]
+
+
+def token_counts(body: Any) -> tuple[int, int]:
+    return body["usage"]["input_tokens"], body["usage"]["output_tokens"]
 
 
 USER = {"role": "user", "content": "hi"}
@@ -235,6 +242,8 @@ SAMPLES = {
         openai_error,
         chat_places,
         chat_kept,
+        lambda events: openai_used(events[-1]),
+        {"stream_options": {"include_usage": True}},
     ),
     "completions": Sample(
         lambda text: {"prompt": text},
@@ -244,6 +253,8 @@ SAMPLES = {
         openai_error,
         lambda text: {"prompt": {"prompt": text}, "prompts": {"prompt": [text]}},
         chat_kept,
+        lambda events: openai_used(events[-1]),
+        {"stream_options": {"include_usage": True}},
     ),
     "responses": Sample(
         lambda text: {"input": text},
@@ -251,19 +262,21 @@ SAMPLES = {
         lambda events: "".join(
             e["delta"] for e in events if e["type"] == "response.output_text.delta"
         ),
-        lambda body: (body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
+        token_counts,
         openai_error,
         response_places,
         response_kept,
+        lambda events: token_counts(events[-1]["response"]),
     ),
     "messages": Sample(
         lambda text: {"max_tokens": 64, "messages": [{"role": "user", "content": text}]},
         lambda body: "".join(block["text"] for block in body["content"]),
         lambda events: "".join(e.get("delta", {}).get("text", "") for e in events),
-        lambda body: (body["usage"]["input_tokens"], body["usage"]["output_tokens"]),
+        token_counts,
         anthropic_error,
         message_places,
         message_kept,
+        lambda events: token_counts(next(e for e in events if e["type"] == "message_delta")),
     ),
 }
 

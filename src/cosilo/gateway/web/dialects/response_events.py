@@ -70,6 +70,7 @@ class ResponseEvents:
         self._parts: dict[str, int] = {}  # "text", "refusal", … → its place in its item
         self._calls: dict[int, _Call] = {}
         self._tokens: list[TokenLogprob] = []  # that no text has been said of yet
+        self._open = b""
         self._items: list[Item] = []
 
     def first(self, index: int) -> bytes:
@@ -119,13 +120,27 @@ class ResponseEvents:
     # Pieces.
 
     def _text(self, text: str) -> bytes:
-        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        said = self._begin_part("text", MESSAGE, part)
-        shown = token_logprobs(self._tokens, self._logprobs) if self._logprobs is not None else []
-        self._tokens.clear()
-        return said + self._in_part(
-            "response.output_text.delta", "text", MESSAGE, delta=text, logprobs=shown
-        )
+        said = b""
+        if "text" not in self._parts:
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            said = self._begin_part("text", MESSAGE, part)
+            self._open = self._text_open()
+        shown = b"[]"
+        if self._logprobs is not None:
+            shown = encode(token_logprobs(self._tokens, self._logprobs))
+            self._tokens.clear()
+        number, self._sequence = self._sequence, self._sequence + 1
+        said += self._open + encode(text) + b',"logprobs":' + shown
+        return said + b',"sequence_number":%d}\n\n' % number
+
+    def _text_open(self) -> bytes:
+        """How each piece of the text begins: nearly all events are one, so it is encoded once."""
+        kind = "response.output_text.delta"
+        head = {
+            "type": kind, "item_id": f"msg_{self._request}",
+            "output_index": self._begun[MESSAGE], "content_index": self._parts["text"],
+        }  # fmt: skip
+        return b"event: " + kind.encode() + b"\ndata: " + encode(head)[:-1] + b',"delta":'
 
     def _other(self, name: str, text: str) -> bytes:
         if name == "reasoning":

@@ -372,19 +372,26 @@ _REPLIES = st.builds(
 )
 
 
-@given(_REPLIES)
+@given(st.lists(_REPLIES, min_size=1, max_size=3))
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
-def test_a_reply_that_is_sent_back_is_the_turn_it_was(reply: Generation) -> None:
-    items = whole(reply)["output"]
-    before, after = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
-    assert turns(before, *items, after) == (
-        Turn("user", "a"),
-        Turn(
-            "assistant", reply.text, tool_calls=reply.tool_calls, other_texts=reply.other_texts,
-            extra=reply.extra,
-        ),
-        Turn("user", "b"),
-    )  # fmt: skip
+def test_replies_that_are_sent_back_are_the_turns_they_were(replies: list[Generation]) -> None:
+    """A conversation as clients go on: what was answered, what tools said, the next question."""
+    items: list[Any] = [said("a")]
+    made = [Turn("user", "a")]
+    for reply in replies:
+        items += whole(reply)["output"]
+        made.append(
+            Turn(
+                "assistant", reply.text, tool_calls=reply.tool_calls,
+                other_texts=reply.other_texts, extra=reply.extra,
+            )
+        )  # fmt: skip
+        for call in reply.tool_calls:
+            items.append({"type": "function_call_output", "call_id": call.id, "output": "4"})
+            made.append(Turn("tool", "4", tool_call_id=call.id))
+        items.append(said("b"))
+        made.append(Turn("user", "b"))
+    assert turns(*items) == tuple(made)
 
 
 def cut(draw: Any, reply: Generation) -> list[Delta]:
