@@ -9,19 +9,21 @@ later ends with an error, since what was said cannot be taken back.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from cosilo.boundary.messages import Ask
+from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import ModelError
 from cosilo.gateway.accounts.accounts import Spend
-from cosilo.gateway.refusals import UpstreamTimeoutError
+from cosilo.gateway.refusals import RequestError, UpstreamTimeoutError
 from cosilo.gateway.serving.fields import fitting
 from cosilo.gateway.serving.points import Route, ServedPoint, Serving
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.serving.upstreams import DEADLINE
+from cosilo.models.base import Access, Shows
 from cosilo.strategies.base import Session, stream
 from cosilo.types import Answer, Chat, Delta, Sampling, Turn, closing
 
@@ -73,6 +75,28 @@ def bound(
         tokens_in, tokens_out, usd = price.bound(Ask(chat=chat, sampling=sampling))
         most += Spend(usd=times * usd, tokens_in=times * tokens_in, tokens_out=times * tokens_out)
     return most
+
+
+def require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
+    """Refuse now what would not be answered in time."""
+    if point.most_bytes == math.inf:
+        return
+    size = sum(len(encode(Ask(chat=chat, sampling=sampling))) for chat, sampling in asks)
+    if size > point.most_bytes:
+        raise RequestError(
+            f"{point.model!r} takes at most {point.most_bytes / 1000:.0f} kB of text, counted once for "
+            f"each answer that is asked for; this request has {size / 1000:.0f} kB",
+            status=413, code="request_too_large",
+        )  # fmt: skip
+
+
+def require_logprobs(point: ServedPoint, ways: Sequence[Route]) -> None:
+    for upstream in (upstream for route in ways for upstream in route.upstreams):
+        if Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS:
+            raise RequestError(
+                f"{point.model!r} shows no log-probabilities",
+                param="logprobs", code="not_supported_by_point",
+            )  # fmt: skip
 
 
 async def answer_one(

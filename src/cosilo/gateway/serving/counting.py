@@ -1,11 +1,18 @@
-"""What is counted of a request that is over, and the line it leaves in the access log."""
+"""What is counted of a request that is over, and the lines that it leaves in the logs."""
 
 from __future__ import annotations
 
+import logging
+import os
+import traceback
+
 import msgspec
 
+from cosilo.errors import CosiloError
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.serving.exchange import CLIENT_LEFT, Exchange
+
+log = logging.getLogger("cosilo.gateway")
 
 
 def count(metrics: Metrics, x: Exchange, seconds: float) -> None:
@@ -47,3 +54,13 @@ def line(x: Exchange, seconds: float) -> bytes:
 
 def status_of(x: Exchange) -> int:
     return CLIENT_LEFT if x.left else x.status
+
+
+def log_failure(x: Exchange, error: Exception) -> None:
+    """Where it failed, without the exception's own text when its words are not ours: they may quote."""
+    if isinstance(error, CosiloError):
+        log.warning("request %s: %s: %s", x.id, type(error).__name__, error.logged)
+        return
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames[::-1])
+    log.error("request %s: %s at %s", x.id, type(error).__name__, where)

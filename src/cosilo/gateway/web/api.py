@@ -14,26 +14,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import math
 import os
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cosilo.boundary.messages import Ask, encode
 from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import AccountStore, Key
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.refusals import Refusal, RequestError, refusal
 from cosilo.gateway.serving import counting, embedding
-from cosilo.gateway.serving.answering import answer_one, bound, chat_for, sampling_for, stream_one
+from cosilo.gateway.serving.answering import (
+    answer_one,
+    bound,
+    chat_for,
+    require_logprobs,
+    require_size,
+    sampling_for,
+    stream_one,
+)
 from cosilo.gateway.serving.booking import Booking
 from cosilo.gateway.serving.exchange import Exchange, Setup
 from cosilo.gateway.serving.files.reader import Reader
-from cosilo.gateway.serving.points import Route, ServedPoint, find
+from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.dialects import DIALECTS
@@ -63,11 +67,8 @@ from cosilo.gateway.web.http import (
 from cosilo.gateway.web.local_only import said_in_body, said_in_header
 from cosilo.gateway.web.model_list import model_fields, model_list
 from cosilo.gateway.web.paths import documented, nothing_at
-from cosilo.models.base import Access, Shows
 from cosilo.strategies.fanout import fan_out
 from cosilo.types import Answer, Chat, Sampling, closing
-
-log = logging.getLogger("cosilo.gateway")
 
 _LARGE = 1_000_000  # bytes of a body that takes some milliseconds to read
 
@@ -297,7 +298,7 @@ class Gateway:
         x.local_only = x.local_only or forbidden or point.serving.local_only
         ways = point.ways(local_only=x.local_only)
         if wanted.logprobs is not None:
-            _require_logprobs(point, ways)
+            require_logprobs(point, ways)
         fields, x.served.dropped = point.sorted(others, local_only=x.local_only)
         given = {**wanted.sampling, "fields": fields} if fields else wanted.sampling
         asks = [
@@ -305,7 +306,7 @@ class Gateway:
             for chat in wanted.chats
             for i in range(wanted.n)
         ]
-        _require_size(point, asks)
+        require_size(point, asks)
         most = bound(point, asks, local_only=x.local_only)
         await self.booking.reserve(x, most, wanted.user)
         watch = self._watch(x, receive)
@@ -412,7 +413,7 @@ class Gateway:
             del self.tabs[x.id]
         await self.booking.settle(x)
         answer = embedding_answer(point.model, found, base64_wanted=wanted.base64)
-        await respond(send, 200, to_json(answer), encode_headers(x.headers))
+        await respond(send, 200, to_json(answer), _headers(x, _OPENAI))
 
     async def _settle(self, x: Exchange, error: BaseException) -> None:
         x.left = x.left or isinstance(error, ClientLeftError)
@@ -437,7 +438,7 @@ class Gateway:
         if x.left:
             return
         if told.status >= 500:
-            _log_failure(x, error)
+            counting.log_failure(x, error)
         if told.status in (401, 403, 413, 429) or told.code == "overloaded":
             self.metrics.add("cosilo_refused_total", reason=told.code or str(told.status))
         if x.begun and x.error_event is not None:
@@ -509,28 +510,6 @@ async def _count_tokens(
     )  # fmt: skip
 
 
-def _require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
-    """Refuse now what would not be answered in time."""
-    if point.most_bytes == math.inf:
-        return
-    size = sum(len(encode(Ask(chat=chat, sampling=sampling))) for chat, sampling in asks)
-    if size > point.most_bytes:
-        raise RequestError(
-            f"{point.model!r} takes at most {point.most_bytes / 1000:.0f} kB of text, counted once for "
-            f"each answer that is asked for; this request has {size / 1000:.0f} kB",
-            status=413, code="request_too_large",
-        )  # fmt: skip
-
-
-def _require_logprobs(point: ServedPoint, ways: Sequence[Route]) -> None:
-    for upstream in (upstream for route in ways for upstream in route.upstreams):
-        if Shows.LOGPROBS not in upstream.exposes or upstream.model.access < Access.LOGPROBS:
-            raise RequestError(
-                f"{point.model!r} shows no log-probabilities",
-                param="logprobs", code="not_supported_by_point",
-            )  # fmt: skip
-
-
 def _method_not_allowed(allowed: str) -> RequestError:
     return RequestError(
         f"use {allowed} here", status=405, code="method_not_allowed", headers={"allow": allowed}
@@ -549,16 +528,6 @@ async def _refuse(
     status, body = shape.error(told)
     await respond(send, status, body, [*(headers or ()), *encode_headers(told.headers.items())])
     return status
-
-
-def _log_failure(x: Exchange, error: Exception) -> None:
-    """Where it failed, without the exception's own text when its words are not ours: they may quote."""
-    if isinstance(error, CosiloError):
-        log.warning("request %s: %s: %s", x.id, type(error).__name__, error.logged)
-        return
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames[::-1])
-    log.error("request %s: %s at %s", x.id, type(error).__name__, where)
 
 
 def _new_id() -> str:
