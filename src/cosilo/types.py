@@ -125,6 +125,7 @@ class Generation(Value, frozen=True):
     it says it had read before, said in the same way. `seconds` is the service time it measured (for a
     recorded answer: the recorded time); `cpu_seconds` the local CPU it used; `attempts` how many of the
     times that the request was sent may have been worked on, the one that was answered among them.
+    `reasoning_tokens` are those of the reply's that it says it thought with, said in the same way.
     """
 
     text: str
@@ -139,6 +140,7 @@ class Generation(Value, frozen=True):
     other_texts: OtherTexts = ()
     extra: str = ""
     cached_tokens: Claim = 0
+    reasoning_tokens: Claim = 0
 
     @property
     def logprob(self) -> float | None:
@@ -171,6 +173,7 @@ class Delta(Value, frozen=True):
     other_texts: OtherTexts = ()
     extra: str = ""
     cached_tokens: Claim = 0
+    reasoning_tokens: Claim = 0
 
 
 class Demonstration(Value, frozen=True):
@@ -225,7 +228,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
     others: dict[str, list[str]] = {}
     extra = ""
     finish: FinishReason = "stop"
-    prompt_tokens = completion_tokens = cached_tokens = 0
+    prompt_tokens = completion_tokens = cached_tokens = reasoning_tokens = 0
     seconds = 0.0
     for delta in deltas:
         text.append(delta.text)
@@ -241,6 +244,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
         prompt_tokens = delta.prompt_tokens or prompt_tokens
         completion_tokens = delta.completion_tokens or completion_tokens
         cached_tokens = delta.cached_tokens or cached_tokens
+        reasoning_tokens = delta.reasoning_tokens or reasoning_tokens
         seconds = delta.seconds or seconds
         if delta.attempts > attempts:
             attempts = delta.attempts
@@ -256,6 +260,7 @@ def assemble(deltas: Iterable[Delta], *, attempts: int = 1) -> Generation:
         other_texts=tuple((name, "".join(said)) for name, said in others.items()),
         extra=extra,
         cached_tokens=cached_tokens,
+        reasoning_tokens=reasoning_tokens,
     )
 
 
@@ -286,6 +291,7 @@ def disassemble(generation: Generation) -> Delta:
         other_texts=generation.other_texts,
         extra=generation.extra,
         cached_tokens=generation.cached_tokens,
+        reasoning_tokens=generation.reasoning_tokens,
     )
 
 

@@ -87,11 +87,13 @@ class Completion(Message, frozen=True, kw_only=True):
         return self.generation.attempts
 
     def restated(self, tokens_in: int, tokens_out: int) -> Completion:
+        thought = self.generation.reasoning_tokens
         generation = msgspec.structs.replace(
             self.generation,
             prompt_tokens=tokens_in,
             completion_tokens=tokens_out,
             cached_tokens=max(0, min(self.generation.cached_tokens, tokens_in)),
+            reasoning_tokens=thought if thought <= tokens_out else 0,
         )
         return msgspec.structs.replace(self, generation=generation)
 

@@ -306,7 +306,9 @@ def reported(data: bytes) -> ReportedError:
     if not isinstance(error, dict):
         error = {"message": error}
     kind = code_of(error.get("code"), error.get("type"), error.get("message"))
-    return ReportedError(_code(error.get("code")), kind, parameter_of(error.get("param")))
+    return ReportedError(
+        _code(error.get("code")), kind, parameter_of(error.get("param"), error.get("message"))
+    )
 
 
 def _parse(data: bytes | dict[str, Any]) -> _Reply:
@@ -317,7 +319,9 @@ def _parse(data: bytes | dict[str, Any]) -> _Reply:
     if reply.error is not None:
         said = reply.error if isinstance(reply.error, _Error) else _Error()
         kind = code_of(said.code, said.type, said.message)
-        raise ReportedError(_code(said.code), kind or "error", parameter_of(said.param))
+        raise ReportedError(
+            _code(said.code), kind or "error", parameter_of(said.param, said.message)
+        )
     return reply
 
 
@@ -457,6 +461,8 @@ def _usage(reply: _Reply) -> dict[str, Any]:
         ):  # as Anthropic counts: what it had read before stands beside the rest
             prompt = min(_MOST_TOKENS, prompt + cached)
         found.update(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+        if thought := _thought(reply.usage):
+            found["reasoning_tokens"] = thought
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
@@ -473,10 +479,15 @@ def _used(usage: object) -> tuple[int, int]:
     prompt, said = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
     if prompt < 0 or said < 0:
         return prompt, said
-    total, details = usage.get("total_tokens"), usage.get("completion_tokens_details")
-    thought = count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    total, thought = usage.get("total_tokens"), _thought(usage)
     beside = count_of(total) - prompt - said if total is not None else thought * (thought > said)
     return prompt, min(_MOST_TOKENS, said + max(0, beside))
+
+
+def _thought(usage: object) -> int:
+    """How many of the reply's tokens `usage` says the model thought with."""
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    return count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
 
 
 def _cached(usage: object) -> int:
@@ -521,6 +532,7 @@ def last_piece(pieces: Sequence[Delta]) -> Delta:
         other_texts=whole.other_texts,
         extra=whole.extra,
         cached_tokens=whole.cached_tokens,
+        reasoning_tokens=whole.reasoning_tokens,
     )
 
 

@@ -53,6 +53,12 @@ _TOO_LONG = re.compile(
     r"|input is too long|too many (?:input )?tokens|exceeds? the (?:maximum|model's) (?:number of )?"
     r"tokens"
 )
+_UNTAKEN = re.compile(
+    r"(?i)(?:un(?:supported|known|recognized|expected)|extra|invalid)(?: request)? "
+    r"(?:parameter|argument|field|input|keyword)s?"
+    r"|not supported|not permitted|does not support|is unsupported"
+)
+_WORD = re.compile(r"[\"'`]([a-z_]{1,40})[\"'`]|\b([a-z]+(?:_[a-z]+)+)\b|: ([a-z]{1,40})\b")
 _SAME = {"exceed_context_size_error": "context_length_exceeded"}
 
 
@@ -80,13 +86,31 @@ def code_of(code: object, kind: object, message: object) -> str:
             return _SAME.get(name, name)
     if isinstance(message, str) and _TOO_LONG.search(message[:2000]):
         return "context_length_exceeded"
+    if isinstance(message, str) and parameter_in(message):
+        return "unsupported_parameter"
     return next((n for n in (code, kind) if isinstance(n, str) and n in _GENERAL), "")
 
 
 _GENERAL = frozenset(("invalid_request_error", "bad_request", "BadRequestError", "invalid_value"))
 
 
-def parameter_of(param: object) -> str:
-    """The field of the request that an endpoint's error names: 'messages' for 'messages[3].content'."""
+def parameter_of(param: object, message: object = "") -> str:
+    """The field of the request that an endpoint's error names: 'messages' for 'messages[3].content'.
+
+    Args:
+        message: the error's words, where some endpoints say it.
+    """
     found = re.match(r"[a-z_]{1,40}", param) if isinstance(param, str) else None
-    return found[0] if found and found[0] in PARAMETERS else ""
+    if found and found[0] in PARAMETERS:
+        return found[0]
+    return parameter_in(message) if isinstance(message, str) else ""
+
+
+def parameter_in(message: str) -> str:
+    """The field that `message` says is not taken; empty where it says no such thing, or names one that
+    may not be told."""
+    said = message[:2000]
+    if not _UNTAKEN.search(said):
+        return ""
+    words = ("".join(found) for found in _WORD.findall(said))
+    return next((word for word in words if word in PARAMETERS), "")

@@ -279,7 +279,11 @@ class OpenAIModel:
                     if piece.completion_tokens or piece.prompt_tokens:
                         used = _used(piece)
                         piece = msgspec.structs.replace(
-                            piece, prompt_tokens=0, completion_tokens=0, cached_tokens=0
+                            piece,
+                            prompt_tokens=0,
+                            completion_tokens=0,
+                            cached_tokens=0,
+                            reasoning_tokens=0,
                         )
                     if piece != _NOTHING:
                         yield piece
@@ -516,6 +520,7 @@ def _used(piece: Delta) -> Delta:
         prompt_tokens=piece.prompt_tokens,
         completion_tokens=piece.completion_tokens,
         cached_tokens=piece.cached_tokens,
+        reasoning_tokens=piece.reasoning_tokens,
     )
 
 

@@ -312,3 +312,16 @@ def test_half_a_character_breaks_no_reply(written: str, read: str) -> None:
     said = '{"choices": [{"%s": {"content": "' + written + '"}}]}'
     assert chunk((said % "delta").encode()).text == read
     assert completion((said % "message").encode()).text == read
+
+
+@pytest.mark.parametrize(
+    ("details", "thought"),
+    [({"reasoning_tokens": 7}, 7), ({"reasoning_tokens": "7"}, 7), ({"reasoning_tokens": -1}, -1),
+     ({"reasoning_tokens": None}, 0), ({}, 0), (None, 0), ("many", 0)],
+)  # fmt: skip
+def test_what_a_reply_thought_with(details: object, thought: int) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": details}
+    data = {"choices": [{"message": {"content": "x"}}], "usage": usage}
+    found = completion(data)
+    assert (found.completion_tokens, found.reasoning_tokens) == (9, thought)
+    assert chunk({"choices": [], "usage": usage}).reasoning_tokens == thought

@@ -59,3 +59,30 @@ def test_the_name_of_an_error(code: object, kind: object, message: object, told:
 )  # fmt: skip
 def test_the_field_an_error_is_about(param: object, told: str) -> None:
     assert parameter_of(param) == told
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ("Unrecognized request argument supplied: top_k", "top_k"),
+        ("Unsupported parameter: 'presence_penalty' is not supported.", "presence_penalty"),
+        ("Unsupported value: 'temperature' does not support 0 with this model.", "temperature"),
+        ("[{'loc': ('body', 'min_p'), 'msg': 'Extra inputs are not permitted'}]", "min_p"),
+        ('Unknown parameter: "thinking".', "thinking"),
+        ("property 'reasoning_effort' is unsupported", "reasoning_effort"),
+        ("The prompt mentions top_k", ""),
+        ("Unsupported parameter: 'ottilie_katzenstein'", ""),
+        ("Ottilie is not supported by her store", ""),
+    ],
+)  # fmt: skip
+def test_the_field_that_an_endpoint_does_not_take_is_found_in_its_words(
+    message: str, field: str
+) -> None:
+    assert parameter_of(None, message) == field
+    told = code_of(None, "invalid_request_error", message)
+    assert told == ("unsupported_parameter" if field else "invalid_request_error")
+
+
+def test_what_an_endpoint_says_in_its_fields_counts_for_more_than_its_words() -> None:
+    assert parameter_of("seed", "Unknown parameter: 'top_k'") == "seed"
+    assert code_of("model_not_found", None, "Unknown parameter: 'top_k'") == "model_not_found"

@@ -71,23 +71,27 @@ def comment(facts: bytes) -> bytes:
     return b": cosilo " + facts + b"\n\n"
 
 
-def used(generations: Iterable[Generation]) -> tuple[int, int, int]:
-    """(prompt, completion, cached) tokens of all answers; the last are part of the first."""
-    prompt = completion = cached = 0
+def used(generations: Iterable[Generation]) -> tuple[int, int, int, int]:
+    """(prompt, completion, cached, reasoning) tokens of all answers: the third are part of the first,
+    the fourth of the second. What cannot be part of them is left out."""
+    prompt = completion = cached = thought = 0
     for g in generations:
         prompt += max(0, g.prompt_tokens)  # -1: what the back end stated is no number
         completion += max(0, g.completion_tokens)
         cached += max(0, min(g.cached_tokens, g.prompt_tokens))
-    return prompt, completion, cached
+        if 0 < g.reasoning_tokens <= g.completion_tokens:
+            thought += g.reasoning_tokens
+    return prompt, completion, cached, thought
 
 
 def usage(generations: Iterable[Generation]) -> dict[str, object]:
-    prompt, completion, cached = used(generations)
+    prompt, completion, cached, thought = used(generations)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         **({"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}),
+        **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}),
     }
 
 

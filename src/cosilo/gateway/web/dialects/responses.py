@@ -281,11 +281,11 @@ def _names(envelope: Envelope) -> Names:
 
 
 def _usage(generation: Generation) -> dict[str, Any]:
-    prompt, completion, cached = used([generation])
+    prompt, completion, cached, thought = used([generation])
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": prompt + completion,
     }
