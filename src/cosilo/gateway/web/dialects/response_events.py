@@ -39,8 +39,12 @@ from cosilo.types import Delta, Generation, TokenLogprob, ToolCall, ToolCallDelt
 Body = Callable[..., Item]
 
 
-_PARTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "reasoning_content"}
-"""Types of parts → what they are called below."""
+_EMPTY: dict[str, Item] = {
+    "output_text": {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
+    "refusal": {"type": "refusal", "refusal": ""},
+    "reasoning_text": {"type": "reasoning_text", "text": ""},
+}
+"""Parts as they begin, by their types."""
 
 
 @dataclass
@@ -67,7 +71,7 @@ class ResponseEvents:
         self._names = names
         self._sequence = 0
         self._begun: dict[Key, int] = {}  # item → its place in the output
-        self._parts: dict[str, int] = {}  # "text", "refusal", … → its place in its item
+        self._parts: dict[str, int] = {}  # a part's type → its place in its item
         self._calls: dict[int, _Call] = {}
         self._tokens: list[TokenLogprob] = []  # that no text has been said of yet
         self._open = b""
@@ -121,9 +125,8 @@ class ResponseEvents:
 
     def _text(self, text: str) -> bytes:
         said = b""
-        if "text" not in self._parts:
-            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            said = self._begin_part("text", MESSAGE, part)
+        if "output_text" not in self._parts:
+            said = self._begin_part("output_text")
             self._open = self._text_open()
         shown = b"[]"
         if self._logprobs is not None:
@@ -138,7 +141,7 @@ class ResponseEvents:
         kind = "response.output_text.delta"
         head = {
             "type": kind, "item_id": f"msg_{self._request}",
-            "output_index": self._begun[MESSAGE], "content_index": self._parts["text"],
+            "output_index": self._begun[MESSAGE], "content_index": self._parts["output_text"],
         }  # fmt: skip
         return b"event: " + kind.encode() + b"\ndata: " + encode(head)[:-1] + b',"delta":'
 
@@ -146,11 +149,9 @@ class ResponseEvents:
         if name == "reasoning":
             said = self._begin_summary()
             return said + self._in_summary("response.reasoning_summary_text.delta", delta=text)
-        if name == "refusal":
-            said = self._begin_part(name, MESSAGE, {"type": "refusal", "refusal": ""})
-            return said + self._in_part("response.refusal.delta", name, MESSAGE, delta=text)
-        said = self._begin_part(name, REASONING, {"type": "reasoning_text", "text": ""})
-        return said + self._in_part("response.reasoning_text.delta", name, REASONING, delta=text)
+        kind = "refusal" if name == "refusal" else "reasoning_text"
+        said = self._begin_part(kind)
+        return said + self._in_part(f"response.{kind}.delta", kind, delta=text)
 
     def _call(self, delta: ToolCallDelta) -> bytes:
         call = self._calls.setdefault(delta.index, _Call())
@@ -185,19 +186,22 @@ class ResponseEvents:
             call_item(self._request, number, ToolCall(id, name, ""), "in_progress", self._names),
         )
 
-    def _begin_part(self, name: str, key: Key, part: Item) -> bytes:
-        if name in self._parts:
+    def _begin_part(self, kind: str) -> bytes:
+        if kind in self._parts:
             return b""
-        said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
-        beside = ("text", "refusal") if key == MESSAGE else ("reasoning_content",)
-        self._parts[name] = sum(other in self._parts for other in beside)
-        return said + self._in_part("response.content_part.added", name, key, part=part)
+        if kind == "reasoning_text":
+            said, before = self._begin_reasoning(), 0
+        else:
+            said = self._begin_message()
+            before = sum(other in self._parts for other in ("output_text", "refusal"))
+        self._parts[kind] = before
+        return said + self._in_part("response.content_part.added", kind, part=_EMPTY[kind])
 
     def _begin_summary(self) -> bytes:
-        if "reasoning" in self._parts:
+        if "summary_text" in self._parts:
             return b""
         said = self._begin_reasoning()
-        self._parts["reasoning"] = 0
+        self._parts["summary_text"] = 0
         part = {"type": "summary_text", "text": ""}
         return said + self._in_summary("response.reasoning_summary_part.added", part=part)
 
@@ -210,7 +214,7 @@ class ResponseEvents:
             return self._begin_call(key, item["call_id"], name)
         said = self._begin_message() if key == MESSAGE else self._begin_reasoning()
         for part in item["content"]:
-            said += self._begin_part(_PARTS[part["type"]], key, _empty(part))
+            said += self._begin_part(part["type"])
         return said + (self._begin_summary() if item.get("summary") else b"")
 
     def _done(self, key: Key, item: Item) -> bytes:
@@ -221,7 +225,7 @@ class ResponseEvents:
                 name=item["name"], arguments=item["arguments"],
             )  # fmt: skip
         for part in item.get("content", ()):
-            said += self._part_done(key, part)
+            said += self._part_done(part)
         for part in item.get("summary", ()):
             said += self._in_summary("response.reasoning_summary_text.done", text=part["text"])
             said += self._in_summary("response.reasoning_summary_part.done", part=part)
@@ -229,17 +233,18 @@ class ResponseEvents:
             "response.output_item.done", output_index=self._begun[key], item=item
         )
 
-    def _part_done(self, key: Key, part: Item) -> bytes:
-        kind, name = part["type"], _PARTS[part["type"]]
+    def _part_done(self, part: Item) -> bytes:
+        kind = part["type"]
         told = {field: part[field] for field in ("text", "refusal", "logprobs") if field in part}
-        return self._in_part(f"response.{kind}.done", name, key, **told) + self._in_part(
-            "response.content_part.done", name, key, part=part
+        return self._in_part(f"response.{kind}.done", kind, **told) + self._in_part(
+            "response.content_part.done", kind, part=part
         )
 
     # Bytes.
 
-    def _in_part(self, kind: str, name: str, key: Key, **fields: Any) -> bytes:
-        return self._in_item(kind, key, content_index=self._parts[name], **fields)
+    def _in_part(self, event: str, kind: str, **fields: Any) -> bytes:
+        key = REASONING if kind == "reasoning_text" else MESSAGE
+        return self._in_item(event, key, content_index=self._parts[kind], **fields)
 
     def _in_summary(self, kind: str, **fields: Any) -> bytes:
         return self._in_item(kind, REASONING, summary_index=0, **fields)
@@ -255,10 +260,3 @@ class ResponseEvents:
         number, self._sequence = self._sequence, self._sequence + 1
         data = encode({"type": kind, "sequence_number": number, **fields})
         return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
-
-
-def _empty(part: Item) -> Item:
-    """`part` as it begins."""
-    return {name: "" if name in ("text", "refusal") else part[name] for name in part} | (
-        {"logprobs": []} if "logprobs" in part else {}
-    )

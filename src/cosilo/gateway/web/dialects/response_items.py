@@ -130,7 +130,8 @@ def _turns(items: Sequence[_Item], files: Files) -> Iterator[Turn]:
     for i, item in enumerate(items):
         where = f"input[{i}]"
         kind = item.type or "message"
-        if kind == "reasoning" or kind == "function_call" or item.role == "assistant":
+        spoken = kind == "message" and item.role == "assistant"
+        if spoken or kind in ("reasoning", "function_call"):
             if said is not None and _begins(kind, said):
                 yield from said.turns()
                 said = None
@@ -170,7 +171,7 @@ def _say(said: _Said, kind: str, item: _Item, where: str) -> None:
         parts = item.content if isinstance(item.content, list) else []
         if refused := "\n".join(p.refusal for p in parts if p.type == "refusal" and p.refusal):
             said.others["refusal"] = refused
-        said.content = _texts(item.content, f"{where}.content")
+        said.content = _texts(item.content, f"{where}.content", refusals=True)
         said.extra = json_text(item.extra_content)
 
 
@@ -196,8 +197,19 @@ def _given(text: str | None, where: str) -> str:
     return text
 
 
-def _texts(parts: str | list[_Part] | None, where: str, files: Files | None = None) -> str:
-    """What `parts` say, joined by line breaks. A refusal is a text of another name, so not among it."""
+def _texts(
+    parts: str | list[_Part] | None,
+    where: str,
+    files: Files | None = None,
+    *,
+    refusals: bool = False,
+) -> str:
+    """What `parts` say, joined by line breaks.
+
+    Args:
+        files: where the files among them go; none may be there without.
+        refusals: whether there may be refusals among them, which are texts of another name.
+    """
     if parts is None:
         raise RequestError(f"{where} must be given", param=where)
     if isinstance(parts, str):
@@ -209,7 +221,7 @@ def _texts(parts: str | list[_Part] | None, where: str, files: Files | None = No
             if part.text is None:
                 raise RequestError(f"{at}.text must be given", param=f"{at}.text")
             texts.append(part.text)
-        elif part.type == "refusal":
+        elif refusals and part.type == "refusal":
             if part.refusal is None:
                 raise RequestError(f"{at}.refusal must be given", param=f"{at}.refusal")
         elif files is not None and part.type in ("input_file", "input_image"):
@@ -291,8 +303,8 @@ def reply_items(
     """The items of a reply. Where it was cut off, its last item says that it is incomplete.
 
     Args:
-        order: keys that come first, in this order, as a stream has begun them; "refusal" among them
-            before "text" puts a refusal before the text.
+        order: keys of items, and types of parts, in the order in which a stream has begun them; the
+            others follow.
         numbers: of its calls, where a stream has numbered them otherwise than 0, 1, 2, ….
         names: of the tools that are in a group.
     """
@@ -302,11 +314,11 @@ def reply_items(
         found[REASONING] = reasoning_item(request, others, "completed")
     parts = {}
     if generation.text:
-        parts["text"] = text_part(generation, logprobs)
+        parts["output_text"] = text_part(generation, logprobs)
     if refused := others.get("refusal"):
         parts["refusal"] = {"type": "refusal", "refusal": refused}
     if not (parts or generation.tool_calls or generation.extra):
-        parts["text"] = text_part(generation, logprobs)  # it says nothing, and says so
+        parts["output_text"] = text_part(generation, logprobs)  # it says nothing, and says so
     if parts or generation.extra:
         content = [parts[key] for key in _ordered(list(parts), order)]
         found[MESSAGE] = message_item(request, content, "completed", generation.extra)
