@@ -123,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     instructions: tuple[str, ...] = ()
     patterns: tuple[OwnPattern, ...] = ()
-    words: Mapping[str, tuple[str, ...] | str] = {}
+    words: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
 
 
 class Hiding:
@@ -147,7 +147,7 @@ class Hiding:
         self.detectors: tuple[Detector, ...] = tuple(make[name]() for name in settings.detectors)
         self._kinds = frozenset(settings.kinds)
         if settings.patterns or settings.words:
-            own = OwnDetector(settings.patterns, settings.words)
+            own = OwnDetector(settings.patterns, dict(settings.words))
             self.detectors += (own,)
             self._kinds |= own.kinds if self._kinds else frozenset()
         self._min_score = settings.min_score

@@ -149,7 +149,9 @@ class Pseudonym(Defence):
             seconds=seconds,
             instructions=tuple(instructions),
             patterns=tuple(patterns),
-            words={k: v if isinstance(v, str) else tuple(v) for k, v in (words or {}).items()},
+            words=tuple(
+                (k, v if isinstance(v, str) else tuple(v)) for k, v in (words or {}).items()
+            ),
         )
         self.hiding = Elsewhere(settings) if apart else Hiding(settings)
         self.languages = _languages(detectors, model)

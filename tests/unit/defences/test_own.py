@@ -87,9 +87,10 @@ def test_they_reach_the_process_that_looks() -> None:
     settings = Settings(
         detectors=("patterns",), model="", kinds=(), min_score=0.3, allow=(), public_system=False,
         databases=None, values=(), hints=False, seconds=1.0,
-        patterns=(OwnPattern("MEMBER", "M", ("x",)),), words={"SITE": ("a",), "FILE": "b"},
+        patterns=(OwnPattern("MEMBER", "M", ("x",)),), words=(("SITE", ("a",)), ("FILE", "b")),
     )  # fmt: skip
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(settings), type=Settings) == settings
+    hash(settings)  # defences of one process are told apart by their settings
 
 
 @pytest.mark.parametrize("name", ["member", "M", "MEMBER-1", "MEMBER_", "", "A" * 30])
