@@ -59,7 +59,7 @@ def _iban(country: str, shape: str) -> Draw:
     return draw
 
 
-def _luhn(digits: str) -> str:
+def luhn(digits: str) -> str:
     doubled = [int(d) * (2 - i % 2) for i, d in enumerate(reversed(digits))]
     return digits + str(-sum(n - 9 * (n > 9) for n in doubled) % 10)
 
@@ -131,14 +131,14 @@ def _tax_fr(rng: random.Random) -> str:
 
 
 def _siren(rng: random.Random) -> str:
-    return _grouped(_luhn(rng.choice("3456789") + _digits(rng, 7)), 3, 3, 3)
+    return _grouped(luhn(rng.choice("3456789") + _digits(rng, 7)), 3, 3, 3)
 
 
 def _company_fr(rng: random.Random) -> str:
     if rng.random() < 0.5:
         return _siren(rng)
     siren = _siren(rng).replace(" ", "")
-    return _grouped(_luhn(siren + f"{rng.randint(1, 99):04}"), 3, 3, 3, 5)
+    return _grouped(luhn(siren + f"{rng.randint(1, 99):04}"), 3, 3, 3, 5)
 
 
 # ── Spain ──
@@ -217,7 +217,7 @@ def _tax_it(rng: random.Random) -> str:
 
 
 def _vat_it(rng: random.Random) -> str:
-    return _luhn(f"0{_digits(rng, 6)}{rng.randint(1, 100):03}")
+    return luhn(f"0{_digits(rng, 6)}{rng.randint(1, 100):03}")
 
 
 # ── Poland ──
