@@ -68,6 +68,11 @@ _STREET = rf"(?:{_CAPITAL}[ ]){{1,4}}{_AFTER}\b\.?"
 _SAYS = r"""(?i:\baddress(?:es)?(?:[ ]is|[ ]to|:)?|\b(?:live[sd]?|located|offices?|meet(?:ing)?|stop
 |deliver(?:ed)?|ship(?:ped)?|sen[dt]|return|moved|it['’]s)[ ](?:on|at|in|to|(?:you|him|her|us)[ ]at))"""
 
+_STATE = (
+    "(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]"
+    "|UT|V[AT]|W[AIVY])"
+)
+
 # (regular expression with a group `value`, score)
 ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_AFTER}\b\.?(?:{_NUMBER})?{_TAIL})", 0.9),
@@ -94,4 +99,5 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (r"(?P<value>\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b)", 0.8),
     (r"(?P<value>\b[A-Z]{2}[ ]\d{5}(?:-\d{4})?\b)", 0.8),
     (rf"\b(?:in|at|near|to|from)[ ](?P<value>{TOWN}[ ]{ZIP})\b", 0.6),
+    (rf"(?P<value>\b{TOWN},[ ]{_STATE})(?!\w)", 0.7),
 )  # fmt: skip

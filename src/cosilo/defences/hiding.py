@@ -19,6 +19,7 @@ import msgspec
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.arranged import arranged
+from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import read
@@ -122,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hints: bool
     seconds: float
     instructions: tuple[str, ...] = ()
+    dates: bool = False
     patterns: tuple[OwnPattern, ...] = ()
     words: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
 
@@ -146,6 +148,9 @@ class Hiding:
         }
         self.detectors: tuple[Detector, ...] = tuple(make[name]() for name in settings.detectors)
         self._kinds = frozenset(settings.kinds)
+        if settings.dates:
+            self.detectors += (DayDetector(),)
+            self._kinds |= {"EVENT_DATE"} if self._kinds else frozenset()
         if settings.patterns or settings.words:
             own = OwnDetector(settings.patterns, dict(settings.words))
             self.detectors += (own,)

@@ -158,6 +158,18 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
         |order|invoice|case|ticket|reference|ref|tax|medical[ ]record|mrn|id|routing|serial|vin)
         (?:[ ](?:number|no\.?|nr\.?|id|code|\#))?(?:[ ](?:is|was|of)|:|\#|[ ]=)?[ :\#]{0,3}
         (?P<value>[A-Z]{0,4}[\-/]?\d[A-Z\d\-/]{3,30})\b""", 0.85, None),
+    ("AGE", r"""(?<![\w.,$€£])(?P<value>9\d|1[0-2]\d)
+        (?=[ \-]?(?:years?|yrs?)[ \-](?:old|of[ ]age)\b
+        |[ ]?y[./]?[ ]?/?o\b|[ \-](?:jahre[ ]alt|jährig|ans\b
+        |años|anni|lat\b|jaar|anos))""", 0.9, None),
+    ("AGE", r"""\b(?:aged?(?:[ ]of|[ ]is|:)?|turned)[ ]{1,3}(?P<value>9\d|1[0-2]\d)(?=[,;)\n]|\.(?!\d)|$
+        |[ ](?:and|last|this|next|in|on|today|yesterday)\b)""", 0.8, None),
+    ("ID", r"""\b(?:chart|encounter|hospital|record|accession|specimen|sample|subject|participant)
+        (?:[ ]?(?:number|no\.?|nr\.?|id|\#)|(?<=chart)|(?<=encounter))(?:[ ](?:is|was)|:)?
+        [ :\#]{1,3}(?P<value>(?!(?:19|20)\d\d\b)[A-Z]{0,4}[\-/]?\d[A-Z\d\-/]{3,30})\b""", 0.8,
+     _digits(4, 30)),
+    ("ID", r"\b(?:vin|vehicle[ ]identification[ ]number)\W{1,3}(?P<value>[A-HJ-NPR-Z\d]{17})\b", 0.95,
+     None),
     ("PLATE", r"""\b(?:plate|registration|reg|licen[cs]e[ ]plate|number[ ]plate)(?:[ ](?:number|no\.?))?
         (?:[ ](?:is|was)|:)?[ ]{0,2}(?P<value>[A-Z\d]{1,4}(?:[ \-][A-Z\d]{1,4}){0,3})\b""", 0.8,
      _digits(1, 8)),

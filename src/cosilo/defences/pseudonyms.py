@@ -95,6 +95,8 @@ class Pseudonym(Defence):
         system and no tool's definition names), and "secrets" (credentials too in those two).
     databases: SQLite files, or a folder of them, whose cells are values for "literals".
     values: further values for "literals".
+    dates: hide the days of whatever happened too (an admission, an order), as HIPAA's Safe Harbor asks;
+        dates of birth are hidden anyway, and years alone never are.
     patterns: kinds of your own by their form, as tables of `name`, `regex` and `context` (words of
         which one must stand near): see `own.py`.
     words: kind → words or phrases that are private in any case, or the file that holds them, one a
@@ -122,6 +124,7 @@ class Pseudonym(Defence):
         restore_in: Sequence[Place] = DEFAULT,
         databases: Path | None = None,
         values: Sequence[str] = (),
+        dates: bool = False,
         patterns: Sequence[OwnPattern] = (),
         words: Mapping[str, Sequence[str] | str] | None = None,
         hints: bool = False,
@@ -148,6 +151,7 @@ class Pseudonym(Defence):
             hints=hints,
             seconds=seconds,
             instructions=tuple(instructions),
+            dates=dates,
             patterns=tuple(patterns),
             words=tuple(
                 (k, v if isinstance(v, str) else tuple(v)) for k, v in (words or {}).items()
