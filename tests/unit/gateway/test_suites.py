@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import suites
 from cosilo.models.base import Access
 from cosilo.models.remote.openai_compatible import OpenAIModel
 from cosilo.session import DefenceConfig
@@ -18,23 +19,7 @@ from house import House, house
 pytestmark = pytest.mark.shared
 
 HEAD = b'{"model":"cosilo/x","messages":'
-PLACES = {
-    "tool": HEAD + b'[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":'
-    b'{"name":"f","parameters":%s}}]}',
-    "format": HEAD + b'[{"role":"user","content":"hi"}],"response_format":{"type":"json_schema",'
-    b'"json_schema":{"name":"s","schema":%s}}}',
-    "content": HEAD + b'[{"role":"user","content":%s}]}',
-    "body": b"%s",
-}
-RESPONSE = b'{"model":"cosilo/x","input":'
-RESPONSE_PLACES = {
-    "tool": RESPONSE + b'"hi","tools":[{"type":"function","name":"f","parameters":{"x":%s}}]}',
-    "format": RESPONSE
-    + b'"hi","text":{"format":{"type":"json_schema","name":"s","schema":{"x":%s}}}}',
-    "content": RESPONSE + b"%s}",
-    "body": b"%s",
-}
-SHAPES = {"/v1/chat/completions": PLACES, "/v1/responses": RESPONSE_PLACES}
+CONTENT = HEAD + b'[{"role":"user","content":%s}]}'
 
 
 class Endpoint:
@@ -64,30 +49,17 @@ async def opened(tmp_path: Path, *, defended: bool) -> tuple[House, Endpoint]:
 
 
 def files(folder: Path) -> list[Path]:
-    found = sorted((folder / "suites" / "json_parsing").glob("*.json"))
-    assert len(found) == 318
-    return found
+    return suites.json_files(folder / "suites")
 
 
 @pytest.mark.parametrize("defended", [False, True])
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("path", SHAPES)
-async def test_no_json_is_a_failure_and_valid_json_arrives(
-    path: str, place: str, defended: bool, shared_data: Path, tmp_path: Path
+async def test_no_json_in_place_of_a_content_is_a_failure(
+    defended: bool, shared_data: Path, tmp_path: Path
 ) -> None:
-    h, lm = await opened(tmp_path, defended=defended)
+    h, _ = await opened(tmp_path, defended=defended)
     for file in files(shared_data):
-        data = file.read_bytes()
-        told = await h.send(path, SHAPES[path][place].replace(b"%s", data))
-        assert told.status < 500, file.name
-        if file.name.startswith("n_"):
-            assert told.status == 400, file.name
-        elif file.name.startswith("y_") and place in ("tool", "format"):
-            assert told.status == 200, file.name
-            json.loads(lm.bodies[-1])
-            if not defended:
-                assert data.strip() in lm.bodies[-1], file.name
-    assert lm.bodies or place in ("body", "content")
+        told = await h.send("/v1/chat/completions", CONTENT.replace(b"%s", file.read_bytes()))
+        assert told.status == 400 if file.name.startswith("n_") else told.status < 500, file.name
 
 
 @pytest.mark.parametrize("defended", [False, True])
@@ -115,13 +87,25 @@ async def test_arguments_of_tool_calls_may_be_any_text(
 
 
 @pytest.mark.parametrize("defended", [False, True])
-async def test_any_text_is_restored_exactly(
-    defended: bool, shared_data: Path, tmp_path: Path
+@pytest.mark.parametrize("shape", suites.SHAPES)
+async def test_json_in_every_shape(
+    shape: str, defended: bool, shared_data: Path, tmp_path: Path
 ) -> None:
-    h, _ = await opened(tmp_path, defended=defended)
-    strings = json.loads((shared_data / "suites" / "naughty_strings.json").read_text("utf-8"))
-    assert len(strings) == 515
-    for number, text in enumerate(strings):
-        told = await h.chat(text)
-        assert told.status == 200, number
-        assert told.json["choices"][0]["message"]["content"] == text, number
+    folder = tmp_path if defended else None
+    found = await suites.json_in_places(shape, shared_data / "suites", folder)
+    assert (found.wrong, found.sent >= 600, found.accepted >= 190) == ([], True, True)
+
+
+async def test_no_file_is_a_body_of_any_endpoint(shared_data: Path) -> None:
+    found = await suites.bodies(shared_data / "suites")
+    assert (found.wrong, found.sent, found.accepted) == ([], 5 * 318, 0)
+
+
+@pytest.mark.parametrize(("defended", "stream"), [(False, False), (True, True)])
+@pytest.mark.parametrize("shape", suites.SHAPES)
+async def test_any_text_comes_through_every_place_of_every_shape(
+    shape: str, defended: bool, stream: bool, shared_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path if defended else None
+    found = await suites.strings(shape, shared_data / "suites", folder, streams=(stream,))
+    assert (found.wrong, found.sent, found.accepted >= 6 * 515 - 1) == ([], 6 * 515, True)

@@ -431,7 +431,7 @@ def _tool(tool: _Tool, where: str) -> Mapping[str, object]:
     if (schema := present(tool.input_schema)) is None:
         raise RequestError(f"{where}.input_schema must be given", param=f"{where}.input_schema")
     field_of(f"{where}.input_schema", _object, schema)
-    about = [tool.description] if tool.description else []
+    about = [] if tool.description is None else [tool.description]
     if tool.input_examples:
         about.append("Examples of its input:")
         about += [bytes(example).decode() for example in tool.input_examples]
