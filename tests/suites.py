@@ -99,7 +99,7 @@ def _sent_query(body: Any) -> Any:
 
 
 def _sent_tool(body: Any) -> Any:
-    return body["tools"][0]["function"]["description"]
+    return body["tools"][0]["function"].get("description", "")  # none says as much as an empty one
 
 
 def _last(body: Any) -> Any:
