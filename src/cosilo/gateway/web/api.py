@@ -19,9 +19,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from cosilo.errors import CosiloError, StoreError
-from cosilo.gateway.accounts.accounts import AccountStore, Key
+from cosilo.gateway.accounts.accounts import AccountStore, Key, Spend
 from cosilo.gateway.metrics import Metrics
 from cosilo.gateway.refusals import Refusal, RequestError, refusal
 from cosilo.gateway.serving import counting, embedding
@@ -290,8 +291,6 @@ class Gateway:
         """The only way from what a client wants to its answers, whatever shape it speaks."""
         x.point = point = self._permitted(x, wanted.model)
         x.stream = wanted.stream
-        if wanted.files:
-            wanted = await self._with_files(wanted)
         if size > _LARGE:
             await asyncio.sleep(0)  # others have their turn between reading it and sending it
         forbidden, others = said_in_body(wanted.others)
@@ -301,14 +300,12 @@ class Gateway:
             require_logprobs(point, ways)
         fields, x.served.dropped = point.sorted(others, local_only=x.local_only)
         given = {**wanted.sampling, "fields": fields} if fields else wanted.sampling
-        asks = [
-            (chat_for(point, chat), sampling_for(point, given, i))
-            for chat in wanted.chats
-            for i in range(wanted.n)
-        ]
-        require_size(point, asks)
-        most = bound(point, asks, local_only=x.local_only)
-        await self.booking.reserve(x, most, wanted.user)
+        if wanted.files:
+            wanted, asks = await self._with_files(x, wanted, given, receive)
+        else:
+            asks = _asks(point, wanted, given)
+            most = bound(point, asks, local_only=x.local_only)
+            await self.booking.reserve(x, most, wanted.user)
         watch = self._watch(x, receive)
         envelope = Envelope(x.id, int(x.started), point.model, wanted)
         events = dialect.events(envelope) if wanted.stream else None
@@ -334,17 +331,36 @@ class Gateway:
             told = dialect.whole(envelope, generations)
             await respond(send, 200, told, _headers(x, dialect))
 
-    async def _with_files(self, wanted: Continuation) -> Continuation:
-        """`wanted` with the text of its files in their places."""
-        texts: dict[str, str] = {}
-        for file in wanted.files:
-            read = (
-                self.reader.pdf(file.data, file.where)
-                if file.kind == "pdf"
-                else self.reader.image(file.data, file.kind, file.where)
-            )
-            texts[file.mark] = headed(file.name, await read)
-        return replace(wanted, chats=placed(wanted.chats, texts), files=())
+    async def _with_files(
+        self, x: Exchange, wanted: Continuation, given: dict[str, Any], receive: Receive
+    ) -> tuple[Continuation, list[tuple[Chat, Sampling]]]:
+        """`wanted` with the text of its files in their places, and what is asked, paid for as else.
+
+        The request is booked before a file is read, so that whoever may ask no more keeps nobody busy.
+        """
+        assert x.point is not None
+        tab = await self.booking.reserve(x, Spend(requests=1), wanted.user)
+        watch = self._watch(x, receive)
+        try:
+            texts: dict[str, str] = {}
+            for file in wanted.files:
+                read = (
+                    self.reader.pdf(file.data, file.where)
+                    if file.kind == "pdf"
+                    else self.reader.image(file.data, file.kind, file.where)
+                )
+                texts[file.mark] = headed(file.name, await read)
+            watch.cancel()
+            wanted = replace(wanted, chats=placed(wanted.chats, texts), files=())
+            asks = _asks(x.point, wanted, given)
+            most = bound(x.point, asks, local_only=x.local_only)
+            await tab.reserve(most + Spend(requests=-1))
+        except BaseException as error:
+            watch.cancel()
+            del self.tabs[x.id]
+            await self._settle(x, error)
+            raise
+        return wanted, asks
 
     async def _whole(self, x: Exchange, asks: Sequence[tuple[Chat, Sampling]]) -> list[Answer]:
         assert x.point is not None
@@ -518,6 +534,23 @@ def _method_not_allowed(allowed: str) -> RequestError:
 
 def _headers(x: Exchange, shape: Shape) -> Headers:
     return encode_headers([*x.headers, *shape.headers(x.id)])
+
+
+def _asks(
+    point: ServedPoint, wanted: Continuation, given: dict[str, Any]
+) -> list[tuple[Chat, Sampling]]:
+    """What is asked for: each chat `n` times, drawn by what is `given` and else as the point says.
+
+    Raises:
+        RequestError: it is more text than the point takes.
+    """
+    asks = [
+        (chat_for(point, chat), sampling_for(point, given, i))
+        for chat in wanted.chats
+        for i in range(wanted.n)
+    ]
+    require_size(point, asks)
+    return asks
 
 
 async def _refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sys
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from cosilo.gateway.accounts.accounts import Limits
 from cosilo.gateway.serving.files.reader import Reader
+from cosilo.gateway.serving.points import Serving
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
 from cosilo.types import last_user
@@ -137,7 +140,8 @@ async def test_what_holds_no_text_is_refused_before_anything_is_sent(
     h, model = await private(tmp_path)
     told = await ask(h, endpoint, media, data, "x")
     assert told.status == 400, told.body
-    assert (model.seen, h.books.settled) == ([], [])
+    assert (model.seen, h.books.open) == ([], {})
+    assert h.books.used.usd == 0
 
 
 @pytest.mark.parametrize(
@@ -194,12 +198,62 @@ async def test_a_tools_result_may_hold_one(tmp_path: Path) -> None:
 
 
 async def test_what_a_file_says_counts_towards_what_a_point_takes() -> None:
-    from cosilo.gateway.serving.points import Serving
-
     h = await house(serving=Serving(most_kb=0.5))
     told = await ask(h, "chat", "application/pdf", pdf("word " * 200), "x.pdf")
     assert told.status == 413
     assert json.loads(told.body)["error"]["code"] == "request_too_large"
+
+
+async def test_a_request_with_a_file_is_paid_for_like_any_other(tmp_path: Path) -> None:
+    h, _ = await private(tmp_path)
+    assert (await ask(h, "chat", "application/pdf", pdf("some words"), "x.pdf")).status == 200
+    (_, first, facts), (_, second, _) = h.books.settled
+    assert (first.requests, first.tokens_in > 0, facts.outcome) == (1, True, "ok")
+    assert second == type(second)()
+    assert h.books.open == {}
+    assert h.gateway.tabs == {}
+
+
+async def test_who_may_ask_no_more_gets_no_file_read(tmp_path: Path) -> None:
+    class Nobody(Reader):
+        async def pdf(self, data: bytes, where: str) -> str:
+            raise AssertionError("it was read")
+
+    h, _ = await private(tmp_path, reader=Nobody(), limits=Limits(requests_per_minute=0))
+    told = await ask(h, "chat", "application/pdf", pdf("x"), "x.pdf")
+    assert (told.status, h.books.settled) == (429, [])
+
+
+async def test_what_fails_once_files_are_read_leaves_nothing_set_aside(tmp_path: Path) -> None:
+    h, model = await private(tmp_path, limits=Limits(tokens=300))
+    told = await ask(h, "chat", "application/pdf", pdf("word " * 500), "x.pdf")
+    assert (told.status, told.error["code"]) == (429, "insufficient_quota")
+    [(_, spent, facts)] = h.books.settled
+    assert (spent.requests, spent.tokens, facts.status) == (1, 0, 429)
+    assert (h.books.open, h.gateway.tabs, model.seen) == ({}, {}, [])
+
+
+async def test_a_client_that_leaves_ends_the_reading(tmp_path: Path) -> None:
+    started, gone, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Reader):
+        async def pdf(self, data: bytes, where: str) -> str:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError
+
+    h, _ = await private(tmp_path, reader=Slow())
+    sent = {"model": "cosilo/x", **body("chat", "application/pdf", pdf("x"), "x.pdf")}
+    waiting = asyncio.create_task(h.send(PATHS["chat"], sent, leave=gone))
+    await started.wait()
+    gone.set()
+    await waiting
+    assert ended.is_set()
+    [(_, _, facts)] = h.books.settled
+    assert (facts.outcome, h.books.open, h.gateway.tabs) == ("cancelled", {}, {})
 
 
 async def test_no_text_can_pass_for_a_file() -> None:
