@@ -75,7 +75,9 @@ def test_the_command_line_answers(
     assert "secret" not in capsys.readouterr().err
     assert "disputed" not in shown
     assert main(["audit", "show", url, "--request", "request-3"]) == 0
-    assert "disputed: 1 replies claimed more tokens" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "disputed: 1 replies claimed more tokens" in said
+    assert "processed: home, gpt at api.example.org\n" in said
     assert main(["audit", "show", url, "--request", "request-9"]) == 1
     assert "no request 'request-9' is on record" in capsys.readouterr().err
     assert main(["audit", "show", url, "--request", "request-1", "--key", "one"]) == 1
@@ -113,6 +115,10 @@ def test_the_command_line_answers(
     assert "seal" not in capsys.readouterr().out
 
 
+ADDED = (("requests", "disputes"), ("requests", "sent_to"), ("keys", "local_only"))
+"""(table, column) that earlier versions had not."""
+
+
 def test_a_store_of_an_older_version_is_read_and_then_used(
     url: str, secret: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,10 +127,12 @@ def test_a_store_of_an_older_version_is_read_and_then_used(
         import psycopg
 
         with psycopg.connect(url, autocommit=True) as db:
-            db.execute("ALTER TABLE cosilo.requests DROP COLUMN disputes")
+            for table, column in ADDED:
+                db.execute(f"ALTER TABLE cosilo.{table} DROP COLUMN {column}")
     else:
         local = sqlite3.connect(f"{url}/accounts.sqlite")
-        local.execute("ALTER TABLE requests DROP COLUMN disputes")
+        for table, column in ADDED:
+            local.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         local.close()
     assert main(["audit", "verify", url, "--secret", str(secret)]) == 0
     assert main(["audit", "show", url, "--request", "request-3"]) == 0

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from cosilo.errors import StoreError
@@ -251,3 +252,29 @@ async def test_a_store_that_cannot_be_read_says_so(
     answer = await browser.ask("GET", "/ui/data")
     assert answer.status == 503
     assert "/var/private" not in answer.text
+
+
+async def test_the_page_says_where_a_request_was_processed_and_which_keys_are_local_only(
+    browser: Browser, admin: str, store: Any
+) -> None:
+    made = await store.create_key("ward", local_only=True)
+    key = await store.authenticate(made.bearer)
+    assert key.local_only
+    held = await store.reserve(key, Spend(requests=1), request="r2")
+    facts = RequestFacts(
+        request="r2", point="private", strategy="large", endpoint="chat", outcome="ok", status=200,
+        lm_calls=1, sent_to="gpt at api.example.org",
+    )  # fmt: skip
+    await store.settle(held, Spend(requests=1), request=facts)
+    held = await store.reserve(key, Spend(requests=1), request="r1")
+    quiet = msgspec.structs.replace(facts, request="r1", lm_calls=0, sent_to="")
+    await store.settle(held, Spend(requests=1), request=quiet)
+    await spend(store, made.bearer, "r3")  # of an earlier version
+    await browser.log_in(admin)
+    data = json.loads((await browser.ask("GET", "/ui/data")).text)
+    assert {k["name"]: k["local_only"] for k in data["keys"]}["ward"]
+    assert not {k["name"]: k["local_only"] for k in data["keys"]}["operations"]
+    found = {r["request"]: r["processed"] for r in data["recent"]}
+    assert found == {
+        "r1": "home", "r2": "home, gpt at api.example.org", "r3": "home, a large model"
+    }  # fmt: skip

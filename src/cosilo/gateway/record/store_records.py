@@ -171,9 +171,9 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def processed(self) -> str:
         """Where it was processed; of one recorded by an earlier version, as far as that is known."""
-        return ", ".join(
-            ("home", *filter(None, [self.sent_to or self.upstream * bool(self.lm_calls)]))
-        )
+        if not self.lm_calls:
+            return "home"
+        return f"home, {self.sent_to or self.upstream or 'a large model'}"
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):

@@ -167,6 +167,15 @@ def test_what_is_wrong_is_said(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_key_that_is_local_only_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["keys", "create", "ward", "--local-only", *store]) == 0
+    assert main(["keys", "list", *store]) == 0
+    assert "local only" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["", "  ", "\n", "a\x00b", "a\x1b[31m", "x" * 101])
 def test_a_name_that_nobody_can_read_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
