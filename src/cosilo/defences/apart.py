@@ -287,9 +287,10 @@ class _Child:
             case Placeholders(number, issued):
                 if (job := self._jobs.get(number)) is not None:
                     job.vault.take(issued)
-            case Hidden(number, texts):
+            case Hidden(number, texts, written):
                 self._done(number)
                 if (job := self._jobs.get(number)) is not None and not job.hidden.done():
+                    job.vault.restorer.written.update(written)
                     job.hidden.set_result(texts)
             case Failed(number, what, why):
                 self._done(number)

@@ -22,7 +22,7 @@ from cosilo.defences.arranged import arranged
 from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
-from cosilo.defences.json_text import read
+from cosilo.defences.json_text import fitted, read
 from cosilo.defences.links import LONGEST_URL, Links
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.own import OwnDetector, OwnPattern
@@ -31,7 +31,7 @@ from cosilo.defences.plainly import plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import names_host, segments
 from cosilo.defences.tagger.detector import TaggerDetector
-from cosilo.defences.texts import placed, private_in, public_text, written_numbers
+from cosilo.defences.texts import numbers_in, placed, private_in, public_text
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
@@ -214,7 +214,7 @@ class Hiding:
         ]
         for _ in range(_ROUNDS):
             covered = yield from self._covered(passages, vault, said, inside)
-            spans = [r.split(s) if r else s for r, s in zip(readings, covered, strict=True)]
+            spans = [fitted(t, s, r) for t, s, r in zip(said, covered, readings, strict=True)]
             yield from vault.issuing(said, spans, public)
             masked = []
             again = False
@@ -228,9 +228,12 @@ class Hiding:
                 break
         else:
             raise PrivacyError("a message could not be restored exactly, so nothing was sent")
-        vault.restorer.numbers |= written_numbers(passages)
+        vault.restorer.written.update(numbers_in(passages, vault.holds))
+        for reading in readings:
+            if reading is not None:
+                vault.restorer.written.update(reading.values(vault.holds))
         for text in masked:
-            links, at = Links(vault.restorer.own_urls), 0
+            links, at = Links(vault.restorer.written.urls), 0
             for segment in segments(vault.restorer, text):
                 shown = text[segment.start : segment.end]
                 links.passed(text[at : segment.start])

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.restoring import Written
 from cosilo.defences.schemas import Schema, child
 
 _IN_STRING = re.compile(
@@ -31,17 +32,32 @@ _WORD = re.compile(r"[-+.0-9A-Za-z]+")
 _BARE = re.compile(
     r"-?(?:[0-9][-+.0-9eE]*)?|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?"
 )  # or the beginning of one
+_LIST_OF_NUMBERS = re.compile(
+    r"\[[\s\[]{0,40}"
+    r"(?:-?\d{4}|(?:-?\d[\d.]{0,40}|true|false|null)\s{0,40},)"
+)
 _DEEPEST = 8
 _SLICE = 4_096  # characters that are looked through in one step
 _LONGEST_KEY = 200
 
 
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+
+
 class Unit(NamedTuple):
-    """A piece of a text: as it is written, as it is read, and whether it is a quote around a string."""
+    """A piece of a text: as it is written, as it is read, and whether it is a quote around a string.
+
+    Attributes:
+        number: the quote that a string would have in the place of a number that this is (a piece of),
+            in JSON inside of strings with what escapes it; empty where it is none.
+        key: which key the value that begins with this unit stands under.
+    """
 
     written: str
     read: str
     border: bool = False
+    number: str = ""
+    key: str = ""
 
 
 class Scanner:
@@ -62,6 +78,7 @@ class Scanner:
         self._string = False
         self._is_key = False
         self._due = "value"  # what comes next in an object: "key", ":" or "value"
+        self._number = False  # whether that may be a number
         self._word = ""  # outside of strings, what there is of a number, true, false or null
         self._pending = ""  # an escape that is not complete
         self._held = ""  # what is written for an escape that is not complete in the JSON inside
@@ -90,6 +107,30 @@ class Scanner:
             return self._schema
         bracket, schema, key = self._open[-1]
         return child(schema, key if bracket == "{" else None)
+
+    @property
+    def key(self) -> str:
+        """The key that the value at this place stands under; "" where there is none."""
+        if self._open and self._open[-1][0] == "{":
+            return self._open[-1][2]
+        return next((key for bracket, _, key in reversed(self._open) if bracket == "{"), "")
+
+    def begun_by(self, mark: str) -> tuple[Schema, str] | None:
+        """The schema and the key of the value that a string with the quote `mark` would be here; None
+        where none would begin.
+        """
+        if self._string:
+            return self._inner.begun_by(mark) if self._inner is not None else None
+        if mark != self.quote:
+            return None
+        if self._bracket == "[":  # a list that is JSON with this quote
+            return child(self.here, None), self.key
+        return (self.here, self.key) if self.value_due else None
+
+    @property
+    def quote(self) -> str:
+        """How a quote around a string is written at this depth of JSON in JSON."""
+        return "\\" * ((1 << self._depth) - 1) + '"'
 
     @property
     def unread(self) -> str:
@@ -170,30 +211,48 @@ class Scanner:
             self._held += written
         elif written != read:  # one escape, so one unit
             last = found[-1]
-            units.append(Unit(self._held + written, "".join(u.read for u in found), last.border))
+            whole = "".join(u.read for u in found)
+            units.append(Unit(self._held + written, whole, last.border, "", last.key))
             self._held = ""
         else:
-            first = Unit(self._held + found[0].written[pending:], found[0].read, found[0].border)
+            first = found[0]._replace(written=self._held + found[0].written[pending:])
             units += first, *found[1:]
             self._held = ""
             if self._inner._pending:  # its written text is still to come
                 self._held = self._inner._pending
 
     def _outside(self, token: str, units: list[Unit]) -> None:
-        units.append(Unit(token, token, token == '"'))
-        self._word = self._word + token if _WORD.fullmatch(token) else ""
-        if token.isspace():
-            return
-        if self._bracket:  # is it the beginning of JSON?
+        if not token.isspace() and self._bracket:  # is it the beginning of JSON?
             bracket, self._bracket = self._bracket, ""
-            begins = (
-                token in '"}' if bracket == "{" else token in '"{[' or token[0] in "-0123456789"
-            )
+            if bracket == "{":
+                begins = token in '"}'
+            else:
+                begins = token in '"{[' or _BARE.fullmatch(token) is not None
             if token in "{[" and not begins:
                 self._bracket = token
             if not begins:
+                units.append(Unit(token, token, token == '"'))
+                self._word = ""
                 return
             self._push(bracket)
+        if token == '"':
+            # A key is told from a value by what is due, and stands under none.
+            key = self.key if self._due == "value" else ""
+            units.append(Unit(token, token, True, "", key))
+            self._word = ""
+        elif _WORD.fullmatch(token):
+            if not self._word:
+                self._number = token[0] in "-0123456789" and self.value_due
+            if self._number:
+                units.append(Unit(token, token, False, self.quote, self.key))
+            else:
+                units.append(Unit(token, token))
+            self._word += token
+        else:
+            units.append(Unit(token, token))
+            self._word = ""
+            if token.isspace():
+                return
         if token == '"':
             self._string, self._is_key = True, self._in_object and self._due == "key"
             if self._is_key:
@@ -257,6 +316,9 @@ class JsonReading:
         plain: for each unit, whether it is written as it is read.
         borders: the places in `text` of quotes around strings.
         length: of the text as it is written.
+        numbers: what may be numbers of JSON in `text`: where each begins and ends, the quote that a
+            string in its place would have, and its key.
+        strings: where strings begin and end, with their keys.
     """
 
     text: str
@@ -265,6 +327,8 @@ class JsonReading:
     plain: tuple[bool, ...]
     borders: tuple[int, ...]
     length: int
+    numbers: tuple[tuple[int, int, str, str], ...] = ()
+    strings: tuple[tuple[int, int, str], ...] = ()
 
     def read(self, span: Span) -> Span:
         """A span of the written text in `text`; escapes that it cuts are whole in it."""
@@ -296,6 +360,40 @@ class JsonReading:
                     pieces.append(replace(span, start=piece[0], end=piece[1]))
         return pieces
 
+    def fitted(self, spans: Iterable[Span]) -> list[Span]:
+        """`spans`, each cut to what is between quotes, or made as long as the number that it is in."""
+        fitted: dict[int, Span] = {}
+        for span in self.split(spans):
+            at = max(0, bisect_right(self.numbers, (span.start, len(self.text), "", "")) - 1)
+            whole: list[tuple[int, int]] = []
+            while at < len(self.numbers) and self.numbers[at][0] < span.end:
+                start, end, *_ = self.numbers[at]
+                if end > span.start and _is_number(self.text, start, end):
+                    whole.append((start, end))
+                at += 1
+            for start, end in whole or [(span.start, span.end)]:
+                fitted[start] = replace(span, start=start, end=end)
+        return [fitted[start] for start in sorted(fitted)]
+
+    def quote(self, span: Span) -> str:
+        """The quote that a placeholder has in the place of `span`: none where that is no number."""
+        at = bisect_right(self.numbers, (span.start, len(self.text), "", "")) - 1
+        if at < 0 or self.numbers[at][:2] != (span.start, span.end):
+            return ""
+        return self.numbers[at][2] if _is_number(self.text, span.start, span.end) else ""
+
+    def values(self, holds: Callable[[str], bool]) -> Written:
+        """Which of the values that `holds` names stand here as numbers, and which as text."""
+        found = Written()
+        for start, end, _, key in self.numbers:
+            value = self.text[start:end]
+            if holds(value) and _is_number(self.text, start, end):
+                found.numbers.add((key, value))
+        for start, end, key in self.strings:
+            if self.text[start] in "-0123456789" and holds(self.text[start:end]):
+                found.texts.add((key, self.text[start:end]))
+        return found
+
     def _trimmed(self, start: int, end: int) -> tuple[int, int] | None:
         while start < end and not self.text[start].isalnum():
             start += 1
@@ -318,6 +416,15 @@ class JsonReading:
         return len(self.text) if go is self.starts else self.length
 
 
+def fitted(text: str, spans: Sequence[Span], read: JsonReading | None) -> list[Span]:
+    """`spans` of what `text` says; one in a number is as long as the number."""
+    if read is not None:
+        return read.fitted(spans)
+    if spans and NUMBER.fullmatch(text):
+        return [replace(spans[0], start=0, end=len(text))]
+    return list(spans)
+
+
 def reading(text: str) -> JsonReading | None:
     """What `text` says where it holds JSON; None where it holds none."""
     return run(read(text))
@@ -325,7 +432,8 @@ def reading(text: str) -> JsonReading | None:
 
 def read(text: str) -> Steps[JsonReading | None]:
     """`reading`, in steps."""
-    if '"' not in text or ("{" not in text and "[" not in text):
+    may_hold = '"' in text and ("{" in text or "[" in text)
+    if not may_hold and _LIST_OF_NUMBERS.search(text) is None:
         return None
     scanner = Scanner()
     said: list[str] = []
@@ -333,6 +441,8 @@ def read(text: str) -> Steps[JsonReading | None]:
     places: list[int] = []
     plain: list[bool] = []
     borders: list[int] = []
+    numbers: list[tuple[int, int, str, str]] = []
+    begun: dict[int, str] = {}  # where strings begin, and their keys
     there = written = 0
     for at in range(0, len(text) + _SLICE, _SLICE):
         units = scanner.feed(text[at : at + _SLICE])
@@ -342,6 +452,12 @@ def read(text: str) -> Steps[JsonReading | None]:
         for unit in units:
             if unit.border:
                 borders.append(there)
+                begun[there] = unit.key
+            if unit.number:
+                start, key = there, unit.key
+                if numbers and numbers[-1][1] == there:  # it was cut
+                    start, _, _, key = numbers.pop()
+                numbers.append((start, there + len(unit.read), unit.number, key))
             same = unit.written == unit.read
             if not (same and plain and plain[-1]):  # such neighbours are one
                 starts.append(there)
@@ -351,8 +467,32 @@ def read(text: str) -> Steps[JsonReading | None]:
             there += len(unit.read)
             written += len(unit.written)
         yield
-    if not borders:
+    whole = "".join(said)
+    if not borders and not numbers:
         return None
+    strings = [
+        (start + 1, end, begun[start]) for start, end in pairwise(borders) if start + 1 < end
+    ]
     return JsonReading(
-        "".join(said), tuple(starts), tuple(places), tuple(plain), tuple(borders), written
+        whole,
+        tuple(starts),
+        tuple(places),
+        tuple(plain),
+        tuple(borders),
+        written,
+        tuple(numbers),
+        tuple(strings),
+    )
+
+
+_BEFORE_NUMBER = re.compile(r"[\[,:]\s{0,200}$")
+_AFTER_NUMBER = re.compile(r"\s{0,200}(?:[,}]|\](?![(\[:]))")
+
+
+def _is_number(text: str, start: int, end: int) -> bool:
+    """Whether a word in the place of a value is a number of JSON, and no label of a Markdown link."""
+    return (
+        NUMBER.fullmatch(text, start, end) is not None
+        and _BEFORE_NUMBER.search(text, max(0, start - 201), start) is not None
+        and _AFTER_NUMBER.match(text, end) is not None
     )

@@ -25,6 +25,7 @@ import msgspec
 
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.hiding import Hiding, Settings
+from cosilo.defences.restoring import Written
 from cosilo.defences.vault import Issued, Vault
 from cosilo.errors import CosiloError, PrivacyError
 
@@ -89,10 +90,11 @@ class Placeholders(msgspec.Struct, frozen=True, tag=True):
 
 
 class Hidden(msgspec.Struct, frozen=True, tag=True):
-    """What each of the job's passages says with placeholders."""
+    """What each of the job's passages says with placeholders, and how their values stood there."""
 
     number: int
     texts: list[str]
+    written: Written
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -206,7 +208,7 @@ class Looking:
         for start in range(0, len(new), _AT_ONCE):
             self._say(Placeholders(job.number, new[start : start + _AT_ONCE]))
             await self._writer.drain()
-        return Hidden(job.number, texts)
+        return Hidden(job.number, texts, vault.restorer.written)
 
     def _told(self, number: int) -> Callable[[], None]:
         """A function that a job calls when its turn begins. It tells the parent, so that if the

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from cosilo.defences.destinations import NOWHERE, is_told_itself
-from cosilo.defences.json_text import Scanner, Unit, quoted
+from cosilo.defences.json_text import NUMBER, Scanner, Unit, quoted
 from cosilo.defences.links import Links
 from cosilo.defences.restoring import (
     PlainTarget,
@@ -32,7 +32,7 @@ from cosilo.defences.schemas import Schema, wants_number
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
 _SAFE = "@,"  # beside letters, digits and "-._~"
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_QUOTE = re.compile(r'\\{0,300}"$')
 
 
 Place = Literal["text", "tool_arguments", "own_urls", "urls", "elsewhere", "secrets"]
@@ -123,15 +123,16 @@ class Places(PlainTarget):
         self._rules = rules or Rules()
         self._closed = ("tool_arguments" if called else "text") not in self._rules.places
         self._called, self._sent = called, sent
+        self._numbers: frozenset[str] | None = None
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = SqlTarget() if sql else None
-        own = restorer.own_urls if "own_urls" in self._rules.places else set()
+        own = restorer.written.urls if "own_urls" in self._rules.places else set()
         self._links = Links(own, self._rules.known, lambda text: with_hosts(restorer, text))
 
     @property
     def quotes(self) -> bool:
-        return self._scanner is not None and self._scanner.inside
+        return self._scanner is not None
 
     def passed(self, text: str) -> None:
         if not text:
@@ -152,16 +153,17 @@ class Places(PlainTarget):
     def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
         at, end, value, kind = segment
         shown, after = text[at:end], text[end : end + _AHEAD]
-        quoted_number = text[start:at].endswith('"') and _NUMBER.fullmatch(value)
-        if quoted_number and not self._closed and not self._goes_elsewhere(kind):
-            self.passed(text[start : at - 1])
-            start = at - 1
-            if self._number_due(value):
-                if after[:1] == '"':
-                    self.passed('""')
-                    return Put(at - 1, end + 1, value)
-                if end == len(text) and not final:
-                    return Put(at - 1, at - 1, None)
+        if NUMBER.fullmatch(value) and not self._closed and not self._goes_elsewhere(kind):
+            opening = _QUOTE.search(text, start, at)
+            begin = opening.start() if opening else at
+            self.passed(text[start:begin])
+            start, mark = begin, text[begin:at]
+            if mark and self._number_due(value, mark):
+                if after.startswith(mark):
+                    self.passed(mark * 2)
+                    return Put(begin, end + len(mark), value)
+                if mark.startswith(after) and not final:
+                    return Put(begin, begin, None)
         self.passed(text[start:at])
         how = self._how(segment, shown, after, final=final or len(after) == _AHEAD)
         if how is None:
@@ -206,16 +208,25 @@ class Places(PlainTarget):
             return self._sql.value(value)
         assert self._scanner is not None
         written = self._scanner.escaped(value)
-        if self._scanner.value_due and not _NUMBER.fullmatch(value):
+        if self._scanner.value_due and not NUMBER.fullmatch(value):
             written = quoted(value)  # the model forgot the quotes
         self._scanner.value()
         return written
 
-    def _number_due(self, value: str) -> bool:
-        """Whether the schema wants a number at this place, although the model wrote the placeholder
-        as text.
-        """
-        if self._scanner is None or not self._scanner.value_due:
+    def _number_due(self, value: str, mark: str) -> bool:
+        """Whether a number is due at this place, although the model wrote the placeholder as text."""
+        begun = self._scanner and self._scanner.begun_by(mark)
+        if not begun:
             return False
-        wanted = wants_number(self._scanner.here)
-        return value in self._restorer.numbers if wanted is None else wanted
+        schema, key = begun
+        wanted = wants_number(schema)
+        return self._was_number(key, value) if wanted is None else wanted
+
+    def _was_number(self, key: str, value: str) -> bool:
+        """Whether `value` stood as a number under `key`; where it did not stand there, anywhere."""
+        written, place = self._restorer.written, (key, value)
+        if place in written.numbers or place in written.texts:
+            return place not in written.texts
+        if self._numbers is None:
+            self._numbers = written.always_numbers()
+        return value in self._numbers

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from cosilo.types import TokenLogprob
 
 _SEPARATOR = r"(?:\\{0,2}_|[ \-])"
@@ -121,17 +123,38 @@ class SqlTarget(PlainTarget):
         return "'" + value.replace("'", "''") + "'"
 
 
+class Written(msgspec.Struct):
+    """How values stood in the owner's own texts.
+
+    Attributes:
+        numbers: values that stood as numbers in JSON, each with the key that it stood under.
+        texts: those of them that stood as text there.
+        urls: URLs, with the placeholders that stand in them.
+    """
+
+    numbers: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    texts: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    urls: set[str] = msgspec.field(default_factory=set)
+
+    def update(self, other: Written) -> None:
+        self.numbers |= other.numbers
+        self.texts |= other.texts
+        self.urls |= other.urls
+
+    def always_numbers(self) -> frozenset[str]:
+        """The values that stood as numbers and never as text."""
+        return frozenset(v for _, v in self.numbers).difference(v for _, v in self.texts)
+
+
 class Restorer:
     """The placeholders that were issued, and how to find them in a text.
 
     Attributes:
-        numbers: values that stood as numbers in the owner's JSON, and never as text.
-        own_urls: the owner's own URLs, with the placeholders that stand in them.
+        written: how their values stood in the owner's own texts.
     """
 
     def __init__(self) -> None:
-        self.numbers: frozenset[str] = frozenset()
-        self.own_urls: set[str] = set()
+        self.written = Written()
         self._values: dict[str, tuple[str, bool]] = {}
         self._plain: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
@@ -316,8 +339,10 @@ class Stream:
 
     def _advance(self, *, final: bool) -> str:
         found, certain = self.restorer.scan(self._buffer, self._at, final=final)
-        if not final and certain > self._at and self._buffer[certain - 1] == '"' and self._quotes:
-            certain -= 1
+        if not final and self._quotes:
+            # A quote before a number goes with it, and so do the signs that escape the quote.
+            passed = self._buffer[self._at : certain]
+            certain = self._at + len(passed.removesuffix('"').rstrip("\\"))
         text, rendered, certain = fill(
             self._buffer, found, self.render, start=self._at, end=certain, final=final
         )

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
-from cosilo.defences.json_text import quoted
+from cosilo.defences.json_text import NUMBER, quoted
+from cosilo.defences.restoring import Written
 
 M = TypeVar("M", bound=Message)
 Change = Callable[[str], str]
@@ -126,24 +127,19 @@ class Leaf:
     above: tuple[str, ...]
 
 
-def written_numbers(passages: Sequence[Passage]) -> frozenset[str]:
-    """What stands as a number in the JSON of `passages`, arguments and contents, and not as text."""
-    numbers: set[str] = set()
-    strings: set[str] = set()
-    jsons = [p.text for p in passages if p.what == "arguments"]
-    jsons += [p.text for p in passages if p.what == "said" and p.text.lstrip()[:1] in ("{", "[")]
-    for text in jsons:
-        try:
-            json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        for token in _TOKEN.finditer(text):
-            written = token.group()
-            if written[0] == '"':
-                strings.add(written[1:-1])
-            elif written[0] in "-0123456789":
-                numbers.add(written)
-    return frozenset(numbers - strings)
+def numbers_in(passages: Sequence[Passage], holds: Callable[[str], bool]) -> Written:
+    """Which values that `holds` names stand as numbers in the JSON of calls, and which as text."""
+    found = Written()
+
+    def note(leaf: Leaf) -> bool:
+        if not leaf.is_key and holds(leaf.text):
+            (found.texts if leaf.is_text else found.numbers).add((leaf.key, leaf.text))
+        return False
+
+    for passage in passages:
+        if passage.what == "arguments":
+            _json(passage.text, str, note)
+    return found
 
 
 def _in_schema(leaf: Leaf) -> bool:
@@ -156,7 +152,7 @@ def _in_schema(leaf: Leaf) -> bool:
 
 def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
     """`text` with its wanted leaves changed; as a whole when it is no JSON. A number that changes
-    becomes a string: no number can hold a placeholder.
+    becomes a string, unless it becomes another number: none can hold a placeholder.
     """
     if not text:
         return text
@@ -183,6 +179,8 @@ def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:
         if not written[0].isalpha() and wanted(Leaf(value, is_text, is_key, key, tuple(above))):
             changed = change(value)
             if changed != value:
-                parts += text[at : token.start()], quoted(changed)
+                # A surrogate that is a number stands as one.
+                bare = not is_text and NUMBER.fullmatch(changed)
+                parts += text[at : token.start()], changed if bare else quoted(changed)
                 at = token.end()
     return "".join((*parts, text[at:]))

@@ -21,7 +21,7 @@ from itertools import accumulate
 import msgspec
 
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
-from cosilo.defences.json_text import JsonReading
+from cosilo.defences.json_text import NUMBER, JsonReading
 from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
 from cosilo.errors import PrivacyError
@@ -215,10 +215,11 @@ class Vault:
             value = said[span.start : span.end]
             place = read.written(span) if read else span
             shown = self._shown[value]
-            length += place.start - at
-            parts += text[at : place.start], shown
+            quote = read.quote(span) if read and not NUMBER.fullmatch(shown) else ""
+            length += place.start - at + len(quote)
+            parts += text[at : place.start], quote, shown, quote
             issued[length, length + len(shown)] = value
-            at, length = place.end, length + len(shown)
+            at, length = place.end, length + len(shown) + len(quote)
             moves.append((length, at))
         whole = "".join((*parts, text[at:]))
         strays: list[Span] = []
