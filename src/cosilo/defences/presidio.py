@@ -87,9 +87,10 @@ class PresidioDetector:
         for piece in pieces(text):
             part = text[piece.start : piece.end]
             here = yield from self._checked(part)
+            sure = len(piece.languages) == 1
             for language in piece.languages:
                 if self._is_tagged(language):
-                    here += yield from self._tagger.named(part, language)
+                    here += yield from self._tagger.named(part, language, sure)
                 else:
                     here += yield from self._entities(part)
             spans += shifted(here, piece.start)

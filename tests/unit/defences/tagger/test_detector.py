@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.defences.detection import Span, run
+from cosilo.boundary.messages import Ask, Completion, Message
+from cosilo.defences.detection import run
+from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.defences.tagger.detector import TaggerDetector, _spans
+from cosilo.defences.tagger.network import Network
 from cosilo.defences.tagger.reading import LANGUAGES, tokens
+from cosilo.errors import PrivacyError
+from cosilo.types import Generation, last_user, user
 
 BENCHMARKS = Path(__file__).resolve().parents[4] / "benchmarks" / "pseudonyms"
 
@@ -50,6 +55,39 @@ def test_the_same_text_has_the_same_names(language: str) -> None:
     assert TAGGER.detect(text) == TAGGER.detect(text) == TaggerDetector().detect(text)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+async def test_names_do_not_leave_and_come_back(apart: bool, tmp_path: Path) -> None:
+    chat = user("\n\n".join(text for text, _ in SENTENCES.values()))
+    seen: list[str] = []
+
+    async def forward(message: Message) -> Message:
+        assert isinstance(message, Ask)
+        seen.append(last_user(message.chat))
+        return Completion(generation=Generation(seen[-1]))
+
+    defence = Pseudonym(detectors=["tagger"], key_file=tmp_path / "key", apart=apart)
+    try:
+        reply = await defence.guard(Ask(chat=chat), forward, request="r")
+    finally:
+        await defence.close()
+    assert not [word for _, names in SENTENCES.values() for word in names if word in seen[0]]
+    assert isinstance(reply, Completion)
+    assert reply.generation.text == last_user(chat)
+
+
+async def test_a_message_that_the_tagger_cannot_read_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    defence = Pseudonym(detectors=["tagger"], key_file=tmp_path / "key")
+
+    async def forward(message: Message) -> Message:
+        raise AssertionError("it was sent")
+
+    monkeypatch.setattr(Network, "shares", lambda *_: 1 / 0)
+    with pytest.raises(PrivacyError, match="nothing was sent"):
+        await defence.guard(Ask(chat=user(SENTENCES["de"][0])), forward, request="r")
+
+
 def test_a_long_text_is_read_in_pieces_as_it_would_be_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -63,6 +101,15 @@ def test_a_long_text_is_read_in_pieces_as_it_would_be_at_once(
 
 def test_english_is_left_to_others() -> None:
     assert TAGGER.detect("My name is Gwendolyn Pemberton and I live in Abingdon.") == []
+
+
+def test_in_a_piece_in_doubt_a_name_must_be_likelier() -> None:
+    text = SENTENCES["de"][0]
+    seen = {}
+    for sure in (True, False):
+        spans = run(TAGGER.named(f"{text} Vielleicht kommt sie mit Ahlsen.", "de", sure))
+        seen[sure] = {i for s in spans for i in range(s.start, s.end)}
+    assert set(range(text.index("Wiebke"), text.index(" und"))) <= seen[False] <= seen[True]
 
 
 def test_each_piece_is_read_in_its_language() -> None:
@@ -86,22 +133,54 @@ def test_any_text_can_be_read(text: str) -> None:
         assert any(c.isalnum() for c in text[span.start : span.end])
 
 
-def test_neighbours_of_one_kind_are_one_span_without_signs_around_it() -> None:
-    text = "von ( Ada B. Ey ) aus Ulm"
-    kinds = [0, 1, 1, 1, 1, 1, 1, 0, 2]
-    shares = np.eye(5, dtype=np.float32)[kinds]
-    spans = list(_spans(tokens(text), shares))
-    assert [(text[s.start : s.end], s.kind) for s in spans] == [
-        ("Ada B. Ey", "PERSON"),
-        ("Ulm", "PLACE"),
-    ]
-    assert not list(_spans(tokens("( )"), np.eye(5, dtype=np.float32)[[1, 1]]))
-    assert isinstance(spans[0], Span)
+@pytest.mark.parametrize(
+    ("text", "kinds", "names"),
+    [
+        ("von ( Ada B. Ey ) aus Ulm", "011111102", [("Ada B. Ey", "PERSON"), ("Ulm", "PLACE")]),
+        ("Bram op den Kamp", "1001", [("Bram op den Kamp", "PERSON")]),
+        ("Anna und Peter", "101", [("Anna", "PERSON"), ("Peter", "PERSON")]),
+        ("Ada, Ey", "101", [("Ada", "PERSON"), ("Ey", "PERSON")]),
+        ("Ada Ey Ulm", "112", [("Ada Ey Ulm", "PERSON")]),
+        ("Ada\tEy", "11", [("Ada", "PERSON"), ("Ey", "PERSON")]),
+        ("Lyon de la Tour", "2002", [("Lyon", "PLACE"), ("Tour", "PLACE")]),
+        ("( )", "11", []),
+        ("Ada\nEy", "11", [("Ada", "PERSON"), ("Ey", "PERSON")]),
+        ("O'Hara kommt", "1000", [("O'Hara", "PERSON")]),
+        ("l'Anna d'Ey", "001001", [("Anna", "PERSON"), ("Ey", "PERSON")]),
+        ("Meyer-Ey und Ey-haft", "0010100", [("Meyer-Ey", "PERSON"), ("Ey", "PERSON")]),
+    ],
+)
+def test_words_of_one_name_are_one_span(
+    text: str, kinds: str, names: list[tuple[str, str]]
+) -> None:
+    shares = np.eye(5, dtype=np.float32)[[int(k) for k in kinds if k != " "]]
+    found = tokens(text)
+    assert [(text[s.start : s.end], s.kind) for s in _spans(text, found, shares, 0.1)] == names
+
+
+def test_an_organisation_must_be_likelier_than_a_person() -> None:
+    found = tokens("Ada")
+    for share, names in ((0.1, 0), (0.2, 1)):
+        assert (
+            len(list(_spans("Ada", found, np.array([[1 - share, share, 0, 0, 0]]), 0.15))) == names
+        )
+    for share, names in ((0.5, 0), (0.7, 1)):
+        assert (
+            len(list(_spans("Ada", found, np.array([[1 - share, 0, 0, 0, share]]), 0.15))) == names
+        )
+
+
+def test_what_is_surer_counts_more() -> None:
+    scores = []
+    for share in (0.2, 0.5, 1.0):
+        shares = np.array([[1 - share, share, 0, 0, 0]])
+        scores += [s.score for s in _spans("Ada", tokens("Ada"), shares, 0.1)]
+    assert 0.3 < scores[0] < scores[1] < scores[2] < 0.85
 
 
 ORDINARY = """
 strasse zimmer herbst meer europa don el en buenos sala central real docteur les gare stade noël italia
-gentile mercato oude burgemeester markt po nowy lot rynek são escola portugal brasil
+gentile casa vale mercato oude burgemeester markt po nowy lot rynek são escola portugal brasil
 """
 """Words of the test's streets and towns that are words of any text as well."""
 
