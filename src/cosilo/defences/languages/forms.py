@@ -50,6 +50,8 @@ _ANY = (
     rf"(?:(?:von|van|zu|zur|ten|ter|op|uit|in)[ ](?:(?:de[rn]?|['’]t)[ ])?|['’]t[ ]|d['’])?{_REST}"
 )
 _SMALL = r"[^\W\d_][\w’'\-]{1,40}(?:[ ][^\W\d_][\w’'\-]{1,40}){0,3}"
+_WHOLE = rf"[{UPPER}][^\W\d_A-Z][^\W\d_]{{0,30}}(?:[\-'’][{UPPER}]?[^\W\d_]{{1,30}})?"
+_INNER = r"(?:van(?:[ ]de[rn]?)?|von[ ]de[rm]|zu[rm]?|de[ ]l[ao]s?|le|te[rn]|’t|'t)"
 _TITLES = rf"(?:{TITLE}|{SHORT_TITLE})\.?"
 
 _DAY = (
@@ -116,6 +118,10 @@ def _digits(low: int, high: int) -> Callable[[str], bool]:
     return lambda text: low <= sum(c.isdigit() for c in text) <= high
 
 
+def _is_several(text: str) -> bool:
+    return " " in text
+
+
 def _nif(text: str) -> bool:
     """Whether the letter of a Spanish DNI or NIE is that of its number."""
     plain = re.sub(r"[^A-Z\d]", "", text)
@@ -139,6 +145,10 @@ _FORMS: tuple[_Form, ...] = (
     _form("PERSON", rf"(?<!\w){KIN}[ ,(]{{1,3}}(?P<value>{_ANY})", 0.6, named=True),
     _form("PERSON", rf"(?<!\w){ROLE}[ ,:]{{1,3}}(?:{_TITLES}[ ]){{0,2}}(?P<value>{_ANY})", 0.65,
           named=True),
+    # Two capitals in a row are a name of somebody or something, also where nouns have one.
+    _form("PERSON", rf"(?<![\w’'\-.&])(?P<value>{_WHOLE}(?:[ ](?:{_INNER}[ ])?{_WHOLE}){{1,3}})"
+          r"(?![\w’'\-])",
+          0.4, named=True, check=_is_several),
     _form("BIRTH", rf"{BORN}\W{{0,4}}(?:(?:am|le|el|il|op|dnia|a|date|ist|es|è|é)\W{{1,3}}){{0,2}}"
           rf"(?P<value>{_DAY})\b", 0.95),
     _form("BIRTH", rf"{BORN}[^\n\d]{{0,30}}\?[ ]?\n[^\n\d]{{1,30}}(?P<value>{_DAY})\b", 0.9),
@@ -178,6 +188,12 @@ _SMALL_STREET = re.compile(
     rf"|[^\W\d_]{{2,40}}(?:{STREET_END}|{ONLY_STREET_END}){_HOUSE}|im[ ]{_SMALL_WORD}{_HOUSE}))(?!\w)",
     re.X,
 )
+_SMALL_AM = re.compile(
+    rf"(?<!\w){AM}[ ](?P<value>{_SMALL_WORD}(?:[ ]{_SMALL_WORD})?)(?=[ ]?[,.!\n]|$"
+    r"|[ ](?:aus|und|komm\w?|de|du|et|di|e|da|z|i|uit|en|van|wollte|wilde|volevo|queria"
+    r"|juste|solo|só|even|nur|chciałem)\b)",
+    re.X,
+)
 _CALLED = re.compile(rf"(?<!\w){CALLED}[ ](?P<value>{_SMALL})")
 
 
@@ -199,9 +215,12 @@ def foreign(text: str) -> Iterator[Span | None]:
 
 def _small(text: str, piece: Piece) -> Iterator[Span]:
     """Names and addresses in small letters."""
-    for found in _CALLED.finditer(text, piece.start, piece.end):
-        start, end = found.span("value")
-        yield Span(start, _until_ordinary(found["value"], start, end, small=True), "PERSON", 0.6)
+    for form in (_CALLED, _SMALL_AM):
+        for found in form.finditer(text, piece.start, piece.end):
+            start, end = found.span("value")
+            end = _until_ordinary(found["value"], start, end, small=True)
+            if start < end:
+                yield Span(start, end, "PERSON", 0.6)
     for found in _SMALL_STREET.finditer(text, piece.start, piece.end):
         yield Span(*found.span("value"), "ADDRESS", 0.6)
 
@@ -209,10 +228,10 @@ def _small(text: str, piece: Piece) -> Iterator[Span]:
 def _span(form: _Form, found: re.Match[str]) -> Span | None:
     start, end = found.span("value")
     value = found["value"]
-    if form.check is not None and not form.check(value):
-        return None
     if form.named:
         end = _until_ordinary(value, start, end)
+    if form.check is not None and not form.check(value[: end - start]):
+        return None
     return Span(start, end, form.kind, form.score) if start < end else None
 
 

@@ -16,6 +16,10 @@ def found(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        ("Bitte kopieren Sie die Unterlagen für Elsbeth Kranz bis morgen.", "Elsbeth Kranz"),
+        ("We mailen dit samen met Joris Steegman naar het kantoor.", "Joris Steegman"),
+        ("moin, ich bin bodo und komm aus der gegend hier", "bodo"),
+        ("coucou moi c'est odette, je cherche un emploi ici", "odette"),
         ("Bitte wenden Sie sich an Frau Dr. Kessler-Braun im Haus.", "Kessler-Braun"),
         ("Ich heiße Ruth von der Au und suche eine Wohnung.", "Ruth von der Au"),
         ("ich heiße bodo maurer und suche eine wohnung", "bodo maurer"),
@@ -121,6 +125,8 @@ def test_numbers_of_papers_and_plates(text, value):
         "Szanowni Państwo, faktura za marzec jest już w systemie.",
         "Geachte klant, de factuur van maart staat al in het systeem.",
         "Exmos. Senhores, a fatura de março já está no sistema.",
+        "Die Teilnehmer der Sitzung stimmen dem Protokoll der Verwaltung zu, wie es heute ist.",
+        "moin, ich bin heute nicht da und komme morgen wieder in das büro",
         "The patient, Mr. Lane of 12 High Street, was born on 3 March 1961.",
     ],
 )
