@@ -170,8 +170,6 @@ class ReplyStream:
         self._tokens += delta.tokens
         calls = [given for piece in delta.tool_calls for given in self._calls.feed(piece)]
         others = [(name, self._other(name).feed(said)) for name, said in delta.other_texts]
-        if self._others and (delta.text or delta.tool_calls):
-            others += self._ended({name for name, _ in others})
         tokens: tuple[TokenLogprob, ...] = ()
         if not self._text.holds:
             tokens = self._settled_tokens()
@@ -212,13 +210,6 @@ class ReplyStream:
         )
         if self._held_end is not None or self._says(out):
             yield out
-
-    def _ended(self, said: set[str]) -> list[tuple[str, str]]:
-        """What was held back of thoughts and the like, once the reply goes on to something else: it is
-        told in its place, before what follows. `said`: by names, those that this piece goes on with.
-        """
-        over = [name for name in self._others if name not in said]
-        return [(name, self._others.pop(name).finish()) for name in over]
 
     def _other(self, name: str) -> Stream:
         render = Places(self._restorer, rules=self._rules)

@@ -352,7 +352,8 @@ async def test_private_values_leave_in_no_place_and_come_back(stream: bool, tmp_
         else:
             told = await c.messages.create(**asked)
     blocks: list[Any] = [b.to_dict() for b in told.content]
-    assert [b["thinking"] for b in blocks if b["type"] == "thinking"] == [f"It is {MAIL}"]
+    # Of a stream the end of each may come last: what follows may forbid that it is restored.
+    assert "".join(b["thinking"] for b in blocks if b["type"] == "thinking") == f"It is {MAIL}"
     assert "".join(b["text"] for b in blocks if b["type"] == "text") == f"To {MAIL}."
     assert [b["input"] for b in blocks if b["type"] == "tool_use"] == [{"place": f"at {MAIL}"}]
 

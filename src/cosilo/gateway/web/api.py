@@ -176,7 +176,8 @@ class Gateway:
                 async with asyncio.timeout(self.bodies.seconds):
                     await self.ui(scope, receive, send)
         else:
-            await _refuse(send, nothing_at(path))
+            shape: Shape = _ANTHROPIC if header(scope, b"anthropic-version") else _OPENAI
+            await _refuse(send, nothing_at(path), shape)
 
     async def _not_sent(
         self, scope: Scope, send: Send, allowed: str, shape: Shape = _OPENAI

@@ -110,3 +110,12 @@ async def test_whoever_looks_for_a_response_is_told_that_none_is_kept(
     assert "no response is kept" in told.error["message"]
     other = await (await house()).send("/v1/responses/compact", b"{}")
     assert (other.status, other.error["message"]) == (404, "there is nothing here")
+
+
+async def test_what_is_not_there_is_told_in_the_clients_words() -> None:
+    h = await house()
+    told = await h.send(
+        "/v1/messages/batches", b"{}", headers=[(b"anthropic-version", b"2023-06-01")]
+    )
+    assert (told.status, told.json["error"]["type"]) == (404, "not_found_error")
+    assert (await h.send("/v1/images", b"{}")).error["code"] == "not_found"

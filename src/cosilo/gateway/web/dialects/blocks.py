@@ -71,11 +71,14 @@ def reason(generation: Generation) -> str:
 
 def usage(generation: Generation) -> dict[str, object]:
     """What the answer took; tokens of the prompt that were read before are counted apart."""
-    prompt, completion, cached, _ = used([generation])
+    prompt, completion, cached, thought = used([generation])
     return {
-        "input_tokens": prompt - cached, "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached, "output_tokens": completion,
-    }  # fmt: skip
+        "input_tokens": prompt - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": completion,
+        **({"output_tokens_details": {"thinking_tokens": thought}} if thought else {}),
+    }
 
 
 @dataclass

@@ -300,6 +300,16 @@ def test_what_is_no_input_stands_in_one() -> None:
     assert b'"input":{"n": 1e400}' in Messages().whole(envelope(), [large])
 
 
+def test_what_it_took() -> None:
+    found = Generation(
+        "a", prompt_tokens=9, completion_tokens=5, cached_tokens=4, reasoning_tokens=2
+    )
+    assert whole(found)["usage"] == {
+        "input_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 4,
+        "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 2},
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("generation", "reason"),
     [
