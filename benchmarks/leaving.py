@@ -57,6 +57,23 @@ def counted(rows: Iterable[tuple[str, Sequence[Span], str]]) -> dict[str, Counte
     return counts
 
 
+def keep_others(rows: Iterable[tuple[str, Sequence[Span], str]], kept: Kept) -> None:
+    """Print how many words outside of every gold span were hidden, and keep their share.
+
+    Some of them are private all the same: not every name in the sentences has a gold span.
+    """
+    words = wrong = 0
+    for text, spans, sent in rows:
+        covered = hidden(text, sent)
+        for word in re.finditer(r"\w+", text):
+            if not any(start < word.end() and word.start() < end for start, end, *_ in spans):
+                words += 1
+                wrong += not covered.isdisjoint(range(*word.span()))
+    low, high = wilson(wrong, words)
+    print(f"other words that were hidden: {wrong}/{words} [{low:.1%}, {high:.1%}]")
+    kept.put("others", "share hidden", wrong / words, n=words, low=low, high=high)
+
+
 def direct(counts: Counter[str]) -> int:
     """Of all direct identifiers together."""
     return sum(n for kind, n in counts.items() if kind not in INDIRECT)

@@ -5,7 +5,8 @@
 
 Every sentence of `presidio_synth` goes through the real boundary and the pseudonym defence to a model
 that repeats its prompt. Counted are sentences that come back exactly, sentences that come back with
-somebody else's value, and gold spans that the model has seen, wholly or in part (`leaving.py`).
+somebody else's value, gold spans that the model has seen, wholly or in part (`leaving.py`), and words
+outside of any gold span that it has not seen.
 Several sentences share one conversation, so a value of one person could be restored into the sentence
 of another.
 """
@@ -34,7 +35,7 @@ from cosilo.models.base import Access
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Chat, Delta, Generation, Sampling, ToolCall, ToolCallDelta, Turn, assemble
 from kept import Kept
-from leaving import INDIRECT, counted, keep_direct
+from leaving import INDIRECT, counted, keep_direct, keep_others
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
 GROUP = 5  # sentences that share a conversation
@@ -153,6 +154,7 @@ def main() -> None:
             for what in ("whole", "part"):
                 kept.put(kind, f"left {what}", counts[what][kind], n=n)
         keep_direct(counts, kept)
+        keep_others(((r.text, r.spans, sent) for r, sent in zip(data, seen, strict=True)), kept)
         kept.write()
 
 

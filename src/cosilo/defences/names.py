@@ -94,6 +94,7 @@ _NEXT = re.compile(rf"[ ]*(?:,(?:[ ]*and)?|and|&)[ ]+(?P<value>{_ITEM})(?!\w)")
 _NEXT_LOWER = re.compile(
     r"[ ]*(?:,(?:[ ]*and)?|and)[ ]+(?P<value>[^\W\d_]{3,40})(?=[.,\n]|[ ]and[ ]|$)"
 )
+_BEFORE_LOWER = re.compile(r"(?:^|[:(,]\s*)(?P<value>[^\W\d_]{3,20}),(?:[ ]and)?[ ]$")
 _BEFORE = re.compile(rf"(?<![\w])(?P<value>{_ITEM})(?:,(?:[ ]*and)?|[ ]and|[ ]&)[ ]+$")
 
 
@@ -129,6 +130,7 @@ def listed(text: str, spans: Iterable[Span]) -> Iterator[Span]:
     """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'; each once."""
     people = [s for s in spans if s.kind == "PERSON"]
     ends = {s.end for s in people}
+    many = len(people) > 2 and text.islower()
     # What follows a place depends on the place, and on whether it is in a list already: a walk that
     # comes where another has been would only repeat it.
     ahead: set[tuple[int, bool]] = set()
@@ -138,11 +140,16 @@ def listed(text: str, spans: Iterable[Span]) -> Iterator[Span]:
         while (at, inside) not in ahead:
             ahead.add((at, inside))
             found = _NEXT.match(text, at) or (_NEXT_LOWER.match(text, at) if inside else None)
-            if found is None or not is_name(found["value"]):
+            if found is None or not is_name(found["value"]) or len(found["value"]) < 2:
                 break
             yield Span(*found.span("value"), "PERSON", 0.4)
             at, inside = found.end(), True
         start = span.start
+        if many and (found := _BEFORE_LOWER.search(text[max(0, start - 40) : start])):
+            first = max(0, start - 40) + found.start("value")
+            if is_name(found["value"]) and first not in behind:
+                behind.add(first)
+                yield Span(first, first + len(found["value"]), "PERSON", 0.4)
         while start not in behind:
             behind.add(start)
             offset = max(0, start - 80)

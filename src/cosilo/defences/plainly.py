@@ -33,7 +33,7 @@ _READ = {
     code: None if kind == "Cf" else "-"
     for code in _SOUGHT
     if (kind := unicodedata.category(chr(code))) in ("Cf", "Pd")
-}
+} | {0x2206: "Δ"}  # an increment, which is written for the letter
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from importlib.abc import MetaPathFinder
 from itertools import pairwise
 from typing import Any
 
+from cosilo.defences.beside import beside
 from cosilo.defences.detection import Span, Steps, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
 from cosilo.defences.languages.guess import pieces
@@ -94,7 +95,8 @@ class PresidioDetector:
                 else:
                     here += yield from self._entities(part)
             spans += shifted(here, piece.start)
-        return spans + (yield from gathered(listed(text, spans)))
+        spans += yield from gathered(listed(text, spans))
+        return spans + (yield from gathered(beside(text, spans)))
 
     def ahead(self, texts: Sequence[str]) -> Steps[None]:
         read: dict[str, None] = {}
@@ -125,6 +127,7 @@ class PresidioDetector:
                 spans += found + [Span(start, end, "PERSON", 0.35) for start, end in strange]
             else:
                 spans += [replace(s, score=0.4) for s in found if s.kind in ("PERSON", "PLACE")]
+                spans += [Span(start, end, "PERSON", 0.35) for start, end in strange]
         return spans
 
     def _checked(self, text: str) -> Steps[list[Span]]:

@@ -73,7 +73,7 @@ _CODED = re.compile(
 _PLAIN = re.compile(
     r"\S{0,200}@\S{1,200}|https?://\S{1,300}|[(\"'\[]?[\w'’\-]{1,60}[)\"'\].,:;!?]{0,3}"
 )
-_TITLED = re.compile(r"[^\W\d_a-z][^\W\d_A-Z]+(?:[-'’][^\W\d_]+)*\.?|[^\W\d_a-z]\.")
+_TITLED = re.compile(r"[^\W\d_a-z][^\W\d_A-Z]+(?:[-'’][^\W\d_]+)*\.?|[^\W\d_a-z]\.?")
 _PARTICLE = re.compile(PARTICLE, re.I)
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -295,7 +295,14 @@ def _is_sign(token: str) -> bool:
         return False
     if _is_identifier(token.strip("()[]{}.,:;!?'\"`")):
         return True
-    return _CODED.search(token) is not None and not _PLAIN.fullmatch(token)
+    return (
+        token not in _BETWEEN_WORDS
+        and _CODED.search(token) is not None
+        and not _PLAIN.fullmatch(token)
+    )
+
+
+_BETWEEN_WORDS = frozenset("&*#")  # also of prose and of lists
 
 
 def is_code(line: str) -> bool:

@@ -1,0 +1,100 @@
+"""What belongs to a value that was found: the rest of a name or of an address, and a name said again.
+
+[Steffen] Mauer · Dr. [Holst] · codey m [ross] · [Halldór] Ó [Árnþórsson]     ──▶   the whole name
+[Maud Ottokar] … Ottokar replied                                              ──▶   both
+[12 Foxhollow Lane]\n , 13\n 44939                                            ──▶   its last lines, too
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from cosilo.defences.addresses import PARTICLE, UPPER
+from cosilo.defences.detection import Span
+from cosilo.defences.given_names import GIVEN
+from cosilo.defences.words import (
+    ALSO_NAMES,
+    DAYS,
+    MONTHS,
+    NOT_NAMES,
+    OF_PROGRAMS,
+    OF_QUESTIONS,
+    ORDINARY,
+)
+
+_NO_NAMES = (
+    OF_PROGRAMS | ORDINARY | OF_QUESTIONS | NOT_NAMES
+    | frozenset(word.casefold() for word in (*MONTHS, *DAYS))
+) - ALSO_NAMES - GIVEN  # fmt: skip
+_AFTER = re.compile(
+    rf"[ ](?P<value>(?:(?:{PARTICLE}|[{UPPER}]\.?)[ ]){{0,2}}[{UPPER}][^\W\d_A-Z]{{1,30}}"
+    r"(?:[-'’][^\W\d_]{1,30})?)"
+    r"(?!['’]?\w)"
+)
+_TITLE = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Mx|Prof|Sir|Rev)\.?[ ]$")
+_INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
+_POSSESSIVE = re.compile(r"['’]s?$")
+_PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
+_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]{2,30})?")
+_LAST_LINES = re.compile(
+    r"(?:[ ]{0,3},?[ ]{0,3}\n[ ,]{0,4}(?:[^\W_][\w.'’ ()\-]{0,40}[ ,]{1,2})?\d{2,6}"
+    r"(?:-\d{3,4})?(?=[ ,]{0,3}(?:\n|$))){1,3}"
+)
+_NUMBERED = re.compile(r"[ ]\d{1,4}[a-z]?(?![\w.,:%]|[ ](?:\w{1,20}s\b|percent|times|of\b))")
+_NAMED = ("ORG", "PLACE", "PERSON")
+_AT = re.compile(
+    r"(?i)\b(?:to|at|in|on|near|live[sd]?|address(?: is)?:?)[ ](?:[\w.]{1,20}[ ](?:and[ ])?)?$"
+)
+_HOUSE = re.compile(r"(?<![\w.,\-])\d{1,6},?[ ]$")
+
+
+def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
+    """More spans, for what of names and addresses stands beside `spans` of `text`."""
+    people = [s for s in spans if s.kind == "PERSON" and s.score > 0.3]
+    for span in people:
+        yield from _rest_of_name(text, span)
+    yield from _again(text, people)
+    for span in spans:
+        if span.kind == "ADDRESS":
+            before = _HOUSE.search(text[max(span.start - 12, 0) : span.start])
+            last = _LAST_LINES.match(text, span.end)
+            if before or last:
+                start = span.start - (len(before.group()) if before else 0)
+                yield Span(start, last.end() if last else span.end, "ADDRESS", span.score)
+            continue
+        number = _NUMBERED.match(text, span.end) if span.kind in _NAMED else None
+        if number is not None and _AT.search(text[max(span.start - 40, 0) : span.start]):
+            yield Span(span.start, number.end(), "ADDRESS", 0.4)
+
+
+def _rest_of_name(text: str, span: Span) -> Iterator[Span]:
+    start, end = span.start, span.end
+    title = _TITLE.search(text[max(start - 6, 0) : start])
+    if title is not None:
+        start -= len(title.group())
+    words = text[span.start : span.end]
+    if words.islower():
+        initial = _INITIAL.search(text[max(start - 30, 0) : start])
+        if initial is not None and initial["value"].split()[0] not in _NO_NAMES:
+            start -= len(initial.group())
+    elif words.istitle() and words.isalpha():
+        after = _AFTER.match(text, end)
+        if after is not None and after["value"].split()[-1].casefold() not in _NO_NAMES:
+            end = after.end()
+    if (start, end) != (span.start, span.end):
+        yield Span(start, end, "PERSON", min(span.score, 0.5))
+
+
+def _again(text: str, people: Sequence[Span]) -> Iterator[Span]:
+    """Parts of full names that stand elsewhere alone: written the same, so that a word is none."""
+    parts: set[str] = set()
+    for span in people:
+        words = _POSSESSIVE.sub("", text[span.start : span.end])
+        if " " in words and not text[span.start].isdigit():
+            parts.update(w for w in _PARTS.findall(words) if w.casefold() not in _NO_NAMES)
+    if not parts:
+        return
+    for word in _WORD.finditer(text):
+        if word.group() in parts or _POSSESSIVE.sub("", word.group()) in parts:
+            yield Span(*word.span(), "PERSON", 0.4)
