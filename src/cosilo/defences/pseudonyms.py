@@ -50,6 +50,7 @@ def _loads(detectors: Sequence[DetectorName], model: str) -> Loads:
     return presidio_loads(model) if "presidio" in detectors else Loads()
 
 
+_CONVERSATIONS = ("request", "first-turn", "caller")
 _LANGUAGES = {
     "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "nl": "Dutch", "pl": "Polish",
     "pt": "Portuguese", "sv": "Swedish",
@@ -86,7 +87,8 @@ class Pseudonym(Defence):
         instructions); "private" treats them like any other turn.
     conversation: what one conversation is: "request" (a task item, whose messages share values), or
         "first-turn" (all requests of one caller that begin with the same user turn; each sends its
-        history).
+        history), or "caller" (all requests of one caller: what an agent remembers of other sessions
+        keeps its placeholders, and the LM's owner can link those sessions by equal values).
     replies: "sql" quotes restored text where SQL needs it; "text" puts values back as they are.
     restore_in: where values are put back: "text" (what the LM says), "tool_arguments", "own_urls"
         (URLs that the owner's own texts hold exactly so); "urls" (URLs, links and attributes of HTML
@@ -119,7 +121,7 @@ class Pseudonym(Defence):
         allow: Sequence[str] = (),
         instructions: Sequence[str] = (),
         system: Literal["private", "public"] = "private",
-        conversation: Literal["request", "first-turn"] = "request",
+        conversation: Literal["request", "first-turn", "caller"] = "request",
         replies: Literal["text", "sql"] = "text",
         restore_in: Sequence[Place] = DEFAULT,
         databases: Path | None = None,
@@ -135,6 +137,9 @@ class Pseudonym(Defence):
     ) -> None:
         if not detectors:
             raise ValueError("detectors must name at least one")
+        if conversation not in _CONVERSATIONS:
+            known = ", ".join(_CONVERSATIONS)
+            raise ValueError(f"conversation = {conversation!r} is none of {known}")
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score must be 0 to 1, not {min_score!r}")
         if remember < 1 or seconds <= 0:
@@ -290,6 +295,8 @@ class Pseudonym(Defence):
             first = next(said, "")
             name = hmac.new(key, first.encode(errors="surrogatepass"), hashlib.sha256)
             return Vault(key, f"first-turn {name.hexdigest()}")
+        if self._conversation == "caller":
+            return Vault(key, "caller")
         vault = self._vaults.get(request)
         if vault is None:
             vault = Vault(key, f"request {request}")

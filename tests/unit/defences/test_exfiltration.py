@@ -236,6 +236,7 @@ class TestPermission:
             ({"restore_in_urls": True}, "did you mean 'restore_in'"),
             ({"restore_in": ["links"]}, "'links' is none .known: text, tool_arguments"),
             ({"restore_in": "text"}, "is a list of places"),
+            ({"conversation": "callr"}, "none of request, first-turn, caller"),
         ],
     )
     def test_what_is_no_place_is_refused(self, given: dict[str, object], told: str) -> None:

@@ -116,3 +116,23 @@ def test_who_asks_is_read_from_both_endpoints_and_in_any_form() -> None:
         assert read(body % b', "user": "ann"').user == b'"ann"'
         assert read(body % b', "user": 7, "safety_identifier": "s"').user == b"7"
         assert read(body % b', "safety_identifier": {"id": 1}').user == b'{"id": 1}'
+
+
+async def test_sessions_of_one_caller_share_placeholders_where_told_so(tmp_path: Path) -> None:
+    h, spy = await opened(tmp_path, conversation="caller")
+
+    async def asked(*said: str, key: str = "good", **fields: Any) -> set[str]:
+        messages = [{"role": "user", "content": text} for text in said]
+        body = {"model": "cosilo/x", "messages": messages, **fields}
+        assert (await h.send("/v1/chat/completions", body, key=key)).status == 200
+        return set(re.findall(r"PERSON_\w{6}", "\n".join(t.content for t in spy.seen[-1])))
+
+    mine = await asked(ADA)
+    assert len(mine) == 1
+    assert await asked("Another session.", f"Remember: {ADA}") == mine
+    assert (await asked(ADA, user="ann")).isdisjoint(mine)
+    assert (await asked(ADA, key="other")).isdisjoint(mine)
+    # Without, each session has its own.
+    apart, spy = await opened(tmp_path)
+    h = apart
+    assert await asked(ADA) != await asked("Another session.", ADA)

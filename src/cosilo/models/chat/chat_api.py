@@ -30,6 +30,7 @@ from cosilo.types import (
     Sampling,
     TokenLogprob,
     ToolCall,
+    ToolCallDelta,
     assemble,
 )
 
@@ -246,9 +247,7 @@ def completion(data: bytes | dict[str, Any]) -> Generation:
     return Generation(
         _text(choice.message),
         tokens=_tokens(choice.logprobs),
-        tool_calls=tuple(
-            ToolCall(p.id, p.name, p.arguments, p.extra, p.legacy) for p in _pieces(choice.message)
-        ),
+        tool_calls=_calls(choice.message),
         finish_reason=finish_reason(choice.finish_reason) or "stop",
         other_texts=_others(choice.message),
         extra=_raw_text(choice.message.extra_content),
@@ -282,12 +281,16 @@ def chunk(data: bytes | dict[str, Any], calls: ToolPieces | None = None) -> Delt
         or message.extra_content is not _NULL
     ):
         return Delta(said, other_texts=others) if others else Delta(said)  # as nearly all are
-    pieces = _pieces(message)
+    pieces, ended = _pieces(message), finish_reason(choice.finish_reason)
+    told: tuple[ToolCallDelta, ...] = ()
+    if pieces or (ended and calls is not None):
+        calls = calls or ToolPieces()
+        told = calls.feed(pieces) + (calls.end() if ended else ())
     return Delta(
         text=said,
         tokens=_tokens(choice.logprobs),
-        tool_calls=(calls or ToolPieces()).feed(pieces) if pieces else (),
-        finish_reason=finish_reason(choice.finish_reason),
+        tool_calls=told,
+        finish_reason=ended,
         other_texts=others,
         extra=_raw_text(message.extra_content),
         **usage,
@@ -377,16 +380,19 @@ def _plain_choice(choice: object) -> object:
 
 
 def _plain_call(call: object) -> object:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(call, dict) or not isinstance(function, dict):
+    if not isinstance(call, dict):
         return call
-    arguments = function.get("arguments")
-    if not isinstance(arguments, dict | list):
-        return call
-    return {
-        **call,
-        "function": {**function, "arguments": json.dumps(arguments, ensure_ascii=False)},
-    }
+    found = dict(call)
+    number, id, function = found.get("index"), found.get("id"), found.get("function")
+    if isinstance(number, str):
+        plain = number.isascii() and number.isdigit() and len(number) < 10
+        found["index"] = int(number) if plain else None
+    if isinstance(id, int):
+        found["id"] = str(id)
+    if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
+        written = json.dumps(function["arguments"], ensure_ascii=False)
+        found["function"] = {**function, "arguments": written}
+    return found
 
 
 def _place(error: msgspec.ValidationError) -> str:
@@ -428,6 +434,17 @@ def _pieces(message: _Message) -> list[ToolPiece]:
 
 def _function(function: _Function | None) -> tuple[str, str]:
     return (function.name or "", function.arguments or "") if function else ("", "")
+
+
+def _calls(message: _Message) -> tuple[ToolCall, ...]:
+    """The calls of a whole reply. There each piece is a call, whatever its number."""
+    calls, whole = ToolPieces(), []
+    for place, piece in enumerate(_pieces(message)):
+        piece.index = place
+        (told,) = calls.feed([piece]) or (None,)
+        if told is not None:
+            whole.append(told)
+    return assemble([Delta(tool_calls=(*whole, *calls.end()))]).tool_calls
 
 
 def _raw_text(raw: msgspec.Raw) -> str:
