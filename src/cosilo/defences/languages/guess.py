@@ -24,8 +24,8 @@ _SOME = 0.4  # less than that for a foreign language is chance
 _LONG = 300  # characters of a line that is read by its sentences
 
 _WORDS = {
-    "en": """the of and to in is that it for was on are with as his they at be this from have or by one
-        had not but what all were when we there can an your which their said if do will each about
+    "en": """the a an of and to in is that it for was on are with as his they at be this from have or by
+        one had not but what all were when we there can an your which their said if do will each about
         how up out them then she many some so these would other into has more her two like him see
         could make than been its who now my did get come made may you me he i am i'm don't it's
         please thank thanks dear hello our us should because after before where why does just any

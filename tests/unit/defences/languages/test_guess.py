@@ -78,3 +78,10 @@ def test_a_hostile_text_takes_linear_time():
     for unit in ("é", "a. B", "ü\n", "d'"):
         seconds(unit * 1_000)
         assert seconds(unit * 20_000) < 2.0
+
+
+@pytest.mark.parametrize(
+    "text", ["I want a refund on a direct debit.", "set a reminder to bring a book"]
+)
+def test_english_with_the_words_of_others_is_read_as_english_too(text: str) -> None:
+    assert all("en" in piece.languages for piece in pieces(text))
