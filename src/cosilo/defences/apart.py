@@ -244,7 +244,9 @@ class _Child:
         number = next(self._numbers)
         job = self._jobs[number] = _Waiting(seconds, vault)
         try:
-            self._send(LookingJob(number, settings, passages, vault.key, list(vault.issued)))
+            self._send(
+                LookingJob(number, settings, passages, vault.key, vault.scope, list(vault.issued))
+            )
             return await job.hidden
         finally:
             del self._jobs[number]

@@ -57,15 +57,18 @@ class _Maxout:
     shift: Floats
 
     def __call__(self, inputs: Floats, times: Callable[[Floats, Floats], Floats]) -> Floats:
-        made = times(inputs, self.weights)
+        return self.rest(times(inputs, self.weights))
+
+    def rest(self, made: Floats) -> Floats:
+        """What the layer says where `made` is the product of its inputs and weights."""
         made += self.bias
         out = _largest(made, self.pieces)
-        out -= out.mean(axis=1, keepdims=True)
-        spread = np.einsum("ij,ij->i", out, out)[:, None]
-        spread /= np.float32(out.shape[1])
+        width = out.shape[1]
+        out -= out @ np.full((width, 1), 1 / width, np.float32)
+        spread = np.einsum("ij,ij->i", out, out)
+        spread /= width
         spread += _EPSILON
-        np.sqrt(spread, out=spread)
-        out /= spread
+        out /= np.sqrt(spread)[:, None]
         out *= self.scale
         out += self.shift
         return out
@@ -73,8 +76,10 @@ class _Maxout:
 
 def _largest(made: Floats, pieces: int) -> Floats:
     width = made.shape[-1] // pieces
-    out = made[..., :width].copy()
-    for piece in range(1, pieces):
+    if pieces == 1:
+        return made
+    out = np.maximum(made[..., :width], made[..., width : 2 * width])
+    for piece in range(2, pieces):
         np.maximum(out, made[..., piece * width : (piece + 1) * width], out=out)
     return out
 
@@ -108,13 +113,13 @@ class EntityReader:
 
         (features,) = named("extract_features")
         self._columns = list(features.attrs["columns"])
-        self._embeds = [(e.get_param("E"), e.attrs["seed"]) for e in named("hashembed")]
+        tables = [(e.get_param("E"), e.attrs["seed"]) for e in named("hashembed")]
         (static,) = named("static_vectors")
         vectors = nlp.vocab.vectors
         _expect(
             str(vectors.mode) == "default"
             and vectors.attr in ("ORTH", 65)
-            and len(self._embeds) == len(self._columns)
+            and len(tables) == len(self._columns)
             and [e.attrs["column"] for e in named("hashembed")] == list(range(len(self._columns)))
             and all(node.attrs["window_size"] == 1 for node in named("expand_window"))
             and not model.attrs["unseen_classes"]
@@ -122,12 +127,19 @@ class EntityReader:
             and ner.cfg["beam_width"] == 1
             and lower.get_dim("nF") == 3
         )
-        self._vectors, self._row_of = vectors.data, vectors.key2row
-        self._static = np.ascontiguousarray(static.get_param("W").T)
         norms = named("layernorm")
         layers = [_maxout(node, norm) for node, norm in zip(named("maxout"), norms, strict=True)]
         self._mix, self._around = layers[0], layers[1:]
         _expect(len(named("expand_window")) == len(self._around))
+        # The first layer is linear but for what follows, so it is done for all there is in the tables.
+        widths = [table.shape[1] for table, _ in tables]
+        *own, known = np.split(self._mix.weights, np.cumsum(widths))
+        self._tables = [
+            (table @ part, seed) for (table, seed), part in zip(tables, own, strict=True)
+        ]
+        of_known = vectors.data @ (static.get_param("W").T @ known)
+        self._known = np.concatenate([of_known, np.zeros_like(of_known[:1])])  # -1: in no table
+        self._row_of = vectors.key2row
         (linear,) = named("linear")
         pieces = lower.get_dim("nP")
         weights = lower.get_param("W").transpose(0, 2, 1, 3)  # feature, piece, output, input
@@ -141,7 +153,7 @@ class EntityReader:
         absent = lower.get_param("pad")[0].transpose(0, 2, 1).reshape(3, -1)
         bias = lower.get_param("b").T.reshape(-1)
         self._outside = bias + offsets[0] + absent[1] + absent[2]
-        self._inside = bias + offsets[0] + offsets[1] + offsets[2]
+        self._inside = offsets[1] + offsets[2] - absent[1] - absent[2]  # more than outside
         names = [ner.moves.get_class_name(i) for i in range(ner.moves.n_moves)]
         _expect(len(names) == len(upper.get_param("b")))
         self._actions(names, upper.get_param("W"), upper.get_param("b"))
@@ -191,9 +203,9 @@ class EntityReader:
             end = start + _BLOCK
             embedded[places[start:end]] = self._embedded(features[start:end])
             yield
-        read = np.empty_like(embedded)
-        for start in range(0, at, _BLOCK):
-            end = min(start + _BLOCK, at)
+        read = np.zeros_like(embedded)
+        for start in range(around, at - around, _BLOCK):
+            end = min(start + _BLOCK, at - around)
             read[start:end] = self._in_place(embedded, start, end)
             yield
         del embedded
@@ -202,8 +214,9 @@ class EntityReader:
         for start in range(0, at, _BLOCK):
             end = start + _BLOCK
             first[start:end] = self._times(read[start:end], self._first)
-            hidden = _largest(first[start:end] + self._outside, self._pieces)
-            actions[start:end] = (self._times(hidden, self._free) + self._free_bias).argmax(axis=1)
+            first[start:end] += self._outside
+            scores = self._times(_largest(first[start:end], self._pieces), self._free)
+            actions[start:end] = np.argmax(scores + self._free_bias, axis=1)
             yield
         spaces = np.ones(at, bool)
         spaces[places] = features[:, -1] > 0
@@ -211,26 +224,19 @@ class EntityReader:
         found = []
         for begin, doc in zip(begins, docs, strict=True):
             end = begin + len(doc)
-            found.append(
-                [
-                    (a - begin, b - begin, label)
-                    for a, b, label in self._walk(actions, first, read, begin, end)
-                ]
-            )
+            here = self._walk(actions, first, read, begin, end)
+            found.append([(a - begin, b - begin, label) for a, b, label in here])
             yield
         return found
 
     def _embedded(self, features: npt.NDArray[np.uint64]) -> Floats:
         """A vector for each word by itself."""
-        parts = []
-        for column, (table, seed) in enumerate(self._embeds):
-            ids = np.ascontiguousarray(features[:, column])
-            parts.append(self._ops.gather_add(table, self._ops.hash(ids, seed) % len(table)))
         row_of = self._row_of
-        rows = np.array([row_of.get(key, -1) for key in features[:, -2].tolist()])
-        static = self._times(self._vectors[rows], self._static)
-        static[rows < 0] = 0
-        return self._mix(np.concatenate([*parts, static], axis=1), self._times)
+        made = self._known[[row_of.get(key, -1) for key in features[:, -2].tolist()]]
+        for column, (table, seed) in enumerate(self._tables):
+            ids = np.ascontiguousarray(features[:, column])
+            made += self._ops.gather_add(table, self._ops.hash(ids, seed) % len(table))
+        return self._mix.rest(made)
 
     def _in_place(self, embedded: Floats, start: int, end: int) -> Floats:
         """A vector for each of the words `start` to `end`, given those around it."""
@@ -264,7 +270,7 @@ class EntityReader:
 
     def _last(self, first: Floats) -> int:
         """What is done with the last word of a text, where no entity of several words can begin."""
-        scores = _largest(first + self._outside, self._pieces) @ self._free + self._free_bias
+        scores = _largest(first, self._pieces) @ self._free + self._free_bias
         scores[self._open] = -np.inf
         return int(scores.argmax())
 

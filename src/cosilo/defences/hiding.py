@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -20,14 +22,14 @@ from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.arranged import arranged
 from cosilo.defences.days import DayDetector
-from cosilo.defences.detection import Detector, Span, Steps, Together, looked, shifted, windows
+from cosilo.defences.detection import WINDOW, Detector, Span, Steps, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import fitted, read
 from cosilo.defences.links import LONGEST_URL, Links
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.own import OwnDetector, OwnPattern
 from cosilo.defences.patterns import PatternDetector
-from cosilo.defences.plainly import plainly
+from cosilo.defences.plainly import Plain, plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import names_host, segments
 from cosilo.defences.tagger.detector import TaggerDetector
@@ -38,6 +40,7 @@ from cosilo.errors import PrivacyError
 VERSION = 5
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
+K = TypeVar("K")
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
@@ -47,14 +50,12 @@ _HALF = re.compile("[\ud800-\udfff]")
 _ROUNDS = 4  # of looking for what a message holds that reads like a placeholder of its own
 
 _SLICE = 0.02  # seconds of one turn: a short text needs no second one
-# Texts whose spans are kept, so that a conversation's old turns cost nothing; a text counts as one
-# and its spans as one each.
+# Pieces of texts whose spans are kept, so that a conversation's old turns are not read again; a piece
+# counts as one and its spans as one each.
 _REMEMBERED = 100_000
-_SHORT = 200  # characters of a text that may be read together with others
-_GROUP = 500  # texts of which the short ones are
 
 
-class Recent(Generic[T]):
+class Recent(Generic[K, T]):
     """A mapping that keeps the entries used last, up to a total weight of `size`.
 
     Args:
@@ -65,14 +66,14 @@ class Recent(Generic[T]):
         self._size = size
         self._weigh = weigh
         self._held = 0
-        self._entries: OrderedDict[str, T] = OrderedDict()
+        self._entries: OrderedDict[K, T] = OrderedDict()
 
-    def get(self, key: str) -> T | None:
+    def get(self, key: K) -> T | None:
         if key in self._entries:
             self._entries.move_to_end(key)
         return self._entries.get(key)
 
-    def put(self, key: str, value: T) -> None:
+    def put(self, key: K, value: T) -> None:
         if key in self._entries:
             self._held -= self._weigh(self._entries[key])
         self._entries[key] = value
@@ -161,7 +162,10 @@ class Hiding:
         self._public_system = settings.public_system
         self._hints = settings.hints
         self._seconds = settings.seconds
-        self._spans: Recent[tuple[Span, ...]] = Recent(_REMEMBERED, lambda spans: 1 + len(spans))
+        self._secret = secrets.token_bytes(32)
+        self._spans: Recent[bytes, tuple[Span, ...]] = Recent(
+            _REMEMBERED, lambda spans: 1 + len(spans)
+        )
 
     async def spans(self, message: Message) -> list[list[Span]]:
         """What would be hidden in each text of `message` if it began a conversation: for reports and
@@ -171,7 +175,7 @@ class Hiding:
         passages = message.passages()
 
         def steps() -> Steps[list[list[Span]]]:
-            texts, found = yield from self._found(passages)
+            texts, found = yield from self._found(passages, b"")
             return (yield from self._covered(passages, Vault(b"", ""), texts, found))
 
         return await paced(steps(), self._seconds)
@@ -201,7 +205,7 @@ class Hiding:
         return await paced(self._hidden(passages, vault), self._seconds, turn)
 
     def _hidden(self, passages: Sequence[Passage], vault: Vault) -> Steps[list[str]]:
-        texts, found = yield from self._found(passages)
+        texts, found = yield from self._found(passages, vault.scope)
         public = public_text(passages)
         readings = []
         for text in texts:
@@ -290,25 +294,25 @@ class Hiding:
             return ""
         return "\n\n" + " ".join(f"{shown!r} is {about}." for shown, about in told.items())
 
-    def _found(self, passages: Sequence[Passage]) -> Steps[tuple[list[str], list[list[Span]]]]:
+    def _found(
+        self, passages: Sequence[Passage], scope: bytes
+    ) -> Steps[tuple[list[str], list[list[Span]]]]:
         texts = private_in(passages, public_system=self._public_system)
         yield
         public = public_text(passages) if self._public_system else ""
         labels = frozenset(p.text.strip().casefold() for p in passages if p.what == "label")
         told = _Public(public)
-        before = hashlib.blake2b(f"{len(public)} {public}".encode(errors="surrogatepass"))
+        everything = yield from self._detected(texts, public, scope)
         found: list[list[Span]] = []
-        for i, (text, own) in enumerate(
-            zip(texts, self._instructions.ranges(passages, texts), strict=True)
+        for text, own, spans in zip(
+            texts, self._instructions.ranges(passages, texts), everything, strict=True
         ):
-            if i % _GROUP == 0:
-                yield from self._ahead(texts[i : i + _GROUP], before)
             private = []
-            for span in (yield from self._detect(text, public, before)):
+            for span in spans:
                 if self._is_private(span, text, told, labels) and not guessed(span, own):
                     private.append(span)
-                yield
             found.append(private)
+            yield
         return texts, found
 
     def _is_private(self, span: Span, text: str, told: _Public, labels: frozenset[str]) -> bool:
@@ -321,53 +325,93 @@ class Hiding:
         # A detector of literals has been told what is public; the others have not.
         return not (span.kind not in _LITERAL and told.holds(value))
 
-    def _ahead(self, texts: Sequence[str], before: hashlib.blake2b) -> Steps[None]:
-        short = [
-            text
-            for text in dict.fromkeys(texts)
-            if 0 < len(text) <= _SHORT and self._spans.get(_name(text, before)) is None
+    def _detected(self, texts: Sequence[str], public: str, scope: bytes) -> Steps[list[set[Span]]]:
+        """The spans of each text, from memory where `scope` has sent the same before."""
+        name = self._names(scope, public)
+        pieces = [[(offset, piece, name(piece)) for offset, piece in windows(t)] for t in texts]
+        known: dict[bytes, tuple[Span, ...]] = {}
+        unread: dict[bytes, str] = {}
+        for _, piece, key in chain.from_iterable(pieces):
+            spans = self._spans.get(key)
+            if spans is None:
+                unread[key] = piece
+            else:
+                known[key] = spans
+        yield
+        for some in _groups(unread):
+            read = yield from self._read([unread[key] for key in some], public)
+            for key, found in zip(some, read, strict=True):
+                known[key] = tuple(found)
+                self._spans.put(key, known[key])
+        return [
+            {s for offset, _, key in here for s in shifted(known[key], offset)} for here in pieces
         ]
-        if len(short) > 1:
-            for detector in self.detectors:
-                if isinstance(detector, Together):
-                    yield from detector.ahead([_HALF.sub("\ufffd", text) for text in short])
 
-    def _detect(self, text: str, public: str, before: hashlib.blake2b) -> Steps[tuple[Span, ...]]:
-        """The spans of `text`, from memory where it holds them; `before` is the hash of `public`."""
-        name = _name(text, before)
-        known = self._spans.get(name)
-        if known is None:
-            found: set[Span] = set()
-            for offset, window in windows(text):
-                found.update(shifted((yield from self._arranged(window, public)), offset))
-                plain = plainly(window)
-                if plain is None:
-                    continue
-                for start, read in windows(plain.text):
-                    seen = shifted((yield from self._arranged(read, public)), start)
-                    found.update(shifted(map(plain.written, seen), offset))
-            known = tuple(sorted(found, key=lambda s: (s.start, s.end, s.kind, s.score)))
-            self._spans.put(name, known)
-        return known
+    def _names(self, scope: bytes, public: str) -> Callable[[str], bytes]:
+        """What the spans of a piece are remembered under: nothing that could be looked up without the
+        secret of this process, and another for every scope.
+        """
+        before = hashlib.blake2b(key=self._secret, digest_size=32)
+        for part in (scope, public.encode(errors="surrogatepass")):
+            before.update(len(part).to_bytes(8) + part)
 
-    def _look(self, text: str, public: str) -> Steps[list[Span]]:
-        found: list[Span] = []
-        text = _HALF.sub("\ufffd", text)
-        for detector in self.detectors:
-            found += yield from looked(detector, text, public)
+        def name(piece: str) -> bytes:
+            named = before.copy()
+            named.update(piece.encode(errors="surrogatepass"))
+            return named.digest()
+
+        return name
+
+    def _read(self, pieces: Sequence[str], public: str) -> Steps[list[set[Span]]]:
+        """The spans of each of `pieces`, as they are written and as a reader sees them."""
+        looked_at = list(pieces)
+        views: list[tuple[int, int, Plain]] = []  # of which piece, and from where on
+        for number, piece in enumerate(pieces):
+            plain = plainly(piece)
             yield
-        return [span for span in found if span.start < span.end]
+            if plain is not None:
+                for start, view in windows(plain.text):
+                    views.append((number, start, plain))
+                    looked_at.append(view)
+        spans = yield from self._look(looked_at, public)
+        found: list[set[Span]] = []
+        for text, here in zip(looked_at, spans, strict=True):
+            found.append(set((yield from self._arranged(text, here, public))))
+        for (number, start, plain), seen in zip(views, found[len(pieces) :], strict=True):
+            found[number].update(map(plain.written, shifted(seen, start)))
+        return found[: len(pieces)]
 
-    def _arranged(self, text: str, public: str) -> Steps[list[Span]]:
+    def _look(self, texts: Sequence[str], public: str) -> Steps[list[list[Span]]]:
+        """What the detectors find in each of `texts`."""
+        texts = [_HALF.sub("\ufffd", text) for text in texts]
+        found: list[list[Span]] = [[] for _ in texts]
+        for detector in self.detectors:
+            each = yield from looked(detector, texts, public)
+            for here, spans in zip(found, each, strict=True):
+                here += [span for span in spans if span.start < span.end]
+        return found
+
+    def _arranged(self, text: str, found: Sequence[Span], public: str) -> Steps[list[Span]]:
         """What is private in `text`, as it looks and by the form that it has."""
-        found = yield from self._look(text, public)
-        return (yield from arranged(text, found, lambda made: self._look(made, public)))
+
+        def look(made: str) -> Steps[list[Span]]:
+            return (yield from self._look([made], public))[0]
+
+        return (yield from arranged(text, found, look))
 
 
-def _name(text: str, before: hashlib.blake2b) -> str:
-    name = before.copy()
-    name.update(text.encode(errors="surrogatepass"))
-    return name.hexdigest()
+def _groups(pieces: Mapping[bytes, str]) -> Iterator[list[bytes]]:
+    """The names of `pieces`, in groups that are read together."""
+    group: list[bytes] = []
+    size = 0
+    for key, piece in pieces.items():
+        if group and size + len(piece) > WINDOW:
+            yield group
+            group, size = [], 0
+        group.append(key)
+        size += len(piece)
+    if group:
+        yield group
 
 
 _LITERAL = frozenset({"NUMBER", "COUNT", "DAY", "MONTH", "YEAR", "DATE", "TIME", "VALUE"})

@@ -48,7 +48,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         settings: the number under which they were opened.
-        key: what placeholders are derived under.
+        key, scope: what placeholders are derived under, and what is remembered (`Vault`).
         issued: those that the conversation has already.
     """
 
@@ -56,6 +56,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
     settings: int
     passages: list[Passage]
     key: bytes
+    scope: bytes
     issued: list[Issued]
 
 
@@ -201,7 +202,7 @@ class Looking:
             os._exit(0)  # another is started in its place
 
     async def _hidden(self, job: LookingJob) -> Hidden:
-        vault = Vault.under(job.key, job.issued)
+        vault = Vault.under(job.key, job.scope, job.issued)
         hiding, told = self._hidings[job.settings], self._told(job.number)
         texts = await hiding.hidden(job.passages, vault, told)
         new = vault.issued[len(job.issued) :]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from cosilo.defences.beside import beside
@@ -47,19 +47,21 @@ _UNUSED = [
 ]  # fmt: skip
 
 _TITLED = 2_000  # characters of a text without capitals that are read a second time, with them
-# Short texts of so many words are read together, and a longer one by spaCy in pieces, each with some
-# words before and after it: what is said of a word depends on those around it and on its entity.
+# A long text is read by spaCy in pieces, each with some words before and after it: what is said of a
+# word depends on those around it and on its entity.
 _PIECE = 600
 _CONTEXT = 24
-_KEPT = 10_000  # texts: what was found in them is kept until it is used
 # spaCy takes a run without spaces apart sign by sign from its ends, reading all of it each time.
 _RUN = 1_000
 _SIGNS = 64
+_DIGIT = re.compile(r"\d")
 _LONG_RUN = re.compile(rf"\S{{{_RUN + 1},}}")
 _LONG_SIGNS = re.compile(rf"[^\w\s]{{{_SIGNS + 1},}}")
 
 Place = tuple[int, int, str]
 Range = tuple[int, int]
+Found = tuple[list[Place], list[Range]]
+"""The entities of a text, and its strange words."""
 
 
 class PresidioDetector:
@@ -84,39 +86,42 @@ class PresidioDetector:
         return run(self.steps(text, public))
 
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
-        spans = yield from self._patterns.steps(text, public)
-        for piece in pieces(text):
-            part = text[piece.start : piece.end]
-            here = yield from self._checked(part)
-            sure = len(piece.languages) == 1
-            for language in piece.languages:
-                if self._is_tagged(language):
-                    here += yield from self._tagger.named(part, language, sure)
-                else:
-                    here += yield from self._entities(part)
-            spans += shifted(here, piece.start)
-        spans += yield from gathered(listed(text, spans))
-        return spans + (yield from gathered(beside(text, spans)))
+        return (yield from self.together([text], public))[0]
 
-    def ahead(self, texts: Sequence[str]) -> Steps[None]:
+    def together(self, texts: Sequence[str], public: str = "") -> Steps[list[list[Span]]]:
+        parts = [[(p, text[p.start : p.end]) for p in pieces(text)] for text in texts]
+        yield
         read: dict[str, None] = {}
-        for text in texts:
-            for piece in pieces(text):
-                if not all(map(self._is_tagged, piece.languages)):
-                    part = text[piece.start : piece.end]
-                    read |= dict.fromkeys((part, _titled(part)))
-            yield
-        yield from self._names.ahead(read)
+        for piece, part in chain.from_iterable(parts):
+            if not all(map(self._is_tagged, piece.languages)):
+                read |= dict.fromkeys((part, _titled(part)))
+        found = yield from self._names.find(list(read))
+        places = dict(zip(read, found, strict=True))
+        everything = []
+        for text, here in zip(texts, parts, strict=True):
+            spans = yield from self._patterns.steps(text, public)
+            for piece, part in here:
+                inside = yield from self._checked(part)
+                sure = len(piece.languages) == 1
+                for language in piece.languages:
+                    if self._is_tagged(language):
+                        inside += yield from self._tagger.named(part, language, sure)
+                    else:
+                        inside += self._entities(part, places)
+                spans += shifted(inside, piece.start)
+            spans += yield from gathered(listed(text, spans))
+            everything.append(spans + (yield from gathered(beside(text, spans))))
+        return everything
 
     def _is_tagged(self, language: str) -> bool:
         """Whether names in `language` are found by the tagger, and not by the pipeline."""
         return language in LANGUAGES and language != self._names.language
 
-    def _entities(self, text: str) -> Steps[list[Span]]:
-        """What the pipeline finds, also in `text` as if every word had a capital."""
+    def _entities(self, text: str, places: Mapping[str, Found]) -> list[Span]:
+        """What the pipeline found, also in `text` as if every word had a capital."""
         spans = []
         for read in dict.fromkeys((text, _titled(text))):
-            named, strange = yield from self._names.find(read)
+            named, strange = places[read]
             found = [
                 Span(start, end, _NAMES[label], _SURE)
                 for start, end, label in named
@@ -132,7 +137,9 @@ class PresidioDetector:
 
     def _checked(self, text: str) -> Steps[list[Span]]:
         """Numbers with a checksum."""
-        spans = []
+        spans: list[Span] = []
+        if not _DIGIT.search(text):
+            return spans
         for recognizer in self._numbers:
             found = recognizer.analyze(text, recognizer.supported_entities)
             spans += [Span(r.start, r.end, _NUMBERS[r.entity_type], float(r.score)) for r in found]
@@ -165,51 +172,36 @@ class _Names:
     def __init__(self, nlp: Any) -> None:
         self._nlp = nlp
         self.language: str = nlp.lang
-        self._ahead: dict[str, tuple[list[Place], list[Range]]] = {}
         try:
             self.entities = EntityReader(nlp).entities
         except UnknownModelError:  # a pipeline of the owner's
             self.entities = self._by_spacy
 
-    def ahead(self, texts: Iterable[str]) -> Steps[None]:
-        """Keep what `find` will say of short `texts`: they are read at once."""
-        waiting: list[str] = []
-        docs: list[Any] = []
-        words = 0
-        for text in texts:
-            if _broken(text)[1]:
-                continue
-            waiting.append(text)
-            docs.append(self._nlp.make_doc(text))
-            words += len(docs[-1])
-            if words > _PIECE:
-                yield from self._keep(waiting, docs)
-                waiting, docs, words = [], [], 0
-        yield from self._keep(waiting, docs)
+    def let_go(self) -> None:
+        """Drop what spaCy itself would need, where it is not asked: 24 MB."""
+        if self.entities != self._by_spacy:
+            vectors = self._nlp.vocab.vectors
+            vectors.data = vectors.data[:0]  # its keys tell which words it knows
 
-    def _keep(self, texts: Sequence[str], docs: Sequence[Any]) -> Steps[None]:
-        found = yield from self.entities(docs)
-        if len(self._ahead) > _KEPT:  # of messages that nobody waits for any more
-            self._ahead.clear()
-        for text, doc, entities in zip(texts, docs, found, strict=True):
-            self._ahead[text] = self._found(doc, entities)
+    def find(self, texts: Sequence[str]) -> Steps[list[Found]]:
+        """For each of `texts` the entities as (start, end, label), and the strange words."""
+        broken = [_broken(text) for text in texts]
+        docs = []
+        for read, _ in broken:
+            docs.append(self._nlp.make_doc(read))
+            yield
+        entities = yield from self.entities(docs)
+        found = []
+        for doc, here, (_, cuts) in zip(docs, entities, broken, strict=True):
+            named, strange = self._found(doc, here)
+            if cuts:
+                named = [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named]
+                strange = [(_before(a, cuts), _before(b, cuts)) for a, b in strange]
+            found.append((named, strange))
+            yield
+        return found
 
-    def find(self, text: str) -> Steps[tuple[list[Place], list[Range]]]:
-        """The entities of `text` as (start, end, label), and the strange words."""
-        known = self._ahead.pop(text, None)
-        if known is not None:
-            return known
-        read, cuts = _broken(text)
-        doc = self._nlp.make_doc(read)
-        yield
-        (entities,) = yield from self.entities([doc])
-        named, strange = self._found(doc, entities)
-        if cuts:
-            named = [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named]
-            strange = [(_before(a, cuts), _before(b, cuts)) for a, b in strange]
-        return named, strange
-
-    def _found(self, doc: Any, entities: Iterable[Entity]) -> tuple[list[Place], list[Range]]:
+    def _found(self, doc: Any, entities: Iterable[Entity]) -> Found:
         words = doc.to_array(["IDX", "LENGTH", "IS_ALPHA", "ORTH"]).tolist()
         text = doc.text
         named = [
@@ -287,7 +279,9 @@ def _names(model: str) -> _Names:
         with _without_frameworks():
             import spacy
 
-            return _Names(spacy.load(place, exclude=_UNUSED))
+            names = _Names(spacy.load(place, exclude=_UNUSED))
+            names.let_go()
+            return names
     except ImportError as error:
         raise _missing(error) from None
     except OSError as error:

@@ -172,9 +172,9 @@ class Pseudonym(Defence):
         self._key_file = Path(key_file)
         self._key: bytes | None = None
         self._caller: Callable[[str], bytes] = lambda _: b""
-        self._vaults: Recent[Vault] = Recent(remember)
-        self._counts: Recent[Mapping[str, int]] = Recent(remember)
-        self._withheld: Recent[Counter[str]] = Recent(remember)
+        self._vaults: Recent[str, Vault] = Recent(remember)
+        self._counts: Recent[str, Mapping[str, int]] = Recent(remember)
+        self._withheld: Recent[str, Counter[str]] = Recent(remember)
 
     async def open(self) -> None:
         if isinstance(self.hiding, Elsewhere):

@@ -57,6 +57,7 @@ class Vault:
     Attributes:
         key: what they are derived under.
         issued: all of them, in the order in which they were.
+        scope: equal for all conversations under one key, and for no others.
 
     Args:
         key: the data owner's secret.
@@ -65,6 +66,7 @@ class Vault:
 
     def __init__(self, key: bytes, conversation: str) -> None:
         self.key = hmac.new(key, conversation.encode(), hashlib.sha256).digest()
+        self.scope = hmac.new(key, b"scope", hashlib.sha256).digest()
         self.issued: list[Issued] = []
         self._shown: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
@@ -72,10 +74,10 @@ class Vault:
         self._surrogates = 0
 
     @classmethod
-    def under(cls, key: bytes, issued: Iterable[Issued]) -> Vault:
-        """The vault whose `key` this is, with what it has issued so far."""
+    def under(cls, key: bytes, scope: bytes, issued: Iterable[Issued]) -> Vault:
+        """The vault whose `key` and `scope` these are, with what it has issued so far."""
         vault = cls(b"", "")
-        vault.key = key
+        vault.key, vault.scope = key, scope
         vault.take(issued)
         return vault
 

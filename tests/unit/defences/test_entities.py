@@ -105,19 +105,19 @@ def test_they_are_those_that_spacy_finds(
 ) -> None:
     reader = EntityReader(nlp)
     monkeypatch.setattr(entities, "_BLOCK", block)
-    texts = ["", " ", "\n\n", "Anna", *map(made_up, range(12 if block == 1 else 150))]
+    texts = ["", " ", "\n\n", "Anna", *map(made_up, range(8 if block == 1 else 90))]
     expected = [by_spacy(nlp, text) for text in texts]
     docs = [nlp.make_doc(text) for text in texts]
     assert run(reader.entities(docs)) == expected
     assert [run(reader.entities([doc]))[0] for doc in docs] == expected
-    assert sum(map(len, expected)) > 50
+    assert sum(map(len, expected)) > 30
     assert run(reader.entities([])) == []
 
 
 def test_an_entity_ends_with_its_text(nlp: Any) -> None:
     """What begins one with the last word, and what goes on through all of a text."""
     reader = EntityReader(nlp)
-    texts = [text[:end] for text in map(made_up, range(5)) for end in range(0, len(text), 3)]
+    texts = [text[:end] for text in map(made_up, range(2)) for end in range(0, len(text), 3)]
     found = run(reader.entities([nlp.make_doc(text) for text in texts]))
     assert found == [by_spacy(nlp, text) for text in texts]
 
@@ -150,4 +150,4 @@ def test_what_cannot_be_read_is_left_to_spacy(nlp: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(presidio, "EntityReader", unknown)
     there = presidio._Names(nlp)
     assert there.entities == there._by_spacy
-    assert [run(there.find(text)) for text in texts] == [run(here.find(text)) for text in texts]
+    assert run(there.find(texts)) == run(here.find(texts))

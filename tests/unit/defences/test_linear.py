@@ -245,7 +245,7 @@ async def test_what_takes_too_long_is_given_up_between_its_steps() -> None:
 
 
 def test_memory_of_spans_is_bounded_by_their_number() -> None:
-    recent: Recent[tuple[int, ...]] = Recent(10, len)
+    recent: Recent[str, tuple[int, ...]] = Recent(10, len)
     for i in range(9):
         recent.put(str(i), (1, 2, 3))
     assert len(recent) == 3

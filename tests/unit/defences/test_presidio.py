@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cosilo.boundary.messages import Ask
-from cosilo.defences import hiding, presidio
+from cosilo.defences import presidio
 from cosilo.defences.detection import run
 from cosilo.defences.hiding import Hiding, Settings
 from cosilo.errors import CatalogError, ConfigError
@@ -89,7 +89,7 @@ def test_pieces_give_what_the_whole_pipeline_gives(
             for e in whole(text).ents
             if e.label_ in presidio._NAMES
         ]
-        assert run(names.find(text))[0] == expected
+        assert run(names.find([text]))[0][0] == expected
         found += len(expected)
     assert found > 500
 
@@ -110,8 +110,7 @@ async def test_texts_read_together_give_what_each_gives_alone() -> None:
     each = [(await alone.spans(Ask(chat=(Turn("user", t),))))[0] for t in texts[:60]]
     detector = presidio.PresidioDetector()
     before = [set(detector.detect(text)) for text in texts[:60]]
-    run(detector.ahead(texts[:60]))
-    assert [set(detector.detect(text)) for text in texts[:60]] == before
+    assert list(map(set, run(detector.together(texts[:60])))) == before
     # What one text holds is hidden in the others too, so only more can be.
     for text, spans, others in zip(texts, each, together, strict=False):
         covered = {i for s in others for i in range(s.start, s.end)}
@@ -119,28 +118,20 @@ async def test_texts_read_together_give_what_each_gives_alone() -> None:
         assert hidden <= covered
 
 
-def test_what_is_read_ahead_is_kept_until_it_is_used() -> None:
-    assert 2 * hiding._GROUP < presidio._KEPT  # each as it is, and perhaps with capitals
-
-
 def test_many_short_texts_cost_less_together() -> None:
     texts = [f"{i * 7919 % 9973} k{i}" for i in range(400)]
     detector = presidio.PresidioDetector()
-    detector._names._ahead.clear()
     before = time.process_time()
     for text in texts:
         detector.detect(text)
     between = time.process_time()
-    run(detector.ahead(texts))
-    for text in texts:
-        detector.detect(text)
+    run(detector.together(texts))
     assert time.process_time() - between < 0.6 * (between - before)
-    assert not detector._names._ahead
 
 
 def test_a_word_is_strange_that_the_published_vocabulary_does_not_know(whole: Any) -> None:
     text = " ".join(TEXTS[:20])
-    strange = run(presidio._names("en-core-web-md").find(text))[1]
+    ((_, strange),) = run(presidio._names("en-core-web-md").find([text]))
     known = whole.vocab
     expected = [
         (t.idx, t.idx + len(t))
@@ -207,15 +198,16 @@ def test_the_pipeline_reads_english_and_the_tagger_the_rest(
     detector = presidio.PresidioDetector()
     read: list[str] = []
     find = detector._names.find
-    monkeypatch.setattr(detector._names, "find", lambda text: read.append(text) or find(text))
+    monkeypatch.setattr(detector._names, "find", lambda texts: read.extend(texts) or find(texts))
     german = "Guten Tag, mein Name ist Wiebke Hollenstedt und ich wohne in Buxtehude."
     english = "The meeting with Gwendolyn Pemberton is on Monday in Abingdon."
     text = f"{german}\n\n{english}"
     found = {text[s.start : s.end] for s in detector.detect(text)}
     assert {"Wiebke Hollenstedt", "Buxtehude", "Gwendolyn Pemberton", "Abingdon"} <= found
     assert read == [english]
-    run(detector.ahead([german, english]))
-    assert set(detector._names._ahead) == {english}
+    read.clear()
+    run(detector.together([german, english]))
+    assert read == [english]
 
 
 def test_a_card_number_is_found_in_any_language() -> None:
