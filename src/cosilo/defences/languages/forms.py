@@ -149,9 +149,9 @@ _FORMS: tuple[_Form, ...] = (
     _form("PERSON", rf"(?<![\w’'\-.&])(?P<value>{_WHOLE}(?:[ ](?:{_INNER}[ ])?{_WHOLE}){{1,3}})"
           r"(?![\w’'\-])",
           0.4, named=True, check=_is_several),
-    _form("BIRTH", rf"{BORN}\W{{0,4}}(?:(?:am|le|el|il|op|dnia|a|date|ist|es|è|é)\W{{1,3}}){{0,2}}"
-          rf"(?P<value>{_DAY})\b", 0.95),
-    _form("BIRTH", rf"{BORN}[^\n\d]{{0,30}}\?[ ]?\n[^\n\d]{{1,30}}(?P<value>{_DAY})\b", 0.9),
+    _form("BIRTH", rf"(?<!\w){BORN}\W{{0,4}}"
+          rf"(?:(?:am|le|el|il|op|dnia|a|date|ist|es|è|é)\W{{1,3}}){{0,2}}(?P<value>{_DAY})\b", 0.95),
+    _form("BIRTH", rf"(?<!\w){BORN}[^\n\d]{{0,30}}\?[ ]?\n[^\n\d]{{1,30}}(?P<value>{_DAY})\b", 0.9),
     _form("ADDRESS", rf"(?<!\w)(?P<value>(?:\d{{1,4}}(?:[ ](?:bis|ter))?,?[ ])?{STREET}\.?[ ]"
           rf"{_WORDS}{_HOUSE}?)(?!\w)", 0.8),
     _form("ADDRESS", rf"(?<!\w)(?P<value>(?:[{UPPER}][\w’'.\-]{{0,40}}[ ]){{0,3}}{_CAPITAL}"
