@@ -345,7 +345,10 @@ def main() -> None:
         for source, said in licensed:
             again = 3 if source.startswith("facebook") else 1
             for _ in range(again):
-                other = renamed(said, makers[said.language]) if chance.random() < 0.5 else said
+                frames = makers[said.language]
+                other = renamed(said, frames) if chance.random() < 0.5 else said
+                if any(frames.is_held_out(other.text[a:b]) for a, b, _ in other.names):
+                    other = said
                 texts.append(_plain_cased(other, chance))
         chance.shuffle(texts)
         total = 0.0

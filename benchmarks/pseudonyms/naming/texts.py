@@ -117,6 +117,7 @@ class Pool:
     towns: list[str]
     words: list[str]
     rare: list[str]
+    held_out: frozenset[str] = frozenset()
     nouns: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -199,7 +200,7 @@ def pools(
         given |= set(chance.sample(sorted(foreign_given), size))
         family |= set(chance.sample(sorted(foreign_family), max(len(family) // 8, 100)))
         found[language] = Pool(
-            free(given), free(family), free(towns), words[language], rare[language]
+            free(given), free(family), free(towns), words[language], free(rare[language]), held_out
         )
     return found
 
@@ -240,7 +241,16 @@ class Frames:
                 self.frames.append(line.replace("\\n", "\n"))
 
     def text(self, frames: Sequence[str], negatives: Sequence[str]) -> Labelled:
-        """Some frames after one another."""
+        """Some frames after one another, without a name that is held out, be it by chance."""
+        while True:
+            said = self._made(frames, negatives)
+            if not any(self.is_held_out(said.text[a:b]) for a, b, _ in said.names):
+                return said
+
+    def is_held_out(self, name: str) -> bool:
+        return not self.pool.held_out.isdisjoint(re.findall(r"[^\W\d_]+", name.casefold()))
+
+    def _made(self, frames: Sequence[str], negatives: Sequence[str]) -> Labelled:
         chance = self.chance
         pieces: list[tuple[str, str]] = []
         count = chance.choice((1, 1, 1, 2, 2, 3, 4))
@@ -443,6 +453,12 @@ class Frames:
         return name
 
     def person(self) -> str:
+        name = self._person()
+        while self.is_held_out(name):
+            name = self._person()
+        return name
+
+    def _person(self) -> str:
         chance = self.chance
         given, family = self.given(), self.family()
         if self.language in ("es", "pt") and chance.random() < 0.5:
