@@ -95,12 +95,11 @@ class Net(nn.Module):
         nn.init.normal_(self.table.weight, std=0.1)
         sizes = [(WIDTH, HIDDEN), *((3 * HIDDEN, HIDDEN) for _ in DILATIONS), (HIDDEN, len(KINDS))]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in sizes)
-        self.drop = nn.Dropout(0.2)
+        self.drop = nn.Dropout(0.15)
 
     def forward(self, forms, letters, mask):  # type: ignore[no-untyped-def]
         """Shapes: forms (b, t, COLUMNS), letters (b, t, WIDTH), mask (b, t, 1)."""
-        seen = self.drop(letters) + self.table(forms).sum(2)
-        state = functional.relu(self.layers[0](seen))
+        state = functional.relu(self.layers[0](letters + self.table(forms).sum(2)))
         for layer, apart in zip(self.layers[1:-1], DILATIONS, strict=True):
             even = functional.layer_norm(state, (HIDDEN,)) * mask
             pad = functional.pad(even, (0, 0, apart, apart))
@@ -169,13 +168,13 @@ def _batch(group: Sequence[Labelled], lists: Lists, dice: np.random.Generator | 
     weights = group_weights(counts)
     starts = np.cumsum(counts) - counts
     if dice is not None:
-        whole = starts[1:][dice.random(len(rows) - 1) < 0.7]
+        whole = starts[1:][dice.random(len(rows) - 1) < 0.5]
         weights[whole] = 0
-        unread = np.repeat(dice.random(len(rows)) < 0.22, counts)
+        unread = np.repeat(dice.random(len(rows)) < 0.12, counts)
         weights[unread] = 0
         shape = forms.shape[:2]
         forms[..., COLUMNS - 1][dice.random(shape) < 0.35] = 0
-        forms[..., COLUMNS - 2][dice.random(shape) < 0.1] = 0
+        forms[..., COLUMNS - 2][dice.random(shape) < 0.06] = 0
     arrays = (forms, labels, mask, words, flat, weights, starts)
     return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
 
@@ -358,7 +357,7 @@ def main() -> None:
         for batch in batches(texts, lists, dice):
             done = min(1.0, steps / (per_round * args.rounds))
             for group in optimizer.param_groups:
-                group["lr"] = 3e-3 * min(1, steps / 200 + 0.01) * (1 - done) + 2e-5
+                group["lr"] = 3e-3 * min(1, steps / 200 + 0.01) * (1 - 0.6 * done)
             loss = loss_of(net, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -430,7 +430,7 @@ class Frames:
 
     def given(self) -> str:
         chance = self.chance
-        if chance.random() < 0.4:
+        if chance.random() < 0.25:
             name = self.pool.made["given"].word(chance)
         else:
             name = chance.choice(self.pool.given)
@@ -440,7 +440,7 @@ class Frames:
 
     def family(self) -> str:
         chance = self.chance
-        if chance.random() < 0.55:
+        if chance.random() < 0.4:
             name = self.pool.made["family"].word(chance).capitalize()
         else:
             name = chance.choice(self.pool.family)

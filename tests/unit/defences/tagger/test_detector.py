@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,6 @@ from cosilo.defences.tagger.network import Network
 from cosilo.defences.tagger.reading import LANGUAGES, tokens
 from cosilo.errors import PrivacyError
 from cosilo.types import Generation, last_user, user
-
-BENCHMARKS = Path(__file__).resolve().parents[4] / "benchmarks" / "pseudonyms"
 
 TAGGER = TaggerDetector()
 
@@ -176,24 +172,3 @@ def test_what_is_surer_counts_more() -> None:
         shares = np.array([[1 - share, share, 0, 0, 0]])
         scores += [s.score for s in _spans("Ada", tokens("Ada"), shares, 0.1)]
     assert 0.3 < scores[0] < scores[1] < scores[2] < 0.85
-
-
-ORDINARY = """
-strasse zimmer herbst meer europa don el en buenos sala central real docteur les gare stade noël italia
-gentile casa vale mercato oude burgemeester markt po nowy lot rynek são escola portugal brasil
-"""
-"""Words of the test's streets and towns that are words of any text as well."""
-
-
-def test_no_name_of_the_test_set_is_in_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from language_texts import held_out_words
-
-    held_out = held_out_words()
-    for file in sorted((BENCHMARKS / "naming" / "frames").glob("*.txt")):
-        lines = [line for line in file.read_text("utf-8").splitlines() if line[:1] != "#"]
-        written = tokens(re.sub(r"\{[^}]*\}", " ", "\n".join(lines)))
-        capitals = {word.casefold() for *_, word in written if word[0].isupper()}
-        assert capitals & held_out <= set(ORDINARY.split())
-    for name in ("language_texts", "language_numbers", "polish"):
-        sys.modules.pop(name, None)
