@@ -33,7 +33,7 @@ from cosilo.defences.plainly import Plain, plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import names_host, segments
 from cosilo.defences.tagger.detector import TaggerDetector
-from cosilo.defences.texts import numbers_in, placed, private_in, public_text
+from cosilo.defences.texts import from_lm, numbers_in, placed, private_in, public_text
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
@@ -216,14 +216,15 @@ class Hiding:
             [r.read(s) for s in here] if r else list(here)
             for r, here in zip(readings, found, strict=True)
         ]
+        from_lm = self._from_lm(passages, len(texts))
         for _ in range(_ROUNDS):
-            covered = yield from self._covered(passages, vault, said, inside)
+            covered = yield from self._covered(passages, vault, said, inside, from_lm)
             spans = [fitted(t, s, r) for t, s, r in zip(said, covered, readings, strict=True)]
-            yield from vault.issuing(said, spans, public)
+            yield from vault.issuing(said, spans, public, from_lm)
             masked = []
             again = False
             for i, text in enumerate(texts):
-                hidden, strays = vault.hidden(text, spans[i], readings[i])
+                hidden, strays = vault.hidden(text, spans[i], readings[i], from_lm=from_lm[i])
                 masked.append(hidden)
                 inside[i] += strays
                 again = again or bool(strays)
@@ -236,7 +237,9 @@ class Hiding:
         for reading in readings:
             if reading is not None:
                 vault.restorer.written.update(reading.values(vault.holds))
-        for text in masked:
+        for text, by_lm in zip(masked, from_lm, strict=True):
+            if by_lm:  # a URL that the LM made is none of the owner's
+                continue
             links, at = Links(vault.restorer.written.urls), 0
             for segment in segments(vault.restorer, text):
                 shown = text[segment.start : segment.end]
@@ -254,17 +257,24 @@ class Hiding:
             ]
         return placed(passages, masked, public_system=self._public_system)
 
+    def _from_lm(self, passages: Sequence[Passage], count: int) -> list[bool]:
+        """Which of the texts the LM said in earlier turns."""
+        if all(passage.by != "assistant" for passage in passages):
+            return [False] * count
+        return from_lm(passages, public_system=self._public_system)
+
     def _covered(
         self,
         passages: Sequence[Passage],
         vault: Vault,
         texts: Sequence[str],
         found: Sequence[Sequence[Span]],
+        from_lm: Sequence[bool] = (),
     ) -> Steps[list[list[Span]]]:
         """What must be hidden in each text, given what was `found`: see `Vault.cover`. In the task's
         own lines a value counts where it is written as it was found.
         """
-        spans = yield from vault.covering(texts, found)
+        spans = yield from vault.covering(texts, found, from_lm)
         ranges = self._instructions.ranges(passages, texts)
         if not any(ranges):
             return spans

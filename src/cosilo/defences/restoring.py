@@ -176,7 +176,7 @@ class Restorer:
                 self._plain[shown] = value
                 key = shown
             else:
-                key = _normal(shown)
+                key = normal(shown)
                 self._values[key] = value, follow
             self._kinds[key] = kind
             self._beginnings.update(key[:i] for i in range(1, len(key)))
@@ -186,7 +186,7 @@ class Restorer:
     def knows_other(self, aliases: Mapping[str, str]) -> bool:
         """Whether one of `aliases` is issued already, for another value."""
         return any(
-            self._plain.get(alias, value) != value or _normal(alias) in self._values
+            self._plain.get(alias, value) != value or normal(alias) in self._values
             for alias, value in aliases.items()
         )
 
@@ -218,7 +218,7 @@ class Restorer:
             whole = match.group()
             if match["plain"] is not None:
                 return Segment(*match.span(), self._plain[whole], self._kinds[whole])
-            key = _normal(whole)
+            key = normal(whole)
             value = self._values.get(key)
             if value is not None:
                 return Segment(*match.span(), _followed(whole, *value), self._kinds[key])
@@ -226,7 +226,7 @@ class Restorer:
         return None
 
     def _may_begin(self, tail: str) -> bool:
-        if tail in self._beginnings or _normal(tail) in self._beginnings:
+        if tail in self._beginnings or normal(tail) in self._beginnings:
             return True
         return tail in self._plain or (tail[-1] in ".,-:/" and tail[:-1] in self._plain)
 
@@ -252,7 +252,8 @@ def stands_alone(text: str, start: int, end: int) -> bool:
     return _LEFT.match(text, start) is not None and _RIGHT.match(text, end) is not None
 
 
-def _normal(shown: str) -> str:
+def normal(shown: str) -> str:
+    """A placeholder in the one of its spellings that it is known by."""
     return shown.replace("\\", "").replace(" ", "_").replace("-", "_").casefold()
 
 

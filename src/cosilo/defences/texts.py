@@ -60,6 +60,23 @@ def private_in(passages: Sequence[Passage], *, public_system: bool) -> list[str]
     return found
 
 
+def from_lm(passages: Sequence[Passage], *, public_system: bool) -> list[bool]:
+    """Which of the texts that `private_in` finds the LM said itself, in an earlier turn."""
+    found: list[bool] = []
+    by_lm = False
+
+    def at(passage: Passage) -> None:
+        nonlocal by_lm
+        by_lm = passage.by == "assistant"
+
+    def note(text: str) -> str:
+        found.append(by_lm)
+        return text
+
+    _changed(passages, note, public_system, at)
+    return found
+
+
 def placed(passages: Sequence[Passage], texts: Sequence[str], *, public_system: bool) -> list[str]:
     """What each of `passages` says with `texts` in the places that `private_in` found."""
     rest = iter(texts)
@@ -77,13 +94,19 @@ def public_text(passages: Sequence[Passage]) -> str:
     return "\n".join((*said["said"], *said["tools"], *said["form"], *said["label"]))
 
 
-def _changed(passages: Sequence[Passage], change: Change, public_system: bool) -> list[str]:
+def _changed(
+    passages: Sequence[Passage],
+    change: Change,
+    public_system: bool,
+    at: Callable[[Passage], None] = lambda _: None,
+) -> list[str]:
     tools = next((p.text for p in passages if p.what == "tools"), "")
 
     def in_arguments(leaf: Leaf) -> bool:
         return not leaf.is_key or leaf.text not in _strings(tools)
 
     def changed(passage: Passage) -> str:
+        at(passage)
         if public_system and passage.by == "system":
             return passage.text
         match passage.what:

@@ -22,7 +22,7 @@ import msgspec
 
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
 from cosilo.defences.json_text import NUMBER, JsonReading
-from cosilo.defences.restoring import Restorer, restore, segments, stands_alone
+from cosilo.defences.restoring import Restorer, normal, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
 from cosilo.errors import PrivacyError
 
@@ -31,6 +31,7 @@ CODE = 6
 SURROGATES = 500  # per conversation; each costs a scan of the message, so more get placeholders
 _SCANNED = 20_000_000  # characters of all these scans of one message
 _LOOKALIKE = re.compile(rf"[A-Z]{{2,12}}_[{ALPHABET}]{{{CODE}}}")
+_TYPED = re.compile(rf"[A-Z]{{2,12}}\\{{0,2}}_[{ALPHABET}]{{{CODE}}}", re.I)
 _CODES = re.compile(rf"_(?=([{ALPHABET}]{{{CODE}}}))")
 _TRIES = 200  # for a surrogate, then as many for a placeholder
 _MOST_TRIES = 10_000  # of surrogates for one message
@@ -72,6 +73,7 @@ class Vault:
         self._kinds: dict[str, str] = {}
         self._restorer = Restorer()
         self._surrogates = 0
+        self._left: frozenset[str] = frozenset()  # what may stand in the LM's own earlier turns
 
     @classmethod
     def under(cls, key: bytes, scope: bytes, issued: Iterable[Issued]) -> Vault:
@@ -116,9 +118,17 @@ class Vault:
         return run(self.covering(texts, found))
 
     def covering(
-        self, texts: Sequence[str], found: Sequence[Iterable[Span]]
+        self,
+        texts: Sequence[str],
+        found: Sequence[Iterable[Span]],
+        from_lm: Sequence[bool] = (),
     ) -> Steps[list[list[Span]]]:
-        """`cover`, in steps."""
+        """`cover`, in steps.
+
+        Args:
+            from_lm: which texts the LM said before. A placeholder that was left in one of them stands
+                for its value still, and stays.
+        """
         spans = []
         for text, here in zip(texts, found, strict=True):
             spans.append((yield from resolving(here, text)))
@@ -126,12 +136,20 @@ class Vault:
         for text, kept in zip(texts, spans, strict=True):
             for span in kept:
                 values.setdefault(text[span.start : span.end], span.kind)
+        self._left = frozenset()
+        if any(by_lm and _TYPED.search(t) for t, by_lm in zip(texts, from_lm, strict=False)):
+            yield
+            codes = (self._coded(kind, value, _TRIES)[0] for value, kind in values.items())
+            self._left = frozenset(map(normal, codes))
         finder = _Finder(values)
         covered = []
-        for text, kept in zip(texts, spans, strict=True):
+        for i, (text, kept) in enumerate(zip(texts, spans, strict=True)):
             again = yield from gathered(finder.find(text))
             own = {(s.start, s.end) for s in kept}
-            others = [s for s in (*again, *self._lookalikes(text)) if (s.start, s.end) not in own]
+            typed = self._lookalikes(text)
+            if self._left and from_lm[i]:
+                typed = [s for s in typed if normal(text[s.start : s.end]) not in self._left]
+            others = [s for s in (*again, *typed) if (s.start, s.end) not in own]
             whole = (yield from resolving([*kept, *others], text)) if others else kept
             covered.append([_renamed(s, text, values) for s in whole])
         return covered
@@ -143,16 +161,24 @@ class Vault:
         run(self.issuing(texts, spans, public))
 
     def issuing(
-        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], public: str
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        public: str,
+        from_lm: Sequence[bool] = (),
     ) -> Steps[None]:
-        """`issue`, in steps."""
+        """`issue`, in steps; `from_lm` as in `covering`."""
         values = {
             text[s.start : s.end]: s.kind
             for text, here in zip(texts, spans, strict=True)
             for s in here
         }
         words = {w for value in values for w in _WORDS.findall(value.casefold())}
-        taken = _Taken("\n".join((*texts, public)), words)
+        said = [
+            _TYPED.sub(self._unless_left, text) if self._left and from_lm[i] else text
+            for i, text in enumerate(texts)
+        ]
+        taken = _Taken("\n".join((*said, public)), words)
         yield
         glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
         yield
@@ -195,13 +221,19 @@ class Vault:
         return "".join((*parts, text[at:]))
 
     def hidden(
-        self, text: str, spans: Sequence[Span], read: JsonReading | None
+        self,
+        text: str,
+        spans: Sequence[Span],
+        read: JsonReading | None,
+        *,
+        from_lm: bool = False,
     ) -> tuple[str, list[Span]]:
         """What `hide` returns, and the other spans of `text` that would be restored by mistake, so
         must be hidden too.
 
         Args:
             read: what `text` says, where it holds JSON; `spans` and what is returned are of that.
+            from_lm: the LM said it before; placeholders that were left in it are no mistake.
 
         Raises:
             PrivacyError: a placeholder would not be found again.
@@ -229,6 +261,8 @@ class Vault:
             if issued.get((start, end)) == value:
                 del issued[start, end]
                 continue
+            if from_lm and normal(whole[start:end]) in self._left:
+                continue
             there, here = moves[bisect_right(moves, (start, len(text))) - 1]
             stray = Span(here + start - there, here + end - there, "TEXT")
             if text[stray.start : stray.end] != whole[start:end]:
@@ -252,13 +286,20 @@ class Vault:
                 self.take([Issued(value, kind, cover.shown, cover.aliases, plain=True)])
                 return
         for attempt in range(_TRIES, 2 * _TRIES):
-            code = self._draw(kind, value, attempt).code(ALPHABET, CODE)
-            shown = f"{kind}_{code}"
+            shown, code = self._coded(kind, value, attempt)
             cover = Cover(shown, {shown: value})
             if code not in taken.codes and not self._restorer.knows_other(cover.aliases):
                 self.take([Issued(value, kind, shown, cover.aliases, plain=False)])
                 return
         raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
+
+    def _coded(self, kind: str, value: str, attempt: int) -> tuple[str, str]:
+        """The placeholder of this try, and its code."""
+        code = self._draw(kind, value, attempt).code(ALPHABET, CODE)
+        return f"{kind}_{code}", code
+
+    def _unless_left(self, found: re.Match[str]) -> str:
+        return "" if normal(found.group()) in self._left else found.group()
 
     def _free(self, cover: Cover, taken: _Taken) -> bool:
         """Whether nothing else can be taken for this surrogate, and it spells no value."""
