@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cosilo.models.base import Tokens
+from cosilo.models.chat.fields import values
 from cosilo.models.white_box.batch import device_of, pad
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.types import Delta, FinishReason, Sampling, TokenLogprob
@@ -65,6 +66,9 @@ class Writer:
         self.cpu_seconds = 0.0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._random = np.random.default_rng(sampling.seed)
+        given: dict[str, Any] = values(sampling.fields)
+        self.top_k = int(given.get("top_k", 0))
+        self.min_p = float(given.get("min_p", 0.0))
         self._held = ""
         self._waiting: list[TokenLogprob] = []  # tokens whose text is still held
 
@@ -197,12 +201,19 @@ def _next(logits: Any, rows: Sequence[Writer]) -> Any:
             [s.temperature for s in sampling],
             [s.top_p for s in sampling],
             [rows[i].chance() for i in drawn],
+            [rows[i].top_k for i in drawn],
+            [rows[i].min_p for i in drawn],
         )
     return tokens
 
 
 def draw(
-    logits: Any, temperatures: Sequence[float], top_p: Sequence[float], chances: Sequence[float]
+    logits: Any,
+    temperatures: Sequence[float],
+    top_p: Sequence[float],
+    chances: Sequence[float],
+    top_k: Sequence[int] = (0,),
+    min_p: Sequence[float] = (0.0,),
 ) -> Any:
     """A token for each row of `logits`, shape (rows,): the first at which the probability, summed up in
     the order of the vocabulary, exceeds the row's chance.
@@ -210,6 +221,9 @@ def draw(
     Args:
         logits: (rows, vocabulary); all other arguments have an entry for each row.
         top_p: the least summed probability of the likeliest tokens that stay; 1 keeps all.
+        top_k: how many of the likeliest tokens stay, before that; 0 keeps all.
+        min_p: the share of the likeliest token's probability that a token must have to stay, before
+            that; 0 keeps all.
     """
     import torch
 
@@ -217,6 +231,13 @@ def draw(
         return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
 
     p = (logits.double() / column(temperatures)).softmax(-1)
+    if max(min_p) > 0:
+        p = p.masked_fill(p < column(min_p) * p.amax(-1, keepdim=True), 0.0)
+        p = p / p.sum(-1, keepdim=True)
+    if max(top_k) > 0:
+        places = p.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        p = p.masked_fill(places >= column([k if k > 0 else p.shape[-1] for k in top_k]), 0.0)
+        p = p / p.sum(-1, keepdim=True)
     if min(top_p) < 1:
         ranked, ids = p.sort(dim=-1, descending=True, stable=True)
         gone = ranked.cumsum(-1) - ranked >= column([t if t < 1 else 2.0 for t in top_p])

@@ -30,7 +30,7 @@ from cosilo.errors import (
     RejectedError,
 )
 from cosilo.models import catalog
-from cosilo.models.base import Access, Array, Tokens, models
+from cosilo.models.base import Access, Array, Tokens, models, require_honoured
 from cosilo.models.digests import file_digest
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
@@ -164,6 +164,10 @@ class TorchModel(TorchThreads, TorchSplit):
             report=self.report,
         )
 
+    def honours(self, field: str) -> bool:
+        """Whether it draws by a further field; a choice of labels is scored, whatever they say."""
+        return field in ("top_k", "min_p")
+
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The reply.
 
@@ -173,6 +177,7 @@ class TorchModel(TorchThreads, TorchSplit):
             CatalogError: the model cannot be loaded.
             ModelError: it failed.
         """
+        require_honoured(self, sampling)
         _require_plain(sampling)
         if sampling.choices:
             choice = await self._run(_Job("choose", (chat, sampling)))
@@ -190,6 +195,7 @@ class TorchModel(TorchThreads, TorchSplit):
         Raises:
             what `generate` does.
         """
+        require_honoured(self, sampling)
         _require_plain(sampling)
         if sampling.choices:
             yield disassemble(await self.generate(chat, sampling))
@@ -480,10 +486,6 @@ def _picked(logprobs: Any, sampling: Sampling) -> int:
 
 
 def _require_plain(sampling: Sampling) -> None:
-    for name, _ in sampling.fields:
-        raise RejectedError(
-            f"the torch back end knows no {name}", code="unsupported_parameter", param=name
-        )
     for name in ("tools", "response_format"):
         if getattr(sampling, name):
             raise RejectedError(

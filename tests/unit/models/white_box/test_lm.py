@@ -16,6 +16,7 @@ import tiny_lm
 from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Access, TextModel, models, require
+from cosilo.models.chat.fields import canonical
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16
 from cosilo.models.white_box.decoding import draw
@@ -120,6 +121,49 @@ async def test_samples_follow_the_models_probabilities(model: TorchModel) -> Non
     share = sum(r.text == texts[0] for r in replies) / 400
     expected = sum(p[i] for i, t in zip(kept, texts, strict=True) if t == texts[0]) / p[kept].sum()
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 400)
+
+
+async def test_further_fields_leave_the_likeliest_tokens_or_are_refused(model: TorchModel) -> None:
+    model.parallel = 40
+    greedy = await model.generate(user("q"), Sampling(max_tokens=6))
+    for fields in ({"top_k": 1}, {"min_p": 1.0}):
+        wild = Sampling(max_tokens=6, temperature=2.0, seed=5, fields=canonical(fields))
+        assert (await model.generate(user("q"), wild)).text == greedy.text
+    all_of_them = Sampling(max_tokens=6, temperature=2.0, seed=5, fields=canonical({"top_k": -1}))
+    free = Sampling(max_tokens=6, temperature=2.0, seed=5)
+    assert (await model.generate(user("q"), all_of_them)).text == (
+        await model.generate(user("q"), free)
+    ).text
+    refused = Sampling(fields=canonical({"presence_penalty": 1.0}))
+    with pytest.raises(RejectedError, match="presence_penalty"):
+        await model.generate(user("q"), refused)
+
+
+def test_tokens_that_do_not_stay_are_never_drawn() -> None:
+    """Against a plain loop: of 30 tokens those within `top_k`, and likely enough for `min_p`."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(300, 30)).astype(np.float32) * 2
+    top_k = rng.choice([0, 1, 3, 10, 99], 300).tolist()
+    min_p = rng.choice([0.0, 0.1, 0.5], 300).tolist()
+    top_p = rng.choice([0.6, 1.0], 300).tolist()
+    chances = rng.random(300).tolist()
+    found = draw(torch.from_numpy(logits), [1.0] * 300, top_p, chances, top_k, min_p).tolist()
+    for row, k, least, most, chance, token in zip(
+        logits.astype(np.float64), top_k, min_p, top_p, chances, found, strict=True
+    ):
+        p = np.exp(row - row.max())
+        kept = [i for i in np.argsort(-p, kind="stable") if p[i] >= least * p.max()][: k or 30]
+        share, summed, stay = sum(p[i] for i in kept), 0.0, []
+        for i in kept:
+            if summed < most * share or not stay:
+                stay.append(i)
+            summed += p[i]
+        passed, total = 0.0, sum(p[i] for i in stay)
+        for i in sorted(stay):
+            passed += p[i]
+            if passed > chance * total:
+                break
+        assert token == i
 
 
 def test_a_draw_is_the_token_at_which_the_probabilities_exceed_the_chance() -> None:
