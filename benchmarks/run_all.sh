@@ -22,6 +22,7 @@ script mmlu_llama benchmarks/plans.py mmlu_pro_private --as mmlu_llama
 script mmlu_phi_gemini benchmarks/plans.py mmlu_pro_private --as mmlu_phi_gemini \
   --set small.model=phi-3-mini model=gemini-1.5-pro
 script routellm_mmlu benchmarks/plans.py routellm_mmlu
+script round_trip_train benchmarks/pseudonyms/round_trip.py --split train
 script round_trip benchmarks/pseudonyms/round_trip.py
 script round_trip_all benchmarks/pseudonyms/round_trip.py --all --streams
 script gateway_round_trip benchmarks/gateway/round_trip.py

@@ -36,6 +36,8 @@ _AT_ONCE = 15_000  # characters of cells that are looked through together
 _SHORT = 60  # characters of a cell that its column's name, or its neighbours, can speak for
 _FEW = 5  # cells; in fewer a column shows no habits
 _WORDS = 3  # of a status, a size, a category; a longer value is a sentence, whatever its label
+_BY_FORM = 0.95  # as sure as the form or the place of a credential makes it
+_FOUND = 0.45  # less is a guess by what a word is not
 _LABELLED = 0.95  # as sure as a label makes it
 
 _DATE = re.compile(
@@ -112,6 +114,9 @@ def _by_cell(
         last = bisect_right(starts, span.end - 1)
         touched = [n for n in range(first, last) if here[n].end > span.start]
         values = [here[n] for n in touched if not here[n].names]
+        if span.kind == "SECRET" and span.score >= _BY_FORM:
+            outside.append(span)  # it may hold what looks like a field: "…key=0a1b…"
+            continue
         if len(values) > 1:
             continue
         goes_on = all(cell.column.startswith(LINE) for cell in values)  # as an address on its lines
@@ -184,6 +189,12 @@ class _Values:
     def distinct(self) -> float:
         return len(set(self.texts)) / len(self.texts)
 
+    @property
+    def people(self) -> int:
+        """How many were found to be a person by two capitalised words or more."""
+        found = zip(self.texts, self.covered, strict=True)
+        return sum(kind == "PERSON" and _FULL_NAME.fullmatch(t) is not None for t, kind in found)
+
     def share(self, pattern: re.Pattern[str]) -> float:
         return sum(pattern.fullmatch(text) is not None for text in self.texts) / len(self.texts)
 
@@ -205,7 +216,7 @@ def _column(
             [_covering(text, here[n], inside.get(n, ())) for n in numbers],
         )
         kind = _habit(values)
-        people = 2 * values.covered.count("PERSON") >= len(numbers)
+        people = 2 * values.people >= len(numbers)
     for number in numbers:
         cell, spans = here[number], inside.get(number, [])
         value = text[cell.start : cell.end]
@@ -233,8 +244,10 @@ def _is_whole(text: str, cell: Cell, span: Span) -> bool:
 
 
 def _is_full_name(text: str, span: Span) -> bool:
-    """Whether a person was found by two capitalised words or more, which few words for things are."""
-    return span.kind == "PERSON" and _FULL_NAME.fullmatch(text, span.start, span.end) is not None
+    """Whether a person was found, and not only guessed, by two capitalised words or more, which few
+    words for things are."""
+    found = span.kind == "PERSON" and span.score >= _FOUND
+    return found and _FULL_NAME.fullmatch(text, span.start, span.end) is not None
 
 
 def _covering(text: str, cell: Cell, spans: Sequence[Span]) -> str:

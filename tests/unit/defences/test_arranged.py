@@ -172,3 +172,22 @@ def test_but_full_names_that_repeat_are() -> None:
         for m in re.finditer("Maud Ottokar|Ada Lindqvist", text)
     ]
     assert hidden(text, found) == ["Maud Ottokar", "Ada Lindqvist"]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "ATATT3x" + "Ab0-" * 40 + "Wc8s-rZf=ffbd22ce",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N",
+        "sntrys_" + "aB3=" * 12 + "k=9f",
+    ],
+)
+@pytest.mark.parametrize("around", ["my token is {} and live", "TOKEN={}", "a: {}\nb: 3\n"])
+def test_a_credential_that_holds_what_looks_like_a_field_is_hidden_whole(
+    secret: str, around: str
+) -> None:
+    text = around.format(secret)
+    spans = run(arranged(text, PatternDetector().detect(text), look))
+    covered = {i for s in spans for i in range(s.start, s.end)}
+    at = text.index(secret)
+    assert {i for i in range(at, at + len(secret)) if text[i].isalnum()} <= covered

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
-from cosilo.defences.detection import run
+from cosilo.boundary.messages import Ask
+from cosilo.defences.detection import Span
 from cosilo.defences.handles import handles
 from cosilo.defences.hiding import Hiding, Settings
+from cosilo.types import user
 
 HIDING = Hiding(
     Settings(
@@ -16,6 +19,11 @@ HIDING = Hiding(
         databases=None, values=(), hints=False, seconds=60.0,
     )
 )  # fmt: skip
+
+
+def private(text: str) -> list[Span]:
+    (spans,) = asyncio.run(HIDING.spans(Ask(chat=user(text))))
+    return spans
 
 
 def found(text: str) -> list[str]:
@@ -101,7 +109,7 @@ def test_what_is_none(text: str) -> None:
     ],
 )
 def test_in_structured_and_technical_text(text: str) -> None:
-    spans = run(HIDING._arranged(text, ""))
+    spans = private(text)
     assert "maria_gonzalez" in {text[s.start : s.end] for s in spans}
 
 
@@ -114,7 +122,7 @@ def test_in_structured_and_technical_text(text: str) -> None:
     ],
 )
 def test_a_date_of_birth_with_spaces_before_its_comma(text: str) -> None:
-    spans = run(HIDING._arranged(text, ""))
+    spans = private(text)
     assert any(s.kind == "BIRTH" and text[s.start : s.end].endswith("1979") for s in spans)
 
 

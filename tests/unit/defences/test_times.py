@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from cosilo.defences.detection import run
+from cosilo.boundary.messages import Ask
 from cosilo.defences.hiding import Hiding, Settings
+from cosilo.types import user
 
 HIDING = Hiding(
     Settings(
@@ -16,7 +19,8 @@ HIDING = Hiding(
 
 
 def hidden(text: str) -> set[str]:
-    return {text[s.start : s.end] for s in run(HIDING._arranged(text, ""))}
+    (spans,) = asyncio.run(HIDING.spans(Ask(chat=user(text))))
+    return {text[s.start : s.end] for s in spans}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_times_are_nothing_private(text: str) -> None:
         ("call 555-867-5309 today", "555-867-5309"),
         ("call me on 01.84.17.61.18", "01.84.17.61.18"),
         ("my account is 1073741825", "1073741825"),
-        ("route add 10.0.99.0/24 10.1.1.2", "10.0.99.0/24"),
+        ("route add 10.0.99.0/24 by 10.1.1.2", "10.0.99.0/24"),
         ("tell Jenkins to call me", "Jenkins"),
         ("my number is +49 30 123456", "+49 30 123456"),
         ("I live at 12 March Street 4.", "12 March Street 4"),
