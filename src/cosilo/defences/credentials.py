@@ -15,6 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from cosilo.defences.detection import Span
 
@@ -106,6 +107,8 @@ _FORMS: tuple[str, ...] = (
     rf"eyJ{_URL}{{10,4000}}\.{_URL}{{10,8000}}\.{_URL}{{10,2000}}",
 )
 _FORM = re.compile("|".join(_FORMS))
+# No form is shorter, and none has another sign in it, but for a space after FlyV1.
+_RUN = re.compile(r"(?:FlyV1 )?[\w+/=.~:$@,\-]{15,}")
 _EDGE = re.compile(r"[\w\-]")
 
 _BLOCK = re.compile(
@@ -162,7 +165,8 @@ _RAW = re.compile(r"[A-Za-z0-9+/=_.~\-]{20,300}")
 
 def credentials(text: str) -> Iterator[Span | None]:
     """The credentials of `text`; a None where the caller may pause."""
-    for number, found in enumerate(_FORM.finditer(text)):
+    formed = (_FORM.finditer(text, *run.span()) for run in _RUN.finditer(text))
+    for number, found in enumerate(chain.from_iterable(formed)):
         start, end = found.span()
         if not _inside_word(text, start, end):
             yield Span(start, end, "SECRET", 1.0)

@@ -379,9 +379,11 @@ class Hiding:
         for number, piece in enumerate(pieces):
             plain = plainly(piece)
             yield
-            if plain is not None:
-                for start, view in windows(plain.text):
-                    views.append((number, start, plain))
+            if plain is None:
+                continue
+            for begin, part in plain.parts():
+                for start, view in windows(part):
+                    views.append((number, begin + start, plain))
                     looked_at.append(view)
         spans = yield from self._look(looked_at, public)
         found: list[set[Span]] = []

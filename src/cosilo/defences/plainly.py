@@ -15,6 +15,7 @@ import html
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -26,7 +27,11 @@ _ESCAPED = (
     r"|(?P<url>(?:%[0-9a-fA-F]{2})+)"
 )
 _ESCAPE = re.compile(_ESCAPED)
-_UNIT = re.compile(rf"{_ESCAPED}|.[{_MARKS}]*", re.S)
+# What may be read as something else than it is written; the rest is plain ASCII.
+_UNIT = re.compile(rf"{_ESCAPED}|[^\x00-\x7f][{_MARKS}]*|[\x00-\x7f][{_MARKS}]+")
+_PARAGRAPH = re.compile(r"\n[ \t]*\n")
+_AROUND = 500  # characters before and after what is written in another way
+_LONG = 4_000  # characters of a paragraph that is not looked through as a whole for it
 # Where all characters of these categories are: before U+3100, in the compatibility forms, the tags.
 _SOUGHT = (*range(0x3100), *range(0xFE00, 0x10000), *range(0xE0000, 0xE0080))
 _READ = {
@@ -43,31 +48,75 @@ class Plain:
     Attributes:
     text: as it is read.
     starts, ends: for each of its characters, the place of what it was written as.
+    changes: where it says something else than what is written, in order.
     """
 
     text: str
     starts: tuple[int, ...]
     ends: tuple[int, ...]
+    changes: tuple[tuple[int, int], ...]
 
     def written(self, span: Span) -> Span:
         """`span` of `text` in the text as it is written."""
         return replace(span, start=self.starts[span.start], end=self.ends[span.end - 1])
 
+    def parts(self) -> Iterator[tuple[int, str]]:
+        """(where it begins, what it says) of the parts that are written in another way, each with its
+        paragraph; of a very long one with the words around it.
+        """
+        begin = end = -1
+        for start, stop in self.changes:
+            first, last = self._around(start, stop)
+            if first > end:
+                if end >= 0:
+                    yield begin, self.text[begin:end]
+                begin = first
+            end = max(end, last)
+        if end >= 0:
+            yield begin, self.text[begin:end]
+
+    def _around(self, start: int, stop: int) -> tuple[int, int]:
+        text = self.text
+        breaks = [m.end() for m in _PARAGRAPH.finditer(text, max(start - _LONG, 0), start)]
+        after = _PARAGRAPH.search(text, stop, stop + _LONG)
+        first = breaks[-1] if breaks else 0
+        last = after.start() if after else len(text)
+        if last - first > _LONG:
+            first, last = max(first, start - _AROUND), min(last, stop + _AROUND)
+            while first > 0 and first < start and not text[first - 1].isspace():
+                first += 1
+            while last < len(text) and last > stop and not text[last].isspace():
+                last -= 1
+        return first, last
+
 
 def plainly(text: str) -> Plain | None:
     """`text` as it is read; None where it is written so already."""
-    if not _ESCAPE.search(text) and unicodedata.normalize("NFKC", text).translate(_READ) == text:
+    if text.isascii() and not _ESCAPE.search(text):
         return None
     letters: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
+    changes: list[tuple[int, int]] = []
+    at = 0
     for unit in _UNIT.finditer(text):
-        for letter in unicodedata.normalize("NFKC", _unescaped(unit)).translate(_READ):
-            letters.append(letter)
-            starts.append(unit.start())
-            ends.append(unit.end())
-    read = "".join(letters)
-    return Plain(read, tuple(starts), tuple(ends)) if read != text else None
+        start, end = unit.span()
+        said = unicodedata.normalize("NFKC", _unescaped(unit)).translate(_READ)
+        if said == unit.group():
+            continue
+        letters += text[at:start], said
+        starts += range(at, start)
+        ends += range(at + 1, start + 1)
+        changes.append((len(starts), len(starts) + len(said)))
+        starts += [start] * len(said)
+        ends += [end] * len(said)
+        at = end
+    if not changes:
+        return None
+    letters.append(text[at:])
+    starts += range(at, len(text))
+    ends += range(at + 1, len(text) + 1)
+    return Plain("".join(letters), tuple(starts), tuple(ends), tuple(changes))
 
 
 def _unescaped(unit: re.Match[str]) -> str:

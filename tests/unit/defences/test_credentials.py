@@ -129,3 +129,11 @@ def test_what_the_benchmark_draws_is_found() -> None:
             continue
         value = draw(rng)
         assert secret_part(name, value) in " ".join(found(f"here: {value} ok")), name
+
+
+@pytest.mark.parametrize("before", ["", " ", "key=", '"', "see "])
+def test_the_shortest_and_those_with_a_space_are_found(before: str) -> None:
+    for secret in ("xoxb-1234567890", f"FlyV1 fm2_{'aB3,' * 15}x"):
+        spans = [s for s in credentials(f"{before}{secret}") if s is not None]
+        found = [f"{before}{secret}"[s.start : s.end] for s in spans]
+        assert any(secret in value for value in found), (secret, found)

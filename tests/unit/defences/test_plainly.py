@@ -49,3 +49,29 @@ def test_a_place_that_was_read_is_found_in_what_was_written() -> None:
         at = plain.text.index(value)
         span = plain.written(Span(at, at + len(value), "X"))
         assert written[span.start : span.end] == whole
+
+
+def test_only_the_paragraph_that_is_written_in_another_way_is_read_again() -> None:
+    text = "Nothing here.\n\nWrite to J&ouml;rg at home.\n\n" + "Nothing there. " * 50
+    plain = plainly(text)
+    assert plain is not None
+    assert list(plain.parts()) == [(15, "Write to J\u00f6rg at home.")]
+
+
+@pytest.mark.parametrize("between", [10, 1_000, 5_000, 60_000])
+def test_each_change_stands_in_a_part_with_the_words_around_it(between: int) -> None:
+    text = "a word or two " * (between // 14)
+    plain = plainly(f"{text}J&ouml;rg Maier{text}, and M&uuml;ller again {text}")
+    assert plain is not None
+    parts = list(plain.parts())
+    said = [part for _, part in parts]
+    assert all(plain.text[at : at + len(part)] == part for at, part in parts)
+    assert any("two J\u00f6rg Maier" in part for part in said) or between < 14
+    assert any("and M\u00fcller again" in part for part in said)
+    assert sum(map(len, said)) <= max(len(plain.text) if between < 5_000 else 0, 3_000)
+
+
+def test_a_long_word_that_is_written_in_another_way_is_whole() -> None:
+    plain = plainly("x " * 9_000 + "&ouml;" + "y" * 2_000 + " x" * 9_000)
+    assert plain is not None
+    assert any("\u00f6" in part for _, part in plain.parts())

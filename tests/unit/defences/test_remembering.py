@@ -185,3 +185,10 @@ async def test_edited_conversations_are_hidden_as_if_nothing_was_remembered(seed
             case _:
                 turns[draw.randrange(len(turns))] = said(draw)
         assert await hidden(remembers, turns) == await hidden(Hiding(PATTERNS), turns)
+
+
+async def test_a_sign_in_a_long_text_costs_what_stands_around_it() -> None:
+    looks, detector = counted()
+    text = "word of a long text " * 900
+    await hidden(looks, [f"{text}\u00a0call\u00a0(212)\u00a0555-0142 {text[:500]}"])
+    assert sum(map(len, detector.read)) < 1.2 * len(text)
