@@ -56,11 +56,16 @@ class Repeater:
     async def close(self) -> None: ...
 
 
-async def before(lm: Repeater, folder: Path | None) -> House:
-    """A gateway before `lm`; if there is a `folder`, with the pseudonym defence, whose key it keeps."""
+async def before(lm: Repeater, folder: Path | None, *, every: bool = False) -> House:
+    """A gateway before `lm`; if there is a `folder`, with the pseudonym defence, whose key it keeps.
+
+    Args:
+        every: with all detectors that it has by default, which takes models, and not only patterns.
+    """
     around: tuple[DefenceConfig, ...] = ()
     if folder is not None:
-        options = {"detectors": ["patterns"], "key_file": str(folder / "key")}
+        detectors = {} if every else {"detectors": ["patterns"]}
+        options = {**detectors, "key_file": str(folder / "key")}
         around = (DefenceConfig("hide", "pseudonym", options),)
     h = await house(large=[lm], around=around, sampling=Sampling(max_tokens=8))
     h.gateway.bodies.largest = h.gateway.bodies.together = LIMIT
@@ -364,12 +369,17 @@ def _holds(body: bytes, data: bytes) -> bool:
 
 
 async def strings(
-    shape: str, suites: Path, folder: Path | None, *, streams: tuple[bool, ...] = (False, True)
+    shape: str,
+    suites: Path,
+    folder: Path | None,
+    *,
+    streams: tuple[bool, ...] = (False, True),
+    every: bool = False,
 ) -> Found:
     """Every string in every place: it arrives as it is, and what is repeated of it comes back so."""
     found = Found()
     lm = Repeater()
-    h = await before(lm, folder)
+    h = await before(lm, folder, every=every)
     spoken = _SHAPES[shape]
     for name, place in spoken.places.items():
         lm.turn = place.turn
@@ -385,6 +395,7 @@ async def strings(
                 found.note(told, what, right=told.status == 200 and all(
                     _exact(spoken, place, text, told, stream, lm.bodies[0], folder is not None)
                 ))  # fmt: skip
+    await h.gateway.close()
     return found
 
 

@@ -4,12 +4,12 @@
 
 Every file of JSONTestSuite as a body of each endpoint and wherever a request may hold any JSON; every
 string of the big list of naughty strings as content, system text, tool result, argument, name and
-description, in every shape, whole and streamed, with and without the pseudonym defence, to an upstream
-that repeats what it was told; and the cases of `tests/framing.py` over sockets, which are written from
+description, in every shape, whole and streamed, without a defence, with the pseudonym defence's patterns
+and with all its detectors, to an upstream that repeats what it was told; and the cases of `tests/framing.py` over sockets, which are written from
 RFC 9112. Wrong is: a 5xx; a file that is no JSON and not refused with 400; one that is and does not
 arrive byte by byte; a string that arrives or comes back as another (unless the answer tells that it was
 withheld); a framing answered otherwise than the RFC allows, or a second answer to it.
-Exit code 1 when something is wrong. It takes half a minute.
+Exit code 1 when something is wrong. It takes two minutes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def main() -> int:
         guarded = Path(folder)
         shapes = suites.SHAPES
         await put("JSON files as bodies", suites.bodies(SUITES))
-        for row, at in (("without a defence", None), ("with the pseudonym defence", guarded)):
+        for row, at in (("without a defence", None), ("behind patterns", guarded)):
             await put(
                 f"JSON files in requests, {row}",
                 *(suites.json_in_places(shape, SUITES, at) for shape in shapes),
@@ -86,6 +86,10 @@ async def main() -> int:
             await put(
                 f"naughty strings, {row}", *(suites.strings(shape, SUITES, at) for shape in shapes)
             )
+        await put(
+            "naughty strings, with all detectors",
+            *(suites.strings(shape, SUITES, guarded, every=True) for shape in shapes),
+        )
         await put("HTTP framing", framed())
     kept.write()
     return 1 if wrong else 0
