@@ -4,11 +4,12 @@
 
 Every file of JSONTestSuite as a body of each endpoint and wherever a request may hold any JSON; every
 string of the big list of naughty strings as content, system text, tool result, argument, name and
-description, in every shape, whole and streamed, without a defence, with the pseudonym defence's patterns
-and with all its detectors, to an upstream that repeats what it was told; and the cases of `tests/framing.py` over sockets, which are written from
-RFC 9112. Wrong is: a 5xx; a file that is no JSON and not refused with 400; one that is and does not
-arrive byte by byte; a string that arrives or comes back as another (unless the answer tells that it was
-withheld); a framing answered otherwise than the RFC allows, or a second answer to it.
+description, in every shape, whole and streamed, without a defence, behind the pseudonym defence's
+patterns and behind all its detectors, to an upstream that repeats what it was told; and the cases of
+`tests/framing.py` over sockets, which are written from RFC 9112. Wrong is: a 5xx; a file that is no
+JSON and not refused with 400; one that is and does not arrive byte by byte; a string that arrives or
+comes back as another (unless the answer tells that it was withheld); a framing answered otherwise than
+the RFC allows, or a second answer to it.
 Exit code 1 when something is wrong. It takes two minutes.
 """
 

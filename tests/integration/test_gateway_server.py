@@ -1,4 +1,5 @@
-"""The gateway as its clients meet it: a process, driven by OpenAI's own library and by curl."""
+"""The gateway as its clients meet it: a process, driven by OpenAI's and Anthropic's own libraries and
+by curl."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 from tests.integration.gateway import (
@@ -195,6 +197,35 @@ def test_a_response_whole_streamed_and_with_tools(client: openai.OpenAI, mock: M
         client.responses.retrieve(reply.id)
 
 
+def test_a_message_whole_streamed_and_with_tools(gateway: Gateway, mock: Mock) -> None:
+    mock.reset()
+    text = f'send "this" to {SECRET}'
+    tools: Any = [{"name": "note", "input_schema": {"type": "object"}}]
+    turns: Any = [{"role": "user", "content": text}]
+    asked: dict[str, Any] = {"max_tokens": 99, "messages": turns}
+    with anthropic.Anthropic(base_url=gateway.root, api_key=gateway.key(), max_retries=0) as client:
+        whole = client.messages.create(model="cosilo/private-echo", system="Be kind.", **asked)
+        assert [b.to_dict() for b in whole.content] == [{"type": "text", "text": text}]
+        with client.messages.stream(model="cosilo/private-echo3", **asked) as stream:
+            pieces = list(stream.text_stream)
+        assert "".join(pieces) == text
+        assert len(pieces) > 3
+        with client.messages.stream(model="cosilo/private-tools", tools=tools, **asked) as stream:
+            reply = stream.get_final_message()
+        [call] = [block for block in reply.content if block.type == "tool_use"]
+        assert (call.input, reply.stop_reason) == ({"text": text}, "tool_use")
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": SECRET}
+        turns += [{"role": "assistant", "content": reply.content}]
+        turns += [{"role": "user", "content": [result]}]
+        client.messages.create(model="cosilo/private-echo", **asked)
+        with pytest.raises(anthropic.NotFoundError):
+            client.messages.create(model="cosilo/nobody", **asked)
+    bodies = [json.loads(body) for body in mock.seen()["bodies"]]
+    assert SECRET not in json.dumps(bodies)
+    assert [m["role"] for m in bodies[0]["messages"]] == ["system", "user"]
+    assert [m["role"] for m in bodies[-1]["messages"]] == ["user", "assistant", "tool"]
+
+
 def test_other_options_reach_the_upstream(client: openai.OpenAI, mock: Mock) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
     reply = ask(
@@ -261,6 +292,8 @@ def test_curl(gateway: Gateway, mock: Mock) -> None:
     assert json.loads(data)["choices"][0]["message"]["content"] == WORDS
     streamed = curl("-N", url, "-H", auth, "-d", body.replace('"model"', '"stream": true, "model"'))
     assert streamed.endswith("data: [DONE]\n\n")
+    upgrading = curl("-i", "--http2", url, "-H", auth, "-d", body)  # as Java's client asks, too
+    assert "HTTP/1.1 200" in upgrading.splitlines()[0]
     refused = curl("-i", url, "-d", body)
     assert "401" in refused.splitlines()[0]
     assert json.loads(curl(f"{gateway.root}/readyz"))["status"] == "ready"

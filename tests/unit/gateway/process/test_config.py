@@ -140,6 +140,8 @@ def test_a_large_model_takes_many_requests_at_once_unless_it_says_how_many() -> 
         ('name = "private"', 'name = "a/b"', "cannot name a point"),
         ('kind = "pseudonym"', 'kind = "pseudonim"', "did you mean 'pseudonym'"),
         ("[server]", "[serve]", "did you mean 'server'"),
+        ("[server]", '[server]\ncors = ["https://a.example/"]', "nothing after them"),
+        ("[server]", '[server]\ncors = ["*", "https://a.example"]', "stands alone"),
         ("[server]", "[server", "not TOML"),
     ],
 )
@@ -149,6 +151,21 @@ def test_what_is_wrong_is_named(old: str, new: str, said: str) -> None:
         parse(GOOD.replace(old, new, 1))
     assert said in str(caught.value)
     assert str(caught.value).startswith("gateway.toml")
+
+
+@pytest.mark.parametrize(
+    ("written", "origins"),
+    [
+        ("", ()),
+        ('cors = "*"', ("*",)),
+        ('cors = ["*"]', ("*",)),
+        ('cors = ["https://a.example", "http://localhost:3000"]',
+         ("https://a.example", "http://localhost:3000")),
+    ],
+)  # fmt: skip
+def test_the_pages_that_may_call(written: str, origins: tuple[str, ...]) -> None:
+    found = parse(GOOD.replace("[server]", f"[server]\n{written}", 1))
+    assert found.server.origins == origins
 
 
 def test_without_points_there_is_nothing_to_serve() -> None:

@@ -66,7 +66,9 @@ async def test_a_configuration_that_cannot_be_opened_is_told_and_the_one_before_
 async def test_a_new_configurations_limits_on_bodies_hold_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = ServerConfig(max_body_bytes=1000, held_body_bytes=5000, body_seconds=2.0)
+    server = ServerConfig(
+        max_body_bytes=1000, held_body_bytes=5000, body_seconds=2.0, cors="https://a.example"
+    )
 
     async def opened(*_: object) -> Any:
         return SimpleNamespace(points={})
@@ -83,3 +85,4 @@ async def test_a_new_configurations_limits_on_bodies_hold_from_then_on(
     await asyncio.wait_for(reloads._task, 5)
     bodies = gateway.bodies
     assert (bodies.largest, bodies.together, bodies.seconds) == (1000, 5000, 2.0)
+    assert gateway.cors
