@@ -32,7 +32,7 @@ from cosilo.gateway.record.retention import read_vault
 from cosilo.gateway.record.store import default_url, folder_of, is_postgres, open_store
 from cosilo.gateway.record.store_records import GatewayStore
 from cosilo.gateway.serving.exchange import Setup
-from cosilo.gateway.serving.files.reader import Reader
+from cosilo.gateway.serving.files.reader import FileReader
 from cosilo.gateway.serving.points import ServedPoint, open_recipe
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.api import Gateway
@@ -134,7 +134,7 @@ async def work(
             most_at_once=server.most_at_once,
             access_log=server.access_log,
             cors=server.origins,
-            reader=Reader(pages=server.file_pages, seconds=server.file_seconds, ocr=server.ocr),
+            reader=FileReader(pages=server.file_pages, seconds=server.file_seconds, ocr=server.ocr),
         )
         if page is not None:
             gateway.ui = page(gateway)

@@ -16,7 +16,7 @@ from cosilo.gateway.serving.tabs import Tab
 log = logging.getLogger("cosilo.gateway")
 
 
-class Booking:
+class RequestBooks:
     """Reserves and settles, and finishes in the background what could not be settled at once.
 
     Args:

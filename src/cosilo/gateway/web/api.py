@@ -35,15 +35,15 @@ from cosilo.gateway.serving.answering import (
     sampling_for,
     stream_one,
 )
-from cosilo.gateway.serving.booking import Booking
+from cosilo.gateway.serving.booking import RequestBooks
 from cosilo.gateway.serving.exchange import Exchange, Setup
-from cosilo.gateway.serving.files.reader import Reader
+from cosilo.gateway.serving.files.reader import FileReader
 from cosilo.gateway.serving.points import ServedPoint, find
 from cosilo.gateway.serving.tabs import Tab
 from cosilo.gateway.web.cors import CrossOrigin
 from cosilo.gateway.web.dialects import DIALECTS
 from cosilo.gateway.web.dialects.anthropic import AnthropicShape
-from cosilo.gateway.web.dialects.base import Continuation, Dialect, Envelope, Events, Shape
+from cosilo.gateway.web.dialects.base import AnswerEvents, Continuation, Dialect, Envelope, Shape
 from cosilo.gateway.web.dialects.files import headed, placed
 from cosilo.gateway.web.dialects.openai import OpenAIShape
 from cosilo.gateway.web.embeddings import embedding_answer, read_embedding
@@ -114,7 +114,7 @@ class Gateway:
         access_log: bool = False,
         ui: App | None = None,
         cors: Sequence[str] = (),
-        reader: Reader | None = None,
+        reader: FileReader | None = None,
     ) -> None:
         self.setup = setup
         self.store = store
@@ -125,9 +125,9 @@ class Gateway:
         self.access_log = access_log
         self.ui = ui
         self.cors = CrossOrigin(cors)
-        self.reader = reader or Reader()
+        self.reader = reader or FileReader()
         self.draining = False
-        self.booking = Booking(store, tabs)
+        self.booking = RequestBooks(store, tabs)
         self._keyed: dict[str, _Post] = {
             "/v1/embeddings": _Post("embeddings", self._embeddings, _OPENAI),
             "/v1/messages/count_tokens": _Post("count_tokens", _count_tokens, _ANTHROPIC),
@@ -377,7 +377,7 @@ class Gateway:
         self,
         x: Exchange,
         dialect: Dialect,
-        events: Events,
+        events: AnswerEvents,
         asks: Sequence[tuple[Chat, Sampling]],
         answers: list[Answer],
         send: Send,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cosilo.gateway.accounts.accounts import Limits
-from cosilo.gateway.serving.files.reader import Reader
+from cosilo.gateway.serving.files.reader import FileReader
 from cosilo.gateway.serving.points import Serving
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
@@ -114,7 +114,9 @@ async def test_an_image_is_refused_and_with_a_program_its_text_is_taken(
     assert model.seen == []
     program = tmp_path / "ocr.py"
     program.write_text(f"print('Card of {MAIL}')")
-    h, model = await private(tmp_path, reader=Reader(ocr=[sys.executable, str(program), "{file}"]))
+    h, model = await private(
+        tmp_path, reader=FileReader(ocr=[sys.executable, str(program), "{file}"])
+    )
     told = await ask(h, endpoint, "image/png", b"\x89PNG", "")
     assert told.status == 200, told.body
     assert "Card of " in last_user(model.seen[0])
@@ -215,7 +217,7 @@ async def test_a_request_with_a_file_is_paid_for_like_any_other(tmp_path: Path) 
 
 
 async def test_who_may_ask_no_more_gets_no_file_read(tmp_path: Path) -> None:
-    class Nobody(Reader):
+    class Nobody(FileReader):
         async def pdf(self, data: bytes, where: str) -> str:
             raise AssertionError("it was read")
 
@@ -236,7 +238,7 @@ async def test_what_fails_once_files_are_read_leaves_nothing_set_aside(tmp_path:
 async def test_a_client_that_leaves_ends_the_reading(tmp_path: Path) -> None:
     started, gone, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    class Slow(Reader):
+    class Slow(FileReader):
         async def pdf(self, data: bytes, where: str) -> str:
             started.set()
             try:

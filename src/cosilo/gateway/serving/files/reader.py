@@ -37,7 +37,7 @@ _WHY = {
 }
 
 
-class Reader:
+class FileReader:
     """Args:
     pages: of a PDF, at most.
     seconds: how long one file may take.

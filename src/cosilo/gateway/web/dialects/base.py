@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cosilo.gateway.refusals import Refusal
-from cosilo.gateway.web.dialects.files import File
+from cosilo.gateway.web.dialects.files import ClientFile
 from cosilo.types import Chat, Delta, Generation
 
 Header = Callable[[bytes], bytes]
@@ -44,7 +44,7 @@ class Continuation:
     logprobs: int | None = None
     user: bytes = b""
     others: Mapping[str, bytes] = field(default_factory=dict)
-    files: Sequence[File] = ()
+    files: Sequence[ClientFile] = ()
     echo: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ class Envelope:
     wanted: Continuation
 
 
-class Events(Protocol):
+class AnswerEvents(Protocol):
     """The server-sent events of one request's answers, one answer after the other.
 
     Whatever a method returns is sent as it is; nothing (`b""`) is not sent. What `first` returns goes
@@ -131,4 +131,4 @@ class Dialect(Shape, Protocol):
         """The body with all answers: for each chat its `n`."""
         ...
 
-    def events(self, envelope: Envelope) -> Events: ...
+    def events(self, envelope: Envelope) -> AnswerEvents: ...

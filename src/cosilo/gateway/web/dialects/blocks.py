@@ -42,7 +42,7 @@ def message(envelope: Envelope, generation: Generation) -> bytes:
         content.append({"type": "thinking", "thinking": thought, "signature": _SIGNATURE})
     if text := generation.text + others.get("refusal", ""):
         content.append({"type": "text", "text": text})
-    kept = Kept(generation.extra)
+    kept = Extras(generation.extra)
     for i, call in enumerate(generation.tool_calls):
         known_by = call.id or _made_up(envelope, i)
         if call.extra:
@@ -82,7 +82,7 @@ def usage(generation: Generation) -> dict[str, object]:
 
 
 @dataclass
-class Kept:
+class Extras:
     """JSON that the model's owner wants back: with the message, and with its calls by their ids."""
 
     message: str = ""
@@ -91,23 +91,23 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self.message or self.calls)
 
-    def beside(self, other: Kept) -> Kept:
-        return Kept(other.message or self.message, {**self.calls, **other.calls})
+    def beside(self, other: Extras) -> Extras:
+        return Extras(other.message or self.message, {**self.calls, **other.calls})
 
 
 _SEAL = "cosilo:"
 
 
-def sealed(kept: Kept) -> str:
+def sealed(kept: Extras) -> str:
     """`kept` as the data of a block that clients send back as it is and do not look into."""
     return _SEAL + base64.urlsafe_b64encode(_encode([kept.message, kept.calls])).decode()
 
 
-def unsealed(data: str) -> Kept:
+def unsealed(data: str) -> Extras:
     """What `sealed` made `data` of. Thoughts that Anthropic sealed hold nothing for another model, and
     nobody here can see what they tell, so of them nothing is left."""
     if not data.startswith(_SEAL):
-        return Kept()
+        return Extras()
     try:
         found = base64.urlsafe_b64decode(data.removeprefix(_SEAL))
         said, calls = msgspec.json.decode(found, type=tuple[str, dict[str, str]])
@@ -115,8 +115,8 @@ def unsealed(data: str) -> Kept:
             if text:
                 _object.decode(text)
     except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
-        return Kept()
-    return Kept(said, calls)
+        return Extras()
+    return Extras(said, calls)
 
 
 class MessageEvents:
@@ -135,7 +135,7 @@ class MessageEvents:
         self._written = ""  # of the open call's input
         self._done: set[_Key] = set()
         self._waiting: dict[_Key, list[ToolCallDelta | str]] = {}
-        self._kept = Kept()
+        self._kept = Extras()
         self._generation = Generation("")
 
     def first(self, index: int) -> bytes:

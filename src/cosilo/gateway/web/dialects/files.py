@@ -39,7 +39,7 @@ MOST = 64
 
 
 @dataclass(frozen=True)
-class File:
+class ClientFile:
     """A file whose text has to be read.
 
     Attributes:
@@ -60,7 +60,7 @@ class File:
 class Files:
     """The files of one request, in their order."""
 
-    found: list[File] = field(default_factory=list)
+    found: list[ClientFile] = field(default_factory=list)
 
     def take(self, data: str, where: str, *, media: str = "", name: str | None = None) -> str:
         """What stands in the text for a file: its text, or a mark where that has to be read.
@@ -106,7 +106,7 @@ class Files:
         if len(self.found) == MOST:
             raise refused(where, f"a request can hold {MOST} files")
         mark = f"\ue000{secrets.token_hex(16)}\ue000"
-        self.found.append(File(kind, data, name, where, mark))
+        self.found.append(ClientFile(kind, data, name, where, mark))
         return mark
 
 

@@ -19,7 +19,7 @@ import msgspec
 from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.web.dialects import blocks
 from cosilo.gateway.web.dialects.anthropic import AnthropicShape
-from cosilo.gateway.web.dialects.base import Continuation, Envelope, Events, Header
+from cosilo.gateway.web.dialects.base import AnswerEvents, Continuation, Envelope, Header
 from cosilo.gateway.web.dialects.fields import NULL, Name, Positive, Raw, decoded, field_of, present
 from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.types import Chat, Generation, ToolCall, Turn
@@ -146,7 +146,7 @@ class Messages(AnthropicShape):
     def whole(self, envelope: Envelope, generations: Sequence[Generation]) -> bytes:
         return blocks.message(envelope, generations[0])
 
-    def events(self, envelope: Envelope) -> Events:
+    def events(self, envelope: Envelope) -> AnswerEvents:
         return blocks.MessageEvents(envelope)
 
 
@@ -238,7 +238,7 @@ def _answered(content: str | list[_Block], where: str, *, last: bool) -> Turn:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
-    kept = blocks.Kept()
+    kept = blocks.Extras()
     for i, block in enumerate(content):
         at = f"{where}[{i}]"
         match block.type:

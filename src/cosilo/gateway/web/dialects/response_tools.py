@@ -34,7 +34,7 @@ class _Named(msgspec.Struct):
     name: str | None = None
 
 
-class Choice(msgspec.Struct):
+class ToolChoice(msgspec.Struct):
     type: str
     name: str | None = None
     mode: str | None = None
@@ -63,7 +63,7 @@ def names_in_groups(raw: bytes) -> Names:
     }
 
 
-def tool_fields(given: list[Tool], choice: str | Choice | None) -> dict[str, str]:
+def tool_fields(given: list[Tool], choice: str | ToolChoice | None) -> dict[str, str]:
     """The fields of `Sampling` that say which tools there are, and which may be called."""
     tools: dict[str, dict[str, Any]] = {}
     for where, name, function in _functions(given):
@@ -71,7 +71,7 @@ def tool_fields(given: list[Tool], choice: str | Choice | None) -> dict[str, str
             raise RequestError(f"{where}.name: another tool has this name", param=f"{where}.name")
         tools[name] = function
     mode = ""
-    if isinstance(choice, Choice):
+    if isinstance(choice, ToolChoice):
         mode, tools = _chosen(choice, tools)
     elif choice is not None:
         if choice not in ("none", "auto", "required"):
@@ -83,7 +83,7 @@ def tool_fields(given: list[Tool], choice: str | Choice | None) -> dict[str, str
         return {}
     functions = [{"type": "function", "function": function} for function in tools.values()]
     found = {"tools": encode(functions).decode()}
-    if isinstance(choice, Choice) and choice.type == "function":
+    if isinstance(choice, ToolChoice) and choice.type == "function":
         named = {"type": "function", "function": {"name": choice.name}}
         found["tool_choice"] = encode(named).decode()
     elif mode:
@@ -125,7 +125,7 @@ def _function(tool: Tool, where: str, group: Tool | None = None) -> tuple[str, s
 
 
 def _chosen(
-    choice: Choice, tools: dict[str, dict[str, Any]]
+    choice: ToolChoice, tools: dict[str, dict[str, Any]]
 ) -> tuple[str, dict[str, dict[str, Any]]]:
     """(whether a tool has to be called, the tools that may be)
 

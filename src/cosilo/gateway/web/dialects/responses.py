@@ -31,9 +31,9 @@ from cosilo.gateway.web.dialects.openai import OpenAIShape, encode, used
 from cosilo.gateway.web.dialects.response_events import ResponseEvents
 from cosilo.gateway.web.dialects.response_items import Item, is_whole, read_input, reply_items
 from cosilo.gateway.web.dialects.response_tools import (
-    Choice,
     Names,
     Tool,
+    ToolChoice,
     names_in_groups,
     tool_fields,
 )
@@ -93,7 +93,7 @@ class _ResponseBody(msgspec.Struct, kw_only=True):
     text: _Text | None = None
     reasoning: _Reasoning | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | Choice | None = None
+    tool_choice: str | ToolChoice | None = None
     truncation: str | None = None
     background: bool | None = None
     max_tool_calls: int | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from cosilo.errors import ConfigError
 from cosilo.gateway.refusals import RequestError
-from cosilo.gateway.serving.files.reader import Reader
+from cosilo.gateway.serving.files.reader import FileReader
 from pdfs import encrypted, pdf
 
 pytest.importorskip("pypdf", reason="needs the pdf extra")
@@ -21,7 +21,7 @@ SECRET = "Ottilie Katzenstein"
 
 async def refused(data: bytes, **limits: float) -> str:
     with pytest.raises(RequestError) as caught:
-        await Reader(**limits).pdf(data, "messages[0]")  # type: ignore[arg-type]
+        await FileReader(**limits).pdf(data, "messages[0]")  # type: ignore[arg-type]
     error = caught.value
     assert (error.status, error.param, error.code) == (400, "messages[0]", "unsupported_content")
     assert SECRET not in str(error)
@@ -29,16 +29,16 @@ async def refused(data: bytes, **limits: float) -> str:
 
 
 async def test_the_text_of_each_page() -> None:
-    text = await Reader().pdf(pdf(f"Dear {SECRET}\n(of Bonn)", "Page two"), "f")
+    text = await FileReader().pdf(pdf(f"Dear {SECRET}\n(of Bonn)", "Page two"), "f")
     assert text == f"Dear {SECRET}\n(of Bonn)\n\nPage two"
 
 
 async def test_a_page_without_text_among_others_is_named() -> None:
-    assert "[page 2: no text" in await Reader().pdf(pdf("one", "", "three"), "f")
+    assert "[page 2: no text" in await FileReader().pdf(pdf("one", "", "three"), "f")
 
 
 async def test_one_that_opens_without_a_password_is_read() -> None:
-    assert await Reader().pdf(encrypted(pdf("open"), ""), "f") == "open"
+    assert await FileReader().pdf(encrypted(pdf("open"), ""), "f") == "open"
 
 
 async def test_what_cannot_be_read_is_refused_with_the_reason() -> None:
@@ -63,7 +63,7 @@ async def test_one_that_takes_too_long_is_ended_with_its_process() -> None:
 
 
 async def test_no_more_than_some_are_read_at_once_and_one_that_hangs_holds_up_no_other() -> None:
-    reader = Reader(
+    reader = FileReader(
         seconds=0.5, ocr=[sys.executable, "-c", "import time; time.sleep(60)", "{file}"]
     )
     tasks = [asyncio.create_task(reader.image(b"x", "png", "f")) for _ in range(3)]
@@ -80,7 +80,7 @@ def script(folder: Path, text: str) -> list[str]:
 
 async def test_an_image_is_refused_unless_a_program_reads_it() -> None:
     with pytest.raises(RequestError, match="only text can be kept private"):
-        await Reader().image(b"x", "png", "f")
+        await FileReader().image(b"x", "png", "f")
 
 
 async def test_the_program_is_given_a_private_file_that_is_gone_afterwards(
@@ -94,7 +94,7 @@ async def test_the_program_is_given_a_private_file_that_is_gone_afterwards(
         "print(f.suffix, oct(f.stat().st_mode), oct(f.parent.stat().st_mode), f.read_bytes(),\n"
         "      'EXAMPLE_KEY' in os.environ, f)\n",
     )
-    said = await Reader(ocr=ocr).image(b"pixels; rm -rf $HOME", "png", "f")
+    said = await FileReader(ocr=ocr).image(b"pixels; rm -rf $HOME", "png", "f")
     suffix, mode, folder, *_, path = said.split()
     assert suffix == ".png"
     assert stat.S_IMODE(int(mode, 8)) == 0o600
@@ -115,7 +115,7 @@ async def test_the_program_is_given_a_private_file_that_is_gone_afterwards(
 )
 async def test_a_program_that_does_not_do_is_told(program: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=told):
-        await Reader(ocr=script(tmp_path, program), seconds=3).image(b"x", "png", "f")
+        await FileReader(ocr=script(tmp_path, program), seconds=3).image(b"x", "png", "f")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def test_a_program_that_does_not_do_is_told(program: str, told: str, tmp_p
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        Reader(**options)  # type: ignore[arg-type]
+        FileReader(**options)  # type: ignore[arg-type]
 
 
 async def test_without_the_package_it_says_what_to_install(

@@ -10,7 +10,7 @@ import pytest
 
 from cosilo.gateway.refusals import Refusal, RequestError
 from cosilo.gateway.web.dialects.base import Continuation, Envelope
-from cosilo.gateway.web.dialects.blocks import Kept, MessageEvents, sealed, unsealed
+from cosilo.gateway.web.dialects.blocks import Extras, MessageEvents, sealed, unsealed
 from cosilo.gateway.web.dialects.messages import Messages, read_message
 from cosilo.types import Delta, Generation, ToolCall, ToolCallDelta, Turn, assemble
 
@@ -329,12 +329,12 @@ def test_why_it_ended(generation: Generation, reason: str) -> None:
 
 
 def test_what_the_owner_wants_back_is_carried_and_nothing_else_is() -> None:
-    kept = Kept('{"a":1}', {"c": '{"b":"é"}'})
+    kept = Extras('{"a":1}', {"c": '{"b":"é"}'})
     assert unsealed(sealed(kept)) == kept
     deep = msgspec.json.encode(["[" * 5000 + "]" * 5000, {}])
-    for data in ("", "cosilo:", "cosilo:!!", "cosilo:e30=", SECRET, sealed(Kept("no JSON")),
-                 sealed(Kept("[1]")), f"cosilo:{deep!r}"):  # fmt: skip
-        assert unsealed(data) == Kept()
+    for data in ("", "cosilo:", "cosilo:!!", "cosilo:e30=", SECRET, sealed(Extras("no JSON")),
+                 sealed(Extras("[1]")), f"cosilo:{deep!r}"):  # fmt: skip
+        assert unsealed(data) == Extras()
 
 
 @pytest.mark.parametrize(
