@@ -97,9 +97,10 @@ async def test_a_field_that_the_upstream_refuses_is_told_as_its_refusal(endpoint
     if endpoint != "messages":
         assert (told.error["code"], told.error["param"]) == ("unsupported_parameter", "top_k")
     assert "top_k" in told.body.decode()
-    # Where the point says that its endpoint does not take it, it is not sent.
+    # Where the model's table leaves it out, or says it otherwise, the client's is not sent.
     wire = Wire(answer())
-    assert (await ask(wire, endpoint, top_k=4, options={"omit": ["top_k"]})).status == 400
+    for options in ({"omit": ["top_k"]}, {"extra": {"top_k": 9}}):
+        assert (await ask(wire, endpoint, top_k=4, options=options)).status == 400
     assert wire.requests == []
 
 

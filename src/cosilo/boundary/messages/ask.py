@@ -18,7 +18,7 @@ from cosilo.boundary.messages.bounds import (
 )
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
 from cosilo.models.base import Shows
-from cosilo.models.chat.fields import is_closed
+from cosilo.models.chat.fields import is_closed, written_beside
 from cosilo.types import Chat, Delta, Generation, Sampling, TokenLogprob, ToolCall
 
 _WITH_LOGPROBS = Shows.TEXT | Shows.LOGPROBS
@@ -146,10 +146,9 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
         more, written = 0, s.max_tokens
         if s.tools or s.response_format or s.tool_choice:
             more = FORMS + in_utf8(s.tools) + in_utf8(s.response_format) + in_utf8(s.tool_choice)
-        for name, text in s.fields:
-            more += TURN + in_utf8(text)
-            if name == "prediction":  # what of it was predicted wrongly is billed like the reply
-                written += in_utf8(text)
+        if s.fields:
+            more += sum(TURN + in_utf8(text) for _, text in s.fields)
+            written += written_beside(s.fields)
         if s.choices:  # a back end that scores them writes the whole of one
             written = max(written, *(in_utf8(choice) + 1 for choice in s.choices))
         return prompt_bound(self.chat, more), written

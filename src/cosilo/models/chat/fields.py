@@ -104,6 +104,19 @@ def written(value: object) -> str:
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
+def written_beside(fields: FurtherFields) -> int:
+    """Tokens that these fields let a model write beside its reply, at most, as far as they say it: what
+    it may think of, and what was predicted for it, since what of that was wrong is billed like the
+    reply."""
+    beside = 0
+    for name, text in fields:
+        if name == "prediction":
+            beside += len(text.encode())
+        elif name == "thinking" and is_closed(name, text):
+            beside += int(msgspec.json.decode(text).get("budget_tokens", 0))
+    return beside
+
+
 def values(fields: FurtherFields) -> dict[str, object]:
     """Name → parsed JSON."""
     return {name: msgspec.json.decode(text) for name, text in fields}

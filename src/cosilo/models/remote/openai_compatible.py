@@ -145,8 +145,8 @@ class OpenAIModel:
         return Access.LOGPROBS if self.logprobs else Access.TEXT
 
     def honours(self, field: str) -> bool:
-        """Whether a further field is sent on: the endpoint takes it or refuses the request."""
-        return field not in self.omit
+        """Whether a further field is sent on as it is: the endpoint takes it or refuses the request."""
+        return field not in self.omit and field not in self.extra
 
     async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
         """The reply.

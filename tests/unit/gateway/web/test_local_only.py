@@ -13,6 +13,8 @@ from cosilo.boundary.messages import Ask
 from cosilo.errors import ConfigError, UnreachableError
 from cosilo.gateway.accounts.accounts import Key
 from cosilo.gateway.serving.points import Route, Serving
+from cosilo.gateway.web.dialects import DIALECTS
+from cosilo.gateway.web.dialects.base import Dialect
 from cosilo.models.base import EVERYTHING, Access
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.strategies.base import Needs, Session, Strategy, strategies
@@ -166,3 +168,30 @@ async def test_every_model_that_something_was_sent_to_is_named() -> None:
     assert h.books.settled[0][2].sent_to == "lm0 in this process, lm1 in this process"
     told = await h.chat("hello", stream=True)
     assert b'"processed":"home, lm0 in this process, lm1 in this process"' in told.body
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hello"}]},
+    "/v1/completions": {"prompt": "hello"},
+    "/v1/responses": {"input": "hello"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9},
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=[d.endpoint for d in DIALECTS])
+async def test_it_holds_for_every_shape_that_clients_speak(dialect: Dialect) -> None:
+    model, small = ScriptedModel({}), ScriptedModel({"hello": "From home."})
+    h = await house(large=[model], small=small)
+    version = [(b"anthropic-version", b"2023-06-01")]
+    body = {"model": "cosilo/x", **BODIES[dialect.path]}
+    for sent, headers in ((body, HEADER), ({**body, "cosilo_local_only": True}, [])):
+        for stream in (False, True):
+            told = await h.send(
+                dialect.path, {**sent, "stream": stream}, headers=[*version, *headers]
+            )
+            assert (told.status, told.headers["x-cosilo-processed"]) == (200, "home"), told.body
+            assert b"home" in told.body
+    assert model.seen == []
+    away = await house(large=[model])
+    told = await away.send(dialect.path, body, headers=[*version, *HEADER])
+    assert (told.status, model.seen) == (403, [])

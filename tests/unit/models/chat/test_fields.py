@@ -6,7 +6,7 @@ import pytest
 
 from cosilo.errors import RejectedError
 from cosilo.models.chat.chat_api import request
-from cosilo.models.chat.fields import CLOSED, canonical, is_closed, values
+from cosilo.models.chat.fields import CLOSED, canonical, is_closed, values, written_beside
 from cosilo.types import Sampling, user
 
 FITTING = [
@@ -65,6 +65,13 @@ def test_equal_fields_are_written_alike() -> None:
         ("a", "1"), ("b", '{"x":[2],"y":1}'),
     )  # fmt: skip
     assert values(one) == {"a": 1, "b": {"x": [2], "y": 1}}
+
+
+def test_what_a_model_may_write_beside_its_reply() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 500}
+    assert written_beside(canonical({"thinking": thinking, "top_k": 4})) == 500
+    assert written_beside(canonical({"thinking": {"type": "enabled"}, "prediction": "abcd"})) == 6
+    assert written_beside(canonical({"thinking": {"budget_tokens": "many"}})) == 0
 
 
 def test_they_are_sent_with_the_request() -> None:
