@@ -62,7 +62,8 @@ _KINDS: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         passeport passaporto paspoort taxid tin vat steuernummer steuerid ein itin imei imsi
         iccid vin kontonummer konto rekening compte cuenta conto conta account acct
         accountno accountnumber bankaccount routing sortcode licence license
-        versichertennummer kundennummer nip regon krs siren siret cif nipc kvk btw fuehrerschein
+        versichertennummer kundennummer nhc nass episodio nip regon krs siren siret cif nipc
+        kvk btw fuehrerschein
         fuhrerschein fuhrerscheinnummer fahrerlaubnis passnummer passeportno paspoortnummer rijbewijs
         rijbewijsnummer identiteitskaart paszport paszportu patente documento kvknummer
         ausweisnummer mitgliedsnummer patientid customerid clientid

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
 from cosilo.defences.detection import Span
+from cosilo.defences.languages.guess import ENGLISH, pieces
 from cosilo.defences.words import DAYS, MONTHS, NOT_NAMES
 
 _WORD = rf"[{UPPER}][\w'’\-]{{0,40}}+"
@@ -127,8 +128,15 @@ def is_name(text: str) -> bool:
 
 
 def listed(text: str, spans: Iterable[Span]) -> Iterator[Span]:
-    """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'; each once."""
-    people = [s for s in spans if s.kind == "PERSON"]
+    """The other items of a list that a person stands in: 'Anna, Zuzka and Jörn'; each once, and
+    in English text."""
+    # Where nouns have capitals, every enumeration would be one of people.
+    foreign = [p for p in pieces(text) if ENGLISH not in p.languages]
+    people = [
+        s
+        for s in spans
+        if s.kind == "PERSON" and not any(p.start <= s.start < p.end for p in foreign)
+    ]
     ends = {s.end for s in people}
     many = len(people) > 2 and text.islower()
     # What follows a place depends on the place, and on whether it is in a list already: a walk that

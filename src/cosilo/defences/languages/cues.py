@@ -77,7 +77,7 @@ KIN = _cue(
     it="figli[oa] | fratello | sorella | nipote | marito | moglie",
     pl="córka | syna? | matka | ojciec | brat | siostra | siostrzenica | siostrzeniec | mąż | mężem"
     "| żona",
-    nl="dochter | zoon | moeder | vader | broer | zus | nicht | neef | echtgeno(?:ot|te) | man"
+    nl="dochter | zoon | moeder | vader | broer | zus | neef | echtgeno(?:ot|te)"
     "| vrouw",
     pt="filh[oa] | mãe | pai | irmão | irmã | sobrinh[oa]",
 )  # fmt: skip
@@ -91,7 +91,7 @@ ROLE = _cue(
     es="paciente | testigo | representad[oa] por | administrador a | cuenta de | vendedora?"
     "| compradora?",
     it="paziente | rappresentat[oa] da | amministratore | conto di | venditore | acquirente | teste",
-    pl="pacjent(?:ka)? | klient(?:ka|ki)? | reprezentowan[aą] przez | świadek | konto | notariuszem",
+    pl="pacjent(?:ka)? | klient(?:ka|ki)? | reprezentowan[aą] przez | świadek | notariuszem",
     nl="patiënte? | vertegenwoordigd door | getuige | cliënte? | klant | bestuurder | notaris"
     "| verkoper | koper",
     pt="utente | representad[oa] por | testemunha | gerente | notário | conta de",
@@ -133,8 +133,8 @@ ONLY_STREET_END = r"(?i:straße|strasse|str\.|gasse|allee|straat|laan)"
 STREET = _cue(
     fr="rue | avenue | av | ave | bd | boulevard | place | impasse | allée | chemin | quai | cours"
     "| route | passage | square | sentier | montée | villa | résidence | lotissement",
-    es="calle | c/ | avenida | avda | plaza | pza | paseo | ronda | camino | carretera | ctra"
-    "| travesía | callejón | cuesta | glorieta | pasaje | urbanización | urb",
+    es="calle | c/ | avenida | avda | plaza | pza | paseo | pso | pº | ronda | camino | carretera"
+    "| ctra | travesía | callejón | cuesta | glorieta | pasaje | urbanización | urb",
     it=r"via | viale | v\.le | corso | c\.so | piazza | p\.za | piazzale | piazzetta | vicolo | largo"
     "| strada | lungomare | lungotevere | contrada | salita | borgo | località | traversa | rione",
     pl=r"ul\. | ulica | ulicy | ulicę | al\. | aleja | alei | aleje | pl\. | plac | placu | os\."
@@ -145,8 +145,7 @@ STREET = _cue(
 
 LIVES = _cue(
     de="wohn(?:haft|t|e|en)?(?: allein)?(?: jetzt)? in | wohnort | lebt(?: jetzt| allein)? in"
-    "| aus | sitz"
-    "| geboren in | nach | seniorenheim in | polizei in",
+    "| komm(?:e|t|en)? aus | stamm(?:e|t|en) aus | sitz | geboren in | seniorenheim in | polizei in",
     fr="habit(?:e|ant|ait)(?: à)? | demeurant(?: ensemble)?(?: à)? | domiciliée? à | siège est à"
     "| vit(?: seule?| maintenant)? à | gare de | gendarmerie de | ehpad à",
     es="viv[eo](?: sol[oa]| ahora)? en | vecin[oa] de | residente en | domicilio en | sede en"
@@ -169,7 +168,8 @@ PAPER = _cue(
     r"| ust-?id(?:-?nr\.?)?",
     fr="passeport | permis(?: de conduire)? | carte (?:d['’]identité|vitale) | sécu(?:rité sociale)?"
     "| numéro fiscal | nir | siren | siret | tva",
-    es="dni | nif | nie | cif | nss | pasaporte | permiso(?: de conducir)? | carn[eé]t?"
+    es=r"dni | nif | nie | cif | nss | pasaporte | permiso(?: de conducir)? | carn[eé]t?"
+    r"| nhc | nass | n[º°]?\.? ?col(?:egiad[oa])?\.? | historia clínica | episodio"
     "| seguridad social | tarjeta sanitaria",
     it=r"codice fiscale | c\.?f\. | carta d['’]identità | passaporto | patente | partita iva"
     r"| p\.? ?iva | tessera sanitaria | documento",

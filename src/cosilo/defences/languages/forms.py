@@ -51,7 +51,7 @@ _ANY = (
 )
 _SMALL = r"[^\W\d_][\w’'\-]{1,40}(?:[ ][^\W\d_][\w’'\-]{1,40}){0,3}"
 _WHOLE = rf"[{UPPER}][^\W\d_A-Z][^\W\d_]{{0,30}}(?:[\-'’][{UPPER}]?[^\W\d_]{{1,30}})?"
-_INNER = r"(?:van(?:[ ]de[rn]?)?|von[ ]de[rm]|zu[rm]?|de[ ]l[ao]s?|le|te[rn]|’t|'t)"
+_INNER = r"(?:van(?:[ ]de[rn]?)?|de[ ]l[ao]s?|le|te[rn]|’t|'t)"
 _TITLES = rf"(?:{TITLE}|{SHORT_TITLE})\.?"
 
 _DAY = (
@@ -67,7 +67,7 @@ _WORD = rf"(?:[{UPPER}][\w’'.\-]{{0,40}}|\d{{1,2}}(?=[ ](?:de[ ])?[{UPPER}]))"
 _WORDS = rf"(?:{_OF}[ ]?){{0,3}}{_WORD}(?:[ ](?:{_OF}[ ]?){{0,3}}{_WORD}){{0,4}}"
 _FLOOR = r"(?:,?[ ]\d{1,2}\.?[º°ª](?:[ ](?i:[A-Z]\b|esq\.?|dto\.?|dcha\.?|izq\.?))?)?"
 _HOUSE = (
-    r"(?:,?[ ](?:n\.?[º°o]?\.?[ ]?|nr\.?[ ]?)?\d{1,4}(?:[ ]?(?:bis|ter|[A-Za-z])\b)?"
+    r"(?:,?[ ]s/n\b|,?[ ](?:n\.?[º°o]?\.?[ ]?|nr\.?[ ]?)?\d{1,4}(?:[ ]?(?:bis|ter|[A-Za-z])\b)?"
     rf"(?:[ ]?[/\-][ ]?(?:\d{{1,4}}[A-Za-z]?|[A-Za-z])\b)?{_FLOOR})"
 )
 _CAPITAL = rf"[{UPPER}][\w’'\-]{{1,40}}"
@@ -161,9 +161,13 @@ _FORMS: tuple[_Form, ...] = (
     _form("ADDRESS", rf"(?<![\w.])(?P<value>{_CAPITAL}(?:[ ]{_CAPITAL}){{0,2}}{_HOUSE})"
           rf"(?=,[ ]{_ZIP}|[ ]in[ ][{UPPER}])", 0.6),
     _form("ADDRESS", rf"(?<![\w.\-])(?P<value>{_ZIP}[ ]{_TOWN})(?!\w)", 0.8),
-    _form("ADDRESS", rf"(?<!\w)(?i:cap|c\.[ ]?p\.|plz|code[ ]postal|kod[ ]pocztowy|código[ ]postal"
+    _form("ADDRESS", rf"(?<!\w)(?i:cap|c\.?[ ]?p\.?|plz|code[ ]postal|kod[ ]pocztowy|código[ ]postal"
           rf"|postcode)[ :]{{1,3}}(?P<value>{_ZIP})(?!\w)", 0.9),
     _form("PLACE", rf"(?<!\w){LIVES}[ ,:]{{1,3}}(?P<value>{_TOWN})", 0.6, named=True),
+    _form("ADDRESS", rf"(?<!\w)(?P<value>(?:{_IN_STREET}[ ])?"
+          rf"[{UPPER}](?:ing|arkt|ingel|amm|all|ade|ijk|lein){_HOUSE})(?=[ ]?[,.\n]|$)", 0.6),
+    _form("BIRTH", rf"(?<!\w)(?P<value>{_DAY})(?:[ ](?:in|zu|te)[ ]{_TOWN})?[ ]"
+          r"(?i:geboren|zur[ ]welt)\b", 0.9),
     _form("ID", rf"(?<!\w){PAPER}[^\n\w]{{0,4}}(?:{AFTER_PAPER}[^\n\w]{{1,3}}){{0,5}}?"
           rf"(?P<value>{_NUMBER})(?!\w)", 0.85, check=_digits(4, 26)),
     _form("PLATE", rf"{PLATE}[^\n\d]{{0,12}}?[ :(]{{1,3}}(?P<value>[{UPPER}\d]{{1,4}}"
