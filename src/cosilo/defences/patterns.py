@@ -6,7 +6,7 @@ Each is a regular expression with bounded repeats, so that a hostile text takes 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -113,6 +113,20 @@ _NO_CODE = re.compile(
 )
 
 
+def _is_somewhere(text: str) -> bool:
+    """Whether an IP address is somebody's: not this machine, any, or a mask."""
+    return not text.startswith(("127.", "0.0.0.0", "255."))
+
+
+_UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.I)
+
+
+def _whole(text: str, spans: Iterable[Span]) -> list[Span]:
+    """`spans` without parts of UUIDs: twelve digits at the end of one are no number of anybody's."""
+    inside = {at for m in _UUID.finditer(text) for at in range(m.start() + 1, m.end())}
+    return [s for s in spans if s.start not in inside] if inside else list(spans)
+
+
 def _is_number(text: str) -> bool:
     """Whether digits may be somebody's number: not one of programs, 2³⁰, 2³² - 1, 10⁹."""
     digits = text.strip("()")
@@ -142,7 +156,7 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
     ("CARD", r"(?P<value>(?<![\w.])\d(?:[ \-]?\d){11,18})(?!\w)", 0.95, luhn),
     ("SSN", r"(?P<value>(?<![\w\-])\d{3}[\- ]\d{2}[\- ]\d{4})(?![\w\-])", 0.95, None),
     ("IP", r"""(?P<value>(?<![\w.:])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)
-        (?:/\d{1,2})?)(?!\w)""", 0.95, None),
+        (?:/\d{1,2})?)(?!\w)""", 0.95, _is_somewhere),
     ("IP", r"""(?P<value>(?<![\w:])(?:[a-f\d]{1,4}:){7}[a-f\d]{1,4}
         |(?<![\w:])(?:[a-f\d]{1,4}:){1,6}(?::[a-f\d]{1,4}){1,6})(?![\w:])""", 0.95, None),
     ("MAC", r"(?P<value>(?<![\w:])(?:[a-f\d]{2}[:\-]){5}[a-f\d]{2})(?![\w:])", 0.95, None),
@@ -213,4 +227,4 @@ class PatternDetector:
                     spans.append(span)
                     yield
                 yield
-        return spans + (yield from gathered(listed(text, spans)))
+        return _whole(text, spans) + (yield from gathered(listed(text, spans)))

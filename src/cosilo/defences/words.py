@@ -128,6 +128,16 @@ excel powerpoint outlook sharepoint salesforce zapier notion
 figma confluence trello anthropic openai deepseek qwen gemini gemma mixtral mistral moonshot ollama
 litellm langchain starlette uvicorn hypercorn aiohttp asyncio joblib dask gradio theano caffe autograd
 monkeypatch monkeypatching psycopg sqlalchemy setuptools pypy cython roc auc
+patroni pgbouncer rabbitmq sidekiq gunicorn nestjs nuxt remix gatsby eleventy jekyll backbone mobx saga
+zustand jotai tanstack prisma drizzle knex mocha sinon cypress playwright puppeteer karma storybook
+rollup parcel esbuild turbopack lerna bazel sbt leiningen poetry pipenv conda mamba tox nox flake8
+pylint mypy ruff isort dramatiq scrapy beautifulsoup lxml pillow plotly bokeh altair vaex mlflow
+kubeflow sagemaker langgraph crewai autogen chroma chromadb pinecone weaviate qdrant milvus faiss
+opensearch kibana logstash fluentd jaegertracing zipkin datadog splunk pagerduty opsgenie pulumi puppet
+packer podman buildah skopeo containerd cilium calico flannel linkerd envoy traefik caddy haproxy
+varnish memcached scylla couchdb neo4j arangodb influxdb timescale clickhouse duckdb redshift presto
+trino flink samza nifi airbyte fivetran dagster prefect hadoop hdfs zookeeper etcd flutter ionic
+cordova xamarin unreal godot iec ieee ansi nist ietf w3c oasis
 astro celery grafana haskell helm selenium tomcat vagrant vite vitess
 """)
 
@@ -161,9 +171,9 @@ windows with word work workflow zip
 
 # Names of programs that are names of people, too: which of both is told by what stands beside.
 ALSO_NAMES = of("""
-ada apollo athena bert cassandra celeste claude claudes daphne cody dart erica erlang euler gauss
-grant hugo iris jasmine jenkins julia julius juno lora luna max nova oscar otto pascal ray ruby sage
-sherlock travis
+ada apollo athena bert cassandra celeste claude claudes cody daphne dart ember erica erlang euler
+gauss grant hugo iris jaeger jasmine jenkins julia julius juno loki lora luigi luna max nova oscar
+otto pascal ray ruby sage sherlock travis
 """)
 
 MONTHS = (

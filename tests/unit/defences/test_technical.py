@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cosilo.defences.detection import Span
@@ -83,6 +85,22 @@ def test_what_only_programs_write_so(word: str) -> None:
 )
 def test_a_tool_with_a_name_of_people(text: str, word: str) -> None:
     assert kept(text, word) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Patroni promoted the replica and Envoy restarted.",
+        "What is the difference between Redux Saga and MobX?",
+        "Is Qdrant or Weaviate better than Milvus?",
+        "See ISO/IEC 7812 and IEEE.",
+    ],
+)
+def test_names_of_products(text: str) -> None:
+    words = [
+        w for w in re.findall(r"[A-Z][\w/]+(?: Saga)?", text) if w not in ("What", "Is", "See")
+    ]
+    assert kept(text, *words) == []
 
 
 @pytest.mark.parametrize(
