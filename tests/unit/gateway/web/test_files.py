@@ -184,6 +184,21 @@ async def test_only_users_and_tools_send_files(role: str) -> None:
     assert (told.status, told.error["code"]) == (400, "unsupported_content")
 
 
+async def test_base64_without_a_word_on_what_it_is_goes_by_what_it_is_called() -> None:
+    model = ScriptedModel({})
+    h = await house(large=[model])
+    for name, data, status in (
+        ("notes.txt", b"one", 200), ("rows.csv", b"a,b", 200), ("a.pdf", pdf("page"), 200),
+        ("", pdf("page"), 200), ("a.docx", b"PK", 400), ("", b"one", 400),
+    ):  # fmt: skip
+        part = {"file_data": base64.b64encode(data).decode(), "filename": name}
+        content = [{"type": "file", "file": part}]
+        messages = [{"role": "user", "content": content}]
+        told = await h.send(PATHS["chat"], {"model": "cosilo/x", "messages": messages})
+        assert told.status == status, (name, told.body)
+    assert [last_user(seen).split()[-1] for seen in model.seen] == ["one", "a,b", "page", "page"]
+
+
 async def test_a_tools_result_may_hold_one(tmp_path: Path) -> None:
     h, model = await private(tmp_path)
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import mimetypes
 import re
 import secrets
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class Files:
 
         Args:
             data: a data URL, or base64.
-            media: what kind of file it is said to be, where no data URL says it.
+            media: what kind of file it is said to be, where no data URL says it; else its name does.
 
         Raises:
             RequestError: it is none of these, of a kind that holds no text, or one too many.
@@ -78,6 +79,8 @@ class Files:
             )
         if said := _DATA_URL.match(data):
             media, data = (said[1] or "text/plain"), data[said.end() :]
+        if not media and name:
+            media = mimetypes.guess_type(name)[0] or ""
         media = media.lower().partition(";")[0].strip()
         try:
             content = base64.b64decode(data, validate=True)
