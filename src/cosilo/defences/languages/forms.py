@@ -34,7 +34,7 @@ from cosilo.defences.languages.cues import (
     STREET_END,
     TITLE,
 )  # fmt: skip
-from cosilo.defences.languages.guess import ENGLISH, Piece, pieces
+from cosilo.defences.languages.guess import ENGLISH, LanguagePiece, pieces
 from cosilo.defences.languages.words import NO_NAMES
 
 _PARTICLE = (
@@ -217,7 +217,7 @@ def foreign(text: str) -> Iterator[Span | None]:
             yield from _small(text, piece)
 
 
-def _small(text: str, piece: Piece) -> Iterator[Span]:
+def _small(text: str, piece: LanguagePiece) -> Iterator[Span]:
     """Names and addresses in small letters."""
     for form in (_CALLED, _SMALL_AM):
         for found in form.finditer(text, piece.start, piece.end):

@@ -1,6 +1,6 @@
 """Which language a piece of text is in, by its commonest words, its word endings and its letters.
 
-    "Ich wohne in Trier.\\n\\nThanks, Anna"  ─▶  Piece(0, 20, ("de",)), Piece(22, 34, ("en",))
+    "Ich wohne in Trier.\\n\\nThanks, Anna"  ─▶  0 to 20 in ("de",), 22 to 34 in ("en",)
 
 Function words are a third of any prose, and few of them belong to two languages, so some words are
 enough (Grefenstette 1995, Comparing two language identification schemes). About a microsecond a word.
@@ -158,7 +158,7 @@ def function_words() -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class LanguagePiece:
     """Characters `start` to `end` of a text, and the languages to read them in: one, or where it is in
     doubt two.
     """
@@ -173,7 +173,7 @@ def language(text: str) -> str:
     return _decided(_scores(text))
 
 
-def pieces(text: str) -> list[Piece]:
+def pieces(text: str) -> list[LanguagePiece]:
     """`text` in pieces of one language each, in order and without the gaps between them.
 
     A piece whose own words do not tell is in the language of the whole; where they speak for two, or
@@ -185,16 +185,16 @@ def pieces(text: str) -> list[Piece]:
     total = [sum(column) for column in zip(*scores, strict=True)]
     whole = _decided(total)
     if max(total[1:]) < _SOME:
-        return [Piece(0, len(text), (ENGLISH,))] if text else []
-    found: list[Piece] = []
+        return [LanguagePiece(0, len(text), (ENGLISH,))] if text else []
+    found: list[LanguagePiece] = []
     for (start, end), own in zip(parts, scores, strict=True):
         if text[start:end].isspace() or start == end:
             continue
         languages = _languages(own, whole, total)
         if found and found[-1].languages == languages:
-            found[-1] = Piece(found[-1].start, end, languages)
+            found[-1] = LanguagePiece(found[-1].start, end, languages)
         else:
-            found.append(Piece(start, end, languages))
+            found.append(LanguagePiece(start, end, languages))
     return found
 
 

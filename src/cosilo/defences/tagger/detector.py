@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cosilo.defences.detection import Span, Steps, run, shifted
 from cosilo.defences.languages.guess import pieces
-from cosilo.defences.tagger.network import DILATIONS, Network
+from cosilo.defences.tagger.network import DILATIONS, TaggerNetwork
 from cosilo.defences.tagger.reading import LANGUAGES, Floats, Token, read, tokens
 
 FILE = Path(__file__).with_name("names.npz")
@@ -32,9 +32,9 @@ _PARTICLE = re.compile(
 
 
 @lru_cache(maxsize=1)
-def network() -> Network:
+def network() -> TaggerNetwork:
     """The network that Cosilo ships, loaded once a process: some ten milliseconds."""
-    return Network(FILE)
+    return TaggerNetwork(FILE)
 
 
 class TaggerDetector:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cosilo.defences.tagger.reading import Floats, Ints, Lists, Read
+from cosilo.defences.tagger.reading import Floats, Ints, Lists, ReadWords
 
 DILATIONS = (1, 2, 4)
 """How far apart the three words are that each layer looks at."""
 
 
-class Network:
+class TaggerNetwork:
     """The tagger's weights.
 
     Args:
@@ -38,7 +38,7 @@ class Network:
         ]
         self.lists = Lists(data["common"], data["known"], data["names"])
 
-    def shares(self, seen: Read) -> Floats:
+    def shares(self, seen: ReadWords) -> Floats:
         """Of each word of `seen` the share of each kind, the first of which is none; (n, kinds)."""
         n = len(seen.words)
         if not n:
@@ -60,7 +60,7 @@ class Network:
         shares: Floats = scores / scores.sum(axis=1, keepdims=True)
         return shares
 
-    def _vectors(self, seen: Read) -> Floats:
+    def _vectors(self, seen: ReadWords) -> Floats:
         """The sum of each word's rows; its letters' groups count less the more there are."""
         counts = np.fromiter(map(len, seen.rows), np.int64, len(seen.rows))
         flat = np.fromiter(chain.from_iterable(seen.rows), np.int64, int(counts.sum()))

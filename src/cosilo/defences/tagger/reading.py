@@ -138,7 +138,7 @@ def shape(word: str) -> int:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadWords:
     """What is read of a text: `forms` (n, `COLUMNS`) rows by number; `words` (n,) which of `rows` each
     token's letters are: a list of rows for each different word.
     """
@@ -161,7 +161,7 @@ def read(
     *,
     first: int = 0,
     last: int = -1,
-) -> Read:
+) -> ReadWords:
     """What the tagger sees of the tokens `first` to `last` (exclusive; -1: to the end) of `text`.
 
     Args:
@@ -198,4 +198,4 @@ def read(
             *known[1],
         )
         last_end, before_it = end, word
-    return Read(forms, words, rows)
+    return ReadWords(forms, words, rows)

@@ -11,7 +11,7 @@ from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.defences.detection import run
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.defences.tagger.detector import TaggerDetector, _spans
-from cosilo.defences.tagger.network import Network
+from cosilo.defences.tagger.network import TaggerNetwork
 from cosilo.defences.tagger.reading import LANGUAGES, tokens
 from cosilo.errors import PrivacyError
 from cosilo.types import Generation, last_user, user
@@ -79,7 +79,7 @@ async def test_a_message_that_the_tagger_cannot_read_is_stopped(
     async def forward(message: Message) -> Message:
         raise AssertionError("it was sent")
 
-    monkeypatch.setattr(Network, "shares", lambda *_: 1 / 0)
+    monkeypatch.setattr(TaggerNetwork, "shares", lambda *_: 1 / 0)
     with pytest.raises(PrivacyError, match="nothing was sent"):
         await defence.guard(Ask(chat=user(SENTENCES["de"][0])), forward, request="r")
 
