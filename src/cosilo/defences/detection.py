@@ -66,11 +66,13 @@ def run(steps: Steps[T]) -> T:
 
 
 def gathered(items: Iterable[T]) -> Steps[list[T]]:
-    """`items` as a list, with a pause after each."""
+    """`items` as a list, with a pause now and then."""
     found = []
-    for item in items:
+    for number, item in enumerate(items):
         found.append(item)
-        yield
+        if number % 16 == 15:
+            yield
+    yield
     return found
 
 

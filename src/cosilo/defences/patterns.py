@@ -211,10 +211,7 @@ class PatternDetector:
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
         spans: list[Span] = []
         for pattern in PATTERNS:
-            for span in pattern.find(text):
-                spans.append(span)
-                yield
-            yield
+            spans += yield from gathered(pattern.find(text))
         for found in chain(named(text), credentials(text), foreign(text), handles(text)):
             if found is not None:
                 spans.append(found)
@@ -223,8 +220,5 @@ class PatternDetector:
         titled = text.title() if small else text
         if titled != text and len(titled) == len(text):
             for pattern in PATTERNS[len(_FORMS) :]:
-                for span in pattern.find(titled):
-                    spans.append(span)
-                    yield
-                yield
+                spans += yield from gathered(pattern.find(titled))
         return _whole(text, spans) + (yield from gathered(listed(text, spans)))

@@ -201,8 +201,8 @@ class _Names:
             yield
         entities = yield from self.entities(docs)
         found = []
-        for doc, here, (_, cuts) in zip(docs, entities, broken, strict=True):
-            named, strange = self._found(doc, here)
+        for doc, here, (read, cuts) in zip(docs, entities, broken, strict=True):
+            named, strange = self._found(doc, read, here)
             if cuts:
                 named = [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named]
                 strange = [(_before(a, cuts), _before(b, cuts)) for a, b in strange]
@@ -210,9 +210,8 @@ class _Names:
             yield
         return found
 
-    def _found(self, doc: Any, entities: Iterable[Entity]) -> Found:
+    def _found(self, doc: Any, text: str, entities: Iterable[Entity]) -> Found:
         words = doc.to_array(["IDX", "LENGTH", "IS_ALPHA", "ORTH"]).tolist()
-        text = doc.text
         named = [
             (words[first][0], words[last - 1][0] + words[last - 1][1], label)
             for first, last, label in entities

@@ -91,6 +91,9 @@ class Technical:
         self._starts: list[int] = []
         self._parts: list[_Paragraph] = []
         self._whole = False
+        # A value is asked about as often as it is found.
+        self._of_programs: dict[str, bool] = {}
+        self._of_both: dict[str, str | None] = {}
 
     def plausible(self, spans: Iterable[Span]) -> list[Span]:
         """`spans` without guesses that are words of programs."""
@@ -116,7 +119,14 @@ class Technical:
     def _is_plausible(self, span: Span) -> bool:
         at = bisect_right(self._starts, span.start) - 1
         part, begins = self._parts[at], self._starts[at]
-        if is_of_programs(self._text[span.start : span.end]) or _is_a_tool(self._text, span):
+        words = self._text[span.start : span.end]
+        if words not in self._of_programs:
+            self._of_programs[words] = is_of_programs(words)
+        if self._of_programs[words]:
+            return False
+        if words not in self._of_both:
+            self._of_both[words] = _of_both(words)
+        if self._of_both[words] is not None and _is_a_tool(self._text, span):
             return False
         if part.is_code_at(span.start - begins):
             return False
@@ -152,17 +162,25 @@ def _is_identifier(word: str) -> bool:
     return _IDENTIFIER.fullmatch(word) is not None or _HUMPS.fullmatch(word) is not None
 
 
+def _of_both(words: str) -> str | None:
+    """The one word of `words` that is a name of people and of a program, where the others are none of
+    people."""
+    own = _WORD.findall(words.casefold())
+    names = [w for w in own if w not in OF_PROGRAMS or w in ALSO_NAMES]
+    return names[0] if len(names) == 1 and names[0] in ALSO_NAMES else None
+
+
 def _is_a_tool(text: str, span: Span) -> bool:
     """Whether one word that is a name of people and of a program stands for the program here: beside
     another, before what programs have, or after what is done with them, among technical words."""
-    own = _WORD.findall(text[span.start : span.end].casefold())
-    names = [w for w in own if w not in OF_PROGRAMS or w in ALSO_NAMES]
-    if len(names) != 1 or names[0] not in ALSO_NAMES:
+    name = _of_both(text[span.start : span.end])
+    if name is None:
         return False
+    own = _WORD.findall(text[span.start : span.end].casefold())
     start = max(text.rfind(mark, 0, span.start) for mark in _STOPS)
     ends = [at for mark in _STOPS if (at := text.find(mark, span.end)) >= 0]
     before = _WORD.findall(text[max(start, span.start - 300, 0) : span.start].casefold())
-    before += own[: own.index(names[0])]
+    before += own[: own.index(name)]
     after = _WORD.findall(text[span.end : min([span.end + 300, *ends])].casefold())
     beside = {next((w for w in words if w not in _BETWEEN), "") for words in (before[::-1], after)}
     if not beside.isdisjoint(_TECHNICAL) or _VERSION.match(text, span.end):

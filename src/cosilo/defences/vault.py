@@ -394,7 +394,10 @@ class _Finder:
                 continue
             node = self._root
             for token in tokens:
-                node = node.next.setdefault(token.casefold(), _Node())
+                word = token.casefold()
+                if word not in node.next:
+                    node.next[word] = _Node()
+                node = node.next[word]
             node.values.append(value)
 
     def find(self, text: str) -> Iterator[Span]:
