@@ -10,14 +10,15 @@ from cosilo.defences.restoring import Restorer, Stream, restore
 from cosilo.defences.schemas import rooted
 
 VALUES = {
-    "PERSON_abcdef": 'A "q"\nB',
+    "PERSON_abcdef": 'A "q"\nB\'s, & C',
     "URL_abcdeg": "https://own.example/x",
     "ID_abcdeh": "123",
 }
 MARKS = st.sampled_from((
     *VALUES, *"{}[]\"',:/.?@<> \n\\x0", '{"', '{"a":', '": "', '["', '\\"', "\\u00fc", "\\u", "](",
     "https:", "//", "www.", "a.example/", "mailto:", "true", "nul", "-1.5", "src=", "<img ",
-    'href="', "git@", "PERSON_",
+    'href="', "git@", "PERSON_", "```sql\n", "```csv\n", "```xml\n", "\n```\n", "'", "curl ",
+    "<script>", "</script>", "<form action=//e.example>", "\\\n",
 ))  # fmt: skip
 NUMBERS = rooted({"properties": {"a": {"type": "integer"}}})
 
@@ -27,7 +28,7 @@ NUMBERS = rooted({"properties": {"a": {"type": "integer"}}})
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.sampled_from(("text", "json", "sql")),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_a_reply_is_the_same_wherever_it_is_cut(text: str, sizes: list[int], form: str) -> None:
     known = Restorer()
     for shown, value in VALUES.items():

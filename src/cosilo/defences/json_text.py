@@ -73,7 +73,7 @@ class Scanner:
         self._always = always
         self._schema = schema
         self._depth = depth
-        self._open: list[tuple[str, Schema, str]] = []  # bracket, its schema, the key under way
+        self._open: list[tuple[str, Schema, str]] = []  # bracket, schema, key
         self._bracket = ""  # one that may begin JSON
         self._string = False
         self._is_key = False
@@ -95,6 +95,11 @@ class Scanner:
         return self._string
 
     @property
+    def nested(self) -> bool:
+        """Whether this place is in JSON that stands in a string."""
+        return self._string and self._inner is not None and self._inner.inside
+
+    @property
     def value_due(self) -> bool:
         """Whether a value of an object or array may begin here."""
         free = not self._string and not self._word  # "1.5" may be cut after its point
@@ -111,9 +116,7 @@ class Scanner:
     @property
     def key(self) -> str:
         """The key that the value at this place stands under; "" where there is none."""
-        if self._open and self._open[-1][0] == "{":
-            return self._open[-1][2]
-        return next((key for bracket, _, key in reversed(self._open) if bracket == "{"), "")
+        return self._open[-1][2] if self._open else ""
 
     def begun_by(self, mark: str) -> tuple[Schema, str] | None:
         """The schema and the key of the value that a string with the quote `mark` would be here; None
@@ -275,7 +278,7 @@ class Scanner:
 
     def _push(self, bracket: str) -> None:
         schema = self.here
-        self._open.append((bracket, schema, ""))
+        self._open.append((bracket, schema, self.key if bracket == "[" else ""))
         self._due = "key" if bracket == "{" else "value"
 
 

@@ -22,6 +22,7 @@ from cosilo.defences.destinations import (
 
 _MOST = 4_096  # characters of a line that are kept; one word of that length is taken for a URL
 
+_PIECE = 1_024
 _BLANKS = " \t\r\n\f\v"
 # All end at the place asked about; the last group is the URL so far.
 # Renderers of Markdown take a bare URL to go on through quotes and brackets, up to a blank or a '<'.
@@ -112,6 +113,13 @@ class Links:
 
     def passed(self, text: str) -> None:
         """`text` comes next."""
+        for at in range(0, len(text), _PIECE):  # what is left is read again after each element
+            piece = text[at : at + _PIECE]
+            while piece:
+                piece = self._step(piece)
+
+    def _step(self, text: str) -> str:
+        """Follow `text` up to the end of the first script or form in it; returns the rest."""
         if self._script is not None or self._form is not None:
             text = self._through(text)
         if not self._quote and self._line.endswith("<") and _NAMED.match(text):
@@ -127,8 +135,7 @@ class Links:
         if len(self._line) > _MOST:
             self._looked = max(0, self._looked - len(self._line) + _MOST)
             self._line, self._cut = self._line[-_MOST:], True
-        if self._tag is not None or "<" in text:
-            self._html(text)
+        return self._html(text) if self._tag is not None or "<" in text else ""
 
     def _begin(self, line: str) -> None:
         """A line begins, of which so much has come."""
@@ -267,8 +274,10 @@ class Links:
                 return found[2]
         return None
 
-    def _html(self, text: str) -> None:
-        """Follow the tags of HTML, and the values of their attributes, through `text`."""
+    def _html(self, text: str) -> str:
+        """Follow the tags of HTML, and the values of their attributes, through `text` up to the end of
+        the first script or form; returns the rest.
+        """
         at = opened = 0
         for found in _TAG.finditer(text):
             mark, before = found.group(), text[at : found.start()]
@@ -288,8 +297,8 @@ class Links:
                     self._begin(text[max(found.end(), text.rfind("\n") + 1) :])
                 self._tag = None
                 if self._begins(self._head + text[opened : found.start()]):
-                    self._html(self._through(text[found.end() :]))
-                    return
+                    self._begin("")
+                    return self._through(text[found.end() :])
             elif mark == "<":
                 self._tag, self._head, opened = "", "", found.end()
             else:
@@ -309,6 +318,7 @@ class Links:
             self._value = (self._value + rest)[-_MOST:]
         elif self._tag is not None and not self._quote:
             self._tag = (self._tag + rest)[-_MOST:]
+        return ""
 
     def _begins(self, tag: str) -> bool:
         """Whether `tag` opens a script, or a form that goes to a host that is not known."""

@@ -29,6 +29,7 @@ from cosilo.defences.restoring import (
     segments,
 )
 from cosilo.defences.schemas import Schema, wants_number
+from cosilo.defences.targets import Target
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
 _SAFE = "@,"  # beside letters, digits and "-._~"
@@ -127,6 +128,7 @@ class Places(PlainTarget):
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = SqlTarget() if sql else None
+        self._target = Target(argument=called)
         own = restorer.written.urls if "own_urls" in self._rules.places else set()
         self._links = Links(own, self._rules.known, lambda text: with_hosts(restorer, text))
 
@@ -143,12 +145,18 @@ class Places(PlainTarget):
         said: list[str] = []
         for unit in units:
             if self._apart and unit.border and unit.written == '"':
-                self._links.passed("".join(said))
+                self._follow("".join(said))
                 said.clear()
                 self._links.apart()
+                self._target.apart()
             else:
                 said.append(unit.read)
-        self._links.passed("".join(said))
+        self._follow("".join(said))
+
+    def _follow(self, text: str, shown: str = "") -> None:
+        """`text` comes next; in code it is what was `shown` that counts."""
+        self._links.passed(text)
+        self._target.passed(shown or text)
 
     def put(self, text: str, start: int, segment: Segment, *, final: bool) -> Put:
         at, end, value, kind = segment
@@ -165,7 +173,8 @@ class Places(PlainTarget):
                 if mark.startswith(after) and not final:
                     return Put(begin, begin, None)
         self.passed(text[start:at])
-        how = self._how(segment, shown, after, final=final or len(after) == _AHEAD)
+        whole = final or len(after) == _AHEAD
+        how = self._how(segment, shown, after, final=whole)
         if how is None:
             return Put(at, at, None)
         if how == "withheld":
@@ -174,8 +183,24 @@ class Places(PlainTarget):
             return Put(at, end, shown, restored=False)
         if how == "in a URL":
             value = quote(value, safe=_SAFE)
-        self._links.passed(value if names_host(segment) else shown)
+        elif self._may_be_code:
+            written = self._target.written(value, after, final=whole)
+            if written is None:
+                return Put(at, at, None)
+            value = written
+        self._follow(segment.value if names_host(segment) else shown, shown)
         return Put(at, end, self._written(value))
+
+    @property
+    def _may_be_code(self) -> bool:
+        """Whether this place is in a text, or in a string of JSON that is no JSON itself."""
+        if self._scanner is None:
+            return False
+        return (
+            self._scanner.string and not self._scanner.nested
+            if self._apart
+            else not self._scanner.inside
+        )
 
     def _goes_elsewhere(self, kind: str) -> bool:
         return bool(self._sent) and not self._rules.allow("elsewhere", kind)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from cosilo.defences.base import defences
+from cosilo.defences.places import Places
 from cosilo.defences.pseudonyms import Pseudonym
+from cosilo.defences.restoring import Restorer, restore
 from cosilo.errors import ConfigError
 from cosilo.types import Chat, Delta, Generation, ToolCall, ToolCallDelta, Turn, assemble, user
 from exfiltration import (
@@ -101,6 +104,13 @@ class TestReplies:
         reply = whole_and_in_pieces(talk, chat)
         assert reply.text == filled(ORDINARY[name], value)
         assert dict(reply.other_texts)["reasoning"] == reply.text
+
+    @pytest.mark.parametrize(
+        "many", ["<script></script>", "<form action=//e.example></form>", "<b>"]
+    )
+    def test_very_many_elements_are_followed(self, make: Make, many: str) -> None:
+        talk, chat = talk_about(make, f"{many * 3000} %s")
+        assert talk.send(chat).text.endswith(" Kowalska")
 
     @pytest.mark.parametrize("form", ["`%s`: curl it", "Say %s"])
     def test_a_value_that_is_cut_off_at_the_end_comes_back(self, make: Make, form: str) -> None:
@@ -259,3 +269,24 @@ class TestPermission:
         assert defence.withheld("whole") == Counter(PERSON=2, SECRET=2)
         assert defence.withheld("streamed") == defence.withheld("whole")
         assert defence.withheld("another") == {}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        '["', '["%s",', '{"a":[', "<script></script>", "<form action=//e.example></form>", "curl %s ",
+        "<script>%s</script>", "```csv\n%s,\n```\n", "x %s ", "<a b='", "\\\n", "a.", "http:",
+    ],
+)  # fmt: skip
+def test_a_reply_is_followed_in_time_linear_in_its_length(unit: str) -> None:
+    restorer = Restorer()
+    restorer.add({"PERSON_abcdef": "O'Neil, A"}, follow=False, plain=False, kind="PERSON")
+
+    def seconds(size: int) -> float:
+        text = (unit.replace("%s", "PERSON_abcdef") * size)[:size] + " PERSON_abcdef"
+        began = time.thread_time()
+        restore(restorer, text, Places(restorer))
+        return time.thread_time() - began
+
+    seconds(1_000)
+    assert seconds(80_000) < 9 * seconds(20_000) + 0.1
