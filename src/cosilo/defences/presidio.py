@@ -21,7 +21,7 @@ from typing import Any
 from cosilo.defences.beside import beside
 from cosilo.defences.detection import Span, Steps, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
-from cosilo.defences.languages.guess import pieces
+from cosilo.defences.languages.guess import Piece, pieces
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.tagger.detector import TaggerDetector
@@ -48,6 +48,7 @@ _NEEDS = {
     "US_SSN": _NINE_DIGITS,
     "US_ITIN": _NINE_DIGITS,
 }
+_GUESSED = 0.45  # what cues of our patterns that are often wrong count, and less
 _SURE = 0.85  # spaCy tells no score; Presidio takes this one
 # Beside the parts of the pipeline that are not used: the texts of its 700,000 words, half of the
 # memory. Its vectors are found by a word's hash.
@@ -108,17 +109,22 @@ class PresidioDetector:
         everything = []
         for text, here in zip(texts, parts, strict=True):
             spans = yield from self._patterns.steps(text, public)
+            tagged: list[tuple[Piece, set[int]]] = []
             for piece, part in here:
                 inside = yield from self._checked(part)
                 sure = len(piece.languages) == 1
                 for language in piece.languages:
                     if self._is_tagged(language):
-                        inside += yield from self._tagger.named(part, language, sure)
+                        names, possible = yield from self._tagger.named(part, language, sure)
+                        inside += names
+                        if sure:
+                            tagged.append((piece, possible))
                     else:
                         inside += self._entities(part, places)
                 spans += shifted(inside, piece.start)
             spans += yield from gathered(listed(text, spans))
-            everything.append(spans + (yield from gathered(beside(text, spans))))
+            spans += yield from gathered(beside(text, spans))
+            everything.append([s for s in spans if all(_is_believed(s, *read) for read in tagged)])
         return everything
 
     def _is_tagged(self, language: str) -> bool:
@@ -157,6 +163,16 @@ class PresidioDetector:
 
     def _is_public(self, words: str) -> bool:
         return not self._organizations or _acronym(words)
+
+
+def _is_believed(span: Span, piece: Piece, possible: set[int]) -> bool:
+    """Whether `span` is no mere guess by the words around it, or the tagger, to which the words at the
+    places `possible` of `piece` may be of names, does not rule it out.
+    """
+    inside = piece.start <= span.start < piece.end
+    if not inside or span.score > _GUESSED or span.kind not in ("PERSON", "PLACE"):
+        return True
+    return any(i - piece.start in possible for i in range(span.start, span.end))
 
 
 def _titled(text: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences import presidio
-from cosilo.defences.detection import run
+from cosilo.defences.detection import Span, gathered, run
 from cosilo.defences.hiding import Hiding, Settings
 from cosilo.errors import CatalogError, ConfigError
 from cosilo.models import catalog
@@ -208,6 +208,19 @@ def test_the_pipeline_reads_english_and_the_tagger_the_rest(
     read.clear()
     run(detector.together([german, english]))
     assert read == [english]
+
+
+def test_a_guess_in_another_language_is_believed_where_the_tagger_does_not_rule_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector = presidio.PresidioDetector()
+    text = "Guten Tag, die Wohnung mit der Heizung gehört uns und Frau Hollenstedt nicht."
+    guesses = (("Wohnung", 0.45), ("Heizung", 0.7), ("Hollenstedt", 0.4))
+    spans = [Span(text.index(w), text.index(w) + len(w), "PERSON", score) for w, score in guesses]
+    monkeypatch.setattr(detector._patterns, "steps", lambda *_: gathered(spans))
+    found = {text[s.start : s.end] for s in detector.detect(text)}
+    assert "Wohnung" not in found
+    assert {"Heizung", "Hollenstedt"} <= found
 
 
 def test_a_card_number_is_found_in_any_language() -> None:

@@ -20,9 +20,10 @@ FILE = Path(__file__).with_name("names.npz")
 _KINDS = ("PERSON", "PLACE", "ADDRESS", "ORG")
 # A word is part of a name where that is this likely, since a name that is missed has left. A piece that
 # may be in another language, and is read in that too, says less; an organisation is often public.
-_ENOUGH = 0.07
+_ENOUGH = 0.1
 _ENOUGH_IN_DOUBT = 0.6
 _ENOUGH_ORG = 0.6
+_UNLIKELY = 0.05  # less likely than that, nobody's guess is believed
 _CONTEXT = sum(DILATIONS)  # words on each side that what is said of a word depends on
 _PIECE = 300  # words that are read in one step
 _LEAST, _MOST = 0.3, 0.75  # the score of what may just be a name, and of what surely is one
@@ -55,15 +56,21 @@ class TaggerDetector:
             for language in piece.languages:
                 if language in LANGUAGES:
                     part = text[piece.start : piece.end]
-                    spans += shifted((yield from self.named(part, language, sure)), piece.start)
+                    names, _ = yield from self.named(part, language, sure)
+                    spans += shifted(names, piece.start)
             yield
         return spans
 
-    def named(self, text: str, language: str, sure: bool = True) -> Steps[list[Span]]:
-        """The names in `text`, which is in `language`, or may be where that is not `sure`."""
+    def named(
+        self, text: str, language: str, sure: bool = True
+    ) -> Steps[tuple[list[Span], set[int]]]:
+        """The names in `text`, which is in `language`, or may be where that is not `sure`; and the
+        places of all words that are not quite unlikely to be of one.
+        """
         found = tokens(text)
         number = LANGUAGES.index(language)
         spans: list[Span] = []
+        possible: set[int] = set()
         for first in range(0, len(found), _PIECE):
             last = min(first + _PIECE, len(found))
             start, end = max(0, first - _CONTEXT), min(last + _CONTEXT, len(found))
@@ -71,8 +78,11 @@ class TaggerDetector:
             shares = self._network.shares(seen)[first - start : last - start]
             enough = _ENOUGH if sure else _ENOUGH_IN_DOUBT
             spans += _spans(text, found[first:last], shares, enough)
+            for (a, b, _), share in zip(found[first:last], 1 - shares[:, 0], strict=True):
+                if share > _UNLIKELY:
+                    possible.update(range(a, b))
             yield
-        return spans
+        return spans, possible
 
 
 def _spans(text: str, found: Sequence[Token], shares: Floats, enough: float) -> Iterator[Span]:
