@@ -21,7 +21,7 @@ from typing import Any
 from cosilo.defences.beside import beside
 from cosilo.defences.detection import Span, Steps, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
-from cosilo.defences.languages.guess import Piece, pieces
+from cosilo.defences.languages.guess import LanguagePiece, pieces
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.tagger.detector import TaggerDetector
@@ -109,7 +109,7 @@ class PresidioDetector:
         everything = []
         for text, here in zip(texts, parts, strict=True):
             spans = yield from self._patterns.steps(text, public)
-            tagged: list[tuple[Piece, set[int]]] = []
+            tagged: list[tuple[LanguagePiece, set[int]]] = []
             for piece, part in here:
                 inside = yield from self._checked(part)
                 sure = len(piece.languages) == 1
@@ -165,7 +165,7 @@ class PresidioDetector:
         return not self._organizations or _acronym(words)
 
 
-def _is_believed(span: Span, piece: Piece, possible: set[int]) -> bool:
+def _is_believed(span: Span, piece: LanguagePiece, possible: set[int]) -> bool:
     """Whether `span` is no mere guess by the words around it, or the tagger, to which the words at the
     places `possible` of `piece` may be of names, does not rule it out.
     """
