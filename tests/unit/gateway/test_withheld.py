@@ -88,3 +88,21 @@ async def test_one_request_is_told_nothing_of_another(tmp_path: Path) -> None:
     h = await opened(tmp_path)
     await asked(h)
     assert "x-cosilo-withheld" not in (await asked(h, "Nothing private here.")).headers
+
+
+SHAPES = {
+    "/v1/responses": {"input": ASKED},
+    "/v1/messages": {"messages": [{"role": "user", "content": ASKED}], "max_tokens": 100},
+}
+
+
+@pytest.mark.parametrize("path", SHAPES)
+async def test_other_shapes_tell_it_too(tmp_path: Path, path: str) -> None:
+    h = await opened(tmp_path)
+    body = {"model": "cosilo/x", **SHAPES[path]}  # type: ignore[dict-item]
+    told = await h.send(path, body)
+    assert told.status == 200
+    assert told.headers["x-cosilo-withheld"] == "EMAIL=2"
+    streamed = await h.send(path, {**body, "stream": True})
+    assert b'"withheld":{"EMAIL":2}' in streamed.body
+    assert b"evil.example/ada" not in told.body + streamed.body
