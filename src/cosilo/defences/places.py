@@ -29,7 +29,7 @@ from cosilo.defences.restoring import (
     segments,
 )
 from cosilo.defences.schemas import Schema, wants_number
-from cosilo.defences.targets import Target
+from cosilo.defences.targets import CodeTarget
 
 _AHEAD = 4_096  # characters that may decide whether a place is in a URL of the owner's own
 _SAFE = "@,"  # beside letters, digits and "-._~"
@@ -128,7 +128,7 @@ class Places(PlainTarget):
         self._apart = json or asked
         self._scanner = None if sql else Scanner(always=json, schema=schema)
         self._sql = SqlTarget() if sql else None
-        self._target = Target(argument=called)
+        self._target = CodeTarget(argument=called)
         own = restorer.written.urls if "own_urls" in self._rules.places else set()
         self._links = Links(own, self._rules.known, lambda text: with_hosts(restorer, text))
 

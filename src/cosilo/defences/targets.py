@@ -29,7 +29,7 @@ _FIELD = re.compile(r"(?:^|[,\n])$")
 _SCALAR = re.compile(r"(?:^|\n)[ \t]*(?:- +)*(?:[^\s'\"#\-][^\n'\"#]*: +|- +)$")
 
 
-class Target:
+class CodeTarget:
     """Follows a text piece by piece.
 
     Args:
