@@ -30,6 +30,7 @@ script literals benchmarks/pseudonyms/literals.py
 script structured benchmarks/pseudonyms/structured.py
 script credentials benchmarks/pseudonyms/credentials.py
 script technical benchmarks/pseudonyms/technical.py
+script vectors benchmarks/pseudonyms/vectors.py
 script nyc311 benchmarks/plans.py nyc311
 script mts_dialog benchmarks/plans.py mts_dialog
 "$PYTHON" benchmarks/data/text2sql_defog.py
