@@ -241,6 +241,11 @@ async def house(
     return House(gateway, books, upstreams)
 
 
+def open_tab(request: str = "") -> Tab:
+    """The tab of a request that nothing limits: without one no message leaves."""
+    return Tab(Books(), Key(id="k1", name="test"), request)
+
+
 def replace_key(key: Key, limits: Limits) -> Key:
     return Key(id=key.id, name=key.name, limits=limits)
 

@@ -26,6 +26,7 @@ from cosilo.gateway.serving.upstreams import Upstream
 from cosilo.models.base import Access
 from cosilo.selection import Point
 from cosilo.types import user
+from house import open_tab
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -121,7 +122,9 @@ def test_such_a_point_is_served_from_what_was_recorded(folder: Path) -> None:
         upstream = Upstream(
             "large", run.peers["large"], Access.LOGITS.shows, Price(), Breaker("large", None)
         )
-        point = await open_recipe(recipe, {"large": upstream}, tabs={}, ledger=MemoryLedger())
+        point = await open_recipe(
+            recipe, {"large": upstream}, tabs={"": open_tab()}, ledger=MemoryLedger()
+        )
         route = point.routes[0]
         reply = await route.strategy.answer(route.session, user("about 1"))
         await run.owner.model.close()

@@ -26,6 +26,7 @@ from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.gateway.serving.points import open_recipe
 from cosilo.models import catalog
 from cosilo.types import Turn
+from house import open_tab
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -95,7 +96,7 @@ def answers(source: Path, *names: str) -> list[object]:
     async def ask() -> list[object]:
         parts = _layout(Namespace(source=source, point=list(names), config=None)).load()
         opened = await open_recipe(
-            parts.recipes[0], parts.upstreams, tabs={}, ledger=MemoryLedger()
+            parts.recipes[0], parts.upstreams, tabs={"": open_tab()}, ledger=MemoryLedger()
         )
         found: list[object] = []
         for text in QUESTIONS:

@@ -27,6 +27,7 @@ from cosilo.errors import BudgetExceededError
 from cosilo.gateway.serving.points import open_recipe
 from cosilo.objectives.reading import reading
 from cosilo.types import user
+from house import open_tab
 from tiny_run import PLAN, bench, write_data
 
 THREE = (
@@ -255,7 +256,9 @@ async def test_a_point_is_served_by_the_models_that_it_was_measured_with(tmp_pat
         return ledgers.setdefault(upstream, MemoryLedger(upstream))
 
     fair, every = [
-        await open_recipe(recipe, parts.upstreams, tabs={}, ledger=beside("own"), beside=beside)
+        await open_recipe(
+            recipe, parts.upstreams, tabs={"r": open_tab("r")}, ledger=beside("own"), beside=beside
+        )
         for recipe in parts.recipes
     ]
     chat = user("Ada0 Keller saw a cow")
@@ -281,7 +284,7 @@ async def test_a_point_is_served_by_the_models_that_it_was_measured_with(tmp_pat
         n: u.price for n, u in parts.upstreams.items()
     }
     alone = await open_recipe(
-        recipe, bundled.upstreams, tabs={}, ledger=MemoryLedger(), beside=beside
+        recipe, bundled.upstreams, tabs={"r": open_tab("r")}, ledger=MemoryLedger(), beside=beside
     )
     [route] = alone.routes
     assert (await route.strategy.answer(route.session.bind("r"), chat)).text == "cow"
