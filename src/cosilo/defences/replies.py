@@ -48,7 +48,8 @@ def restored(
         tool_calls=tuple(
             msgspec.structs.replace(
                 c,
-                arguments=_arguments(restorer, sampling, c.name, c.arguments, rules),
+                name=(name := _name(restorer, c.name, rules)),
+                arguments=_arguments(restorer, sampling, name, c.arguments, rules),
                 extra=restore(restorer, c.extra, Places(restorer, json=True, rules=rules)),
             )
             for c in generation.tool_calls
@@ -73,6 +74,11 @@ def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, rules: Rules)
     form = sampling.response_format
     asked = '"json_' in form
     return Places(restorer, asked=asked, schema=format_of(form), sql=sql, rules=rules)
+
+
+def _name(restorer: Restorer, name: str, rules: Rules) -> str:
+    """The `name` of a tool, with the values in: see `texts` for which names hold some."""
+    return restore(restorer, name, Places(restorer, rules=rules)) if name else name
 
 
 def _arguments(
@@ -110,6 +116,9 @@ class _Calls:
 
     def feed(self, piece: ToolCallDelta) -> Iterator[ToolCallDelta]:
         index = piece.index
+        if piece.name:
+            named = _name(self._restorer, piece.name, self._rules)
+            piece = msgspec.structs.replace(piece, name=named)
         self._came.setdefault(index, []).append(piece)
         bare = msgspec.structs.replace(piece, arguments="", extra=self._extra(piece.extra))
         if not self._holds:

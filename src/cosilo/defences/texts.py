@@ -29,6 +29,8 @@ _COLON = re.compile(r"[ \t\r\n]*:")
 _STRUCTURE = frozenset(
     ("type", "name", "required", "$ref", "$schema", "$id", "format", "pattern", "strict")
 )
+# A name that programs use; what cannot be one was put there for somebody to read, so it is data.
+_IDENTIFIER = re.compile(r"[^\W\d][\w.:/$-]*")
 # What is below these is not schema but data.
 _DATA = frozenset(("default", "example", "examples", "const", "enum"))
 
@@ -110,7 +112,9 @@ def _changed(
         if public_system and passage.by == "system":
             return passage.text
         match passage.what:
-            case "label" | "word":
+            case "label":
+                return passage.text
+            case "word" if _IDENTIFIER.fullmatch(passage.text):
                 return passage.text
             case "tools" | "form":
                 if public_system:
@@ -170,7 +174,11 @@ def _in_schema(leaf: Leaf) -> bool:
         return False  # a bound, a length, a default: a placeholder in its place is no number
     if not _DATA.isdisjoint(leaf.above):
         return True
-    return not leaf.is_key and leaf.key not in _STRUCTURE
+    if leaf.is_key:
+        return leaf.above[-1] == "properties" and not _IDENTIFIER.fullmatch(leaf.text)
+    if leaf.key in ("name", "required"):
+        return not _IDENTIFIER.fullmatch(leaf.text)
+    return leaf.key not in _STRUCTURE
 
 
 def _json(text: str, change: Change, wanted: Callable[[Leaf], bool]) -> str:

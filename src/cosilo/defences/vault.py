@@ -361,6 +361,10 @@ class _Taken:
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _DIGITS = re.compile(r"\d{6,}")
 _DEEPEST = 200
+_IDENTIFIER = re.compile(r"[^\W\d_]+(?:[_.\-][^\W\d_]+)*")
+_PART = re.compile(r"[^\W\d_]+")
+_MOST_PARTS = 6  # of an identifier, and of a name in one
+_LONG = 10  # letters of two names in one word, so that it is no other word
 
 
 class _Node:
@@ -376,6 +380,7 @@ class _Node:
 class _Finder:
     """Finds every place where one of `values` stands, as whole words, in time linear in the text.
 
+    A person's full name is found in the names of files and users, too (`anna_meyer`, `meyer-anna`).
     Values of four characters and more are found in any case; a shorter one as it is, and only when
     it has a digit or three letters: hiding every 'or' because a state is called OR would destroy
     the text. Long numbers are found also inside of words, and values of very many words as they are.
@@ -385,6 +390,9 @@ class _Finder:
         self._kinds = values
         self._root = _Node()
         self._longest: list[str] = []
+        self._joined = {
+            form for v, kind in values.items() if kind == "PERSON" for form in _joined(v)
+        }
         for value in values:
             if value[0].isspace() or not _distinctive(value):
                 continue
@@ -425,6 +433,28 @@ class _Finder:
         for number in _DIGITS.finditer(text):
             if number.group() in self._kinds:
                 yield Span(*number.span(), self._kinds[number.group()], 0.5)
+        for name in _IDENTIFIER.finditer(text) if self._joined else ():
+            yield from self._in_identifier(name.group(), name.start())
+
+    def _in_identifier(self, name: str, at: int) -> Iterator[Span]:
+        parts = list(_PART.finditer(name))
+        for i, first in enumerate(parts):
+            form = ""
+            for last in parts[i : i + _MOST_PARTS]:
+                form += last.group().casefold()
+                if form in self._joined and (first is not last or len(form) >= _LONG):
+                    yield Span(at + first.start(), at + last.end(), "PERSON", 0.5)
+
+
+def _joined(name: str) -> Iterator[str]:
+    """A full `name` as user names, files and code have it, without what joins its parts."""
+    words = [word.casefold() for word in _WORDS.findall(name)]
+    if 1 < len(words) < _MOST_PARTS and all(word.isalpha() for word in words):
+        first, last = words[0], words[-1]
+        if len(first) > 1 and len(last) > 1:
+            yield from ("".join(words), first + last, last + first)
+            if len(last) > 3:
+                yield from (first[0] + last, last + first[0])
 
 
 def _distinctive(value: str) -> bool:

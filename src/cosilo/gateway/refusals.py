@@ -24,6 +24,7 @@ from cosilo.errors import (
     RejectedError,
     RequestBudgetError,
     StoreError,
+    UnexpectedReplyError,
     UnreachableError,
 )
 from cosilo.gateway.accounts.accounts import OverBudgetError
@@ -134,7 +135,7 @@ def refusal(error: BaseException) -> Refusal:
             return Refusal(
                 status, text, "invalid_request_error", told, error.param or None, _NO_RETRY
             )
-        case ModelError():
+        case ModelError() | UnexpectedReplyError():
             return Refusal(502, text, "upstream_error", "upstream_rejected", headers=_NO_RETRY)
         case StoreError():
             return Refusal(

@@ -105,6 +105,29 @@ class TestTools:
         assert function["name"] == "mail"
         assert function["parameters"]["required"] == ["to"]
 
+    def test_names_that_no_program_could_use_are_data(self, make: Make) -> None:
+        people = {"Alice Brown": {"type": "integer"}, "other_people": {"type": "string"}}
+        schema = {"type": "object", "properties": people, "required": [*people]}
+        function = {"name": "rate Alice Brown", "parameters": schema}
+        asked = {"tools": json.dumps([{"type": "function", "function": function}])}
+
+        def reply(chat: Chat) -> Generation:
+            hidden = json.loads(talk.model.asked[-1].tools)[0]["function"]
+            name = next(iter(hidden["parameters"]["properties"]))
+            return Generation("", tool_calls=(ToolCall("1", hidden["name"], f'{{"{name}": 5}}'),))
+
+        for size in (1, 3, 7):
+            talk = Talk(make(PEOPLE), reply, by_characters(size))
+            whole = talk.send(user("Rate them"), **asked).tool_calls[0]
+            sent = json.loads(talk.model.asked[-1].tools)[0]["function"]
+            assert "Alice" not in str(sent)
+            first, second = sent["parameters"]["required"]
+            assert [*sent["parameters"]["properties"]] == [first, "other_people"] == [first, second]
+            assert first in sent["name"]
+            assert json.loads(whole.arguments) == {"Alice Brown": 5}
+            assert whole.name == "rate Alice Brown"
+            assert assemble(talk.stream(user("Rate them"), **asked)).tool_calls[0] == whole
+
     def test_data_inside_a_tools_schema_are_hidden_whatever_their_keys(self, make: Make) -> None:
         shape = {
             "name": {"type": "string", "default": {"name": "Alice Brown", "type": "VIP"}},

@@ -181,10 +181,10 @@ def _parsed(data: bytes) -> object:
 def _refused(name: str, rule: Rule, stated: Mapping[str, str]) -> RequestError:
     shown = name[:64]
     if name not in RULES and name not in stated:
-        near = get_close_matches(shown, (*_OWN, *RULES), n=1)
+        near = [n for n in get_close_matches(shown, (*_OWN, *RULES), n=1) if n != shown]
         hint = f"; did you mean {near[0]!r}?" if near else ""
         how = ""
-        if _NAME.fullmatch(name):
+        if _NAME.fullmatch(name) and name not in _OWN:
             how = (
                 f'; whoever runs the gateway can let it pass with {shown} = "pass" in the point\'s '
                 "table of fields"

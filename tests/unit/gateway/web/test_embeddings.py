@@ -113,6 +113,12 @@ async def test_what_fails_is_told_and_booked_as_far_as_it_was_worked_on() -> Non
     assert (spent.usd, facts.outcome) == (0, "error")
 
 
+async def test_vectors_of_another_length_are_the_upstreams_fault() -> None:
+    h = await house(remote_embedder=Counting())
+    told = await ask(h, "one", dimensions=64)
+    assert (told.status, told.error["code"]) == (502, "upstream_rejected")
+
+
 async def test_one_that_may_not_leave_gets_none() -> None:
     model = Counting()
     h = await house(remote_embedder=model)

@@ -69,6 +69,12 @@ async def test_one_that_does_not_gets_none_and_the_client_is_told() -> None:
     assert len(model.seen) == 1
 
 
+async def test_a_field_of_another_shape_is_no_misspelling_of_itself() -> None:
+    h = await house(large=[ScriptedModel({})])
+    told = await h.send("/v1/completions", {"model": "cosilo/x", "prompt": "a", "tools": []})
+    assert told.error["message"] == "'tools' is not a field of this request"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

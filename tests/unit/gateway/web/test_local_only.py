@@ -195,3 +195,19 @@ async def test_it_holds_for_every_shape_that_clients_speak(dialect: Dialect) -> 
     away = await house(large=[model])
     told = await away.send(dialect.path, body, headers=[*version, *HEADER])
     assert (told.status, model.seen) == (403, [])
+
+
+@pytest.mark.parametrize("said", [(b"false", b"true"), (b"true", b"false"), (b"", b"1")])
+async def test_no_second_header_outdoes_one_that_forbids(
+    said: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h, large = await opened("large", monkeypatch)
+    reply = await ask(h, headers=[(HEADER[0][0], value) for value in said])
+    assert reply.headers["x-cosilo-processed"] == "home"
+    assert not any(model.seen for model in large)
+
+
+async def test_every_header_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    h, _ = await opened("large", monkeypatch)
+    reply = await ask(h, headers=[(HEADER[0][0], value) for value in (b"true", b"perhaps")])
+    assert (reply.status, reply.error["param"]) == (400, "x-cosilo-local-only")
