@@ -51,6 +51,13 @@ _CLIENT = re.compile(
 )
 _ASKS = re.compile(rf"{_BEFORE}(?:ping|host|dig|whois|ftp|https?|xh|mailx?|mutt|openssl)(?=[ \t])")
 _MOVES = re.compile(rf"{_BEFORE}(?:git|gh|aws|gsutil|az|rclone|docker|kubectl)(?=[ \t])")
+_STORES = re.compile(
+    rf"{_BEFORE}(?:psql|pg_dump|mysql\w{{0,8}}|mariadb|mongo\w{{0,8}}|redis-cli|sqlcmd|ldap\w{{3,8}}"
+    r"|mosquitto_pub|kcat|influx)(?=[ \t])"
+)  # what these are told is full of names with dots that are no hosts, so options name theirs
+_OPTION = re.compile(
+    rf"(?:[ \t]-[hHbS][ \t]{{0,9}}|[ \t]--host[= ][ \t]{{0,9}}|\bhost=)['\"]?(?P<host>{_NAME})"
+)
 _CODE = re.compile(
     r"(?i)\b(?:requests|httpx|aiohttp|axios)\.(?:get|post|put|patch|delete|head|request)\("
     r"|(?<![\w.])(?:window\.)?(?:fetch|urlopen|urlretrieve|importscripts|file_get_contents|fsockopen|curl_\w{2,20})\("
@@ -60,7 +67,8 @@ _CODE = re.compile(
 )
 _SHELL = re.compile(
     r"[ \t]{0,40}(?:[$#>%][ \t]{1,3})?"
-    r"(?:[A-Z_]{1,40}=|(?:echo|printf|cat|export|base64|tar|gzip|xxd|tee)[ \t])"
+    r"(?:[A-Z_]{1,40}=|(?:echo|printf|cat|export|base64|tar|gzip|xxd|tee|env|eval|"
+    r"(?:ba|z|da|k)?sh)[ \t])"
 )
 _KEYS = re.compile(
     r"(?i)(?:^|[_\-.])(?:urls?|uri|href|endpoint|web_?hook|callback|host|host_?name|domain|server|"
@@ -81,7 +89,7 @@ def may_send(line: str, start: int = 0) -> bool:
         return True
     if ("(" in line or "new " in line) and _CODE.search(line, start):
         return True
-    return any(form.search(line, start) for form in (_CLIENT, _ASKS, _MOVES))
+    return any(form.search(line, start) for form in (_CLIENT, _ASKS, _STORES, _MOVES))
 
 
 def sends_to(text: str, known: frozenset[str]) -> frozenset[str]:
@@ -92,6 +100,9 @@ def sends_to(text: str, known: frozenset[str]) -> frozenset[str]:
         return _others([*_addressed(text), *_named(_QUOTED, text)] or [_UNKNOWN], known)
     if _ASKS.search(text):
         return _others([*_addressed(text), *_named(_NAMED, text)], known)
+    if _STORES.search(text):
+        named = [_plain(found["host"]) for found in _OPTION.finditer(text)]
+        return _others([*_addressed(text), *named], known)
     return _others(_addressed(text), known) if _MOVES.search(text) else NOWHERE
 
 

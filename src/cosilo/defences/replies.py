@@ -17,7 +17,7 @@ from cosilo.defences.restoring import (
     restored_tokens,
     segments,
 )
-from cosilo.defences.schemas import format_of, parameters_of
+from cosilo.defences.schemas import format_of, is_tool, parameters_of
 from cosilo.types import (
     Delta,
     Generation,
@@ -48,8 +48,8 @@ def restored(
         tool_calls=tuple(
             msgspec.structs.replace(
                 c,
-                name=(name := _name(restorer, c.name, rules)),
-                arguments=_arguments(restorer, sampling, name, c.arguments, rules),
+                name=_name(restorer, sampling, c.name, rules),
+                arguments=_arguments(restorer, sampling, c.name, c.arguments, rules),
                 extra=restore(restorer, c.extra, Places(restorer, json=True, rules=rules)),
             )
             for c in generation.tool_calls
@@ -76,9 +76,10 @@ def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, rules: Rules)
     return Places(restorer, asked=asked, schema=format_of(form), sql=sql, rules=rules)
 
 
-def _name(restorer: Restorer, name: str, rules: Rules) -> str:
-    """The `name` of a tool, with the values in: see `texts` for which names hold some."""
-    return restore(restorer, name, Places(restorer, rules=rules)) if name else name
+def _name(restorer: Restorer, sampling: Sampling, name: str, rules: Rules) -> str:
+    """The `name` of a tool, with the values in where the LM was told of a tool that is called so."""
+    found = restore(restorer, name, Places(restorer, rules=rules)) if name else name
+    return found if found == name or is_tool(sampling.tools, name) else name
 
 
 def _arguments(
@@ -116,11 +117,13 @@ class _Calls:
 
     def feed(self, piece: ToolCallDelta) -> Iterator[ToolCallDelta]:
         index = piece.index
-        if piece.name:
-            named = _name(self._restorer, piece.name, self._rules)
-            piece = msgspec.structs.replace(piece, name=named)
         self._came.setdefault(index, []).append(piece)
-        bare = msgspec.structs.replace(piece, arguments="", extra=self._extra(piece.extra))
+        bare = msgspec.structs.replace(
+            piece,
+            name=_name(self._restorer, self._sampling, piece.name, self._rules),
+            arguments="",
+            extra=self._extra(piece.extra),
+        )
         if not self._holds:
             tail = self._tails.get(index, "") + piece.arguments
             found, certain = self._restorer.scan(tail, 0, final=False)

@@ -20,11 +20,15 @@ class Rooted(dict[str, Any]):
     root: Mapping[str, Any]
 
 
+def is_tool(tools: str, name: str) -> bool:
+    """Whether one of a request's `tools` is called `name`."""
+    return any(function.get("name") == name for function in _functions(tools))
+
+
 def parameters_of(tools: str, name: str) -> Schema:
     """The schema of the arguments of the tool `name`, from a request's `tools`."""
-    for tool in _parsed(tools) or ():
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict) and function.get("name") == name:
+    for function in _functions(tools):
+        if function.get("name") == name:
             return rooted(function.get("parameters"))
     return None
 
@@ -34,6 +38,13 @@ def format_of(response_format: str) -> Schema:
     found = _parsed(response_format)
     inner = found.get("json_schema") if isinstance(found, dict) else None
     return rooted(inner.get("schema")) if isinstance(inner, dict) else None
+
+
+def _functions(tools: str) -> Iterator[dict[str, Any]]:
+    for tool in _parsed(tools) or ():
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict):
+            yield function
 
 
 def _parsed(text: str) -> Any:
