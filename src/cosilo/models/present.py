@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, str] = {
     "cryptography": "gateway",
     "httptools": "gateway",
     "uvicorn": "gateway",
+    "pypdf": "pdf",
     "psycopg": "postgres",
     "dp_accounting": "dp",
     "ray": "ray",
