@@ -30,7 +30,9 @@ _STRUCTURE = frozenset(
     ("type", "name", "required", "$ref", "$schema", "$id", "format", "pattern", "strict")
 )
 # A name that programs use; what cannot be one was put there for somebody to read, so it is data.
-_IDENTIFIER = re.compile(r"[^\W\d][\w.:/$-]*")
+_IDENTIFIER = re.compile(r"(?:[^\W\d]|\$)[\w.:/$-]*")
+# The keys of these are patterns, or what references point to.
+_REFERRED = frozenset(("$defs", "definitions", "patternProperties"))
 # What is below these is not schema but data.
 _DATA = frozenset(("default", "example", "examples", "const", "enum"))
 
@@ -116,6 +118,8 @@ def _changed(
                 return passage.text
             case "word" if _IDENTIFIER.fullmatch(passage.text):
                 return passage.text
+            case "word":  # which tool is to be called is said in JSON
+                return _json(passage.text, change, _in_schema)
             case "tools" | "form":
                 if public_system:
                     return passage.text
@@ -175,8 +179,8 @@ def _in_schema(leaf: Leaf) -> bool:
     if not _DATA.isdisjoint(leaf.above):
         return True
     if leaf.is_key:
-        return leaf.above[-1] == "properties" and not _IDENTIFIER.fullmatch(leaf.text)
-    if leaf.key in ("name", "required"):
+        return leaf.above[-1] not in _REFERRED and not _IDENTIFIER.fullmatch(leaf.text)
+    if leaf.key in ("name", "required", "type", "format"):
         return not _IDENTIFIER.fullmatch(leaf.text)
     return leaf.key not in _STRUCTURE
 

@@ -108,7 +108,8 @@ class TestTools:
     def test_names_that_no_program_could_use_are_data(self, make: Make) -> None:
         people = {"Alice Brown": {"type": "integer"}, "other_people": {"type": "string"}}
         schema = {"type": "object", "properties": people, "required": [*people]}
-        function = {"name": "rate Alice Brown", "parameters": schema}
+        more = {"$comment": "", "x-of Alice Brown": 1, "format": "of Alice Brown"}
+        function = {"name": "rate Alice Brown", "parameters": {**schema, **more}}
         asked = {"tools": json.dumps([{"type": "function", "function": function}])}
 
         def reply(chat: Chat) -> Generation:
@@ -127,6 +128,17 @@ class TestTools:
             assert json.loads(whole.arguments) == {"Alice Brown": 5}
             assert whole.name == "rate Alice Brown"
             assert assemble(talk.stream(user("Rate them"), **asked)).tool_calls[0] == whole
+
+    def test_the_tool_that_is_to_be_called_keeps_its_name(self, make: Make) -> None:
+        for name, left in (("mail", "mail"), ("alice@x.org", "EMAIL")):
+            chosen = json.dumps({"type": "function", "function": {"name": name}})
+            talk = Talk(make(Words(**PEOPLE.kinds, mail="PERSON")))
+            talk.send(user("Hello"), tool_choice=chosen)
+            sent = json.loads(talk.model.asked[-1].tool_choice)
+            assert sent["type"] == "function"
+            assert sent["function"]["name"].startswith(left)
+            talk.send(user("Hello"), tool_choice="auto")
+            assert talk.model.asked[-1].tool_choice == "auto"
 
     def test_data_inside_a_tools_schema_are_hidden_whatever_their_keys(self, make: Make) -> None:
         shape = {
