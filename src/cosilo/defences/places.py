@@ -57,11 +57,13 @@ class Rules:
     Attributes:
         places: where they may.
         known: the hosts that the owner's own words name.
+        called: the tools that the conversation has called, by the names that were sent.
         withheld: how many placeholders of each kind were left in their place.
     """
 
     places: frozenset[str] = frozenset(DEFAULT)
     known: Callable[[], frozenset[str]] = frozenset
+    called: frozenset[str] = frozenset()
     withheld: Counter[str] = field(default_factory=Counter)
 
     def allow(self, place: Place, kind: str) -> bool:

@@ -221,14 +221,19 @@ class Pseudonym(Defence):
             return await forward(message)
         vault, hidden = await self._hidden(message, request)
         reply = await forward(hidden)
-        rules = self._rules(message)
+        rules = self._rules(message, hidden)
         try:
             return self._restored(reply, hidden, vault.restorer, rules)
         finally:
             self._note(request, rules)
 
-    def _rules(self, message: Message) -> Rules:
-        return Rules(self._places, cache(lambda: known_hosts(message.passages())))
+    def _rules(self, message: Message, hidden: Message) -> Rules:
+        called = (
+            frozenset(call.name for turn in hidden.chat for call in turn.tool_calls)
+            if isinstance(hidden, Ask)
+            else frozenset()
+        )
+        return Rules(self._places, cache(lambda: known_hosts(message.passages())), called)
 
     def _note(self, request: str, rules: Rules) -> None:
         if rules.withheld:
@@ -257,7 +262,7 @@ class Pseudonym(Defence):
         self, ask: Ask, forward: StreamHandler, *, request: str
     ) -> AsyncIterator[Delta]:
         vault, hidden = await self._hidden(ask, request)
-        rules = self._rules(ask)
+        rules = self._rules(ask, hidden)
         stream = ReplyStream(vault.restorer, hidden.sampling, sql=self._sql, rules=rules)
         try:
             async with closing(forward(hidden)) as deltas:

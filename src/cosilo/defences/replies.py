@@ -79,7 +79,9 @@ def _content(restorer: Restorer, sampling: Sampling, *, sql: bool, rules: Rules)
 def _name(restorer: Restorer, sampling: Sampling, name: str, rules: Rules) -> str:
     """The `name` of a tool, with the values in where the LM was told of a tool that is called so."""
     found = restore(restorer, name, Places(restorer, rules=rules)) if name else name
-    return found if found == name or is_tool(sampling.tools, name) else name
+    if found == name or name in rules.called or is_tool(sampling.tools, name):
+        return found
+    return name
 
 
 def _arguments(

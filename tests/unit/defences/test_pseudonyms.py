@@ -17,13 +17,7 @@ from cosilo.defences.detection import Span
 from cosilo.defences.pseudonyms import Pseudonym
 from cosilo.errors import ConfigError, PrivacyError
 from cosilo.testing import DefenceContract
-from cosilo.types import (
-    Chat,
-    Generation,
-    Turn,
-    last_user,
-    user,
-)
+from cosilo.types import Chat, Generation, ToolCall, Turn, assemble, last_user, user
 from scripted_detectors import PEOPLE, Broken, Make, Talk, Words
 from scripted_detectors import make as make
 
@@ -165,6 +159,29 @@ class TestInjection:
     def test_an_invented_placeholder_stays(self, make: Make) -> None:
         talk = Talk(make(PEOPLE), lambda c: Generation("Ask PERSON_abcdef or PERSON_abc."))
         assert talk.send(user("Alice Brown wrote.")).text == "Ask PERSON_abcdef or PERSON_abc."
+
+    def test_a_tool_keeps_the_name_that_the_conversation_called_it_by(self, make: Make) -> None:
+        call = ToolCall("c", "Alice Brown", "{}")
+        called = (*user("Go on."), Turn("assistant", "", tool_calls=(call,)))
+        chat = (*called, Turn("tool", "ok", tool_call_id="c"))
+        talk = Talk(make(PEOPLE), lambda c: Generation("", tool_calls=c[1].tool_calls))
+        assert [c.name for c in talk.send(chat).tool_calls] == ["Alice Brown"]
+        assert "Alice" not in talk.model.seen[-1][1].tool_calls[0].name
+        streamed = assemble(talk.stream(chat)).tool_calls
+        assert [c.name for c in streamed] == ["Alice Brown"]
+
+    def test_a_value_does_not_come_back_as_the_name_of_a_tool_that_nobody_has(
+        self, make: Make
+    ) -> None:
+        def reply(chat: Chat) -> Generation:
+            shown = chat[-1].content.split()[0]
+            return Generation("", tool_calls=(ToolCall("c", shown, "{}"),))
+
+        talk = Talk(make(PEOPLE), reply)
+        [call] = talk.send(user("Alice Brown wrote.")).tool_calls
+        assert "Alice" not in call.name
+        [call] = assemble(talk.stream(user("Alice Brown wrote."))).tool_calls
+        assert "Alice" not in call.name
 
     @pytest.mark.parametrize(
         "mangle",

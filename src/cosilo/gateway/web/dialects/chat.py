@@ -131,6 +131,11 @@ class _Tool(msgspec.Struct):
     function: _ToolFunction
 
 
+class _ToolNamed(msgspec.Struct):
+    type: str
+    function: _ToolFunction | None = None
+
+
 class _Format(msgspec.Struct):
     type: str
 
@@ -152,7 +157,7 @@ _ROLES: dict[str, Role] = {
 
 _chat = msgspec.json.Decoder(_ChatBody)
 _tools = msgspec.json.Decoder(list[_Tool])
-_choice = msgspec.json.Decoder(str | _Tool)
+_choice = msgspec.json.Decoder(str | _ToolNamed)
 _format = msgspec.json.Decoder(_Format)
 
 
@@ -195,6 +200,7 @@ def read_chat(body: bytes) -> Continuation:
 def _tool_fields(body: _ChatBody) -> dict[str, str]:
     """Tools, tool choice and format as JSON text, looked at just enough to refuse nonsense."""
     given: dict[str, str] = {}
+    tools: list[_Tool] = []
     if (raw := present(body.tools)) is not None:
         tools = field_of("tools", _tools, raw)
         if any(t.type != "function" for t in tools):
@@ -208,7 +214,7 @@ def _tool_fields(body: _ChatBody) -> dict[str, str]:
         if "tools" not in given and choice != "none":
             raise RequestError("tool_choice needs tools", param="tool_choice")
         if "tools" in given:
-            given["tool_choice"] = raw.decode()
+            given["tool_choice"] = _chosen(choice, tools)
     if (raw := present(body.response_format)) is not None:
         kind = field_of("response_format", _format, raw).type
         if kind not in ("text", "json_object", "json_schema"):
@@ -219,6 +225,23 @@ def _tool_fields(body: _ChatBody) -> dict[str, str]:
         if kind != "text":
             given["response_format"] = raw.decode()
     return given
+
+
+def _chosen(choice: str | _ToolNamed, tools: list[_Tool]) -> str:
+    """`choice` as JSON of its own words alone: what else a client wrote beside them, no guard reads."""
+    if isinstance(choice, str):
+        return msgspec.json.encode(choice).decode()
+    if choice.type != "function" or choice.function is None:
+        raise RequestError(
+            "tool_choice must be none, auto, required or a function",
+            param="tool_choice.type", code="unsupported_parameter",
+        )  # fmt: skip
+    name = choice.function.name
+    if all(tool.function.name != name for tool in tools):
+        raise RequestError(
+            "tool_choice names a tool that tools has not", param="tool_choice.function.name"
+        )
+    return msgspec.json.encode({"type": "function", "function": {"name": name}}).decode()
 
 
 def _turn(turn: _Turn, number: int, files: Files) -> Turn:

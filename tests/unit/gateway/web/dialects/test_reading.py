@@ -106,6 +106,37 @@ def test_tools_and_formats_pass_as_they_came() -> None:
     assert chat(response_format={"type": "text"}, tools=[]).sampling == {}
 
 
+def test_the_tool_that_is_to_be_called_is_sent_by_its_name_and_nothing_beside_it() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    wordy = {
+        "type": "function",
+        "function": {"name": "f", "description": "Ottilie"},
+        "why": "Ottilie",
+    }
+    assert json.loads(chat(tools=tools, tool_choice=wordy).sampling["tool_choice"]) == {
+        "type": "function",
+        "function": {"name": "f"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ({"type": "Ottilie", "function": {"name": "f"}}, "tool_choice.type"),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}, "tool_choice.type"),
+        ({"type": "function"}, "tool_choice.type"),
+        ({"type": "function", "function": {"name": "Ottilie"}}, "tool_choice.function.name"),
+        ("Ottilie", "tool_choice"),
+    ],
+)
+def test_a_tool_that_nobody_offered_cannot_be_chosen(choice: object, param: str) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with pytest.raises(RequestError) as caught:
+        chat(tools=tools, tool_choice=choice)
+    assert caught.value.param == param
+    assert "Ottilie" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
