@@ -289,4 +289,5 @@ def test_a_reply_is_followed_in_time_linear_in_its_length(unit: str) -> None:
         return time.thread_time() - began
 
     seconds(1_000)
-    assert seconds(80_000) < 9 * seconds(20_000) + 0.1
+    # The least of three: what else this process does, such as collecting garbage, is not measured.
+    assert min(seconds(80_000) for _ in range(3)) < 9 * seconds(20_000) + 0.1
