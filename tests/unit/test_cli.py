@@ -108,6 +108,22 @@ def test_the_list_of_strategies_says_what_crosses(capsys: pytest.CaptureFixture[
     assert "calls: a number, optional" in blocks["cascade"]
     assert "that it can be trained" in blocks["distil_labels"]
     assert "    model:" not in blocks["router"]  # what it learns is no option
+    assert "what crosses: every question, as the owner put it" in blocks["large"]
+    assert "choose it when: " in blocks["zerogen"]
+
+
+def test_the_list_of_strategies_goes_by_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list", "strategies"])
+    lines = capsys.readouterr().out.splitlines()
+    below, above, across = (
+        lines.index("FROM THE LARGE MODEL TO THE SMALL ONE"),
+        lines.index("WHILE ANSWERING"),
+        lines.index("FROM THE SMALL MODEL TO THE LARGE ONE"),
+    )
+    assert above < lines.index("cascade") < below < lines.index("zerogen") < across
+    assert across < lines.index("supericl")
+    main(["list", "strategies", "small"])
+    assert capsys.readouterr().out.startswith("small\n")
 
 
 def test_importing_the_command_line_is_light() -> None:

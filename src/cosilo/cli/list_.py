@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -49,9 +49,40 @@ def listing(kind: str, name: str | None = None) -> Iterator[str]:
         ConfigError: there is no such name.
     """
     registry, facts = _kinds()[kind]
-    for each in registry.names() if name is None else [name]:
-        factory = registry.get(each)
-        yield "\n".join([each, *(f"    {line}" for line in _about(factory, facts))]) + "\n"
+    for title, names in _groups(kind, registry, name):
+        if title:
+            yield f"{title}\n"
+        for each in names:
+            about = _about(registry.get(each), facts)
+            yield "\n".join([each, *(f"    {line}" for line in about)]) + "\n"
+
+
+_WHEN = {
+    "inference": "WHILE ANSWERING",
+    "downward": "FROM THE LARGE MODEL TO THE SMALL ONE",
+    "upward": "FROM THE SMALL MODEL TO THE LARGE ONE",
+}
+
+
+def _groups(
+    kind: str, registry: Registry[Any], name: str | None
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """(heading or "", names below it); strategies by direction, those that say none at the end."""
+    if kind != "strategies" or name is not None:
+        yield "", registry.names() if name is None else [name]
+        return
+
+    from cosilo.strategies.guide import guide
+
+    by: dict[str | None, list[str]] = {}
+    for each in registry.names():
+        found = guide(registry.get(each))
+        by.setdefault(None if found is None else found.direction, []).append(each)
+    for direction, title in _WHEN.items():
+        if direction in by:
+            yield title, by[direction]
+    if None in by:
+        yield "OTHERS", by[None]
 
 
 def _kinds() -> dict[str, tuple[Registry[Any], Callable[[Any], list[str]]]]:
@@ -154,10 +185,15 @@ def _spellable(wanted: object) -> bool:
 
 
 def _strategy(factory: Callable[..., Any]) -> list[str]:
+    from cosilo.strategies.guide import guide
+
+    found = guide(factory)
+    choose = [] if found is None else [f"choose it when: {found.choose}"]
+    crosses = [] if found is None else [f"what crosses: {found.crosses}"]
     try:
         needs = factory().needs
     except TypeError:  # some of its options must be given, and its needs depend on them
-        return []
+        return [*choose, *crosses]
     sends = ", ".join(sorted(m.__name__ for m in needs.sends)) or "nothing"
     lines = [f"needs of the small model: {needs.small.name.lower()}"]
     if needs.trainable:
@@ -167,7 +203,7 @@ def _strategy(factory: Callable[..., Any]) -> list[str]:
         several = needs.peers > 1 or needs.every
         whom = f"of each of {many}" if several else "of the large model"
         lines.append(f"needs {whom}: {needs.shown}")
-    return [*lines, f"sends across: {sends}"]
+    return [*choose, *lines, *crosses, f"sends across: {sends}"]
 
 
 def _attack(factory: Callable[..., Any]) -> list[str]:

@@ -29,6 +29,7 @@ from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategie
 from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
 from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Opinion, Question, opinions
+from cosilo.strategies.guide import Guide
 from cosilo.types import Chat
 
 
@@ -60,6 +61,18 @@ class DistilAcross(Learning):
 
     The others are those of `Learning`.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the pool's texts and the LM's replies to them; back come, for each place of a reply,"
+            " the likeliest tokens as spelt"
+        ),
+        choose=(
+            "the LM shows probabilities, the small model can be trained, and their tokenisers "
+            "differ"
+        ),
+    )
 
     name: ClassVar[str] = "distil_across"
 

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import About, Expected, Forecast, Session, forecast, strategies
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.labelling import (
     agreed,
     balanced,
@@ -40,6 +41,15 @@ class DistilLabels(Teaching):
         then_options: that strategy's options.
         seed: of the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses="the pool's texts, once, while preparing; nothing while answering",
+        choose=(
+            "the LM labels better than the small model, there are many unlabelled texts, and "
+            "answers must stay at home"
+        ),
+    )
 
     name: ClassVar[str] = "distil_labels"
 

@@ -27,6 +27,7 @@ from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Question, opinions
+from cosilo.strategies.guide import Guide
 from cosilo.types import Chat
 
 
@@ -55,6 +56,18 @@ class DistilLogits(Learning):
 
     The others are those of `Learning`.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the pool's texts and replies to them; back come, for each place, the likeliest "
+            "tokens and their probabilities"
+        ),
+        choose=(
+            "the LM shows probabilities and shares the small model's vocabulary: more is learned "
+            "from each text than from its label"
+        ),
+    )
 
     name: ClassVar[str] = "distil_logits"
 

@@ -36,6 +36,7 @@ from cosilo.strategies.base import (
 )
 from cosilo.strategies.cards import Card
 from cosilo.strategies.fanout import fan_out
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.narrowing import LEAST, Floats, arranged, judge_of, views
 from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration, last_user
@@ -69,6 +70,18 @@ class DistilStates(Teaching):
         then_options: that strategy's options.
         seed: of the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the pool's texts and the owner's examples without their labels; back comes a vector "
+            "for each"
+        ),
+        choose=(
+            "the LM shows hidden states, a few gold examples exist, and the LM itself picks "
+            "labels badly"
+        ),
+    )
 
     name: ClassVar[str] = "distil_states"
 

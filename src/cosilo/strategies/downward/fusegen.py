@@ -27,6 +27,7 @@ from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.calibration import calibration
 from cosilo.strategies.crossfit import Floats, out_of_fold
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.influence import influence, most_helpful, readable
 from cosilo.strategies.synthesis import (
     TONES,
@@ -61,6 +62,15 @@ class FuseGen(Teaching):
         then_options: that strategy's options.
         seed: of the writing and the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the labels and the instructions, then texts that the LM wrote itself, picked by the "
+            "owner's examples"
+        ),
+        choose="as `progen`, where texts of one way of asking are too much alike",
+    )
 
     name: ClassVar[str] = "fusegen"
 

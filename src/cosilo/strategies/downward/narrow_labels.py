@@ -30,6 +30,7 @@ from cosilo.strategies.base import (
     strategies,
     unshared,
 )
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.labelling import pool_of, read_labels, replies
 from cosilo.strategies.narrowing import blended, judge_of, least_sure, narrowed, views
 from cosilo.strategies.teaching import Teaching, require_weight
@@ -53,6 +54,17 @@ class NarrowLabels(Teaching):
         then_options: that strategy's options.
         seed: of the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the texts that the small model is least sure of, each with a few labels to choose from"
+        ),
+        choose=(
+            "a few gold examples exist, there are many labels, and a limited number of calls to "
+            "the LM"
+        ),
+    )
 
     name: ClassVar[str] = "narrow_labels"
 

@@ -29,6 +29,7 @@ from cosilo.strategies.base import (
     strategies,
     unshared,
 )
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.labelling import replies
 from cosilo.strategies.synthesis import (
     Sieve,
@@ -64,6 +65,14 @@ class Paraphrase(Teaching):
         then_options: that strategy's options.
         seed: of the writing and the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses="the owner's examples without their labels, once, while preparing",
+        choose=(
+            "a few gold examples exist and the LM knows the labels no better than the small model"
+        ),
+    )
 
     name: ClassVar[str] = "paraphrase"
 

@@ -55,6 +55,7 @@ from cosilo.strategies.base import Expected, Forecast, Session, forecast, strate
 from cosilo.strategies.cards import Card
 from cosilo.strategies.duplicates import Repeats
 from cosilo.strategies.fanout import fan_out
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.synthesis import Synthetic, examples, read_texts
 from cosilo.strategies.teaching import Teaching
 from cosilo.types import Chat, Chosen, Demonstration, Sampling, last_user, user
@@ -97,6 +98,15 @@ class PrivateEvolution(Teaching):
             records get other noise. Without it, each preparation draws fresh noise and spends anew.
         seed: of the LM's sampling and of the training; never of the noise.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "labels, and texts that the LM wrote itself, chosen by noisy votes: the private "
+            "records spend a stated ε and never cross"
+        ),
+        choose="the records may not cross at all, and a stated differential privacy is wanted",
+    )
 
     name: ClassVar[str] = "private_evolution"
 

@@ -23,6 +23,7 @@ from typing import ClassVar
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.calibration import calibration
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.influence import influence, most_helpful, readable
 from cosilo.strategies.synthesis import (
     Sieve,
@@ -55,6 +56,15 @@ class ProGen(Teaching):
         then_options: that strategy's options.
         seed: of the writing and the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses=(
+            "the labels and the instructions, then texts that the LM wrote itself, picked by the "
+            "owner's examples"
+        ),
+        choose="no unlabelled texts may cross, and what ZeroGen writes is not good enough",
+    )
 
     name: ClassVar[str] = "progen"
 

@@ -34,6 +34,7 @@ from cosilo.strategies.base import (
     strategies,
     unshared,
 )
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.labelling import (
     Labels,
     agreed,
@@ -69,6 +70,15 @@ class StepByStep(Teaching):
         then_options: that strategy's options.
         seed: of the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses="the pool's texts, once, while preparing; back come reasons and labels",
+        choose=(
+            "as `distil_labels`, where the reasons for a label help: many labels alike, or a "
+            "small model that writes"
+        ),
+    )
 
     name: ClassVar[str] = "step_by_step"
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.synthesis import Sieve, Wanted, card, examples, usual_words, write
 from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
@@ -39,6 +40,12 @@ class ZeroGen(Teaching):
         then_options: that strategy's options.
         seed: of the writing and the training.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="downward",
+        crosses="the labels and the instructions; no text of the owner's",
+        choose="there are no texts at all yet, or none may cross",
+    )
 
     name: ClassVar[str] = "zerogen"
 

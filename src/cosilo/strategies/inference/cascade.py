@@ -18,6 +18,7 @@ from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy,
 from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
+from cosilo.strategies.guide import Guide
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
 ALWAYS = float(np.nextafter(1, 2))
@@ -37,6 +38,11 @@ class Cascade:
             mean grade there, the one with fewer calls on a tie.
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="the questions that the small model is unsure of; the tune items, to set its threshold",
+        choose="the small model is often right and knows when: fewer calls for the same accuracy",
+    )
 
     threshold: float | None = None
     calls: float | None = None

@@ -10,6 +10,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.models.base import stream
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.confidence import confidence
+from cosilo.strategies.guide import Guide
 from cosilo.types import Answer, Chat, Delta, assemble, closing
 
 
@@ -17,6 +18,11 @@ from cosilo.types import Answer, Chat, Delta, assemble, closing
 @dataclass(frozen=True)
 class Small:
     """The small model answers alone; nothing crosses."""
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="nothing",
+        choose="it is good enough; beside all others in any case, as their measure",
+    )
 
     needs: ClassVar[Needs] = Needs()
 
@@ -41,6 +47,11 @@ class Small:
 @dataclass(frozen=True)
 class Large:
     """The large model answers everything."""
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="every question, as the owner put it",
+        choose="everything may cross; beside all others in any case, as their measure",
+    )
 
     needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}))
 

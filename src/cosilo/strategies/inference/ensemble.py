@@ -24,6 +24,7 @@ from cosilo.labels import named
 from cosilo.reasoning import spoken
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.fanout import fan_out
+from cosilo.strategies.guide import Guide
 from cosilo.types import Answer, Chat, Generation
 
 VERSION = 1
@@ -42,6 +43,14 @@ class Ensemble:
     The confidence is the share of the models that agree. When one cannot be asked, nothing is
     answered.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="every question, to each of the LMs' owners",
+        choose=(
+            "several LMs may be asked, and it matters to know when an answer is in doubt or one "
+            "of them lies"
+        ),
+    )
 
     needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}), peers=2, every=True)
 

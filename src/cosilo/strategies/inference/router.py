@@ -18,6 +18,7 @@ from cosilo.boundary.messages import Ask
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
+from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.cascade import reached, share_threshold
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
@@ -39,6 +40,14 @@ class Router:
         seed: of the cross-fitting.
         model: what was learned before; then `prepare` learns nothing.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="the questions that the LM is expected to gain on; the tune items, to learn which",
+        choose=(
+            "waiting for the small model's answer first costs too much, or its confidence says "
+            "nothing"
+        ),
+    )
 
     calls: float | None = None
     threshold: float | None = None

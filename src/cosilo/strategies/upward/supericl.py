@@ -17,6 +17,7 @@ from cosilo.reasoning import spoken
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import calibration, small_answers
 from cosilo.strategies.confidence import confidence, plausibility
+from cosilo.strategies.guide import Guide
 from cosilo.types import Answer, Chat, Turn, last_user
 
 PREDICTION = "\n\nA specialised model's prediction: {text} (confidence: {confidence:.2f})"
@@ -34,6 +35,17 @@ class SuperICL:
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
         shown: the worked examples, chosen before; then `prepare` chooses none.
     """
+
+    guide: ClassVar[Guide] = Guide(
+        direction="upward",
+        crosses=(
+            "every question, the small model's guess and confidence, and worked examples of the "
+            "owner's"
+        ),
+        choose=(
+            "the small model knows the task, the LM knows more, and the questions may cross anyway"
+        ),
+    )
 
     examples: int = 4
     distrust: float = 0.02
