@@ -42,6 +42,7 @@ MADE: list[tuple[Registry[Any], str, dict[str, Any], tuple[str, ...]]] = [
     (defences, "pseudonym", {}, ("en-core-web-md",)),
     (defences, "pseudonym", {"detectors": ("patterns", "presidio")}, ("en-core-web-md",)),
     (defences, "pseudonym", {"detectors": ("patterns", "literals")}, ()),
+    (defences, "text_dp", {}, ("minilm-int8",)),
 ]
 
 

@@ -138,18 +138,20 @@ class PrivacyAccount:
         A cancelled departure stays in the book, as it may have happened.
 
         Args:
-            epsilon: what the message says that it spent, which cannot be added up without a release.
+            epsilon: what the message says that it spent, which cannot be added up without a release of
+                records: what the words of one text spent says nothing of a record.
 
         Raises:
             PrivacyBudgetError: a record would have spent more than it may; the block is not entered.
             PrivacyError: the book cannot be used; or there is a budget, and the message does not say
                 which mechanism spent ε.
         """
-        if release is None:
+        if release is None or release.unit == "text":
             if epsilon and self.config.epsilon is not None:
                 raise PrivacyError(
-                    "a message says that it spent ε, and not by which mechanism, so what all spend "
-                    "together cannot be held under the [privacy] budget; nothing was sent"
+                    "a message says that it spent ε, and not by which mechanism on which records, "
+                    "so what all spend together cannot be held under the [privacy] budget; nothing "
+                    "was sent"
                 )
             yield
             return

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
 
-from cosilo.types import Amount, Value
+from cosilo.types import Amount, Count, Probability, Value
 
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Name = Annotated[str, Meta(max_length=200)]
@@ -22,8 +22,11 @@ Name = Annotated[str, Meta(max_length=200)]
 Neighbours = Literal["add_or_remove", "replace"]
 """What tells two neighbouring data sets apart: one record (or group) more, or another one."""
 
-Unit = Literal["record", "group"]
-"""What the guarantee is for: each record alone, or all records of one person, customer or household."""
+Unit = Literal["record", "group", "text"]
+"""What the guarantee is for: each record alone; all records of one person, customer or household; or
+the words of the text that the message is about, each of which could have been another one. How many
+they are is known then, so that is no guarantee for a record, and the book of records has no line of it.
+"""
 
 
 class Mechanism(Value, frozen=True, kw_only=True, tag_field="mechanism", tag=True):
@@ -96,6 +99,37 @@ class Stated(Mechanism, frozen=True, kw_only=True):
         return f"{self.what}, ε = {self.epsilon:.4g}{more}"
 
 
+class WordNoise(Mechanism, frozen=True, kw_only=True):
+    """A text whose words were each replaced at random; see `privacy.word_noise`.
+
+    Attributes:
+        kind: "santext": ε is for each unit of distance between two words. "custext": ε is for two words
+            of one group, and two of different groups can be told apart for certain. "rantext": ε is a
+            setting, and promises nothing.
+        epsilon: of one word.
+        words: how many there are, which everybody sees.
+        bound: what all words spend together at most, as their relation in `kind` has it; None where
+            there is none.
+        kept: of the vocabulary's commonest words so many are not protected;
+        chance: each of those stays as it is so often.
+        group: words that stand for each other, at least ("custext").
+        vocabulary: where the words and their vectors are from, and how many there are.
+    """
+
+    kind: Literal["santext", "custext", "rantext"]
+    epsilon: Positive
+    words: Count
+    bound: Amount | None = None
+    kept: Count = 0
+    chance: Probability = 1.0
+    group: Count = 0
+    vocabulary: tuple[Name, Count]
+
+    def __str__(self) -> str:
+        spent = "no guarantee" if self.bound is None else f"ε = {self.bound:.4g} for all words"
+        return f"{self.kind}, ε = {self.epsilon:.4g} a word, {self.words} words, {spent}"
+
+
 def randomised_response(keep: float, answers: int) -> Stated:
     """A record's answer among so many is kept with probability `keep`, and drawn from all of them
     evenly otherwise: ε = ln(1 + answers · keep / (1 − keep)) for replacing the record.
@@ -121,7 +155,7 @@ class Release(Value, frozen=True, kw_only=True):
             are one, and are spent once.
     """
 
-    mechanism: Gaussian | Laplace | SampledGaussian | Stated
+    mechanism: Gaussian | Laplace | SampledGaussian | Stated | WordNoise
     neighbours: Neighbours = "add_or_remove"
     unit: Unit = "record"
     series: Name = ""

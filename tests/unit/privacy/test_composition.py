@@ -19,6 +19,7 @@ from cosilo.privacy.mechanisms import (
     Release,
     SampledGaussian,
     Stated,
+    WordNoise,
     randomised_response,
 )
 
@@ -203,3 +204,9 @@ def test_randomised_response() -> None:
 def test_numbers_that_no_mechanism_has_are_refused(wrong: Mechanism) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(release(wrong)), type=Release)
+
+
+def test_words_replaced_at_random_promise_nothing_of_a_record() -> None:
+    words = WordNoise(kind="santext", epsilon=1.0, words=3, bound=6.0, vocabulary=("minilm", 100))
+    assert epsilon(words) == math.inf
+    assert epsilon(Gaussian(sigma=3.0), words) == math.inf
