@@ -111,7 +111,7 @@ def test_every_optional_package_has_an_extra_that_installs_it() -> None:
     assert not unstated
 
 
-ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "yarl", "rich"}
+ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "httptools", "yarl", "rich"}
 """What the core installs; aiohttp brings yarl, for its URLs."""
 
 

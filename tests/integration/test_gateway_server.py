@@ -181,7 +181,7 @@ def test_a_response_whole_streamed_and_with_tools(client: openai.OpenAI, mock: M
     with client.responses.stream(model="cosilo/private-echo3", input=text) as stream:
         pieces = [e.delta for e in stream if e.type == "response.output_text.delta"]
         assert "".join(pieces) == stream.get_final_response().output_text == text
-    assert len(pieces) > 3
+    assert len(pieces) > 1
     items: Any = [{"role": "user", "content": text}]
     reply = client.responses.create(model="cosilo/private-tools", input=items, tools=tools)
     [call] = [item for item in reply.output if item.type == "function_call"]
@@ -209,7 +209,7 @@ def test_a_message_whole_streamed_and_with_tools(gateway: Gateway, mock: Mock) -
         with client.messages.stream(model="cosilo/private-echo3", **asked) as stream:
             pieces = list(stream.text_stream)
         assert "".join(pieces) == text
-        assert len(pieces) > 3
+        assert len(pieces) > 1
         with client.messages.stream(model="cosilo/private-tools", tools=tools, **asked) as stream:
             reply = stream.get_final_message()
         [call] = [block for block in reply.content if block.type == "tool_use"]

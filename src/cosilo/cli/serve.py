@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cosilo.models.present import require_present
     from cosilo.registry import Loads
 
-    require_present(Loads(packages=("httptools", "uvicorn")))
+    require_present(Loads(packages=("uvicorn",)))
 
     from cosilo.bundle import is_bundle
     from cosilo.cli.front import front_of

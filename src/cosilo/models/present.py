@@ -30,7 +30,6 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "data",
     "optuna": "bench",
     "cryptography": "gateway",
-    "httptools": "gateway",
     "uvicorn": "gateway",
     "pypdf": "pdf",
     "psycopg": "postgres",

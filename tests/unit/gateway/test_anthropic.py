@@ -17,7 +17,7 @@ from cosilo.gateway.accounts.accounts import Limits
 from cosilo.session import DefenceConfig
 from house import House, house
 from listening import listening
-from wire import DONE, SSE_HEAD, USAGE, Wire, delta, http, model
+from wire import DONE, SSE_HEAD, USAGE, Wire, apart, delta, http, model
 
 MAIL = "ada@lovelace.example"
 CARD = "4111 1111 1111 1111"
@@ -57,7 +57,7 @@ def whole(message: dict[str, Any], finish: str = "stop", **usage: Any) -> list[A
 
 
 def streamed(*pieces: bytes, finish: str = "stop") -> list[Any]:
-    return [SSE_HEAD + b"".join(pieces) + delta(finish) + USAGE + DONE]
+    return apart(SSE_HEAD, *pieces, delta(finish) + USAGE + DONE)
 
 
 def called(index: int, arguments: str, id: str | None = None, name: str | None = None) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from cosilo.session import DefenceConfig
 from house import Reply, house
-from wire import DONE, SSE_HEAD, Wire, delta, http, model
+from wire import DONE, SSE_HEAD, Wire, apart, delta, http, model
 
 MAIL = "ada@lovelace.example"
 SIGNATURE = "Q2lBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWg=="
@@ -165,7 +165,7 @@ async def test_a_stream_that_closes_without_an_end_is_an_error_and_comes_piece_b
     finish: str | None, tmp_path: Path
 ) -> None:
     pieces = [delta(finish, content=w) for w in ("Do not ", "take ", "the ")]
-    told, _ = await through(tmp_path, [SSE_HEAD, *pieces], stream=True)
+    told, _ = await through(tmp_path, apart(SSE_HEAD, *pieces), stream=True)
     assert told.text == "Do not take the "
     assert len([e for e in told.events if e.get("choices")]) >= 3
     assert told.events[-1]["error"]["code"] == "upstream_unreachable"

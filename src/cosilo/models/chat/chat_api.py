@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -265,6 +265,12 @@ def chunk(data: bytes | dict[str, Any], calls: ToolPieces | None = None) -> Delt
         MalformedReplyError: it is no piece of a reply.
         ReportedError: it is an error object.
     """
+    piece = _piece(data, calls)
+    return Delta(piece) if isinstance(piece, str) else piece
+
+
+def _piece(data: bytes | dict[str, Any], calls: ToolPieces | None) -> Delta | str:
+    """As `chunk` says; the text alone of a piece that holds nothing else."""
     reply = _parse(data)
     usage = _usage(reply)
     if not reply.choices:
@@ -280,7 +286,7 @@ def chunk(data: bytes | dict[str, Any], calls: ToolPieces | None = None) -> Delt
         or message.function_call
         or message.extra_content is not _NULL
     ):
-        return Delta(said, other_texts=others) if others else Delta(said)  # as nearly all are
+        return Delta(said, other_texts=others) if others else said  # as nearly all are
     pieces, ended = _pieces(message), finish_reason(choice.finish_reason)
     told: tuple[ToolCallDelta, ...] = ()
     if pieces or (ended and calls is not None):
@@ -295,6 +301,33 @@ def chunk(data: bytes | dict[str, Any], calls: ToolPieces | None = None) -> Delt
         extra=_raw_text(message.extra_content),
         **usage,
     )
+
+
+def chunks(events: Iterable[bytes], calls: ToolPieces) -> Iterator[Delta]:
+    """The pieces of a reply in `events`, which came together; of those that follow one another and say
+    nothing but text, one is made.
+
+    Raises:
+        what `chunk` does, once all before it was given.
+    """
+    said: list[str] = []
+    try:
+        for data in events:
+            piece = _piece(data, calls)
+            if isinstance(piece, str):
+                said.append(piece)
+                continue
+            if said:
+                text = "".join(said)
+                said.clear()
+                yield Delta(text)
+            yield piece
+    except (MalformedReplyError, ReportedError):
+        if said:
+            yield Delta("".join(said))
+        raise
+    if said:
+        yield Delta("".join(said))
 
 
 def reported(data: bytes) -> ReportedError:

@@ -13,24 +13,24 @@ import asyncio
 import logging
 import random
 import re
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
-from cosilo.errors import ConfigError, ModelError, RejectedError, UnreachableError
+from cosilo.errors import ConfigError, RejectedError, UnreachableError
 from cosilo.models.base import Access, Vectors, models
 from cosilo.models.chat import chat_api, embedding_api
 from cosilo.models.chat.tool_pieces import ToolPieces
 from cosilo.models.remote.addresses import checked_url, in_clear, key_in
+from cosilo.models.remote.calls import Call, CallPool, RetryError, Sent
+from cosilo.models.remote.connections import Connection, Connections
 from cosilo.models.remote.sse import Events, EventTooLongError
 from cosilo.types import Chat, Delta, Generation, Sampling, closing, disassemble
 
@@ -40,29 +40,11 @@ MAX_REPLY_BYTES = 32 << 20
 MAX_VECTORS_BYTES = 128 << 20
 _LONGEST_WAIT_S = 60.0
 _RETRIED = frozenset({408, 409, 425, 429})
-_WORKED = frozenset({408, 499})  # of 400 to 499, those where the work may have been begun
 _ALWAYS = frozenset({401, 402, 403, 404, 405})  # what refuses one request like this refuses all
 _DONE = b"[DONE]"
 _NOTHING = Delta()
 _WHOLE = frozenset({"application/json", "application/problem+json", "text/html"})
 """Content types of replies that are no stream of events, though one was asked for."""
-
-
-class _RetryError(Exception):
-    """Worth trying again: what went wrong, and the seconds the endpoint asks to wait."""
-
-    def __init__(self, why: str, after_s: float = 0.0, status: int = 0) -> None:
-        super().__init__(why)
-        self.after_s = after_s
-        self.status = status
-
-
-@dataclass
-class _Pool:
-    """The HTTP client and the limit on calls at once, which belong to one event loop."""
-
-    session: aiohttp.ClientSession
-    slots: asyncio.Semaphore
 
 
 class OpenAIModel:
@@ -114,7 +96,7 @@ class OpenAIModel:
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, CallPool] = {}
         self._random = random.Random()
         if concurrency < 1 or retries < 0 or min(timeout_s, connect_timeout_s, idle_timeout_s) <= 0:
             raise ConfigError(
@@ -156,11 +138,11 @@ class OpenAIModel:
             RejectedError: it refuses the request, or its reply is none.
         """
         body = self._body(chat, sampling, stream=False)
-        with _Sent() as sent:
+        with Sent() as sent:
             while True:
                 try:
                     return await self._whole(body, sampling, sent)
-                except _RetryError as failure:
+                except RetryError as failure:
                     await self._wait(failure, sent)
 
     async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
@@ -176,7 +158,7 @@ class OpenAIModel:
             yield disassemble(await self.generate(chat, sampling))
             return
         body = self._body(chat, sampling, stream=True)
-        with _Sent() as sent:
+        with Sent() as sent:
             while True:
                 begun = False
                 try:
@@ -185,7 +167,7 @@ class OpenAIModel:
                             begun = True
                             yield piece
                     return
-                except _RetryError as failure:
+                except RetryError as failure:
                     if begun:
                         raise UnreachableError(f"{failure}, in the middle of the reply") from None
                     await self._wait(failure, sent)
@@ -194,23 +176,22 @@ class OpenAIModel:
         """A vector for each text, from the endpoint's `/embeddings`; raises what `generate` does."""
         asked = {"model": self.model, **embedding_api.request(texts, dimensions), **self.extra}
         body = self._encoded(asked)
-        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=self.connect_timeout_s)
-        with _Sent() as sent:
+        with Sent() as sent:
             while True:
                 try:
-                    async with self._post(body, limits, sent, "/embeddings") as response:
+                    async with Call(self, body, self.timeout_s, sent, "/embeddings") as response:
                         data = await _read(response, MAX_VECTORS_BYTES)
                         with self._parsing(response):
                             found = embedding_api.vectors(data, len(texts))
                     return replace(found, attempts=sent.worked)
-                except _RetryError as failure:
+                except RetryError as failure:
                     await self._wait(failure, sent)
 
     async def close(self) -> None:
         pools, self._pools = self._pools, {}
         for loop, pool in pools.items():
-            if loop is asyncio.get_running_loop() or loop.is_closed():
-                await pool.session.close()
+            if loop is asyncio.get_running_loop():
+                pool.connections.close()
 
     def _body(self, chat: Chat, sampling: Sampling, *, stream: bool) -> bytes:
         if sampling.top_logprobs and not self.logprobs:
@@ -235,10 +216,9 @@ class OpenAIModel:
         except UnicodeEncodeError:
             raise RejectedError("the request holds characters that are no valid Unicode") from None
 
-    async def _whole(self, body: bytes, sampling: Sampling, sent: _Sent) -> Generation:
-        limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=self.connect_timeout_s)
+    async def _whole(self, body: bytes, sampling: Sampling, sent: Sent) -> Generation:
         started = perf_counter()
-        async with self._post(body, limits, sent) as response:
+        async with Call(self, body, self.timeout_s, sent) as response:
             data = await _read(response)
             with self._parsing(response):
                 reply = chat_api.completion(data)
@@ -251,14 +231,14 @@ class OpenAIModel:
         )
         return reply
 
-    async def _pieces(self, body: bytes, sent: _Sent) -> AsyncIterator[Delta]:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
+    async def _pieces(self, body: bytes, sent: Sent) -> AsyncIterator[Delta]:
         started = perf_counter()
         used = Delta()  # what it used, where it says so before the end
         ending: list[Delta] = []
         said = tokens_seen = False
-        async with self._post(body, limits, sent) as response:
+        async with Call(self, body, self.idle_timeout_s, sent) as response:
             if response.content_type in _WHOLE:  # it does not stream
+                response.deadline += self.timeout_s - self.idle_timeout_s
                 data = await _read(response)
                 with self._parsing(response):
                     pieces = [disassemble(chat_api.completion(data))]
@@ -266,29 +246,29 @@ class OpenAIModel:
                 tokens_seen = bool(pieces[0].tokens)
             else:
                 parsing, calls = self._parsing(response), ToolPieces()
-                async for data in self._events(response):
+                async for events in self._events(response):
                     with parsing:
-                        piece = chat_api.chunk(data, calls)
-                    if piece.tokens and not self.logprobs:
-                        piece = msgspec.structs.replace(piece, tokens=())
-                    said = said or bool(piece.text or piece.other_texts)
-                    tokens_seen = tokens_seen or bool(piece.tokens)
-                    if ending or piece.finish_reason is not None:
-                        ending.append(piece)
-                        continue
-                    if piece.completion_tokens or piece.prompt_tokens:
-                        used = _used(piece)
-                        piece = msgspec.structs.replace(
-                            piece,
-                            prompt_tokens=0,
-                            completion_tokens=0,
-                            cached_tokens=0,
-                            reasoning_tokens=0,
-                        )
-                    if piece != _NOTHING:
-                        yield piece
+                        for piece in chat_api.chunks(events, calls):
+                            if piece.tokens and not self.logprobs:
+                                piece = msgspec.structs.replace(piece, tokens=())
+                            said = said or bool(piece.text or piece.other_texts)
+                            tokens_seen = tokens_seen or bool(piece.tokens)
+                            if ending or piece.finish_reason is not None:
+                                ending.append(piece)
+                                continue
+                            if piece.completion_tokens or piece.prompt_tokens:
+                                used = _used(piece)
+                                piece = msgspec.structs.replace(
+                                    piece,
+                                    prompt_tokens=0,
+                                    completion_tokens=0,
+                                    cached_tokens=0,
+                                    reasoning_tokens=0,
+                                )
+                            if piece != _NOTHING:
+                                yield piece
             if not any(piece.finish_reason for piece in ending):
-                raise _RetryError(f"{self._where(response)}: the stream ended before the reply did")
+                raise RetryError(f"{self.where(response)}: the stream ended before the reply did")
         self._require_logprobs(said, tokens_seen)
         last = chat_api.last_piece([used, *ending])
         yield msgspec.structs.replace(
@@ -298,84 +278,47 @@ class OpenAIModel:
             attempts=sent.worked,
         )
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The data of each event up to `[DONE]`; comments that keep a connection open are no events."""
+    async def _events(self, response: Connection) -> AsyncIterator[list[bytes]]:
+        """The data of the events that came together, up to `[DONE]`; comments that keep a connection
+        open are no events."""
         events, total = Events(), 0
-        deadline = asyncio.get_running_loop().time() + self.idle_timeout_s
+        loop = asyncio.get_running_loop()
+        response.deadline = loop.time() + self.idle_timeout_s
         while True:
             try:
-                async with asyncio.timeout_at(deadline):
-                    piece = await response.content.readany()
+                piece = await response.piece()
             except TimeoutError:
-                raise _RetryError(
-                    f"{self._where(response)}: nothing came for {self.idle_timeout_s:g} s"
+                raise RetryError(
+                    f"{self.where(response)}: nothing came for {self.idle_timeout_s:g} s"
                 ) from None
             total += len(piece)
             try:
                 found = events.feed(piece) if piece else events.end()
             except EventTooLongError:
-                raise RejectedError(f"{self._where(response)}: an event is too long") from None
+                raise RejectedError(f"{self.where(response)}: an event is too long") from None
             if total > MAX_REPLY_BYTES:
-                raise RejectedError(f"{self._where(response)}: the reply is too long")
-            for data in found:
-                if data.strip() == _DONE:
-                    return
-                yield data
-            if not piece:
+                raise RejectedError(f"{self.where(response)}: the reply is too long")
+            done = next((i for i, data in enumerate(found) if data.strip() == _DONE), None)
+            if done is not None:
+                if done:
+                    yield found[:done]
                 return
             if found:
-                deadline = asyncio.get_running_loop().time() + self.idle_timeout_s
+                yield found
+                response.deadline = loop.time() + self.idle_timeout_s
+            if not piece:
+                return
 
-    @asynccontextmanager
-    async def _post(
-        self,
-        body: bytes,
-        limits: aiohttp.ClientTimeout,
-        sent: _Sent,
-        path: str = "/chat/completions",
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response with status 200; whatever fails on the way becomes one of our errors."""
-        pool = await self._pool()
-        async with pool.slots:
-            sent.times += 1
-            try:
-                async with asyncio.timeout(
-                    None if limits.total else self.idle_timeout_s
-                ) as patience:
-                    response = await pool.session.post(
-                        self.base_url + path,
-                        data=body,
-                        timeout=limits,
-                        allow_redirects=False,
-                    )
-                    patience.reschedule(None)
-                try:
-                    if response.status != 200:
-                        sent.refused += _was_refused(response.status)
-                        await self._refused(response)
-                    yield response
-                finally:
-                    response.close() if not response.content.at_eof() else response.release()
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-                sent.times -= 1  # no request without a connection
-                raise self._unconnected(error) from None
-            except TimeoutError:
-                raise _RetryError(
-                    f"{self._where()}: no reply within {limits.total or self.idle_timeout_s:g} s"
-                ) from None
-            except (aiohttp.ClientError, ConnectionError) as error:
-                raise self._broken(error) from None
-
-    async def _refused(self, response: aiohttp.ClientResponse) -> None:
-        status, where = response.status, self._where(response)
+    async def refused(self, response: Connection) -> None:
+        status, where = response.status, self.where(response)
         error = chat_api.ReportedError(0, "")
         with suppress(RejectedError):  # it is too long to be read
             error = chat_api.reported(await _read(response))
         kind, param = error.kind, error.param
         said = where + (f": {kind}" if kind else "") + (f" ({param})" if param else "")
         if (status in _RETRIED or status >= 500) and kind != "insufficient_quota":
-            after_s = _retry_after(response.headers.get("Retry-After", ""))
-            raise _RetryError(said, after_s, status)
+            after_s = _retry_after(response.header(b"retry-after"))
+            raise RetryError(said, after_s, status)
         always = status in _ALWAYS or 300 <= status < 400 or kind == "insufficient_quota"
         raise RejectedError(
             said + self._advice(status), everything=always, status=status, code=kind, param=param
@@ -394,35 +337,17 @@ class OpenAIModel:
             return "; redirects are not followed, so that prompts go nowhere else: change base_url"
         return ""
 
-    def _parsing(self, response: aiohttp.ClientResponse) -> _Parsing:
-        return _Parsing(self._where(response))
+    def _parsing(self, response: Connection) -> _Parsing:
+        return _Parsing(self, response)
 
     def _require_logprobs(self, said: bool, shown: bool) -> None:
         if self.logprobs and said and not shown:
             raise RejectedError(
-                f"{self._where()}: it shows no log-probabilities; set logprobs = false for it",
+                f"{self.where()}: it shows no log-probabilities; set logprobs = false for it",
                 everything=True,
             )
 
-    def _unconnected(self, error: Exception) -> Exception:
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-            said = f"{self._where()}: its TLS certificate is not accepted"
-            return RejectedError(said, everything=True)
-        if isinstance(error, TimeoutError):
-            return _RetryError(
-                f"{self._where()}: no connection within {self.connect_timeout_s:g} s"
-            )
-        return _RetryError(f"{self._where()}: it cannot be reached ({_reason(error)})")
-
-    def _broken(self, error: Exception) -> Exception:
-        if isinstance(error, ssl.SSLError):
-            return RejectedError(f"{self._where()}: TLS failed", everything=True)
-        if isinstance(error, aiohttp.InvalidURL):
-            said = f"{self._where()}: base_url is no URL that can be called"
-            return RejectedError(said, everything=True)
-        return _RetryError(f"{self._where()}: the connection broke ({type(error).__name__})")
-
-    async def _wait(self, failure: _RetryError, sent: _Sent) -> None:
+    async def _wait(self, failure: RetryError, sent: Sent) -> None:
         """Wait before the next try, or give up.
 
         Exponential backoff with full jitter, and no less than the endpoint asks for.
@@ -436,7 +361,7 @@ class OpenAIModel:
         most = min(_LONGEST_WAIT_S, self.backoff_s * 2 ** (sent.failures - 1))
         await asyncio.sleep(max(failure.after_s, self._random.uniform(0, most)))
 
-    def _where(self, response: aiohttp.ClientResponse | None = None) -> str:
+    def where(self, response: Connection | None = None) -> str:
         if response is None:
             return f"{self.model!r} at {self.place}"
         kind = response.content_type
@@ -444,43 +369,21 @@ class OpenAIModel:
             kind = "an odd content type"  # which may quote
         return f"{self.model!r} at {self.place}: HTTP {response.status}, {kind}"
 
-    async def _pool(self) -> _Pool:
-        for loop in [o for o in self._pools if o.is_closed()]:
-            await self._pools.pop(loop).session.close()
+    def pool(self) -> CallPool:
         loop = asyncio.get_running_loop()
-        if loop not in self._pools:
-            session = aiohttp.ClientSession(
-                headers=self._headers,
-                connector=aiohttp.TCPConnector(limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=1 << 16,
-            )
-            self._pools[loop] = _Pool(session, asyncio.Semaphore(self.concurrency))
-        return self._pools[loop]
-
-
-@dataclass
-class _Sent:
-    """How often the request left, how often it was refused without work, and how often that failed.
-
-    As a context it writes on the error that leaves it how many requests the model may have worked on.
-    """
-
-    times: int = 0
-    refused: int = 0
-    failures: int = 0
-
-    @property
-    def worked(self) -> int:
-        """How many of the requests that left may have been worked on, and billed."""
-        return self.times - self.refused
-
-    def __enter__(self) -> _Sent:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ModelError | asyncio.CancelledError):
-            error.worked = self.worked  # type: ignore[union-attr]
+        pool = self._pools.get(loop)
+        if pool is None:
+            for other in [o for o in self._pools if o.is_closed()]:
+                del self._pools[other]
+            try:
+                connections = Connections(
+                    self.base_url, self._headers, connect_timeout_s=self.connect_timeout_s
+                )
+            except ValueError:
+                said = f"{self.where()}: base_url is no URL that can be called"
+                raise RejectedError(said, everything=True) from None
+            pool = self._pools[loop] = CallPool(connections, asyncio.Semaphore(self.concurrency))
+        return pool
 
 
 class _Parsing:
@@ -488,31 +391,41 @@ class _Parsing:
     endpoint.
     """
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, model: OpenAIModel, response: Connection) -> None:
+        self._model = model
+        self._response = response
+
+    @property
+    def _where(self) -> str:
+        return self._model.where(self._response)
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
         match error:
             case chat_api.MalformedReplyError():
                 raise RejectedError(f"{self._where}: {error}") from None
             case chat_api.ReportedError(code=code) if code in _RETRIED or code >= 500:
-                raise _RetryError(f"{self._where}: {error.kind}", status=code) from None
+                raise RetryError(f"{self._where}: {error.kind}", status=code) from None
             case chat_api.ReportedError(code=code, kind=name, param=param):
                 raise RejectedError(
                     f"{self._where}: {name}", status=code, code=name, param=param
                 ) from None
 
 
-async def _read(response: aiohttp.ClientResponse, most: int = 0) -> bytes:
+async def _read(response: Connection, most: int = 0) -> bytes:
     most = most or MAX_REPLY_BYTES
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > most:
-            raise RejectedError(f"HTTP {response.status}: the reply is longer than {most >> 20} MB")
-    return bytes(data)
+    data = await response.piece()
+    if not response.at_end:
+        whole = bytearray(data)
+        while len(whole) <= most and (piece := await response.piece()):
+            whole += piece
+        data = bytes(whole)
+    if len(data) > most:
+        raise RejectedError(f"HTTP {response.status}: the reply is longer than {most >> 20} MB")
+    return data
 
 
 def _used(piece: Delta) -> Delta:
@@ -522,16 +435,6 @@ def _used(piece: Delta) -> Delta:
         cached_tokens=piece.cached_tokens,
         reasoning_tokens=piece.reasoning_tokens,
     )
-
-
-def _was_refused(status: int) -> bool:
-    """Whether an answer of this status says that the model was not asked at all."""
-    return (300 <= status < 500 and status not in _WORKED) or status in (503, 529)
-
-
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "os_error", None)
-    return getattr(cause, "strerror", None) or type(error).__name__
 
 
 def _retry_after(text: str) -> float:

@@ -23,6 +23,7 @@ from wire import (
     STREAM,
     USAGE,
     Wire,
+    apart,
     ask,
     data,
     delta,
@@ -34,7 +35,7 @@ from wire import (
 
 async def test_a_stream() -> None:
     pieces, wire = await tell([SSE_HEAD, STREAM])
-    assert [p.text for p in pieces] == ["Hel", "lo ä漢🙂.", ""]
+    assert [p.text for p in pieces] == ["Hello ä漢🙂.", ""], "what comes together is passed on so"
     last = pieces[-1]
     assert (last.finish_reason, last.prompt_tokens, last.completion_tokens) == ("stop", 11, 3)
     assert last.attempts == 1
@@ -52,7 +53,7 @@ def test_a_stream_cut_anywhere_says_the_same(cuts: list[int]) -> None:
     for a, b in pairwise(edges):
         steps += [STREAM[a:b], 0.0]
     pieces, _ = asyncio.run(tell(steps))
-    assert [p.text for p in pieces] == ["Hel", "lo ä漢🙂.", ""]
+    assert "".join(p.text for p in pieces) == "Hello ä漢🙂."
     assert (pieces[-1].finish_reason, pieces[-1].completion_tokens) == ("stop", 3)
 
 
@@ -103,6 +104,24 @@ async def test_a_server_that_does_not_stream() -> None:
     pieces, _ = await tell(ok("Hello."))
     assert len(pieces) == 1
     assert (pieces[0].text, pieces[0].finish_reason) == ("Hello.", "stop")
+
+
+async def test_what_comes_apart_is_passed_on_apart() -> None:
+    pieces, _ = await tell(
+        apart(SSE_HEAD, delta(content="a"), delta(content="b") + delta(content="c"), delta("stop"))
+    )
+    assert [p.text for p in pieces] == ["a", "bc", ""]
+
+
+async def test_what_came_before_a_broken_event_is_given_first() -> None:
+    wire = Wire([SSE_HEAD, delta(content="a") + delta(content="b") + b"data: {\n\n"])
+    async with wire.serve() as url:
+        client = model(url)
+        pieces = client.stream(user("q"), GREEDY)
+        assert (await anext(pieces)).text == "ab"
+        with pytest.raises(RejectedError):
+            await anext(pieces)
+        await client.close()
 
 
 async def test_a_stream_that_is_left_leaves_the_server() -> None:
