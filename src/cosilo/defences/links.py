@@ -27,29 +27,41 @@ _BLANKS = " \t\r\n\f\v"
 # All end at the place asked about; the last group is the URL so far.
 # Renderers of Markdown take a bare URL to go on through quotes and brackets, up to a blank or a '<'.
 _COLON = r"(?::|%(?:25)*3a|&colon;|&#(?:58|x3a);?)"
-_SLASH = r"(?:[/\\]|%(?:25)*2f|&sol;|&#(?:47|x2f);?)"
-_DOT = r"(?:[.\u3002\uff0e\uff61]|&period;)"  # browsers take all of these for one
+_SLASH = r"(?:[/\\\u2044\u2215\uff0f]|%(?:25)*2f|&sol;|&#(?:47|x2f);?)"
+# Browsers take all of these for a dot; what people write for one stands in brackets.
+_DOT = r"(?:[.\u3002\uff0e\uff61]|&period;|\[\.\]|\(\.\)|\{\.\}|[\[({](?:dot|punkt)[\])}])"
 _REST_OF_URL = r"[^ \t\r\n\f\v<]*$"
 _BARE = re.compile(
     rf"(?i)(?:(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]+{_COLON}{_SLASH}{{2}}"
     r"|(?<![\w+.\-])(?:https?|wss?|ftps?):|www\."
-    r"|(?<![\w+.\-])(?:mailto|tel|sms|sip|geo|javascript|vbscript|intent|magnet):"
-    r"|(?<![\w+.\-])data:[a-z]+/[a-z0-9+.\-]+[;,]"
+    r"|(?<![\w+.\-])(?:mailto|tel|sms|smsto|mmsto?|sips?|geo|javascript|vbscript|intent|magnet|xmpp|im|callto|skype"
+    r"|facetime|facetime-audio|whatsapp|matrix|bitcoin|ethereum|news|nntp|blob|view-source|ms-\w{2,20}|shell|jar"
+    r"|market|tg|viber|zoommtg|webcal):"
+    # any other scheme that is given something: the sign of a query in its word
+    r"|(?<![\w+.\-])[a-z][a-z0-9+.\-]{1,30}:[^\s:]{1,500}[?&][^\s=&]{0,100}="
+    r"|(?<![\w+.\-])data:(?:[a-z]+/[a-z0-9+.\-]+[;,]|,|;)"
     r"|(?<![\w:/\\])//[\w\[]"
-    r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:|(?<![^ \t\"'(<])\\{2,4}[\w.\-]+\\)"
+    r"|[\w.+\-]{1,64}@(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}:"
+    r"|(?<![^ \t\"'(<])\\{2,4}[\w.\-]+(?:@\w{1,9}){0,2}\\)"
     rf"{_REST_OF_URL}"
 )
 _HOST = re.compile(
     rf"(?i)(?<![\w@.\-])(?:(?:[\w\-]{{1,63}}{_DOT})+[^\W\d_]{{2,24}}|(?:\d{{1,3}}\.){{3}}\d{{1,3}}"
     r"|\[[0-9a-f:.]{2,45}\])"
-    rf"(?::\d+)?(?:[/?#]|%(?:25)*(?:2f|3f|23)|&(?:sol|quest|num);)[^\s<>\"`]*$"
+    rf"\.?(?::\d+)?(?:[/?#\u2044\u2215\uff0f]|%(?:25)*(?:2f|3f|23)|&(?:sol|quest|num);)[^\s<>\"`]*$"
+    r"|(?<![\w@.\-/])[a-z][\w\-]{0,62}:\d{2,5}/[^\s<>\"`]*$"
 )
 _MARKDOWN = re.compile(
     r"\]\(\s*(?:<([^<>]*)|([^ \t\r\n\f\v()<>]*(?:\([^ \t\r\n\f\v()]*\)?[^ \t\r\n\f\v()]*)*))$"
+    r"|\]\(([^()]*//[^()]*)$"  # readers that take whatever is in the brackets
     r"|\]:\s*(?:<([^<>]*)|(//\S*))$"
     # titles
     r"|\]\(\s*(?:<[^<>]*>|[^\s<>()]+)\s+([\"'(][^\n]*)$"
     r"|^ {0,3}\[[^\[\]]+\]:\s*(?:<[^<>]*>|\S*//\S*)\s+([\"'(][^\n]*)$"
+)
+# Such a line goes on in the next one.
+_UNFINISHED = re.compile(
+    r"\]\([^()]*//[^()]*$|^ {0,3}\[[^\[\]]+\]:[ \t]*(?:<[^<>]*>|\S*//\S*)[ \t]*$"
 )
 _STYLE = re.compile(
     r"""(?i)(?:url|src)\(\s*["']?([^)\s]*)$|image-set\(([^)]*)$|@import\s([^;]*)$"""
@@ -65,11 +77,13 @@ _URL = re.compile(r"(?i)[a-z][a-z0-9+.\-]*://|www\.")
 _ADDRESSED = frozenset(("mailto:", "tel:", "sms:"))
 _END = frozenset(" \t\r\n)>]\"'<,;`")
 _GOES_ON = re.compile(r"[\w@:%.\-]")
-_LABELS = re.compile(r"[\w\-]*(?:\.(?:[^\W_]|-)+)+")
+_LABELS = re.compile(r"[\w\-]*(?:(?:\.|\[\.\]|\(\.\)|[\[(]dot[\])])(?:[^\W_]|-)+)+")
 _FILE = re.compile(
     r"\.(?:tar|csv|json|txt|html|pdf|log|xml|sql)\.[a-z0-9]{2,4}$|\.(?:csv|json|txt|html|xlsx|docx|pdf|log|xml|sql|gz)$"
 )
-_PART = re.compile(r"[\w\-.+%]{0,64}@?")
+_BEGINS_DOT = r"[\[({](?:(?:\.|do?t?)[\])}]?)?"
+_PART = re.compile(rf"[\w\-.+%]{{0,64}}(?:@|{_BEGINS_DOT})?")
+_PART_OF_DOT = re.compile(rf"\.?|{_BEGINS_DOT}")
 _AT_HOST = re.compile(r"[\w\-.+%]{0,64}@\w")
 _ELEMENT = re.compile(r"(?i)(script|form)(?=[\s/]|$)")
 _LINK = re.compile(r"(?i)(?:a|img|area)[\s/]")
@@ -103,6 +117,7 @@ class Links:
         self._line = ""
         self._sending = False  # whether that line may be a command, as far as it was looked at
         self._looked = 0
+        self._kept = False  # whether the line begins with one that was not finished
         self._cut = False  # whether the line is longer than what is kept of it
         self._tag: str | None = None  # of an HTML tag that is open, what came since its last quote
         self._head = ""  # all that came of it
@@ -124,12 +139,13 @@ class Links:
             text = self._through(text)
         if not self._quote and self._line.endswith("<") and _NAMED.match(text):
             self._tag = self._head = ""  # its '<' came with the piece before
-        start = 0
+        start = begun = before = 0
         for end in _END_OF_LINE.finditer(text):
             if end.start() or not self._line.endswith("\\"):
-                start = end.end()
+                begun, before, start = start, end.start(), end.end()
         if start:
-            self._begin(text[start:])
+            last = text[begun:before] if begun else self._line + text[:before]
+            self._begin(text[start:], last if "]" in last and "//" in last else "")
         else:
             self._line += text
         if len(self._line) > _MOST:
@@ -137,8 +153,12 @@ class Links:
             self._line, self._cut = self._line[-_MOST:], True
         return self._html(text) if self._tag is not None or "<" in text else ""
 
-    def _begin(self, line: str) -> None:
-        """A line begins, of which so much has come."""
+    def _begin(self, line: str, last: str = "") -> None:
+        """A line begins, of which so much has come, after the `last` one."""
+        unfinished = _UNFINISHED.search(last) if last else None
+        # A line that comes after two is a text of its own: only one is kept.
+        line = f"{unfinished[0]} {line}" if unfinished and not self._kept else line
+        self._kept = unfinished is not None and not self._kept
         self._line, self._cut, self._sending, self._looked = line, False, False, 0
 
     def apart(self) -> None:
@@ -260,7 +280,10 @@ class Links:
         if self._cut and not any(c.isspace() for c in line):
             return line
         word = max(line.rfind(blank) for blank in _BLANKS) + 1
-        for form, signs in ((_BARE, ":\\/wW%&"), (_HOST, "/?#%&")):
+        for form, signs in (
+            (_BARE, ":\\/wW%&\u2044\u2215\uff0f"),
+            (_HOST, "/?#%&\u2044\u2215\uff0f"),
+        ):
             found = form.search(line, word) if any(line.find(s, word) >= 0 for s in signs) else None
             if found:
                 return found[0]
@@ -370,7 +393,7 @@ def _outside(value: str, after: str, *, final: bool) -> bool | None:
     labels = _LABELS.match(after)
     if labels is None:
         return True
-    if after[labels.end() :] in ("", ".") and not final and len(after) < LONGEST_URL:
+    if _PART_OF_DOT.fullmatch(after[labels.end() :]) and not final and len(after) < LONGEST_URL:
         return None
     following = after[labels.end() : labels.end() + 1]
     if _FILE.search(labels[0]) and following != "/":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import quote
 
-from cosilo.defences.destinations import NOWHERE, is_told_itself
+from cosilo.defences.destinations import NOWHERE, code_sends_to, is_told_itself
 from cosilo.defences.json_text import NUMBER, Scanner, Unit, quoted
 from cosilo.defences.links import Links
 from cosilo.defences.restoring import (
@@ -217,6 +217,8 @@ class Places(PlainTarget):
         hosts: frozenset[str] | None = NOWHERE
         if not self._rules.allow("elsewhere", kind):
             hosts = self._sent or links.sends_to(shown, after, final=final)
+            if hosts is not None and not hosts:
+                hosts = self._code_sends_to(shown, after, final=final)
             if hosts is None:
                 return None
         if hosts and not (names_host(segment) and is_told_itself(value, hosts)):
@@ -229,6 +231,17 @@ class Places(PlainTarget):
         if allowed is None:
             return None
         return "as it is" if allowed else "withheld"
+
+    def _code_sends_to(self, shown: str, after: str, *, final: bool) -> frozenset[str] | None:
+        """The hosts to which other lines of the code in a fence send what stands here."""
+        around = self._target.around(after, final=final)
+        if around is None:
+            return None
+        before, rest = around
+        if not before and not rest:
+            return NOWHERE
+        told = with_hosts(self._restorer, before), with_hosts(self._restorer, rest)
+        return code_sends_to(told[0] + shown, told[1], self._rules.known())
 
     def _written(self, value: str) -> str:
         if self._sql is not None:

@@ -71,6 +71,17 @@ class CodeTarget:
             return None
         return write(value, code, after)
 
+    def around(self, after: str, *, final: bool) -> tuple[str, str] | None:
+        """The code in a fence that is open, before this place and in `after`; two empty texts where
+        none is open, None where it goes on after `after`.
+        """
+        if not self._fence:
+            return "", ""
+        end = re.search(rf"(?m)^[ \t>]{{0,20}}{re.escape(self._fence)}", after)
+        if end is None and not final:
+            return None
+        return self._code + self._line, after[: end.start()] if end else after
+
     def _here(self, after: str) -> tuple[str, str]:
         """The language of this place, and its code so far."""
         if self._fence:

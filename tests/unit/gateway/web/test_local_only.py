@@ -211,3 +211,36 @@ async def test_every_header_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     h, _ = await opened("large", monkeypatch)
     reply = await ask(h, headers=[(HEADER[0][0], value) for value in (b"true", b"perhaps")])
     assert (reply.status, reply.error["param"]) == (400, "x-cosilo-local-only")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"cosilo_local_only":true,"cosilo_local_only":false',
+        '"cosilo_local_only":true,"cosilo_local_only":null',
+        '"cosilo_local_only":true,"\\u0063osilo_local_only":false',
+        '"cosilo_local_only":false,"cosilo_local_only":true',
+    ],
+)
+async def test_a_body_that_says_it_twice_is_refused_and_nothing_sent(fields: str) -> None:
+    model, small = ScriptedModel({"hello": "From afar."}), ScriptedModel({"hello": "From home."})
+    h = await house(large=[model], small=small)
+    said = '"messages":[{"role":"user","content":"hello"}]'
+    body = f'{{"model":"cosilo/x",{said},{fields}}}'.encode()
+    told = await h.send("/v1/chat/completions", body)
+    assert (told.status, told.json["error"]["code"]) == (400, "duplicate_field")
+    assert "cosilo_local_only" in told.json["error"]["message"]
+    assert not model.seen
+    once = f'{{"model":"cosilo/x",{said},"cosilo_local_only":true}}'.encode()
+    assert (await h.send("/v1/chat/completions", once)).status == 200
+
+
+async def test_of_another_field_given_twice_one_value_counts_and_the_other_is_sent_nowhere() -> (
+    None
+):
+    model = ScriptedModel({"hello": "From afar."})
+    h = await house(large=[model])
+    one, other = (f'"messages":[{{"role":"user","content":"{t}"}}]' for t in ("Anna", "hello"))
+    told = await h.send("/v1/chat/completions", f'{{"model":"cosilo/x",{one},{other}}}'.encode())
+    assert told.status == 200
+    assert "Anna" not in repr(model.seen)

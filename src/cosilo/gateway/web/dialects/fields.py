@@ -6,7 +6,9 @@ what becomes (`serving.fields`). Error texts name the field, never what stood in
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -53,6 +55,9 @@ _keys = msgspec.json.Decoder(dict[str, Raw])
 _WHO = ("user", "safety_identifier")
 """Read here, as placeholders belong to whoever asks, and further fields all the same."""
 
+_OURS = "cosilo_"
+"""What our own fields begin with: they say what may become of a request."""
+
 
 def decoded(
     body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]
@@ -61,16 +66,20 @@ def decoded(
     becomes of them is the point's to say (`serving.fields`).
 
     Raises:
-        RequestError: it is not JSON, or a field is missing or of the wrong type.
+        RequestError: it is not JSON, a field is missing or of the wrong type, or one of ours stands
+            there twice.
     """
     try:
         body.decode()  # parts that are passed on as they came are not looked into below
         known = cls.__struct_fields__
+        every = _keys.decode(body)
         others = {
             name: bytes(value)
-            for name, value in _keys.decode(body).items()
+            for name, value in every.items()
             if (name not in known or name in _WHO) and bytes(value) != b"null"
         }
+        if any(name.startswith(_OURS) for name in every):
+            _once(body)
         return decoder.decode(body), others
     except msgspec.ValidationError as error:
         raise invalid(error, "") from None
@@ -78,6 +87,22 @@ def decoded(
         raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply", code="invalid_json") from None
+
+
+def _once(body: bytes) -> None:
+    """Refuse a body that says one of our own fields twice: which one is meant, nobody could tell.
+
+    Raises:
+        RequestError: it does.
+    """
+    said: set[str] = set()
+    pairs: Iterable[tuple[str, Any]] = json.loads(body, object_pairs_hook=list)
+    for name, _ in pairs:
+        if name.startswith(_OURS) and name in said:
+            raise RequestError(
+                f"{name[:64]} is given twice", param=name[:64], code="duplicate_field"
+            )
+        said.add(name)
 
 
 def sampling_of(body: Common) -> dict[str, Any]:
