@@ -1,6 +1,6 @@
 """What each side can learn from what crossed. Importing this package registers every attack."""
 
-from cosilo.attacks import membership, output_layer, published, relink, secrets, surrogate
+from cosilo.attacks import membership, output_layer, published, relink, secrets, surrogate, words
 from cosilo.attacks.tampering import Tampering
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "relink",
     "secrets",
     "surrogate",
+    "words",
 ]

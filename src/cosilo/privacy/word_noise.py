@@ -343,8 +343,8 @@ def check(epsilon: float) -> None:
 
 def distances(some: Vectors, others: Vectors) -> Floats:
     """Between each of `some` and each of `others`: shape (len(some), len(others))."""
-    square = np.sum(np.square(some, dtype=np.float64), axis=1)[:, None]
-    others_square = np.sum(np.square(others, dtype=np.float64), axis=1)[None]
+    square = np.einsum("ij,ij->i", some, some, dtype=np.float64)[:, None]
+    others_square = np.einsum("ij,ij->i", others, others, dtype=np.float64)[None]
     product = (some @ others.T).astype(np.float64)
     found: Floats = np.sqrt(np.maximum(square + others_square - 2 * product, 0.0))
     return found

@@ -65,6 +65,7 @@ def test_every_attack_is_registered_and_says_what_it_is_about() -> None:
         "verbatim": "secrets",
         "normalised": "secrets",
         "fuzzy": "secrets",
+        "words": "secrets",
         "relink": "records",
         "relink_embedding": "records",
         "surrogate": "replies",
