@@ -27,14 +27,14 @@ class Batches(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def put(self, item: T) -> R:
-        """Returns once `item` is written; it is also when its caller is cancelled while waiting."""
+    def put(self, item: T) -> asyncio.Future[R]:
+        """Done once `item` is written; it is also when its caller is cancelled while waiting."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, done))
         if self._writer is None:
             self._writer = loop.create_task(self._run())
-        return await done
+        return done
 
     async def _run(self) -> None:
         try:

@@ -33,14 +33,13 @@ from typing import Any
 from cosilo.boundary.record.batches import Batches
 from cosilo.boundary.record.ledger import Keep, Seal, SqliteLedger, connect
 from cosilo.databases import made_private
-from cosilo.errors import ConfigError, CosiloError, StoreError
+from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.accounts import (
     Accounts,
     Key,
     RequestFacts,
     Reservation,
     Spend,
-    SpendKind,
 )
 from cosilo.gateway.accounts.keys import (
     derive,
@@ -48,24 +47,25 @@ from cosilo.gateway.accounts.keys import (
     id_of,
     matches,
 )
+from cosilo.gateway.record.bookings_sqlite import (
+    Change,
+    Reserving,
+    Settling,
+    SqliteBookings,
+    UnknownReservationError,
+)
 from cosilo.gateway.record.desk import Desk, Marks
 from cosilo.gateway.record.retention import purge_sqlite
 from cosilo.gateway.record.store_records import (
     KEY_COLUMNS,
     KILLED,
-    RATE_WINDOW,
-    REQUEST_COLUMNS,
     SLOTS,
     Amounts,
     Place,
     active_key,
     at_most,
     cost_of_killed,
-    facts_columns,
     facts_of_killed,
-    over,
-    period_start,
-    what_was,
 )
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
@@ -126,58 +126,6 @@ _ADDED = (
 
 _AUTHENTICATE = f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?"
 
-_RESERVE = """
-UPDATE keys SET held_usd = held_usd + :usd, held_in = held_in + :in, held_out = held_out + :out,
-    held_requests = held_requests + :requests, held_entities = held_entities + :entities,
-    held_epsilon = held_epsilon + :epsilon, admitted = admitted + :requests
-WHERE id = :key
-    AND (limit_usd IS NULL OR used_usd + held_usd + :usd <= limit_usd)
-    AND (limit_tokens IS NULL
-         OR used_in + used_out + held_in + held_out + :in + :out <= limit_tokens)
-    AND (limit_entities IS NULL OR used_entities + held_entities + :entities <= limit_entities)
-    AND (limit_epsilon IS NULL OR used_epsilon + held_epsilon + :epsilon <= limit_epsilon)
-"""
-
-_SETTLE = """
-UPDATE keys SET
-    held_usd = held_usd - ?, held_in = held_in - ?, held_out = held_out - ?,
-    held_requests = held_requests - ?, held_entities = held_entities - ?,
-    held_epsilon = held_epsilon - ?,
-    used_usd = used_usd + ?, used_in = used_in + ?, used_out = used_out + ?,
-    used_requests = used_requests + ?, used_entities = used_entities + ?,
-    used_epsilon = used_epsilon + ?
-WHERE id = ?
-"""
-
-_RELEASE = """
-DELETE FROM reservations WHERE id = ?
-RETURNING usd, tokens_in, tokens_out, requests, entities, epsilon
-"""
-
-_ROLL = """
-UPDATE keys SET past_usd = past_usd + used_usd, past_in = past_in + used_in,
-    past_out = past_out + used_out, past_requests = past_requests + used_requests,
-    past_entities = past_entities + used_entities,
-    used_usd = 0, used_in = 0, used_out = 0, used_requests = 0, used_entities = 0, since = :start
-WHERE id = :key AND since < :start
-"""
-
-_PLACE = """
-SELECT k.admitted % ?1, s.at FROM keys k
-LEFT JOIN starts s ON s.key = k.id AND s.place = k.admitted % ?1 WHERE k.id = ?2
-"""
-
-_FACTS = f"""
-INSERT INTO requests ({REQUEST_COLUMNS}) VALUES ({", ".join("?" * len(REQUEST_COLUMNS.split(",")))})
-ON CONFLICT (request) DO UPDATE SET usd = usd + excluded.usd,
-    tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
-    entities = entities + excluded.entities, epsilon = epsilon + excluded.epsilon
-"""
-
-
-Change = Callable[[sqlite3.Connection], None]
-"""Part of a transaction. It raises a CosiloError before it has written anything, or not at all."""
-
 
 class SqliteStore(Desk, Place):
     """One worker's way to the store in `folder`.
@@ -214,6 +162,9 @@ class SqliteStore(Desk, Place):
         self._ledger: SqliteLedger | None = None
         self._beside: dict[str, SqliteLedger] = {}
         self._batches = Batches(self._write)
+        self._version: int | None = None
+        # By the hash that each was shown with: when a key expires, and the key.
+        self._known: dict[bytes, tuple[float | None, Key]] = {}
         self.run = f"{_machine()}/{secrets.token_hex(8)}"
         with self._guarded():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -224,10 +175,12 @@ class SqliteStore(Desk, Place):
             self._db.executescript(SCHEMA)
             self._migrate()
             self._check_secret(derive(secret, "check"))
+            self._bookings = self._booking()
             if not work:
                 SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
             else:
                 self.slot, self._lock = self._claim()
+                self._bookings = self._booking()
                 self._chain = partial(
                     SqliteLedger,
                     folder / "ledger.sqlite",
@@ -242,6 +195,11 @@ class SqliteStore(Desk, Place):
     @property
     def accounts(self) -> Accounts:
         return self
+
+    def _booking(self) -> SqliteBookings:
+        return SqliteBookings(
+            self._db, self._clock, slot=self.slot, run=self.run, worker=self.worker
+        )
 
     async def check(self) -> None:
         with self._change() as db:
@@ -270,123 +228,44 @@ class SqliteStore(Desk, Place):
     async def authenticate(self, bearer: str) -> Key | None:
         presented = hash_bearer(self._pepper, bearer)
         try:
-            row = self._db.execute(_AUTHENTICATE, (id_of(bearer),)).fetchone()
+            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+            if (
+                version != self._version
+            ):  # another connection has written, perhaps that one is revoked
+                self._version = version
+                self._known.clear()
+            known = self._known.get(presented)
+            if known is None:
+                row = self._db.execute(_AUTHENTICATE, (id_of(bearer),)).fetchone()
+                if not matches(row[2] if row else None, presented):
+                    return None
+                if (key := active_key(row, self._clock())) is not None:
+                    self._known[presented] = (row[5], key)
+                return key
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        if not matches(row[2] if row else None, presented):
-            return None
-        return active_key(row, self._clock())
+        expires, key = known
+        return key if expires is None or self._clock() < expires else None
 
     async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
         amounts = at_most(most)
         id = secrets.token_hex(12)
-        await self._batches.put(lambda db: self._reserve(db, key, amounts, id, request))
+        await self._batches.put(Reserving(key, amounts, id, request))
         return Reservation(id=id, key=key.id, request=request, most=most)
-
-    def _reserve(
-        self, db: sqlite3.Connection, key: Key, amounts: Amounts, id: str, request: str
-    ) -> None:
-        now = self._clock()
-        if key.limits.period != "total":
-            db.execute(_ROLL, {"key": key.id, "start": period_start(key.limits.period, now)})
-        limited = key.limits.requests_per_minute is not None and amounts.requests > 0
-        place = self._place(key, amounts, now) if limited else 0
-        if not db.execute(
-            _RESERVE,
-            {
-                "key": key.id, "usd": amounts.usd, "in": amounts.tokens_in,
-                "out": amounts.tokens_out, "requests": amounts.requests,
-                "entities": amounts.entities, "epsilon": amounts.epsilon,
-            },
-        ).rowcount:  # fmt: skip
-            raise self._refused(key, amounts) or StoreError(
-                f"the store refused a reservation of key {key.id!r} for no reason"
-            )
-        if limited:
-            db.execute("INSERT OR REPLACE INTO starts VALUES (?,?,?)", (key.id, place, now))
-        db.execute(
-            "INSERT INTO reservations VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (id, key.id, request, self.slot, self.run, now, *amounts),
-        )
 
     async def settle(
         self, reservation: Reservation, spent: Spend, *, request: RequestFacts
     ) -> None:
-        def settle(db: sqlite3.Connection) -> None:
-            held = db.execute(_RELEASE, (reservation.id,)).fetchone()
-            if held is not None:
-                most = Amounts(*held)
-                self._book(reservation.key, most, what_was(spent, most), request)
-
-        await self._batches.put(settle)
+        await self._batches.put(Settling(reservation, spent, request))
 
     async def _write(self, changes: Sequence[Change]) -> Sequence[Exception | None]:
         """All `changes` in one transaction."""
-        outcomes: list[Exception | None] = []
-        with self._change() as db:
-            for change in changes:
-                try:
-                    change(db)
-                    outcomes.append(None)
-                except CosiloError as error:
-                    outcomes.append(error)
-        return outcomes
-
-    def _book(self, key: str, held: Amounts, spent: Amounts, facts: RequestFacts) -> None:
-        """Move `spent` from what is held to what is used, and keep the facts."""
-        db, now = self._db, facts.at or self._clock()
-        db.execute(_SETTLE, (*held, *spent, key))
-        columns = facts_columns(facts, key=key, worker=self.worker, now=now, amounts=spent)
-        db.execute(_FACTS, columns)
-        if facts.kinds and spent.requests:
-            hour = now - now % 3600
-            db.executemany(
-                "INSERT INTO kinds VALUES (?,?,?,?)"
-                " ON CONFLICT (at, key, kind) DO UPDATE SET count = count + excluded.count",
-                [(hour, key, kind, count) for kind, count in facts.kinds.items()],
-            )
-
-    def _place(self, key: Key, amounts: Amounts, now: float) -> int:
-        """Where the start of the key's next request is kept: the request admitted `rpm` requests ago
-        stands there, and must have begun a minute ago. An exact window, for one row.
-
-        Raises:
-            OverBudgetError: it has not.
-        """
-        rpm = key.limits.requests_per_minute or 0
-        row = self._db.execute(_PLACE, (max(rpm, 1), key.id)).fetchone()
-        if row is None:
-            raise self._gone(key)
-        place, last = row
-        if rpm and (last is None or last <= now - RATE_WINDOW):
-            return int(place)
-        raise self._refused(key, amounts) or over(
-            "requests", key.limits, (now if last is None else last) + RATE_WINDOW - now
-        )
-
-    def _refused(self, key: Key, amounts: Amounts) -> Exception | None:
-        """Which limit, other than the rate, refuses `amounts`."""
-        row = self._db.execute(
-            "SELECT limit_usd, used_usd + held_usd, limit_tokens,"
-            " used_in + used_out + held_in + held_out, limit_entities,"
-            " used_entities + held_entities, limit_epsilon, used_epsilon + held_epsilon"
-            " FROM keys WHERE id = ?",
-            (key.id,),
-        ).fetchone()
-        if row is None:
-            return self._gone(key)
-        kinds: tuple[tuple[SpendKind, int], ...] = (
-            ("usd", amounts.usd), ("tokens", amounts.tokens),
-            ("entities", amounts.entities), ("epsilon", amounts.epsilon),
-        )  # fmt: skip
-        for i, (kind, wanted) in enumerate(kinds):
-            limit, taken = row[2 * i], row[2 * i + 1]
-            if limit is not None and taken + wanted > limit:
-                return over(kind, key.limits)
-        return None
-
-    def _gone(self, key: Key) -> StoreError:
-        return StoreError(f"the store knows no key {key.id!r} any more")
+        try:
+            with self._change():
+                return self._bookings.make(changes)
+        except UnknownReservationError:
+            with self._change():
+                return self._bookings.make(changes, together=False)
 
     # ── workers ──────────────────────────────────────────────────────────────
 
@@ -428,7 +307,8 @@ class SqliteStore(Desk, Place):
             for id, key, request, run, *amounts in left:
                 most = Amounts(*amounts)
                 booked = request in settled or self._never_sent(request, run)
-                self._book(key, most, cost_of_killed(most, booked), facts_of_killed(request))
+                cost = cost_of_killed(most, booked)
+                self._bookings.book([(key, most, cost, facts_of_killed(request))])
                 db.execute("DELETE FROM reservations WHERE id = ?", (id,))
                 if request not in settled:
                     db.execute(
@@ -471,6 +351,7 @@ class SqliteStore(Desk, Place):
         def make(db: sqlite3.Connection) -> None:
             for statement, marks in changes:
                 db.execute(statement, marks)
+            self._known.clear()
 
         await self._batches.put(make)
 
