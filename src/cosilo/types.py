@@ -193,16 +193,26 @@ class Answer(Value, frozen=True):
 
     `confidence` is the strategy's own probability that the answer is right, where it has one.
     `suspect` is set when the strategy has reason to think the other side's reply was tampered with.
+    `abstained` is set when it has no answer that it holds to be sure enough; its text is empty then.
     """
 
     generation: Generation
     by: Literal["small", "large", "both"]
     confidence: float | None = None
     suspect: bool = False
+    abstained: bool = False
 
     @property
     def text(self) -> str:
         return self.generation.text
+
+    @classmethod
+    def none(
+        cls, by: Literal["small", "large", "both"], *, confidence: float | None = None
+    ) -> Answer:
+        """What is returned where nothing is sure enough to be answered."""
+        empty = Generation("", finish_reason="content_filter")
+        return cls(empty, by=by, confidence=confidence, abstained=True)
 
 
 def user(text: str, *, system: str = "") -> Chat:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 import certificate
 from cosilo.objectives.base import Floats
 from cosilo.objectives.intervals import clopper_pearson
-from cosilo.selection.front import crowding, hypervolume, pareto_mask, ranks
-from cosilo.selection.pvalues import (
+from cosilo.pvalues import (
     betting_items,
     betting_p,
     binomial_items,
@@ -22,6 +21,7 @@ from cosilo.selection.pvalues import (
     hoeffding_bentkus_items,
     hoeffding_bentkus_p,
 )
+from cosilo.selection.front import crowding, hypervolume, pareto_mask, ranks
 
 SIDE = 4
 

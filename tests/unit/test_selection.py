@@ -27,7 +27,8 @@ UTILITY = Objective("utility", "utility", "max", "share")
 PRIVACY = Objective("privacy", "privacy", "min", "share")
 USD = Objective("usd_per_1k", "efficiency", "min", "USD per 1,000 requests", bounds=None)
 LATENCY = Objective("latency_p95_ms", "efficiency", "min", "ms", bounds=None, quantile=0.95)
-KNOWN = {o.name: o for o in (UTILITY, PRIVACY, USD, LATENCY)}
+AT_HOME = Objective("wrong_at_home", "utility", "min", "share of answers kept", partial=True)
+KNOWN = {o.name: o for o in (UTILITY, PRIVACY, USD, LATENCY, AT_HOME)}
 
 
 def point(
@@ -308,6 +309,38 @@ def test_values_of_different_items_or_outside_their_bounds_are_refused() -> None
                 [Limit(PRIVACY, 0.2)])  # fmt: skip
     with pytest.raises(ConfigError, match="outside 0 to 1"):
         certify([point("a", {"privacy": 0.1}, {"privacy": np.array([2.0])})], [Limit(PRIVACY, 0.2)])
+
+
+def kept(wrong: int, right: int, asked: int) -> Floats:
+    return np.array([1.0] * wrong + [0.0] * right + [np.nan] * asked)
+
+
+def test_a_share_of_some_items_is_tested_on_these_alone() -> None:
+    values = {"wrong_at_home": kept(2, 98, 140), "privacy": coins(0)}
+    found = certify(
+        [point("router", {"wrong_at_home": 0.02, "privacy": 0.0}, values)],
+        [Limit(AT_HOME, 0.1), Limit(PRIVACY, 0.05)],
+    )
+    assert found.chosen is not None
+    at_home, privacy = found.chosen.limits
+    assert (at_home.method, at_home.n, privacy.n) == ("binomial", 100, 240)
+    assert at_home.value == pytest.approx(0.02)
+    assert "wrong at home ≤ 10 % (of 100 items), privacy ≤ 5 % (n = 240)" in found.sentence()
+
+
+@pytest.mark.parametrize("values", [kept(20, 80, 140), kept(0, 0, 240)])
+def test_a_share_that_is_too_high_or_of_nothing_certifies_nothing(values: Floats) -> None:
+    found = certify(
+        [point("router", {"wrong_at_home": 0.02}, {"wrong_at_home": values})],
+        [Limit(AT_HOME, 0.1)],
+    )
+    assert found.chosen is None or found.chosen.limits[0].p is None
+
+
+def test_a_share_of_some_items_has_no_limit_relative_to_another_points() -> None:
+    points = [point(n, {"wrong_at_home": 0.1}, {"wrong_at_home": kept(1, 9, 0)}) for n in "ab"]
+    with pytest.raises(ConfigError, match="about other items at each point"):
+        certify(points, [Limit(AT_HOME, 1.0, "b")])
 
 
 def test_no_points_are_no_error() -> None:

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from cosilo.objectives import efficiency, exposure, integrity, membership, privacy, utility
+from cosilo.objectives import (
+    efficiency,
+    exposure,
+    integrity,
+    membership,
+    privacy,
+    selective,
+    utility,
+)
 from cosilo.objectives.base import Floats, Measure, Measurement, Run, objectives
 from cosilo.objectives.reading import reading
 from cosilo.objectives.reliability import Reliability, reliability
@@ -23,6 +31,7 @@ __all__ = [
     "membership",
     "privacy",
     "reliability",
+    "selective",
     "utility",
 ]
 

@@ -33,6 +33,8 @@ class Objective:
     bounds: the range of one item's value; None where it has no bound: then a mean cannot be
         certified.
     quantile: set where the number is not the mean of the items' values but this quantile of them.
+    partial: which items it applies to depends on what the point did with them. The value of the
+        others is NaN, and the number is the mean over those that have one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Objective:
     unit: str
     bounds: tuple[float, float] | None = (0.0, 1.0)
     quantile: float | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ class Measure(Protocol):
 
     def values(self, run: Run) -> Floats | None:
         """One value per item the objective applies to, in the items' order; None where there are
-        none. Which items it applies to depends on the examples alone, never on the point.
+        none. Which items it applies to depends on the examples alone, never on the point, but for
+        a `partial` objective.
 
         The certificate tests these: their mean is the number, or their `objective.quantile` where
         that is set. An objective whose values depend on one another gives none.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats, Measurement, Objective, Run
 
@@ -24,6 +26,8 @@ class Mean:
 
     def __call__(self, run: Run) -> Measurement | None:
         values = self.values(run)
+        if values is not None and self.objective.partial:
+            values = values[~np.isnan(values)]
         if values is None or len(values) == 0:
             return None
         low, high = intervals.mean(values, self.objective.bounds)

@@ -29,11 +29,7 @@ import numpy as np
 from cosilo.errors import ConfigError
 from cosilo.objectives.base import Floats, Measurement, Objective
 from cosilo.objectives.wording import amount, wanted
-from cosilo.registry import unknown
-from cosilo.selection.front import bound_for, pareto_front, violation
-from cosilo.selection.limits import Limit
-from cosilo.selection.points import Point, named, objectives_of
-from cosilo.selection.pvalues import (
+from cosilo.pvalues import (
     betting_items,
     betting_p,
     binomial_items,
@@ -41,6 +37,10 @@ from cosilo.selection.pvalues import (
     hoeffding_bentkus_items,
     hoeffding_bentkus_p,
 )
+from cosilo.registry import unknown
+from cosilo.selection.front import bound_for, pareto_front, violation
+from cosilo.selection.limits import Limit
+from cosilo.selection.points import Point, named, objectives_of
 
 Method = Literal["binomial", "hoeffding-bentkus", "betting", "measured"]
 
@@ -127,7 +127,11 @@ class Certificate:
         return f"{text}, which no number of items would certify: {_misses(self.nearest)}"
 
     def _granted(self, test: PointTest) -> str:
-        shown = [_wanted(t.limit) for t in test.limits if t.p is not None]
+        shown = [
+            _wanted(t.limit) + (f" (of {t.n} items)" if t.limit.objective.partial else "")
+            for t in test.limits
+            if t.p is not None
+        ]
         only = [
             f"{_wanted(t.limit)} ({amount(t.limit.objective, t.value)})"
             for t in test.limits
@@ -261,7 +265,14 @@ def _check(points: Sequence[Point], limits: Sequence[Limit]) -> None:
                 f"objective {name!r} has values of {min(sizes)} and of {max(sizes)} items on the "
                 "certificate split; all points must be measured on the same items"
             )
+        if limit.relative_to is not None and limit.objective.partial:
+            raise ConfigError(
+                f"objective {name!r} is about other items at each point, so it has no limit relative "
+                "to another point's: give a number"
+            )
         for point in points:
+            if limit.objective.partial:
+                continue
             if np.isnan(point.certificate.get(name, ())).any():  # it would pass every comparison
                 raise ConfigError(f"objective {name!r} of {point.name!r} has values that are none")
 
@@ -370,8 +381,13 @@ def _number(point: Point, objective: Objective) -> tuple[float | None, int]:
 
 
 def _values(point: Point, objective: Objective) -> Floats | None:
-    values = point.certificate.get(objective.name)
-    return None if values is None or len(values) == 0 else np.asarray(values, dtype=np.float64)
+    found = point.certificate.get(objective.name)
+    if found is None:
+        return None
+    values = np.asarray(found, dtype=np.float64)
+    if objective.partial:  # a test on those alone is exact: which they are is given
+        values = values[~np.isnan(values)]
+    return values if len(values) else None
 
 
 def _losses(values: Floats, reference: Floats | None, limit: Limit) -> tuple[Floats, float]:

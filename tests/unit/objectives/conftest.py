@@ -28,6 +28,7 @@ class Crossing:
     by: str = "large"
     confidence: float | None = None
     suspect: bool = False
+    abstained: bool = False
     tokens: tuple[int, int] = (10, 1)
     lm_seconds: float = 0.0
     epsilon: float = 0.0
@@ -77,7 +78,13 @@ def make_run() -> MakeRun:
             )
             if c.sent is not None:
                 send(ledger, str(k), c.sent, reply, epsilon=c.epsilon)
-            answer = Answer(reply, by=c.by, confidence=c.confidence, suspect=c.suspect)  # type: ignore[arg-type]
+            answer = Answer(
+                reply,
+                by=c.by,  # type: ignore[arg-type]
+                confidence=c.confidence,
+                suspect=c.suspect,
+                abstained=c.abstained,
+            )
             items.append(Item(example(str(k), c), answer, c.grade, c.seconds, c.cpu_seconds))
         for k, c in enumerate(background):
             if c.sent is not None:

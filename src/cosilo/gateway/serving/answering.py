@@ -39,6 +39,7 @@ class Served:
     by: str = ""
     fallback: bool = False
     suspect: bool = False
+    abstained: bool = False
     dropped: tuple[str, ...] = ()
 
 
@@ -242,3 +243,4 @@ def _note(served: Served, route: Route, number: int, answer: Answer) -> None:
     served.by = answer.by
     served.fallback = number > 0
     served.suspect = served.suspect or answer.suspect
+    served.abstained = answer.abstained

@@ -85,6 +85,8 @@ class Exchange:
             found.append(("x-cosilo-dropped", ", ".join(self.served.dropped)))
         if self.served.suspect:
             found.append(("x-cosilo-suspect", "true"))
+        if self.served.abstained:
+            found.append(("x-cosilo-abstained", "true"))
         found.append(("x-cosilo-lm-called", "true" if self.tab.lm_calls else "false"))
         found.append(("x-cosilo-processed", self.tab.processed))
         if not self.stream:

@@ -19,6 +19,7 @@ from cosilo.strategies.calibration import GradedReply, calibration, large_answer
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.strategies.guide import Guide
+from cosilo.strategies.inference.guarantee import Promise, card, divided
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
 ALWAYS = float(np.nextafter(1, 2))
@@ -36,6 +37,12 @@ class Cascade:
             to that quantile of the small model's confidence, and asks the LM nothing. Unset as well:
             `prepare` asks the LM about the tune items and takes the threshold with the best
             mean grade there, the one with fewer calls on a tie.
+        wrong: the share of the answers kept at home that may be wrong, above 0 and below 1; `prepare`
+            finds the threshold that keeps most and for which this holds (`guarantee`), and asks
+            the LM nothing. Where none is shown to, every request goes to the LM.
+        delta: the probability that `wrong` does not hold all the same.
+        ahead: `wrong` is to hold among so many next questions; in the long run when unset.
+        right: the grade from which an answer counts as right there.
         distrust: an LM reply that the small model holds less likely than this is flagged as suspect.
     """
 
@@ -46,6 +53,10 @@ class Cascade:
 
     threshold: float | None = None
     calls: float | None = None
+    wrong: float | None = None
+    delta: float = 0.05
+    ahead: int | None = None
+    right: float = 1.0
     distrust: float = 0.02
 
     needs: ClassVar[Needs] = Needs(small=Access.LOGPROBS, sends=frozenset({Ask}))
@@ -56,11 +67,17 @@ class Cascade:
             most = ALWAYS if name == "threshold" else 1
             if value is not None and not 0 <= value <= most:
                 raise ValueError(f"{name} = {value!r} is not between 0 and 1")
-        if self.threshold is not None and self.calls is not None:
-            raise ValueError("give threshold or calls, not both")
+        if sum(x is not None for x in (self.threshold, self.calls, self.wrong)) > 1:
+            raise ValueError("give one of threshold, calls and wrong, not several")
+        self._promise()
+
+    def _promise(self) -> Promise | None:
+        if self.wrong is None:
+            return None
+        return Promise(wrong=self.wrong, delta=self.delta, ahead=self.ahead, right=self.right)
 
     def forecast(self) -> Forecast:
-        learned = self.threshold is None and self.calls is None
+        learned = self.threshold is None and self.calls is None and self.wrong is None
         share = 1.0 if self.calls is None else self.calls
         answers = Expected("answers", share=share, plain=True)
         return (Expected("tune", plain=True), answers) if learned else (answers,)
@@ -71,6 +88,10 @@ class Cascade:
         examples = calibration(session, by="cascade")
         small = await small_answers(session, examples)
         scores = [confidence(s.reply, session.sampling) for s in small]
+        if (promise := self._promise()) is not None:
+            found = divided(np.array(scores), promise.losses(small), promise, seed=0)
+            session = session.with_card(card("cascade", promise, found, of="confidence"))
+            return replace(self, threshold=min(found.threshold, ALWAYS), wrong=None), session
         if self.calls is not None:
             threshold = share_threshold(scores, self.calls)
             told = reached("cascade", "confidence", scores, threshold, self.calls)

@@ -17,12 +17,27 @@ import numpy as np
 from cosilo.boundary.messages import Ask
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies, stream
-from cosilo.strategies.calibration import calibration, large_answers, small_answers
+from cosilo.strategies.calibration import (
+    GradedReply,
+    calibration,
+    large_answers,
+    small_answers,
+)
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.cascade import reached, share_threshold
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
+from cosilo.strategies.inference.guarantee import (
+    Promise,
+    SafeThreshold,
+    card,
+    safe_threshold,
+    steps_from,
+)
 from cosilo.types import Answer, Chat, Delta, closing, last_user
+
+NOTHING_KEPT = -1e9
+"""The threshold that every expected gain is above: every request goes to the LM."""
 
 
 @strategies.register("router")
@@ -37,7 +52,15 @@ class Router:
             of the (cross-fitted) expected gain on the tune items.
         threshold: expected gain above which the LM is asked, instead of `calls`. With neither, the
             LM is asked when the expected gain is above 0.
-        seed: of the cross-fitting.
+        wrong: the share of the answers kept at home that may be wrong, above 0 and below 1. Then
+            what is learned is how likely the small model is wrong, from one half of the tune items; the
+            other half finds the threshold that keeps most and for which this holds
+            (`guarantee`); the LM is asked nothing in `prepare`. Where no threshold is shown to hold
+            it, every request goes to the LM.
+        delta: the probability that `wrong` does not hold all the same.
+        ahead: `wrong` is to hold among so many next questions; in the long run when unset.
+        right: the grade from which an answer counts as right there.
+        seed: of the cross-fitting, and of the halves.
         model: what was learned before; then `prepare` learns nothing.
     """
 
@@ -51,6 +74,10 @@ class Router:
 
     calls: float | None = None
     threshold: float | None = None
+    wrong: float | None = None
+    delta: float = 0.05
+    ahead: int | None = None
+    right: float = 1.0
     seed: int = 0
     model: GainModel | None = None
 
@@ -59,10 +86,18 @@ class Router:
     def __post_init__(self) -> None:
         if self.calls is not None and not 0 <= self.calls <= 1:
             raise ValueError(f"calls = {self.calls!r} is not between 0 and 1")
-        if self.calls is not None and self.threshold is not None:
-            raise ValueError("give threshold or calls, not both")
+        if sum(x is not None for x in (self.threshold, self.calls, self.wrong)) > 1:
+            raise ValueError("give one of threshold, calls and wrong, not several")
+        self._promise()
+
+    def _promise(self) -> Promise | None:
+        if self.wrong is None:
+            return None
+        return Promise(wrong=self.wrong, delta=self.delta, ahead=self.ahead, right=self.right)
 
     def forecast(self) -> Forecast:
+        if self.wrong is not None:
+            return (Expected("answers", plain=True),)
         share = 1.0 if self.calls is None else self.calls
         return (Expected("tune", plain=True), Expected("answers", share=share, plain=True))
 
@@ -71,6 +106,8 @@ class Router:
             return self, session
         examples = calibration(session, by="router", least=20)
         small = await small_answers(session, examples)
+        if (promise := self._promise()) is not None:
+            return await self._promised(session, small, promise)
         large = await large_answers(session, examples)
         gains = np.array([b.grade - a.grade for a, b in zip(small, large, strict=True)])
         texts = [last_user(e.chat) for e in examples]
@@ -83,6 +120,32 @@ class Router:
             session = session if told is None else session.with_card(told)
             threshold = -least
         return replace(self, model=model, threshold=threshold, calls=None), session
+
+    async def _promised(
+        self, session: Session, small: Sequence[GradedReply], promise: Promise
+    ) -> tuple[Strategy, Session]:
+        """Learns how likely the small model is wrong, and the threshold that holds `promise`.
+
+        What would be gained if the LM were always right is that likelihood, so it stands where the
+        expected gain does: a question is kept at home when it is at most the threshold.
+        """
+        texts = [last_user(reply.example.chat) for reply in small]
+        losses = promise.losses(small)
+        order = np.random.default_rng(self.seed).permutation(len(small))
+        learned, tested = np.array_split(order, 2)
+
+        def find() -> tuple[GainModel, SafeThreshold]:
+            targets = losses[learned].astype(np.float64)
+            model, held_out = fit_gain([texts[i] for i in learned], targets, seed=self.seed)
+            steps = steps_from(-held_out, losses[learned], promise, len(tested))
+            scores = -model.predict([texts[i] for i in tested])
+            return model, safe_threshold(scores, losses[tested], promise, steps=steps)
+
+        model, found = await asyncio.to_thread(find)
+        session = session.with_card(card("router", promise, found, of="question's text"))
+        return replace(
+            self, model=model, threshold=max(-found.threshold, NOTHING_KEPT), wrong=None
+        ), session
 
     def expected_gain(self, texts: Sequence[str]) -> Floats:
         """Expected gain of asking the LM about each text, shape (len(texts),), in grades."""

@@ -10,9 +10,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError
-from cosilo.objectives.base import Floats
+
+Floats = NDArray[np.float64]
+
+
+_NO_SCIPY = "what is to hold with a stated error needs scipy: pip install 'cosilo[local]'"
 
 
 def binomial_p(losses: int, n: int, alpha: float) -> float:
@@ -20,6 +25,23 @@ def binomial_p(losses: int, n: int, alpha: float) -> float:
     if alpha >= 1:
         return 0.0  # no share is above 1
     return _binomial_tail(losses, n, max(alpha, 0.0))
+
+
+def ahead_p(losses: int, n: int, alpha: float, ahead: int) -> float:
+    """For "more than a share `alpha` of the next `ahead` items are losses"; losses are 0 or 1.
+
+    Exact where the `n` items seen and those `ahead` come in random order: given how many of all of them
+    are losses, those seen are drawn without putting back (hypergeometric). The hypothesis is
+    likeliest to look this good when the losses ahead are the fewest that break it.
+    """
+    if alpha >= 1 or ahead == 0:
+        return 0.0
+    try:
+        from scipy.stats import hypergeom
+    except ImportError:
+        raise ConfigError(_NO_SCIPY) from None
+    broken = math.floor(alpha * ahead + 1e-9) + 1
+    return float(hypergeom.cdf(losses, n + ahead, losses + broken, n))
 
 
 def hoeffding_bentkus_p(mean: float, n: int, alpha: float) -> float:
@@ -130,5 +152,5 @@ def _binomial_tail(k: int, n: int, p: float) -> float:
     try:
         from scipy.special import bdtr
     except ImportError:
-        raise ConfigError("certificates need scipy: pip install 'cosilo[local]'") from None
+        raise ConfigError(_NO_SCIPY) from None
     return float(bdtr(k, n, p))
