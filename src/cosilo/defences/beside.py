@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.detection import Span
-from cosilo.defences.given_names import GIVEN
+from cosilo.defences.given_names import ALSO_WORDS, GIVEN
 from cosilo.defences.words import (
     ALSO_NAMES,
     DAYS,
@@ -21,12 +21,14 @@ from cosilo.defences.words import (
     OF_PROGRAMS,
     OF_QUESTIONS,
     ORDINARY,
+    SURNAMES_TOO,
 )
 
 _NO_NAMES = (
     OF_PROGRAMS | ORDINARY | OF_QUESTIONS | NOT_NAMES
     | frozenset(word.casefold() for word in (*MONTHS, *DAYS))
 ) - ALSO_NAMES - GIVEN  # fmt: skip
+_WORDS_TOO = _NO_NAMES | ALSO_WORDS | ALSO_NAMES | SURNAMES_TOO
 _AFTER = re.compile(
     rf"[ ](?P<value>(?:(?:{PARTICLE}|[{UPPER}]\.?)[ ]){{0,2}}[{UPPER}][^\W\d_A-Z]{{1,30}}"
     r"(?:[-'’][^\W\d_]{1,30})?)"
@@ -37,6 +39,7 @@ _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$
 _POSSESSIVE = re.compile(r"['’]s?$")
 _PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]{2,30})?")
+_WHOLE = re.compile(r"[^\W\d_]+")
 _LAST_LINES = re.compile(
     r"(?:[ ]{0,3},?[ ]{0,3}\n[ ,]{0,4}(?:[^\W_][\w.'’ ()\-]{0,40}[ ,]{1,2})?\d{2,6}"
     r"(?:-\d{3,4})?(?=[ ,]{0,3}(?:\n|$))){1,3}"
@@ -66,6 +69,13 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
         number = _NUMBERED.match(text, span.end) if span.kind in _NAMED else None
         if number is not None and _AT.search(text[max(span.start - 40, 0) : span.start]):
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
+
+
+def parts_of_name(name: str) -> Iterator[str]:
+    """What is hardly anything but a part of a full `name`, in small letters."""
+    words = [word.casefold() for word in _WHOLE.findall(name)]
+    if 1 < len(words) < 7 and not any(c.isdigit() for c in name):
+        yield from (word for word in words if len(word) > 3 and word not in _WORDS_TOO)
 
 
 def _rest_of_name(text: str, span: Span) -> Iterator[Span]:

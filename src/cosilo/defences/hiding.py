@@ -37,7 +37,7 @@ from cosilo.defences.texts import from_lm, numbers_in, placed, private_in, publi
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 5
+VERSION = 6
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 K = TypeVar("K")

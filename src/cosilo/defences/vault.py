@@ -16,10 +16,11 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import msgspec
 
+from cosilo.defences.beside import parts_of_name
 from cosilo.defences.detection import Span, Steps, gathered, resolving, run
 from cosilo.defences.json_text import NUMBER, JsonReading
 from cosilo.defences.restoring import Restorer, normal, restore, segments, stands_alone
@@ -380,7 +381,8 @@ class _Node:
 class _Finder:
     """Finds every place where one of `values` stands, as whole words, in time linear in the text.
 
-    A person's full name is found in the names of files and users, too (`anna_meyer`, `meyer-anna`).
+    A person's full name is found in the names of files and users, too (`anna_meyer`, `meyer-anna`), and
+    each part of it in any case (`@meyer`, `getMeyerReport`), unless it is a word as well.
     Values of four characters and more are found in any case; a shorter one as it is, and only when
     it has a digit or three letters: hiding every 'or' because a state is called OR would destroy
     the text. Long numbers are found also inside of words, and values of very many words as they are.
@@ -390,9 +392,9 @@ class _Finder:
         self._kinds = values
         self._root = _Node()
         self._longest: list[str] = []
-        self._joined = {
-            form for v, kind in values.items() if kind == "PERSON" for form in _joined(v)
-        }
+        people = [value for value, kind in values.items() if kind == "PERSON"]
+        self._joined = {form for value in people for form in _joined(value)}
+        self._parts = {part for value in people for part in parts_of_name(value)}
         for value in values:
             if value[0].isspace() or not _distinctive(value):
                 continue
@@ -433,11 +435,29 @@ class _Finder:
         for number in _DIGITS.finditer(text):
             if number.group() in self._kinds:
                 yield Span(*number.span(), self._kinds[number.group()], 0.5)
-        for name in _IDENTIFIER.finditer(text) if self._joined else ():
-            yield from self._in_identifier(name.group(), name.start())
+        for name in _IDENTIFIER.finditer(text) if self._joined or self._parts else ():
+            written = name.group()
+            if written.isalpha() and (written.islower() or written[1:].islower()):
+                word = written.casefold()  # most are one word, which needs no look at its parts
+                if self._is_part(word) or (len(word) >= _LONG and word in self._joined):
+                    yield Span(*name.span(), "PERSON", 0.5)
+            else:
+                yield from self._in_identifier(written, name.start())
+
+    def _is_part(self, word: str) -> bool:
+        return word in self._parts or (word[-1] == "s" and word[:-1] in self._parts)
 
     def _in_identifier(self, name: str, at: int) -> Iterator[Span]:
         parts = list(_PART.finditer(name))
+        start = end = -1
+        for part in chain.from_iterable(map(_words_of, parts)) if self._parts else ():
+            if self._is_part(part[0].casefold()):
+                start, end = (part[1] if start < 0 else start), part[1] + len(part[0])
+            elif start >= 0:
+                yield Span(at + start, at + end, "PERSON", 0.5)
+                start = -1
+        if start >= 0:
+            yield Span(at + start, at + end, "PERSON", 0.5)
         for i, first in enumerate(parts):
             form = ""
             for last in parts[i : i + _MOST_PARTS]:
@@ -455,6 +475,17 @@ def _joined(name: str) -> Iterator[str]:
             yield from ("".join(words), first + last, last + first)
             if len(last) > 3:
                 yield from (first[0] + last, last + first[0])
+
+
+def _words_of(part: re.Match[str]) -> Iterator[tuple[str, int]]:
+    """The words of a part of an identifier, and where they begin: those of `HenrikLind` are two."""
+    written, start = part.group(), 0
+    for at in range(1, len(written)):
+        begins = not written[at - 1].isupper() or written[at + 1 : at + 2].islower()
+        if written[at].isupper() and begins:
+            yield written[start:at], part.start() + start
+            start = at
+    yield written[start:], part.start() + start
 
 
 def _distinctive(value: str) -> bool:

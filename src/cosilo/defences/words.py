@@ -181,3 +181,38 @@ MONTHS = (
     "November", "December",
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+# Surnames that are ordinary words in small letters.
+SURNAMES_TOO = of("""
+abbot angel apple archer armour arms army ash back bacon badger baker ball banks barber bark barker
+barn baron barrel barrow bass baxter beach bean bear beard bell bench berry best bird bishop black
+blade blank blood bloom board boat bolt bond bone book boot border bowl bowman brand bread brewer
+brick bridge bridges bright brook brown buck budd bull bunch burden burn burns bush butcher butler
+butter call camp canal cannon canon carpenter carter carver case cash castle chamberlain chambers
+champion chance chandler chase church clay clerk click close coach coal cold cole collar comb cook
+cooper corn corner cotton couch country court cove craft crane creek crisp crook cross crow crown
+curry daily dance dark dash dear diamond dove draper dry duke dyer eagle early east easter elder
+english eve falcon farmer farrier fast ferry field fields finch fine fire fish fisher flag fletcher
+flint flood flower flowers ford foreman forest forester foster fowler fox free french friend frost
+fuller game garden gardener gardens gates gear gentle german gift glass glover gold golden good
+goose grain gray grazer great green grey grove guest hall hammer hand hands hardy harp hart hawk hay
+head heard heart heath hedge herring high hill hills holiday holland home honey hook hooper hope
+horn horne horse house hunt hunter huntsman iron jewel joiner judge justice keep keeper key keys
+kind king knight lake lamb land lane large laughter law lawn lawyer leach leaf light lion little
+lock lodge long lord love luck major maker manner march mark marks marsh marshal marshall mason
+masters mayor meadows mercer merchant mercy messenger meter mild mile miles mill miller mills miner
+mint money monk moody moon moor more morrow moss mount mountain music nail nation new nice night
+noble noon norm north oak ocean olive orange orchard page pain painter palace pane parish park parks
+parrot parson partridge patch path peace peacock peak pepper perfect person pick piece pike place
+plant plumb plumber pole polish pond pool pope porter post pot potter pound powers price pride
+priest prince prior prophet proud queen quick rain ranger raven read reader real reed rice rich
+rider ridge ring rivers road rock rocks rogue rose rounds royal rush sage saint sample sand sands
+savage sawyer school scribe seal seaman senior sergeant shade sharp shears sheep shepherd sheriff
+shield ship shoemaker shore short silver simmer singer singular sky slater small smart smith smooth
+snow soldier south spark sparks spear speed spring squire stable staff star stark start steel stern
+steward still stock stone storm story street strong summer summers swan sweet swift table tailor
+tanner teller temple thatcher thorn tiger timber towers town travel tree turner vane waggoner wake
+walk walker wall waller walls ward ware warren waters way weaver weeks well wells west wheel wheeler
+white wild wilder winter winters wise wolf wood woods word words workman worth wright yard yellow
+young younger
+""")

@@ -25,7 +25,7 @@ def covered(text: str) -> list[str]:
         ("OttilieKatzenstein, ottilie.katzenstein", ["OttilieKatzenstein", "ottilie.katzenstein"]),
         ("o.katzenstein or okatzenstein", ["o.katzenstein", "okatzenstein"]),
         ("anna_lena_meyerbeck, meyerbeck.anna", ["anna_lena_meyerbeck", "meyerbeck.anna"]),
-        ("ottilie_other_katzenstein, my_katzensteins, ottilie_x", []),
+        ("ottilie_other_katzenstein, my_katzensteins", ["ottilie", "katzenstein", "katzensteins"]),
         ("ottokar_rye is no person's name", []),
     ],
 )
@@ -40,4 +40,31 @@ def test_a_short_word_is_no_name_in_one() -> None:
 
 
 def test_a_very_long_identifier_is_read_in_time() -> None:
-    assert covered("ottilie." * 50_000) == []
+    assert covered("ottilie." * 50_000) == ["ottilie." * 49_999 + "ottilie"]
+    assert covered("other." * 50_000) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("and katzenstein said so", ["katzenstein"]),
+        ("@ottilie, #katzenstein, KATZENSTEIN99", ["ottilie", "katzenstein", "KATZENSTEIN"]),
+        ("ottilie_q.py final-katzenstein.v2.pdf", ["ottilie", "katzenstein"]),
+        ("getKatzensteinReport(ottilieId)", ["Katzenstein", "ottilie"]),
+        ("KATZENSTEINReport, HTTPOttilie", ["KATZENSTEIN", "Ottilie"]),
+        ("https://x.example/u/katzenstein?b=ottilie", ["katzenstein", "ottilie"]),
+        ("the meyerbecks; Meyerbeck's", ["meyerbecks", "Meyerbeck"]),
+        ("anna, lena and rye", ["anna", "lena"]),
+        ("katzensteinig, precatzenstein", []),
+    ],
+)
+def test_a_part_of_a_full_name_is_found_in_any_case_and_inside_of_words(
+    text: str, hidden: list[str]
+) -> None:
+    assert covered(text) == hidden
+
+
+def test_a_part_that_is_a_word_as_well_is_left_alone_elsewhere() -> None:
+    name = "Grace Walker Baker"
+    said = "the baker and the tree_walker wait; with grace, walk; class TreeWalker"
+    assert Vault(b"k" * 32, "c").cover([name, said], [[Span(0, len(name), "PERSON")], []])[1] == []
