@@ -21,6 +21,7 @@ import msgspec
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.arranged import arranged
+from cosilo.defences.credentials import formed
 from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import WINDOW, Detector, Span, Steps, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
@@ -28,12 +29,20 @@ from cosilo.defences.json_text import fitted, read
 from cosilo.defences.links import LONGEST_URL, Links
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.own import OwnDetector, OwnPattern
-from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.patterns import PATTERNS, PatternDetector
 from cosilo.defences.plainly import Plain, plainly
 from cosilo.defences.presidio import PresidioDetector
 from cosilo.defences.restoring import names_host, segments
 from cosilo.defences.tagger.detector import TaggerDetector
-from cosilo.defences.texts import from_lm, numbers_in, placed, private_in, public_text
+from cosilo.defences.texts import (
+    NAMES_APART,
+    from_lm,
+    has_names,
+    numbers_in,
+    placed,
+    private_in,
+    public_text,
+)
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
@@ -46,6 +55,9 @@ M = TypeVar("M", bound=Message)
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half a character, which an escape of JSON may name and no detector can read."""
+
+_OF_A_FORM = frozenset({"EMAIL", "IBAN", "CARD", "SSN"})
+_SIX_DIGITS = re.compile(r"\d(?:[ \-]?\d){5}")
 
 _ROUNDS = 4  # of looking for what a message holds that reads like a placeholder of its own
 
@@ -251,6 +263,8 @@ class Hiding:
             yield
         texts, spans = said, [list(here) for here in spans]
         if self._hints:
+            if has_names(passages):
+                spans[-1] = []
             masked = [
                 hidden + self._hint(text, here, vault, public)
                 for text, hidden, here in zip(texts, masked, spans, strict=True)
@@ -312,7 +326,11 @@ class Hiding:
         public = public_text(passages) if self._public_system else ""
         labels = frozenset(p.text.strip().casefold() for p in passages if p.what == "label")
         told = _Public(public)
-        everything = yield from self._detected(texts, public, scope)
+        names = texts[-1:] if has_names(passages) else []
+        everything = yield from self._detected(texts[: len(texts) - len(names)], public, scope)
+        for text in names:
+            everything.append(self._in_names(text))
+            yield
         found: list[list[Span]] = []
         for text, own, spans in zip(
             texts, self._instructions.ranges(passages, texts), everything, strict=True
@@ -356,6 +374,23 @@ class Hiding:
         return [
             {s for offset, _, key in here for s in shifted(known[key], offset)} for here in pieces
         ]
+
+    def _in_names(self, text: str) -> set[Span]:
+        """What is private in names that programs use: credentials and numbers by their form, also where
+        more is joined to them, and what the plan describes.
+        """
+        spans = set(formed(text))
+        if "__" in text:
+            spans.update(formed(text.replace("__", "  ")))
+        words = text.replace("_", " ")
+        if _SIX_DIGITS.search(words):
+            for pattern in PATTERNS:
+                if pattern.kind in _OF_A_FORM:
+                    spans.update(pattern.find(words))
+        for detector in self.detectors:
+            if isinstance(detector, OwnDetector):
+                spans.update(detector.detect(words))
+        return {s for s in spans if NAMES_APART not in text[s.start : s.end]}
 
     def _names(self, scope: bytes, public: str) -> Callable[[str], bytes]:
         """What the spans of a piece are remembered under: nothing that could be looked up without the

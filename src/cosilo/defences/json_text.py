@@ -170,12 +170,14 @@ class Scanner:
                 self._outside(found.group(), units)
         return units
 
-    def value(self) -> None:
+    def value(self, shown: str = "") -> None:
         """Tell the scanner that a restored value was put in at this place, in a string or in place
-        of one.
+        of one, for what was `shown`: a key is known to the schema by that.
         """
         if not self._string:
             self._due = ","
+        elif self._is_key:
+            self._key(shown)
 
     def escaped(self, value: str) -> str:
         """`value` as it is written at this place in a string; as it is outside of one."""
@@ -189,6 +191,11 @@ class Scanner:
     def _in_object(self) -> bool:
         return bool(self._open) and self._open[-1][0] == "{"
 
+    def _key(self, text: str) -> None:
+        """`text` comes next of the key of a member."""
+        bracket, schema, key = self._open[-1]
+        self._open[-1] = bracket, schema, (key + text)[:_LONGEST_KEY]
+
     def _within(self, written: str, units: list[Unit]) -> None:
         if written == '"':
             self._string = False
@@ -201,8 +208,7 @@ class Scanner:
             return
         read = _read(written)
         if self._is_key:
-            bracket, schema, key = self._open[-1]
-            self._open[-1] = bracket, schema, (key + read)[:_LONGEST_KEY]
+            self._key(read)
         if self._inner is None and self._depth < _DEEPEST and ("{" in read or "[" in read):
             self._inner = Scanner(depth=self._depth + 1)
         if self._inner is None:

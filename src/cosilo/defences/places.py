@@ -191,7 +191,7 @@ class Places(PlainTarget):
                 return Put(at, at, None)
             value = written
         self._follow(segment.value if names_host(segment) else shown, shown)
-        return Put(at, end, self._written(value))
+        return Put(at, end, self._written(value, shown))
 
     @property
     def _may_be_code(self) -> bool:
@@ -243,14 +243,14 @@ class Places(PlainTarget):
         told = with_hosts(self._restorer, before), with_hosts(self._restorer, rest)
         return code_sends_to(told[0] + shown, told[1], self._rules.known())
 
-    def _written(self, value: str) -> str:
+    def _written(self, value: str, shown: str) -> str:
         if self._sql is not None:
             return self._sql.value(value)
         assert self._scanner is not None
         written = self._scanner.escaped(value)
         if self._scanner.value_due and not NUMBER.fullmatch(value):
             written = quoted(value)  # the model forgot the quotes
-        self._scanner.value()
+        self._scanner.value(shown)
         return written
 
     def _number_due(self, value: str, mark: str) -> bool:
