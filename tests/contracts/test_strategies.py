@@ -67,6 +67,11 @@ class TestRouter(StrategyContract):
         assert threading.get_ident() not in threads
 
 
+class TestInferDP(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("infer_dp")
+
+
 class TestSuperICL(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("supericl")
@@ -146,7 +151,7 @@ class TestPrivateEvolution(StrategyContract):
 
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "ensemble", "supericl",
+        "small", "large", "cascade", "router", "ensemble", "supericl", "infer_dp",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies

@@ -13,7 +13,7 @@ from cosilo.strategies.downward import (
     step_by_step,
     zerogen,
 )
-from cosilo.strategies.inference import cascade, ends, ensemble, router
+from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, router
 from cosilo.strategies.upward import supericl
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ends",
     "ensemble",
     "fusegen",
+    "infer_dp",
     "narrow_labels",
     "paraphrase",
     "private_evolution",
