@@ -91,6 +91,10 @@ RULES: Mapping[str, Rule] = {
 """The fields that are known."""
 
 _UNKNOWN = Rule(policy="refuse")
+_INSIDE = Rule(policy="drop", never="a message is sent as what it says, and nothing beside that")
+"""For fields within messages, `messages.colour`: clients send replies back as they came."""
+
+_MESSAGES = ("messages.", "system.", "input.")
 
 _OWN = (
     "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n",
@@ -112,6 +116,10 @@ class Sorted(NamedTuple):
 NO_FIELDS = Sorted((), ())
 
 
+def _rule(name: str) -> Rule:
+    return RULES.get(name) or (_INSIDE if name.startswith(_MESSAGES) else _UNKNOWN)
+
+
 def check_policies(stated: Mapping[str, str]) -> None:
     """Refuse policies that cannot be followed.
 
@@ -125,7 +133,7 @@ def check_policies(stated: Mapping[str, str]) -> None:
             raise ValueError(f"fields: {name!r} is part of every request, so no policy is for it")
         if not _NAME.fullmatch(name):
             raise ValueError(f"fields: {name!r} is not the name of a field")
-        if policy == "pass" and (never := RULES.get(name, _UNKNOWN).never):
+        if policy == "pass" and (never := _rule(name).never):
             raise ValueError(f"fields: {name!r} cannot pass: {never}")
 
 
@@ -145,7 +153,7 @@ def sort(
     dropped: list[str] = []
     for name in sorted(given):
         value = _parsed(given[name])
-        rule = RULES.get(name, _UNKNOWN)
+        rule = _rule(name)
         # 0 == False in Python, and not in JSON.
         if any(value == n and isinstance(value, bool) == isinstance(n, bool) for n in rule.neutral):
             continue

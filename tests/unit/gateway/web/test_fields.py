@@ -138,3 +138,96 @@ async def test_what_the_older_api_cannot_do_is_refused(name: str) -> None:
     body = {"model": "cosilo/x", "prompt": "hello", name: True if name == "echo" else "end"}
     told = await h.send("/v1/completions", body)
     assert (told.status, told.error["param"]) == (400, name)
+
+
+INSIDE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "hi", "cache": {"a": MAIL}}]},
+                {
+                    "role": "assistant", "content": "yes", "id": "m1", "annotations": [{"url": MAIL}],
+                    "reasoning_details": [{"text": MAIL}], "audio": None, "thinking_blocks": [],
+                    "tool_calls": [{
+                        "id": "c", "index": 0,
+                        "function": {"name": "f", "arguments": "{}", "why": MAIL},
+                    }],
+                },
+                {"role": "tool", "tool_call_id": "c", "content": "done"},
+                {"role": "user", "content": "hello", "x y\r\n": MAIL},
+            ]
+        },
+        "messages.annotations, messages.content.cache, messages.other, "
+        "messages.reasoning_details, messages.tool_calls.function.why",
+    ),
+    "messages": (
+        "/v1/messages",
+        {
+            "max_tokens": 10,
+            "system": [{"type": "text", "text": "be kind", "cache_control": {}, "tag": MAIL}],
+            "messages": [
+                {"role": "user", "content": "hi", "vendor": MAIL},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": "b"}, "by": MAIL}
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result", "tool_use_id": "t",
+                            "content": [{"type": "text", "text": "ok", "deep": MAIL}],
+                        },
+                        {"type": "text", "text": "hello"},
+                    ],
+                },
+            ],
+        },
+        "messages.content.by, messages.content.deep, messages.vendor, system.tag",
+    ),
+    "responses": (
+        "/v1/responses",
+        {
+            "input": [
+                {
+                    "type": "message", "role": "assistant", "id": "i", "status": "completed",
+                    "content": [{"type": "output_text", "text": "yes", "annotations": [MAIL]}],
+                },
+                {"role": "user", "content": "hello", "vendor": MAIL},
+            ]
+        },
+        "input.content.annotations, input.vendor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", INSIDE)
+async def test_what_stands_in_messages_that_nobody_reads_goes_nowhere_and_is_told(
+    shape: str,
+) -> None:
+    path, body, told = INSIDE[shape]
+    model = Remote()
+    h = await house(large=[model])
+    reply = await h.send(path, {"model": "cosilo/x", **body})
+    assert (reply.status, reply.headers["x-cosilo-dropped"]) == (200, told)
+    assert MAIL not in repr(model.seen)
+    field = told.split(", ")[0]
+    h = await house(large=[model], serving=Serving(fields={field: "refuse"}))
+    reply = await h.send(path, {"model": "cosilo/x", **body})
+    assert reply.status == 400
+    assert f"{field}: not supported with this value: this point refuses it" in reply.body.decode()
+    with pytest.raises(ValueError, match=r"cannot pass: a message is sent as what it says"):
+        Serving(fields={field: "pass"})
+
+
+async def test_of_very_many_such_fields_the_header_names_some() -> None:
+    h = await house(large=[Remote()])
+    more = {f"field_{i}": 1 for i in range(500)}
+    said = [{"role": "user", "content": "hello", **more}]
+    reply = await h.send("/v1/chat/completions", {"model": "cosilo/x", "messages": said})
+    assert reply.status == 200
+    assert len(reply.headers["x-cosilo-dropped"]) < 2_000
+    assert "messages.other" in reply.headers["x-cosilo-dropped"]

@@ -21,6 +21,7 @@ from cosilo.gateway.web.dialects.fields import (
     field_of,
     include_usage,
     json_text,
+    known_of,
     present,
     sampling_of,
     user_of,
@@ -156,6 +157,7 @@ _ROLES: dict[str, Role] = {
 }  # fmt: skip
 
 _chat = msgspec.json.Decoder(_ChatBody)
+_INSIDE = {"messages": known_of(_Turn)}
 _tools = msgspec.json.Decoder(list[_Tool])
 _choice = msgspec.json.Decoder(str | _ToolNamed)
 _format = msgspec.json.Decoder(_Format)
@@ -167,7 +169,7 @@ def read_chat(body: bytes) -> Continuation:
     Raises:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
-    found, others = decoded(body, _chat, _ChatBody)
+    found, others = decoded(body, _chat, _ChatBody, _INSIDE)
     files = Files()
     given = sampling_of(found)
     if found.max_completion_tokens is not None:

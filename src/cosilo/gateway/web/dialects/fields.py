@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
+import msgspec.inspect
 
 from cosilo.gateway.refusals import RequestError
 
@@ -59,11 +61,67 @@ _OURS = "cosilo_"
 """What our own fields begin with: they say what may become of a request."""
 
 
+Known = Mapping[str, "Known"]
+"""The fields of an object that are read, each with those of the objects in it."""
+
+
+def known_of(cls: type[msgspec.Struct]) -> Known:
+    """The fields that a `cls` reads."""
+    return _known(msgspec.inspect.type_info(cls), {})
+
+
+def _known(kind: msgspec.inspect.Type, seen: dict[type, dict[str, Known]]) -> Known:
+    if isinstance(kind, msgspec.inspect.StructType):
+        if kind.cls not in seen:
+            fields = seen[kind.cls] = {}
+            fields.update((f.encode_name, _known(f.type, seen)) for f in kind.fields)
+        return seen[kind.cls]
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next(filter(None, (_known(each, seen) for each in kind.types)), {})
+    return _known(kind.item_type, seen) if isinstance(kind, msgspec.inspect.ListType) else {}
+
+
+_objects = msgspec.json.Decoder(dict[str, Raw] | list[Raw])
+_EMPTY = (b"null", b"[]", b"{}", b'""', b"false")
+# What numbers and names things in a reply that is sent back, and how a server is to keep a prompt.
+_TELLS_NOTHING = frozenset(("cache_control", "id", "index", "object", "status", "type"))
+
+
+def _further_in(raw: bytes, known: Known, where: str, found: dict[str, bytes]) -> None:
+    """Add to `found` the fields of the objects in `raw` that nobody reads, by where they stand."""
+    inside = _objects.decode(raw)
+    if isinstance(inside, list):
+        for each in inside:
+            if (item := bytes(each))[:1] == b"{":
+                _further_in(item, known, where, found)
+        return
+    for name, value in inside.items():
+        below = known.get(name)
+        if below is None:
+            if name not in _TELLS_NOTHING and bytes(value) not in _EMPTY:
+                told = _PLAIN.fullmatch(name) and len(found) < _MOST_TOLD
+                found.setdefault(f"{where}.{name if told else 'other'}", b"true")
+        elif below and bytes(value)[:1] in (b"{", b"["):
+            at = where if where.endswith(f".{name}") else f"{where}.{name}"
+            _further_in(bytes(value), below, at, found)
+
+
+_MOST_TOLD = 50
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,40}")
+
+
 def decoded(
-    body: bytes, decoder: msgspec.json.Decoder[Any], cls: type[Any]
+    body: bytes,
+    decoder: msgspec.json.Decoder[Any],
+    cls: type[Any],
+    inside: Known = MappingProxyType({}),
 ) -> tuple[Any, dict[str, bytes]]:
     """`body` as a `cls`, by its decoder, and the further fields in it, JSON by their names: what
     becomes of them is the point's to say (`serving.fields`).
+
+    Args:
+        inside: fields of which the objects in them are looked through for further fields as well; the
+            name of one of those is where it stands (`messages.content.colour`), its value left out.
 
     Raises:
         RequestError: it is not JSON, a field is missing or of the wrong type, or one of ours stands
@@ -78,6 +136,9 @@ def decoded(
             for name, value in every.items()
             if (name not in known or name in _WHO) and bytes(value) != b"null"
         }
+        for name, fields in inside.items():
+            if bytes(every.get(name, NULL))[:1] in (b"{", b"["):
+                _further_in(bytes(every[name]), fields, name, others)
         if any(name.startswith(_OURS) for name in every):
             _once(body)
         return decoder.decode(body), others

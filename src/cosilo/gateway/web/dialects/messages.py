@@ -20,7 +20,16 @@ from cosilo.gateway.refusals import RequestError
 from cosilo.gateway.web.dialects import blocks
 from cosilo.gateway.web.dialects.anthropic import AnthropicShape
 from cosilo.gateway.web.dialects.base import AnswerEvents, Continuation, Envelope, Header
-from cosilo.gateway.web.dialects.fields import NULL, Name, Positive, Raw, decoded, field_of, present
+from cosilo.gateway.web.dialects.fields import (
+    NULL,
+    Name,
+    Positive,
+    Raw,
+    decoded,
+    field_of,
+    known_of,
+    present,
+)
 from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.types import Chat, Generation, ToolCall, Turn
 
@@ -126,6 +135,7 @@ class _Body(msgspec.Struct, kw_only=True):
 
 
 _body = msgspec.json.Decoder(_Body)
+_INSIDE = {"messages": known_of(_Message), "system": known_of(_Block)}
 _source = msgspec.json.Decoder(_Source)
 _citations = msgspec.json.Decoder(_Citations)
 _object = msgspec.json.Decoder(dict[str, Raw])
@@ -156,7 +166,7 @@ def read_message(body: bytes) -> Continuation:
     Raises:
         RequestError: it is not JSON, or a field is missing, of the wrong type or refused.
     """
-    found, others = decoded(body, _body, _Body)
+    found, others = decoded(body, _body, _Body, _INSIDE)
     if found.mcp_servers:
         raise RequestError(
             "mcp_servers: what runs at Anthropic's servers is not there to be called here",

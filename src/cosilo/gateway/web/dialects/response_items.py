@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from cosilo.gateway.refusals import RequestError
-from cosilo.gateway.web.dialects.fields import NULL, Raw, field_of, json_text
+from cosilo.gateway.web.dialects.fields import NULL, Raw, field_of, json_text, known_of
 from cosilo.gateway.web.dialects.files import Files, elsewhere
 from cosilo.gateway.web.dialects.openai import extra_content, token_logprobs
 from cosilo.gateway.web.dialects.response_tools import Names, chat_name
@@ -54,6 +54,9 @@ class _Item(msgspec.Struct):
 class _Typed(msgspec.Struct):
     type: str | None = None
 
+
+READ = known_of(_Item)
+"""What of an item is read."""
 
 _input = msgspec.json.Decoder(str | list[_Item])
 _types = msgspec.json.Decoder(str | list[_Typed])

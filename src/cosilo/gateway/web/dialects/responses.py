@@ -29,7 +29,7 @@ from cosilo.gateway.web.dialects.fields import (
 from cosilo.gateway.web.dialects.files import Files
 from cosilo.gateway.web.dialects.openai import OpenAIShape, encode, used
 from cosilo.gateway.web.dialects.response_events import ResponseEvents
-from cosilo.gateway.web.dialects.response_items import Item, is_whole, read_input, reply_items
+from cosilo.gateway.web.dialects.response_items import READ, Item, is_whole, read_input, reply_items
 from cosilo.gateway.web.dialects.response_tools import (
     Names,
     Tool,
@@ -105,6 +105,7 @@ class _ResponseBody(msgspec.Struct, kw_only=True):
 
 
 _response = msgspec.json.Decoder(_ResponseBody)
+_INSIDE = {"input": READ}
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -147,7 +148,7 @@ def read_response(body: bytes) -> Continuation:
     Raises:
         RequestError: it is not JSON, or a field is missing, unknown, of the wrong type or refused.
     """
-    found, others = decoded(body, _response, _ResponseBody)
+    found, others = decoded(body, _response, _ResponseBody, _INSIDE)
     for name in others:
         if name in _ELSEWHERE or name in _NOT_HERE:
             there = f"; use {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""

@@ -102,7 +102,7 @@ _REPLIES = st.builds(
 
 
 @given(st.lists(_REPLIES, min_size=1, max_size=3))
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 def test_replies_that_are_sent_back_are_the_turns_they_were(replies: list[Generation]) -> None:
     """A conversation as clients go on: what was answered, what tools said, the next question."""
     items: list[Any] = [said("a")]
