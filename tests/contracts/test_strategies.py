@@ -156,6 +156,8 @@ def test_every_registered_strategy_is_under_contract() -> None:
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
+        # on threads, there too
+        "proxy",
         # with an LM that shows states, there too
         "distil_states",
     }  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess, Target, View, attacks
-from cosilo.boundary.messages import Scores
+from cosilo.boundary.messages import Scores, Steps
 from cosilo.boundary.wire.logits import TopK, unpack
 
 Floats = NDArray[np.float32]
@@ -66,8 +66,9 @@ def shown(view: View) -> Iterator[TopK]:
     """The distributions on record that say which tokens they are about."""
     rows = 0
     for entry in view.entries():
-        if entry.direction == "down" and rows < _ROWS and isinstance(entry.message, Scores):
-            top = unpack(entry.message.packed, most=_NUMBERS)
+        message = entry.message
+        if entry.direction == "down" and rows < _ROWS and isinstance(message, Scores | Steps):
+            top = unpack(message.packed, most=_NUMBERS)
             if top.ids is not None and len(top):
                 rows += len(top)
                 yield top

@@ -330,6 +330,8 @@ def _about(parts: Parts, splits: Work, about: About) -> Sequence[tuple[str, Sequ
 def _guessed(parts: Parts, exchange: Expected, items: Sequence[Item | None]) -> _Batch:
     """Messages whose words are not known yet. All count as new, although some may be recorded."""
     calls, chosen = exchange.count(len(items)), items[: exchange.items]
+    if exchange.per is not None:
+        calls = math.ceil(calls * max(1.0, _length(parts, exchange.per, chosen)))
 
     def tokens(texts: Sequence[Text | int]) -> float:
         return calls * sum(t if isinstance(t, int) else _length(parts, t, chosen) for t in texts)

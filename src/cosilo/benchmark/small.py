@@ -21,10 +21,15 @@ from cosilo.models.base import (
     Access,
     Array,
     Classifier,
+    Cut,
     Embedder,
+    NextTokens,
+    Past,
     TextModel,
+    ThreadModel,
     Tokens,
     Trainable,
+    goes_on,
     require,
 )
 from cosilo.types import Chat, Demonstration, Generation, Sampling
@@ -181,6 +186,47 @@ class _Logits(Remembering):
         return await require(self.model, Access.LOGITS, by="the small model").logits(sequences)
 
 
+class _GoesOn(Remembering):
+    @property
+    def _thread_model(self) -> ThreadModel:
+        assert goes_on(self.model)
+        return self.model
+
+    @property
+    def vocabulary(self) -> str:
+        return self._thread_model.vocabulary
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._thread_model.vocabulary_size
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return self._thread_model.ends
+
+    def prompt(self, chat: Chat) -> Sequence[int]:
+        return self._thread_model.prompt(chat)
+
+    def cut(self, reply: str) -> Cut:
+        return self._thread_model.cut(reply)
+
+    def piece(self, token: int) -> bytes:
+        return self._thread_model.piece(token)
+
+    def spelt(self, ids: Sequence[int]) -> Sequence[bytes]:
+        return self._thread_model.spelt(ids)
+
+    async def read(
+        self, past: Past | None, ids: Sequence[int], *, places: int, top: int, each: bool = True
+    ) -> tuple[Past, NextTokens]:
+        """What the model says; it is not remembered, but charged to the item."""
+        past, found = await self._thread_model.read(past, ids, places=places, top=top, each=each)
+        note = _note.get()
+        if note is not None:
+            note.clock.add(found.seconds, found.cpu_seconds)
+        return past, found
+
+
 class _Activations(Remembering):
     @property
     def layers(self) -> int:
@@ -221,5 +267,6 @@ def remembering(model: TextModel, memory: AnswerMemory | None = None) -> Remembe
     bases: list[type[Remembering]] = [
         extra for protocol, extra in _BESIDE if isinstance(model, protocol)
     ]
+    bases += [_GoesOn] * goes_on(model)
     bases += [extra for level, extra in _RUNGS if model.access >= level]
     return type("Remembering", (*bases, Remembering), {})(model, memory or ShortMemory())  # type: ignore[no-any-return]

@@ -164,10 +164,13 @@ class NextTokens:
     Attributes:
         ids: the tokens, shape (n, k), the likeliest first.
         logprobs: their natural-log probabilities at temperature 1, shape (n, k).
+        seconds, cpu_seconds: what reading took, in threads of the model's own.
     """
 
     ids: NDArray[np.int32]
     logprobs: Array
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     def rows(self, places: slice) -> NextTokens:
         """Those at some of the places."""

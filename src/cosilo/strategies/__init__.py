@@ -13,7 +13,7 @@ from cosilo.strategies.downward import (
     step_by_step,
     zerogen,
 )
-from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, router
+from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, proxy, router
 from cosilo.strategies.upward import supericl
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "paraphrase",
     "private_evolution",
     "progen",
+    "proxy",
     "router",
     "step_by_step",
     "supericl",

@@ -135,6 +135,7 @@ class Expected:
         reads, writes: what the LM reads and writes for one message, as texts and numbers of tokens.
         plain: strategies behind the same defences that send the same share their answers.
         to: the first of the strategy's peers, or each of them.
+        per: so many messages for each token of this text, where they go token by token.
     """
 
     about: About
@@ -148,6 +149,7 @@ class Expected:
     writes: tuple[Text | int, ...] = ("answer",)
     plain: bool = False
     to: Literal["first", "each"] = "first"
+    per: Text | None = None
 
     @property
     def asks_questions(self) -> bool:

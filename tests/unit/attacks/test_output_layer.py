@@ -7,8 +7,9 @@ import pytest
 
 from cosilo.attacks.base import Target, View
 from cosilo.attacks.output_layer import OutputLayerAttack, output_space, shown
-from cosilo.boundary.messages import Score, Scored, encode
+from cosilo.boundary.messages import Score, Scored, Steps, encode
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.wire.logits import pack_few, top_k
 from cosilo.models.base import Access
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import user
@@ -34,6 +35,19 @@ async def test_whole_logits_show_how_wide_the_model_is(hidden: int) -> None:
     (guess,) = await OutputLayerAttack().guess(await record(ToyLM(hidden), 300), TARGET)
     assert guess.value == str(hidden)
     assert guess.score > 0.5
+
+
+async def test_logits_that_came_on_threads_show_it_too() -> None:
+    model, ledger = ToyLM(12), MemoryLedger()
+    for i in range(40):
+        tokens = model.tokenize(user(f"question {i}"), f"answer {i:02}")
+        found = await model.logits([tokens])
+        for row in np.concatenate(found):
+            steps = Steps(packed=pack_few(top_k(row[None], 300)))
+            assert steps.places() == 1
+            ledger.append(str(i), "down", steps, encode(steps))
+    (guess,) = await OutputLayerAttack().guess(View(ledger.entries), TARGET)
+    assert guess.value == "12"
 
 
 async def test_they_show_the_output_layer_up_to_a_rotation() -> None:

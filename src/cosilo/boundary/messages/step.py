@@ -105,6 +105,9 @@ class Steps(Message, frozen=True, kw_only=True, rename={
             self, packed=logits.pack_few(inverted), accepted=0 if self.accepted else drafted
         )
 
+    def places(self) -> int:
+        return logits.places_in(self.packed)
+
     def usage(self) -> tuple[int, int]:
         return self.new + self.before, 0
 

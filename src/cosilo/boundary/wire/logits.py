@@ -195,6 +195,15 @@ def unpack(data: bytes, *, most: int = 1 << 22) -> TopK:
         ) from None
 
 
+def places_in(data: bytes) -> int:
+    """How many places `data`, of `pack` or `pack_few`, says that it holds; 0 where it is neither."""
+    few = data[:1] == bytes([_VERSION_FEW])
+    head = _FEW if few else _HEAD
+    if len(data) < head.size:
+        return 0
+    return int(head.unpack_from(data)[1 if few else 2])
+
+
 def _unpack_few(data: bytes, most: int) -> TopK:
     _, n, k, size = _FEW.unpack_from(data)
     start = _FEW.size + n * _FEW_PLACE.size

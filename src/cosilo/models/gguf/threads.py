@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -113,6 +114,7 @@ class LlamaCppThreads:
             )
 
         def work(stop: threading.Event) -> tuple[Past, NextTokens]:
+            started = perf_counter()
             engine, rows = self._opened(), []
             end = len(whole) - places + 1
             while True:
@@ -122,9 +124,12 @@ class LlamaCppThreads:
                 if stop.is_set():
                     raise ModelError("nobody waits for this step any more")
                 end += 1
+            spent = perf_counter() - started
             found = NextTokens(
                 np.array([[i for i, _ in row] for row in rows], np.int32),
                 np.array([[p for _, p in row] for row in rows], np.float32),
+                spent,
+                spent,
             )
             return LlamaCppPast(whole[:end]), found
 

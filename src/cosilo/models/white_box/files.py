@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -274,18 +275,22 @@ def quiet() -> Iterator[None]:
     """Without transformers' progress bars (they would run into ours) and peft's use of old names."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    level = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
+    with _QUIET:
+        shown = logging.is_progress_bar_enabled()
+        level = logging.get_verbosity()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                yield
+        finally:
+            logging.set_verbosity(level)
+            if shown:
+                logging.enable_progress_bar()
+
+
+_QUIET = threading.RLock()  # these settings are the process's: two threads would undo each other's
 
 
 PACKAGES = (

@@ -31,10 +31,11 @@ from cosilo.errors import (
 )
 from cosilo.models import catalog
 from cosilo.models.base import Access, Array, Tokens, models, require_honoured
+from cosilo.models.chat.writer import Writer
 from cosilo.models.digests import file_digest
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
-from cosilo.models.white_box.decoding import Writer, score, write
+from cosilo.models.white_box.decoding import score, write
 from cosilo.models.white_box.layers import is_adapted, layers_of, states
 from cosilo.models.white_box.split import TorchSplit
 from cosilo.models.white_box.threads import TorchThreads

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import perf_counter, thread_time
 from typing import Any, TypeVar
 
 import numpy as np
@@ -117,6 +119,7 @@ class TorchThreads:
     ) -> tuple[TorchPast, NextTokens]:
         import torch
 
+        wall, cpu = perf_counter(), thread_time()
         whole = [*past.ids, *ids]
         if len(whole) > self.context:
             raise RejectedError(
@@ -124,7 +127,10 @@ class TorchThreads:
             )
         new = torch.tensor([whole[past.held :]], device=device_of(self.module))
         out = self.module(input_ids=new, cache=past.cache, use_cache=True, logits_to_keep=places)
-        return TorchPast(whole, out.cache), likeliest(out.logits[0, -places:], top)
+        found = likeliest(out.logits[0, -places:], top)
+        seconds, cpu_seconds = perf_counter() - wall, thread_time() - cpu
+        timed = replace(found, seconds=seconds, cpu_seconds=cpu_seconds * torch.get_num_threads())
+        return TorchPast(whole, out.cache), timed
 
 
 def likeliest(logits: Any, top: int) -> NextTokens:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -36,6 +37,24 @@ Loss = Callable[[Any, Sequence[T]], Any]
 seeded before each step, so a loss that samples from it is repeated exactly too."""
 
 _CHECKPOINT = "checkpoint.safetensors"
+
+
+_RANDOM = threading.RLock()
+
+
+@contextmanager
+def seeded(seed: int, devices: Sequence[Any] = ()) -> Iterator[None]:
+    """Torch's random numbers from `seed`, and afterwards as if nothing had been drawn. They are the
+    process's, so that others who draw seeded ones wait meanwhile.
+
+    Args:
+        devices: those with numbers of their own, beside the processor.
+    """
+    import torch
+
+    with _RANDOM, torch.random.fork_rng(list(devices)):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +252,7 @@ class _Loop:
         batch = [self.examples[i] for i in order(len(self.examples), schedule, self.step)]
         self.module.train()
         cuda = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(cuda):
-            torch.manual_seed(int(_hash([schedule.seed, self.step]), 16) >> 1)
+        with seeded(int(_hash([schedule.seed, self.step]), 16) >> 1, cuda):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 loss = self.loss(self.module, batch)
             value = float(loss.detach())

@@ -22,7 +22,7 @@ from cosilo.models.base import Tokens
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss, together, weighed_loss
 from cosilo.models.white_box.layers import is_adapted
-from cosilo.models.white_box.training import Schedule, TrainingProgress, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, seeded, train
 
 _BATCH_TOKENS = 4096  # padded tokens of the sequences whose loss is computed together
 
@@ -116,7 +116,6 @@ def prepared(module: Any, *, method: str, rank: int = 8, seed: int = 0) -> Any:
 
     A module that has an adapter keeps training that one, in a copy.
     """
-    import torch
 
     if method == "full":
         return merged(module).float().requires_grad_(True)
@@ -133,8 +132,7 @@ def prepared(module: Any, *, method: str, rank: int = 8, seed: int = 0) -> Any:
     config = peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    with torch.random.fork_rng([]), torch_files.quiet():
-        torch.manual_seed(seed)
+    with seeded(seed), torch_files.quiet():
         return peft.get_peft_model(copied, config)
 
 
@@ -156,6 +154,12 @@ def merged(module: Any) -> Any:
     """A copy of `module` in which an adapter has become part of the weights."""
     copied = copy.deepcopy(module)
     return copied.merge_and_unload() if is_adapted(module) else copied
+
+
+def without_adapter(module: Any) -> Any:
+    """The model that `module` was before it was trained with method = "lora"; weights are shared."""
+    copied = copy.deepcopy(module, {id(p): p for p in module.parameters()})
+    return copied.unload() if is_adapted(module) else copied
 
 
 def _is_half(module: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Writing with a mixture of what models at home and the large one say comes next."""

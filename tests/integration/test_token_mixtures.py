@@ -1,0 +1,103 @@
+"""Strategies that mix models token by token: benched, bundled, and served to the real client."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from tests.integration.gateway import MAIN, Process, make_key
+
+pytest.importorskip("torch")
+
+import tiny_lm
+from cosilo.benchmark.results import opened
+from cosilo.cli import main
+
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
+PLAN = """
+name = "desk"
+[attacks]
+names = ["output_layer", "surrogate"]
+tamper_share = 0
+[task]
+kind = "text"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[task.options]
+max_tokens = 6
+[models.small]
+kind = "torch"
+path = "small"
+precision = "float32"
+epochs = 1
+[models.large]
+kind = "torch"
+path = "large"
+precision = "float32"
+exposes = "logits"
+"""
+POINTS = {
+    "proxy": '[[points]]\nstrategy = "proxy"\n',
+    "bytes": '[[points]]\nname = "bytes"\nstrategy = "proxy"\nby = "bytes"\n',
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    tiny_lm.folder(folder / "large", seed=0, scale=5.0)
+    tiny_lm.folder(folder / "small", seed=1, scale=5.0, layers=1)
+    for split, size in {"train": 12, "validation": 2, "test": 2}.items():
+        rows = [{"text": f"{split} about {i}", "label": "the refund"} for i in range(size)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "desk.toml").write_text(PLAN + "".join(POINTS.values()))
+    assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
+    return folder / "runs" / "desk"
+
+
+@pytest.fixture
+def served(run: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
+    assert main(["bundle", str(run), "--point", request.param, str(tmp_path / "point")]) == 0
+    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
+    key = make_key(tmp_path, "me")
+    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
+    process = Process(serve, cwd=tmp_path)
+    try:
+        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
+        url = f"http://127.0.0.1:{port}/v1"
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            yield client
+    finally:
+        assert process.stop() == 0
+
+
+def test_points_are_measured(run: Path) -> None:
+    with opened(run) as results:
+        points = {p.name: p for p in results.points}
+    assert points.keys() == POINTS.keys()
+    for point in points.values():
+        assert point.test["utility"].n == 2
+        assert point.test["output_layer"].n  # what the large model's owner shows is looked at
+
+
+@pytest.mark.parametrize("served", ["proxy"], indirect=True)
+def test_the_client_gets_the_reply_token_by_token(served: openai.OpenAI) -> None:
+    (model,) = [m.id for m in served.models.list() if m.id.startswith("cosilo/")]
+    asked = {"model": model, "messages": [{"role": "user", "content": "about 7"}]}
+    whole = served.chat.completions.create(**asked)  # type: ignore[call-overload]
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in served.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
+        if chunk.choices
+    ]
+    said = whole.choices[0].message.content
+    assert said
+    assert "".join(pieces) == said
+    assert sum(map(bool, pieces)) > 1
+    assert whole.usage.completion_tokens == 6
