@@ -82,10 +82,12 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>(?<![\w.\-])\d{{2,6}}[a-z]?[ ]{_BODY}{_NUMBER}{_TAIL})", 0.75),
     (rf"{_SAYS}[ :]{{1,5}}(?P<value>\d{{1,6}}[a-z]?[ ]{_BODY}{_TAIL})", 0.85),
     (rf"{_SAYS}[ :]{{1,5}}(?P<value>{TOWN}{_NUMBER}{_TAIL})", 0.8),
-    (rf"(?P<value>\b{_STREET}{_NUMBER}{_TAIL})", 0.8),
+    # What begins with a capital is looked at as a whole only where a number follows soon enough.
+    (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{2,5}}\d){_STREET}{_NUMBER}{_TAIL})", 0.8),
     (rf"(?P<value>\b{_BEFORE}\b\.?[ ](?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_CAPITAL}){{0,3}}"
      rf"(?:{_NUMBER})?{_TAIL})", 0.7),
-    (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{0,2}}{_ENDED}{_NUMBER}{_TAIL})", 0.8),
+    (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{1,3}}\d)(?:{_CAPITAL}[ ]){{0,2}}{_ENDED}{_NUMBER}{_TAIL})",
+     0.8),
     (rf"(?P<value>\b{_UNIT}\b{_TAIL})", 0.7),
     (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{1,3}}(?i:street|road|avenue|lane|drive|boulevard|square|court"
      r"|parkway|highway|gateway|crescent|terrace|st\.|rd\.|ave\.)(?!\w))", 0.6),

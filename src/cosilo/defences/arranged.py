@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
-from cosilo.defences.detection import Span, Steps
+from cosilo.defences.detection import Span, Steps, due
 from cosilo.defences.layout import FIELD, LINE, Cell, cells
 from cosilo.defences.names import is_said
 from cosilo.defences.technical import Technical, is_of_programs
@@ -89,7 +89,8 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
             inside[number] = [s for s in spans if s in likely or _is_whole(text, here[number], s)]
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
-        yield
+        if due():
+            yield
     return kept
 
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
+from cosilo.defences.anchored import AnchoredForm, AnchoredText
 from cosilo.defences.detection import Span
 
 _B64 = r"[A-Za-z0-9+/]"
@@ -108,7 +109,8 @@ _FORMS: tuple[str, ...] = (
 )
 _FORM = re.compile("|".join(_FORMS))
 # No form is shorter, and none has another sign in it, but for a space after FlyV1.
-_RUN = re.compile(r"(?:FlyV1 )?[\w+/=.~:$@,\-]{15,}")
+_OF_RUN = r"[\w+/=.~:$@,\-]"
+_RUN = re.compile(rf"(?<!{_OF_RUN}){_OF_RUN}{{15,}}|FlyV1 {_OF_RUN}{{15,}}")
 _EDGE = re.compile(r"[\w\-]")
 
 _BLOCK = re.compile(
@@ -120,29 +122,29 @@ _CUT_BLOCK = re.compile(
 )
 
 _SECRET = r"[^\s\"'`<>{}()\[\],;\\]"
-_PLACES: tuple[re.Pattern[str], ...] = (
+_PLACES: tuple[AnchoredForm, ...] = (
     # user:password before a host
-    re.compile(r"\b[A-Za-z][\w+.\-]{1,30}://[^\s/:@\"'<>]{0,100}:(?P<value>[^\s/@\"'<>]{1,200})@"
+    AnchoredForm(r"\b[A-Za-z][\w+.\-]{1,30}://[^\s/:@\"'<>]{0,100}:(?P<value>[^\s/@\"'<>]{1,200})@"
                r"(?=[\w\[])"),
-    re.compile(r"(?i)\b(?:proxy-)?authorization[\"']?\s{0,3}[:=,]\s{0,3}[\"']?(?:bearer|basic"
+    AnchoredForm(r"(?i)\b(?:proxy-)?authorization[\"']?\s{0,3}[:=,]\s{0,3}[\"']?(?:bearer|basic"
                r"|token|apikey|ssws|digest|negotiate)\s{1,3}(?P<value>[\w+/=.~\-]{8,4000})"),
-    re.compile(r"(?i)\bbearer\s{1,3}(?P<value>(?=[^\s]{0,60}\d)[\w+/=.~\-]{16,4000})"),
-    re.compile(r"(?i)\b(?:set-)?cookie:\s{0,3}(?P<value>[^\r\n\"']{8,4000})"),
-    re.compile(rf"(?i)\b(?:curl|wget|http)\b[^\n]{{0,300}}?\s(?:-u|--user)[ =]{{1,2}}[\"']?[^\s:\""
+    AnchoredForm(r"(?i)\bbearer\s{1,3}(?P<value>(?=[^\s]{0,60}\d)[\w+/=.~\-]{16,4000})"),
+    AnchoredForm(r"(?i)\b(?:set-)?cookie:\s{0,3}(?P<value>[^\r\n\"']{8,4000})"),
+    AnchoredForm(rf"(?i)\b(?:curl|wget|http)\b[^\n]{{0,300}}?\s(?:-u|--user)[ =]{{1,2}}[\"']?[^\s:\""
                rf"']{{1,80}}:(?P<value>{_SECRET}{{1,200}})"),
-    re.compile(r"(?i)\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"
+    AnchoredForm(r"(?i)\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"
                r"(?P<value>\S{1,200})"),
-    re.compile(r"(?i)\b(?:AccountKey|SharedAccessKey|SharedSecretKey)="
+    AnchoredForm(r"(?i)\b(?:AccountKey|SharedAccessKey|SharedSecretKey)="
                r"(?P<value>[A-Za-z0-9+/]{20,100}={0,2})"),
-    re.compile(r"(?i)[?&](?:sig|signature|x-amz-signature|x-amz-security-token|access_token"
+    AnchoredForm(r"(?i)[?&](?:sig|signature|x-amz-signature|x-amz-security-token|access_token"
                r"|api_?key|token)=(?P<value>[\w%+/.~\-]{16,2000})"),
-    re.compile(r"(?i)\baws[\w.\- ]{0,30}?(?:secret|sk)[\w.\- ]{0,30}?[\"']?\s{0,3}(?:=|:|=>"
+    AnchoredForm(r"(?i)\baws[\w.\- ]{0,30}?(?:secret|sk)[\w.\- ]{0,30}?[\"']?\s{0,3}(?:=|:|=>"
                r"|is)\s{0,3}[\"']?(?P<value>[A-Za-z0-9+/]{40})(?![A-Za-z0-9+/])"),
-    re.compile(r"(?<![\w/+])(?:AKIA|ASIA)[A-Z2-7]{16}[\s,;:/|\"']{1,9}(?P<value>[A-Za-z0-9+/]{40})"
+    AnchoredForm(r"(?<![\w/+])(?:AKIA|ASIA)[A-Z2-7]{16}[\s,;:/|\"']{1,9}(?P<value>[A-Za-z0-9+/]{40})"
                r"(?![A-Za-z0-9+/])"),
 )  # fmt: skip
 
-_NAMED = re.compile(
+_NAMED = AnchoredForm(
     r"(?i)(?<![a-z])(?P<name>pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|credentials?"
     r"|api[ _\-]?keys?|apikey"
     r"|(?:access|auth|client|private|signing|encryption|service|shared|master|account|license"
@@ -172,8 +174,9 @@ def formed(text: str) -> Iterator[Span]:
             yield Span(start, end, "SECRET", 1.0)
 
 
-def credentials(text: str) -> Iterator[Span | None]:
-    """The credentials of `text`; a None where the caller may pause."""
+def credentials(anchored: AnchoredText) -> Iterator[Span | None]:
+    """The credentials of a text; a None where the caller may pause."""
+    text = anchored.text
     for number, found in enumerate(formed(text)):
         yield found
         if number % 50 == 49:
@@ -184,12 +187,12 @@ def credentials(text: str) -> Iterator[Span | None]:
             for block in pattern.finditer(text):
                 yield _stripped(text, *block.span("value"))
     yield None
-    for pattern in _PLACES:
-        for placed in pattern.finditer(text):
+    for place in _PLACES:
+        for placed in place.find(anchored):
             if not _NO_SECRET.fullmatch(placed["value"]):
                 yield Span(*placed.span("value"), "SECRET", 0.95)
         yield None
-    for named in _NAMED.finditer(text):
+    for named in _NAMED.find(anchored):
         span = _named(text, named)
         if span is not None:
             yield span

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.detection import Span, Steps, due, run
 from cosilo.defences.languages.cues import MONTH as FOREIGN_MONTH
 
 _MONTH = (
@@ -42,5 +42,6 @@ class DayDetector:
         spans: list[Span] = []
         for form in _FORMS:
             spans += [Span(*found.span(), "EVENT_DATE", 0.9) for found in form.finditer(text)]
-            yield
+            if due():
+                yield
         return spans

@@ -7,6 +7,7 @@ A detector reports more than it is sure of: what is hidden is restored exactly, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -65,14 +66,28 @@ def run(steps: Steps[T]) -> T:
             return found
 
 
+_STEP = 0.001  # seconds that a step takes at least
+_ended = [0.0]
+
+
+def due() -> bool:
+    """Whether the step under way took long enough for a pause: each costs the way through all that is
+    under way.
+    """
+    now = time.monotonic()
+    if now - _ended[0] < _STEP:
+        return False
+    _ended[0] = now
+    return True
+
+
 def gathered(items: Iterable[T]) -> Steps[list[T]]:
     """`items` as a list, with a pause now and then."""
     found = []
     for number, item in enumerate(items):
         found.append(item)
-        if number % 16 == 15:
+        if number % 16 == 15 and due():
             yield
-    yield
     return found
 
 
@@ -86,7 +101,8 @@ def looked(detector: Detector, texts: Sequence[str], public: str) -> Steps[list[
             found.append((yield from detector.steps(text, public)))
         else:
             found.append(detector.detect(text, public))
-        yield
+        if due():
+            yield
     return found
 
 
@@ -105,7 +121,8 @@ def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
     some = {s for s in spans if s.start < s.end}
     in_order = sorted(some, key=lambda s: s.start)
     if all(a.end <= b.start for a, b in pairwise(in_order)):  # none loses anything
-        yield
+        if due():
+            yield
         whole = [(s, _trimmed(text, s.start, s.end, whole=True)) for s in in_order]
         return _merged([_placed(s, at) for s, at in whole if at is not None], text)
     ranked = sorted(
@@ -115,7 +132,8 @@ def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
     taken = bytearray(len(text))
     kept: list[Span] = []
     for span in ranked:
-        yield
+        if due():
+            yield
         for start, end in _free(taken, span):
             part = _trimmed(text, start, end, whole=(start, end) == (span.start, span.end))
             if part is not None:

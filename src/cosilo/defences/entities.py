@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cosilo.defences.detection import Steps, run
+from cosilo.defences.detection import Steps, due, run
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -30,6 +30,7 @@ ONE_THREAD = ("OPENBLAS_NUM_THREADS", "1")
 """What the environment of a process says in which matrices are to be multiplied by one thread."""
 
 _BLOCK = 512  # words that are read at once: some milliseconds
+_FEW = 200  # words; among fewer it costs more to look for those that are read already
 _EPSILON = np.float32(1e-8)
 _TRIED = (
     "Ada Lovelace met Charles Babbage in London on 5 June 1833.\n\nThey worked at Acme Corp., Inc.",
@@ -189,7 +190,7 @@ class EntityReader:
             begins.append(at)
             at += len(doc) + around
             words += len(doc)
-            if words > _BLOCK:
+            if words > _BLOCK and due():
                 yield
                 words = 0
         if not docs:
@@ -198,35 +199,45 @@ class EntityReader:
         places = np.concatenate(
             [np.arange(b, b + len(doc)) for b, doc in zip(begins, docs, strict=True)]
         )
-        embedded = np.zeros((at, self._mix.scale.size), np.float32)
-        for start in range(0, len(features), _BLOCK):
+        which = np.zeros(at, np.int64)  # which row of what is read each place has; 0 between texts
+        firsts, which[places] = _equal_rows(features)
+        which[places] += 1
+        read = np.zeros((len(firsts) + 1, self._mix.scale.size), np.float32)
+        for start in range(0, len(firsts), _BLOCK):
             end = start + _BLOCK
-            embedded[places[start:end]] = self._embedded(features[start:end])
-            yield
-        read = np.zeros_like(embedded)
-        for start in range(around, at - around, _BLOCK):
-            end = min(start + _BLOCK, at - around)
-            read[start:end] = self._in_place(embedded, start, end)
-            yield
-        del embedded
-        actions = np.empty(at, np.int64)
-        first = np.empty((at, self._first.shape[1]), np.float32)
-        for start in range(0, at, _BLOCK):
+            read[1 + start : 1 + end] = self._embedded(features[firsts[start:end]])
+            if due():
+                yield
+        for layer in self._around:
+            three, which = _threes(which, len(read))
+            before, read = read, np.empty((len(three), read.shape[1]), np.float32)
+            for start in range(0, len(three), _BLOCK):
+                some = before[three[start : start + _BLOCK]]
+                made = layer(some.reshape(len(some), -1), self._times)
+                np.add(some[:, 1], made, out=read[start : start + _BLOCK])
+                if due():
+                    yield
+        actions = np.empty(len(read), np.int64)
+        first = np.empty((len(read), self._first.shape[1]), np.float32)
+        for start in range(0, len(read), _BLOCK):
             end = start + _BLOCK
             first[start:end] = self._times(read[start:end], self._first)
             first[start:end] += self._outside
             scores = self._times(_largest(first[start:end], self._pieces), self._free)
             actions[start:end] = np.argmax(scores + self._free_bias, axis=1)
-            yield
+            if due():
+                yield
+        actions = actions[which]
         spaces = np.ones(at, bool)
         spaces[places] = features[:, -1] > 0
         actions[spaces] = self._nothing
         found = []
         for begin, doc in zip(begins, docs, strict=True):
             end = begin + len(doc)
-            here = self._walk(actions, first, read, begin, end)
-            found.append([(a - begin, b - begin, label) for a, b, label in here])
-            yield
+            here = self._walk(actions[begin:end], which[begin:end], first, read)
+            found.append(list(here))
+            if due():
+                yield
         return found
 
     def _embedded(self, features: npt.NDArray[np.uint64]) -> Floats:
@@ -238,34 +249,20 @@ class EntityReader:
             made += self._ops.gather_add(table, self._ops.hash(ids, seed) % len(table))
         return self._mix.rest(made)
 
-    def _in_place(self, embedded: Floats, start: int, end: int) -> Floats:
-        """A vector for each of the words `start` to `end`, given those around it."""
-        around = len(self._around)
-        width = embedded.shape[1]
-        block = np.zeros((end - start + 2 * around, width), np.float32)
-        low, high = max(start - around, 0), min(end + around, len(embedded))
-        block[low - start + around : high - start + around] = embedded[low:high]
-        for layer in self._around:
-            three = np.concatenate([block[:-2], block[1:-1], block[2:]], axis=1)
-            block = block[1:-1] + layer(three, self._times)
-        return block
-
-    def _walk(
-        self, actions: Ints, first: Floats, read: Floats, begin: int, end: int
-    ) -> Iterator[Entity]:
-        """The entities of the words `begin` to `end`."""
-        at = begin
-        for place in (begin + np.flatnonzero(actions[begin:end] != self._nothing)).tolist():
+    def _walk(self, actions: Ints, which: Ints, first: Floats, read: Floats) -> Iterator[Entity]:
+        """The entities of the words of one text, of which word i has the row `which[i]`."""
+        at = 0
+        for place in np.flatnonzero(actions != self._nothing).tolist():
             if place < at:
                 continue  # it is in the entity before
             action = self._said[actions[place]]
-            if action[0] == "B" and place + 1 == end:
-                action = self._said[self._last(first[place])]
+            if action[0] == "B" and place + 1 == len(which):
+                action = self._said[self._last(first[which[place]])]
                 if action == "O":
                     continue
             at = place + 1
             if action[0] == "B":
-                at = self._ends(first, read, place, end, action[2:])
+                at = place + self._length(first, read, which[place:], action[2:])
             yield place, at, action[2:]
 
     def _last(self, first: Floats) -> int:
@@ -274,16 +271,43 @@ class EntityReader:
         scores[self._open] = -np.inf
         return int(scores.argmax())
 
-    def _ends(self, first: Floats, read: Floats, start: int, end: int, label: str) -> int:
-        """Where the entity ends that begins at `start`."""
+    def _length(self, first: Floats, read: Floats, which: Ints, label: str) -> int:
+        """How many words has the entity that begins with the first of `which`, up to a text's end."""
         weights, bias = self._going[label]
-        begun = read[start] @ self._begin + self._inside
-        for place in range(start + 1, end - 1):
-            hidden = _largest(first[place] + begun + read[place - 1] @ self._before, self._pieces)
+        begun = read[which[0]] @ self._begin + self._inside
+        for place in range(1, len(which) - 1):
+            before = read[which[place - 1]] @ self._before
+            hidden = _largest(first[which[place]] + begun + before, self._pieces)
             inner, last = weights @ hidden + bias
             if last > inner:
                 return place + 1
-        return end
+        return len(which)
+
+
+def _equal_rows(rows: npt.NDArray[np.uint64]) -> tuple[Ints, Ints]:
+    """Where each of the different `rows` stands first, and which of those each one is."""
+    if len(rows) >= _FEW:
+        factors = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+        _, first, which = np.unique(
+            rows @ (2 * factors + 1), return_index=True, return_inverse=True
+        )
+        if np.array_equal(rows, rows[first[which]]):
+            return first, which
+    every = np.arange(len(rows))
+    return every, every
+
+
+def _threes(which: Ints, count: int) -> tuple[Ints, Ints]:
+    """The different neighbours (before, itself, after) that there are among `which` of `count` rows,
+    and which of them each place has: a word that stands between the same words is read once.
+    """
+    around = np.concatenate(([0], which, [0]))
+    three = np.stack((around[:-2], which, around[2:]), axis=1)
+    if len(which) < _FEW:
+        return three, np.arange(len(which))
+    keys = (three[:, 0] * count + three[:, 1]) * count + three[:, 2]
+    _, first, places = np.unique(keys, return_index=True, return_inverse=True)
+    return three[first], places
 
 
 def _product(ops: Any) -> Callable[[Floats, Floats], Floats]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cosilo.defences.anchored import AnchoredForm, AnchoredText
+from cosilo.defences.beginnings import JOINED
 from cosilo.defences.detection import Span
 from cosilo.defences.given_names import ALSO_WORDS, GIVEN
 from cosilo.defences.words import (
@@ -26,8 +28,9 @@ from cosilo.defences.words import (
 )
 
 _LETTERS = r"[^\W\d_]"
-_JOINED = re.compile(
-    rf"(?<![\w.])(?<![\w.+\-]@)(?P<parts>{_LETTERS}{{1,30}}\d{{0,4}}(?:[_.\-]{{1,2}}[^\W_]{{1,30}}){{1,9}})(?![\w(])"
+_OF_PARTS = AnchoredForm(
+    rf"(?<![\w.])(?<![\w.+\-]@)(?P<parts>{_LETTERS}{{1,30}}\d{{0,4}}(?:[_.\-]{{1,2}}[^\W_]{{1,30}}){{1,9}})(?![\w(])",
+    begins=JOINED,
 )
 _PART = re.compile(r"[^\W_]+")
 _DOCUMENT = re.compile(
@@ -58,11 +61,11 @@ _NO_PART = (
 _NAMES = GIVEN - ALSO_WORDS - ALSO_NAMES - of("adam jordan martin rene troy francis")
 """Given names that are hardly ever anything else, also in small letters."""
 
-_HOME = re.compile(
+_HOME = AnchoredForm(
     r"(?:(?<![\w.])/(?:home|Users|export/home)/|\b[A-Za-z]:\\{1,2}Users\\{1,2}|\\\\[\w.\-]{1,60}\\users\\)"
     r"(?P<value>[^\W\d_][\w.\-]{1,40})",
 )
-_LOGGED = re.compile(
+_LOGGED = AnchoredForm(
     r"""(?ix)(?:\b(?:accepted|failed)\ \w{1,20}\ for\ (?:invalid\ user\ )?
         |\bsession\ (?:opened|closed)\ for\ user\ |\binvalid\ user\ |\bsudo:\ {1,9}
         |\b(?:user|account|login|username)[ :=]{1,3}["']?(?=[\w.\-]{2,40}["']?\ (?:logged|signed|failed
@@ -70,7 +73,7 @@ _LOGGED = re.compile(
           |changed|not\ found)\b))
         (?P<value>[a-z][\w.\-]{1,40})"""
 )
-_NOBODY = of("""
+_NO_USER = OF_PROGRAMS | of("""
 root admin administrator user users guest public shared default all runner ubuntu debian centos ec2-user
 vagrant git www-data postgres mysql nobody daemon service system app deploy jenkins test tester node
 data bob alice user1 username name id input account ssh sshd ftp http nginx apache redis pi me you the
@@ -78,7 +81,7 @@ data bob alice user1 username name id input account ssh sshd ftp http nginx apac
 
 _SMALL = re.compile(r"(?<![\w.@/\-])[a-z]{3,12}(?![\w(@/=]|\.\w|-\w)")
 
-_SPOKEN = re.compile(
+_SPOKEN = AnchoredForm(
     r"""(?ix)\b(?:(?:plus|double|triple|zero|oh|one|two|three|four|five|six|seven|eight|nine|hundred)
         [ ,.\-]{1,3}){6,24}(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|hundred)\b"""
 )
@@ -88,20 +91,20 @@ _MONEY = (
     r"|[$€£¥]?\d{2,7}k?\b)"
 )
 _EARNS = (
-    re.compile(
+    AnchoredForm(
         r"(?ix)\b(?:my|his|her|their|our)\ (?:\w{1,20}\ ){0,2}(?:salary|wages?|income|pay|debts?"
         r"|mortgage|loan|savings|pension|bonus|severance|alimony|rent|balance|net\ worth)\ "
         r"(?:\w{1,20}\ ){0,3}?"
         + _MONEY
     ),
-    re.compile(
+    AnchoredForm(
         r"(?ix)\b(?:i|he|she|they|we)(?:['’](?:m|ve|s|re))?\ (?:\w{1,20}\ ){0,2}?(?:earn(?:s|ed|ing)?"
         r"|owe[sd]?|mak(?:es?|ing)|made)\ (?:\w{1,20}\ ){0,2}?"
         + _MONEY
     ),
 )  # fmt: skip
 
-_CLIENTS = re.compile(
+_CLIENTS = AnchoredForm(
     r"\b(?i:our (?:new |old |biggest )?(?:client|customer|supplier|vendor|partner)"
     r"|the (?:contract|agreement|deal|merger|dispute|settlement|lawsuit) with|work(?:s|ed|ing)? for"
     r"|employed (?:by|at)|on behalf of|acquisition of|hired by|fired by)"
@@ -111,37 +114,50 @@ _KNOWN_LETTERS = of(
     "usa uk eu un us nato who fbi cia irs nhs it hr pr ceo cto cfo vat gmbh nasa ibm"
 )
 
+_NO_CLIENT = OF_PROGRAMS | _KNOWN_LETTERS
 
-def handles(text: str) -> Iterator[Span | None]:
+
+def handles(anchored: AnchoredText) -> Iterator[Span | None]:
     """People by their names in files, paths, user names and small letters; spoken numbers; sums of
     money that somebody has. A None where the caller may pause.
     """
-    for joined in _JOINED.finditer(text):
+    text = anchored.text
+    for joined in _OF_PARTS.find(anchored):
         yield from _joined(text, joined)
     yield None
-    at_home = "home/" in text or "sers" in text
+    at_home = "home/" in text or "Users/" in text or "sers\\" in text
     for pattern in (_HOME, _LOGGED) if at_home else (_LOGGED,):
-        for found in pattern.finditer(text):
-            if found["value"].casefold().rstrip(".") not in _NOBODY | OF_PROGRAMS:
+        for found in pattern.find(anchored):
+            if found["value"].casefold().rstrip(".") not in _NO_USER:
                 start, end = found.span("value")
                 yield Span(start, end - found["value"].endswith("."), "USER", 0.7)
         yield None
-    for number, small in enumerate(_SMALL.finditer(text)):
+    for number, small in enumerate(_small_words(anchored)):
         if small.group() in _NAMES:
             yield Span(*small.span(), "PERSON", 0.4)
         if number % 500 == 499:
             yield None
-    for spoken in _SPOKEN.finditer(text):
+    for spoken in _SPOKEN.find(anchored):
         yield Span(*spoken.span(), "PHONE", 0.8)
     yield None
     for pattern in _EARNS:
-        for found in pattern.finditer(text):
+        for found in pattern.find(anchored):
             if sum(c.isdigit() for c in found["value"]) >= 3 or found["value"].endswith("k"):
                 yield Span(*found.span("value"), "AMOUNT", 0.7)
         yield None
-    for found in _CLIENTS.finditer(text):
-        if found["value"].casefold() not in OF_PROGRAMS | _KNOWN_LETTERS:
+    for found in _CLIENTS.find(anchored):
+        if found["value"].casefold() not in _NO_CLIENT:
             yield Span(*found.span("value"), "ORG", 0.5)
+
+
+def _small_words(anchored: AnchoredText) -> Iterator[re.Match[str]]:
+    """What `_SMALL` finds, in a long text only what may be a name."""
+    if not anchored.long:
+        yield from _SMALL.finditer(anchored.text)
+        return
+    for start, word in anchored.words:
+        if word in _NAMES and (small := _SMALL.match(anchored.text, start)) is not None:
+            yield small
 
 
 def _joined(text: str, joined: re.Match[str]) -> Iterator[Span]:

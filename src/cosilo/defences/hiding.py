@@ -20,10 +20,11 @@ import msgspec
 
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
+from cosilo.defences.anchored import AnchoredText
 from cosilo.defences.arranged import arranged
 from cosilo.defences.credentials import formed
 from cosilo.defences.days import DayDetector
-from cosilo.defences.detection import WINDOW, Detector, Span, Steps, looked, shifted, windows
+from cosilo.defences.detection import WINDOW, Detector, Span, Steps, due, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import fitted, read
 from cosilo.defences.links import LONGEST_URL, Links
@@ -240,7 +241,8 @@ class Hiding:
                 masked.append(hidden)
                 inside[i] += strays
                 again = again or bool(strays)
-                yield
+                if due():
+                    yield
             if not again:
                 break
         else:
@@ -259,8 +261,10 @@ class Hiding:
                 links.learn(shown, text[segment.end : segment.end + LONGEST_URL])
                 links.passed(segment.value if names_host(segment) else shown)
                 at = segment.end
+                if due():
+                    yield
+            if due():
                 yield
-            yield
         texts, spans = said, [list(here) for here in spans]
         if self._hints:
             if has_names(passages):
@@ -322,7 +326,8 @@ class Hiding:
         self, passages: Sequence[Passage], scope: bytes
     ) -> Steps[tuple[list[str], list[list[Span]]]]:
         texts = private_in(passages, public_system=self._public_system)
-        yield
+        if due():
+            yield
         public = public_text(passages) if self._public_system else ""
         labels = frozenset(p.text.strip().casefold() for p in passages if p.what == "label")
         told = _Public(public)
@@ -340,7 +345,8 @@ class Hiding:
                 if self._is_private(span, text, told, labels) and not guessed(span, own):
                     private.append(span)
             found.append(private)
-            yield
+            if due():
+                yield
         return texts, found
 
     def _is_private(self, span: Span, text: str, told: _Public, labels: frozenset[str]) -> bool:
@@ -365,7 +371,8 @@ class Hiding:
                 unread[key] = piece
             else:
                 known[key] = spans
-        yield
+        if due():
+            yield
         for some in _groups(unread):
             read = yield from self._read([unread[key] for key in some], public)
             for key, found in zip(some, read, strict=True):
@@ -384,9 +391,10 @@ class Hiding:
             spans.update(formed(text.replace("__", "  ")))
         words = text.replace("_", " ")
         if _SIX_DIGITS.search(words):
+            anchored = AnchoredText(words)
             for pattern in PATTERNS:
                 if pattern.kind in _OF_A_FORM:
-                    spans.update(pattern.find(words))
+                    spans.update(pattern.find(anchored))
         for detector in self.detectors:
             if isinstance(detector, OwnDetector):
                 spans.update(detector.detect(words))
@@ -413,7 +421,8 @@ class Hiding:
         views: list[tuple[int, int, Plain]] = []  # of which piece, and from where on
         for number, piece in enumerate(pieces):
             plain = plainly(piece)
-            yield
+            if due():
+                yield
             if plain is None:
                 continue
             for begin, part in plain.parts():

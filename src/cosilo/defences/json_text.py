@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.detection import Span, Steps, due, run
 from cosilo.defences.restoring import Written
 from cosilo.defences.schemas import Schema, child
 
@@ -475,7 +475,8 @@ def read(text: str) -> Steps[JsonReading | None]:
             said.append(unit.read)
             there += len(unit.read)
             written += len(unit.written)
-        yield
+        if due():
+            yield
     whole = "".join(said)
     if not borders and not numbers:
         return None

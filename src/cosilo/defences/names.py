@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
+from cosilo.defences.anchored import AnchoredForm, AnchoredText
 from cosilo.defences.detection import Span
 from cosilo.defences.languages.guess import ENGLISH, pieces
 from cosilo.defences.words import DAYS, MONTHS, NOT_NAMES
@@ -85,7 +86,7 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
      r"[ \t]{0,9}(?P<value>[^\n:]{4,120})", 0.85, True),
 )  # fmt: skip
 _COMPILED = [
-    (kind, re.compile(form, re.X), score, strict) for kind, form, score, strict in _PATTERNS
+    (kind, AnchoredForm(form, re.X), score, strict) for kind, form, score, strict in _PATTERNS
 ]
 
 _CALENDAR = frozenset((*MONTHS, *DAYS))
@@ -99,19 +100,22 @@ _BEFORE_LOWER = re.compile(r"(?:^|[:(,]\s*)(?P<value>[^\W\d_]{3,20}),(?:[ ]and)?
 _BEFORE = re.compile(rf"(?<![\w])(?P<value>{_ITEM})(?:,(?:[ ]*and)?|[ ]and|[ ]&)[ ]+$")
 
 
-def named(text: str) -> Iterator[Span | None]:
+def named(anchored: AnchoredText) -> Iterator[Span | None]:
     """People and places by cues, and the lines of a block that are nothing but names; a None after
     each form looked for, where the caller may pause.
     """
     for kind, form, score, strict in _COMPILED:
-        for found in form.finditer(text):
+        for found in form.find(anchored):
             if kind == "PLACE" and found["value"].partition(" ")[0] in _CALENDAR:
                 continue  # from April 1
             if not strict or (is_name(found["value"]) and not is_said(found["value"])):
                 yield Span(*found.span("value"), kind, score)
         yield None
+    text = anchored.text
+    if text.count("\n") < 2:
+        return
     lines = [m for m in _LINE.finditer(text) if is_name(m["value"])]
-    if text.count("\n") >= 2 and lines:
+    if lines:
         for line in lines:
             yield Span(*line.span("value"), "PERSON" if not line.start() else "PLACE", 0.5)
 

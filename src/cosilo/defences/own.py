@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.detection import Span, Steps, due, run
 from cosilo.errors import ConfigError
 
 _KIND = re.compile(r"[A-Z]{2,20}(?:_[A-Z]{2,20}){0,3}")
@@ -82,11 +82,14 @@ class OwnDetector:
                 near = text[max(0, found.start() - _NEAR) : found.end() + _NEAR]
                 if found[group] and (context is None or context.search(near)):
                     spans.append(Span(*found.span(group), own.name, _SCORE))
+                if due():
+                    yield
+            if due():
                 yield
-            yield
         if self._phrases:
             spans += self._listed(text)
-            yield
+            if due():
+                yield
         return spans
 
     def _listed(self, text: str) -> Iterator[Span]:

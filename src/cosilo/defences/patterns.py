@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 from cosilo.defences.addresses import ADDRESSES
+from cosilo.defences.anchored import AnchoredForm, AnchoredText
+from cosilo.defences.beginnings import JOINED
 from cosilo.defences.credentials import credentials
-from cosilo.defences.detection import Span, Steps, gathered, run
+from cosilo.defences.detection import Span, Steps, due, gathered, run
 from cosilo.defences.handles import handles
 from cosilo.defences.languages.forms import foreign
 from cosilo.defences.languages.guess import ENGLISH, language
@@ -24,17 +25,17 @@ Check = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Pattern:
-    """The group `value` of `regex` is a private value of this kind, if `check` says so."""
+    """The group `value` of `form` is a private value of this kind, if `check` says so."""
 
     kind: str
-    regex: re.Pattern[str]
+    form: AnchoredForm
     score: float
     check: Check | None = None
 
-    def find(self, text: str) -> Iterator[Span]:
-        for found in self.regex.finditer(text):
+    def find(self, text: AnchoredText) -> Iterator[Span]:
+        for found in self.form.find(text):
             start, end = found.span("value")
-            if start < end and (self.check is None or self.check(text[start:end])):
+            if start < end and (self.check is None or self.check(text.text[start:end])):
                 yield Span(start, end, self.kind, self.score)
 
 
@@ -118,11 +119,14 @@ def _is_somewhere(text: str) -> bool:
     return not text.startswith(("127.", "0.0.0.0", "255."))
 
 
+_OF_UUID = re.compile(r"-[0-9a-f]{4}-", re.I)
 _UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.I)
 
 
 def _whole(text: str, spans: Iterable[Span]) -> list[Span]:
     """`spans` without parts of UUIDs: twelve digits at the end of one are no number of anybody's."""
+    if _OF_UUID.search(text) is None:
+        return list(spans)
     inside = {at for m in _UUID.finditer(text) for at in range(m.start() + 1, m.end())}
     return [s for s in spans if s.start not in inside] if inside else list(spans)
 
@@ -144,7 +148,8 @@ _TLD = (
     "com|org|net|edu|gov|io|co|uk|de|fr|es|it|nl|eu|info|biz|ch|at|be|pl|cz|se|no|dk|fi|pt|ca|au|us"
     "|ru|br|ai|app|dev"
 )
-_FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
+_Row = tuple[str, str, float, Check | None] | tuple[str, str, float, Check | None, str]
+_FORMS: tuple[_Row, ...] = (
     ("EMAIL", r"(?P<value>(?<![\w.+%\-])[\w.+%\-]{1,64}@(?:[\w\-]{1,63}\.){1,5}[^\W\d_]{2,24})(?!\w)",
      1.0, None),
     ("URL", r"""(?P<value>\b(?:https?|ftp)://[^\s<>"'()\[\]{}]{2,2000}[\w/=\#&%\-])""", 1.0, None),
@@ -158,8 +163,10 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
     ("IP", r"""(?P<value>(?<![\w.:])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)
         (?:/\d{1,2})?)(?!\w)""", 0.95, _is_somewhere),
     ("IP", r"""(?P<value>(?<![\w:])(?:[a-f\d]{1,4}:){7}[a-f\d]{1,4}
-        |(?<![\w:])(?:[a-f\d]{1,4}:){1,6}(?::[a-f\d]{1,4}){1,6})(?![\w:])""", 0.95, None),
-    ("MAC", r"(?P<value>(?<![\w:])(?:[a-f\d]{2}[:\-]){5}[a-f\d]{2})(?![\w:])", 0.95, None),
+        |(?<![\w:])(?:[a-f\d]{1,4}:){1,6}(?::[a-f\d]{1,4}){1,6})(?![\w:])""", 0.95, None,
+     r":[a-f\d]{0,4}:"),
+    ("MAC", r"(?P<value>(?<![\w:])(?:[a-f\d]{2}[:\-]){5}[a-f\d]{2})(?![\w:])", 0.95, None,
+     r"[:\-][a-f\d]{2}[:\-]"),
     ("PHONE", r"""(?P<value>(?<![\w./\-])(?<!\d,)(?:\+|00[1-9]\d{0,2}[\-. ])?\(?\d{1,4}\)?
         (?:[ .\-/]{0,2}\(?\d{1,4}\)?){1,6}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?)(?!\w|[.,]\d|-\d)""", 0.7,
      _is_phone),
@@ -193,9 +200,20 @@ _FORMS: tuple[tuple[str, str, float, Check | None], ...] = (
         (?:\d{1,2}(?:st|nd|rd|th)?[ ]?,?[ ])?\d{4})\b""",
      0.9, None),
 )  # fmt: skip
+"""Kind, regular expression, score, check; and where the form is hard to see, what is quickly looked for
+that each match holds.
+"""
+_BEGINS = {"IBAN": JOINED, "URL": JOINED}  # where a form may begin with any letter
+
 PATTERNS = (
-    *(Pattern(kind, re.compile(form, re.X | re.I), s, check) for kind, form, s, check in _FORMS),
-    *(Pattern("ADDRESS", re.compile(form, re.X), score, _is_address) for form, score in ADDRESSES),
+    *(
+        Pattern(kind, AnchoredForm(form, re.X | re.I, _BEGINS.get(kind, ""), *held), score, check)
+        for kind, form, score, check, *held in _FORMS
+    ),
+    *(
+        Pattern("ADDRESS", AnchoredForm(form, re.X), score, _is_address)
+        for form, score in ADDRESSES
+    ),
 )
 
 
@@ -210,15 +228,19 @@ class PatternDetector:
 
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
         spans: list[Span] = []
+        anchored = AnchoredText(text)
         for pattern in PATTERNS:
-            spans += yield from gathered(pattern.find(text))
-        for found in chain(named(text), credentials(text), foreign(text), handles(text)):
-            if found is not None:
-                spans.append(found)
-            yield
+            spans += yield from gathered(pattern.find(anchored))
+        for form in (named, credentials, foreign, handles):
+            for found in form(anchored):
+                if found is not None:
+                    spans.append(found)
+                if due():
+                    yield
         small = text == text.lower() and language(text) in ("", ENGLISH)
         titled = text.title() if small else text
         if titled != text and len(titled) == len(text):
+            anchored = AnchoredText(titled)
             for pattern in PATTERNS[len(_FORMS) :]:
-                spans += yield from gathered(pattern.find(titled))
+                spans += yield from gathered(pattern.find(anchored))
         return _whole(text, spans) + (yield from gathered(listed(text, spans)))

@@ -19,7 +19,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 from cosilo.defences.beside import beside
-from cosilo.defences.detection import Span, Steps, gathered, run, shifted
+from cosilo.defences.detection import Span, Steps, due, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
 from cosilo.defences.languages.guess import LanguagePiece, pieces
 from cosilo.defences.names import listed
@@ -99,7 +99,8 @@ class PresidioDetector:
 
     def together(self, texts: Sequence[str], public: str = "") -> Steps[list[list[Span]]]:
         parts = [[(p, text[p.start : p.end]) for p in pieces(text)] for text in texts]
-        yield
+        if due():
+            yield
         read: dict[str, None] = {}
         for piece, part in chain.from_iterable(parts):
             if not all(map(self._is_tagged, piece.languages)):
@@ -158,7 +159,8 @@ class PresidioDetector:
                 continue
             found = recognizer.analyze(text, recognizer.supported_entities)
             spans += [Span(r.start, r.end, _NUMBERS[r.entity_type], float(r.score)) for r in found]
-            yield
+            if due():
+                yield
         return spans
 
     def _is_public(self, words: str) -> bool:
@@ -214,7 +216,8 @@ class _Names:
         docs = []
         for read, _ in broken:
             docs.append(self._nlp.make_doc(read))
-            yield
+            if due():
+                yield
         entities = yield from self.entities(docs)
         found = []
         for doc, here, (read, cuts) in zip(docs, entities, broken, strict=True):
@@ -223,7 +226,8 @@ class _Names:
                 named = [(_before(a, cuts), _before(b, cuts), label) for a, b, label in named]
                 strange = [(_before(a, cuts), _before(b, cuts)) for a, b in strange]
             found.append((named, strange))
-            yield
+            if due():
+                yield
         return found
 
     def _found(self, doc: Any, text: str, entities: Iterable[Entity]) -> Found:
@@ -250,7 +254,8 @@ class _Names:
             here: list[Entity] = []
             for start in range(0, len(doc), _PIECE):
                 here += self._piece(doc, start)
-                yield
+                if due():
+                    yield
             found.append(here)
         return found
 

@@ -21,7 +21,7 @@ from itertools import accumulate, chain
 import msgspec
 
 from cosilo.defences.beside import parts_of_name
-from cosilo.defences.detection import Span, Steps, gathered, resolving, run
+from cosilo.defences.detection import Span, Steps, due, gathered, resolving, run
 from cosilo.defences.json_text import NUMBER, JsonReading
 from cosilo.defences.restoring import Restorer, normal, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
@@ -139,7 +139,6 @@ class Vault:
                 values.setdefault(text[span.start : span.end], span.kind)
         self._left = frozenset()
         if any(by_lm and _TYPED.search(t) for t, by_lm in zip(texts, from_lm, strict=False)):
-            yield
             codes = (self._coded(kind, value, _TRIES)[0] for value, kind in values.items())
             self._left = frozenset(map(normal, codes))
         finder = _Finder(values)
@@ -180,9 +179,11 @@ class Vault:
             for i, text in enumerate(texts)
         ]
         taken = _Taken("\n".join((*said, public)), words)
-        yield
+        if due():
+            yield
         glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
-        yield
+        if due():
+            yield
         new = {v: k for v, k in values.items() if v not in self._shown}
         most = min(SURROGATES - self._surrogates, _SCANNED // (1 + len(taken.text)))
         dates = {v: k for v, k in new.items() if k in DATES and v not in glued}
@@ -200,13 +201,15 @@ class Vault:
                 if fits(attempt):
                     first = attempt
                     break
-                yield
+                if due():
+                    yield
         most += self._surrogates
         for value, kind in new.items():
             tries = range(first if value in dates else 0, _TRIES)
             plain = value not in glued and self._surrogates < most
             self._add(value, kind, taken, tries if plain else range(0))
-            yield
+            if due():
+                yield
 
     def shown(self, value: str) -> str:
         """What stands for `value`, which has been issued."""

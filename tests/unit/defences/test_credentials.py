@@ -11,11 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "pseudonyms"))
 
+from cosilo.defences.anchored import AnchoredText
 from cosilo.defences.credentials import credentials
 
 
 def found(text: str) -> list[str]:
-    return [text[s.start : s.end] for s in credentials(text) if s is not None]
+    return [text[s.start : s.end] for s in credentials(AnchoredText(text)) if s is not None]
 
 
 A, H = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zC", "0123456789abcdef"
@@ -134,6 +135,6 @@ def test_what_the_benchmark_draws_is_found() -> None:
 @pytest.mark.parametrize("before", ["", " ", "key=", '"', "see "])
 def test_the_shortest_and_those_with_a_space_are_found(before: str) -> None:
     for secret in ("xoxb-1234567890", f"FlyV1 fm2_{'aB3,' * 15}x"):
-        spans = [s for s in credentials(f"{before}{secret}") if s is not None]
+        spans = [s for s in credentials(AnchoredText(f"{before}{secret}")) if s is not None]
         found = [f"{before}{secret}"[s.start : s.end] for s in spans]
         assert any(secret in value for value in found), (secret, found)

@@ -114,6 +114,35 @@ def test_they_are_those_that_spacy_finds(
     assert run(reader.entities([])) == []
 
 
+def test_words_that_stand_among_the_same_words_are_read_once(
+    nlp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join(made_up(draw // 2) for draw in range(seed, seed + 9)) for seed in range(3)]
+    expected = [by_spacy(nlp, text) for text in texts]
+    reader = EntityReader(nlp)
+    read = []
+    rest = entities._Maxout.rest
+
+    def noted(layer: Any, made: Any) -> Any:
+        read.append(len(made))
+        return rest(layer, made)
+
+    monkeypatch.setattr(entities._Maxout, "rest", noted)
+    docs = [nlp.make_doc(text) for text in texts]
+    assert run(reader.entities(docs)) == expected
+    assert sum(read) < 0.5 * (1 + len(reader._around)) * sum(map(len, docs))
+    # A row that only seems to be another one's is read for itself.
+    monkeypatch.setattr(entities.np.random, "default_rng", lambda _: Zeros())
+    assert run(reader.entities(docs)) == expected
+
+
+class Zeros:
+    """Factors under which rows with the same sum seem equal."""
+
+    def integers(self, *_: Any, size: int, **__: Any) -> Any:
+        return entities.np.zeros(size, entities.np.uint64)
+
+
 def test_an_entity_ends_with_its_text(nlp: Any) -> None:
     """What begins one with the last word, and what goes on through all of a text."""
     reader = EntityReader(nlp)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cosilo.defences.addresses import UPPER
+from cosilo.defences.anchored import AnchoredForm, AnchoredText
 from cosilo.defences.detection import Span
 from cosilo.defences.languages.cues import (
     ADDED_TITLE,
@@ -94,10 +95,10 @@ _PLATES = (
 
 @dataclass(frozen=True)
 class _Form:
-    """The group `value` of `regex` is private; where it is `named` it ends before an ordinary word."""
+    """The group `value` of `anchored` is private; a `named` one ends before an ordinary word."""
 
     kind: str
-    regex: re.Pattern[str]
+    anchored: AnchoredForm
     score: float
     named: bool = False
     check: Callable[[str], bool] | None = None
@@ -111,7 +112,7 @@ def _form(
     named: bool = False,
     check: Callable[[str], bool] | None = None,
 ) -> _Form:
-    return _Form(kind, re.compile(regex, re.X), score, named, check)
+    return _Form(kind, AnchoredForm(regex, re.X), score, named, check)
 
 
 def _digits(low: int, high: int) -> Callable[[str], bool]:
@@ -201,14 +202,15 @@ _SMALL_AM = re.compile(
 _CALLED = re.compile(rf"(?<!\w){CALLED}[ ](?P<value>{_SMALL})")
 
 
-def foreign(text: str) -> Iterator[Span | None]:
-    """What the forms find in those pieces of `text` that are not surely English; a None after each
+def foreign(anchored: AnchoredText) -> Iterator[Span | None]:
+    """What the forms find in those pieces of a text that are not surely English; a None after each
     form, where the caller may pause."""
+    text = anchored.text
     for piece in pieces(text):
         if piece.languages == (ENGLISH,):
             continue
         for form in _FORMS:
-            for found in form.regex.finditer(text, piece.start, piece.end):
+            for found in form.anchored.find(anchored, piece.start, piece.end):
                 span = _span(form, found)
                 if span is not None:
                     yield span

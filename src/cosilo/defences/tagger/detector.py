@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from cosilo.defences.detection import Span, Steps, run, shifted
+from cosilo.defences.detection import Span, Steps, due, run, shifted
 from cosilo.defences.languages.guess import pieces
 from cosilo.defences.tagger.network import DILATIONS, TaggerNetwork
 from cosilo.defences.tagger.reading import LANGUAGES, Floats, Token, read, tokens
@@ -58,7 +58,8 @@ class TaggerDetector:
                     part = text[piece.start : piece.end]
                     names, _ = yield from self.named(part, language, sure)
                     spans += shifted(names, piece.start)
-            yield
+            if due():
+                yield
         return spans
 
     def named(
@@ -81,7 +82,8 @@ class TaggerDetector:
             for (a, b, _), share in zip(found[first:last], 1 - shares[:, 0], strict=True):
                 if share > _UNLIKELY:
                     possible.update(range(a, b))
-            yield
+            if due():
+                yield
         return spans, possible
 
 

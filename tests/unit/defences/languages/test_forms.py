@@ -6,11 +6,12 @@ import time
 
 import pytest
 
+from cosilo.defences.anchored import AnchoredText
 from cosilo.defences.languages.forms import foreign
 
 
 def found(text: str) -> list[str]:
-    return [text[s.start : s.end] for s in foreign(text) if s is not None]
+    return [text[s.start : s.end] for s in foreign(AnchoredText(text)) if s is not None]
 
 
 @pytest.mark.parametrize(
