@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar, cast
 
 from msgspec.structs import replace
@@ -157,12 +158,10 @@ class Boundary:
             raise doubt
 
     async def _guarded(self, message: Message, depth: int) -> Message:
-        async def forward(inner: Message) -> Message:
-            return await self._guarded(inner, depth + 1)
-
         try:
             if depth == len(self._guards):
                 return await self._cross(message)
+            forward = partial(self._guarded, depth=depth + 1)
             return await self._guards[depth].guard(message, forward, request=self.request)
         except CosiloError:
             raise

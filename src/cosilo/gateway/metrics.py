@@ -15,13 +15,14 @@ from __future__ import annotations
 import mmap
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 REGION = 1 << 18
 
 _USED = struct.Struct("=I")
 _LENGTH = struct.Struct("=H")
 _VALUE = struct.Struct("=d")
+_PACK, _UNPACK = _VALUE.pack_into, _VALUE.unpack_from
 
 HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_requests_total": ("counter", "Requests by point, endpoint and HTTP status."),
@@ -44,6 +45,12 @@ HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_reloads_total": ("counter", "Times the configuration was read again, by result."),
 }
 
+CROSSINGS = (
+    "cosilo_lm_calls_total", "cosilo_bytes_up_total", "cosilo_bytes_down_total",
+    "cosilo_tokens_in_total", "cosilo_tokens_out_total", "cosilo_usd_total",
+)  # fmt: skip
+"""What is counted of each request that something of crossed, by point."""
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -63,6 +70,7 @@ class Metrics:
         self._base = worker * REGION
         self._at: dict[str, int] = {}
         self._known: dict[tuple[str, ...], int] = {}  # the same by labels, as they are given
+        self._crossings: dict[str, Sequence[int]] = {}
         self._used = _USED.unpack_from(self._memory, self._base)[0] or _USED.size
         for name, at, _ in _series(self._memory, self._base):
             self._at[name] = at
@@ -71,7 +79,21 @@ class Metrics:
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter or a gauge; a name's labels always come in the same order."""
-        self._add(self._find(name, labels), amount)
+        self.bump(self._find(name, labels), amount)
+
+    def of_crossings(self, point: str) -> Sequence[int]:
+        """Where the counters `CROSSINGS` of `point` are kept, for `bump`."""
+        found = self._crossings.get(point)
+        if found is None:
+            found = [self._find(name, {"point": point}) for name in CROSSINGS]
+            self._crossings[point] = found
+        return found
+
+    def bump(self, at: int, amount: float = 1.0) -> None:
+        """Add to a counter, by where it is kept."""
+        if at:
+            memory = self._memory
+            _PACK(memory, at, _UNPACK(memory, at)[0] + amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -81,8 +103,8 @@ class Metrics:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Count `value` into a histogram; each bucket is stored by itself and summed when read."""
-        self._add(self._find(name + "_bucket", {**labels, "le": _bound(value)}), 1.0)
-        self._add(self._find(name + "_sum", labels), value)
+        self.bump(self._find(name + "_bucket", {**labels, "le": _bound(value)}), 1.0)
+        self.bump(self._find(name + "_sum", labels), value)
 
     def totals(self) -> dict[str, float]:
         """Every series by its full name, summed over the workers."""
@@ -114,11 +136,6 @@ class Metrics:
         if at is None:
             at = self._known[key] = self._place(_key(name, labels))
         return at
-
-    def _add(self, at: int, amount: float) -> None:
-        if at:
-            value = _VALUE.unpack_from(self._memory, at)[0]
-            _VALUE.pack_into(self._memory, at, value + amount)
 
     def _place(self, key: str) -> int:
         """The offset of the value of series `key` in the region; 0 when the region is full, and the

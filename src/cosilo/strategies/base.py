@@ -45,7 +45,7 @@ class Session:
     peers: Mapping[str, Channel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        peers = dict(self.peers) or {ONE: self.lm}
+        peers = dict(self.peers) if self.peers else {ONE: self.lm}
         if next(iter(peers.values())) is not self.lm:
             raise ValueError("lm must be the channel to the first of the peers")
         object.__setattr__(self, "peers", MappingProxyType(peers))

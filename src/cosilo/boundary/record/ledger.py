@@ -457,8 +457,8 @@ def link(
     rows: list[EntryRow] = []
     for number, crossing in enumerate(batch, count):
         row = recorded(chain, number, attempt, crossing, keep, previous)
-        *before, payload, previous, answers = row
-        if payload is not None and seal is not None:
-            row = cast(EntryRow, (*before, seal(payload), previous, answers))
+        previous = row[-2]
+        if seal is not None and (payload := row[-3]) is not None:
+            row = cast(EntryRow, (*row[:-3], seal(payload), *row[-2:]))
         rows.append(row)
     return rows, previous

@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,24 +38,33 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
 
     class Limited(HttpToolsProtocol):
         parser: Any
+        cycle: Any
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._head: int | None = 0  # bytes of the head under way; None outside of one
-            self._timer: asyncio.TimerHandle | None = None
+            # For a head, or the rest of a body, that does not come; for the next request.
+            self._slow = Alarm(self.loop, patience.header, self._give_up)
+            self._idle = Alarm(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self._unread: asyncio.TimerHandle | None = None
+            self._answered: Any = None  # the request that is being answered
             self._body_open = False  # whether more of the newest request's body is to come
             self._last = False  # whether the connection is closed after the requests so far
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
-            self._timer = self.loop.call_later(patience.header, transport.abort)
+            self._slow.set()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
+            self._slow.close()
+            self._idle.close()
             if self._unread is not None:
                 self._unread.cancel()
             super().connection_lost(exc)
+            cycle = self._answered
+            if cycle is not None and not cycle.response_complete and cycle.left is not None:
+                cycle.disconnected = True
+                cycle.left()
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
@@ -73,11 +84,11 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             super().on_message_begin()
             if self._head is None:
                 self._head = 0
-                self._timer = self.loop.call_later(patience.header, self.transport.abort)
+                self._slow.set()
 
         def on_headers_complete(self) -> None:
             self._head = None
-            self._stop_timer()
+            self._slow.stop()
             check_head(self.parser.get_http_version(), self.headers)
             if not self.url.startswith(b"/"):
                 self.url = _with_path(self.url)
@@ -89,16 +100,33 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             super().on_message_complete()
             self._body_open = False
             if self.cycle.response_complete:  # the rest of a body that nobody waited for
-                self._stop_timer()
-                super().on_response_complete()
+                self._slow.stop()
+                self._next()
 
         def on_response_complete(self) -> None:
             if self._last and not self.pipeline:
                 self.transport.close()
-            super().on_response_complete()
-            if self._body_open and self.cycle.response_complete:
-                self._unset_keepalive_if_required()
-                self._timer = self.loop.call_later(patience.header, self.transport.abort)
+            self._next()
+
+        def _next(self) -> None:
+            self.server_state.total_requests += 1  # from here on as uvicorn does
+            if self.transport.is_closing():
+                return
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            elif self._body_open and self.cycle.response_complete:
+                self._slow.set()
+            else:
+                self._idle.set()
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            cycle.left = None  # what is to be done when its client goes (`web.http.ClientWatch`)
+            self._answered = cycle
+            super()._start_asgi_task(cycle, app)
+
+        def _unset_keepalive_if_required(self) -> None:
+            self._idle.stop()
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -114,7 +142,7 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
         def _refuse(self, why: str) -> None:
             """Take nothing more, and refuse what is broken: the newest request, or one behind it."""
             self.parser = _Deaf()
-            self._stop_timer()
+            self._slow.stop()
             if self._body_open and self.pipeline:
                 self.pipeline.popleft()  # broken before it was begun
                 self._last = True
@@ -150,12 +178,51 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             end = data.find(b"\r\n\r\n")
             return end >= 0 and (self._head or 0) - len(data) + end <= LARGEST_HEAD
 
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        def _give_up(self) -> None:
+            self.transport.abort()
 
     return Limited
+
+
+class Alarm:
+    """Calls `ring` when `seconds` have passed since it was set, unless it was stopped meanwhile.
+
+    It is set and stopped with each request, and hardly ever rings: one timer of the event loop looks
+    after all of that.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._ring = ring
+        self._end = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        self._end = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._end, self._look)
+
+    def stop(self) -> None:
+        self._end = math.inf
+
+    def close(self) -> None:
+        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._end == math.inf:
+            return
+        if self._loop.time() < self._end:
+            self._timer = self._loop.call_at(self._end, self._look)
+        else:
+            self._end = math.inf
+            self._ring()
 
 
 def check_head(version: str, headers: list[tuple[bytes, bytes]]) -> None:

@@ -249,7 +249,7 @@ class SqliteStore(Desk, Place):
 
     async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
         amounts = at_most(most)
-        id = secrets.token_hex(12)
+        id = os.urandom(12).hex()
         await self._batches.put(Reserving(key, amounts, id, request))
         return Reservation(id=id, key=key.id, request=request, most=most)
 

@@ -70,12 +70,15 @@ def bound(
     """
     if local_only or not point.sends:
         return Spend(requests=1)
-    price = point.price
-    most, times = Spend(requests=1), point.together
+    price, times = point.price, point.together
+    tokens_in = tokens_out = 0
+    usd = 0.0
     for chat, sampling in asks:
-        tokens_in, tokens_out, usd = price.bound(Ask(chat=chat, sampling=sampling))
-        most += Spend(usd=times * usd, tokens_in=times * tokens_in, tokens_out=times * tokens_out)
-    return most
+        most = price.bound(Ask(chat=chat, sampling=sampling))
+        tokens_in += times * most.tokens_in
+        tokens_out += times * most.tokens_out
+        usd += times * most.usd
+    return Spend(usd=usd, tokens_in=tokens_in, tokens_out=tokens_out, requests=1)
 
 
 def require_size(point: ServedPoint, asks: Sequence[tuple[Chat, Sampling]]) -> None:
@@ -113,8 +116,8 @@ async def answer_one(
     for number, route in enumerate(point.ways(local_only=tab.local_only)):
         session = _bind(point, route, sampling, tab, served)
         try:
-            async with asyncio.timeout(point.serving.timeout_seconds) as limit:
-                DEADLINE.set(limit)
+            with Patience(point.serving, whole=True) as patience:
+                DEADLINE.set(patience)
                 answer = await route.strategy.answer(session, chat)
         except TimeoutError:
             failure = late(point)
@@ -171,17 +174,17 @@ async def stream_one(
 
 
 class Patience:
-    """How long to wait for the next piece of a stream, without a timer for each piece.
+    """How long to wait for a `whole` answer, or for each next piece of a stream with one timer for all.
 
     It runs from `start` to `stop` only: a deadline must not strike while the client is slow. As a
     context it raises TimeoutError in the task that waited too long.
     """
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, *, whole: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle = serving.idle_seconds
         now = self._loop.time()
-        self._end = now + serving.stream_seconds
+        self._end = now + (math.inf if whole else serving.stream_seconds)
         self._deadline = min(now + serving.timeout_seconds, self._end)
         self._waiting = True
         self._struck = False

@@ -23,12 +23,13 @@ def count(metrics: Metrics, x: Exchange, seconds: float) -> None:
         if x.served.by:
             metrics.add("cosilo_answers_total", point=point, by=x.served.by)
         if x.tab.lm_calls:
-            metrics.add("cosilo_lm_calls_total", x.tab.lm_calls, point=point)
-            metrics.add("cosilo_bytes_up_total", x.crossed.bytes_up, point=point)
-            metrics.add("cosilo_bytes_down_total", x.crossed.bytes_down, point=point)
-            metrics.add("cosilo_tokens_in_total", x.spent.tokens_in, point=point)
-            metrics.add("cosilo_tokens_out_total", x.spent.tokens_out, point=point)
-            metrics.add("cosilo_usd_total", x.spent.usd, point=point)
+            crossed, spent = x.crossed, x.spent
+            amounts = (
+                x.tab.lm_calls, crossed.bytes_up, crossed.bytes_down, spent.tokens_in,
+                spent.tokens_out, spent.usd,
+            )  # fmt: skip
+            for at, amount in zip(metrics.of_crossings(point), amounts, strict=True):
+                metrics.bump(at, amount)
         if x.crossed.disputes:
             metrics.add("cosilo_disputes_total", x.crossed.disputes, point=point)
         if x.served.fallback:

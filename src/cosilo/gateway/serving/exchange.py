@@ -100,6 +100,8 @@ class Exchange:
     def withheld(self) -> Mapping[str, int]:
         """How many placeholders of each kind were left in the answers: see `Withholds`."""
         assert self.point is not None
+        if not self.point.defences:
+            return {}
         found: Counter[str] = Counter()
         for defence in self.point.defences:
             if isinstance(defence, Withholds):

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from cosilo.boundary.channel import Boundary
@@ -212,7 +213,7 @@ class ServedPoint:
         route = self.ways(local_only=local_only)[0]
         return sort(given, self.serving.fields, route.honours)
 
-    @property
+    @cached_property
     def sends(self) -> bool:
         """Whether anything can leave the building."""
         return any(r.upstreams and r.strategy.needs.sends for r in self.routes)
@@ -226,12 +227,12 @@ class ServedPoint:
         found = (d.most_bytes(self.serving.timeout_seconds / 2) for d in self.defences)
         return min(found, default=math.inf)
 
-    @property
+    @cached_property
     def together(self) -> int:
         """How many upstreams one question goes to at once, at most."""
         return max((len(route.upstreams) for route in self.routes), default=0)
 
-    @property
+    @cached_property
     def price(self) -> Price:
         """A price in which each figure is the highest among the point's upstreams: an upper bound
         for any of them.

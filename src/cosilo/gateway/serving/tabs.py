@@ -42,7 +42,7 @@ class Tab:
     committed: Spend = field(default_factory=Spend)
     reservations: list[Reservation] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: Mapping[str, int] = field(default_factory=dict)
     lm_calls: int = 0
     local_only: bool = False
     sent_to: dict[str, None] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Tab:
             tokens_in=crossed.tokens_in,
             tokens_out=crossed.tokens_out,
             requests=1,
-            entities=self.kinds.total() if self.kinds else 0,
+            entities=sum(self.kinds.values()),
             epsilon=crossed.epsilon,
         )
 
@@ -243,16 +243,17 @@ class Till(Defence):
             )
         kinds = tab.kinds
         if self._counters:
-            kinds = Counter()
+            found: Counter[str] = Counter()
             for counter in self._counters:
-                kinds.update(counter.counts(tab.request))
+                found.update(counter.counts(tab.request))
+            kinds = found
         bound = self._price.times(self._price.attempts, once)
         most = Spend(
             usd=bound.usd,
             tokens_in=bound.tokens_in,
             tokens_out=bound.tokens_out,
             # The defences count for the whole request, so only what is new is added.
-            entities=max(0, kinds.total() - tab.kinds.total()) if kinds else 0,
+            entities=max(0, sum(kinds.values()) - sum(tab.kinds.values())),
             epsilon=message.epsilon,
         )
         await tab.commit(most)

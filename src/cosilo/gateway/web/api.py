@@ -51,6 +51,7 @@ from cosilo.gateway.web.http import (
     App,
     Bodies,
     ClientLeftError,
+    ClientWatch,
     Headers,
     Receive,
     Scope,
@@ -59,7 +60,6 @@ from cosilo.gateway.web.http import (
     encode_headers,
     end,
     header,
-    left,
     no_content,
     piece,
     respond,
@@ -438,17 +438,16 @@ class Gateway:
 
     # Around it.
 
-    def _watch(self, x: Exchange, receive: Receive) -> asyncio.Task[None]:
+    def _watch(self, x: Exchange, receive: Receive) -> ClientWatch:
         """Cancels this request's work when its client goes."""
         task = asyncio.current_task()
         assert task is not None
 
-        async def watch() -> None:
-            await left(receive)
+        def gone() -> None:
             x.left = True
             task.cancel()
 
-        return asyncio.create_task(watch())
+        return ClientWatch(receive, gone)
 
     async def _failed(self, x: Exchange, error: Exception, shape: Shape, send: Send) -> None:
         told = refusal(error)

@@ -197,10 +197,34 @@ async def _send(send: Send, event: Event) -> None:
         raise ClientLeftError from None
 
 
-async def left(receive: Receive) -> None:
-    """Returns when the client has gone; to be called once the body has been read."""
+class ClientWatch:
+    """Calls `told` when the client goes, until it is cancelled; to be made once the body has been read.
+
+    uvicorn with our protocol tells it by itself; under another server a task waits for it.
+    """
+
+    def __init__(self, receive: Receive, told: Callable[[], None]) -> None:
+        self._task: asyncio.Task[None] | None = None
+        cycle: Any = getattr(receive, "__self__", None)
+        self._cycle = cycle if hasattr(cycle, "left") else None
+        if self._cycle is None:
+            self._task = asyncio.create_task(_watch(receive, told))
+        elif cycle.disconnected:
+            told()
+        else:
+            cycle.left = told
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif self._cycle is not None:
+            self._cycle.left = None
+
+
+async def _watch(receive: Receive, told: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    told()
 
 
 to_json = msgspec.json.Encoder().encode

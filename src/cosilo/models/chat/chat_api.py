@@ -305,11 +305,7 @@ def _piece(data: bytes | dict[str, Any], calls: ToolPieces | None) -> Delta | st
 
 def chunks(events: Iterable[bytes], calls: ToolPieces) -> Iterator[Delta]:
     """The pieces of a reply in `events`, which came together; of those that follow one another and say
-    nothing but text, one is made.
-
-    Raises:
-        what `chunk` does, once all before it was given.
-    """
+    nothing but text, one is made. It raises what `chunk` does, once all before it was given."""
     said: list[str] = []
     try:
         for data in events:
@@ -318,9 +314,8 @@ def chunks(events: Iterable[bytes], calls: ToolPieces) -> Iterator[Delta]:
                 said.append(piece)
                 continue
             if said:
-                text = "".join(said)
-                said.clear()
-                yield Delta(text)
+                yield Delta("".join(said))
+                said = []
             yield piece
     except (MalformedReplyError, ReportedError):
         if said:
@@ -471,6 +466,8 @@ def _function(function: _Function | None) -> tuple[str, str]:
 
 def _calls(message: _Message) -> tuple[ToolCall, ...]:
     """The calls of a whole reply. There each piece is a call, whatever its number."""
+    if not message.tool_calls and message.function_call is None:
+        return ()
     calls, whole = ToolPieces(), []
     for place, piece in enumerate(_pieces(message)):
         piece.index = place
@@ -486,13 +483,15 @@ def _raw_text(raw: msgspec.Raw) -> str:
 
 
 def _tokens(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...]:
+    if logprobs is None:
+        return ()
     return tuple(
         TokenLogprob(
             token.token,
             _finite(token.logprob),
             tuple((a.token, _finite(a.logprob)) for a in token.top_logprobs or ()),
         )
-        for token in (logprobs.content if logprobs else None) or ()
+        for token in logprobs.content or ()
     )
 
 

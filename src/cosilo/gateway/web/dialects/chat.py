@@ -41,6 +41,7 @@ from cosilo.types import (
     OTHER_TEXTS,
     Delta,
     Generation,
+    OtherTexts,
     Role,
     TokenLogprob,
     ToolCall,
@@ -279,10 +280,16 @@ def _turn(turn: _Turn, number: int, files: Files) -> Turn:
         tool_calls=tuple(calls),
         tool_call_id=turn.tool_call_id or "",
         name=turn.name or "",
-        other_texts=tuple((n, said) for n in OTHER_TEXTS if (said := getattr(turn, n))),
+        other_texts=_others(turn),
         extra=json_text(turn.extra_content),
         prefix=bool(turn.prefix),
     )
+
+
+def _others(turn: _Turn) -> OtherTexts:
+    if turn.refusal or turn.reasoning_content or turn.reasoning:
+        return tuple((n, said) for n in OTHER_TEXTS if (said := getattr(turn, n)))
+    return ()
 
 
 def _text_of(part: _Part, where: str, files: Files | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -129,13 +130,14 @@ def decoded(
     """
     try:
         body.decode()  # parts that are passed on as they came are not looked into below
-        known = cls.__struct_fields__
-        every = _keys.decode(body)
-        others = {
-            name: bytes(value)
-            for name, value in every.items()
-            if (name not in known or name in _WHO) and bytes(value) != b"null"
-        }
+        every, named = _keys.decode(body), _named(cls.__struct_fields__)
+        others = {}
+        if not every.keys() <= named:
+            others = {
+                name: bytes(value)
+                for name, value in every.items()
+                if name not in named and bytes(value) != b"null"
+            }
         for name, fields in inside.items():
             if bytes(every.get(name, NULL))[:1] in (b"{", b"["):
                 _further_in(bytes(every[name]), fields, name, others)
@@ -148,6 +150,12 @@ def decoded(
         raise RequestError("the body is not JSON in UTF-8", code="invalid_json") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply", code="invalid_json") from None
+
+
+@cache
+def _named(fields: tuple[str, ...]) -> frozenset[str]:
+    """Those of the fields of a body's class that are no further ones."""
+    return frozenset(fields).difference(_WHO)
 
 
 def _once(body: bytes) -> None:
@@ -168,11 +176,15 @@ def _once(body: bytes) -> None:
 
 def sampling_of(body: Common) -> dict[str, Any]:
     """The fields of `Sampling` that `body` sets."""
-    given: dict[str, Any] = {
-        name: value
-        for name in ("max_tokens", "temperature", "top_p", "seed")
-        if (value := getattr(body, name)) is not None
-    }
+    given: dict[str, Any] = {}
+    if body.max_tokens is not None:
+        given["max_tokens"] = body.max_tokens
+    if body.temperature is not None:
+        given["temperature"] = body.temperature
+    if body.top_p is not None:
+        given["top_p"] = body.top_p
+    if body.seed is not None:
+        given["seed"] = body.seed
     if body.stop is not None:
         stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
         if not all(stops):
@@ -194,6 +206,8 @@ def include_usage(body: Common) -> bool:
 
 def present(raw: Raw) -> bytes | None:
     """A field that may hold anything, as it was sent; None where it was not, or null."""
+    if raw is NULL:  # as where a field is not there
+        return None
     value = bytes(raw)
     return None if value == b"null" else value
 
