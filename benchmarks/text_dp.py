@@ -55,52 +55,60 @@ class Attacker:
         sequences = [table.find(words_in(text), UNKNOWN) for text in texts]
         counts = Counter(word for some in sequences for word in some)
         total = counts.total()
-        self.words = sorted(word for word in counts if word != UNKNOWN)
+        self.words = sorted(counts)  # `UNKNOWN` among them, which is never a hit
         self.prior = np.array([counts[word] / total for word in self.words])
         place = {word: i for i, word in enumerate(self.words)}
         follows = np.zeros((len(self.words), len(self.words)))
         for some in sequences:
             for a, b in pairwise(some):
-                if a in place and b in place:
-                    follows[place[a], place[b]] += 1
+                follows[place[a], place[b]] += 1
         seen = follows.sum(axis=1, keepdims=True)
         # Where a word was seen little, what follows it is taken to be any word, as it is common.
         self.follows = (follows + 2 * self.prior) / (seen + 2)
 
-    def rows(self, made: WordKernel) -> Floats:
-        return made.rows(self.words)
+        self.known = np.array([word != UNKNOWN for word in self.words])
 
 
-def cell(
-    made: WordKernel, table: WordTable, attacker: Attacker, classifier: ClassifierModel,
-    test: list[tuple[str, str]], seed: int,
+def task(
+    made: WordKernel, table: WordTable, classifier: ClassifierModel, test: list[tuple[str, str]],
+    seed: int,
 ) -> dict[str, float]:  # fmt: skip
-    source = random.Random(seed)
-    texts = [table.find(words_in(text), UNKNOWN) for text, _ in test]
-    flat = iter(made.draw([word for some in texts for word in some], source))
-    drawn = [[next(flat) for _ in some] for some in texts]
+    """How often the classifier is right, and how many words came out as they went in."""
+    texts, drawn = replaced(made, table, [text for text, _ in test], seed)
     said = [" ".join(table.words[word] for word in some) for some in drawn]
-    chances = classifier.probabilities(said)
-    right = sum(
-        classifier.labels[int(i)] == label
-        for i, (_, label) in zip(chances.argmax(axis=1), test, strict=True)
-    )
-    rows = attacker.rows(made)
-    named = alone = whole = words = 0
-    for truth, seen in list(zip(texts, drawn, strict=True))[:ATTACKED]:
-        one = likeliest(rows, attacker.prior, seen)
+    best = classifier.probabilities(said).argmax(axis=1)
+    right = sum(classifier.labels[int(i)] == t for i, (_, t) in zip(best, test, strict=True))
+    kept = sum(a == b for t, d in zip(texts, drawn, strict=True) for a, b in zip(t, d, strict=True))
+    return {"right": right, "n": len(test), "stayed": kept, "all": sum(map(len, texts))}
+
+
+def attack(
+    made: WordKernel, table: WordTable, attacker: Attacker, texts: list[str], seed: int
+) -> dict[str, float]:
+    """How many words, and whole texts, are named."""
+    rows, known = made.rows(attacker.words), attacker.known
+    alone = named = whole = 0
+    found, drawn = replaced(made, table, texts, seed)
+    for truth, seen in zip(found, drawn, strict=True):
+        one = likeliest(rows, attacker.prior * known, seen)
         many = likeliest_in_text(rows, attacker.prior, attacker.follows, seen)
+        hits = [attacker.words[i] == t != UNKNOWN for i, t in zip(many, truth, strict=True)]
         alone += sum(attacker.words[i] == t for i, t in zip(one, truth, strict=True))
-        hits = [attacker.words[i] == t for i, t in zip(many, truth, strict=True)]
         named += sum(hits)
         whole += all(hits)
-        words += len(truth)
-    kept = sum(a == b for t, d in zip(texts, drawn, strict=True) for a, b in zip(t, d, strict=True))
     return {
-        "right": right, "n": len(test), "stayed": kept, "all": sum(map(len, texts)),
-        "alone": alone, "named": named, "words": words, "whole": whole, "attacked": ATTACKED,
-        "best": success(rows, attacker.prior),
+        "alone": alone, "named": named, "words": sum(map(len, found)),
+        "whole": whole, "attacked": len(texts), "best": success(rows, attacker.prior * known),
     }  # fmt: skip
+
+
+def replaced(
+    made: WordKernel, table: WordTable, texts: list[str], seed: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The words of `texts`, and what was said in their places."""
+    found = [table.find(words_in(text), UNKNOWN) for text in texts]
+    flat = iter(made.draw([word for some in found for word in some], random.Random(seed)))
+    return found, [[next(flat) for _ in some] for some in found]
 
 
 def pooled(cells: list[dict[str, float]], part: str, of: str) -> dict[str, Any]:
@@ -140,7 +148,7 @@ def main() -> None:
             "right": hits, "n": len(test), "majority": max(labels.values()),
             "unknown": sum(some.count(UNKNOWN) for some in texts), "words": sum(map(len, texts)),
             "median": float(np.median([len(some) for some in texts])),
-            "commonest": float(attacker.prior.max()),
+            "commonest": float((attacker.prior * attacker.known).max()),
         }  # fmt: skip
     clear = done["clear"]
     found.put("clear", "utility", **pooled([clear], "right", "n"))
@@ -151,21 +159,25 @@ def main() -> None:
     for name, options in VARIANTS.items():
         for epsilon in EPSILONS:
             made = kernel(vectors=table.vectors, epsilon=epsilon, group=GROUP, **options)
-            cells = []
+            tasks, attacks = [], []
             for seed in SEEDS:
                 key = f"{name} {epsilon:g} {seed}"
-                if key not in done:
-                    done[key] = cell(made, table, attacker, classifier, test, seed)
+                if f"{key} task" not in done:
+                    done[f"{key} task"] = task(made, table, classifier, test, seed)
+                if f"{key} attack" not in done:
+                    some = [text for text, _ in test[:ATTACKED]]
+                    done[f"{key} attack"] = attack(made, table, attacker, some, seed)
                     given.cells.write_text(json.dumps(done))
-                    print(key, done[key], flush=True)
-                cells.append(done[key])
+                    print(key, done[f"{key} task"], done[f"{key} attack"], flush=True)
+                tasks.append(done[f"{key} task"])
+                attacks.append(done[f"{key} attack"])
             row = f"{name}, {epsilon:g}"
-            found.put(row, "utility", **pooled(cells, "right", "n"))
-            found.put(row, "stayed", **pooled(cells, "stayed", "all"))
-            found.put(row, "best", cells[0]["best"])
-            found.put(row, "alone", **pooled(cells, "alone", "words"))
-            found.put(row, "in_text", **pooled(cells, "named", "words"))
-            found.put(row, "whole", **pooled(cells, "whole", "attacked"))
+            found.put(row, "utility", **pooled(tasks, "right", "n"))
+            found.put(row, "stayed", **pooled(tasks, "stayed", "all"))
+            found.put(row, "best", attacks[0]["best"])
+            found.put(row, "alone", **pooled(attacks, "alone", "words"))
+            found.put(row, "in_text", **pooled(attacks, "named", "words"))
+            found.put(row, "whole", **pooled(attacks, "whole", "attacked"))
             if made.bound is not None:
                 found.put(row, "bound", made.bound)
                 found.put(row, "text_bound", made.bound * clear["median"])

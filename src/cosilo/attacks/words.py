@@ -79,8 +79,9 @@ def likeliest_in_text(
 
 
 def _whole(chances: Floats) -> Floats:
-    """`chances` with a sum of 1, however small they are."""
-    found: Floats = chances / max(float(chances.sum()), _LEAST)
+    """`chances` with a sum of 1; even ones where nothing that is known of could have led here."""
+    total = float(chances.sum())
+    found: Floats = chances / total if total > 0 else np.full_like(chances, 1 / len(chances))
     return found
 
 

@@ -126,3 +126,10 @@ async def test_values_that_cannot_stand_there_count_for_nothing(tmp_path: Path) 
     assert guess.value == "word5"
     (none,) = await WordPosterior().guess(view, [Target("1#b", "1", "secret:y")])
     assert none.value == ""
+
+
+def test_a_word_that_nothing_known_explains_does_not_spoil_the_rest() -> None:
+    rows = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # nothing known says output 2
+    follows = np.full((2, 2), 0.5)
+    found = likeliest_in_text(rows, np.array([0.5, 0.5]), follows, [0, 2, 1, 2, 0])
+    assert (found[0], found[2], found[4]) == (0, 1, 0)
