@@ -159,6 +159,6 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # on threads, there too
         "proxy",
         # with an LM that shows states, there too
-        "distil_states",
+        "distil_states", "split",
     }  # fmt: skip
     assert set(strategies.names()) == covered

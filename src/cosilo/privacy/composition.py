@@ -33,6 +33,7 @@ from cosilo.privacy.mechanisms import (
     Laplace,
     Mechanism,
     Neighbours,
+    RadialNoise,
     Release,
     SampledGaussian,
     Stated,
@@ -112,8 +113,8 @@ def _under(release: Release, neighbours: Neighbours) -> Mechanism:
 
 def _epsilon(mechanisms: Sequence[Mechanism], neighbours: Neighbours, delta: float) -> float:
     """The least ε at `delta` of all together; an upper bound where not all are Gaussian."""
-    if any(isinstance(mechanism, WordNoise) for mechanism in mechanisms):
-        return math.inf  # how many words a text has is seen, so nothing is promised of a record
+    if any(isinstance(mechanism, WordNoise | RadialNoise) for mechanism in mechanisms):
+        return math.inf  # how long a text is can be seen, so nothing is promised of a record
     mu = 0.0
     others: Counter[Mechanism] = Counter()
     for mechanism in mechanisms:

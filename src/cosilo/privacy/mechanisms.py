@@ -130,6 +130,28 @@ class WordNoise(Mechanism, frozen=True, kw_only=True):
         return f"{self.kind}, ε = {self.epsilon:.4g} a word, {self.words} words, {spent}"
 
 
+class RadialNoise(Mechanism, frozen=True, kw_only=True):
+    """Vectors cut to a length, each with noise in any direction; see `privacy.radial_noise`.
+
+    Attributes:
+        eta: of each vector; two vectors are told apart by exp(η × their distance) at most.
+        clip: how long a vector may be.
+        vectors: how many.
+    """
+
+    eta: Positive
+    clip: Positive
+    vectors: Count
+
+    @property
+    def bound(self) -> float:
+        """ε between any two texts of so many tokens, all vectors together."""
+        return 2 * self.eta * self.clip * self.vectors
+
+    def __str__(self) -> str:
+        return f"noise on {self.vectors} vectors, η = {self.eta:.4g}, ε = {self.bound:.4g} for all"
+
+
 def randomised_response(keep: float, answers: int) -> Stated:
     """A record's answer among so many is kept with probability `keep`, and drawn from all of them
     evenly otherwise: ε = ln(1 + answers · keep / (1 − keep)) for replacing the record.
@@ -155,7 +177,7 @@ class Release(Value, frozen=True, kw_only=True):
             are one, and are spent once.
     """
 
-    mechanism: Gaussian | Laplace | SampledGaussian | Stated | WordNoise
+    mechanism: Gaussian | Laplace | SampledGaussian | Stated | WordNoise | RadialNoise
     neighbours: Neighbours = "add_or_remove"
     unit: Unit = "record"
     series: Name = ""

@@ -13,7 +13,7 @@ from cosilo.strategies.downward import (
     step_by_step,
     zerogen,
 )
-from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, proxy, router
+from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, proxy, router, split
 from cosilo.strategies.upward import supericl
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "progen",
     "proxy",
     "router",
+    "split",
     "step_by_step",
     "supericl",
     "zerogen",

@@ -16,6 +16,7 @@ from cosilo.privacy.mechanisms import (
     Gaussian,
     Laplace,
     Mechanism,
+    RadialNoise,
     Release,
     SampledGaussian,
     Stated,
@@ -210,3 +211,4 @@ def test_words_replaced_at_random_promise_nothing_of_a_record() -> None:
     words = WordNoise(kind="santext", epsilon=1.0, words=3, bound=6.0, vocabulary=("minilm", 100))
     assert epsilon(words) == math.inf
     assert epsilon(Gaussian(sigma=3.0), words) == math.inf
+    assert epsilon(RadialNoise(eta=1e-9, clip=1.0, vectors=1)) == math.inf

@@ -73,6 +73,31 @@ class TorchSplit:
 
         return await self._apart(work)
 
+    async def alternatives(
+        self, past: StatePast | None, states: Array, first: int, last: int
+    ) -> Array:
+        """What each of `states`, (n, width), is after `last` layers where it alone comes next behind
+        `past`, which stays as it is: n texts that differ in their last position.
+
+        Raises:
+            what `forward` does.
+        """
+
+        def work() -> Array:
+            known = past if isinstance(past, TorchStatePast) else None
+            cache = None
+            if known is not None:
+                cache = copy.deepcopy(known.past.cache)
+                cache.batch_repeat_interleave(len(states))
+            given = self._tensor(states)[0][:, None]
+            out = between(self.module, first, last)(
+                inputs_embeds=given, cache=cache, use_cache=True
+            )
+            found: Array = _array(out.last_hidden_state[:, 0])
+            return found
+
+        return await self._apart(work)
+
     async def predict(self, states: Array, top: int) -> NextTokens:
         def work() -> NextTokens:
             inner = _inner(self.module)
