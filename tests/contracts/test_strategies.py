@@ -35,6 +35,21 @@ class TestEnsemble(StrategyContract):
         return strategies.create("ensemble")
 
 
+class TestEnsembleThatLearns(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("ensemble", method="dawid_skene", sure=0.3)
+
+
+class TestCascadeThatPromises(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("cascade", wrong=0.2)
+
+
+class TestRouterThatPromises(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("router", wrong=0.2)
+
+
 class TestCascadeChoosesItsThreshold(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("cascade")

@@ -14,12 +14,13 @@ import numpy as np
 
 from cosilo.boundary.messages import Ask
 from cosilo.models.base import Access
+from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
 from cosilo.strategies.guide import Guide
-from cosilo.strategies.inference.guarantee import Promise, card, divided
+from cosilo.strategies.inference.guarantee import LOADS, Promise, card, divided
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
 
 ALWAYS = float(np.nextafter(1, 2))
@@ -59,8 +60,6 @@ class Cascade:
     right: float = 1.0
     distrust: float = 0.02
 
-    needs: ClassVar[Needs] = Needs(small=Access.LOGPROBS, sends=frozenset({Ask}))
-
     def __post_init__(self) -> None:
         for name in ("threshold", "calls", "distrust"):
             value = getattr(self, name)
@@ -75,6 +74,11 @@ class Cascade:
         if self.wrong is None:
             return None
         return Promise(wrong=self.wrong, delta=self.delta, ahead=self.ahead, right=self.right)
+
+    @property
+    def needs(self) -> Needs:
+        loads = Loads() if self.wrong is None else LOADS
+        return Needs(small=Access.LOGPROBS, sends=frozenset({Ask}), loads=loads)
 
     def forecast(self) -> Forecast:
         learned = self.threshold is None and self.calls is None and self.wrong is None

@@ -21,11 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.pvalues import ahead_p, binomial_p
+from cosilo.registry import Loads
 from cosilo.strategies.calibration import GradedReply
 from cosilo.strategies.cards import Card
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+LOADS = Loads(packages=("scipy",))
+"""What finding a threshold loads."""
 
 STEPS = 50
 """Thresholds from one end of the scores to the other: each a fiftieth of the items more."""
@@ -156,26 +160,36 @@ def _parts(ranked: Floats, k: int) -> bool:
     return k == len(ranked) or bool(ranked[k] < ranked[k - 1])
 
 
-def card(by: str, promise: Promise, found: SafeThreshold, *, of: str) -> Card:
+def card(
+    by: str,
+    promise: Promise,
+    found: SafeThreshold,
+    *,
+    of: str,
+    kept: str = "kept at home",
+    otherwise: str = "kept at home",
+) -> Card:
     """What was promised and what it was shown with, for the report.
 
     Args:
         of: the name of the scores in that sentence, e.g. "confidence".
+        kept: what was done with the answers it is about.
+        otherwise: what is done with nothing where no threshold was shown to hold.
     """
     within = "in the long run" if promise.ahead is None else f"among the next {promise.ahead}"
     said = (
         f"with {100 * (1 - promise.delta):g} % confidence at most {100 * promise.wrong:g} % of the "
-        f"answers kept at home are wrong, {within}"
+        f"answers {kept} are wrong, {within}"
     )
     if math.isinf(found.threshold):
         said = (
-            f"nothing is kept at home: no threshold on the {of} was shown to hold "
+            f"nothing is {otherwise}: no threshold on the {of} was shown to hold "
             f"{100 * promise.wrong:g} % with {found.n} items (p = {found.least:.2g} at the best one)"
         )
     facts: dict[str, float | str] = {
         "promise": said,
         "items that it was shown with": found.n,
-        "kept of them": found.kept,
-        "wrong of those kept": found.losses,
+        f"{kept}, of them": found.kept,
+        "wrong of those": found.losses,
     }
     return Card(by=by, title="guarantee", facts=facts)

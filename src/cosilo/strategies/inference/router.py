@@ -28,6 +28,7 @@ from cosilo.strategies.inference.cascade import reached, share_threshold
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
 from cosilo.strategies.inference.guarantee import (
+    LOADS,
     Promise,
     SafeThreshold,
     card,
@@ -81,8 +82,6 @@ class Router:
     seed: int = 0
     model: GainModel | None = None
 
-    needs: ClassVar[Needs] = Needs(sends=frozenset({Ask}), loads=Loads(packages=("sklearn",)))
-
     def __post_init__(self) -> None:
         if self.calls is not None and not 0 <= self.calls <= 1:
             raise ValueError(f"calls = {self.calls!r} is not between 0 and 1")
@@ -94,6 +93,11 @@ class Router:
         if self.wrong is None:
             return None
         return Promise(wrong=self.wrong, delta=self.delta, ahead=self.ahead, right=self.right)
+
+    @property
+    def needs(self) -> Needs:
+        loads = Loads(packages=("sklearn",))
+        return Needs(sends=frozenset({Ask}), loads=loads if self.wrong is None else loads | LOADS)
 
     def forecast(self) -> Forecast:
         if self.wrong is not None:
