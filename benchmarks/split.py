@@ -5,13 +5,13 @@
 SmolLM2-135M (torch, float32) is cut behind 1, 8 and 24 of its 30 layers; states of chats with
 customers' questions (`banking77`, test split) cross with noise of five lengths, as multiples of the
 median length of a state. **What it costs**: nats of the question's own tokens, and how often the
-likeliest next token is the whole model's; the same behind a denoiser that was learned on train texts.
-**What is found** of the question's tokens: by the nearest row of the embedding; by a linear map
-learned on train texts; by running candidates through the layers at home (`attacks.states`), as if all
-tokens before had been found: the 300 likeliest next tokens, 100 others and the true one are tried, so
-that the share is what an attacker who searches well gets; and on a few positions the whole vocabulary
-is. Three draws of the noise. What was done is kept in `--cells`, so that a run that was stopped goes
-on.
+likeliest next token is the whole model's; the same behind a denoiser that was learned on train texts,
+and for a linear map of the states at home alone, which asks nobody. **What is found** of the
+question's tokens: by the nearest row of the embedding; by a linear map learned on train texts; by
+running candidates through the layers at home (`attacks.states`), as if all tokens before had been
+found: the 300 likeliest next tokens, 100 others and the true one are tried, so that the share is what
+an attacker who searches well gets; and on a few positions the whole vocabulary is. Three draws of the
+noise. What was done is kept in `--cells`, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -128,6 +128,24 @@ class Bench:
                     found["denoised_same"] += sum(a == b for a, b in zip(best, whole, strict=True))
         return found
 
+    async def alone(self, depth: int) -> dict[str, Any]:
+        """What a linear map of the home's own states makes of the LM's outputs, without asking it."""
+        given, clean = [], []
+        for ids in self.public:
+            below = await self.states(ids, depth)
+            given.append(below[1:])
+            clean.append((await self.above(below, depth))[1:])
+        x, y = np.concatenate(given), np.concatenate(clean)
+        learned, found = Denoiser.fit(0 * x, x, 0 * x, y), {"same": 0, "n": 0}
+        for ids in self.texts:
+            below = await self.states(ids, depth)
+            out = await self.above(below, depth)
+            _, whole = await self.said(out, ids)
+            _, best = await self.said(learned(0 * below, below, 0 * below), ids)
+            found["same"] += sum(a == b for a, b in zip(best, whole, strict=True))
+            found["n"] += len(best)
+        return found
+
     async def weak(self, depth: int, noise: float) -> dict[str, int]:
         clip = await self.clip(depth)
         rows = []
@@ -213,6 +231,7 @@ async def measured(given: argparse.Namespace) -> None:
     for number in range(TEXTS):
         await once(f"strong {number}", lambda n=number: bench.strong(n, False))
     for depth in DEPTHS:
+        await once(f"alone {depth}", lambda d=depth: bench.alone(d))
         for noise in NOISES:
             await once(f"cost {depth} {noise:g}", lambda d=depth, x=noise: bench.cost(d, x))
             await once(f"weak {depth} {noise:g}", lambda d=depth, x=noise: bench.weak(d, x))
@@ -230,6 +249,8 @@ async def measured(given: argparse.Namespace) -> None:
                 if values:
                     low, high = mean_interval(np.array(values), None)
                     kept.put(row, name, float(np.mean(values)), n=len(values), low=low, high=high)
+            alone = done[f"alone {depth}"]
+            share(kept, row, "alone", alone["same"], alone["n"])
             share(kept, row, "same", cost["same"], cost["n"])
             if noise:
                 share(kept, row, "denoised_same", cost["denoised_same"], cost["n"])

@@ -17,6 +17,7 @@ import argparse
 import json
 import random
 from collections import Counter
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def attack(
     made: WordKernel, table: WordTable, attacker: Attacker, texts: list[str], seed: int
 ) -> dict[str, float]:
     """How many words, and whole texts, are named."""
-    rows, known = made.rows(attacker.words), attacker.known
+    rows, known = rows_of(made, attacker), attacker.known
     alone = named = whole = 0
     found, drawn = replaced(made, table, texts, seed)
     for truth, seen in zip(found, drawn, strict=True):
@@ -100,6 +101,11 @@ def attack(
         "alone": alone, "named": named, "words": sum(map(len, found)),
         "whole": whole, "attacked": len(texts), "best": success(rows, attacker.prior * known),
     }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def rows_of(made: WordKernel, attacker: Attacker) -> Floats:
+    return made.rows(attacker.words)
 
 
 def replaced(

@@ -6,12 +6,12 @@ it had run for that item alone. `noting` collects what the small model did for o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -25,14 +25,19 @@ from cosilo.models.base import (
     Embedder,
     NextTokens,
     Past,
+    SplitModel,
+    StatePast,
     TextModel,
     ThreadModel,
     Tokens,
     Trainable,
     goes_on,
     require,
+    splits,
 )
 from cosilo.types import Chat, Demonstration, Generation, Sampling
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -227,6 +232,46 @@ class _GoesOn(Remembering):
         return past, found
 
 
+class _Splits(Remembering):
+    """What its layers compute by themselves is not remembered, but charged to the item."""
+
+    @property
+    def _split_model(self) -> SplitModel:
+        assert splits(self.model)
+        return self.model
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._split_model.vocabulary_size
+
+    @property
+    def layers(self) -> int:
+        return self._split_model.layers
+
+    @property
+    def width(self) -> int:
+        return self._split_model.width
+
+    async def forward(
+        self, past: StatePast | None, states: Array, first: int, last: int
+    ) -> tuple[StatePast, Array]:
+        return await self._charged(self._split_model.forward(past, states, first, last))
+
+    async def predict(self, states: Array, top: int) -> NextTokens:
+        return await self._charged(self._split_model.predict(states, top))
+
+    async def backward(self, past: StatePast, gradient: Array, first: int, last: int) -> Array:
+        return await self._charged(self._split_model.backward(past, gradient, first, last))
+
+    async def _charged(self, work: Coroutine[Any, Any, T]) -> T:
+        clock = Clock()
+        found = await aside(work, clock)
+        note = _note.get()
+        if note is not None:
+            note.clock.add(clock.seconds, clock.cpu_seconds)
+        return found
+
+
 class _Activations(Remembering):
     @property
     def layers(self) -> int:
@@ -267,6 +312,6 @@ def remembering(model: TextModel, memory: AnswerMemory | None = None) -> Remembe
     bases: list[type[Remembering]] = [
         extra for protocol, extra in _BESIDE if isinstance(model, protocol)
     ]
-    bases += [_GoesOn] * goes_on(model)
+    bases += [_GoesOn] * goes_on(model) + [_Splits] * splits(model)
     bases += [extra for level, extra in _RUNGS if model.access >= level]
     return type("Remembering", (*bases, Remembering), {})(model, memory or ShortMemory())  # type: ignore[no-any-return]

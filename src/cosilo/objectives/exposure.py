@@ -30,7 +30,7 @@ class Exposure:
         return None
 
     def __call__(self, run: Run) -> Measurement | None:
-        if not reading(run).has_content or not run.guesses:
+        if not reading(run).has_texts or not run.guesses:
             return None
         known = list(reading(run).replies.values())
         agree = _same if run.labels else rouge_l

@@ -159,7 +159,7 @@ class PrepareEntityLeak(Mean):
         return None  # of other examples than the run's items, so there is nothing to certify
 
     def __call__(self, run: Run) -> Measurement | None:
-        if not reading(run).has_content:
+        if not reading(run).has_texts:
             return None
         found = [each for each in _known_leaks(run) if each]
         if not found:
@@ -174,9 +174,9 @@ class PrepareEntityLeak(Mean):
 
 
 def _leaks(run: Run) -> list[tuple[Leak, ...]]:
-    """The leaks of the items that have secrets; empty when the record holds no content."""
+    """The leaks of the items that have secrets; empty when the record holds no texts."""
     found = reading(run)
-    return [each for each in found.leaks if each] if found.has_content else []
+    return [each for each in found.leaks if each] if found.has_texts else []
 
 
 def _counts(leaks: list[tuple[Leak, ...]]) -> str:

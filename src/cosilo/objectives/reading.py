@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cosilo.attacks.base import View
 from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
-from cosilo.boundary.messages.base import classes
+from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.models.base import Shows
@@ -83,6 +83,14 @@ class Reading:
         """Whether the messages themselves were kept; with digests only, nothing can be read."""
         first = next(self.everything(), None)
         return first is None or first.payload is not None
+
+    @cached_property
+    def has_texts(self) -> bool:
+        """Whether all that went up can be read as texts. Where token ids or states did, nobody can say
+        what left, and there is no number for it."""
+        kinds = {name for name, kind in classes().items() if kind.legible is not Message.legible}
+        some = (e for e in self.everything() if e.direction == "up" and e.kind in kinds)
+        return self.has_content and all(entry.message.legible() for entry in some)
 
     @cached_property
     def traffic(self) -> Mapping[str, Traffic]:

@@ -54,7 +54,8 @@ async def attacked(
         published: the trained small model, where its owner gives it away; without it, attacks on it
             are left out.
 
-    Where the ledger kept digests only there is nothing to attack: the run comes back as it was.
+    Where the ledger kept digests only there is nothing to attack: the run comes back as it was. Where
+    token ids or states went up, only attacks on the models are made: the others read texts.
 
     Raises:
         ConfigError: an unknown attack, or one that needs a package that is not installed.
@@ -89,6 +90,8 @@ async def attacked(
             continue
         attack = attacks.create(name)
         if attack.about == "published" and published is None:
+            continue
+        if attack.about not in ("model", "published") and not reading(run).has_texts:
             continue
         if attack.about == "replies":
             guesses[name] = await _held_out(attack, run, record, seed)

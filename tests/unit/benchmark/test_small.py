@@ -18,6 +18,7 @@ from cosilo.models.base import (
     Tokens,
     Trainable,
     require,
+    splits,
 )
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.types import Chat, Demonstration, Generation, Sampling, user
@@ -138,6 +139,25 @@ async def test_every_rung_of_the_ladder_is_passed_on() -> None:
     assert model.module is inner.module
     model.save("there")
     assert inner.saved == "there"
+
+
+async def test_layers_run_by_themselves_and_the_item_is_charged() -> None:
+    pytest.importorskip("torch")
+    from white_box import tiny
+
+    inner = tiny(3, layers=2)
+    model = remembering(inner)
+    assert splits(model)
+    assert (model.width, model.layers) == (inner.width, 2)
+    given = np.ones((3, inner.width), np.float32)
+    with noting(user("q")) as note:
+        past, found = await model.forward(None, given, 0, 1)
+        said = await model.predict(found, 2)
+        await model.backward(past, given, 0, 1)
+    assert (found.shape, said.ids.shape) == (given.shape, (3, 2))
+    assert note.clock.seconds > 0
+    assert not splits(remembering(Plain()))
+    await model.close()
 
 
 def test_a_rung_the_model_lacks_is_not_made_up() -> None:

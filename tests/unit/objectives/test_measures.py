@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cosilo.attacks.base import Guess
-from cosilo.boundary.messages import Ask, Completion, Score, Scored, encode
+from cosilo.boundary.messages import Ask, Completion, Forward, Score, Scored, Step, encode
 from cosilo.boundary.meter import Meter, Price
-from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.record.ledger import Entry, MemoryLedger
+from cosilo.boundary.wire.states import pack_scaled
 from cosilo.models.base import Access
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Item, Link, Measurement, Run, objectives
@@ -340,6 +342,32 @@ async def test_a_record_of_digests_gives_counts_and_nothing_else(
     m = measured(await attacked(run))
     assert {"calls", "bytes_up", "round_trips", "utility"} <= m.keys()
     assert not m.keys() & {"privacy", "entity_leak", "usd_per_1k", "exposure", "latency_ms"}
+
+
+@pytest.mark.parametrize("where", ["entries", "prepare"])
+async def test_of_states_and_token_ids_nobody_says_what_left(
+    crossing: C, make_run: MakeRun, where: str
+) -> None:
+    """States stand for a text: a measure that reads texts has no number then, and above all no 0."""
+    run = make_run([crossing("a", [("person", "Anna Ek")], sent="Anna Ek")] * 4)
+    ledger = MemoryLedger()
+    packed = pack_scaled(np.ones((2, 4), np.float32))
+    for message in (
+        Forward(first=1, last=3, count=2, packed=packed),
+        Step(chat=user("x"), ids=(3, 4), vocabulary="v"),
+    ):
+        ledger.append("0", "up", message, encode(message))
+        there = [e for e in (*ledger.entries(),) if e.kind == type(message).__name__]
+
+        def more(there: list[Entry] = there) -> Iterator[Entry]:
+            return chain(getattr(run, where)(), there)
+
+        found = await attacked(replace(run, **{where: more}))
+        assert found.guesses.keys() == {"output_layer"}
+        m = measured(found)
+        assert {"calls", "bytes_up", "utility"} <= m.keys()
+        assert not m.keys() & {"privacy", "entity_leak", "identifiers_sent", "relink", "exposure"}
+    assert "privacy" in measured(await attacked(run))
 
 
 def test_epsilon_is_the_largest_any_item_spent(crossing: C, make_run: MakeRun) -> None:
