@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cosilo.defences.beginnings import folded
 from cosilo.types import TokenLogprob
 
 _SEPARATOR = r"(?:\\{0,2}_|[ \-])"
@@ -159,8 +160,10 @@ class Restorer:
         self._plain: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
         self._beginnings: set[str] = set()
+        self._not_begun: list[str] = []  # those whose beginnings were not asked for yet
         self._longest = 0
         self._pattern: re.Pattern[str] | None = None
+        self._kind: re.Pattern[str] | None = None
 
     def add(self, aliases: Mapping[str, str], *, follow: bool, plain: bool, kind: str = "") -> None:
         """Issue a placeholder: each of its `aliases` is restored to what it maps to.
@@ -179,7 +182,7 @@ class Restorer:
                 key = normal(shown)
                 self._values[key] = value, follow
             self._kinds[key] = kind
-            self._beginnings.update(key[:i] for i in range(1, len(key)))
+            self._not_begun.append(key)
             self._longest = max(self._longest, len(shown) + _LONGEST_SEPARATOR)
         self._pattern = None
 
@@ -197,8 +200,11 @@ class Restorer:
         whose end is still to come.
         """
         found: list[Segment] = []
+        if not self._values and not self._plain:
+            return found, len(text)
+        small = folded(text)
         while True:
-            segment = self._next(text, at)
+            segment = self._next(text, small, at)
             if not final:
                 limit = len(text) if segment is None else segment.start + 1
                 for place in range(max(at, len(text) - self._longest), limit):
@@ -209,12 +215,11 @@ class Restorer:
             found.append(segment)
             at = segment.end
 
-    def _next(self, text: str, at: int) -> Segment | None:
-        if not self._values and not self._plain:
-            return None
+    def _next(self, text: str, small: str, at: int) -> Segment | None:
+        """The first placeholder from `at` on; `small` is `text` with its letters folded."""
         if self._pattern is None:
-            self._pattern = self._compiled()
-        while (match := self._pattern.search(text, at)) is not None:
+            self._pattern, self._kind = self._compiled()
+        while (match := self._match(text, small, at)) is not None:
             whole = match.group()
             if match["plain"] is not None:
                 return Segment(*match.span(), self._plain[whole], self._kinds[whole])
@@ -225,12 +230,30 @@ class Restorer:
             at = match.start() + 1
         return None
 
+    def _match(self, text: str, small: str, at: int) -> re.Match[str] | None:
+        """What is written like a placeholder, first after `at`: where there are no others, a kind is
+        looked for before its code is.
+        """
+        assert self._pattern is not None
+        if self._kind is None:
+            return self._pattern.search(text, at)
+        while (kind := self._kind.search(small, at)) is not None:
+            match = self._pattern.match(text, kind.start())
+            if match is not None:
+                return match
+            at = kind.start() + 1
+        return None
+
     def _may_begin(self, tail: str) -> bool:
+        for key in self._not_begun:
+            self._beginnings.update(key[:i] for i in range(1, len(key)))
+        self._not_begun.clear()
         if tail in self._beginnings or normal(tail) in self._beginnings:
             return True
         return tail in self._plain or (tail[-1] in ".,-:/" and tail[:-1] in self._plain)
 
-    def _compiled(self) -> re.Pattern[str]:
+    def _compiled(self) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+        """What placeholders are written like; and their kinds, where each has one."""
         kinds = sorted({key.partition("_")[0] for key in self._values}, key=len, reverse=True)
         codes = {len(key.partition("_")[2]) for key in self._values}
         length = f"{{{min(codes)},{max(codes)}}}" if codes else ""
@@ -239,7 +262,8 @@ class Restorer:
         small = "|".join(re.escape(p) for p in longest if _SMALL.fullmatch(p)) or r"(?!)"
         other = "|".join(re.escape(p) for p in longest if not _SMALL.fullmatch(p)) or r"(?!)"
         plain = rf"{_BEFORE}(?:{other}){_AFTER}|{_BEFORE_SMALL}(?:{small}){_AFTER_SMALL}"
-        return re.compile(rf"{coded}|(?P<plain>{plain})")
+        pattern = re.compile(rf"{coded}|(?P<plain>{plain})")
+        return pattern, None if self._plain else re.compile("|".join(map(re.escape, kinds)))
 
 
 _LEFT, _RIGHT = re.compile(_BEFORE_SMALL), re.compile(_AFTER_SMALL)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import calendar
 import datetime
-import hashlib
 import hmac
 import re
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ class Draw:
 
     def number(self, purpose: str) -> int:
         text = f"{self.label}\0{purpose}".encode(errors="surrogatepass")
-        return int.from_bytes(hmac.new(self.key, text, hashlib.sha256).digest())
+        return int.from_bytes(hmac.digest(self.key, text, "sha256"))
 
     def code(self, alphabet: str, length: int) -> str:
         number = self.number("code")
