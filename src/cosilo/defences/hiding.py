@@ -10,11 +10,10 @@ import hashlib
 import re
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -22,18 +21,20 @@ from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.anchored import AnchoredText
 from cosilo.defences.arranged import arranged
+from cosilo.defences.covered import EarlierTurns
 from cosilo.defences.credentials import formed
 from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import WINDOW, Detector, Span, Steps, due, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
 from cosilo.defences.json_text import fitted, read
-from cosilo.defences.links import LONGEST_URL, Links
+from cosilo.defences.links import LONGEST_URL, Links, may_hold_urls
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.own import OwnDetector, OwnPattern
 from cosilo.defences.patterns import PATTERNS, PatternDetector
 from cosilo.defences.plainly import Plain, plainly
 from cosilo.defences.presidio import PresidioDetector
-from cosilo.defences.restoring import names_host, segments
+from cosilo.defences.recent import Recent
+from cosilo.defences.restoring import HOSTS, names_host, segments
 from cosilo.defences.tagger.detector import TaggerDetector
 from cosilo.defences.texts import (
     NAMES_APART,
@@ -50,7 +51,6 @@ from cosilo.errors import PrivacyError
 VERSION = 6
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
-K = TypeVar("K")
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
@@ -66,37 +66,6 @@ _SLICE = 0.02  # seconds of one turn: a short text needs no second one
 # Pieces of texts whose spans are kept, so that a conversation's old turns are not read again; a piece
 # counts as one and its spans as one each.
 _REMEMBERED = 100_000
-
-
-class Recent(Generic[K, T]):
-    """A mapping that keeps the entries used last, up to a total weight of `size`.
-
-    Args:
-        weigh: the weight of an entry; 1 each where not given.
-    """
-
-    def __init__(self, size: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
-        self._size = size
-        self._weigh = weigh
-        self._held = 0
-        self._entries: OrderedDict[K, T] = OrderedDict()
-
-    def get(self, key: K) -> T | None:
-        if key in self._entries:
-            self._entries.move_to_end(key)
-        return self._entries.get(key)
-
-    def put(self, key: K, value: T) -> None:
-        if key in self._entries:
-            self._held -= self._weigh(self._entries[key])
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        self._held += self._weigh(value)
-        while self._held > self._size:
-            self._held -= self._weigh(self._entries.popitem(last=False)[1])
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 async def paced(steps: Steps[T], seconds: float, turn: Callable[[], None] = lambda: None) -> T:
@@ -179,6 +148,7 @@ class Hiding:
         self._spans: Recent[bytes, tuple[Span, ...]] = Recent(
             _REMEMBERED, lambda spans: 1 + len(spans)
         )
+        self._earlier = EarlierTurns(_REMEMBERED)
 
     async def spans(self, message: Message) -> list[list[Span]]:
         """What would be hidden in each text of `message` if it began a conversation: for reports and
@@ -251,9 +221,10 @@ class Hiding:
         for reading in readings:
             if reading is not None:
                 vault.restorer.written.update(reading.values(vault.holds))
+        hosts = [i.shown for i in vault.issued if i.kind in HOSTS or "://" in i.value]
         for text, by_lm in zip(masked, from_lm, strict=True):
-            if by_lm:  # a URL that the LM made is none of the owner's
-                continue
+            if by_lm or not (may_hold_urls(text) or any(host in text for host in hosts)):
+                continue  # a URL that the LM made is none of the owner's
             links, at = Links(vault.restorer.written.urls), 0
             for segment in segments(vault.restorer, text):
                 shown = text[segment.start : segment.end]
@@ -292,7 +263,10 @@ class Hiding:
         """What must be hidden in each text, given what was `found`: see `Vault.cover`. In the task's
         own lines a value counts where it is written as it was found.
         """
-        spans = yield from vault.covering(texts, found, from_lm)
+        before = None if vault.issued else self._earlier.of(vault.key, texts, found, from_lm)
+        spans = yield from vault.covering(texts, found, from_lm, before)
+        if before is not None:
+            self._earlier.keep(before)
         ranges = self._instructions.ranges(passages, texts)
         if not any(ranges):
             return spans
@@ -353,13 +327,19 @@ class Hiding:
         if span.score < self._min_score or (self._kinds and span.kind not in self._kinds):
             return False
         value = text[span.start : span.end]
-        folded = value.strip().casefold()
-        if folded in labels or all(word in self._allow for word in folded.split()):
-            return False
+        if not labels and not self._allow:
+            if not value or value.isspace():
+                return False
+        else:
+            folded = value.strip().casefold()
+            if folded in labels or all(word in self._allow for word in folded.split()):
+                return False
         # A detector of literals has been told what is public; the others have not.
         return not (span.kind not in _LITERAL and told.holds(value))
 
-    def _detected(self, texts: Sequence[str], public: str, scope: bytes) -> Steps[list[set[Span]]]:
+    def _detected(
+        self, texts: Sequence[str], public: str, scope: bytes
+    ) -> Steps[list[Collection[Span]]]:
         """The spans of each text, from memory where `scope` has sent the same before."""
         name = self._names(scope, public)
         pieces = [[(offset, piece, name(piece)) for offset, piece in windows(t)] for t in texts]
@@ -379,7 +359,10 @@ class Hiding:
                 known[key] = tuple(found)
                 self._spans.put(key, known[key])
         return [
-            {s for offset, _, key in here for s in shifted(known[key], offset)} for here in pieces
+            known[here[0][2]]
+            if len(here) == 1
+            else {s for offset, _, key in here for s in shifted(known[key], offset)}
+            for here in pieces
         ]
 
     def _in_names(self, text: str) -> set[Span]:

@@ -66,6 +66,8 @@ _UNFINISHED = re.compile(
 _STYLE = re.compile(
     r"""(?i)(?:url|src)\(\s*["']?([^)\s]*)$|image-set\(([^)]*)$|@import\s([^;]*)$"""
 )
+_ANY = re.compile(r"(?i)[:/\\%&#?][^ \t\r\n\f\v]|[\](<]|www\.|@i|8;")
+"""What one of these forms, or a tag, needs before a place that is in a URL."""
 _TERMINAL = re.compile(r"(?:\x1b\]|\x9d)8;([^\x07\x1b\x9c]*)$")
 _UNQUOTED = re.compile(r"""([\w:\-]+)\s*=\s*((?:[^\s"'<>][^\s<>]*)?)$""")
 _NAMES = """href src srcset imagesrcset action formaction data poster background cite ping longdesc
@@ -94,6 +96,11 @@ _END_OF_LINE = re.compile(r"(?<!\\)\r?\n")
 _REST = re.compile(r'[^\s<>"`\\]*')
 LONGEST_URL = 2_048
 _CLOSING = ")].,;:!?'*_"
+
+
+def may_hold_urls(text: str) -> bool:
+    """Whether a place before a sign that is not blank may be in a URL here: see `Links`."""
+    return len(text) > _MOST or _ANY.search(text) is not None
 
 
 class Links:

@@ -26,10 +26,11 @@ from cosilo.boundary.messages.passages import JSON, Passage
 from cosilo.defences.apart import Elsewhere
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.destinations import known_hosts
-from cosilo.defences.hiding import DetectorName, Hiding, M, Recent, Settings
+from cosilo.defences.hiding import DetectorName, Hiding, M, Settings
 from cosilo.defences.own import OwnPattern
 from cosilo.defences.places import DEFAULT, Place, Places, Rules, places
 from cosilo.defences.presidio import presidio_loads
+from cosilo.defences.recent import Recent
 from cosilo.defences.replies import ReplyStream, restored
 from cosilo.defences.restoring import Restorer, restore
 from cosilo.defences.tagger.reading import LANGUAGES

@@ -41,9 +41,13 @@ class Segment(NamedTuple):
     kind: str = ""
 
 
+HOSTS = frozenset({"URL", "IP"})
+"""The kinds of value that say where something goes."""
+
+
 def names_host(segment: Segment) -> bool:
     """Whether a value says where something goes."""
-    return segment.kind in ("URL", "IP") or "://" in segment.value
+    return segment.kind in HOSTS or "://" in segment.value
 
 
 class Put(NamedTuple):
@@ -163,7 +167,7 @@ class Restorer:
         self._not_begun: list[str] = []  # those whose beginnings were not asked for yet
         self._longest = 0
         self._pattern: re.Pattern[str] | None = None
-        self._kind: re.Pattern[str] | None = None
+        self._coded: re.Pattern[str] | None = None  # where there are no plain ones
 
     def add(self, aliases: Mapping[str, str], *, follow: bool, plain: bool, kind: str = "") -> None:
         """Issue a placeholder: each of its `aliases` is restored to what it maps to.
@@ -202,7 +206,11 @@ class Restorer:
         found: list[Segment] = []
         if not self._values and not self._plain:
             return found, len(text)
-        small = folded(text)
+        if self._pattern is None:
+            self._pattern, self._coded = self._compiled()
+        small = folded(text) if self._coded is not None else ""
+        if final and self._coded is not None:
+            return self._placeholders(text, small, at), len(text)
         while True:
             segment = self._next(text, small, at)
             if not final:
@@ -216,10 +224,11 @@ class Restorer:
             at = segment.end
 
     def _next(self, text: str, small: str, at: int) -> Segment | None:
-        """The first placeholder from `at` on; `small` is `text` with its letters folded."""
-        if self._pattern is None:
-            self._pattern, self._kind = self._compiled()
-        while (match := self._match(text, small, at)) is not None:
+        if self._coded is not None:
+            found = self._placeholders(text, small, at, most=1)
+            return found[0] if found else None
+        assert self._pattern is not None
+        while (match := self._pattern.search(text, at)) is not None:
             whole = match.group()
             if match["plain"] is not None:
                 return Segment(*match.span(), self._plain[whole], self._kinds[whole])
@@ -230,19 +239,26 @@ class Restorer:
             at = match.start() + 1
         return None
 
-    def _match(self, text: str, small: str, at: int) -> re.Match[str] | None:
-        """What is written like a placeholder, first after `at`: where there are no others, a kind is
-        looked for before its code is.
+    def _placeholders(self, text: str, small: str, at: int, most: int = 0) -> list[Segment]:
+        """The first (`most`, or all) from `at` on, where each has a kind and a code; `small` is `text`
+        with its letters folded, in which they are found without regard to case.
         """
-        assert self._pattern is not None
-        if self._kind is None:
-            return self._pattern.search(text, at)
-        while (kind := self._kind.search(small, at)) is not None:
-            match = self._pattern.match(text, kind.start())
-            if match is not None:
-                return match
-            at = kind.start() + 1
-        return None
+        assert self._coded is not None
+        found: list[Segment] = []
+        search = self._coded.search
+        while (match := search(small, at)) is not None:
+            start, end = match.span()
+            whole = text[start:end]
+            key = normal(whole)
+            value = self._values.get(key)
+            if value is None:
+                at = start + 1
+                continue
+            found.append(Segment(start, end, _followed(whole, *value), self._kinds[key]))
+            if len(found) == most:
+                break
+            at = end
+        return found
 
     def _may_begin(self, tail: str) -> bool:
         for key in self._not_begun:
@@ -253,17 +269,17 @@ class Restorer:
         return tail in self._plain or (tail[-1] in ".,-:/" and tail[:-1] in self._plain)
 
     def _compiled(self) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """What placeholders are written like; and their kinds, where each has one."""
+        """What placeholders are written like; and where no plain ones are issued, folded."""
         kinds = sorted({key.partition("_")[0] for key in self._values}, key=len, reverse=True)
         codes = {len(key.partition("_")[2]) for key in self._values}
         length = f"{{{min(codes)},{max(codes)}}}" if codes else ""
-        coded = rf"(?i:(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{length})" if kinds else r"(?!)"
+        coded = rf"(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{length}" if kinds else r"(?!)"
         longest = sorted(self._plain, key=len, reverse=True)
         small = "|".join(re.escape(p) for p in longest if _SMALL.fullmatch(p)) or r"(?!)"
         other = "|".join(re.escape(p) for p in longest if not _SMALL.fullmatch(p)) or r"(?!)"
         plain = rf"{_BEFORE}(?:{other}){_AFTER}|{_BEFORE_SMALL}(?:{small}){_AFTER_SMALL}"
-        pattern = re.compile(rf"{coded}|(?P<plain>{plain})")
-        return pattern, None if self._plain else re.compile("|".join(map(re.escape, kinds)))
+        pattern = re.compile(rf"(?i:{coded})|(?P<plain>{plain})")
+        return pattern, None if self._plain else re.compile(coded)
 
 
 _LEFT, _RIGHT = re.compile(_BEFORE_SMALL), re.compile(_AFTER_SMALL)

@@ -78,6 +78,8 @@ _DAYS_BACK = 365 * len(YEARS_BACK)
 
 
 DATES = frozenset({"DAY", "MONTH", "YEAR", "DATE"})
+DISGUISED = DATES | {"NUMBER", "COUNT", "VALUE"}
+"""The kinds of value that may have a surrogate."""
 
 
 def disguise(kind: str, value: str, draw: Draw) -> Cover | None:

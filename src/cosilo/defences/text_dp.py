@@ -24,7 +24,7 @@ from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.base import Defence, defences
-from cosilo.defences.hiding import Recent
+from cosilo.defences.recent import Recent
 from cosilo.errors import CosiloError, PrivacyError
 from cosilo.models.encoder.encoder import encoder_loads
 from cosilo.models.encoder.word_table import WordTable, word_table, words_in

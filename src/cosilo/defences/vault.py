@@ -16,15 +16,15 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, chain
 
 import msgspec
 
-from cosilo.defences.beside import parts_of_name
+from cosilo.defences.covered import KnownTexts
 from cosilo.defences.detection import Span, Steps, due, gathered, resolving, run
+from cosilo.defences.finding import Among, ValueFinder, signs_of
 from cosilo.defences.json_text import NUMBER, JsonReading
 from cosilo.defences.restoring import Restorer, normal, restore, segments, stands_alone
-from cosilo.defences.surrogates import DATES, Cover, Draw, disguise
+from cosilo.defences.surrogates import DATES, DISGUISED, Cover, Draw, disguise
 from cosilo.errors import PrivacyError
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -34,6 +34,7 @@ _SCANNED = 20_000_000  # characters of all these scans of one message
 _LOOKALIKE = re.compile(rf"[A-Z]{{2,12}}_[{ALPHABET}]{{{CODE}}}")
 _TYPED = re.compile(rf"[A-Z]{{2,12}}\\{{0,2}}_[{ALPHABET}]{{{CODE}}}", re.I)
 _CODES = re.compile(rf"_(?=([{ALPHABET}]{{{CODE}}}))")
+_COMPARED = 5_000_000  # values times characters, so that it costs some milliseconds
 _TRIES = 200  # for a surrogate, then as many for a placeholder
 _MOST_TRIES = 10_000  # of surrogates for one message
 _WORDS = re.compile(r"\w+")
@@ -123,15 +124,18 @@ class Vault:
         texts: Sequence[str],
         found: Sequence[Iterable[Span]],
         from_lm: Sequence[bool] = (),
+        known: KnownTexts | None = None,
     ) -> Steps[list[list[Span]]]:
         """`cover`, in steps.
 
         Args:
             from_lm: which texts the LM said before. A placeholder that was left in one of them stands
                 for its value still, and stays.
+            known: what was covered in some of the texts before; it is told what is now.
         """
-        spans = []
-        for text, here in zip(texts, found, strict=True):
+        before = known.before if known is not None and not self.issued else ()
+        spans = [list(kept) for kept, _ in before]
+        for text, here in zip(texts[len(before) :], found[len(before) :], strict=True):
             spans.append((yield from resolving(here, text)))
         values = dict(self._kinds)
         for text, kept in zip(texts, spans, strict=True):
@@ -141,9 +145,15 @@ class Vault:
         if any(by_lm and _TYPED.search(t) for t, by_lm in zip(texts, from_lm, strict=False)):
             codes = (self._coded(kind, value, _TRIES)[0] for value, kind in values.items())
             self._left = frozenset(map(normal, codes))
-        finder = _Finder(values)
+        asked, searched = [True] * len(texts), values
+        if before and not self._left:
+            asked, searched = _touched(texts, spans, len(before), values)
+        finder = ValueFinder(searched)
         covered = []
         for i, (text, kept) in enumerate(zip(texts, spans, strict=True)):
+            if not asked[i]:
+                covered.append([_renamed(s, text, values) for s in before[i][1]])
+                continue
             again = yield from gathered(finder.find(text))
             own = {(s.start, s.end) for s in kept}
             typed = self._lookalikes(text)
@@ -152,6 +162,8 @@ class Vault:
             others = [s for s in (*again, *typed) if (s.start, s.end) not in own]
             whole = (yield from resolving([*kept, *others], text)) if others else kept
             covered.append([_renamed(s, text, values) for s in whole])
+        if known is not None and not self._left:
+            known.now = tuple((tuple(k), tuple(c)) for k, c in zip(spans, covered, strict=True))
         return covered
 
     def issue(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], public: str) -> None:
@@ -206,7 +218,7 @@ class Vault:
         most += self._surrogates
         for value, kind in new.items():
             tries = range(first if value in dates else 0, _TRIES)
-            plain = value not in glued and self._surrogates < most
+            plain = kind in DISGUISED and value not in glued and self._surrogates < most
             self._add(value, kind, taken, tries if plain else range(0))
             if due():
                 yield
@@ -323,6 +335,28 @@ class Vault:
         return shaped + ours
 
 
+def _touched(
+    texts: Sequence[str], spans: Sequence[Sequence[Span]], count: int, values: dict[str, str]
+) -> tuple[list[bool], dict[str, str]]:
+    """Which of `texts` must be looked through, where the first `count` were before, and for which of
+    `values`: the others may not stand there.
+    """
+    told = {t[s.start : s.end] for t, here in zip(texts[:count], spans, strict=False) for s in here}
+    new = [signs_of(value, kind) for value, kind in values.items() if value not in told]
+    if len(new) * sum(map(len, texts[:count])) > _COMPARED:
+        return [True] * len(texts), values
+    again = []
+    for text in texts[:count]:
+        among = Among([text])
+        again.append(any(map(among.may_hold, new)))
+    asked = [*again, *[True] * (len(texts) - count)]
+    some = [text for text, look in zip(texts, asked, strict=True) if look]
+    if len(values) * sum(map(len, some)) > _COMPARED:
+        return asked, values
+    among = Among(some)
+    return asked, {v: k for v, k in values.items() if among.may_hold(signs_of(v, k))}
+
+
 def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
     """`span` with the kind that its value was first found with, so that a value has only one
     placeholder.
@@ -360,141 +394,3 @@ class _Taken:
         self.words = words
         self.tries = _MOST_TRIES
         self.codes = frozenset(_CODES.findall(text))
-
-
-_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
-_DIGITS = re.compile(r"\d{6,}")
-_DEEPEST = 200
-_IDENTIFIER = re.compile(r"[^\W\d_]+(?:[_.\-][^\W\d_]+)*")
-_PART = re.compile(r"[^\W\d_]+")
-_MOST_PARTS = 6  # of an identifier, and of a name in one
-_LONG = 10  # letters of two names in one word, so that it is no other word
-
-
-class _Node:
-    """A word: those that follow it in some value, and the values that end with it."""
-
-    __slots__ = ("next", "values")
-
-    def __init__(self) -> None:
-        self.next: dict[str, _Node] = {}
-        self.values: list[str] = []
-
-
-class _Finder:
-    """Finds every place where one of `values` stands, as whole words, in time linear in the text.
-
-    A person's full name is found in the names of files and users, too (`anna_meyer`, `meyer-anna`), and
-    each part of it in any case (`@meyer`, `getMeyerReport`), unless it is a word as well.
-    Values of four characters and more are found in any case; a shorter one as it is, and only when
-    it has a digit or three letters: hiding every 'or' because a state is called OR would destroy
-    the text. Long numbers are found also inside of words, and values of very many words as they are.
-    """
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._kinds = values
-        self._root = _Node()
-        self._longest: list[str] = []
-        people = [value for value, kind in values.items() if kind == "PERSON"]
-        self._joined = {form for value in people for form in _joined(value)}
-        self._parts = {part for value in people for part in parts_of_name(value)}
-        for value in values:
-            if value[0].isspace() or not _distinctive(value):
-                continue
-            tokens = _TOKEN.findall(value)
-            if len(tokens) > _DEEPEST:
-                self._longest.append(value)
-                continue
-            node = self._root
-            for token in tokens:
-                word = token.casefold()
-                if word not in node.next:
-                    node.next[word] = _Node()
-                node = node.next[word]
-            node.values.append(value)
-
-    def find(self, text: str) -> Iterator[Span]:
-        tokens = _TOKEN.findall(text) if self._root.next else []
-        words = list(map(str.casefold, tokens))
-        ends = list(accumulate(map(len, tokens)))  # nothing stands between two tokens
-        for first in [i for i, word in enumerate(words) if word in self._root.next]:
-            node = self._root
-            start = ends[first] - len(tokens[first])
-            for i in range(first, len(tokens)):
-                following = node.next.get(words[i])
-                if following is None:
-                    break
-                node = following
-                for value in node.values:
-                    if len(value) > 3 or text[start : ends[i]] == value:
-                        yield Span(start, ends[i], self._kinds[value], 0.5)
-        for value in self._longest:
-            start = text.find(value)
-            while start >= 0:
-                end = start + len(value)
-                if not _cuts(text, start) and not _cuts(text, end):
-                    yield Span(start, end, self._kinds[value], 0.5)
-                start = text.find(value, end)
-        for number in _DIGITS.finditer(text):
-            if number.group() in self._kinds:
-                yield Span(*number.span(), self._kinds[number.group()], 0.5)
-        for name in _IDENTIFIER.finditer(text) if self._joined or self._parts else ():
-            written = name.group()
-            if written.isalpha() and (written.islower() or written[1:].islower()):
-                word = written.casefold()  # most are one word, which needs no look at its parts
-                if self._is_part(word) or (len(word) >= _LONG and word in self._joined):
-                    yield Span(*name.span(), "PERSON", 0.5)
-            else:
-                yield from self._in_identifier(written, name.start())
-
-    def _is_part(self, word: str) -> bool:
-        return word in self._parts or (word[-1] == "s" and word[:-1] in self._parts)
-
-    def _in_identifier(self, name: str, at: int) -> Iterator[Span]:
-        parts = list(_PART.finditer(name))
-        start = end = -1
-        for part in chain.from_iterable(map(_words_of, parts)) if self._parts else ():
-            if self._is_part(part[0].casefold()):
-                start, end = (part[1] if start < 0 else start), part[1] + len(part[0])
-            elif start >= 0:
-                yield Span(at + start, at + end, "PERSON", 0.5)
-                start = -1
-        if start >= 0:
-            yield Span(at + start, at + end, "PERSON", 0.5)
-        for i, first in enumerate(parts):
-            form = ""
-            for last in parts[i : i + _MOST_PARTS]:
-                form += last.group().casefold()
-                if form in self._joined and (first is not last or len(form) >= _LONG):
-                    yield Span(at + first.start(), at + last.end(), "PERSON", 0.5)
-
-
-def _joined(name: str) -> Iterator[str]:
-    """A full `name` as user names, files and code have it, without what joins its parts."""
-    words = [word.casefold() for word in _WORDS.findall(name)]
-    if 1 < len(words) < _MOST_PARTS and all(word.isalpha() for word in words):
-        first, last = words[0], words[-1]
-        if len(first) > 1 and len(last) > 1:
-            yield from ("".join(words), first + last, last + first)
-            if len(last) > 3:
-                yield from (first[0] + last, last + first[0])
-
-
-def _words_of(part: re.Match[str]) -> Iterator[tuple[str, int]]:
-    """The words of a part of an identifier, and where they begin: those of `HenrikLind` are two."""
-    written, start = part.group(), 0
-    for at in range(1, len(written)):
-        begins = not written[at - 1].isupper() or written[at + 1 : at + 2].islower()
-        if written[at].isupper() and begins:
-            yield written[start:at], part.start() + start
-            start = at
-    yield written[start:], part.start() + start
-
-
-def _distinctive(value: str) -> bool:
-    return len(value) >= 3 or any(c.isdigit() for c in value)
-
-
-def _cuts(text: str, at: int) -> bool:
-    """Whether this place is inside a word."""
-    return 0 < at < len(text) and all(c.isalnum() or c == "_" for c in text[at - 1 : at + 1])

@@ -12,9 +12,10 @@ import pytest
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences.detection import Span, resolve
-from cosilo.defences.hiding import Hiding, Recent, Settings, paced
+from cosilo.defences.hiding import Hiding, Settings, paced
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
+from cosilo.defences.recent import Recent
 from cosilo.defences.texts import texts_of
 from cosilo.defences.vault import Vault
 from cosilo.types import Sampling, ToolCall, Turn, user
