@@ -14,12 +14,16 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 LARGEST_HEAD = 64 << 10
 AT_ONCE = 64 << 10  # bytes; more does not wait to be sent with what follows
@@ -93,6 +97,7 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             if not self.url.startswith(b"/"):
                 self.url = _with_path(self.url)
             super().on_headers_complete()
+            self.cycle.__class__ = Cycle  # uvicorn makes its own, and nobody can tell it another
             self._body_open = True
             self.headers = _NOTHING  # what is behind the body is no part of the head
 
@@ -121,7 +126,6 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
                 self._idle.set()
 
         def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-            cycle.left = None  # what is to be done when its client goes (`web.http.ClientWatch`)
             self._answered = cycle
             super()._start_asgi_task(cycle, app)
 
@@ -182,6 +186,61 @@ def protocol(patience: ClientPatience) -> type[asyncio.Protocol]:
             self.transport.abort()
 
     return Limited
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its response, with shorter ways for what nearly all of them are: bodies that have
+    come with their heads, and answers in one piece. `web.http` takes them where they are.
+
+    Attributes:
+        left: what is to be done when the client goes before it is answered.
+    """
+
+    left: Callable[[], object] | None = None
+
+    def arrived(self) -> bytes | None:
+        """The body, if all of it has come; else `receive` waits for it."""
+        if self.more_body or self.disconnected or self.response_complete:
+            return None
+        self.flow.resume_reading()
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return body
+
+    async def whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a response with its `content-length` among `headers`, whose names are in lower case.
+
+        Raises:
+            RuntimeError: a value is none of a header, or the response was begun.
+        """
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("the response was begun")
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
+        if _NO_VALUE.search(b"".join(lines[3::4])):
+            raise RuntimeError("no value of a header")
+        if not self.keep_alive and b"connection" not in lines[1::4]:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if self.scope["method"] != "HEAD":
+            lines.append(body)
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(b"".join(lines))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Alarm:

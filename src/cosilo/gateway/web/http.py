@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -51,9 +50,14 @@ class Bodies:
             raise self._too_large()
         if header(scope, b"content-encoding").lower() not in (b"", b"identity"):
             raise RequestError("compressed bodies are not accepted", status=415)
+        arrived = getattr(getattr(receive, "__self__", None), "arrived", None)
+        if arrived is not None and (came := arrived()) is not None:  # with its head, as nearly all
+            if len(came) > self.largest:
+                raise self._too_large()
+            self._take(len(came))
+            return bytes(came)
         try:
-            # Nearly every body came with its head: a timer for these is a fiftieth of a request.
-            async with _UNTIMED if _arrived(receive) else asyncio.timeout(self.seconds):
+            async with asyncio.timeout(self.seconds):
                 event = await receive()
                 if event["type"] != "http.request":
                     raise ClientLeftError
@@ -109,15 +113,6 @@ class Bodies:
         )  # fmt: skip
 
 
-_UNTIMED = contextlib.nullcontext()
-
-
-def _arrived(receive: Receive) -> bool:
-    """Whether uvicorn has the whole body already, so that `receive` will not wait for the client."""
-    cycle = getattr(receive, "__self__", None)
-    return getattr(cycle, "more_body", True) is False
-
-
 def header(scope: Scope, name: bytes) -> bytes:
     """The value of the header `name` (in lower case), or nothing."""
     for key, value in scope["headers"]:
@@ -144,17 +139,21 @@ async def respond(
     Raises:
         ClientLeftError: from this and the next four: the connection is gone.
     """
-    await _send(send, {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", content_type),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            *headers,
-        ],
-    })  # fmt: skip
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *headers,
+    ]
+    whole = getattr(getattr(send, "__self__", None), "whole", None)
+    if whole is not None:
+        try:
+            await whole(status, headers, body)
+        except RuntimeError:
+            raise ClientLeftError from None
+        return
+    await _send(send, {"type": "http.response.start", "status": status, "headers": headers})
     await _send(send, {"type": "http.response.body", "body": body})
 
 
