@@ -22,7 +22,6 @@ REGION = 1 << 18
 _USED = struct.Struct("=I")
 _LENGTH = struct.Struct("=H")
 _VALUE = struct.Struct("=d")
-_PACK, _UNPACK = _VALUE.pack_into, _VALUE.unpack_from
 
 HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_requests_total": ("counter", "Requests by point, endpoint and HTTP status."),
@@ -45,12 +44,6 @@ HELP: Mapping[str, tuple[str, str]] = {
     "cosilo_reloads_total": ("counter", "Times the configuration was read again, by result."),
 }
 
-CROSSINGS = (
-    "cosilo_lm_calls_total", "cosilo_bytes_up_total", "cosilo_bytes_down_total",
-    "cosilo_tokens_in_total", "cosilo_tokens_out_total", "cosilo_usd_total",
-)  # fmt: skip
-"""What is counted of each request that something of crossed, by point."""
-
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -70,7 +63,11 @@ class Metrics:
         self._base = worker * REGION
         self._at: dict[str, int] = {}
         self._known: dict[tuple[str, ...], int] = {}  # the same by labels, as they are given
-        self._crossings: dict[str, Sequence[int]] = {}
+        # What whoever counts looks up often: the places of series by whatever names them.
+        self.kept: dict[tuple[object, ...], tuple[int, ...]] = {}
+        # By name and labels: the place of the sum, and those of the buckets that were needed so far.
+        self._histograms: dict[tuple[str, ...], list[int]] = {}
+        self._values = memoryview(self._memory).cast("d")  # series are aligned
         self._used = _USED.unpack_from(self._memory, self._base)[0] or _USED.size
         for name, at, _ in _series(self._memory, self._base):
             self._at[name] = at
@@ -79,21 +76,18 @@ class Metrics:
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter or a gauge; a name's labels always come in the same order."""
-        self.bump(self._find(name, labels), amount)
+        self._add(self._find(name, labels), amount)
 
-    def of_crossings(self, point: str) -> Sequence[int]:
-        """Where the counters `CROSSINGS` of `point` are kept, for `bump`."""
-        found = self._crossings.get(point)
-        if found is None:
-            found = [self._find(name, {"point": point}) for name in CROSSINGS]
-            self._crossings[point] = found
-        return found
+    def place(self, name: str, **labels: str) -> int:
+        """Where the value of a series is kept, for `bump`; 0 where there is no room for it."""
+        return self._find(name, labels)
 
-    def bump(self, at: int, amount: float = 1.0) -> None:
-        """Add to a counter, by where it is kept."""
-        if at:
-            memory = self._memory
-            _PACK(memory, at, _UNPACK(memory, at)[0] + amount)
+    def bump(self, places: Sequence[int], amounts: Sequence[float]) -> None:
+        """Add to several counters, by where they are kept; those without a place are left out."""
+        values = self._values
+        for at, amount in zip(places, amounts, strict=True):
+            if at:
+                values[at >> 3] += amount
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -103,8 +97,17 @@ class Metrics:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Count `value` into a histogram; each bucket is stored by itself and summed when read."""
-        self.bump(self._find(name + "_bucket", {**labels, "le": _bound(value)}), 1.0)
-        self.bump(self._find(name + "_sum", labels), value)
+        key = (name, *labels.values())
+        found = self._histograms.get(key)
+        if found is None:
+            bounds = [self._find(name + "_sum", labels)] + [0] * len(_BOUNDS)
+            found = self._histograms[key] = bounds
+        bound = 1 + bisect_left(BUCKETS, value)
+        if not found[bound]:
+            labels["le"] = _BOUNDS[bound - 1]
+            found[bound] = self._find(name + "_bucket", labels)
+        self._add(found[bound], 1.0)
+        self._add(found[0], value)
 
     def totals(self) -> dict[str, float]:
         """Every series by its full name, summed over the workers."""
@@ -137,6 +140,10 @@ class Metrics:
             at = self._known[key] = self._place(_key(name, labels))
         return at
 
+    def _add(self, at: int, amount: float) -> None:
+        if at:
+            self._values[at >> 3] += amount
+
     def _place(self, key: str) -> int:
         """The offset of the value of series `key` in the region; 0 when the region is full, and the
         series is dropped.
@@ -156,10 +163,6 @@ class Metrics:
         _USED.pack_into(self._memory, self._base, self._used)  # last: now readers may see it
         self._at[key] = at
         return at
-
-
-def _bound(value: float) -> str:
-    return _BOUNDS[bisect_left(BUCKETS, value)]
 
 
 def _series(memory: mmap.mmap, base: int) -> Iterator[tuple[str, int, float]]:

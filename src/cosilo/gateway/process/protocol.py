@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import httptools
@@ -296,7 +297,7 @@ def check_head(version: str, headers: list[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name == b"host":
             hosts += 1
-            if not _HOST.fullmatch(value):
+            if not _is_host(value):
                 raise ValueError("host")
         elif name == b"transfer-encoding":
             codings += 1
@@ -310,6 +311,11 @@ def check_head(version: str, headers: list[tuple[bytes, bytes]]) -> None:
 _HOST = re.compile(
     rb"(?:\[[0-9A-Za-z:.%~_-]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::\d*)?", re.A
 )
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _with_path(url: bytes) -> bytes:
@@ -361,6 +367,7 @@ class Gathering:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        self.is_closing = transport.is_closing
         self._pieces: list[bytes] = []
         self._size = 0
 

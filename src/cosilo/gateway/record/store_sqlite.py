@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import secrets
 import sqlite3
@@ -162,6 +163,7 @@ class SqliteStore(Desk, Place):
         self._ledger: SqliteLedger | None = None
         self._beside: dict[str, SqliteLedger] = {}
         self._batches = Batches(self._write)
+        self._ids, self._numbers = f"{secrets.token_hex(8)}-", itertools.count()
         self._version: int | None = None
         # By the hash that each was shown with: when a key expires, and the key.
         self._known: dict[bytes, tuple[float | None, Key]] = {}
@@ -229,9 +231,7 @@ class SqliteStore(Desk, Place):
         presented = hash_bearer(self._pepper, bearer)
         try:
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
-            if (
-                version != self._version
-            ):  # another connection has written, perhaps that one is revoked
+            if version != self._version:  # another connection has written: one may be revoked
                 self._version = version
                 self._known.clear()
             known = self._known.get(presented)
@@ -249,7 +249,7 @@ class SqliteStore(Desk, Place):
 
     async def reserve(self, key: Key, most: Spend, *, request: str) -> Reservation:
         amounts = at_most(most)
-        id = os.urandom(12).hex()
+        id = f"{self._ids}{next(self._numbers)}"
         await self._batches.put(Reserving(key, amounts, id, request))
         return Reservation(id=id, key=key.id, request=request, most=most)
 

@@ -17,30 +17,52 @@ log = logging.getLogger("cosilo.gateway")
 
 def count(metrics: Metrics, x: Exchange, seconds: float) -> None:
     """Add the request to `metrics`; `seconds` is what it took."""
-    point = x.point.name if x.point is not None else ""
-    metrics.add("cosilo_requests_total", point=point, endpoint=x.endpoint, status=str(status_of(x)))
-    if x.point is not None and x.tab is not None:
-        if x.served.by:
-            metrics.add("cosilo_answers_total", point=point, by=x.served.by)
-        if x.tab.lm_calls:
-            crossed, spent = x.crossed, x.spent
-            amounts = (
-                x.tab.lm_calls, crossed.bytes_up, crossed.bytes_down, spent.tokens_in,
-                spent.tokens_out, spent.usd,
-            )  # fmt: skip
-            for at, amount in zip(metrics.of_crossings(point), amounts, strict=True):
-                metrics.bump(at, amount)
+    point, tab = x.point.name if x.point is not None else "", x.tab
+    status, by = status_of(x), x.served.by if tab is not None else ""
+    lm_calls = tab.lm_calls if tab is not None else 0
+    places = metrics.kept.get((point, x.endpoint, status, by, lm_calls > 0))
+    if places is None:
+        places = _places(metrics, point, x.endpoint, status, by, lm_calls > 0)
+    crossed, spent = x.crossed, x.spent
+    metrics.bump(
+        places,
+        (
+            1.0, 1.0, lm_calls, crossed.bytes_up, crossed.bytes_down, spent.tokens_in,
+            spent.tokens_out, spent.usd,
+        ),
+    )  # fmt: skip
+    if x.point is not None and tab is not None:
         if x.crossed.disputes:
             metrics.add("cosilo_disputes_total", x.crossed.disputes, point=point)
         if x.served.fallback:
             metrics.add("cosilo_fallbacks_total", point=point, to=x.served.route)
-        for kind, count in x.tab.kinds.items():
+        for kind, count in tab.kinds.items():
             metrics.add("cosilo_entities_total", count, point=point, kind=kind)
         for kind, count in x.withheld.items():
             metrics.add("cosilo_withheld_total", count, point=point, kind=kind)
         if x.left:
             metrics.add("cosilo_cancelled_total", point=point)
         metrics.observe("cosilo_request_seconds", seconds, point=point)
+
+
+def _places(
+    metrics: Metrics, point: str, endpoint: str, status: int, by: str, crossed: bool
+) -> tuple[int, ...]:
+    """Where a request like this is counted: as a request, as an answer if it had one, and what of it
+    crossed."""
+    request = metrics.place(
+        "cosilo_requests_total", point=point, endpoint=endpoint, status=str(status)
+    )
+    answer = metrics.place("cosilo_answers_total", point=point, by=by) if by else 0
+    found = [metrics.place(name, point=point) if crossed else 0 for name in _CROSSED]
+    places = metrics.kept[point, endpoint, status, by, crossed] = (request, answer, *found)
+    return places
+
+
+_CROSSED = (
+    "cosilo_lm_calls_total", "cosilo_bytes_up_total", "cosilo_bytes_down_total",
+    "cosilo_tokens_in_total", "cosilo_tokens_out_total", "cosilo_usd_total",
+)  # fmt: skip
 
 
 def line(x: Exchange, seconds: float) -> bytes:

@@ -268,7 +268,7 @@ class Gateway:
             )  # fmt: skip
         return key
 
-    async def _continue(
+    def _continue(
         self,
         dialect: Dialect,
         x: Exchange,
@@ -276,9 +276,9 @@ class Gateway:
         body: bytes,
         receive: Receive,
         send: Send,
-    ) -> None:
+    ) -> Awaitable[None]:
         wanted = dialect.read(body, partial(header, scope))
-        await self._answer(x, dialect, wanted, len(body), receive, send)
+        return self._answer(x, dialect, wanted, len(body), receive, send)
 
     async def _answer(
         self,
@@ -368,10 +368,13 @@ class Gateway:
         assert x.tab is not None
         point, tab = x.point, x.tab
 
+        if len(asks) == 1:
+            return [await answer_one(point, *asks[0], tab, x.served)]
+
         async def one(ask: tuple[Chat, Sampling]) -> Answer:
             return await answer_one(point, *ask, tab, x.served)
 
-        return [await one(asks[0])] if len(asks) == 1 else await fan_out(one, asks)
+        return await fan_out(one, asks)
 
     async def _stream(
         self,

@@ -9,7 +9,6 @@ Specification: https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import msgspec
 from cosilo.errors import RejectedError
 from cosilo.labels import named
 from cosilo.models.chat.tool_pieces import ToolPiece, ToolPieces
+from cosilo.models.chat.usage import used
 from cosilo.models.chat.words import code_of, finish_reason, parameter_of
 from cosilo.reasoning import spoken
 from cosilo.types import (
@@ -35,10 +35,6 @@ from cosilo.types import (
 )
 
 _LEAST_LOGPROB = -9999.0
-_MOST_TOKENS = 10**9
-_NO_COUNT = -1  # stated, and no number of tokens
-_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-"""What some call the prompt's tokens that they had read before, beside OpenAI's own place for them."""
 
 
 class MalformedReplyError(Exception):
@@ -501,69 +497,10 @@ def _finite(logprob: float | None) -> float:
 
 
 def _usage(reply: _Reply) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if reply.usage is not None:
-        prompt, completion = _used(reply.usage)
-        cached = _cached(reply.usage)
-        if (
-            cached > prompt >= 0
-        ):  # as Anthropic counts: what it had read before stands beside the rest
-            prompt = min(_MOST_TOKENS, prompt + cached)
-        found.update(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
-        if thought := _thought(reply.usage):
-            found["reasoning_tokens"] = thought
+    found = {} if reply.usage is None else used(reply.usage)
     if reply.timings is not None:
         found["seconds"] = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
     return found
-
-
-def _used(usage: object) -> tuple[int, int]:
-    """(prompt, completion) tokens that `usage` states, reasoning among the latter.
-
-    Some count what the model thought beside `completion_tokens`: it is what the total has more than the
-    two others or, without a total, the reasoning that is more than the completion it would be part of.
-    """
-    if not isinstance(usage, dict):
-        return (_NO_COUNT, _NO_COUNT)
-    prompt, said = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
-    if prompt < 0 or said < 0:
-        return prompt, said
-    total, thought = usage.get("total_tokens"), _thought(usage)
-    beside = count_of(total) - prompt - said if total is not None else thought * (thought > said)
-    return prompt, min(_MOST_TOKENS, said + max(0, beside))
-
-
-def _thought(usage: object) -> int:
-    """How many of the reply's tokens `usage` says the model thought with."""
-    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
-    return count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-
-
-def _cached(usage: object) -> int:
-    """How many of the prompt's tokens `usage` says had been read before, under whichever name."""
-    if not isinstance(usage, dict):
-        return 0
-    details = usage.get("prompt_tokens_details")
-    stated = [details.get("cached_tokens")] if isinstance(details, dict) else []
-    stated += [usage.get(name) for name in _CACHED]
-    return next((found for found in map(count_of, stated) if found), 0)
-
-
-def count_of(tokens: object) -> int:
-    """A token count as an endpoint states it, as an int: 12, 12.0 and "12" are all 12.
-
-    0 where it states none (None), `_NO_COUNT` where what it states cannot be a count (negative, a
-    fraction, another type), and never more than `_MOST_TOKENS`.
-    """
-    if tokens is None:
-        return 0
-    if isinstance(tokens, str) and tokens.isascii() and tokens.isdigit():
-        return min(_MOST_TOKENS, int(tokens[:20]))
-    if isinstance(tokens, bool) or not isinstance(tokens, int | float):
-        return _NO_COUNT
-    if tokens < 0 or not tokens < math.inf or tokens != int(tokens):
-        return _NO_COUNT
-    return min(_MOST_TOKENS, int(tokens))
 
 
 def last_piece(pieces: Sequence[Delta]) -> Delta:

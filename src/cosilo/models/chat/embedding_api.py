@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from cosilo.models.base import Array, Vectors
-from cosilo.models.chat.chat_api import MalformedReplyError, count_of, reported
+from cosilo.models.chat.chat_api import MalformedReplyError, reported
+from cosilo.models.chat.usage import count_of
 
 
 class _Item(msgspec.Struct):

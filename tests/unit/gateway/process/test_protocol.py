@@ -11,7 +11,7 @@ import uvicorn
 from cosilo.gateway.process.config import ServerConfig
 from cosilo.gateway.process.protocol import AT_ONCE, Alarm, Gathering
 from cosilo.gateway.process.server import http_config
-from cosilo.gateway.web.http import ClientWatch, Receive, Scope, Send
+from cosilo.gateway.web.http import Bodies, ClientWatch, Receive, Scope, Send, respond
 
 
 class Wire:
@@ -102,6 +102,62 @@ async def test_an_alarm_that_is_set_again_rings_later() -> None:
     assert await rung - began >= 0.049
 
 
+async def served(app: Any) -> tuple[uvicorn.Server, asyncio.Server]:
+    """`app` behind our protocol, on a free port of loopback."""
+    server = uvicorn.Server(http_config(app, ServerConfig()))
+    server.config.load()
+
+    def connection() -> asyncio.Protocol:
+        return server.config.http_protocol_class(  # type: ignore[call-arg,return-value]
+            config=server.config, server_state=server.server_state, app_state={}
+        )
+
+    return server, await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "kept"),
+    [
+        ("POST", [(b"x-a", b"b")], True),
+        ("HEAD", [(b"x-a", b"b")], True),
+        ("POST", [(b"connection", b"close")], False),
+        ("POST", [(b"x-a", b"b\r\nx-forged: 1")], None),
+    ],
+)
+async def test_an_answer_in_one_piece(
+    method: str, given: list[tuple[bytes, bytes]], kept: bool | None
+) -> None:
+    """`kept`: whether another request is answered on the connection; None: the header is refused."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await Bodies(100, 100, 5.0).read(scope, receive)
+        assert body == (b"asked" if method == "POST" else b"")
+        await respond(send, 200, b"said", given)
+
+    server, listening = await served(app)
+    request = f"{method} /1 HTTP/1.1\r\nhost: x\r\n".encode()
+    request += b"content-length: 5\r\n\r\nasked" if method == "POST" else b"\r\n"
+    async with listening:
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname()[:2])
+        for _ in range(2 if kept else 1):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if kept is None:
+                assert head.startswith(b"HTTP/1.1 500 ")
+                assert b"forged" not in head
+                continue
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\ncontent-length: 4\r\n" in head
+            assert b"\r\n" + b": ".join(given[0]) + b"\r\n" in head
+            if method == "POST":
+                assert await reader.readexactly(4) == b"said"
+        if kept is False:
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     "behind", [b"", b"POST /2 HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"]
 )
@@ -118,13 +174,7 @@ async def test_a_request_is_told_that_its_client_went_also_with_one_waiting_behi
         begun.set()
         await gone.wait()
 
-    server = uvicorn.Server(http_config(app, ServerConfig()))
-    server.config.load()
-    loop = asyncio.get_running_loop()
-    made = lambda: server.config.http_protocol_class(  # type: ignore[call-arg] # noqa: E731
-        config=server.config, server_state=server.server_state, app_state={}
-    )
-    listening = await loop.create_server(made, "127.0.0.1", 0)
+    server, listening = await served(app)
     async with listening:
         _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname()[:2])
         writer.write(b"POST /1 HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" + behind)
