@@ -15,6 +15,7 @@ from cosilo.defences.detection import Span
 _WORDS = re.compile(r"\w+")
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _DIGITS = re.compile(r"\d{6,}")
+_ESCAPE = re.compile(r"\\{1,16}[bfnrt](?=\w)")  # it would make one word with what follows
 _DEEPEST = 200
 _IDENTIFIER = re.compile(r"[^\W\d_]+(?:[_.\-][^\W\d_]+)*")
 _PART = re.compile(r"[^\W\d_]+")
@@ -66,6 +67,11 @@ class ValueFinder:
             node.values.append(value)
 
     def find(self, text: str) -> Iterator[Span]:
+        yield from self._find(text)
+        if "\\" in text and (apart := _ESCAPE.sub(_blanks, text)) != text:
+            yield from self._find(apart)
+
+    def _find(self, text: str) -> Iterator[Span]:
         tokens = _TOKEN.findall(text) if self._root.next else []
         words = list(map(str.casefold, tokens))
         ends = list(accumulate(map(len, tokens)))  # nothing stands between two tokens
@@ -121,6 +127,10 @@ class ValueFinder:
                     yield Span(at + first.start(), at + last.end(), "PERSON", 0.5)
 
 
+def _blanks(found: re.Match[str]) -> str:
+    return " " * len(found.group())
+
+
 def _joined(name: str) -> Iterator[str]:
     """A full `name` as user names, files and code have it, without what joins its parts."""
     words = [word.casefold() for word in _WORDS.findall(name)]
@@ -170,7 +180,10 @@ class Among:
     """Texts, to be asked which values may stand in them."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._folded = "\0".join(texts).casefold()
+        joined = "\0".join(texts)
+        if "\\" in joined:
+            joined += "\0" + _ESCAPE.sub(_blanks, joined)
+        self._folded = joined.casefold()
         self._letters = ""
 
     def may_hold(self, signs: Signs) -> bool:

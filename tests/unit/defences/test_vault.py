@@ -56,6 +56,8 @@ def test_a_very_long_identifier_is_read_in_time() -> None:
         ("the meyerbecks; Meyerbeck's", ["meyerbecks", "Meyerbeck"]),
         ("anna, lena and rye", ["anna", "lena"]),
         ("katzensteinig, precatzenstein", []),
+        (r"a\nKatzenstein b\\\tOttilie Katzenstein", ["Katzenstein", "Ottilie Katzenstein"]),
+        (r"C:\rye\ottilie", ["ottilie"]),
     ],
 )
 def test_a_part_of_a_full_name_is_found_in_any_case_and_inside_of_words(
