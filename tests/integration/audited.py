@@ -53,6 +53,7 @@ def fill(url: str, secret: Path, count: int = 4, **options: Any) -> list[str]:
                 status=200, lm_calls=1, bytes_up=len(encode(ask)), bytes_down=len(encode(reply)),
                 kinds={"NAME": 1}, disputes=int(i == 3),
                 sent_to="gpt at api.example.org" if i == 3 else "",
+                withheld={"SECRET": 2} if i == 3 else {},
             )  # fmt: skip
             spent = Spend(usd=0.5, requests=1, entities=1)
             await store.accounts.settle(held, spent, request=facts)

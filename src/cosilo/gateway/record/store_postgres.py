@@ -108,7 +108,8 @@ CREATE TABLE IF NOT EXISTS cosilo.requests (
     fallback INTEGER NOT NULL, bytes_up BIGINT NOT NULL, bytes_down BIGINT NOT NULL,
     usd BIGINT NOT NULL, tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL,
     entities BIGINT NOT NULL, epsilon BIGINT NOT NULL, kinds TEXT NOT NULL,
-    disputes BIGINT NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT ''
+    disputes BIGINT NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT '',
+    withheld TEXT NOT NULL DEFAULT '{}'
 );
 DO $$ BEGIN
     -- Asked first: ALTER TABLE waits for whoever reads the table, and keeps writers waiting meanwhile.
@@ -119,6 +120,10 @@ DO $$ BEGIN
     IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
                    AND table_name = 'requests' AND column_name = 'sent_to') THEN
         ALTER TABLE cosilo.requests ADD COLUMN sent_to TEXT NOT NULL DEFAULT '';
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
+                   AND table_name = 'requests' AND column_name = 'withheld') THEN
+        ALTER TABLE cosilo.requests ADD COLUMN withheld TEXT NOT NULL DEFAULT '{}';
     END IF;
     IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = 'cosilo'
                    AND table_name = 'keys' AND column_name = 'local_only') THEN

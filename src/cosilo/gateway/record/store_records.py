@@ -167,6 +167,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     kinds: Mapping[str, int]
     disputes: int = 0
     sent_to: str = ""
+    withheld: Mapping[str, int] = {}
 
     @property
     def processed(self) -> str:
@@ -248,7 +249,7 @@ class GatewayStore(AccountStore, Accounts, KeyStore, Sessions, Protocol):
 REQUEST_COLUMNS = (
     "request, key, worker, at, seconds, point, strategy, endpoint, outcome, status, by_whom, stream,"
     " lm_calls, upstream, fallback, bytes_up, bytes_down, usd, tokens_in, tokens_out, entities,"
-    " epsilon, kinds, disputes, sent_to"
+    " epsilon, kinds, disputes, sent_to, withheld"
 )
 
 _SLICE = (
@@ -277,7 +278,7 @@ ROWS = (
     " AND (:any_key = 1 OR key = :key) AND at >= :since AND at < :until ORDER BY number"
 )
 
-_ADDED = {"disputes": "0", "sent_to": "''"}
+_ADDED = {"disputes": "0", "sent_to": "''", "withheld": "'{}'"}
 
 
 def rows_of(columns: Collection[str]) -> str:
@@ -348,7 +349,7 @@ def row_of(values: Sequence[Any]) -> RequestRow:
         status=values[9], by=values[10], stream=bool(values[11]), lm_calls=values[12],
         upstream=values[13], fallback=bool(values[14]), bytes_up=values[15], bytes_down=values[16],
         spent=amounts.spend, kinds=_parsed(values[22], dict[str, int]),
-        disputes=values[23], sent_to=values[24],
+        disputes=values[23], sent_to=values[24], withheld=_parsed(values[25], dict[str, int]),
     )  # fmt: skip
 
 
@@ -362,6 +363,10 @@ def _parsed(text: str, wanted: type[T]) -> T:
         raise StoreError("a row of the store is damaged: a column does not parse") from None
 
 
+def _counts(kinds: Mapping[str, int]) -> str:
+    return msgspec.json.encode(dict(kinds)).decode() if kinds else "{}"
+
+
 def facts_columns(
     facts: RequestFacts, *, key: str, worker: str, now: float, amounts: Amounts
 ) -> tuple[object, ...]:
@@ -371,8 +376,7 @@ def facts_columns(
         facts.endpoint, facts.outcome, facts.status, facts.by, int(facts.stream), facts.lm_calls,
         facts.upstream, int(facts.fallback), facts.bytes_up, facts.bytes_down, amounts.usd,
         amounts.tokens_in, amounts.tokens_out, amounts.entities, amounts.epsilon,
-        msgspec.json.encode(dict(facts.kinds)).decode() if facts.kinds else "{}", facts.disputes,
-        facts.sent_to,
+        _counts(facts.kinds), facts.disputes, facts.sent_to, _counts(facts.withheld),
     )  # fmt: skip
 
 

@@ -105,7 +105,8 @@ CREATE TABLE IF NOT EXISTS requests (
     upstream TEXT NOT NULL, fallback INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL, usd INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL, entities INTEGER NOT NULL, epsilon INTEGER NOT NULL,
-    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT ''
+    kinds TEXT NOT NULL, disputes INTEGER NOT NULL DEFAULT 0, sent_to TEXT NOT NULL DEFAULT '',
+    withheld TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
 CREATE TABLE IF NOT EXISTS kinds (
@@ -122,6 +123,7 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL)
 _ADDED = (
     ("requests", "disputes", "INTEGER NOT NULL DEFAULT 0"),
     ("requests", "sent_to", "TEXT NOT NULL DEFAULT ''"),
+    ("requests", "withheld", "TEXT NOT NULL DEFAULT '{}'"),
     ("keys", "local_only", "INTEGER NOT NULL DEFAULT 0"),
 )
 

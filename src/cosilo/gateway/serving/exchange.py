@@ -148,6 +148,7 @@ class Exchange:
             at=self.started,
             seconds=seconds,
             sent_to=", ".join(self.tab.sent_to),
+            withheld=self.withheld,
         )
 
     def _spending(self) -> dict[str, object]:
