@@ -16,8 +16,8 @@ from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.strategies.inference.gain import fit_gain
-from cosilo.testing import StrategyContract
-from cosilo.types import Chat, last_user
+from cosilo.testing import LABELS, StrategyContract
+from cosilo.types import Chat, last_user, user
 
 
 class TestSmall(StrategyContract):
@@ -85,6 +85,20 @@ class TestRouter(StrategyContract):
 class TestInferDP(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("infer_dp")
+
+
+class TestDecompose(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("decompose", planner="question")
+
+    def chats(self) -> list[Chat]:
+        return [
+            user(f"message {i}: what is it?\n<document>{'It is late. ' * 40}about {x}.</document>")
+            for i, x in enumerate(LABELS)
+        ]
+
+    def large(self) -> ScriptedModel:
+        return ScriptedModel(lambda chat: "billing" if "It is late" in str(chat) else "refund")
 
 
 class TestSuperICL(StrategyContract):
@@ -166,7 +180,7 @@ class TestPrivateEvolution(StrategyContract):
 
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "ensemble", "supericl", "infer_dp",
+        "small", "large", "cascade", "router", "ensemble", "decompose", "supericl", "infer_dp",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies

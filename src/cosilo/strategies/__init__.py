@@ -13,11 +13,21 @@ from cosilo.strategies.downward import (
     step_by_step,
     zerogen,
 )
-from cosilo.strategies.inference import cascade, ends, ensemble, infer_dp, proxy, router, split
+from cosilo.strategies.inference import (
+    cascade,
+    decompose,
+    ends,
+    ensemble,
+    infer_dp,
+    proxy,
+    router,
+    split,
+)
 from cosilo.strategies.upward import supericl
 
 __all__ = [
     "cascade",
+    "decompose",
     "distil_across",
     "distil_labels",
     "distil_logits",
