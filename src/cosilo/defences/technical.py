@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from cosilo.defences.addresses import PARTICLE
 from cosilo.defences.detection import Span
@@ -94,6 +95,7 @@ class Technical:
         # A value is asked about as often as it is found.
         self._of_programs: dict[str, bool] = {}
         self._of_both: dict[str, str | None] = {}
+        self._written: dict[str, _Written] = {}
 
     def plausible(self, spans: Iterable[Span]) -> list[Span]:
         """`spans` without guesses that are words of programs."""
@@ -130,7 +132,11 @@ class Technical:
             return False
         if part.is_code_at(span.start - begins):
             return False
-        return not (self._whole or part.technical) or _like_a_name(self._text, span)
+        if not (self._whole or part.technical):
+            return True
+        if words not in self._written:
+            self._written[words] = _Written.of(words)
+        return _like_a_name(self._text, span, self._written[words])
 
 
 def is_of_programs(words: str) -> bool:
@@ -210,34 +216,47 @@ _OF_TOOLS = of("""
 """)
 
 
-def _like_a_name(text: str, span: Span) -> bool:
+class _Written(NamedTuple):
+    """How words are written: which of them as names are, whether there are others but particles, and
+    whether some hold signs of programs, or are words of programs.
+    """
+
+    named: tuple[str, ...]
+    others: bool
+    coded: bool
+    of_programs: bool
+
+    @classmethod
+    def of(cls, words: str) -> _Written:
+        some = words.split()
+        named = tuple(w for w in some if _TITLED.fullmatch(w.strip(",;:()\"'")))
+        return cls(
+            named,
+            any(w not in named and not _PARTICLE.fullmatch(w) for w in some),
+            _CODED.search(words.replace("\n", " ")) is not None,
+            any(w.casefold().strip(",;:().\"'") in OF_PROGRAMS for w in named),
+        )
+
+
+def _like_a_name(text: str, span: Span, written: _Written) -> bool:
     """Whether a guess in technical prose is written as names are: capitalised words without signs."""
     words = text[span.start : span.end]
-    around = text[max(span.start - 1, 0) : span.start], text[span.end : span.end + 1]
-    if around[0] in ("_", "=", "$", "@", "-", "/", ".", "<", "`") or around[1] in (
-        "_",
-        "(",
-        "=",
-        "/",
-        "`",
+    if (
+        text[max(span.start - 1, 0) : span.start] in _BEFORE
+        or text[span.end : span.end + 1] in _AFTER
     ):
         return False
-    if _CODED.search(words.replace("\n", " ")) and span.kind != "ADDRESS":
-        return False
-    some = words.split()
-    named = [w for w in some if _TITLED.fullmatch(w.strip(",;:()\"'"))]
-    others = [w for w in some if w not in named and not _PARTICLE.fullmatch(w)]
     if span.kind == "ADDRESS":
         return (
-            bool(named)
+            bool(written.named)
             and any(c.isdigit() for c in words)
-            and not any(w.casefold() in OF_PROGRAMS for w in some)
+            and not any(w.casefold() in OF_PROGRAMS for w in words.split())
         )
-    if others or not named or any(w.casefold().strip(",;:().\"'") in OF_PROGRAMS for w in named):
+    if written.coded or written.others or not written.named or written.of_programs:
         return False
     if span.kind != "PERSON":
-        return len(named) > 1 or span.score < 0.4
-    alone = len(named) == 1 and words.casefold() not in GIVEN
+        return len(written.named) > 1 or span.score < 0.4
+    alone = len(written.named) == 1 and words.casefold() not in GIVEN
     return not (
         alone
         and _STARTS.search(text[max(span.start - 80, 0) : span.start])
@@ -245,6 +264,8 @@ def _like_a_name(text: str, span: Span) -> bool:
     )
 
 
+_BEFORE = frozenset("_=$@-/.<`")
+_AFTER = frozenset("_(=/`")
 _STARTS = re.compile(r"(?:^|[.!?:]\s+|\n\s*|[(\[])[\"'“‘]?$")
 _ACTS = re.compile(
     r"['’]s\b| (?:and|or) [A-Z]|,? (?:is|was|has|had|will|\w{1,20}ed|wrote"
