@@ -14,7 +14,7 @@ import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.columns import PUBLIC, says
@@ -125,12 +125,12 @@ def _by_cell(
         for number in touched:
             cell = here[number]
             start, end = max(span.start, cell.start), min(span.end, cell.end)
-            inside[number].append(replace(span, start=start, end=end))
+            inside[number].append(span.at(start, end))
             if goes_on and any(c.isalnum() for c in text[at:start]):
-                outside.append(replace(span, start=at, end=start))
+                outside.append(span.at(at, start))
             at = end
         if not touched or (goes_on and any(c.isalnum() for c in text[at : span.end])):
-            outside.append(replace(span, start=at))
+            outside.append(span.at(at, span.end))
     return outside, inside
 
 

@@ -29,6 +29,10 @@ class Span:
     kind: str
     score: float = 1.0
 
+    def at(self, start: int, end: int) -> Span:
+        """The same in another place; `replace` takes four times as long."""
+        return Span(start, end, self.kind, self.score)
+
 
 class Detector(Protocol):
     def detect(self, text: str, public: str = "") -> list[Span]:
@@ -145,7 +149,7 @@ def resolving(spans: Iterable[Span], text: str) -> Steps[list[Span]]:
 
 def _placed(span: Span, place: tuple[int, int]) -> Span:
     start, end = place
-    return span if (span.start, span.end) == place else Span(start, end, span.kind, span.score)
+    return span if (span.start, span.end) == place else span.at(start, end)
 
 
 def _free(taken: bytearray, span: Span) -> Iterator[tuple[int, int]]:

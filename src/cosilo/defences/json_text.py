@@ -13,7 +13,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -342,16 +342,12 @@ class JsonReading:
     def read(self, span: Span) -> Span:
         """A span of the written text in `text`; escapes that it cuts are whole in it."""
         start = self._moved(span.start, self.places, self.starts, end=False)
-        return replace(
-            span, start=start, end=self._moved(span.end, self.places, self.starts, end=True)
-        )
+        return span.at(start, self._moved(span.end, self.places, self.starts, end=True))
 
     def written(self, span: Span) -> Span:
         """A span of `text` in the text as it is written."""
         start = self._moved(span.start, self.starts, self.places, end=False)
-        return replace(
-            span, start=start, end=self._moved(span.end, self.starts, self.places, end=True)
-        )
+        return span.at(start, self._moved(span.end, self.starts, self.places, end=True))
 
     def split(self, spans: Iterable[Span]) -> list[Span]:
         """`spans`, in pieces that lie between the quotes, without those that hold no letter."""
@@ -366,7 +362,7 @@ class JsonReading:
             for before, after in pairwise(cuts):
                 piece = self._trimmed(before + 1, after)
                 if piece is not None:
-                    pieces.append(replace(span, start=piece[0], end=piece[1]))
+                    pieces.append(span.at(*piece))
         return pieces
 
     def fitted(self, spans: Iterable[Span]) -> list[Span]:
@@ -381,7 +377,7 @@ class JsonReading:
                     whole.append((start, end))
                 at += 1
             for start, end in whole or [(span.start, span.end)]:
-                fitted[start] = replace(span, start=start, end=end)
+                fitted[start] = span.at(start, end)
         return [fitted[start] for start in sorted(fitted)]
 
     def quote(self, span: Span) -> str:
@@ -430,7 +426,7 @@ def fitted(text: str, spans: Sequence[Span], read: JsonReading | None) -> list[S
     if read is not None:
         return read.fitted(spans)
     if spans and NUMBER.fullmatch(text):
-        return [replace(spans[0], start=0, end=len(text))]
+        return [spans[0].at(0, len(text))]
     return list(spans)
 
 

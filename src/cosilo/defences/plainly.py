@@ -16,7 +16,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from cosilo.defences.detection import Span
@@ -58,7 +58,7 @@ class Plain:
 
     def written(self, span: Span) -> Span:
         """`span` of `text` in the text as it is written."""
-        return replace(span, start=self.starts[span.start], end=self.ends[span.end - 1])
+        return span.at(self.starts[span.start], self.ends[span.end - 1])
 
     def parts(self) -> Iterator[tuple[int, str]]:
         """(where it begins, what it says) of the parts that are written in another way, each with its
