@@ -55,6 +55,8 @@ def module(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from cosilo.models.white_box.training import seeded
+
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -68,8 +70,7 @@ def module(
         eos_token_id=2,
         pad_token_id=2,
     )
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):  # a training that was cancelled may still go on in another thread
         made = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in made.parameters():
