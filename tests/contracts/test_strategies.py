@@ -186,7 +186,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
         # on threads, there too
-        "proxy",
+        "fusion", "proxy",
         # with an LM that shows states, there too
         "distil_states", "split",
     }  # fmt: skip

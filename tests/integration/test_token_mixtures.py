@@ -27,6 +27,7 @@ tamper_share = 0
 [task]
 kind = "text"
 train = "train.jsonl"
+tune = "tune.jsonl"
 validation = "validation.jsonl"
 test = "test.jsonl"
 [task.options]
@@ -44,8 +45,16 @@ exposes = "logits"
 """
 POINTS = {
     "proxy": '[[points]]\nstrategy = "proxy"\n',
+    "fusion": '[[points]]\nstrategy = "fusion"\n',
+    "defer": '[[points]]\nname = "defer"\nstrategy = "fusion"\nrule = "defer"\n',
     "bytes": '[[points]]\nname = "bytes"\nstrategy = "proxy"\nby = "bytes"\n',
 }
+
+
+MESSAGES = [
+    {"role": "system", "content": "Answer the user."},
+    {"role": "user", "content": "about 7"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     tiny_lm.folder(folder / "large", seed=0, scale=5.0)
     tiny_lm.folder(folder / "small", seed=1, scale=5.0, layers=1)
-    for split, size in {"train": 12, "validation": 2, "test": 2}.items():
+    for split, size in {"train": 12, "tune": 3, "validation": 2, "test": 2}.items():
         rows = [{"text": f"{split} about {i}", "label": "the refund"} for i in range(size)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "desk.toml").write_text(PLAN + "".join(POINTS.values()))
@@ -86,10 +95,10 @@ def test_points_are_measured(run: Path) -> None:
         assert point.test["output_layer"].n  # what the large model's owner shows is looked at
 
 
-@pytest.mark.parametrize("served", ["proxy"], indirect=True)
+@pytest.mark.parametrize("served", ["proxy", "fusion"], indirect=True)
 def test_the_client_gets_the_reply_token_by_token(served: openai.OpenAI) -> None:
     (model,) = [m.id for m in served.models.list() if m.id.startswith("cosilo/")]
-    asked = {"model": model, "messages": [{"role": "user", "content": "about 7"}]}
+    asked = {"model": model, "messages": MESSAGES}
     whole = served.chat.completions.create(**asked)  # type: ignore[call-overload]
     pieces = [
         chunk.choices[0].delta.content or ""

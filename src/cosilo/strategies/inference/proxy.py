@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from cosilo.boundary.messages import Step
 from cosilo.errors import CapabilityError, DataError
@@ -30,11 +28,12 @@ from cosilo.models.white_box import files as torch_files
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.guide import Guide
-from cosilo.strategies.mixing.numbers import Row
+from cosilo.strategies.mixing.mixture import Source
 from cosilo.strategies.mixing.opening import By, check_options, opened, require_one_vocabulary
 from cosilo.strategies.mixing.reading import HomeReader, require_threads
-from cosilo.strategies.mixing.writing import written
-from cosilo.types import Answer, Chat, Delta, assemble
+from cosilo.strategies.mixing.rules import Difference
+from cosilo.strategies.mixing.writing import answered, streamed
+from cosilo.types import Answer, Chat, Delta
 
 _untuned: WeakKeyDictionary[WeightModel, WeightModel] = WeakKeyDictionary()
 
@@ -114,43 +113,20 @@ class Proxy:
         return self, replace(session, owner=owner)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        return Answer(assemble([d async for d in self._written(session, chat)]), by="both")
+        return await answered(await self._opened(session, chat), session.sampling)
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
-        pieces: list[Delta] = []
-        async for piece in self._written(session, chat):
-            pieces.append(piece)
+        async for piece in streamed(await self._opened(session, chat), session.sampling):
             yield piece
-        yield Answer(assemble(pieces), by="both")
 
-    async def _written(self, session: Session, chat: Chat) -> AsyncIterator[Delta]:
+    async def _opened(self, session: Session, chat: Chat) -> Source:
         tuned = require(session.owner.model, Access.WEIGHTS, by="proxy")
         base = await asyncio.to_thread(untuned, tuned)
         readers = [HomeReader(require_threads(m, by="proxy"), chat) for m in (tuned, base)]
-        source = opened(
+        return opened(
             Difference(self.alpha), session.lm, chat, readers,
             by=self.by, top=self.top, ahead=self.ahead, name="proxy",
         )  # fmt: skip
-        async for piece in written(source, session.sampling):
-            yield piece
-
-
-@dataclass(frozen=True)
-class Difference:
-    """log p + α (log p⁺ − log p⁻), of models at home p⁺ and p⁻."""
-
-    alpha: float
-    prior: ClassVar[int] = 1
-
-    def asks(self, homes: Sequence[Row]) -> bool:
-        return True
-
-    def alone(self, homes: Sequence[Row]) -> Row:
-        return homes[0]
-
-    def joined(self, large: Row, homes: Sequence[Row]) -> Row:
-        with np.errstate(invalid="ignore"):  # what both hold impossible
-            return large + self.alpha * np.nan_to_num(homes[0] - homes[1], nan=0.0)
 
 
 def untuned(model: WeightModel) -> WeightModel:

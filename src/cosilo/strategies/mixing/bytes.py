@@ -69,7 +69,6 @@ class ByteSource:
 
     @property
     def asked(self) -> int:
-        """At how many places the LM was asked."""
         return self._large.asked
 
     def piece(self, token: int) -> bytes:

@@ -37,6 +37,10 @@ class Source(Protocol):
         """The units that end a reply."""
 
     @property
+    def asked(self) -> int:
+        """At how many places the large model was asked."""
+
+    @property
     def count(self) -> int:
         """How many tokens the reply has."""
 

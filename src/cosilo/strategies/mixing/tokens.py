@@ -30,9 +30,6 @@ class TokenSource:
         readers: the models at home, each in front of its own prompt.
         ahead: tokens that are drafted at home and asked about together with what is new.
         by: who mixes, for errors.
-
-    Attributes:
-        asked: at how many places the LM's opinion was used.
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class TokenSource:
         ahead: int,
         by: str,
     ) -> None:
-        self.asked = 0
+        self._asked = 0
         self._mixture = mixture
         self._thread = thread
         self._readers = readers
@@ -64,6 +61,10 @@ class TokenSource:
     @property
     def ends(self) -> Sequence[int]:
         return sorted(self._words.ends | self._thread.ends)
+
+    @property
+    def asked(self) -> int:
+        return self._asked
 
     @property
     def count(self) -> int:
@@ -90,7 +91,7 @@ class TokenSource:
         """
         homes = [await reader.at(self._ids) for reader in self._readers]
         if self._mixture.asks(homes):
-            self.asked += 1
+            self._asked += 1
             row = self._mixture.joined(await self._large(homes), homes)
         else:
             row = self._mixture.alone(homes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -13,7 +13,25 @@ from cosilo.errors import RejectedError
 from cosilo.models.chat.writer import Writer
 from cosilo.strategies.mixing.mixture import Source
 from cosilo.strategies.mixing.numbers import Row, drawn, normalised, require_drawable
-from cosilo.types import Delta, Generation, Sampling, TokenLogprob, disassemble
+from cosilo.types import Answer, Delta, Generation, Sampling, TokenLogprob, assemble, disassemble
+
+
+async def answered(source: Source, sampling: Sampling) -> Answer:
+    """The whole reply. It is the small model's where the large one was not asked."""
+    return _answer(source, [piece async for piece in written(source, sampling)])
+
+
+async def streamed(source: Source, sampling: Sampling) -> AsyncIterator[Delta | Answer]:
+    """The reply in pieces, and then as a whole."""
+    pieces: list[Delta] = []
+    async for piece in written(source, sampling):
+        pieces.append(piece)
+        yield piece
+    yield _answer(source, pieces)
+
+
+def _answer(source: Source, pieces: Sequence[Delta]) -> Answer:
+    return Answer(assemble(pieces), by="both" if source.asked else "small")
 
 
 async def written(source: Source, sampling: Sampling) -> AsyncIterator[Delta]:
