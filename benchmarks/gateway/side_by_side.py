@@ -2,6 +2,11 @@
 
     python benchmarks/gateway/side_by_side.py --rounds 5 --litellm /path/to/venv/bin/litellm
     python benchmarks/gateway/side_by_side.py --only cosilo --only before --before ../checkout
+    python benchmarks/gateway/side_by_side.py --keep gateway_plain --rounds 9 --seconds 2 \
+        --only cosilo --only passthrough --only before --before ../checkout
+
+What is asked for: an answer as JSON; a stream whose 51 events the upstream writes at once, and one
+whose events it writes apart, so that they are read and passed on one by one or a few at a time.
 
 Each gateway runs alone on one core; the mock upstream and the load generator share the other. Rounds
 are interleaved, so that whatever else the machine does falls on all of them, and the figure is the
@@ -52,10 +57,20 @@ base_url = "{upstream}"
 model = "ok"
 usd_per_m_in = 1.0
 usd_per_m_out = 2.0
+[models.apart]
+kind = "openai"
+base_url = "{upstream}"
+model = "drip-0"
+usd_per_m_in = 1.0
+usd_per_m_out = 2.0
 [[points]]
 name = "ok"
 strategy = "large"
 large = "lm"
+[[points]]
+name = "apart"
+strategy = "large"
+large = "apart"
 """
 
 LITELLM = """
@@ -71,6 +86,9 @@ litellm_settings:
   num_retries: 0
   telemetry: false
 """
+
+
+MODES = ("json", "stream", "apart")
 
 
 @dataclass
@@ -184,6 +202,7 @@ def main() -> None:
         "--only", action="append", default=[], help="cosilo, before, passthrough, litellm"
     )
     parser.add_argument("--before", type=Path, help="a checkout of the code before")
+    parser.add_argument("--keep", default="gateway_side_by_side", help="the file of results")
     parser.add_argument("--litellm", default="litellm", help="its command, in its own environment")
     parser.add_argument("--core", type=int, default=1, help="where the gateways run (0 or 1)")
     parser.add_argument("-c", "--concurrency", type=int, default=16)
@@ -195,25 +214,34 @@ def main() -> None:
     with servers(names, a.litellm, a.core, a.before) as found:
         for number in range(a.rounds):
             for server in found.values():
-                for stream in (False, True):
+                for mode in MODES:
+                    if mode == "apart" and server.name == "litellm":
+                        continue  # its list of models has just one
+                    model = server.model
+                    if mode == "apart":
+                        model = "drip-0" if server.name == "passthrough" else "cosilo/apart"
                     result = asyncio.run(
                         measure(
-                            server.url, server.key, server.model, concurrency=a.concurrency,
-                            seconds=a.seconds, stream=stream, pid=server.pid,
+                            server.url, server.key, model, concurrency=a.concurrency,
+                            seconds=a.seconds, stream=mode != "json", pid=server.pid,
                         )
                     )  # fmt: skip
+                    result["mode"] = mode
                     rounds.append({"round": number, "gateway": server.name, **result})
                     print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     if a.out:
         a.out.write_text("".join(json.dumps(r) + "\n" for r in rounds))
     print(f"{'gateway':12} {'ready s':>8} {'(CPU s)':>8} {'RSS MB':>7} {'after':>7}"
-          f" {'JSON CPU-ms [min-max]':>26} {'stream CPU-ms [min-max]':>26} failures")  # fmt: skip
-    kept = Kept("gateway_side_by_side", settings={"concurrency": a.concurrency, "rounds": a.rounds})
+          f" {'JSON CPU-ms [min-max]':>26} {'stream CPU-ms [min-max]':>26}"
+          f" {'apart CPU-ms [min-max]':>26} failures")  # fmt: skip
+    kept = Kept(a.keep, settings={"concurrency": a.concurrency, "rounds": a.rounds})
     for server in found.values():
         mine = [r for r in rounds if r["gateway"] == server.name]
         cells = []
-        for mode in ("json", "stream"):
+        for mode in MODES:
             values = [r["cpu_ms"] for r in mine if r["mode"] == mode]
+            if not values:
+                continue
             requests = sum(r["n"] for r in mine if r["mode"] == mode)
             kept.put(server.name, f"{mode} CPU-ms", statistics.median(values), n=requests,
                      low=min(values), high=max(values))  # fmt: skip
@@ -224,15 +252,17 @@ def main() -> None:
         after = max(r["rss_mb"] for r in mine)
         print(
             f"{server.name:12} {server.ready_s:8.2f} {server.ready_cpu_s:8.2f} {server.rss_mb:7.1f}"
-            f" {after:7.1f} {cells[0]:>26} {cells[1]:>26} {failed}"
+            f" {after:7.1f} {' '.join(f'{cell:>26}' for cell in cells)} {failed}"
         )
         kept.put(server.name, "RSS MB after", after)
     if "cosilo" in found:
-        for name, mode in itertools.product(set(names) - {"cosilo"}, ("json", "stream")):
+        for name, mode in itertools.product(set(names) - {"cosilo"}, MODES):
             mine, theirs = (
                 [r["cpu_ms"] for r in rounds if r["gateway"] == who and r["mode"] == mode]
                 for who in ("cosilo", name)
             )
+            if not theirs:
+                continue
             each = [a / b for a, b in zip(mine, theirs, strict=True)]  # of the same round
             kept.put("cosilo", f"{mode}, times {name}", statistics.median(each), n=len(each),
                      low=min(each), high=max(each))  # fmt: skip

@@ -223,6 +223,8 @@ class ServedPoint:
         """How much text a request may hold, once for each answer that it asks for."""
         if self.serving.most_kb is not None:
             return self.serving.most_kb * 1000
+        if not self.defences:
+            return math.inf
         # Half of the time that an answer may take; the rest is the model's.
         found = (d.most_bytes(self.serving.timeout_seconds / 2) for d in self.defences)
         return min(found, default=math.inf)
