@@ -68,9 +68,7 @@ class SplitThread:
 
     Args:
         channel: to the LM's owner, whose model has the layers that go on from those at home.
-        open: so many of the first tokens are the same in every text, so that their states are sent as
-        they
-            are.
+        open: so many of the first tokens are the same in every text, so their states go as they are.
     """
 
     def __init__(

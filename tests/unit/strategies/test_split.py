@@ -296,3 +296,21 @@ async def test_its_epsilon_is_none_of_a_record(model: TorchModel, tmp_path: Path
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         strategies.create("split", **options)
+
+
+async def test_behind_a_defence_that_cannot_read_states_nothing_is_sent(
+    model: TorchModel, tmp_path: Path
+) -> None:
+    from cosilo.defences.pseudonyms import Pseudonym
+
+    method, ledger = make(tmp_path), MemoryLedger()
+    session = open_session(
+        DataOwner(model),
+        LMOwner(model, EVERYTHING),
+        method,
+        defences=[Pseudonym(detectors=("patterns",), key_file=tmp_path / "k")],
+        ledger=ledger,
+    )
+    with pytest.raises(PrivacyError, match="cannot hide what is private in a Forward"):
+        await method.answer(session, CHAT)
+    assert not list(ledger.entries())

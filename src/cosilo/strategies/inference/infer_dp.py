@@ -53,7 +53,7 @@ class InferDP:
 
     guide: ClassVar[Guide] = Guide(
         crosses="every question, as the defence text_dp leaves it: other words, as many",
-        choose="no word of a question may cross for sure, and the small model writes well with notes",
+        choose="each word of a question must be deniable, and the small model writes well with notes",
     )
 
     longest: int = 4000
