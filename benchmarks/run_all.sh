@@ -59,6 +59,8 @@ script vote_attack_ideal benchmarks/distil/vote_attack.py --ideal
 script membership benchmarks/distil/membership.py
 script privacy_book benchmarks/privacy_book.py
 script healing benchmarks/healing.py
+script text_dp benchmarks/text_dp.py
+script split benchmarks/split.py
 echo "== fit"
 for ms in 15 7; do
   "$PYTHON" -m cosilo fit smollm2-135m-instruct --ms-per-token "$ms" --memory 1GB --out "runs/fit-$ms" \

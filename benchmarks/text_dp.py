@@ -37,7 +37,7 @@ from kept import Kept
 WORDS, GROUP, KEPT, CHANCE = 6000, 20, 100, 0.7
 EPSILONS = (1.0, 2.0, 4.0, 6.0, 10.0)
 SEEDS = (0, 1, 2)
-TRAIN, TEST, ATTACKED = 2000, 400, 150
+TRAIN, TEST, ATTACKED, BEAM = 2000, 400, 100, 100
 VARIANTS: dict[str, dict[str, Any]] = {
     "santext": {"kind": "santext"},
     "santext+": {"kind": "santext", "kept": KEPT, "chance": CHANCE},
@@ -92,7 +92,9 @@ def attack(
     found, drawn = replaced(made, table, texts, seed)
     for truth, seen in zip(found, drawn, strict=True):
         one = likeliest(rows, attacker.prior * known, seen)
-        many = likeliest_in_text(rows, attacker.prior, attacker.follows, seen)
+        many = likeliest_in_text(
+            rows, attacker.prior, attacker.follows, seen, beam=BEAM, named=known
+        )
         hits = [attacker.words[i] == t != UNKNOWN for i, t in zip(many, truth, strict=True)]
         alone += sum(attacker.words[i] == t for i, t in zip(one, truth, strict=True))
         named += sum(hits)

@@ -49,7 +49,13 @@ def likeliest(rows: Floats, prior: Floats, seen: Sequence[int]) -> list[int]:
 
 
 def likeliest_in_text(
-    rows: Floats, prior: Floats, follows: Floats, seen: Sequence[int], *, beam: int = 200
+    rows: Floats,
+    prior: Floats,
+    follows: Floats,
+    seen: Sequence[int],
+    *,
+    beam: int = 200,
+    named: NDArray[np.bool_] | None = None,
 ) -> list[int]:
     """For each output of a text the likeliest word, where one knows which word follows which: the sums
     over all texts that could have been (forward and backward, Baum et al. 1970).
@@ -58,9 +64,12 @@ def likeliest_in_text(
         prior: of the first word, and of each by itself: only the `beam` likeliest at each place by that
             and by what is seen there are looked at.
         follows: the chance of each word behind each word, shape (words, words).
+        named: the words that are worth a guess; all, when None. One that stands for all that are not
+            known explains what is seen, and is no guess.
     """
     if not seen:
         return []
+    worth = np.ones(len(rows)) if named is None else named.astype(np.float64)
     told = rows[:, seen].T * prior
     beam = min(beam, len(rows))
     kept = [np.argpartition(-row, beam - 1)[:beam] for row in told]
@@ -72,7 +81,7 @@ def likeliest_in_text(
     backward = np.ones(beam)
     found = []
     for i in reversed(range(len(seen))):
-        found.append(int(kept[i][np.argmax(forward[i] * backward)]))
+        found.append(int(kept[i][np.argmax(forward[i] * backward * worth[kept[i]])]))
         if i:
             backward = _whole(steps[i - 1] @ (backward * given[i]))
     return found[::-1]

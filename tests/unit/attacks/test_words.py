@@ -66,6 +66,9 @@ def test_what_stands_around_a_word_counts_as_it_should() -> None:
                 marginal[i, word] += chance
         expected = [int(row.argmax()) for row in marginal]
         assert likeliest_in_text(rows, prior, follows, seen) == expected
+        named = np.array([True, False, True, True, False])
+        expected = [int((row * named).argmax()) for row in marginal]
+        assert likeliest_in_text(rows, prior, follows, seen, named=named) == expected
     assert likeliest_in_text(rows, prior, follows, [2], beam=2) == likeliest(rows, prior, [2])
 
 
