@@ -40,6 +40,11 @@ class TestEnsembleThatLearns(StrategyContract):
         return strategies.create("ensemble", method="dawid_skene", sure=0.3)
 
 
+class TestAutomix(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("automix", calls=0.5)
+
+
 class TestCascadeThatPromises(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("cascade", wrong=0.2)
@@ -180,7 +185,8 @@ class TestPrivateEvolution(StrategyContract):
 
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
-        "small", "large", "cascade", "router", "ensemble", "decompose", "supericl", "infer_dp",
+        "small", "large", "cascade", "automix", "router", "ensemble", "decompose", "supericl",
+        "infer_dp",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies

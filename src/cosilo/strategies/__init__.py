@@ -14,6 +14,7 @@ from cosilo.strategies.downward import (
     zerogen,
 )
 from cosilo.strategies.inference import (
+    automix,
     cascade,
     decompose,
     ends,
@@ -27,6 +28,7 @@ from cosilo.strategies.inference import (
 from cosilo.strategies.upward import supericl
 
 __all__ = [
+    "automix",
     "cascade",
     "decompose",
     "distil_across",

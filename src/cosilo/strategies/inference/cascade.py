@@ -19,6 +19,7 @@ from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy,
 from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence, plausibility
+from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.guarantee import LOADS, Promise, card, divided
 from cosilo.types import Answer, Chat, Delta, Generation, assemble, closing, disassemble
@@ -60,6 +61,10 @@ class Cascade:
     right: float = 1.0
     distrust: float = 0.02
 
+    _name: ClassVar[str] = "cascade"
+    _of: ClassVar[str] = "confidence"
+    """What its scores are called in cards."""
+
     def __post_init__(self) -> None:
         for name in ("threshold", "calls", "distrust"):
             value = getattr(self, name)
@@ -89,16 +94,20 @@ class Cascade:
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if self.threshold is not None:
             return self, session
-        examples = calibration(session, by="cascade")
+        examples = calibration(session, by=self._name)
         small = await small_answers(session, examples)
-        scores = [confidence(s.reply, session.sampling) for s in small]
+
+        async def sure(given: GradedReply) -> float:
+            return await self._sure(session, given.example.chat, given.reply)
+
+        scores = await fan_out(sure, small, concurrency=256)
         if (promise := self._promise()) is not None:
             found = divided(np.array(scores), promise.losses(small), promise, seed=0)
-            session = session.with_card(card("cascade", promise, found, of="confidence"))
+            session = session.with_card(card(self._name, promise, found, of=self._of))
             return replace(self, threshold=min(found.threshold, ALWAYS), wrong=None), session
         if self.calls is not None:
             threshold = share_threshold(scores, self.calls)
-            told = reached("cascade", "confidence", scores, threshold, self.calls)
+            told = reached(self._name, self._of, scores, threshold, self.calls)
             session = session if told is None else session.with_card(told)
         else:
             large = await large_answers(session, examples)
@@ -107,15 +116,17 @@ class Cascade:
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         draft = await session.owner.model.generate(chat, session.sampling)
-        if not self._escalates(draft, session):
-            return _kept(draft, session)
+        sure = await self._sure(session, chat, draft)
+        if not self._escalates(sure):
+            return Answer(draft, by="small", confidence=sure)
         return self._judged(draft, (await ask(session, chat)).generation)
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
         draft = await session.owner.model.generate(chat, session.sampling)
-        if not self._escalates(draft, session):
+        sure = await self._sure(session, chat, draft)
+        if not self._escalates(sure):
             yield disassemble(draft)
-            yield _kept(draft, session)
+            yield Answer(draft, by="small", confidence=sure)
             return
         pieces = []
         crossing = session.lm.stream(Ask(chat=chat, sampling=session.sampling))
@@ -125,19 +136,19 @@ class Cascade:
                 yield delta
         yield self._judged(draft, assemble(pieces))
 
-    def _escalates(self, draft: Generation, session: Session) -> bool:
+    async def _sure(self, session: Session, chat: Chat, draft: Generation) -> float:
+        """How sure the small model is that `draft` is right, 0 to 1."""
+        return confidence(draft, session.sampling)
+
+    def _escalates(self, sure: float) -> bool:
         if self.threshold is None:
-            raise ValueError("cascade has no threshold yet: prepare it first")
-        return confidence(draft, session.sampling) < self.threshold
+            raise ValueError(f"{self._name} has no threshold yet: prepare it first")
+        return sure < self.threshold
 
     def _judged(self, draft: Generation, reply: Generation) -> Answer:
         likely = plausibility(draft, reply.text)
         suspect = likely is not None and likely < self.distrust
         return Answer(reply, by="large", confidence=likely, suspect=suspect)
-
-
-def _kept(draft: Generation, session: Session) -> Answer:
-    return Answer(draft, by="small", confidence=confidence(draft, session.sampling))
 
 
 def share_threshold(scores: Sequence[float], calls: float) -> float:
