@@ -81,6 +81,11 @@ class Kept:
         number = {k: _plain(v) for k, v in given.items() if v is not None}
         self._rows.setdefault(row, {})[column] = number
 
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """Row → column → value, n, low, high."""
+        return self._rows
+
     def write(self) -> Path:
         """The file, with what made it."""
         RESULTS.mkdir(exist_ok=True)

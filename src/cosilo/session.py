@@ -23,6 +23,7 @@ from cosilo.boundary.channel import Boundary
 from cosilo.boundary.meter import Link, Meter, Price
 from cosilo.boundary.record.ledger import Ledger
 from cosilo.boundary.transports.base import Transport
+from cosilo.defences.at_home import with_finder
 from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
@@ -384,6 +385,7 @@ def open_session(
     )
     for defence in defences:
         owner = defence.protect(owner)
+    owner = with_finder(owner)
     first = Side(lm=lm, transport=transport, meter=meter, ledger=ledger, watch=watch)
     channels = {
         called: Boundary(

@@ -111,6 +111,21 @@ class TestSuperICL(StrategyContract):
         return strategies.create("supericl")
 
 
+class TestRewrite(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("rewrite")
+
+
+class TestRewriteThatReplaces(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("rewrite", way="replace", finish="large", cautious=True)
+
+
+class TestSketch(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("sketch")
+
+
 class TestDistilLabels(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("distil_labels")
@@ -186,7 +201,7 @@ class TestPrivateEvolution(StrategyContract):
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "automix", "router", "ensemble", "decompose", "supericl",
-        "infer_dp",
+        "infer_dp", "rewrite", "sketch",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosilo.attacks.base import Target, View
-from cosilo.attacks.matching import FuzzyPool, Pool, _distances, as_written, edits, normalised
 from cosilo.attacks.relink import RelinkAttack, match
 from cosilo.attacks.secrets import Fuzzy, Normalised, Verbatim
 from cosilo.attacks.tampering import Tampering
 from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.matching import FuzzyPool, Pool, _distances, as_written, edits, normalised
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.types import Sampling, user

@@ -21,7 +21,7 @@ BREACHES = [
     (LAYERS, "boundary.wire.states", "parties.data_owner"),
     (LAYERS, "privacy.accountant", "boundary.meter"),
     (LAYERS, "defences.links", "strategies.base"),
-    ("An attack sees only what crossed", "attacks.matching", "tasks.base"),
+    ("An attack sees only what crossed", "attacks.secrets", "tasks.base"),
     ("Nothing that talks can name a secret", "parties.data_owner", "tasks.base"),
     ("The gateway serves and does not experiment", "gateway.metrics", "benchmark.plan"),
     ("The host serves an LM owner, and knows nothing", "host.limits", "defences.base"),

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.attacks.base import Guess, Target, View, attacks
-from cosilo.attacks.matching import normalised
 from cosilo.attacks.record import spoken
 from cosilo.errors import ConfigError
+from cosilo.matching import normalised
 from cosilo.models.base import Embedder
 from cosilo.registry import Loads
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cosilo.attacks.base import Guess, Target, View, attacks
-from cosilo.attacks.matching import Folded, FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import upstream
+from cosilo.matching import Folded, FuzzyPool, Pool, as_written, normalised
 
 Search = Callable[[Folded], dict[int, float]]
 

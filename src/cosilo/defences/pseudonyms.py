@@ -24,6 +24,7 @@ from cosilo.boundary.channel import Handler, StreamHandler
 from cosilo.boundary.messages import Ask, Completion, Message
 from cosilo.boundary.messages.passages import JSON, Passage
 from cosilo.defences.apart import Elsewhere
+from cosilo.defences.at_home import all_of, finder
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.destinations import known_hosts
 from cosilo.defences.hiding import DetectorName, Hiding, M, Settings
@@ -36,6 +37,7 @@ from cosilo.defences.restoring import Restorer, restore
 from cosilo.defences.tagger.reading import LANGUAGES
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
+from cosilo.parties.data_owner import DataOwner
 from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Loads
 from cosilo.types import Delta, closing
@@ -206,6 +208,10 @@ class Pseudonym(Defence):
         where no value may come back.
         """
         return self._withheld.get(request) or {}
+
+    def protect(self, owner: DataOwner) -> DataOwner:
+        """The owner finds at home what would be hidden on the way out."""
+        return owner.finding(all_of(owner.finds, finder(self.hiding)))
 
     async def guard(self, message: Message, forward: Handler, *, request: str) -> Message:
         """Hide, send, restore.

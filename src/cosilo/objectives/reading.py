@@ -14,11 +14,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from cosilo.attacks.base import View
-from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.attacks.record import replies, texts
 from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
+from cosilo.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.models.base import Shows
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example

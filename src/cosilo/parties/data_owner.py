@@ -5,11 +5,24 @@ It has no `handle`: the data owner always speaks first, so nothing can be asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cosilo.models.base import Embedder, TextModel
-from cosilo.types import Chosen, Demonstration
+from cosilo.types import Chat, Chosen, Demonstration
+
+
+class PrivateValue(NamedTuple):
+    """A private value as it stands in a text, and what it is: "PERSON", "EMAIL_ADDRESS" …"""
+
+    value: str
+    kind: str
+
+
+Finder = Callable[[Chat], Awaitable[tuple[PrivateValue, ...]]]
+"""The private values of a chat, each once. It raises a PrivacyError where it cannot say; then nothing
+may be sent that was made of that chat."""
 
 Grader = Callable[[Demonstration, str], float]
 
@@ -34,6 +47,7 @@ class DataOwner:
         calibration: data that neither the model nor any measure uses: strategies tune on it.
         grade: how this owner grades an answer, 0 (wrong) to 1 (right).
         embedder: turns text into vectors for routers and attacks on the own side.
+        finds: looks for what is private in a chat, as the owner's defences do; a session gives it.
     """
 
     model: TextModel
@@ -46,6 +60,7 @@ class DataOwner:
     name: str = "data-owner"
     learned: frozenset[str] = frozenset()
     chosen: Chosen = "all"
+    finds: Finder | None = None
 
     def taught(
         self, model: TextModel, lessons: Iterable[Demonstration], *, further: bool
@@ -58,3 +73,7 @@ class DataOwner:
         """
         before = self.learned if further else frozenset()
         return replace(self, model=model, learned=before | {lesson.id for lesson in lessons})
+
+    def finding(self, finds: Finder) -> DataOwner:
+        """The owner with this way of looking for what is private."""
+        return replace(self, finds=finds)

@@ -16,8 +16,8 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.defences.plainly import plainly
+from cosilo.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.tasks.base import Example, Secret
 
 BLOCK = "▇"

@@ -22,7 +22,9 @@ from cosilo.strategies.inference import (
     fusion,
     infer_dp,
     proxy,
+    rewrite,
     router,
+    sketch,
     split,
 )
 from cosilo.strategies.upward import supericl
@@ -45,7 +47,9 @@ __all__ = [
     "private_evolution",
     "progen",
     "proxy",
+    "rewrite",
     "router",
+    "sketch",
     "split",
     "step_by_step",
     "supericl",

@@ -138,7 +138,7 @@ def test_what_measures_count_apart_from_what_answers(
 ) -> None:
     plan = parse_plan(PLAN, folder / "p.toml")
     before = ids(folder), measuring_version(plan)
-    raised(monkeypatch, "attacks/matching.py")
+    raised(monkeypatch, "matching.py")
     assert ids(folder) == before[0]
     assert measuring_version(plan) != before[1]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosilo.attacks.matching import FuzzyPool, Pool, as_written, normalised
+from cosilo.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.report.masking import BLOCK, BLOCKS, Masker, covers, masked
 from cosilo.tasks.base import Example, Secret
 from cosilo.types import user

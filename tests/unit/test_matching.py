@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cosilo.attacks.matching import FuzzyPool, Pool, as_written, edits, normalised
+from cosilo.matching import FuzzyPool, Pool, as_written, edits, normalised
 
 
 @pytest.mark.parametrize(
