@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +107,19 @@ class TestDecompose(StrategyContract):
         return ScriptedModel(lambda chat: "billing" if "It is late" in str(chat) else "refund")
 
 
+class TestRetrieve(StrategyContract):
+    @pytest.fixture(autouse=True)
+    def documents(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "documents"
+        self.folder.mkdir()
+        for i, label in enumerate(LABELS):
+            (self.folder / f"{i}.txt").write_text(f"{'It is late. ' * 20}What is about {label}.")
+
+    def strategy(self) -> Strategy:
+        index = str(self.folder.parent / "index")
+        return strategies.create("retrieve", documents=str(self.folder), index=index)
+
+
 class TestSuperICL(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("supericl")
@@ -202,6 +216,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "automix", "router", "ensemble", "decompose", "supericl",
         "infer_dp", "rewrite", "sketch",
+        "retrieve",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",
         # on tiny models with weights, in tests/unit/strategies

@@ -38,38 +38,62 @@ class Says(ScriptedModel):
         return next((line for line in lines if line.startswith("- ") and "crane" in line), "nobody")
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_decompose(tmp_path: Path, streamed: bool) -> None:
-    lm = Says()
-    options = {"detectors": ["patterns"], "key_file": str(tmp_path / "key")}
+def replied(
+    lm: Says, key: Path, content: str, *, streamed: bool, strategy: str, options: dict[str, Any]
+) -> str:
+    """What the client is told by a point behind pseudonyms."""
+    hide = DefenceConfig("hide", "pseudonym", {"detectors": ["patterns"], "key_file": str(key)})
 
     async def run() -> str:
         h = await house(
-            large=[lm],
-            small=ScriptedModel({}),
-            strategy="decompose",
-            options={"planner": "question", "findings": 2, "share": 0.6},
-            around=(DefenceConfig("hide", "pseudonym", options),),
+            large=[lm], small=ScriptedModel({}), strategy=strategy, options=options, around=(hide,)
         )
         wire = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=h.gateway))
+        asked: Any = [{"role": "user", "content": content}]
         async with AsyncOpenAI(
             base_url="http://gateway/v1", api_key="good", max_retries=0, http_client=wire
         ) as client:
-            asked: Any = [{"role": "user", "content": f"{NOTES}\n\n{QUESTION}"}]
-            unclear: Any = [{"role": "user", "content": "What? <document>"}]
-            with pytest.raises(BadRequestError, match="document"):
-                await client.chat.completions.create(model="cosilo/x", messages=unclear)
+            create = client.chat.completions.create
             if not streamed:
-                whole = await client.chat.completions.create(model="cosilo/x", messages=asked)
+                whole = await create(model="cosilo/x", messages=asked)
                 return whole.choices[0].message.content or ""
-            pieces = await client.chat.completions.create(
-                model="cosilo/x", messages=asked, stream=True
-            )
+            pieces = await create(model="cosilo/x", messages=asked, stream=True)
             return "".join([p.choices[0].delta.content or "" async for p in pieces if p.choices])
 
-    said = asyncio.run(run())
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("strategy", ["decompose", "retrieve"])
+def test_the_finding_comes_back_whole_and_the_document_stays(
+    tmp_path: Path, strategy: str, streamed: bool
+) -> None:
+    lm = Says()
+    options: dict[str, Any] = {"share": 0.6, "findings": 2, "planner": "question"}
+    content = f"{NOTES}\n\n{QUESTION}"
+    if strategy == "retrieve":
+        folder, content = tmp_path / "notes", QUESTION
+        folder.mkdir()
+        (folder / "notes.txt").write_text(NOTES)
+        options = {"share": 0.6, "documents": str(folder), "index": str(tmp_path / "index")}
+    said = replied(
+        lm, tmp_path / "key", content, streamed=streamed, strategy=strategy, options=options
+    )
     assert "Mrs. Ada Lovelace signed for it" in said
     assert QUESTION in lm.read[0]
     assert "Lovelace" not in lm.read[0]
-    assert "boiler" not in lm.read[0]
     assert len(lm.read[0]) < 0.5 * len(NOTES)
+
+
+def test_what_is_not_clear_is_refused(tmp_path: Path) -> None:
+    lm = Says()
+    with pytest.raises(BadRequestError, match="document"):
+        replied(
+            lm,
+            tmp_path / "key",
+            "What? <document>",
+            streamed=False,
+            strategy="decompose",
+            options={},
+        )
+    assert lm.read == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -13,6 +12,7 @@ from cosilo.labels import plain
 from cosilo.models.base import Embedder, TextModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.reasoning import spoken
+from cosilo.strategies.documents.findings import Finding
 from cosilo.strategies.documents.index import PassageFound, PassageIndex
 from cosilo.strategies.documents.jobs import DocumentJob
 from cosilo.strategies.documents.parting import parts
@@ -27,16 +27,6 @@ _NONE = re.compile(
     r"|no (?:answer|relevant|information))\b"
 )
 _SYSTEM = "You read a part of a document and copy out what helps with a task. You add nothing."
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Attributes:
-    document: the number of the document that it was found in, from 0.
-    """
-
-    document: int
-    text: str
 
 
 class DocumentWorker:

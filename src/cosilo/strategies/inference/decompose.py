@@ -14,16 +14,21 @@ metered (`documents/share.py`), whatever the plan asks for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from msgspec.structs import replace
-
 from cosilo.boundary.messages import Ask
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
+from cosilo.strategies.documents.findings import (
+    Finding,
+    admitted,
+    listed,
+    typed,
+    with_findings,
+)
 from cosilo.strategies.documents.jobs import (
     MOST_FINDINGS,
     MOST_JOBS,
@@ -32,9 +37,9 @@ from cosilo.strategies.documents.jobs import (
 )
 from cosilo.strategies.documents.parting import LONGEST, PartedChat, parted
 from cosilo.strategies.documents.share import InFile, InMemory, ShareMeter
-from cosilo.strategies.documents.worker import DocumentWorker, Finding, Worker
+from cosilo.strategies.documents.worker import DocumentWorker, Worker
 from cosilo.strategies.guide import Guide
-from cosilo.types import Answer, Chat, Delta, Sampling, Turn, assemble, closing, user
+from cosilo.types import Answer, Chat, Delta, Sampling, assemble, closing, user
 
 Planner = Literal["large", "question"]
 
@@ -135,7 +140,7 @@ class Decompose:
         split = parted(chat, self.longest)
         if not split.documents:
             return split.chat
-        await asyncio.to_thread(self.meter.begin, split.documents, _typed(split.chat))
+        await asyncio.to_thread(self.meter.begin, split.documents, typed(split.chat))
         worker = DocumentWorker(
             session.owner,
             split.documents,
@@ -157,7 +162,7 @@ class Decompose:
             return []
         if self.planner == "question":
             job = DocumentJob(instruction=split.question, findings=self.findings)
-            return await self._admitted(split, await worker.do([job]))
+            return await admitted(self.meter, split.documents, await worker.do([job]))
         told: list[Finding] = []
         for _ in range(self.rounds):
             reply = await session.lm.send(self._plan(split, worker.count, told))
@@ -165,62 +170,11 @@ class Decompose:
             if not plan.jobs:
                 break
             new = [each for each in await worker.do(plan.jobs) if each not in told]
-            told += await self._admitted(split, new)
+            told += await admitted(self.meter, split.documents, new)
         return told
 
     def _plan(self, split: PartedChat, count: int, told: Sequence[Finding]) -> Ask:
-        about = f"{_typed(split.chat)}\n\nThe documents have {count} parts, numbered from 1."
+        about = f"{typed(split.chat)}\n\nThe documents have {count} parts, numbered from 1."
         if told:
-            about += f"\n\nFound so far:\n{_listed([each.text for each in told])}"
+            about += f"\n\nFound so far:\n{listed([each.text for each in told])}"
         return Ask(chat=user(about, system=_PLANS), sampling=Sampling(max_tokens=PLAN_TOKENS))
-
-    async def _admitted(self, split: PartedChat, found: Sequence[Finding]) -> list[Finding]:
-        """Of `found`, what may leave; where a whole finding may not, its beginning."""
-
-        def admit() -> list[Finding]:
-            admitted = []
-            for each in found:
-                for text in _shorter(each.text):
-                    if self.meter.admit(split.documents, each.document, text):
-                        admitted.append(Finding(each.document, text))
-                        break
-            return admitted
-
-        return await asyncio.to_thread(admit)
-
-
-def _shorter(text: str) -> Iterator[str]:
-    """`text`, and its beginnings of half as many words each time, down to five."""
-    yield text
-    words = text.split()
-    while len(words) >= 10:
-        words = words[: len(words) // 2]
-        yield " ".join(words)
-
-
-def _typed(chat: Chat) -> str:
-    """What the user and tools say in `chat`, and its instructions."""
-    return "\n\n".join(turn.content for turn in chat if turn.role != "assistant" and turn.content)
-
-
-def _listed(findings: Sequence[str]) -> str:
-    return "\n".join(f"- {text}" for text in findings)
-
-
-def with_findings(chat: Chat, findings: Sequence[str]) -> Chat:
-    """`chat`, the last turn of the user ending with `findings`."""
-    what = (
-        f"Found in the documents:\n{_listed(findings)}"
-        if findings
-        else "Nothing was found in them."
-    )
-    said = f"The documents themselves are not shown. {what}"
-    last = max((i for i, turn in enumerate(chat) if turn.role == "user"), default=None)
-    if last is None:
-        return (*chat, Turn("user", said))
-    turn = chat[last]
-    return (
-        *chat[:last],
-        replace(turn, content=f"{turn.content}\n\n{said}"),
-        *chat[last + 1 :],
-    )
