@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +169,14 @@ def test_windows_hold_every_short_piece_whole(text: str, size: int, share: int) 
     assert all(len(piece) <= size for _, piece in found)
     for offset, piece in found:
         assert shifted([Span(0, len(piece), "X")], offset)[0].end == offset + len(piece)
+
+
+@pytest.mark.parametrize("value", ["Jan 0010", "0010-01", "January 3, 0020", "0003-01-01", "1010"])
+def test_a_date_whose_surrogate_would_have_no_four_digits_has_none(value: str) -> None:
+    for kind in ("DAY", "MONTH", "YEAR"):
+        for seed in range(10):
+            cover = disguise(kind, value, Draw(b"key", str(seed)))
+            assert cover is None or int(re.findall(r"\d{4}", cover.shown)[0]) > 1000
 
 
 @given(

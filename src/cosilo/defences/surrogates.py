@@ -74,6 +74,8 @@ UNUSUAL = [n for n in range(13, 98) if n % 5 and n % 12 and n % 7 and n not in (
 # The same for round numbers: "the past 70 days" reads otherwise than "the past 94 days".
 _UNUSUAL_ROUND = (40, 50, 70, 80)
 YEARS_BACK = range(4, 30)
+EARLIEST = 1000
+"""The first year of a date's surrogate: one before it would not have four digits, or not be at all."""
 _DAYS_BACK = 365 * len(YEARS_BACK)
 
 
@@ -178,6 +180,8 @@ def _year(value: str, draw: Draw) -> Cover | None:
     if not re.fullmatch(r"\d{4}", value):
         return None
     year = int(value) - _years_back(draw)
+    if year <= EARLIEST:
+        return None
     aliases = {str(year): value}
     for step in (-1, 1):  # where the year ends: '2032-01-01' for one that began in 2031
         aliases[f"{year + step}-01-01"] = f"{int(value) + step}-01-01"
@@ -208,6 +212,8 @@ def _month(value: str, draw: Draw) -> Cover | None:
         names, month, year = None, int(match[3]), int(match[1])
     here = (year, month)
     there = other_year, other_month = _moved(here, draw)
+    if other_year <= EARLIEST:
+        return None
     if names:
         shown = f"{_cased(names[other_month - 1], match[1])}{match[2]}{other_year}"
     else:
@@ -250,6 +256,8 @@ def _day(value: str, draw: Draw) -> Cover | None:
         day = datetime.date(int(parts["y"]), month, int(parts["d"]))
         other = _other_day(day, draw)
     except (ValueError, OverflowError):
+        return None
+    if other.year <= EARLIEST:
         return None
     if "n" in parts:
         names = _names(parts["n"])
