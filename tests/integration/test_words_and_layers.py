@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from tests.integration.gateway import Gateway, Mock, mocking, serving, upstream
 
+from cosilo.benchmark.results import opened
+from cosilo.cli import main
+
+NAMES = ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergström")
 SECRET = "Zbigniew Kowalczyk lost card 4711 in Gdansk"
 
 
@@ -59,3 +64,52 @@ def test_a_client_gets_the_small_models_answer_and_the_large_one_reads_other_wor
     assert len(message["content"].split()) == len(SECRET.split())
     for word in ("zbigniew", "kowalczyk", "4711", "gdansk"):
         assert word not in message["content"].split()
+
+
+PLAN = """
+name = "desk"
+[attacks]
+names = ["verbatim", "words"]
+tamper_share = 0
+[task]
+kind = "classification"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[task.columns]
+secrets = "secrets"
+[models.small]
+kind = "scripted"
+replies = { about = "refund" }
+[models.large]
+kind = "scripted"
+name = "lm"
+[defences.text_dp]
+mechanism = "custext"
+words = 200
+[[points]]
+strategy = "infer_dp"
+defences = ["text_dp"]
+"""
+
+
+@pytest.mark.models("minilm-int8")
+def test_it_is_benched_and_the_attack_on_words_is_made(tmp_path: Path) -> None:
+    for split, size in {"train": 24, "validation": 6, "test": 6}.items():
+        rows = [
+            {
+                "text": f"{split} about {i}: {NAMES[i % 3]} lost a card",
+                "label": ("refund", "billing")[i % 2],
+                "secrets": [{"type": "person", "value": NAMES[i % 3]}],
+            }
+            for i in range(size)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "desk.toml").write_text(PLAN)
+    assert main(["bench", str(tmp_path / "desk.toml"), "--yes"]) == 0
+    with opened(tmp_path / "runs" / "desk") as results:
+        (point,) = results.points
+    assert point.test["utility"].n == 6
+    assert point.test["epsilon"].value > 6.0 * 6  # ε a word, six words and more
+    assert point.test["entity_leak"].value == 0
+    assert point.test["privacy"].n == 6
