@@ -1,6 +1,7 @@
 """Asking without showing what is private: `rewrite` and `sketch` beside `pseudonym`, `large`, `small`.
 
     python benchmarks/pupa.py                      the test split, once
+    python benchmarks/pupa.py --items 24 --writing question describe similar hide replace
     python benchmarks/pupa.py --split train --items 16 --only large small question
 
 Real people's questions (PUPA, Siyan et al., arXiv 2410.17127) with the private units in them. The small
@@ -44,6 +45,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import DefenceConfig, PointConfig, make_defences, open_point
 from cosilo.strategies.fanout import fan_out
+from cosilo.strategies.inference.rewrite import Rewrite
 from cosilo.tasks.text import rouge_l
 from cosilo.types import Chat, Demonstration, Generation, Sampling, user
 from kept import ROOT, Kept
@@ -278,6 +280,32 @@ def put(
         kept.put(name, f"{what} − small", float((own - small).mean()), n=n, low=low, high=high)
 
 
+async def writing(
+    name: str, items: Sequence[Row], owner: DataOwner, large: TextModel, kept: Kept
+) -> None:
+    """How well the small model writes for the other side in the way `name`; the LM is not asked."""
+    strategy, session = open_point(points()[name], owner, LMOwner(large))
+    assert isinstance(strategy, Rewrite)
+    first, held, left, units = [], 0, 0, 0
+    for row in items:
+        private = await strategy.private(session, row.chat)
+        share, sent = await strategy.attempt(session, row.chat, private)
+        first.append(share)
+        held += sent is None
+        if sent is not None:
+            left += units_in(row.units, sent.texts)
+        units += len(row.units)
+    n, called = len(items), f"{name}, as written"
+    low, high = intervals.mean(np.array(first), (0.0, 1.0))
+    kept.put(
+        called, "found values in the first try", float(np.mean(first)), n=n, low=low, high=high
+    )
+    low, high = intervals.wilson(held, n)
+    kept.put(called, "held back", held / n, n=n, low=low, high=high)
+    low, high = intervals.wilson(left, units)
+    kept.put(called, "gold units that may leave", left / units, n=units, low=low, high=high)
+
+
 async def measure(arguments: argparse.Namespace) -> None:
     os.umask(0o077)
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -309,6 +337,12 @@ async def measure(arguments: argparse.Namespace) -> None:
     outcomes: dict[str, list[Outcome]] = {}
     wanted = ["large", "small", *(n for n in arguments.only or ROWS if n not in ("large", "small"))]
     try:
+        for row in arguments.writing or ():
+            await writing(row, items, owner, models[LARGE], kept)
+            print(f"{row}: written for {len(items)} items", file=sys.stderr)
+        if arguments.writing:
+            kept.write()
+            return
         for row in wanted:
             lm = models[LARGE]
             outcomes[row] = await run(row, everything[row], items, owner, lm)
@@ -337,6 +371,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", choices=["train", "test"], default="test")
     parser.add_argument("--items", type=int, default=60)
+    parser.add_argument(
+        "--writing",
+        nargs="+",
+        choices=["question", "describe", "similar", "hide", "replace"],
+        help="only what the small model writes in these ways, which asks the LM nothing",
+    )
     parser.add_argument("--only", nargs="+", choices=list(points()))
     asyncio.run(measure(parser.parse_args()))
 

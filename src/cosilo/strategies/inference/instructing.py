@@ -39,12 +39,14 @@ class Tried:
     Attributes:
         grade: of the finished answer, 0 to 1; 0 where nothing was sent.
         leak: the share of private values in what the small model wrote first, 0 to 1.
-        wrote: what was sent of its writing; empty where nothing was.
+        wrote: what of its writing may be a worked example; empty where nothing may.
+        sent: it was asked, and not held back.
     """
 
     grade: float
     leak: float
     wrote: str = ""
+    sent: bool = False
 
     @property
     def score(self) -> float:
@@ -140,4 +142,4 @@ def _share(tried: Sequence[Tried]) -> float:
 
 
 def _held(tried: Sequence[Tried]) -> float:
-    return sum(not t.wrote for t in tried) / len(tried)
+    return sum(not t.sent for t in tried) / len(tried)

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 from msgspec.structs import replace as changed
 
 from cosilo.boundary.messages import Ask
-from cosilo.errors import PrivacyError, RejectedError
+from cosilo.errors import DataError, PrivacyError, RejectedError
 from cosilo.models.base import stream as stream_model
 from cosilo.parties.data_owner import PrivateValue
 from cosilo.reasoning import spoken
@@ -101,7 +101,7 @@ class Rewrite:
             originals that detectors read badly.
         shared_by: so many records must share a word for it to be common, one more where it has a
             capital.
-        common: these common words; learned in `prepare` where unset and there are tune items.
+        common: these common words; learned in `prepare` from the training and tune items where unset.
         never: words and phrases that must not leave in any case.
         verbatim: more words in a row than these must not be the original's; no limit for "replace",
             which sends the text itself.
@@ -182,9 +182,14 @@ class Rewrite:
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         found = self
-        if self.cautious and not self.common and session.owner.calibration:
+        if self.cautious and not self.common:
             records = (*session.owner.private, *session.owner.calibration)
             known = common_words(records, least=self.shared_by)
+            if not known:
+                raise DataError(
+                    "rewrite: cautious = true knows common words from the owner's records, and "
+                    f"{len(records)} of them share none; give `common`, or more training or tune items"
+                )
             found = replace(found, common=tuple(sorted(known)))
         items = session.owner.calibration[: self.search]
         if not self._searches or len(items) < instructing.FEWEST:
@@ -216,8 +221,9 @@ class Rewrite:
             if isinstance(refusal, RejectedError) and refusal.everything:
                 raise
             return Tried(0.0, leak)
-        wrote = "\n".join(sent.texts[i] for i in sent.true)
-        return Tried(session.owner.grade(item, answer.text), leak, wrote)
+        # For "replace" it is a list that it wrote, and not what was sent.
+        wrote = "" if self.way == "replace" else "\n".join(sent.texts[i] for i in sent.true)
+        return Tried(session.owner.grade(item, answer.text), leak, wrote, sent=True)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         sent = await self.outgoing(session, chat)
@@ -318,6 +324,7 @@ class Rewrite:
         def read(reply: str) -> tuple[str, ...]:
             return tuple(line for line in lines(reply) if line != question)[: self.decoys]
 
+        question = " ".join(question.split())  # of one line, as the others are
         _, others = await written(
             session,
             asking.to_write_decoys(question, self.decoys),

@@ -15,7 +15,7 @@ from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences.base import Defence
 from cosilo.defences.pseudonyms import Pseudonym
-from cosilo.errors import BudgetExceededError, ConfigError, PrivacyError
+from cosilo.errors import BudgetExceededError, ConfigError, DataError, PrivacyError
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner, PrivateValue
 from cosilo.parties.lm_owner import LMOwner
@@ -236,6 +236,14 @@ async def test_careful_about_words_that_records_do_not_share() -> None:
     assert desk.left == ["How do I tell Alban Ashby in Ardenfield that her Item A died?"]
 
 
+async def test_careful_without_records_is_refused_before_anything_is_sent() -> None:
+    desk = Desk(by_turns(""), way="replace", cautious=True, search=0)
+    with pytest.raises(DataError, match="0 of them share none"):
+        await desk.strategy.prepare(desk.open())
+    told = Desk(by_turns(""), way="replace", cautious=True, search=0, common=("a",))
+    assert (await told.strategy.prepare(told.open()))[0] == told.strategy
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_question_is_hidden_among_others(seed: int) -> None:
     others = "1. How is bread made?\n2. How tall is a tree?\n3. Who paints doors?"
@@ -326,6 +334,17 @@ async def test_the_instruction_is_chosen_on_tune_items() -> None:
     again, _ = await prepared.prepare(session)
     assert again == prepared
     assert not any(value in repr(card) for value in PRIVATE)
+
+
+async def test_a_list_that_is_searched_for_has_no_worked_examples() -> None:
+    desk = Desk(
+        lambda chat: "Ada", {"": "soft"}, way="replace", finish="large", calibration=items(4)
+    )
+    prepared, session = await desk.strategy.prepare(desk.open())
+    assert isinstance(prepared, Rewrite)
+    assert prepared.shown == ()
+    (card,) = session.cards
+    assert set(card.tables["held back, share"].values()) == {0.0}
 
 
 async def test_worked_examples_stay_at_home_and_do_not_leak_into_others() -> None:
