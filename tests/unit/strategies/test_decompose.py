@@ -96,7 +96,7 @@ def test_the_passage_that_answers_crosses_and_the_document_does_not(worker: str)
     assert QUESTION in lm.asked[0]
     assert FACT in lm.asked[1]
     assert FACT not in lm.asked[0]
-    assert "[document 1]" in lm.asked[1]
+    assert f"Found in document 1, which is not shown as a whole:\n- {FACT}" in lm.asked[1]
     assert of_the_lease(lm.asked) < 0.1
 
 
@@ -187,7 +187,7 @@ def test_a_plan_may_come_with_words_around_it() -> None:
 def test_empty_documents_and_none_at_all() -> None:
     lm = Sender()
     assert answered(lm, chat=user("What? <document></document>")).text == "in May"
-    assert lm.asked[0].endswith("Nothing was found in them.")
+    assert "document 1 is not shown, and nothing was found in it" in lm.asked[0]
     lm = Sender()
     assert answered(lm, chat=user("What?")).text == "in May"
     assert lm.asked == ["What?"]
@@ -218,7 +218,7 @@ def test_a_document_longer_than_the_model_is_read_in_parts() -> None:
 
 def test_it_streams_and_stands_behind_the_pseudonym_defence(tmp_path: Path) -> None:
     def lm(chat: Chat) -> str:
-        return f"It is {chat[-1].content.rpartition('tenant is ')[2].split()[0]}"
+        return f"It is {chat[-1].content.partition('tenant is ')[2].split()[0]}"
 
     hide = defences.create(
         "pseudonym", detectors=["patterns"], words={"PERSON": ["Ada Lovelace"]},

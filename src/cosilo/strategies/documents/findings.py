@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from cosilo.strategies.documents.share import ShareMeter
 from cosilo.types import Chat, Turn
 
+VERSION = 2
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -62,18 +64,30 @@ def listed(findings: Sequence[str]) -> str:
     return "\n".join(f"- {text}" for text in findings)
 
 
-def with_findings(
-    chat: Chat, findings: Sequence[str], about: str = "The documents themselves are not shown."
-) -> Chat:
-    """`chat`, the last turn of the user ending with `about` and `findings`."""
-    what = (
-        f"Found in the documents:\n{listed(findings)}" if findings else "Nothing was found in them."
-    )
-    if not about and not findings:
-        what = "Nothing was found in the documents."
-    said = f"{about} {what}".strip()
+def in_place(chat: Chat, documents: int, findings: Sequence[Finding]) -> Chat:
+    """`chat`, as `parted` leaves it, with what was found where the documents stood: so what is to be
+    done still stands where its user wrote it, which a weak model needs."""
+    for number in range(documents):
+        found = [each.text for each in findings if each.document == number]
+        said = f"(document {number + 1} is not shown, and nothing was found in it)"
+        if found:
+            said = (
+                f"Found in document {number + 1}, which is not shown as a whole:\n{listed(found)}"
+            )
+        mark = f"[document {number + 1}]"
+        at = next(i for i, turn in enumerate(chat) if mark in turn.content)
+        told = replace(chat[at], content=chat[at].content.replace(mark, said, 1))
+        chat = (*chat[:at], told, *chat[at + 1 :])
+    return chat
+
+
+def in_front(chat: Chat, findings: Sequence[Finding]) -> Chat:
+    """`chat` with `findings` in front of the last turn of the user."""
+    said = "Nothing was found in the documents."
+    if findings:
+        said = f"Found in the documents:\n{listed([each.text for each in findings])}"
     last = max((i for i, turn in enumerate(chat) if turn.role == "user"), default=None)
     if last is None:
         return (*chat, Turn("user", said))
-    told = replace(chat[last], content=f"{chat[last].content}\n\n{said}")
+    told = replace(chat[last], content=f"{said}\n\n{chat[last].content}")
     return (*chat[:last], told, *chat[last + 1 :])

@@ -25,9 +25,9 @@ from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy,
 from cosilo.strategies.documents.findings import (
     Finding,
     admitted,
+    in_place,
     listed,
     typed,
-    with_findings,
 )
 from cosilo.strategies.documents.jobs import (
     MOST_FINDINGS,
@@ -153,7 +153,7 @@ class Decompose:
             found = await self._found(session, split, worker)
         finally:
             worker.close()
-        return with_findings(split.chat, [each.text for each in found])
+        return in_place(split.chat, len(split.documents), found)
 
     async def _found(
         self, session: Session, split: PartedChat, worker: DocumentWorker

@@ -24,7 +24,7 @@ from cosilo.models.base import stream
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, ask, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.confidence import confidence
-from cosilo.strategies.documents.findings import Finding, admitted, typed, with_findings
+from cosilo.strategies.documents.findings import Finding, admitted, in_front, typed
 from cosilo.strategies.documents.index import IndexChange, PassageFound, PassageIndex
 from cosilo.strategies.documents.share import InFile, InMemory, ShareMeter
 from cosilo.strategies.documents.worker import encoder_of
@@ -150,7 +150,7 @@ class Retrieve:
             documents = [texts[name] for name in names]
             await asyncio.to_thread(self.meter.begin, documents, typed(chat))
             found = await admitted(self.meter, documents, found)
-        return with_findings(chat, [each.text for each in found], "")
+        return in_front(chat, found)
 
     def _opened(self, session: Session) -> PassageIndex:
         encoder = encoder_of(session.owner)
