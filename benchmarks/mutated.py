@@ -36,6 +36,8 @@ from cosilo.boundary.messages import (
     States,
     Step,
     Steps,
+    Verified,
+    Verify,
     encode,
 )
 from cosilo.boundary.wire import logits, states
@@ -134,6 +136,9 @@ SAMPLES: tuple[Message, ...] = (
     Outputs(count=2, packed=SCALED),
     Backward(thread=bytes(16), count=2, packed=SCALED),
     Gradients(count=2, packed=SCALED),
+    Verify(chat=user("q"), sampling=Sampling(max_tokens=9, stop=("end",)), draft="yes", whole=True),
+    Verify(chat=user("q"), thread=bytes(16), draft="yes and no", held=90, whole=True),
+    Verified(thread=bytes(16), text=" and", at=3, drafted=2, accepted=1, vocabulary="v", new=4),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

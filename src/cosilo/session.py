@@ -29,7 +29,7 @@ from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.exposure import Peer
+from cosilo.parties.exposure import Peer, requires_threads
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
 from cosilo.privacy.account import PrivacyAccount, PrivacyConfig
@@ -308,7 +308,8 @@ def require_all(
         others: the LM owners beside the first, by name.
 
     Raises:
-        CapabilityError: a model shows less than the strategy needs, or there are fewer large models.
+        CapabilityError: a model shows less than the strategy needs, or cannot go on from what it has
+            read where that is needed, or there are fewer large models.
     """
     needs, beside = strategy.needs, others or {}
     require(owner.model, needs.small, by=by)
@@ -327,6 +328,8 @@ def require_all(
                 f"{by} needs {needs.shown & ~found.exposes} of {which}, but {found.name} exposes "
                 f"only {found.exposes}"
             )
+        if any(message.on_threads for message in needs.sends):
+            requires_threads(found, by=by)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,7 +401,14 @@ def open_session(
         )
         for called, side in {name: first, **beside}.items()
     }
-    return Session(owner, channels[name], sampling or Sampling(), account=account, peers=channels)
+    return Session(
+        owner,
+        channels[name],
+        sampling or Sampling(),
+        account=account,
+        peers=channels,
+        defended=bool(defences),
+    )
 
 
 def open_point(

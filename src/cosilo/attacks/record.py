@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator
 
 from cosilo.attacks.base import View
 from cosilo.attacks.threads import ThreadReader
-from cosilo.boundary.messages import Message
+from cosilo.boundary.messages import Message, Verified
 from cosilo.boundary.messages.passages import JSON
+
+VERIFIED = Verified.__name__
 
 
 def texts(message: Message) -> list[str]:
@@ -58,6 +60,8 @@ def upstream(view: View) -> Iterator[tuple[str, list[str]]]:
         if entry.direction == "up":
             threads.note(entry.request, entry.message)
             yield entry.request, texts(entry.message)
+        elif entry.kind == VERIFIED:
+            threads.note(entry.request, entry.message)
     yield from threads.whole().items()
 
 
@@ -73,7 +77,11 @@ def spoken(view: View, only: Collection[str] | None = None) -> dict[str, str]:
     found: dict[str, dict[str, None]] = {}
     threads = ThreadReader()
     for entry in view.entries():
-        if entry.direction == "up" and (only is None or entry.request in only):
+        if only is not None and entry.request not in only:
+            continue
+        if entry.kind == VERIFIED:
+            threads.note(entry.request, entry.message)
+        if entry.direction == "up":
             threads.note(entry.request, entry.message)
             found.setdefault(entry.request, {}).update(dict.fromkeys(texts(entry.message)))
     for request, said in threads.whole().items():

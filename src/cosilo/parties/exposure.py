@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from cosilo.boundary.messages import Message
 from cosilo.boundary.transports.base import Handles
 from cosilo.errors import CapabilityError
-from cosilo.models.base import Shows
+from cosilo.models.base import Shows, TextModel, goes_on
 from cosilo.types import Delta
 
 
@@ -33,6 +33,24 @@ def permit(message: Message, exposes: Shows, *, by: str) -> None:
         raise CapabilityError(
             f"{by} exposes {exposes} and does not serve {type(message).__name__} messages that ask for "
             f"{wanted & ~exposes}"
+        )
+
+
+def requires_threads(peer: Peer, *, by: str) -> None:
+    """Refuse a large model of this house that cannot go on from what it has read; whether one elsewhere
+    can is known there.
+
+    Raises:
+        CapabilityError: it cannot.
+    """
+    party: object = peer
+    while (inner := getattr(party, "inner", None)) is not None:
+        party = inner
+    model: TextModel | None = getattr(party, "model", None)
+    if model is not None and not goes_on(model):
+        raise CapabilityError(
+            f"{by} needs a large model that keeps what it has read; {model.name!r} does not (the torch "
+            "and llamacpp back ends do, also behind a `cosilo host`)"
         )
 
 

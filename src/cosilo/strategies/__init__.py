@@ -26,6 +26,7 @@ from cosilo.strategies.inference import (
     rewrite,
     router,
     sketch,
+    speculative,
     split,
 )
 from cosilo.strategies.upward import supericl
@@ -52,6 +53,7 @@ __all__ = [
     "rewrite",
     "router",
     "sketch",
+    "speculative",
     "split",
     "step_by_step",
     "supericl",

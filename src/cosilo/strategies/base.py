@@ -31,6 +31,8 @@ class Session:
     Attributes:
         lm: the channel to the LM's owner; to the first, where there are several.
         peers: name → channel, of all LM owners in their order, `lm` the first. Cannot be changed.
+        defended: defences stand around the channels, and change what crosses: other than what was sent
+            may arrive, and a text in parts is not seen whole.
         sampling: how the answer at hand is wanted (the task's, or the gateway client's).
         cards: what preparing found, in the order it was found.
         account: the owner's records in the book of ε. Whatever messages spent is booked there as they
@@ -43,6 +45,7 @@ class Session:
     cards: tuple[Card, ...] = ()
     account: Booking | None = None
     peers: Mapping[str, Channel] = field(default_factory=dict)
+    defended: bool = False
 
     def __post_init__(self) -> None:
         peers = dict(self.peers) if self.peers else {ONE: self.lm}
@@ -79,6 +82,7 @@ class Session:
             self.cards,
             self.account,
             peers,
+            self.defended,
         )
 
 

@@ -9,7 +9,7 @@ from cosilo.attacks.record import spoken, upstream
 from cosilo.attacks.secrets import Verbatim
 from cosilo.attacks.threads import ThreadReader
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Step
+from cosilo.boundary.messages import Step, Verify
 from cosilo.boundary.messages.step import ThreadName
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.boundary.transports.inside import InProcess
@@ -17,7 +17,7 @@ from cosilo.errors import StoreError
 from cosilo.models.base import Access
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.thread import Thread
-from cosilo.types import user
+from cosilo.types import Sampling, user
 from toy_thread import ToyThreads
 
 
@@ -46,6 +46,21 @@ async def test_what_went_up_in_parts_is_read_as_one() -> None:
     targets = [Target(f"t{r}", r, "name", people) for r in ("r1", "r2")]
     guesses = await Verbatim().guess(view, targets)
     assert [g.value for g in guesses] == ["Anna Berg", "Dora Ek"]
+
+
+async def test_a_draft_is_read_with_the_reply_that_it_goes_on() -> None:
+    """The LM writes bytes that are no text, so only what was drafted can be a name."""
+    ledger = MemoryLedger()
+    owner = LMOwner(ToyThreads())
+    road = Boundary(InProcess(owner), declared=frozenset({Verify}), ledger=ledger, request="r1")
+    first = await road.send(Verify(chat=user("Who?"), sampling=Sampling(max_tokens=9)))
+    await road.send(Verify(thread=first.thread, draft="Anna Berg"))
+    whole = Verify(chat=user("Who?"), sampling=Sampling(max_tokens=9), draft="Dora Ek", whole=True)
+    await road.bind("r2").send(whole)
+    view = View(ledger.entries)
+    assert [pieces for request, pieces in upstream(view)][-1] == [first.text + "Anna Berg"]
+    assert spoken(view)["r1"].endswith(first.text + "Anna Berg")
+    assert "Dora Ek" in spoken(view)["r2"]
 
 
 def test_a_step_goes_on_from_any_part_of_a_draft() -> None:

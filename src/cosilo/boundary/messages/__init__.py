@@ -28,9 +28,10 @@ from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
 from cosilo.boundary.messages.step import Step, Steps
+from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
     "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Drawn", "Embed", "Embeddings", "Forward",
     "Gradients", "Message", "Outputs", "Piece", "Read", "Refused", "Request", "Score", "Scored",
-    "Scores", "States", "Step", "Steps", "decode", "encode",
+    "Scores", "States", "Step", "Steps", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

@@ -56,11 +56,13 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
             in their places. So no message that holds arrays made of private texts, and none whose
             reply is of use for these very texts only.
         largest: bytes of the longest message of this kind, no less than `SMALL`.
+        on_threads: only a model that goes on from what it has read can answer it.
     """
 
     shows: ClassVar[Shows] = EVERYTHING
     replaceable: ClassVar[bool] = False
     largest: ClassVar[int] = 1 << 20
+    on_threads: ClassVar[bool] = False
     epsilon: Amount = 0.0
     release: Release | None = None
 

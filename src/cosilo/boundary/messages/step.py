@@ -144,6 +144,7 @@ class Step(Request[Steps], frozen=True, kw_only=True, rename={
     reply: ClassVar[type[Message]] = Steps
     shows: ClassVar[Shows] = Shows.LOGITS
     largest: ClassVar[int] = 1 << 26
+    on_threads: ClassVar[bool] = True
     thread: Annotated[bytes, msgspec.Meta(max_length=NAME)] = b""
     chat: Chat = ()
     vocabulary: Annotated[str, msgspec.Meta(max_length=64)] = ""

@@ -460,6 +460,7 @@ def _towards(
         sampling,
         account=session.account,
         peers=channels,
+        defended=bool(defences),
     )
 
 

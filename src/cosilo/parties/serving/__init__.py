@@ -9,7 +9,15 @@ in the same way.
 
 from __future__ import annotations
 
-from cosilo.parties.serving import ask, embed, forward, read, score, step  # noqa: F401  they register themselves
+from cosilo.parties.serving import (  # noqa: F401  they register themselves
+    ask,
+    embed,
+    forward,
+    read,
+    score,
+    step,
+    verify,
+)
 from cosilo.parties.serving.base import Owner, answer, pieces, serves, serves_stream
 
 __all__ = ["Owner", "answer", "pieces", "serves", "serves_stream"]
