@@ -38,6 +38,7 @@ from kept import Kept
 Floats = NDArray[np.float64]
 LIMITS = tuple(round(0.05 * k, 2) for k in range(1, 11))
 DELTA = 0.05
+RUN, AHEAD, EACH = "in the long run", "among those ahead", "Clopper–Pearson of each"
 
 
 def load(path: Path) -> list[dict[str, object]]:
@@ -65,13 +66,11 @@ def wrong(rows: list[dict[str, object]]) -> Bools:
     return np.array([not r["small_correct"] for r in rows])
 
 
-def pointwise(scores: Floats, losses: Bools, limit: float) -> float:
-    """The threshold that keeps most among all whose bound holds by itself."""
+def bounds(scores: Floats, losses: Bools) -> tuple[Floats, Floats]:
+    """The scores in falling order, and the Clopper–Pearson bound of keeping each and all before."""
     order = np.argsort(-scores, kind="stable")
     lost, kept = np.cumsum(losses[order]), np.arange(1, len(order) + 1)
-    bounds = beta.ppf(1 - DELTA, lost + 1, np.maximum(kept - lost, 1e-9))
-    fine = np.flatnonzero(bounds <= limit)
-    return float(scores[order[fine[-1]]]) if len(fine) else np.inf
+    return scores[order], beta.ppf(1 - DELTA, lost + 1, np.maximum(kept - lost, 1e-9))
 
 
 def gates(
@@ -112,7 +111,7 @@ def main() -> None:
     )
     for name in ("mmlu", "gsm8k"):
         measure(name, arguments, kept)
-    kept.write()
+        kept.write()
 
 
 def measure(name: str, arguments: argparse.Namespace, kept: Kept) -> None:
@@ -125,34 +124,34 @@ def measure(name: str, arguments: argparse.Namespace, kept: Kept) -> None:
     orders = [
         np.random.default_rng(seed).permutation(len(rest)) for seed in range(arguments.divisions)
     ]
-    for limit in LIMITS:
-        for gate, (inside, scores) in scored.items():
-            rules = {
-                "in the long run": Promise(wrong=limit, delta=DELTA),
-                "among those ahead": Promise(wrong=limit, delta=DELTA, ahead=len(rest) - half),
-                "Clopper–Pearson of each": None,
-            }
-            for rule, promise in rules.items():
-                shares, broken = [], 0
-                for order in orders:
-                    now, ahead = order[:half], order[half:]
-                    if promise is None:
-                        threshold = pointwise(scores[now], losses[now], limit)
-                    else:
-                        steps = steps_from(inside, learned, promise, half)
-                        found = safe_threshold(scores[now], losses[now], promise, steps=steps)
-                        threshold = found.threshold
-                    judged = ahead if rule == "among those ahead" else order
+    for gate, (inside, scores) in scored.items():
+        found: dict[str, list[tuple[float, bool]]] = {}
+        for order in orders:
+            now, ahead = order[:half], order[half:]
+            ranked, bound = bounds(scores[now], losses[now])
+            for limit in LIMITS:
+                fine = np.flatnonzero(bound <= limit)
+                chosen = {EACH: float(ranked[fine[-1]]) if len(fine) else np.inf}
+                for rule, among in ((RUN, None), (AHEAD, len(ahead))):
+                    promise = Promise(wrong=limit, delta=DELTA, ahead=among)
+                    steps = steps_from(inside, learned, promise, half)
+                    safe = safe_threshold(scores[now], losses[now], promise, steps=steps)
+                    chosen[rule] = safe.threshold
+                for rule, threshold in chosen.items():
+                    judged = ahead if rule == AHEAD else order
                     inner = losses[judged][scores[judged] >= threshold]
-                    broken += bool(len(inner) and inner.mean() > limit)
-                    shares.append(float((scores[ahead] >= threshold).mean()))
-                row = f"{name}, {limit:.2f}, {gate}, {rule}"
-                low, high = clopper_pearson(broken, len(orders))
-                kept.put(row, "violations", broken / len(orders), n=len(orders), low=low, high=high)
-                kept.put(row, "kept at home", float(np.mean(shares)), n=len(orders))
-                print(
-                    f"{row:70s} kept {np.mean(shares):.3f}, violations {broken / len(orders):.3f}"
-                )
+                    broken = bool(len(inner) and inner.mean() > limit)
+                    share = float((scores[ahead] >= threshold).mean())
+                    found.setdefault(f"{name}, {limit:.2f}, {gate}, {rule}", []).append(
+                        (share, broken)
+                    )
+        for row, each in found.items():
+            shares, broken_ones = zip(*each, strict=True)
+            broken, n = sum(broken_ones), len(each)
+            low, high = clopper_pearson(broken, n)
+            kept.put(row, "violations", broken / n, n=n, low=low, high=high)
+            kept.put(row, "kept at home", float(np.mean(shares)), n=n)
+            print(f"{row:70s} kept {np.mean(shares):.3f}, violations {broken / n:.3f}", flush=True)
 
 
 if __name__ == "__main__":
