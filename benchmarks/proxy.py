@@ -58,7 +58,7 @@ SYSTEM = "Name the intent of the customer's message."
 INTENTS, LEARNED, ASKED = 6, 8, 6  # and items of each, to train on and to ask
 SEEDS = (0, 1, 2)
 DROPPED = 10
-TOPS = (8, 16, 32, 128)
+TOPS = (8, 16, 24, 128)
 TUNING = Tuning(rank=8, epochs=3, batch=4, learning_rate=2e-3, validation=0.0)
 WRITTEN = 4  # replies a seed that are written freely, to be counted in bytes
 SPELT = 4  # items a seed that are mixed byte by byte, too
@@ -239,7 +239,7 @@ async def measured(
     proxy, right = Proxy(), []
     for item in asked:
         right.append((await proxy.answer(session.bind(item.id), item.chat)).text == item.target)
-    found["right"]["proxy, top 32"] = right
+    found["right"]["proxy, top 24"] = right
     found["choices"] = [len(encode(e.message)) for e in ledger.entries() if e.message is not None]
     session, ledger = opened(large, expert, Sampling(max_tokens=12))
     for item in asked[:: max(1, len(asked) // WRITTEN)]:
@@ -285,7 +285,7 @@ async def spelt(
 ) -> dict[str, float]:
     """Nats of the label and its end where the three are mixed byte by byte."""
     found: dict[str, float] = {"bytes": len(item.target.encode()) + 1}
-    for top in (128, 32):
+    for top in (128, 24):
         ledger = MemoryLedger()
         thread = Thread(road(large, ledger), item.chat, top=top)
         homes = [HomeReader(model, item.chat) for model in (expert, base)]
@@ -347,9 +347,9 @@ def report(folder: Path) -> None:
     for name in ("bytes", "opening"):
         each = np.array([x for f in found for x in f[name]], float)
         low, high = spread(each)
-        kept.put("proxy, top 32", f"{name} a token", each.mean(), n=len(each), low=low, high=high)
+        kept.put("proxy, top 24", f"{name} a token", each.mean(), n=len(each), low=low, high=high)
     some = [s for f in found for s in f["spelt"]]
-    for top in (128, 32):
+    for top in (128, 24):
         each = np.array([s[f"top {top}"] for s in some])
         low, high = spread(each)
         kept.put(f"byte by byte, top {top}", "nats", each.mean(), n=len(each), low=low, high=high)

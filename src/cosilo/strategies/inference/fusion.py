@@ -90,7 +90,7 @@ class Fusion:
     threshold: float = 0.5
     calls: float | None = None
     items: int = LEARNED_FROM
-    top: int = 32
+    top: int = 24
     ahead: int = 0
     by: By = "tokens"
     numbers: tuple[float, ...] = ()

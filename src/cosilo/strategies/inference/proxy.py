@@ -64,7 +64,7 @@ class Proxy:
     )
 
     alpha: float = 1.0
-    top: int = 32
+    top: int = 24
     ahead: int = 0
     by: By = "tokens"
     seed: int = 0

@@ -164,10 +164,9 @@ def test_a_large_model_that_shows_no_logits_is_refused() -> None:
         opened(shows=Access.TEXT.shows)
 
 
-async def test_a_large_model_that_keeps_nothing_is_refused() -> None:
-    strategy, session = opened(large=ScriptedModel(lambda chat: "hi", name="large"))
+def test_a_large_model_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(CapabilityError, match="keeps what it has read"):
-        await strategy.prepare(session)
+        opened(large=ScriptedModel(lambda chat: "hi", name="large"))
 
 
 async def test_another_vocabulary_is_refused_by_name_before_training() -> None:
