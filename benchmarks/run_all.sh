@@ -68,5 +68,6 @@ for ms in 15 7; do
 done
 script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
+script documents_smollm2 benchmarks/documents.py --items 100 --read 100 --minutes 120
 # A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
 "$PYTHON" benchmarks/page.py
