@@ -1,7 +1,7 @@
 """Asking without showing what is private: `rewrite` and `sketch` beside `pseudonym`, `large`, `small`.
 
     python benchmarks/pupa.py                      the test split, once
-    python benchmarks/pupa.py --items 24 --writing question describe similar hide replace
+    python benchmarks/pupa.py --items 16 --writing question hide
     python benchmarks/pupa.py --split train --items 16 --only large small question
 
 Real people's questions (PUPA, Siyan et al., arXiv 2410.17127) with the private units in them. The small
@@ -261,7 +261,7 @@ def put(
     found, n = outcomes[name], len(items)
     left = np.array([o.left for o in found], dtype=float)
     units = np.array([o.units for o in found], dtype=float)
-    low, high = ratio(left, units)
+    low, high = ratio(left, units) if left.any() else intervals.wilson(0, int(units.sum()))
     kept.put(name, "leak", left.sum() / units.sum(), n=int(units.sum()), low=low, high=high)
     clean = int(sum(o.left == 0 for o in found))
     low, high = intervals.wilson(clean, n)
@@ -274,10 +274,13 @@ def put(
         own, large, small = (grades(row, what) for row in (name, "large", "small"))
         low, high = intervals.mean(own, (-1.0, 1.0))
         kept.put(name, what, float(own.mean()), n=n, low=low, high=high)
-        low, high = ratio(own, large)
-        kept.put(name, f"{what} / large", own.mean() / large.mean(), n=n, low=low, high=high)
-        low, high = intervals.difference(own, small, (-2.0, 2.0))
-        kept.put(name, f"{what} − small", float((own - small).mean()), n=n, low=low, high=high)
+        if name != "large":
+            low, high = ratio(own, large)
+            kept.put(name, f"{what} relative", own.mean() / large.mean(), n=n, low=low, high=high)
+        if name != "small":
+            low, high = intervals.difference(own, small, (-2.0, 2.0))
+            gain = float((own - small).mean())
+            kept.put(name, f"{what} − small", gain, n=n, low=low, high=high)
 
 
 async def writing(

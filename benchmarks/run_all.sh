@@ -60,6 +60,8 @@ script membership benchmarks/distil/membership.py
 script privacy_book benchmarks/privacy_book.py
 script healing benchmarks/healing.py
 script text_dp benchmarks/text_dp.py
+script pupa benchmarks/pupa.py --items 32 --only large small pseudonym replace-cautious
+script pupa_writing benchmarks/pupa.py --items 16 --writing question hide
 script split benchmarks/split.py
 echo "== fit"
 for ms in 15 7; do
