@@ -2,6 +2,7 @@
 
     python benchmarks/speculative.py drawn  [--draws 100000]   χ² of drawn replies, and of a wrong rule
     python benchmarks/speculative.py greedy [--prompts 200]    token for token in float32; resumes
+    python benchmarks/speculative.py pays                      the estimated gain and the counted one
 
 *drawn*: a model of four words, whose distribution over replies of up to three tokens is known; each
 reply has a seed of its own, and another such model drafts. Rare replies (fewer than 5 expected) are
@@ -10,6 +11,9 @@ counted together. Beside it the rule that keeps a drafted token wherever it is n
 *greedy*: the first turns of spec_bench (../shared/data/spec_bench), SmolLM2-135M in float32, 48 tokens,
 drafts looked up in the prompt and the reply, beside the same model alone. Prompts are taken in an order
 that is drawn by seed 0, so that any first so many are a sample.
+
+*pays*: models of four words, whose replies of 64 tokens are drawn; what a crossing takes is stated and
+added up, not waited for. Acceptance is counted on 20 replies, the gain on 100 others.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.serving import verify
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
+from cosilo.strategies.drafting import ModelDrafts
+from cosilo.strategies.inference.speculation import Speeds, payoff
+from cosilo.strategies.inference.speculation import kept as kept_of
+from cosilo.strategies.rounds import DraftedStep, rounds
 from cosilo.types import Sampling, user
 from kept import ROOT, Kept
 
@@ -164,9 +172,63 @@ async def greedy(prompts: int, file: Path, seconds: float) -> None:
     found.write()
 
 
+SETTINGS = ((0.1, 0.01, 0.0), (0.1, 0.01, 0.05), (0.1, 0.01, 0.3), (0.02, 0.005, 0.01),
+            (0.02, 0.005, 0.1), (0.2, 0.05, 0.1), (0.05, 0.04, 0.02), (0.03, 0.002, 0.03))  # fmt: skip
+"""Seconds of the LM for a token, of the small model for one, and of a round trip."""
+LENGTH, LONG, MORE, PROMPT = 4, 64, 0.05, 4.0  # the last two in tokens of the LM
+
+
+async def counted(first: int, count: int) -> list[list[DraftedStep]]:
+    """Replies to seeds from `first` on, crossing by crossing."""
+    rows = few_words.FewWords.drawn(0).rows
+    near = np.exp(np.log(rows) + np.random.default_rng(1).normal(size=rows.shape) * 0.5)
+    rows[:, few_words.END] = near[:, few_words.END] = 1e-12
+    large, small = few_words.FewWords(rows), few_words.FewWords(near)
+    strategy = strategies.create("speculative", anyway=True)
+    found = []
+    for seed in range(first, first + count):
+        sampling = Sampling(max_tokens=LONG, temperature=1.0, seed=seed)
+        session = open_session(DataOwner(small), LMOwner(large), strategy, sampling=sampling)
+        chat = user("Why?")
+        steps = rounds(session, chat, ModelDrafts(small, chat, sampling), count=LENGTH)
+        found.append([step async for step in steps])
+    return found
+
+
+def pays() -> None:
+    found = Kept("speculative_pays", seed=0, settings={"length": LENGTH, "tokens": LONG})
+    tune, rest = asyncio.run(counted(1000, 20)), asyncio.run(counted(0, 100))
+    some = [step.reply for reply in tune for step in reply]
+    drafts = np.array([len(r) for r in rest])
+    drafted = np.array([sum(s.reply.drafted for s in r) for r in rest])
+    for token_s, draft_s, round_trip_s in SETTINGS:
+        told = Speeds(
+            survival=kept_of([s.accepted for s in some], LENGTH),
+            drafted=tuple(
+                float(np.mean([min(n, s.drafted) for s in some])) for n in range(1, LENGTH + 1)
+            ),
+            draft_s=draft_s, token_s=token_s, more_s=MORE * token_s, round_trip_s=round_trip_s,
+            prompt_s=PROMPT * token_s,
+        )  # fmt: skip
+        guess = payoff(told, LENGTH, LONG)
+        alone = round_trip_s + (PROMPT + LONG) * token_s
+        took = PROMPT * token_s + drafts * (round_trip_s + token_s)
+        took = took + drafted * (draft_s + MORE * token_s)
+        rng = np.random.default_rng(0)
+        again = alone / took[rng.integers(0, len(took), (2000, len(took)))].mean(axis=1)
+        gain = float(alone / took.mean())
+        low, high = map(float, np.quantile(again, [0.025, 0.975]))
+        row = f"{1000 * token_s:g}, {1000 * draft_s:g}, {1000 * round_trip_s:g}"
+        found.put(row, "estimated", guess.gain)
+        found.put(row, "counted", gain, n=len(took), low=low, high=high)
+        found.put(row, "off", guess.gain / gain - 1)
+        print(f"{row} ms: estimated {guess.gain:.2f}, counted {gain:.2f} ({low:.2f} to {high:.2f})")
+    found.write()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("drawn", "greedy"))
+    parser.add_argument("part", choices=("drawn", "greedy", "pays"))
     parser.add_argument("--draws", type=int, default=100_000)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -174,6 +236,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.part == "drawn":
         drawn(given.draws)
+    elif given.part == "pays":
+        pays()
     else:
         asyncio.run(greedy(given.prompts, given.file, given.seconds))
 
