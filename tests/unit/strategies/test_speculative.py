@@ -174,7 +174,7 @@ async def test_a_thread_that_was_forgotten_is_begun_again_with_what_was_told() -
 
 
 async def test_a_reply_that_does_not_come_on_ends() -> None:
-    for says in ({"at": 0}, {"at": 500}):
+    for says in ({"at": 0}, {"at": 500}, {"thread": b""}):
         owner = Counting(LMOwner(FewWords.drawn(2)), says=says)
         strategy, session = opened(FewWords.drawn(2), owner=owner, draft="lookup")
         with pytest.raises(UnexpectedReplyError, match="come on"):
