@@ -360,7 +360,8 @@ class DefenceContract:
                 raise RuntimeError(CANARY)
 
         ledger = MemoryLedger()
-        failing = Failing.__new__(Failing)
+        failing = self.defence()
+        object.__setattr__(failing, "__class__", Failing)
         session = open_session(
             DataOwner(ScriptedModel()),
             LMOwner(ScriptedModel()),

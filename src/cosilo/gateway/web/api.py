@@ -368,12 +368,11 @@ class Gateway:
         assert x.tab is not None
         point, tab = x.point, x.tab
 
-        if len(asks) == 1:
-            return [await answer_one(point, *asks[0], tab, x.served)]
-
         async def one(ask: tuple[Chat, Sampling]) -> Answer:
             return await answer_one(point, *ask, tab, x.served)
 
+        if len(asks) == 1:  # as most are: without tasks
+            return [await one(asks[0])]
         return await fan_out(one, asks)
 
     async def _stream(

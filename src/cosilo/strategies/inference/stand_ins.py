@@ -20,7 +20,7 @@ from cosilo.parties.data_owner import PrivateValue
 
 _GIVEN = (
     "Alban", "Berit", "Corin", "Dagny", "Edric", "Fenna", "Gerwin", "Hilde", "Ivo", "Jorun",
-    "Kilian", "Liva", "Merten", "Nele", "Odo", "Petra", "Quirin", "Runa", "Severin", "Tilda",
+    "Kasimir", "Liva", "Merten", "Nele", "Odo", "Petra", "Quirin", "Runa", "Severin", "Tilda",
     "Ulrik", "Vesna", "Wendel", "Xenia", "Yorick", "Zdenka",
 )  # fmt: skip
 _FAMILY = (

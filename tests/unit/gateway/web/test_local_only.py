@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "private_evolution": {"about": "mail"},
     "cascade": {"threshold": 1.0},
     "router": {"calls": 1.0},
+    "retrieve": {"documents": "/nowhere", "index": "/nowhere/index"},
 }
 HEADER = [(b"x-cosilo-local-only", b"true")]
 
@@ -39,6 +40,8 @@ async def opened(
 
     kind = type(strategies.create(name, **OPTIONS.get(name, {})))
     monkeypatch.setattr(kind, "prepare", as_it_is)
+    # These models have no threads, which is nothing to refuse here: they shall not be asked at all.
+    monkeypatch.setattr("cosilo.session.requires_threads", lambda peer, *, by: None)
     large = [ScriptedModel({}, access=Access.WEIGHTS) for _ in range(2)]
     small = ScriptedModel({"hello": "From home."}, access=Access.WEIGHTS, confidence=0.2)
     h = await house(
