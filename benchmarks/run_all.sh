@@ -28,8 +28,11 @@ script round_trip_all benchmarks/pseudonyms/round_trip.py --all --streams
 script gateway_round_trip benchmarks/gateway/round_trip.py
 script literals benchmarks/pseudonyms/literals.py
 script structured benchmarks/pseudonyms/structured.py
+script structured_test benchmarks/pseudonyms/structured.py --split test
 script credentials benchmarks/pseudonyms/credentials.py
+script credentials_test benchmarks/pseudonyms/credentials.py --split test
 script technical benchmarks/pseudonyms/technical.py
+script technical_test benchmarks/pseudonyms/technical.py --split test
 script vectors benchmarks/pseudonyms/vectors.py
 script nyc311 benchmarks/plans.py nyc311
 script mts_dialog benchmarks/plans.py mts_dialog
@@ -68,6 +71,13 @@ for ms in 15 7; do
   "$PYTHON" -m cosilo fit smollm2-135m-instruct --ms-per-token "$ms" --memory 1GB --out "runs/fit-$ms" \
     --text ../shared/data/cfpb_raw/train.jsonl 2>&1 | tee "runs/logs/fit-$ms.txt"
 done
+script guarantee benchmarks/guarantee.py
+script votes benchmarks/votes.py
+script proxy benchmarks/proxy.py
+script fusion benchmarks/fusion.py
+script speculative_drawn benchmarks/speculative.py drawn
+script speculative_pays benchmarks/speculative.py pays
+script speculative_greedy benchmarks/speculative.py greedy
 script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
 script documents_smollm2 benchmarks/documents.py --items 100 --read 100 --minutes 120
