@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_what_the_page_links_to_is_a_heading_of_the_results() -> None:
     headings = {_anchor(line) for line in results.splitlines() if line.startswith("#")}
     for anchor in re.findall(r"results\.md#([^)]+)\)", PAGE):
         assert anchor in headings, f"docs/results.md has no heading #{anchor}"
+
+
+def test_headings_stand_apart() -> None:
+    """Where pages of several hands are joined, a line can end up in another's section."""
+    lines = PAGE.splitlines()
+    for before, line in pairwise(lines):
+        assert not line.startswith("#") or not before
 
 
 def _anchor(heading: str) -> str:
