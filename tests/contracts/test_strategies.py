@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import pytest
 
 from a_writer import WordEmbedder, writes
 from bag import Bag
+from cosilo.gateway.process.config import _Served
 from cosilo.models.base import TextModel
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy, strategies
 from cosilo.strategies.inference.gain import fit_gain
+from cosilo.tables import options_of
 from cosilo.testing import LABELS, StrategyContract
 from cosilo.types import Chat, last_user, user
 
@@ -229,3 +231,10 @@ def test_every_registered_strategy_is_under_contract() -> None:
         "speculative",
     }  # fmt: skip
     assert set(strategies.names()) == covered
+
+
+@pytest.mark.parametrize("name", strategies.names())
+def test_no_option_is_called_like_a_key_of_a_point(name: str) -> None:
+    """A served point's own keys stand in one table with the strategy's options, and would hide them."""
+    served = {field.name for field in fields(_Served)}
+    assert not served & options_of(strategies.get(name)).keys()

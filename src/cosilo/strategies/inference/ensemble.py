@@ -76,7 +76,7 @@ class Ensemble:
     Attributes:
         method: "majority" counts votes; "dawid_skene" and "stacking" learn what each vote is worth from
             the tune items, which all models are asked about, and need a closed set of answers.
-        small: the small model is one annotator more, where the worth is learned.
+        own: the small model has a vote too, where the worth is learned.
         usd_per_1k: what the models asked may cost together for a thousand questions; which they are is
             then learned from the tune items and what asking about these cost. Unset: all whose
             votes help.
@@ -89,7 +89,7 @@ class Ensemble:
     """
 
     method: Literal["majority", "dawid_skene", "stacking"] = "majority"
-    small: bool = True
+    own: bool = True
     usd_per_1k: float | None = None
     sure: float = 0.0
     wrong: float | None = None
@@ -126,7 +126,7 @@ class Ensemble:
 
     @property
     def needs(self) -> Needs:
-        small = Access.LOGPROBS if self._learns and self.small else Access.TEXT
+        small = Access.LOGPROBS if self._learns and self.own else Access.TEXT
         loads = Loads(packages=("sklearn",) if self.method == "stacking" else ())
         return Needs(
             small=small,
@@ -151,7 +151,7 @@ class Ensemble:
                 'task has not: method = "majority" needs none'
             )
         examples = calibration(session, by="ensemble", least=20)
-        asked = await _asked_about(session, examples, self.small and self._learns)
+        asked = await _asked_about(session, examples, self.own and self._learns)
         if not self._learns:
             scores, losses = asked.majority(session)
             return self._promised(session, scores, losses)
@@ -236,7 +236,7 @@ class Ensemble:
         return answer
 
     async def _own(self, session: Session, chat: Chat) -> Generation | None:
-        if not (self._learns and self.small):
+        if not (self._learns and self.own):
             return None
         return await session.owner.model.generate(chat, session.sampling)
 
