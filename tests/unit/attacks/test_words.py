@@ -92,7 +92,8 @@ async def test_it_finds_values_where_the_noise_is_weak_and_not_where_it_is_stron
     groups = CusText(TABLE.vectors, 1.0, group=6).groups
     names = [f"word{members[-1]}" for members in groups[1:5]]
     names[1] += f" word{groups[2][-2]}"
-    texts = {f"{i}": f"word0 word0 {names[i % 4]} word0" for i in range(40)}
+    # Each text is another one: equal texts are drawn once.
+    texts = {f"{i}": f"{'word0 ' * (i + 1)}{names[i % 4]} word0" for i in range(40)}
     targets = [Target(f"{i}#a", f"{i}", "secret:x", tuple(names)) for i in range(40)]
 
     async def right(epsilon: float) -> float:

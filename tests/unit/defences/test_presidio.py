@@ -119,14 +119,19 @@ async def test_texts_read_together_give_what_each_gives_alone() -> None:
 
 
 def test_many_short_texts_cost_less_together() -> None:
-    texts = [f"{i * 7919 % 9973} k{i}" for i in range(400)]
+    """The least of three rounds of either, with new texts each: other work on the machine only adds."""
     detector = presidio.PresidioDetector()
-    before = time.process_time()
-    for text in texts:
-        detector.detect(text)
-    between = time.process_time()
-    run(detector.together(texts))
-    assert time.process_time() - between < 0.6 * (between - before)
+    apart, together = [], []
+    for start in (0, 1000, 2000):
+        texts = [f"{i * 7919 % 9973} k{i}" for i in range(start, start + 400)]
+        before = time.process_time()
+        for text in texts:
+            detector.detect(text)
+        between = time.process_time()
+        run(detector.together(texts))
+        apart.append(between - before)
+        together.append(time.process_time() - between)
+    assert min(together) < 0.6 * min(apart), (together, apart)
 
 
 def test_a_word_is_strange_that_the_published_vocabulary_does_not_know(whole: Any) -> None:
