@@ -223,6 +223,18 @@ async def test_a_share_of_wrong_answers_can_be_promised() -> None:
     assert "nothing is answered" in str(told.cards[-1].facts["promise"])
 
 
+async def test_what_is_promised_is_promised_of_what_answers() -> None:
+    """What votes are worth is learned from other items than those that the promise is shown with."""
+    strategy = Ensemble(method="dawid_skene", wrong=0.3)
+    prepared, session = await strategy.prepare(opened(THREE, strategy))
+    assert isinstance(prepared, Ensemble)
+    whom, promise = session.cards
+    shown = int(promise.facts["items that it was shown with"])
+    assert whom.facts["tune items"] == 60
+    assert shown <= 60
+    assert 0 < prepared.sure <= 1
+
+
 async def test_one_of_several_may_be_away_where_that_is_allowed() -> None:
     away = {"a": ScriptedModel({"item": "red"}), "b": Down(), "c": ScriptedModel({"item": "red"})}
     with pytest.raises(UnreachableError):

@@ -155,18 +155,26 @@ class Ensemble:
         if not self._learns:
             scores, losses = asked.majority(session)
             return self._promised(session, scores, losses)
-        learned, names, told = await asyncio.to_thread(self._learn, asked)
-        found = replace(self, learned=learned, asked=names)
-        session = session.with_card(told)
+        every = np.arange(len(asked.ballot))
         if self.wrong is None:
-            return found, session
-        # Learned anew without a half, whose items are then as new as those to come.
-        scores, losses = await asyncio.to_thread(self._held_out, asked, names)
-        return found._promised(session, scores, losses)
+            learned, names, told = await asyncio.to_thread(self._learn, asked, every)
+            return replace(self, learned=learned, asked=names), session.with_card(told)
+        # Whom to ask and what votes are worth is learned from one half; to what answers with it, the
+        # items of the other are as new as those to come.
+        first, second = np.array_split(np.random.default_rng(0).permutation(every), 2)
+        learned, names, told = await asyncio.to_thread(self._learn, asked, first)
+        ballot = asked.ballot.among([asked.names.index(name) for name in names]).of(second)
+        posterior = learned.posterior(ballot)
+        wrong = posterior.argmax(axis=1) != asked.targets[second]
+        found = replace(self, learned=learned, asked=names)
+        return found._promised(session.with_card(told), posterior.max(axis=1), wrong)
 
-    def _learn(self, asked: _Asked) -> tuple[DawidSkene | Stacking, tuple[str, ...], Card]:
-        """What votes are worth, whom to ask, and how that was found."""
-        chosen = sorted(affordable(asked.ballot, asked.targets, asked.prices, self.usd_per_1k))
+    def _learn(
+        self, asked: _Asked, items: Ints
+    ) -> tuple[DawidSkene | Stacking, tuple[str, ...], Card]:
+        """What votes are worth, whom to ask, and how that was found, from some of the items."""
+        ballot, targets = asked.ballot.of(items), asked.targets[items]
+        chosen = sorted(affordable(ballot, targets, asked.prices, self.usd_per_1k))
         if not chosen:
             least = min(asked.prices)
             raise ConfigError(
@@ -177,27 +185,17 @@ class Ensemble:
         names = tuple(asked.names[i] for i in chosen)
         facts: dict[str, float | str] = {
             "asked": ", ".join(names),
-            "tune items": len(asked.ballot),
+            "tune items": len(ballot),
             "USD per 1,000 questions": sum(asked.prices[i] for i in chosen),
         }
         right = {
-            name: float((asked.ballot.votes[:, i] == asked.targets).mean())
+            name: float((ballot.votes[:, i] == targets).mean())
             for i, name in enumerate(asked.names)
         }
         prices = dict(zip(asked.names, asked.prices, strict=True))
         tables = {"right on tune items": right, "USD per 1,000 questions": prices}
         told = Card(by="ensemble", title="whom to ask", facts=facts, tables=tables)
-        return kind.fit(asked.ballot.among(chosen), asked.targets), names, told
-
-    def _held_out(self, asked: _Asked, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Of one half of the items, how sure the other half makes us, and whether that is wrong."""
-        kind = DawidSkene if self.method == "dawid_skene" else Stacking
-        ballot = asked.ballot.among([asked.names.index(name) for name in names])
-        order = np.random.default_rng(0).permutation(len(ballot))
-        first, second = np.array_split(order, 2)
-        fitted = kind.fit(ballot.of(first), asked.targets[first])
-        posterior = fitted.posterior(ballot.of(second))
-        return posterior.max(axis=1), posterior.argmax(axis=1) != asked.targets[second]
+        return kind.fit(ballot.among(chosen), targets), names, told
 
     def _promised(
         self, session: Session, scores: Floats, losses: Floats
