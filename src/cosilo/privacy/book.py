@@ -30,7 +30,7 @@ from pathlib import Path
 
 import msgspec
 
-from cosilo.databases import made_private
+from cosilo.databases import in_wal, made_private
 from cosilo.errors import PrivacyBudgetError, PrivacyError, StoreError
 from cosilo.privacy.composition import Figure, composed
 from cosilo.privacy.mechanisms import Release
@@ -153,7 +153,7 @@ class PrivacyBook:
             with self._guarded():
                 self._db.execute("PRAGMA synchronous = FULL")
                 if write:
-                    self._db.execute("PRAGMA journal_mode = WAL")
+                    in_wal(self._db, timeout=_WAIT)
                     with self._writing():
                         self._made()
                 found = dict(self._db.execute("SELECT name, value FROM about"))

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 
 from cosilo.boundary.messages import Message, decode
 from cosilo.boundary.record.batches import Batches
-from cosilo.databases import made_private
+from cosilo.databases import in_wal, made_private
 from cosilo.errors import StoreError
 
 Direction = Literal["up", "down"]  # up: data owner → LM owner; down: LM owner → data owner
@@ -338,7 +338,7 @@ def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
     through a power cut.
     """
     db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
+    in_wal(db, timeout=timeout)
     db.execute("PRAGMA synchronous = NORMAL")
     # Pages that are written again and again (heads, keys) are copied into the file less often.
     db.execute("PRAGMA wal_autocheckpoint = 4000")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cosilo.databases import made_private
+from cosilo.databases import in_wal, made_private
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.kept.claims import Claims
 from cosilo.types import Chat, Generation, Sampling
@@ -85,7 +85,7 @@ class ReplayStore:
             self._connection = sqlite3.connect(
                 made_private(self.path), timeout=30, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            in_wal(self._connection, timeout=30)
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
 
