@@ -37,7 +37,7 @@ from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.errors import PrivacyError
 from cosilo.matching import Pool, normalised
 from cosilo.models import catalog
-from cosilo.models.base import Access, TextModel
+from cosilo.models.base import Access, TextModel, ThreadModel
 from cosilo.models.encoder.encoder import Encoder
 from cosilo.models.gguf.llamacpp import LlamaCppModel
 from cosilo.objectives import intervals
@@ -70,6 +70,14 @@ REWRITES: Mapping[str, dict[str, Any]] = {  # the settings were chosen on train 
         "finish": "large",
         "lists": False,
         "cautious": True,
+        "shared_by": 1,
+    },
+    "replace-vocabulary": {
+        "way": "replace",
+        "finish": "large",
+        "lists": False,
+        "cautious": True,
+        "vocabulary": True,
         "shared_by": 1,
     },
     "question-large": {"way": "question", "finish": "large"},
@@ -112,7 +120,7 @@ class Remembered:
 
     access = Access.TEXT
 
-    def __init__(self, model: TextModel, path: Path) -> None:
+    def __init__(self, model: ThreadModel, path: Path) -> None:
         self.model = model
         self.name = model.name
         self._path = path
@@ -132,6 +140,13 @@ class Remembered:
                 kept = msgspec.to_builtins(self._known[key])
                 file.write(json.dumps([key, kept]) + "\n")
         return self._known[key]
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.model.vocabulary_size
+
+    def spelt(self, ids: Sequence[int]) -> Sequence[bytes]:
+        return self.model.spelt(ids)
 
     async def close(self) -> None:
         await self.model.close()

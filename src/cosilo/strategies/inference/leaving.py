@@ -31,6 +31,7 @@ _BEGINS = re.compile(r"(?:^|[.!?:;\n\"“(\[])\s*(?:[-*•]\s*)?$")
 _I = re.compile(r"I(?:['’]\w+)?")
 _SHORTEST_NAME = 3
 _FEWEST_DIGITS = 5
+_FREQUENT = 10_000  # of a tokeniser's tokens, the first; no rarer word is common with a capital
 
 
 class Private:
@@ -185,6 +186,27 @@ def common_words(examples: Iterable[Demonstration], *, least: int = 2) -> frozen
         texts = [*(turn.content for turn in example.chat), example.target]
         counts.update({w for text in texts for w in _WORD.findall(text)})
     return frozenset(word for word, n in counts.items() if n >= least + (not _plain(word)))
+
+
+def vocabulary_words(pieces: Iterable[bytes]) -> frozenset[str]:
+    """The words that a tokeniser has as one token each, behind a space and in small letters, and with a
+    capital those among the first: byte-pair encoding (Sennrich et al., ACL 2016) joins the pairs that
+    are most frequent in public text first, so these are nobody's in particular.
+
+    Args:
+        pieces: what each token stands for, in the order of its id.
+
+    >>> sorted(vocabulary_words([b" the", b"qu", b" queue", b" London", b"12"]))
+    ['Queue', 'The', 'queue', 'the']
+    """
+    found = set()
+    for rank, piece in enumerate(pieces):
+        word = piece[1:].decode(errors="replace")
+        if piece[:1] == b" " and word.isalpha() and word.islower():
+            found.add(word)
+            if rank < _FREQUENT:
+                found.add(word.capitalize())
+    return frozenset(found)
 
 
 def _plain(word: str) -> bool:

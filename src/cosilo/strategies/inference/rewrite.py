@@ -14,12 +14,13 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from msgspec.structs import replace as changed
 
 from cosilo.boundary.messages import Ask
-from cosilo.errors import DataError, PrivacyError, RejectedError
+from cosilo.errors import CapabilityError, DataError, PrivacyError, RejectedError
+from cosilo.models.base import TextModel, ThreadModel
 from cosilo.models.base import stream as stream_model
 from cosilo.parties.data_owner import PrivateValue
 from cosilo.reasoning import spoken
@@ -30,7 +31,12 @@ from cosilo.strategies.inference import asking, instructing
 from cosilo.strategies.inference.asking import WAYS, Way
 from cosilo.strategies.inference.ends import Small
 from cosilo.strategies.inference.instructing import Candidate, Tried
-from cosilo.strategies.inference.leaving import Private, PrivateReader, common_words
+from cosilo.strategies.inference.leaving import (
+    Private,
+    PrivateReader,
+    common_words,
+    vocabulary_words,
+)
 from cosilo.strategies.inference.stand_ins import NOTHING, StandIns, cover, without_links
 from cosilo.strategies.inference.writing import (
     Otherwise,
@@ -102,6 +108,8 @@ class Rewrite:
         shared_by: so many records must share a word for it to be common, one more where it has a
             capital.
         common: these common words; learned in `prepare` from the training and tune items where unset.
+        vocabulary: words that the small model's tokeniser has as one token are common as well: so fewer
+            ordinary ones are hidden.
         never: words and phrases that must not leave in any case.
         verbatim: more words in a row than these must not be the original's; no limit for "replace",
             which sends the text itself.
@@ -127,6 +135,7 @@ class Rewrite:
     cautious: bool = False
     shared_by: int = 2
     common: tuple[str, ...] = ()
+    vocabulary: bool = False
     never: tuple[str, ...] = ()
     verbatim: int = _VERBATIM
     otherwise: Otherwise = "refuse"
@@ -153,6 +162,10 @@ class Rewrite:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is below {least}")
+        if self.vocabulary and not self.cautious:
+            raise ValueError(
+                "vocabulary = true says which words are common: it needs cautious = true"
+            )
         if self.search < 0:
             raise ValueError(f"search = {self.search!r} is negative")
         if any(not text.strip() for text in self.never):
@@ -190,6 +203,8 @@ class Rewrite:
                     "rewrite: cautious = true knows common words from the owner's records, and "
                     f"{len(records)} of them share none; give `common`, or more training or tune items"
                 )
+            if self.vocabulary:
+                known |= _vocabulary_of(session.owner.model)
             found = replace(found, common=tuple(sorted(known)))
         items = session.owner.calibration[: self.search]
         if not self._searches or len(items) < instructing.FEWEST:
@@ -388,6 +403,17 @@ def _fault(private: Private, count: int) -> Callable[[tuple[str, ...]], str]:
         return next(filter(None, map(private.fault, texts)), "")
 
     return fault
+
+
+def _vocabulary_of(model: TextModel) -> frozenset[str]:
+    """The words that its tokeniser has as one token."""
+    if not (hasattr(type(model), "spelt") and hasattr(type(model), "vocabulary_size")):
+        raise CapabilityError(
+            f"rewrite: vocabulary = true reads the small model's own vocabulary, and {model.name!r} "
+            "shows none; use a model of this process (torch or gguf), or leave it out"
+        )
+    local = cast(ThreadModel, model)
+    return vocabulary_words(local.spelt(range(local.vocabulary_size)))
 
 
 def _may_name(listed: str) -> bool:

@@ -17,6 +17,7 @@ from cosilo.strategies.inference.leaving import (
     common_words,
     identifiers,
     unusual,
+    vocabulary_words,
 )
 from cosilo.types import Chat, Demonstration, ToolCall, Turn, user
 
@@ -135,3 +136,8 @@ def test_the_share_is_of_all_values() -> None:
     private = Private([ADA, PrivateValue("Rome", "PLACE")], [], verbatim=None)
     assert [private.share(t) for t in ("", "Rome", "Ada Lovelace in Rome")] == [0.0, 0.5, 1.0]
     assert Private([], [], verbatim=None).share("Rome") == 0.0
+
+
+def test_only_the_frequent_words_of_a_vocabulary_are_common_with_a_capital() -> None:
+    pieces = [b" the", b" London", b" a1", b"ing", b"", b" \xff", *[b""] * 9_994, b" rarely"]
+    assert vocabulary_words(pieces) == {"the", "The", "rarely"}

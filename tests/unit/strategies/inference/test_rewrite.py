@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences.base import Defence
 from cosilo.defences.pseudonyms import Pseudonym
-from cosilo.errors import BudgetExceededError, ConfigError, DataError, PrivacyError
+from cosilo.errors import BudgetExceededError, CapabilityError, ConfigError, DataError, PrivacyError
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner, PrivateValue
 from cosilo.parties.lm_owner import LMOwner
@@ -52,7 +52,7 @@ class Desk:
             kinds = zip(PRIVATE, ("PERSON", "PLACE"), strict=True)
             return tuple(PrivateValue(value, kind) for value, kind in kinds if value in said)
 
-        self.small = ScriptedModel(small)
+        self.small = options.pop("speaks", ScriptedModel)(small)
         self.large = ScriptedModel(large or {})
         self.ledger = MemoryLedger()
         self.meter = options.pop("meter", None)
@@ -242,6 +242,54 @@ async def test_careful_without_records_is_refused_before_anything_is_sent() -> N
         await desk.strategy.prepare(desk.open())
     told = Desk(by_turns(""), way="replace", cautious=True, search=0, common=("a",))
     assert (await told.strategy.prepare(told.open()))[0] == told.strategy
+
+
+class Speller(ScriptedModel):
+    """One that shows its vocabulary."""
+
+    pieces = (
+        b" how",
+        b" do",
+        b" tell",
+        b" that",
+        b" her",
+        b" cat",
+        b" in",
+        b" died",
+        b" ada",
+        b"Item",
+    )
+    vocabulary_size = len(pieces)
+
+    def spelt(self, ids: Sequence[int]) -> list[bytes]:
+        return [self.pieces[i] for i in ids]
+
+
+async def test_words_of_the_small_models_vocabulary_are_common() -> None:
+    items = tuple(Demonstration(str(i), user("i said it"), "so") for i in (1, 2))
+    desk = Desk(
+        by_turns(""), way="replace", finish="large", cautious=True, vocabulary=True,
+        calibration=items, lists=False, speaks=Speller,
+    )  # fmt: skip
+    desk.strategy, _ = await desk.strategy.prepare(desk.open())  # type: ignore[assignment]
+    await desk.answer()
+    (left,) = desk.left
+    assert left.startswith("How do I tell Alban Ashby in ")
+    assert left.endswith(" that her cat died?")
+    assert not any(value in left for value in (*PRIVATE, "Ada", "Lovelace"))
+
+
+async def test_a_model_that_shows_no_vocabulary_is_refused_before_anything_is_sent() -> None:
+    items = tuple(Demonstration(str(i), user("i said it"), "so") for i in (1, 2))
+    desk = Desk(by_turns(""), way="replace", cautious=True, vocabulary=True, calibration=items)
+    with pytest.raises(CapabilityError, match="own vocabulary"):
+        await desk.strategy.prepare(desk.open())
+    assert desk.left == []
+
+
+def test_a_vocabulary_needs_to_be_asked_for_with_caution() -> None:
+    with pytest.raises(ValueError, match="needs cautious = true"):
+        Rewrite(way="replace", vocabulary=True)
 
 
 @pytest.mark.parametrize("seed", range(4))
