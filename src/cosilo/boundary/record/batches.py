@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_TURNS = 4  # each costs the loop a look for what has come, some microseconds
+
 
 class Batches(Generic[T, R]):
     """Items in the order they were put.
@@ -39,7 +41,11 @@ class Batches(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
+                for _ in range(_TURNS):  # who is ready in these turns of the loop comes along
+                    known = len(self._waiting)
+                    await asyncio.sleep(0)
+                    if len(self._waiting) == known:
+                        break
                 batch, self._waiting = self._waiting, []
                 try:
                     outcomes = await self._write([item for item, _ in batch])

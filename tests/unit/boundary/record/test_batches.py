@@ -35,6 +35,21 @@ async def test_what_is_put_in_one_turn_is_written_together_in_order() -> None:
     assert book.batches == [list(range(0, 20, 2)), [20]]
 
 
+async def test_what_comes_turn_after_turn_is_written_together_and_is_not_waited_for_without_end() -> (
+    None
+):
+    book = Book()
+    batches = Batches(book.write)
+    waiting = []
+    for n in range(0, 40, 2):  # as requests do that are read one after another
+        waiting.append(asyncio.ensure_future(batches.put(n)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert [n for batch in book.batches for n in batch] == list(range(0, 40, 2))
+    sizes = [len(batch) for batch in book.batches]
+    assert 3 <= sizes[0] <= 6
+
+
 async def test_what_comes_while_a_batch_is_written_is_the_next() -> None:
     book = Book()
     batches = Batches(book.write)
