@@ -26,13 +26,20 @@ tunnel union valley village villages well wells meadow meadows mill mills missio
 neck orchard oval overpass pass pine pines plain plains point points port ports prairie ramp ranch
 rest river route run shoal shoals shore shores skyway spur squares straße strasse weg platz allee
 gasse ring ufer damm via strada utca u út tér tere körút vägen gatan väg gata vei veien vej gade katu
-tie tee straat laan kade plein terrasse gränd pst mnt puiestee tn iela gatvė"""
+tie tee straat laan kade plein terrasse gränd pst mnt puiestee tn iela gatvė
+pde parade cct circuit tce crct mews esplanade bvd layout cesta trg köz sokak sok caddesi cad mahallesi
+põik gürtel steig pfad graben chaussee stig torg torget backe vang dijk dreef steeg bulvarı"""
 _BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
 avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
-largo rampa contrada piazzale λεωφόρος οδός"""
+largo rampa contrada piazzale λεωφόρος οδός cours allée ruelle sentier venelle faubourg esplanade route
+ronda glorieta carretera carrera alameda ladeira beco vico borgo piazzetta viottolo calea aleea
+bulevardul șoseaua trg odos leoforos jalan"""
 _ENDINGS = """straße strasse str weg gasse platz allee straat laan kade plein singel gracht hove hoven
 vej gade gaden vejen vägen gatan gata väg gränd veien gate gaten katu tie kuja polku gatvė iela utca
-náměstí ulice terrasse stræde allé toft bakken parken lia veg vegen vík braut gerði"""
+náměstí ulice terrasse stræde allé toft bakken parken lia veg vegen vík braut gerði stigen stien
+stígur åsen lien haugen tunet svingen torget
+torg backen allén lund vang vænget høj dijk dreef steeg pad lei steig stieg pfad graben gürtel chaussee
+rinne raitti kaari põik pold platsen plassen"""
 
 
 def _any(words: str) -> str:
@@ -62,7 +69,7 @@ _TAIL = (
 _WORD = rf"(?:{_CAPITAL}|\d{{1,5}}|{PARTICLE})"
 _BODY = rf"{_WORD}(?:[ ]{_WORD}){{0,5}}"
 _HOUSE = r"(?<![\w.\-])\d{1,6}[a-zA-Z]?,?[ ](?:\d{1,5}[ ])?"
-_NUMBER = r"[ ]\d{1,5}[a-z]?\b(?:\.(?=[ ]?\n))?"
+_NUMBER = r"[ ](?i:no?[.:]{1,2}[ ]?)?\d{1,5}[a-zA-Z]?\b(?:\.(?=[ ]?\n))?"
 _STREET = rf"(?:{_CAPITAL}[ ]){{1,4}}{_AFTER}\b\.?"
 
 _SAYS = r"""(?i:\baddress(?:es)?(?:[ ]is|[ ]to|:)?|\b(?:live[sd]?|located|offices?|meet(?:ing)?|stop
@@ -72,6 +79,17 @@ _STATE = (
     "(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]"
     "|UT|V[AT]|W[AIVY])"
 )
+
+_HOUSE_NUMBER = r"\d{1,6}[a-zA-Z]?(?:[/\-]\d{1,5}[a-z]?){0,2}(?:[ ](?:bis|ter))?"
+_SMALL = r"[^\W\d_A-Z][^\W\d_]{1,14}"
+_SLOT = r"""(?i:\b(?:to|at|from|near|on|is|was|for|of|behind|opposite|outside|between|past|around
+|towards?|via|and|find|reach|leave|visit|address|street|place|on)[ :]{1,3})"""
+_AFTERWARDS = (
+    rf"(?=[ ]?(?:[.,;:!?)\n]|$)|[ ](?:[{UPPER}]|(?:in|and|to|for|at|is|was|from|by|on|or|with|near|this"
+    r"|last|by|that|where|after|before|today|now)\b))"
+)
+_ABBREVIATED = r"(?i:ul|os|nám|pl|av|avda|bd|bul|al|str|cad|sok|mah|jl|pr|bld|strada|piața)\.[ ]"
+_CODE_AND_TOWN = rf"(?:(?:[A-Z]{{1,2}}-)?{ZIP}[ ]{TOWN}|{TOWN},?[ ](?:[A-Z]{{2}},?[ ])?{ZIP})(?!\w)"
 
 # (regular expression with a group `value`, score)
 ADDRESSES: tuple[tuple[str, float], ...] = (
@@ -98,8 +116,41 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
      r"[ ,]{0,2}\n?[ ]?(?:[afd]po)[ ]a[aep][ ]\d{5}\b))", 0.95),
     (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)(?i:[ ]is|:)?[ ]{{0,3}}(?P<value>{ZIP})\b",
      0.9),
+    (r"(?i:\b(?:house|building|street|door|flat|apartment|apt\.?|home|suite|unit|room|box)"
+     r"[ ](?:number|no\.?|nr\.?|\#)(?:[ ](?:is|was)|:)?[ ]{1,3})(?P<value>\d{1,6}[a-zA-Z]?)\b", 0.8),
+    (r"(?i:\b(?:house|home|door)[ :]{1,2})(?P<value>\d{1,6}[a-zA-Z]?)(?=[ ]?[.,;!?)\n]|$)", 0.6),
+    # A numbered street, with the side of the town that it is on: 38 W 43rd Street.
+    (rf"(?P<value>(?<![\w.\-])\d{{1,6}}[ ](?:[NSEW]{{1,2}}\.?[ ])?\d{{1,3}}(?i:st|nd|rd|th)[ ]"
+     rf"{_AFTER}\b{_TAIL})",
+     0.9),
+    (rf"(?P<value>(?<![\w.\-])\d{{1,6}}[ ](?:[NSEW]{{1,2}}|North|South|East|West)\.?[ ]"
+     rf"{_CAPITAL}(?:[ ]{_WORD}){{0,3}}"
+     rf"{_TAIL})", 0.7),
+    (r"(?P<value>\b\d{1,3}-(?:chome|ch[oō]me|cho)(?:[ -]\d{1,5}){0,2}(?:[ ,]{1,2}[A-Z]\w{1,30})?)",
+     0.8),
     (r"(?P<value>\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b)", 0.8),
     (r"(?P<value>\b[A-Z]{2}[ ]\d{5}(?:-\d{4})?\b)", 0.8),
     (rf"\b(?:in|at|near|to|from)[ ](?P<value>{TOWN}[ ]{ZIP})\b", 0.6),
     (rf"(?P<value>\b{TOWN},[ ]{_STATE})(?!\w)", 0.7),
+    (rf"(?P<value>\b{_ABBREVIATED}(?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_WORD}){{0,3}}"
+     rf"{_NUMBER}{_TAIL})",
+     0.8),
 )  # fmt: skip
+
+# What is an address by the postcode and the town behind it.
+WITH_TOWNS: tuple[tuple[str, float], ...] = (
+    # A street without a word for one, and below or behind it a postcode and a town.
+    (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{1,4}}\d)(?:{_CAPITAL}[ ])(?:(?:{_WORD}|{_SMALL})[ ]){{0,3}}"
+     rf"\d{{1,5}}[a-z]?,?[ \n]{{1,2}}{_CODE_AND_TOWN})", 0.7),
+    (rf"(?P<value>(?<![\w.\-/]){_HOUSE_NUMBER},?[ ]{_CAPITAL}(?:[ ]{_WORD}){{0,3}},?[ \n]{{1,2}}"
+     rf"{_CODE_AND_TOWN})", 0.7),
+)  # fmt: skip
+
+IN_SLOTS: tuple[tuple[str, float], ...] = (
+    (rf"{_SLOT}(?P<value>{_HOUSE_NUMBER}[ ](?:{_SMALL}[ ])?{_CAPITAL}(?:[ ]{_WORD}){{0,4}})"
+     rf"{_AFTERWARDS}",
+     0.45),
+    (rf"{_SLOT}(?P<value>(?:{_CAPITAL}[ ])(?:(?:{_WORD}|{_SMALL})[ ]){{0,3}}\d{{1,5}}[a-z]?)"
+     rf"(?![.,:/\-]\d){_AFTERWARDS}", 0.45),
+)  # fmt: skip
+"""What is an address by the word before it alone, where it is none of what else is numbered so."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from cosilo.defences.address_parts import whole_addresses
 from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.detection import Span
 from cosilo.defences.given_names import ALSO_WORDS, GIVEN
@@ -34,7 +35,7 @@ _AFTER = re.compile(
     r"(?:[-'’][^\W\d_]{1,30})?)"
     r"(?!['’]?\w)"
 )
-_TITLE = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Mx|Prof|Sir|Rev)\.?[ ]$")
+_TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
@@ -58,6 +59,7 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
     for span in people:
         yield from _rest_of_name(text, span)
     yield from _again(text, people)
+    yield from whole_addresses(text, spans)
     for span in spans:
         if span.kind == "ADDRESS":
             before = _HOUSE.search(text[max(span.start - 12, 0) : span.start])

@@ -48,7 +48,7 @@ from cosilo.defences.texts import (
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 6
+VERSION = 7
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")

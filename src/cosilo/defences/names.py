@@ -9,7 +9,15 @@ from cosilo.defences.addresses import PARTICLE, TOWN, UPPER
 from cosilo.defences.anchored import AnchoredForm, AnchoredText
 from cosilo.defences.detection import Span
 from cosilo.defences.languages.guess import ENGLISH, pieces
-from cosilo.defences.words import DAYS, MONTHS, NOT_NAMES
+from cosilo.defences.words import (
+    DAYS,
+    MONTHS,
+    NOT_NAMES,
+    NUMBERED,
+    OF_PROGRAMS,
+    OF_QUESTIONS,
+    ORDINARY,
+)
 
 _WORD = rf"[{UPPER}][\w'’\-]{{0,40}}+"
 _PART = rf"(?:[{UPPER}]\.|{_WORD})"
@@ -38,8 +46,11 @@ _DOES = (
 )
 _PLACE_CUE = r"""(?i:(?:live[sd]?|living|born|based|located|stay(?:ing|s)?|moved|moving|meet
 |arriv(?:ed?|ing)|flew|fly|flying|travel(?:led|ling)?|trip|originally|returned|went|going|coming
-|are|am|i['’]m|\w{1,20}[ ]here)
+|are|am|i['’]m|here)
 (?:[ ]back|[ ]over)?[ ](?:in|from|to|at|near)|from|where:|city:|country:|place:|town:|location:)"""
+
+_PREPOSITION = r"""(?i:in|to|from|near|around|visit(?:ing|ed|s)?|through|outside|leav(?:e|es|ing)
+|reach(?:ed)?|via|towards?|across|between|landed[ ]at|bound[ ]for|destination:?|stop:)"""
 
 # Given names that are ordinary words: names where somebody is called by one, or calls.
 _WORD_NAMES = (
@@ -73,6 +84,7 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
     ("PERSON", rf"(?P<value>\b{_WORD}(?:[ ][{UPPER}]\.)+[ ]{_WORD})", 0.8, True),
     ("PERSON", rf"(?P<value>\b{_WORD}[ ](?:II|III|IV|Jr\.?|Sr\.?)(?!\w))", 0.6, True),
     ("PLACE", rf"\b{_PLACE_CUE}[ ](?P<value>{TOWN})", 0.6, True),
+    ("PLACE", rf"\b{_PREPOSITION}[ ](?P<value>{TOWN})(?!\w|[ ]?[:=(_/])", 0.35, True),
     ("PLACE", rf"\b(?i:live[sd]?|living)[ ]in[ ](?P<value>{_LOWER}(?:[ ]{_LOWER}){{0,2}})"
      r"(?=[.,!?\n]|$)", 0.5, True),
     ("PLACE", rf"\b(?P<value>{TOWN})[ ](?:Country[ ]Club|Airport|Station|University|Hospital|City"
@@ -89,6 +101,9 @@ _COMPILED = [
     (kind, AnchoredForm(form, re.X), score, strict) for kind, form, score, strict in _PATTERNS
 ]
 
+_SURE = 0.4
+_COUNT = re.compile(r"[ ]\d")
+_NO_PLACES = NOT_NAMES | NUMBERED | OF_PROGRAMS | OF_QUESTIONS | ORDINARY
 _CALENDAR = frozenset((*MONTHS, *DAYS))
 _LINE = re.compile(rf"(?m)^[ ,]*(?P<value>{TOWN})[ ,]*$")
 _ITEM = rf"(?:{_PART}(?:[ ]{_PART}){{0,2}})"
@@ -106,8 +121,14 @@ def named(anchored: AnchoredText) -> Iterator[Span | None]:
     """
     for kind, form, score, strict in _COMPILED:
         for found in form.find(anchored):
-            if kind == "PLACE" and found["value"].partition(" ")[0] in _CALENDAR:
-                continue  # from April 1
+            if kind == "PLACE":
+                first = found["value"].partition(" ")[0]
+                if first in _CALENDAR:
+                    continue  # from April 1
+                if first.casefold() in NUMBERED and _COUNT.match(anchored.text, found.end("value")):
+                    continue  # from Gate 5
+                if score < _SURE and first.casefold() in _NO_PLACES:
+                    continue  # in Section 2, to Customer Service
             if not strict or (is_name(found["value"]) and not is_said(found["value"])):
                 yield Span(*found.span("value"), kind, score)
         yield None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from cosilo.defences.addresses import ADDRESSES
+from cosilo.defences.addresses import ADDRESSES, IN_SLOTS, WITH_TOWNS
 from cosilo.defences.anchored import AnchoredForm, AnchoredText
 from cosilo.defences.beginnings import JOINED
 from cosilo.defences.credentials import credentials
@@ -18,7 +18,15 @@ from cosilo.defences.handles import handles
 from cosilo.defences.languages.forms import foreign
 from cosilo.defences.languages.guess import ENGLISH, language
 from cosilo.defences.names import listed, named
-from cosilo.defences.words import NOT_NAMES
+from cosilo.defences.words import (
+    DAYS,
+    MONTHS,
+    NOT_NAMES,
+    NUMBERED,
+    OF_PROGRAMS,
+    OF_QUESTIONS,
+    ORDINARY,
+)
 
 Check = Callable[[str], bool]
 
@@ -76,6 +84,34 @@ def _is_address(text: str) -> bool:
     if any(c.isdigit() for c in text):
         return not _DAY.fullmatch(text)
     return len(text.split()) > 2 or text.partition(" ")[0].casefold() not in NOT_NAMES
+
+
+_NO_STREETS = frozenset(
+    word.casefold() for word in (*NUMBERED, *OF_PROGRAMS, *ORDINARY, *NOT_NAMES, *MONTHS, *DAYS)
+)
+_ENGLISH = NOT_NAMES | OF_QUESTIONS
+_SMALL = re.compile(r"(?<![\w'’])[^\W\d_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_YEAR = re.compile(r"(?:^|.*[ ])(?:19|20)\d\d(?:$|[ ])")
+
+
+def _has_no_sentence(text: str) -> bool:
+    """Whether no word in small letters is an ordinary English one: `Please return to Box 12`."""
+    return not any(w.islower() and len(w) > 1 and w in _ENGLISH for w in _SMALL.findall(text))
+
+
+def _is_street(text: str) -> bool:
+    """Whether a number and the name beside it are not one of a row (`Gate 5`, `3 Germans`), a day, a
+    year, a version or an amount."""
+    words = [word for word in _LETTERS.findall(text) if len(word) > 1]
+    if not words or _YEAR.match(text) or _DAY.match(text) or not _has_no_sentence(text):
+        return False
+    numbered = words[0] if text[0].isdigit() else words[-1]
+    return not (
+        numbered.casefold() in _NO_STREETS
+        or words[0].casefold() in _NO_STREETS
+        or (numbered.isupper() and len(numbered) < 5)
+    )
 
 
 _GROUPED = re.compile(
@@ -217,6 +253,13 @@ PATTERNS = (
 )
 
 
+_STREETS = tuple(
+    Pattern("ADDRESS", AnchoredForm(form, re.X), score, check)
+    for forms, check in ((WITH_TOWNS, _has_no_sentence), (IN_SLOTS, _is_street))
+    for form, score in forms
+)
+
+
 class PatternDetector:
     """Finds values by their form alone: no model, under a millisecond a sentence.
 
@@ -229,7 +272,7 @@ class PatternDetector:
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
         spans: list[Span] = []
         anchored = AnchoredText(text)
-        for pattern in PATTERNS:
+        for pattern in PATTERNS + _STREETS:
             spans += yield from gathered(pattern.find(anchored))
         for form in (named, credentials, foreign, handles):
             for found in form(anchored):
