@@ -80,6 +80,7 @@ script speculative_pays benchmarks/speculative.py pays
 script speculative_greedy benchmarks/speculative.py greedy
 script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
+script retrieve benchmarks/retrieve.py
 script documents_smollm2 benchmarks/documents.py --items 100 --read 100 --minutes 120
 # A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
 "$PYTHON" benchmarks/page.py

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class Denoiser:
         try:
             with np.load(folder / _FILE, allow_pickle=False) as kept:
                 parts = [np.asarray(kept[name], np.float32) for name in _PARTS]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             what = type(error).__name__
             raise StoreError(f"{str(folder)!r} holds no denoiser ({what})") from None
         width = parts[3].size

@@ -124,7 +124,9 @@ class TrainedHead:
                     terms,
                     Validation(**facts["validation"]) if facts["validation"] else None,
                 )
-        except (OSError, ValueError, KeyError, TypeError, IndexError, BadZipFile) as error:
+        except (
+            OSError, EOFError, ValueError, KeyError, TypeError, IndexError, BadZipFile,
+        ) as error:  # fmt: skip
             raise ConfigError(
                 f"{str(folder)!r} holds no trained head: {type(error).__name__}"
             ) from None

@@ -90,7 +90,7 @@ class GainModel:
             dense = {name: arrays[name] for name in _DENSE}
             views = Views(rarity=facts["rarity"], **counted, **dense)
             return cls(views, arrays["weights"], float(facts["mean"]))
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise ConfigError(
                 f"{str(folder)!r} holds no learned gain: {type(error).__name__}"
             ) from None

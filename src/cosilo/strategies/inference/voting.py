@@ -270,7 +270,7 @@ def _arrays(file: Path, names: Sequence[str]) -> dict[str, Floats]:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
             return {name: np.asarray(held[name], dtype=np.float64) for name in names}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise ConfigError(f"{str(file)!r} holds no votes' worth: {type(error).__name__}") from None
 
 

@@ -137,9 +137,10 @@ def test_no_head_in_the_folder_is_said(tmp_path: Path) -> None:
         TrainedHead.load(tmp_path)
     x, y = cloud(30)
     train(x, blank(30), y, features="embedding").save(tmp_path)
-    (tmp_path / "head.npz").write_bytes(b"PK\x03\x04 no more")
-    with pytest.raises(ConfigError, match="no trained head"):
-        TrainedHead.load(tmp_path)
+    for held in (b"PK\x03\x04 no more", b""):
+        (tmp_path / "head.npz").write_bytes(held)
+        with pytest.raises(ConfigError, match="no trained head"):
+            TrainedHead.load(tmp_path)
 
 
 def test_a_pickle_in_its_place_is_not_run(tmp_path: Path) -> None:
