@@ -48,6 +48,19 @@ class TestAutomix(StrategyContract):
         return strategies.create("automix", calls=0.5)
 
 
+class TestRerank(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("rerank", samples=3)
+
+    def owner(self) -> DataOwner:
+        return replace(super().owner(), embedder=WordEmbedder())
+
+
+class TestSelfConsistency(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("rerank", judge="majority")
+
+
 class TestCascadeThatPromises(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("cascade", wrong=0.2)
@@ -217,7 +230,7 @@ class TestPrivateEvolution(StrategyContract):
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "automix", "router", "ensemble", "decompose", "supericl",
-        "infer_dp", "rewrite", "sketch",
+        "infer_dp", "rewrite", "sketch", "rerank",
         "retrieve",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",

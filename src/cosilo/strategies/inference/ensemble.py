@@ -56,7 +56,8 @@ from cosilo.types import Answer, Chat, Demonstration, Generation
 
 VERSION = 1
 
-_Vote = tuple[str, ...]
+Vote = tuple[str, ...]
+"""What a reply says, in a form that is the same for two that say the same."""
 
 NOTHING_SURE = 2.0
 """The certainty that no answer reaches: everything is abstained from."""
@@ -367,7 +368,7 @@ def most_agreed(replies: Sequence[Generation], choices: Sequence[str] = ()) -> t
     Args:
         choices: the closed set of answers, where there is one.
     """
-    votes = [_vote(reply, choices) for reply in replies]
+    votes = [vote(reply, choices) for reply in replies]
     count = Counter(vote for vote in votes if vote is not None)
     if not count:
         return 0, 0
@@ -375,7 +376,7 @@ def most_agreed(replies: Sequence[Generation], choices: Sequence[str] = ()) -> t
     return next((at, most) for at, vote in enumerate(votes) if vote and count[vote] == most)
 
 
-def _vote(reply: Generation, choices: Sequence[str]) -> _Vote | None:
+def vote(reply: Generation, choices: Sequence[str]) -> Vote | None:
     """What `reply` says, in a form that is the same for two that say the same; None for no answer."""
     text = spoken(reply.text)
     if choices:
