@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +99,15 @@ class InMemory:
 
     def __init__(self) -> None:
         self._found: dict[bytes, tuple[bytes, int]] = {}
+        self._lock = Lock()  # requests at once count in threads of their own
 
     @contextmanager
     def changing(self, keys: Sequence[bytes]) -> Iterator[dict[bytes, tuple[bytes, int]]]:
-        """What is kept under `keys`; what it is when the block ends well is kept."""
-        found = {key: self._found[key] for key in keys if key in self._found}
-        yield found
-        self._found.update(found)
+        """What is kept under `keys`; what it is when the block ends well is kept. Others wait."""
+        with self._lock:
+            found = {key: self._found[key] for key in keys if key in self._found}
+            yield found
+            self._found.update(found)
 
 
 class InFile:

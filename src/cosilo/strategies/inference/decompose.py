@@ -67,7 +67,9 @@ class Decompose:
         share: of each document's letters that may leave, 0 to 1, in all requests together.
         kept: a file that notes what has left, for all workers of a gateway and after it was started
             anew (a relative path is taken from where they run); without it each process counts for
-        itself. part, passage: words of the parts that the small model reads, and of a finding at most.
+            itself.
+        part: words of the parts that the small model reads.
+        passage: words of a finding, at most.
         longest: characters of a message without `<document>` marks that holds no document.
         at_once: parts that the small model reads at the same time.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -138,3 +139,17 @@ def test_without_its_file_nothing_leaves(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="left"):
         ShareMeter(SHARE, InFile(tmp_path / "left")).admit([DOCUMENT], 0, "a")
     assert isinstance(ShareMeter(SHARE).kept, InMemory)
+
+
+def test_requests_at_once_share_one_count() -> None:
+    meter = ShareMeter(SHARE)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            admitted = pool.map(
+                lambda _: meter.admit([DOCUMENT], 0, "u" * (MOST // 4)), range(40), timeout=60
+            )
+            assert sum(admitted) == 4
+    finally:
+        sys.setswitchinterval(switch)
