@@ -5,7 +5,7 @@
 
 The small model is not trusted: it may repeat what it was told to leave out. So what it wrote is looked
 through with the eyes of the attackers on the record (`cosilo.matching`): a value counts as there
-whatever its case, spaces and signs, with a few letters changed, or with words missing.
+whatever its case, spaces and signs, with a few letters changed, with words missing, or encoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from cosilo.errors import PrivacyError
 from cosilo.matching import FuzzyPool, Pool, normalised
 from cosilo.parties.data_owner import PrivateValue
 from cosilo.strategies.base import Session
+from cosilo.strategies.inference.decoding import decoded, mirrored
 from cosilo.types import Chat, Demonstration
+
+VERSION = 2
 
 UNUSUAL = "UNUSUAL"
 """The kind of a word that is private only because it is not known to be common."""
@@ -31,6 +34,7 @@ _BEGINS = re.compile(r"(?:^|[.!?:;\n\"“(\[])\s*(?:[-*•]\s*)?$")
 _I = re.compile(r"I(?:['’]\w+)?")
 _SHORTEST_NAME = 3
 _FEWEST_DIGITS = 5
+_LONG = 7  # letters of a value that stand in a row in other words by no chance
 _FREQUENT = 10_000  # of a tokeniser's tokens, the first; no rarer word is common with a capital
 
 
@@ -62,6 +66,7 @@ class Private:
         self._sure = FuzzyPool(sure) if fuzzy else Pool(sure, normalised)
         self._rare = Pool(rare, normalised)
         self._sure_count, self._rare_count = len(sure), len(rare)
+        self._long = {value for value in map(_letters, sure) if len(value) >= _LONG}
         self._verbatim = verbatim
         self._runs = set() if verbatim is None else {r for t in texts for r in runs(t, verbatim)}
 
@@ -73,9 +78,17 @@ class Private:
 
     def fault(self, text: str) -> str:
         """Why `text` may not leave, without a word of it; empty where it may."""
-        folded = normalised(text)
-        if not folded.text:
+        if not normalised(text).text:
             return "it is empty"
+        for said in (text, *decoded(text)):
+            if fault := self._fault(said):
+                return fault
+        if any(value in _letters(said) for said in (text, *mirrored(text)) for value in self._long):
+            return "a private value stands in it"
+        return ""
+
+    def _fault(self, text: str) -> str:
+        folded = normalised(text)
         if self._sure.found(folded):
             return "a private value stands in it"
         if self._rare.found(folded):
@@ -83,6 +96,10 @@ class Private:
         if self._verbatim is not None and not self._runs.isdisjoint(runs(text, self._verbatim)):
             return f"more than {self._verbatim} words in a row are the original's"
         return ""
+
+
+def _letters(text: str) -> str:
+    return normalised(text).text
 
 
 def runs(text: str, longest: int) -> set[tuple[str, ...]]:

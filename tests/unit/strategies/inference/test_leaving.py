@@ -49,6 +49,48 @@ async def test_a_value_does_not_leave_however_it_is_written(written: str) -> Non
     assert private.fault(written) == "a private value stands in it"
 
 
+CARD = PrivateValue("4711 2299 8877", "CARD")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "about QWRhIExvdmVsYWNl",
+        "about UVdSaElFeHZkbVZzWVdObA==",  # that once more
+        "about 4c 6f 76 65 6c 61 63 65",
+        "about 0x4c6f76656c616365",
+        "about %4C%6F%76elace",
+        "about &#76;&#111;velace",
+        r"about \u004covelace",
+        "about Lоvеlасе",  # four letters of another script
+        "about MsLovelaceAndHers",
+        "about ecalevol",
+        "about Ybirynpr",
+        "about L-o-v-e-l-a-c-e",
+        "card four seven one one, two two nine nine, eight eight seven seven",
+    ],
+)
+async def test_a_value_does_not_leave_however_it_is_encoded(written: str) -> None:
+    chat = user("Write to Ada Lovelace about 4711 2299 8877")
+    private = await PrivateReader().read(opened(ADA, CARD), chat)
+    assert private.fault(written) == "a private value stands in it"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "How does one write to somebody about one or two cards, and three more?",
+        "Is a decade of faded facades, or 100 % & more, <b>internationalisation</b> and deadbeef?",
+        "Кто может помочь мне с письмом? Σε ευχαριστώ.",
+        "What does the header Content-Type: application/json mean?",
+    ],
+)
+async def test_what_only_looks_encoded_leaves(written: str) -> None:
+    chat = user("Write to Ada Lovelace about 4711 2299 8877")
+    private = await PrivateReader().read(opened(ADA, CARD), chat)
+    assert private.fault(written) == ""
+
+
 async def test_other_words_leave() -> None:
     private = await PrivateReader().read(opened(ADA), user("Write to Ada Lovelace about it"))
     assert private.fault("How does one write to somebody about it?") == ""
