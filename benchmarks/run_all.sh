@@ -73,6 +73,8 @@ for ms in 15 7; do
 done
 script guarantee benchmarks/guarantee.py
 script votes benchmarks/votes.py
+script rerank_draw benchmarks/rerank.py draw runs/rerank.jsonl
+script rerank benchmarks/rerank.py choose runs/rerank.jsonl
 script proxy benchmarks/proxy.py
 script fusion benchmarks/fusion.py
 script speculative_drawn benchmarks/speculative.py drawn
