@@ -119,6 +119,34 @@ Next stop: {town}, {country}
 Where is {street}?
 Could you find me a plumber near {street}
 The house number is {number}, the street {streetname}.
+Has {person} ever been to {town}?
+{company} was founded in {town} by {person}.
+{town}, oh {town2}, I will see you again
+Do they speak English in {country}?
+{person} ({town}, {country}) won the race.
+{person} moved the headquarters to {street}.
+Weather {town} this weekend
+{street} or {street2}, which one is closer?
+{town} to {town2}: two hours by train.
+I lost my wallet somewhere between {street} and {town}.
+Sincerely,\\n{person}\\n{company}, {town}
+My bank says that {street} is not on file.
+We met {given} and {given2} at {street}.
+- {person}, {town}\\n- {person2}, {town2}
+Deliver to: {person}, {street}, {code} {town}, {country}
+Is {street} still your address, {given}?
+{UPPER_person} LIVES IN {UPPER_town}
+{town} is the capital of nothing, but {country} loves it.
+What time is it in {town}, {country}?
+The {town} office is closed today.
+We ship to {country}, {country2} and beyond.
+A letter for {person} came to {street} yesterday.
+It was {person} who sold the house at {street}.
+My grandmother {given} still lives on {streetname}.
+He works as a nurse in {town} and as a singer in {town2}.
+Office: {street}\\n{town}\\n{country} {code}\\nTel. upon request
+{person} | {company} | {town}
+I'd rather stay at {street} than in {town}.
 """.strip().splitlines()  # fmt: skip
 
 HELD = """

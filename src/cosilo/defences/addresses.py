@@ -81,12 +81,16 @@ _STATE = (
 )
 
 _HOUSE_NUMBER = r"\d{1,6}[a-zA-Z]?(?:[/\-]\d{1,5}[a-z]?){0,2}(?:[ ](?:bis|ter))?"
-_SMALL = r"[^\W\d_A-Z][^\W\d_]{1,14}"
+_SMALL = (
+    r"(?!(?:an?|and|at|but|by|for|from|has|he|in|is|it|of|on|or|our|she|than|the|they|to|was|we|with|you)\b)"
+    r"[^\W\d_A-Z][^\W\d_]{1,14}"
+)
 _SLOT = r"""(?i:\b(?:to|at|from|near|on|is|was|for|of|behind|opposite|outside|between|past|around
 |towards?|via|and|find|reach|leave|visit|address|street|place|on)[ :]{1,3})"""
 _AFTERWARDS = (
     rf"(?=[ ]?(?:[.,;:!?)\n]|$)|[ ](?:[{UPPER}]|(?:in|and|to|for|at|is|was|from|by|on|or|with|near|this"
-    r"|last|by|that|where|after|before|today|now)\b))"
+    r"|last|by|that|where|after|before|today|now|than|still|as|who|which|but|so|because|until|since|again"
+    r"|please|tonight|tomorrow|has|had|have|will|would|can|came|went|yesterday|every|when|if)\b))"
 )
 _ABBREVIATED = r"(?i:ul|os|nám|pl|av|avda|bd|bul|al|str|cad|sok|mah|jl|pr|bld|strada|piața)\.[ ]"
 _CODE_AND_TOWN = rf"(?:(?:[A-Z]{{1,2}}-)?{ZIP}[ ]{TOWN}|{TOWN},?[ ](?:[A-Z]{{2}},?[ ])?{ZIP})(?!\w)"

@@ -37,6 +37,7 @@ _AFTER = re.compile(
 )
 _TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
+_INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]{2,30})?")
@@ -85,6 +86,9 @@ def _rest_of_name(text: str, span: Span) -> Iterator[Span]:
     title = _TITLE.search(text[max(start - 6, 0) : start])
     if title is not None:
         start -= len(title.group())
+    initials = _INITIALS.search(text[max(start - 12, 0) : start])
+    if initials is not None:
+        start -= len(initials.group())
     words = text[span.start : span.end]
     if words.islower():
         initial = _INITIAL.search(text[max(start - 30, 0) : start])

@@ -50,7 +50,8 @@ _PLACE_CUE = r"""(?i:(?:live[sd]?|living|born|based|located|stay(?:ing|s)?|moved
 (?:[ ]back|[ ]over)?[ ](?:in|from|to|at|near)|from|where:|city:|country:|place:|town:|location:)"""
 
 _PREPOSITION = r"""(?i:in|to|from|near|around|visit(?:ing|ed|s)?|through|outside|leav(?:e|es|ing)
-|reach(?:ed)?|via|towards?|across|between|landed[ ]at|bound[ ]for|destination:?|stop:)"""
+|reach(?:ed)?|via|towards?|across|between
+|weather|forecast|landed[ ]at|bound[ ]for|destination:?|stop:)"""
 
 # Given names that are ordinary words: names where somebody is called by one, or calls.
 _WORD_NAMES = (

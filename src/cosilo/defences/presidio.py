@@ -239,7 +239,7 @@ class _Names:
         ]
         strange = [
             (at, at + length)
-            for at, length, alphabetic, name in words[1:]
+            for at, length, alphabetic, name in words
             if alphabetic
             and length > 2
             and text[at].isupper()

@@ -180,19 +180,20 @@ otto pascal ray ruby sage sherlock travis
 NUMBERED = of("""
 act address age aisle am americans annex apollo appendix apr april area article aug august bay bed
 bedroom bedrooms block book booth box bus bytes car case category cell celsius channel chapter class
-clause cm coach column covid cup day days dec decade degree degrees dimension district division
-dollar dollars dose draft driver drivers elevator energy entry episode error eur euro europeans
-euros event example exercise exhibit exit experiment fahrenheit feb fig figure files flight floor
-formula game gate gb gbp generation germans ghz goal grade grades group groups hall hertz highway
-hour hours hz ipad iphone items iteration jan jul july jun june kg kilometers km lane last law
-lecture lesson level levels line lines liter liters locker lot lt mar march mb meters mhz mi
-midnight mile miles milestone minute minutes ml mm model module month months motion noon nov number
-oct option order page pages panel paragraph part parts people percent period persons phase photo
-picture pieces platform player players pm point points pound pounds prize problem proposal q quarter
-question rooms round row rule run scene schedule screen season seat second seconds section sector
-sep sept september series session set slide slot song stage star stars step steps story sub subject
-tab table task team teams terminal test theme theorem tier times tip title top topic track train
-type unit units usd users version vol volume war wave week weeks wing world year years zip zone
+clause cm coach column covid cup day days dec decade degree degrees deliver dimension district
+division dollar dollars dose draft driver drivers elevator energy entry episode error eur euro
+europeans euros event example exercise exhibit exit experiment fahrenheit feb fig figure files
+flight floor formula game gate gb gbp generation germans ghz goal grade grades group groups hall
+hertz highway hour hours hz ipad iphone items iteration jan jul july jun june kg kilometers km lane
+last law lecture lesson level levels line lines liter liters locker lot lt mar march mb meters mhz
+mi midnight mile miles milestone minute minutes ml mm model module month months motion noon nov
+number oct option order page pages panel paragraph part parts people percent period persons phase
+photo picture pieces platform player players pm point points postal postcode pound pounds prize
+problem proposal q quarter question rooms round row rule run scene schedule screen season seat
+second seconds section sector sep sept september series session set slide slot song stage star stars
+step steps story sub subject tab table task team teams tel terminal test theme theorem tier times
+tip title top topic track train type unit units usd users version vol volume war wave weather week
+weeks wing world year years zip zone
 """)
 
 MONTHS = (

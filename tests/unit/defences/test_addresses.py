@@ -34,6 +34,8 @@ def hidden(text: str) -> set[int]:
         ("The hotel, Gül sokak No: 41, was full.", "Gül sokak No: 41"),
         ("My cousin's is 27 W 114th Street.", "27 W 114th Street"),
         ("Parcels for 903 NE Tamarisk go here.", "903 NE Tamarisk"),
+        ("Ada and Boris sit at Lipka 90.", "Lipka 90"),
+        ("Is Lipka 45 still yours?", "Lipka 45"),
         ("The house number is 418b.", "418b"),
         ("Postcode 2918, house 77.", "77"),
         ("Vesterlid 12, 4020 Stavern is the place.", "Vesterlid 12, 4020 Stavern"),
@@ -76,6 +78,7 @@ def test_what_is_numbered_otherwise_is_no_address(text: str) -> None:
         ("Next stop: Ullersmo!", "Ullersmo"),
         ("We reached WETZIKAU after dark.", "WETZIKAU"),
         ("Leaving Maribo tomorrow.", "Maribo"),
+        ("Weather Maribo this weekend", "Maribo"),
     ],
 )
 def test_a_town_after_a_preposition_is_found(text: str, town: str) -> None:

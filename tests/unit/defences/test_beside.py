@@ -21,6 +21,9 @@ def whole(text: str, found: str, kind: str = "PERSON") -> list[str]:
     ("text", "found", "name"),
     [
         ("The Steffen Mauer version is out.", "Steffen", "Steffen Mauer"),
+        ("Has B. Ottokar been here?", "Ottokar", "B. Ottokar"),
+        ("Has J.R. Ottokar been here?", "Ottokar", "J.R. Ottokar"),
+        ("TO: MRS. OTTOKAR", "OTTOKAR", "MRS. OTTOKAR"),
         ("I met Halldór Ó Árnþórsson there.", "Halldór", "Halldór Ó Árnþórsson"),
         ("I met Anna van der Berg-Klee.", "Anna", "Anna van der Berg-Klee"),
         ("She was called Dr. Jennifer Holst", "Jennifer Holst", "Dr. Jennifer Holst"),

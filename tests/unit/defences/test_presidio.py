@@ -140,7 +140,7 @@ def test_a_word_is_strange_that_the_published_vocabulary_does_not_know(whole: An
     known = whole.vocab
     expected = [
         (t.idx, t.idx + len(t))
-        for t in whole.make_doc(text)[1:]
+        for t in whole.make_doc(text)
         if len(t) > 2
         and t.is_alpha
         and t.text[0].isupper()
@@ -148,6 +148,11 @@ def test_a_word_is_strange_that_the_published_vocabulary_does_not_know(whole: An
     ]
     assert strange == expected
     assert {"Zuzka", "Çelik"} <= {text[a:b] for a, b in strange}
+
+
+def test_the_first_word_of_a_text_may_be_strange() -> None:
+    found = run(presidio._names("en-core-web-md").find(["Xylbrook, oh Xylbrook", "Lovely, oh my"]))
+    assert [strange for _, strange in found] == [[(0, 8), (13, 21)], []]
 
 
 def test_numbers_with_a_checksum_are_found() -> None:
