@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,34 @@ def test_what_is_not_clear_is_refused(tmp_path: Path) -> None:
             options={},
         )
     assert lm.read == []
+
+
+class Plans(Says):
+    """Answers every question with the same plan."""
+
+    def _said(self, chat: Chat) -> str:
+        self.read.append("\n".join(turn.content for turn in chat))
+        return "SELECT who, cost FROM repairs WHERE part = :value_a ORDER BY cost"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_rows_come_back_and_the_table_stays(tmp_path: Path, streamed: bool) -> None:
+    file = tmp_path / "repairs.sqlite"
+    with closing(sqlite3.connect(file)) as made, made:
+        made.execute("CREATE TABLE repairs (part TEXT, who TEXT, cost INT)")
+        rows = [("winch", "Ada Lovelace", 9120), ("keel", "Alan Turing", 77), ("winch", "Kurt", 40)]
+        made.executemany("INSERT INTO repairs VALUES (?, ?, ?)", rows)
+    lm = Plans()
+    said = replied(
+        lm,
+        tmp_path / "key",
+        "Who repaired the winch, and what was paid?",
+        streamed=streamed,
+        strategy="decompose_tables",
+        options={"database": str(file)},
+    )
+    assert said == "who | cost\nKurt | 40\nAda Lovelace | 9120"
+    (read,) = lm.read
+    assert "CREATE TABLE repairs" in read
+    for cell in ("winch", "keel", "Lovelace", "Turing", "9120"):
+        assert cell not in read

@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cascade": {"threshold": 1.0},
     "router": {"calls": 1.0},
     "retrieve": {"documents": "/nowhere", "index": "/nowhere/index"},
+    "decompose_tables": {"database": "/nowhere.sqlite"},
 }
 HEADER = [(b"x-cosilo-local-only", b"true")]
 
