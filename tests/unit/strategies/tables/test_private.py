@@ -10,7 +10,7 @@ import pytest
 
 from cosilo.errors import ConfigError, PrivacyError
 from cosilo.strategies.tables.asking import asked_of_tables
-from cosilo.strategies.tables.private import PrivateDatabase, read_database
+from cosilo.strategies.tables.private import HiddenCells, PrivateDatabase, read_database
 from cosilo.types import Turn, user
 
 DDL = """CREATE TABLE wards (code TEXT PRIMARY KEY DEFAULT 'zebra', floor INT CHECK (floor < 7741));
@@ -133,3 +133,14 @@ def test_a_file_without_tables_is_refused(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "x.sqlite").write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.sqlite"):
         read_database(tmp_path / "x.sqlite")
+
+
+def test_what_was_not_hidden_is_not_sent(
+    database: PrivateDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        PrivateDatabase, "hide", lambda self, texts: HiddenCells(tuple(texts), {}, {})
+    )
+    with pytest.raises(PrivacyError, match="not sent") as caught:
+        asked_of_tables(database, user("Who was in maple?"))
+    assert "maple" not in str(caught.value)
