@@ -50,6 +50,7 @@ def module(
     hidden: int = 64,
     seed: int = 0,
     scale: float = 1.0,
+    context: int = 512,
 ) -> Any:
     """A llama with random weights (`seed`, times `scale`), in evaluation mode."""
     import torch
@@ -64,7 +65,7 @@ def module(
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=2,

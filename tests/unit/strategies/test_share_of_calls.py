@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cosilo.boundary.channel import Boundary
@@ -12,6 +13,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.base import Session
 from cosilo.strategies.inference.cascade import Cascade, reached, share_threshold
+from cosilo.strategies.inference.router import Router
 from cosilo.types import Demonstration, user
 
 
@@ -35,11 +37,20 @@ def test_why_fewer_are_asked(scores: list[float], calls: float, words: str) -> N
         assert card.facts["wanted"] == calls
 
 
-async def test_a_cascade_that_will_call_nobody_says_so_when_it_is_prepared() -> None:
-    examples = tuple(Demonstration(str(i), user(f"item {i}"), "a") for i in range(30))
-    owner = DataOwner(ScriptedModel(lambda chat: "a", confidence=0.8), calibration=examples)
-    lm = Boundary(InProcess(LMOwner(ScriptedModel())), declared=frozenset({Ask}))
-    _, session = await Cascade(calls=0.4).prepare(Session(owner, lm))
+@pytest.mark.parametrize("strategy", [Cascade(calls=0.4), Router(calls=0.4)])
+async def test_one_that_will_call_nobody_says_so_when_it_is_prepared(
+    strategy: Cascade | Router,
+) -> None:
+    examples = tuple(Demonstration(str(i), user("the same"), "a") for i in range(30))
+    owner = DataOwner(
+        ScriptedModel(lambda chat: "a", confidence=0.8),
+        calibration=examples,
+        grade=lambda item, text: float(text == item.target),
+    )
+    large = LMOwner(ScriptedModel(lambda chat: "a"))
+    lm = Boundary(InProcess(large), declared=frozenset({Ask}))
+    _, session = await strategy.prepare(Session(owner, lm))
     (card,) = session.cards
     assert card.facts["reached on tune items"] == 0
     assert "30 of 30 tune items" in str(card.facts["why"])
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(card), type=type(card)) == card, "is kept"

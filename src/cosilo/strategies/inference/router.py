@@ -118,7 +118,7 @@ class Router:
         model, held_out = await asyncio.to_thread(fit_gain, texts, gains, seed=self.seed)
         threshold = self.threshold if self.threshold is not None else 0.0
         if self.calls is not None:
-            losses = [-g for g in held_out]
+            losses = (-held_out).tolist()
             least = share_threshold(losses, self.calls)
             told = reached("router", "expected gain", losses, least, self.calls)
             session = session if told is None else session.with_card(told)

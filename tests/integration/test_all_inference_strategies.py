@@ -1,0 +1,116 @@
+"""One small plan with every way of working together while answering: each ends with its row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny_lm
+from cosilo.benchmark.results import opened
+from cosilo.cli import main
+from cosilo.strategies.base import strategies
+from cosilo.strategies.guide import guide
+
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
+PLAN = """
+name = "desk"
+[attacks]
+names = ["verbatim"]
+tamper_share = 0
+[task]
+kind = "classification"
+train = "train.jsonl"
+tune = "tune.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+public = "public.jsonl"
+[task.columns]
+secrets = "secrets"
+[models.small]
+kind = "torch"
+path = "model"
+precision = "float32"
+epochs = 1
+[models.large.one]
+kind = "torch"
+path = "model"
+precision = "float32"
+exposes = "activations"
+[models.large.two]
+kind = "scripted"
+replies = { about = "refund" }
+"""
+OPTIONS = {
+    "small": "",
+    "large": "",
+    "router": "calls = 0.5",
+    "cascade": "calls = 0.5",
+    "automix": "calls = 0.5",
+    "ensemble": 'peers = ["one", "two"]',
+    "rewrite": 'otherwise = "small"\nsearch = 0',
+    "sketch": 'otherwise = "small"',
+    "decompose": 'planner = "question"',
+    "retrieve": 'documents = "notes"',
+    "infer_dp": "",
+    "rerank": 'samples = 2\njudge = "majority"',
+    "speculative": "anyway = true\nprobe = 2",
+    "fusion": "weight = 0.5",
+    "proxy": "",
+    "split": "layers = 1\nnoise = 0.2\ndenoise = 8",
+}
+"""Each inference strategy, and what its point needs to be answered by a tiny model on few items."""
+
+SENDS_NOTHING = ("small",)
+NAMES = ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergström")
+
+
+def test_every_inference_strategy_is_in_the_plan() -> None:
+    ours = {name for name in strategies.names() if strategies.get(name).__module__[:7] == "cosilo."}
+    answering = {
+        name for name in ours if (of := guide(strategies.get(name))) and of.direction == "inference"
+    }
+    assert answering == OPTIONS.keys(), "give each strategy a line in OPTIONS, with what it needs"
+
+
+def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_lm.folder(tmp_path / "model", seed=0, scale=5.0, context=4096)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text(
+        "The lift is late. " * 20 + "A card that is lost is blocked."
+    )
+    for split, size in {"train": 16, "tune": 20, "validation": 2, "test": 2, "public": 8}.items():
+        rows = [
+            {
+                "text": f"{split} about {i}: {NAMES[i % 3]} lost a card",
+                "label": ("refund", "billing")[i % 2],
+                "secrets": [{"type": "person", "value": NAMES[i % 3]}],
+            }
+            for i in range(size)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    points = [f'[[points]]\nstrategy = "{name}"\n{options}\n' for name, options in OPTIONS.items()]
+    (tmp_path / "desk.toml").write_text(PLAN + "".join(points))
+    assert main(["bench", "desk.toml", "--yes"]) == 0
+    said = capsys.readouterr()
+    for out in said:
+        assert "has no numbers" not in out
+        assert not any(name in out for name in NAMES), "no private text is printed"
+    with opened(tmp_path / "runs" / "desk") as results:
+        found = {point.name: point.test for point in results.points}
+    assert found.keys() == OPTIONS.keys()
+    for name, measured in found.items():
+        assert measured["utility"].n == 2, name
+        assert measured["usd_per_1k"].n == 2, name
+    for name in SENDS_NOTHING:
+        assert found[name]["calls"].value == 0
+    assert found["rewrite"]["entity_leak"].value == 0
+    assert found["sketch"]["entity_leak"].value == 0
+    assert found["large"]["entity_leak"].value == 1
