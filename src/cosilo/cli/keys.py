@@ -65,7 +65,8 @@ def register(verbs: Any) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="what the gateway serves: a --point that is not in there is refused",
+        help="what the gateway serves: its [store] is meant where --store is not given, and a --point "
+        "that is not in there is refused",
     )
     create.add_argument(
         "--local-only",
@@ -105,6 +106,7 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _create(arguments: argparse.Namespace) -> int:
     from cosilo.gateway.accounts.accounts import Limits
+    from cosilo.gateway.process.config import load_gateway, store_url
 
     counted = (arguments.usd, arguments.tokens, arguments.entities)
     if arguments.per != "total" and all(limit is None for limit in counted):
@@ -113,7 +115,12 @@ def _create(arguments: argparse.Namespace) -> int:
         )
     points = tuple(_point(name) for name in arguments.point)
     if arguments.config is not None:
-        _check_points(points, arguments.config)
+        layout = load_gateway(arguments.config)
+        _check_points(points, layout.points, arguments.config)
+        if arguments.store is None:
+            arguments.store = store_url(layout)
+            if arguments.secret is None and layout.store.secret:
+                arguments.secret = layout.base / layout.store.secret
     limits = Limits(
         usd=arguments.usd,
         tokens=arguments.tokens,
@@ -226,11 +233,9 @@ def _point(name: str) -> str:
     return name.strip().removeprefix("cosilo/")
 
 
-def _check_points(points: Sequence[str], config: Path) -> None:
-    from cosilo.gateway.process.config import load_gateway
+def _check_points(points: Sequence[str], known: Sequence[str], config: Path) -> None:
     from cosilo.registry import unknown
 
-    known = load_gateway(config).points
     for name in points:
         if name not in known:
             raise ConfigError(f"{config.name}: {unknown('point', name, known)}")

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeGuard
 
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
-from cosilo.gateway.record.store import default_url, is_postgres
+from cosilo.gateway.record.store import default_url, folder_of, is_postgres
 from cosilo.gateway.serving.breaker import Breaker, BreakerConfig
 from cosilo.gateway.serving.fields import Policy
 from cosilo.gateway.serving.points import Recipe, Serving
@@ -173,6 +173,12 @@ class Layout:
     load: Callable[[], PointParts]
     loads: Loads = Loads()
     points: tuple[str, ...] = ()
+
+
+def store_url(layout: Layout) -> str:
+    """Where the keys, budgets and record of `layout` are kept."""
+    url = layout.store.url or default_url()
+    return url if is_postgres(url) else str(layout.base / folder_of(url))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,11 @@ from cosilo import interrupts
 from cosilo.errors import CosiloError, StoreError
 from cosilo.gateway.accounts.accounts import AccountStore
 from cosilo.gateway.metrics import Metrics
-from cosilo.gateway.process.config import Layout, ServerConfig, StoreConfig
+from cosilo.gateway.process.config import Layout, ServerConfig, StoreConfig, store_url
 from cosilo.gateway.process.preparing import Preparer, prepared
 from cosilo.gateway.process.protocol import ClientPatience, protocol
 from cosilo.gateway.record.retention import read_vault
-from cosilo.gateway.record.store import default_url, folder_of, is_postgres, open_store
+from cosilo.gateway.record.store import open_store
 from cosilo.gateway.record.store_records import GatewayStore
 from cosilo.gateway.serving.exchange import Setup
 from cosilo.gateway.serving.files.reader import FileReader
@@ -56,11 +56,8 @@ async def open_layout_store(layout: Layout) -> GatewayStore:
         StoreError: it cannot be read or written.
     """
     config = layout.store
-    url = config.url or default_url()
-    if not is_postgres(url):
-        url = str(layout.base / folder_of(url))
     return await open_store(
-        url,
+        store_url(layout),
         secret=layout.base / config.secret if config.secret else None,
         keep=config.keep,
         vault=read_vault(layout.base / config.content_keys) if config.content_keys else None,

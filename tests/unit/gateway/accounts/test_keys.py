@@ -247,6 +247,24 @@ def test_a_point_that_is_not_served_is_refused_where_that_is_known(
     assert "only private" in capsys.readouterr().out
 
 
+def test_a_key_is_made_in_the_store_that_the_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, here = tmp_path / "kept" / "gateway.toml", tmp_path / "here"
+    file.parent.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    file.write_text(f"[store]\nurl = 'store'\n{GATEWAY}")
+    assert main(["keys", "create", "a", "--config", str(file)]) == 0
+    assert [*here.iterdir()] == []
+    assert main(["keys", "list", "--store", str(file.parent / "store")]) == 0
+    assert "a" in capsys.readouterr().out.split()
+    other = str(tmp_path / "other")
+    assert main(["keys", "create", "b", "--config", str(file), "--store", other]) == 0
+    assert main(["keys", "list", "--store", other]) == 0
+    assert "b" in capsys.readouterr().out.split()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     path = os.fspath(tmp_path / "file" / "store")
