@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,9 @@ exposes = "activations"
 [models.large.two]
 kind = "scripted"
 replies = { about = "refund" }
+[models.large.planner]
+kind = "scripted"
+replies = { about = "SELECT count(*) AS n FROM cards" }
 """
 OPTIONS = {
     "small": "",
@@ -55,6 +60,7 @@ OPTIONS = {
     "rewrite": 'otherwise = "small"\nsearch = 0',
     "sketch": 'otherwise = "small"',
     "decompose": 'planner = "question"',
+    "decompose_tables": 'database = "cards.sqlite"\npeers = ["planner"]',
     "retrieve": 'documents = "notes"',
     "infer_dp": "",
     "rerank": 'samples = 2\njudge = "majority"',
@@ -86,6 +92,10 @@ def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
     (tmp_path / "notes" / "a.txt").write_text(
         "The lift is late. " * 20 + "A card that is lost is blocked."
     )
+    with closing(sqlite3.connect(tmp_path / "cards.sqlite")) as database:
+        database.execute("CREATE TABLE cards (holder TEXT, lost INTEGER)")
+        database.executemany("INSERT INTO cards VALUES (?, 1)", [(name,) for name in NAMES])
+        database.commit()
     for split, size in {"train": 16, "tune": 20, "validation": 2, "test": 2, "public": 8}.items():
         rows = [
             {
@@ -111,6 +121,7 @@ def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
         assert measured["usd_per_1k"].n == 2, name
     for name in SENDS_NOTHING:
         assert found[name]["calls"].value == 0
+    assert found["decompose_tables"]["entity_leak"].value == 0
     assert found["rewrite"]["entity_leak"].value == 0
     assert found["sketch"]["entity_leak"].value == 0
     assert found["large"]["entity_leak"].value == 1
