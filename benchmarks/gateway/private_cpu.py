@@ -11,6 +11,8 @@ asked one after the other. The plain figure is that of the same request at a poi
     prose        sentences of presidio_synth, per 1,000 new words
     json, mixed  records, and both by turns, per 1,000 new words
     tenth turn   the tenth request of a conversation (all its turns again); its new words alone
+
+The load average of each round (the mean of that at its beginning and at its end) is kept beside.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -39,6 +42,7 @@ from kept import Kept
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
 TURNS = 10
+TALKS = 24
 CONFIG = """
 [defences.hide]
 kind = "pseudonym"
@@ -157,6 +161,7 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
     """CPU-ms of each case."""
     draw = random.Random(number)
     found: dict[str, float] = {}
+    load = [os.getloadavg()[0]]
     key = await asyncio.to_thread(key_of, ask.gateway, f"round {number}")
     if "short" in only:
         some = [short(draw) for _ in range(count)]
@@ -169,7 +174,7 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
             words = sum(len(m[0]["content"].split()) for m in some)
             found[kind] = await ask.cost("private", some, key) / words * 1_000
     if "turns" in only:
-        talks = [conversation(draw) for _ in range(8)]
+        talks = [conversation(draw) for _ in range(TALKS)]
         for turn in range(1, 2 * TURNS - 1, 2):
             await ask.cost("private", [talk[:turn] for talk in talks], key)
         tenth = await ask.cost("private", talks, key)
@@ -179,6 +184,8 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
         found["tenth turn"] = tenth / len(talks)
         found["its new words alone"] = alone / len(talks)
         found["tenth turn, times its new words"] = tenth / alone
+    load.append(os.getloadavg()[0])
+    found["load average of the machine"] = statistics.mean(load)
     return found
 
 
@@ -211,7 +218,8 @@ def main() -> None:
     kept = Kept("private_cpu", settings={"rounds": a.rounds, "short prompts to a round": a.n})
     for case in rounds[0]:
         values = [r[case] for r in rounds]
-        kept.put(case, "CPU-ms" if "times" not in case else "ratio", statistics.median(values),
+        unit = "ratio" if "times" in case else "jobs" if "load" in case else "CPU-ms"
+        kept.put(case, unit, statistics.median(values),
                  n=len(values), low=min(values), high=max(values))  # fmt: skip
         print(
             f"{case:34} {statistics.median(values):8.2f}  [{min(values):.2f} to {max(values):.2f}]"
