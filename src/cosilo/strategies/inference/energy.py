@@ -117,7 +117,7 @@ class Energy:
             ):
                 weights = np.asarray(held["weights"], dtype=np.float64)
                 alpha, ridge, pairs = held["settings"].tolist()
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise ConfigError(
                 f"{str(folder)!r} holds no learned energy: {type(error).__name__}"
             ) from None

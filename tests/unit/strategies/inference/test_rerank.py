@@ -227,6 +227,9 @@ def test_what_was_learned_comes_back_from_its_folder(tmp_path: Path) -> None:
         Energy.load(tmp_path / "kept")
     with pytest.raises(ConfigError, match="FileNotFoundError"):
         Energy.load(tmp_path / "nowhere")
+    (tmp_path / "kept" / "energy.npz").write_bytes(b"")
+    with pytest.raises(ConfigError, match="holds no learned energy"):
+        Energy.load(tmp_path / "kept")
 
 
 def test_later_rounds_draw_what_was_learned_to_look_right() -> None:
