@@ -342,10 +342,18 @@ def check(epsilon: float) -> None:
 
 
 def distances(some: Vectors, others: Vectors) -> Floats:
-    """Between each of `some` and each of `others`: shape (len(some), len(others))."""
+    """Between each of `some` and each of `others`: shape (len(some), len(others)).
+
+    Raises:
+        ValueError: a vector holds what is no number.
+    """
     square = np.einsum("ij,ij->i", some, some, dtype=np.float64)[:, None]
     others_square = np.einsum("ij,ij->i", others, others, dtype=np.float64)[None]
-    product = (some @ others.T).astype(np.float64)
+    # OpenBLAS reads whole registers, so that what lies in memory behind a row may raise the flag.
+    with np.errstate(invalid="ignore", over="ignore"):
+        product = (some @ others.T).astype(np.float64)
+    if not (np.isfinite(product).all() and np.isfinite(square).all()):
+        raise ValueError("a word's vector holds what is no number, so no distance can be told")
     found: Floats = np.sqrt(np.maximum(square + others_square - 2 * product, 0.0))
     return found
 

@@ -16,6 +16,7 @@ from cosilo.privacy.word_noise import (
     SanText,
     Vectors,
     WordKernel,
+    distances,
     kernel,
 )
 
@@ -173,3 +174,12 @@ def test_a_kept_word_stays_as_often_as_it_is_said_to() -> None:
 def test_numbers_that_no_mechanism_has_are_refused(options: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         kernel(**{"kind": "santext", "vectors": vectors(), "epsilon": 1.0, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 3e38])
+def test_a_vector_that_is_no_number_is_refused(wrong: float) -> None:
+    vectors = np.ones((4, 3), np.float32)
+    np.testing.assert_allclose(distances(vectors, 3 * vectors), 12**0.5)
+    vectors[2, 1] = wrong
+    with pytest.raises(ValueError, match="no number"):
+        distances(vectors, vectors)
