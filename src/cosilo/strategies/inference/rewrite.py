@@ -203,9 +203,10 @@ class Rewrite:
                     "rewrite: cautious = true knows common words from the owner's records, and "
                     f"{len(records)} of them share none; give `common`, or more training or tune items"
                 )
-            if self.vocabulary:
-                known |= _vocabulary_of(session.owner.model)
             found = replace(found, common=tuple(sorted(known)))
+        if self.vocabulary:
+            known = _vocabulary_of(session.owner.model).union(found.common)
+            found = replace(found, common=tuple(sorted(known)), vocabulary=False)
         items = session.owner.calibration[: self.search]
         if not self._searches or len(items) < instructing.FEWEST:
             return found, session

@@ -279,6 +279,17 @@ async def test_words_of_the_small_models_vocabulary_are_common() -> None:
     assert not any(value in left for value in (*PRIVATE, "Ada", "Lovelace"))
 
 
+async def test_words_that_are_given_as_common_go_with_those_of_the_vocabulary() -> None:
+    desk = Desk(
+        by_turns(""), way="replace", cautious=True, vocabulary=True, common=("gently",), search=0,
+        speaks=Speller,
+    )  # fmt: skip
+    found, _ = await desk.strategy.prepare(desk.open())
+    assert isinstance(found, Rewrite)
+    assert {"gently", "died", "Died"} <= set(found.common)
+    assert (await found.prepare(desk.open()))[0] == found, "what was learned stays"
+
+
 async def test_a_model_that_shows_no_vocabulary_is_refused_before_anything_is_sent() -> None:
     items = tuple(Demonstration(str(i), user("i said it"), "so") for i in (1, 2))
     desk = Desk(by_turns(""), way="replace", cautious=True, vocabulary=True, calibration=items)
