@@ -1,0 +1,324 @@
+"""Adapters as values: the small matrices that LoRA trains beside frozen weights, without a module.
+
+    module ──adapter_of──▶ Adapter(rank, alpha, tensors) ──with_adapter──▶ a copy that shares the base
+                                       │
+                                       └── merged_with: W + alpha / rank · B A, no adapter any more
+
+LoRA: Hu et al., arXiv 2106.09685. A layer with weights W of shape (out, in) has two matrices,
+`NAME.lora_A` of shape (rank, in) and `NAME.lora_B` of shape (out, rank), float32, NAME the layer's own
+in the base model. Needs torch and peft.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosilo.errors import DataError
+from cosilo.models.base import Tokens, WeightModel
+from cosilo.models.white_box import files as torch_files
+from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.layers import is_adapted
+from cosilo.models.white_box.training import Schedule, TrainingOutcome, TrainingProgress, train
+from cosilo.models.white_box.tuning import without_adapter
+
+Floats = NDArray[np.float32]
+Layers = Mapping[str, tuple[int, int]]
+"""The name of each adapted layer → (out, in), the shape of its weights."""
+
+A, B = ".lora_A", ".lora_B"
+"""How the names of a layer's two matrices end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What is added to the weights of a base model: alpha / rank · B A for each layer.
+
+    Attributes:
+        rank: of all its matrices.
+        alpha: the scale of what they give, times the rank.
+        tensors: by name, float32; see above for shapes.
+
+    Raises:
+        DataError: the tensors are no pairs of matrices of this rank.
+    """
+
+    rank: int
+    alpha: float
+    tensors: Mapping[str, Floats]
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise DataError(f"an adapter of rank {self.rank} changes nothing; ranks begin at 1")
+        if not math.isfinite(self.alpha):
+            raise DataError(f"an adapter's alpha = {self.alpha!r} is no number")
+        self.layers  # noqa: B018 — says what does not fit
+
+    @property
+    def scale(self) -> float:
+        """What the product B A is multiplied by."""
+        return self.alpha / self.rank
+
+    @property
+    def layers(self) -> Layers:
+        """The layers that it changes, in the order of their names.
+
+        Raises:
+            DataError: the tensors are no pairs of matrices of this rank.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        names = {n.removesuffix(end) for n in self.tensors for end in (A, B) if n.endswith(end)}
+        for name in sorted(names):
+            a, b = self.tensors.get(name + A), self.tensors.get(name + B)
+            if a is None or b is None or a.ndim != 2 or b.ndim != 2:
+                raise DataError(f"an adapter lacks one of the two matrices of {name!r}")
+            if (len(a), b.shape[1]) != (self.rank, self.rank):
+                raise DataError(
+                    f"{name!r} has matrices of ranks {len(a)} and {b.shape[1]} in an adapter of rank "
+                    f"{self.rank}"
+                )
+            found[name] = (len(b), a.shape[1])
+        if not found or len(self.tensors) != 2 * len(found):
+            raise DataError(f"{len(self.tensors)} tensors are no adapter: it is pairs of matrices")
+        return found
+
+    def product(self, layer: str) -> Floats:
+        """What is added to the weights of `layer`, shape (out, in)."""
+        found: Floats = np.float32(self.scale) * (self.tensors[layer + B] @ self.tensors[layer + A])
+        return found
+
+
+def layers_to_adapt(module: Any) -> Layers:
+    """All linear layers of a causal model but its head: what LoRA is usually put on."""
+    import torch
+
+    base = _base(module)
+    head = base.get_output_embeddings()
+    return {
+        _plain(name): (part.out_features, part.in_features)
+        for name, part in base.named_modules()
+        if isinstance(part, torch.nn.Linear) and part is not head and "lora_" not in name
+    }
+
+
+def first_adapter(layers: Layers, rank: int, *, alpha: float | None = None, seed: int) -> Adapter:
+    """Where training begins: A drawn as LoRA draws it, B nothing, so that the model is as it was.
+
+    The same on every machine, without torch's random numbers; one of a smaller rank is the first rows
+    of one of a larger rank and the same seed.
+
+    Args:
+        alpha: twice the rank when unset.
+
+    Raises:
+        DataError: the rank is below 1, or there are no layers.
+    """
+    tensors: dict[str, Floats] = {}
+    for name, (out, into) in sorted(layers.items()):
+        digest = hashlib.sha256(name.encode()).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(digest[:8])])
+        bound = 1 / math.sqrt(into)  # kaiming_uniform_ with a = √5, as peft begins
+        drawn = rng.uniform(-bound, bound, (max(0, rank), into))
+        tensors[name + A] = drawn.astype(np.float32)
+        tensors[name + B] = np.zeros((out, max(0, rank)), np.float32)
+    return Adapter(rank, 2.0 * rank if alpha is None else alpha, tensors)
+
+
+def adapter_of(module: Any) -> Adapter:
+    """The adapter that is around `module`.
+
+    Raises:
+        DataError: there is none, or it is not one of a single rank and scale.
+    """
+    if not is_adapted(module):
+        raise DataError("the model has no adapter")
+    tensors: dict[str, Floats] = {}
+    ranks, scales = set(), set()
+    for name, part in _base(module).named_modules():
+        if not hasattr(part, "lora_A") or not part.lora_A:
+            continue
+        if len(part.lora_A) != 1:
+            raise DataError(f"{_plain(name)!r} has {len(part.lora_A)} adapters; one is known here")
+        (called,) = part.lora_A
+        tensors[_plain(name) + A] = _array(part.lora_A[called].weight)
+        tensors[_plain(name) + B] = _array(part.lora_B[called].weight)
+        ranks.add(part.r[called])
+        scales.add(float(part.scaling[called]))
+    if len(ranks) != 1 or len(scales) != 1:
+        raise DataError("the model's adapter has several ranks or scales, or is of another kind")
+    (rank,), (scale,) = ranks, scales
+    return Adapter(rank, scale * rank, tensors)
+
+
+def with_adapter(module: Any, adapter: Adapter) -> Any:
+    """The base of `module`, shared and frozen, with `adapter` around it, ready to be trained further.
+
+    Raises:
+        DataError: the adapter is for another model.
+    """
+    require_fit(adapter, module)
+    import peft
+    import torch
+
+    base = without_adapter(module)
+    config = peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # peft divides by the rank, whatever number it is
+        target_modules=sorted(adapter.layers),
+        task_type="CAUSAL_LM",
+    )
+    with torch_files.quiet():
+        made = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, part in _base(made).named_modules():
+            if hasattr(part, "lora_A") and part.lora_A:
+                (called,) = part.lora_A
+                for end, holder in ((A, part.lora_A), (B, part.lora_B)):
+                    weight = holder[called].weight
+                    weight.copy_(torch.from_numpy(np.array(adapter.tensors[_plain(name) + end])))
+    return made.eval()
+
+
+def merged_with(module: Any, adapter: Adapter, *, share: float = 1.0) -> Any:
+    """A copy of the base of `module` whose weights are W + `share` · alpha / rank · B A where `adapter`
+    has a layer; all other weights are shared.
+
+    Raises:
+        DataError: the adapter is for another model.
+    """
+    require_fit(adapter, module)
+    import torch
+
+    base = without_adapter(module)
+    changed = {
+        id(part.weight): part.weight
+        for name, part in base.named_modules()
+        if _plain(name) in adapter.layers
+    }
+    shared = {id(p): p for p in base.parameters() if id(p) not in changed}
+    made = copy.deepcopy(base, shared)
+    with torch.no_grad():
+        for name, part in made.named_modules():
+            if _plain(name) in adapter.layers:
+                more = torch.from_numpy(share * adapter.product(_plain(name)))
+                whole = part.weight.float() + more.to(part.weight.device)
+                part.weight.copy_(whole.to(part.weight.dtype))
+    return made.eval()
+
+
+def require_fit(adapter: Adapter, module: Any) -> None:
+    """Refuse an adapter of layers that the base of `module` does not have.
+
+    Raises:
+        DataError: it has others, or of other shapes; the text names the first.
+    """
+    there = layers_to_adapt(module)
+    for name, shape in adapter.layers.items():
+        if there.get(name) != shape:
+            raise DataError(
+                f"the adapter does not fit the model: it changes {name!r} of shape {shape}, and the "
+                f"model has {there.get(name, 'no such layer')}"
+            )
+
+
+def base_digest(model: WeightModel) -> str:
+    """A hash of the base that an adapter is for: the weights without any adapter, and the tokeniser
+    with its chat template.
+
+    It is one of numbers and not of files: the weights count as bfloat16, which is what a machine that
+    computes in it has of the same model.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, parameter in _base(model.module).named_parameters():
+        if "lora_" in name:
+            continue
+        flat = parameter.detach().to(torch.bfloat16).cpu().contiguous().reshape(-1)
+        found.update(f"{_plain(name)} {tuple(parameter.shape)};".encode())
+        found.update(memoryview(flat.view(torch.uint8).numpy()))
+    words = getattr(getattr(model, "tokens", None), "words", None)
+    template = getattr(words, "chat_template", None) or ""
+    found.update(f"{model.vocabulary} {template}".encode())
+    return found.hexdigest()[:32]
+
+
+def trained_adapter(
+    module: Any,
+    adapter: Adapter,
+    sequences: Sequence[Tokens],
+    *,
+    steps: int,
+    batch: int = 8,
+    learning_rate: float = 2e-4,
+    warmup: float = 0.0,
+    seed: int = 0,
+    folder: Path | None = None,
+    run: str = "",
+    loss: Callable[[Any, Sequence[Tokens]], Any] = reply_loss,
+    report: Callable[[TrainingProgress], None] | None = None,
+) -> tuple[Adapter, TrainingOutcome]:
+    """`adapter` after `steps` steps of AdamW on the replies of `sequences`, and what training did.
+
+    The optimiser begins anew. The same arguments give the same weights to the bit on one machine and
+    number of threads, also where it was killed on the way and goes on from `folder`.
+
+    Args:
+        module: its base is what the adapter is around; it stays as it is.
+        folder: where checkpoints lie; of this training alone.
+        run: what else decides the weights; see `training.train`.
+
+    Raises:
+        DataError: nothing to learn from, or the adapter is for another model.
+        ModelError: the loss or its gradient is not finite.
+        StoreError: `folder` holds another training's checkpoint, or cannot be written.
+    """
+    made = with_adapter(module, adapter)
+    schedule = Schedule(
+        steps=steps,
+        batch=min(batch, max(1, len(sequences))),
+        learning_rate=learning_rate,
+        warmup=warmup,
+        patience=0,
+        seed=seed,
+    )
+    half = str(made.dtype) == "torch.bfloat16"
+    outcome = train(
+        made, sequences, loss, schedule,
+        folder=folder, run=_identity(adapter, sequences) + run, report=report,
+        precision="bfloat16" if half else "float32",
+    )  # fmt: skip
+    return adapter_of(made), outcome
+
+
+def _identity(adapter: Adapter, sequences: Sequence[Tokens]) -> str:
+    found = hashlib.sha256(f"{adapter.rank} {adapter.alpha!r}".encode())
+    for name, tensor in sorted(adapter.tensors.items()):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    for sequence in sequences:
+        found.update(f"{sequence.start} {len(sequence)};".encode())
+        found.update(np.ascontiguousarray(sequence.ids, "<i4").tobytes())
+    return found.hexdigest()[:16]
+
+
+def _base(module: Any) -> Any:
+    return module.get_base_model() if is_adapted(module) else module
+
+
+def _plain(name: str) -> str:
+    """A layer's name without what peft puts into it."""
+    return name.replace(".base_layer", "")
+
+
+def _array(parameter: Any) -> Floats:
+    found: Floats = np.array(parameter.detach().float().cpu().numpy(), np.float32)
+    return found
