@@ -1,1 +1,1 @@
-"""How arrays are packed into messages: logits and hidden states."""
+"""How arrays are packed into messages: logits, hidden states, weights."""
