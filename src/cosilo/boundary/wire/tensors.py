@@ -42,8 +42,8 @@ _DIMENSION = struct.Struct("<I")
 
 @dataclass(frozen=True)
 class TensorLimits:
-    """What may come, at most. Unpacking takes no more memory than eight bytes for each of these numbers
-    and four for each byte that came.
+    """What may come, at most. Unpacking takes no more memory than sixteen bytes for each of these
+    numbers and four for each byte that came.
 
     Attributes:
         tensors: how many.
