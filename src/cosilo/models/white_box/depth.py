@@ -13,7 +13,7 @@ A layer that changes little may still be needed, and what can be spared depends 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ def importance(
     *,
     drop: int,
     at_once: int = 1,
+    among: Collection[int] | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Importance:
     """Find the `drop` layers that are missed the least.
@@ -54,6 +55,7 @@ def importance(
     Args:
         sequences: text to measure on; its replies count.
         at_once: layers dropped before the others are measured again; more is faster and coarser.
+        among: the layers that may be dropped; all when unset.
         report: told how many of how many are found.
 
     Raises:
@@ -64,6 +66,9 @@ def importance(
     count = len(layers_of(module))
     if not 0 <= drop < count:
         raise ConfigError(f"{drop} layers cannot be dropped from a model that has {count}")
+    droppable = set(range(count)) if among is None else set(among)
+    if drop > len(droppable):
+        raise ConfigError(f"{drop} layers cannot be dropped where {len(droppable)} may be")
     with torch.no_grad():
         text = _Text(module, sequences)
         whole, change = text.walk(list(range(count)))
@@ -71,8 +76,8 @@ def importance(
         losses = [whole]
         while len(order) < drop:
             kept = [i for i in range(count) if i not in order]
-            without_each = text.without_each(kept)
-            ranked = sorted(kept, key=without_each.__getitem__)
+            without_each = text.without_each(kept, droppable)
+            ranked = sorted(without_each, key=without_each.__getitem__)
             step = min(at_once, drop - len(order))
             for k, layer in enumerate(ranked[:step]):
                 order.append(layer)
@@ -145,15 +150,16 @@ class _Text:
             state = after
         return self.loss(state), change
 
-    def without_each(self, kept: Sequence[int]) -> dict[int, float]:
-        """The loss without each of `kept`, the others staying."""
+    def without_each(self, kept: Sequence[int], tried: Collection[int]) -> dict[int, float]:
+        """The loss without each of those in `tried`, the others of `kept` staying."""
         found: dict[int, float] = {}
         state = self.start
         for k, layer in enumerate(kept):
-            after = state
-            for i in kept[k + 1 :]:
-                after = self.step(i, after)
-            found[layer] = self.loss(after)
+            if layer in tried:
+                after = state
+                for i in kept[k + 1 :]:
+                    after = self.step(i, after)
+                found[layer] = self.loss(after)
             state = self.step(layer, state)
         return found
 
