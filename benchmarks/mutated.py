@@ -21,15 +21,21 @@ from cosilo.boundary.messages import (
     Ask,
     Backward,
     Completion,
+    Contribute,
+    Contributed,
     Embed,
     Embeddings,
+    Enrol,
+    Enrolled,
     Forward,
     Gradients,
     Message,
+    NextRound,
     Outputs,
     Piece,
     Read,
     Refused,
+    RoundState,
     Score,
     Scored,
     Scores,
@@ -40,7 +46,7 @@ from cosilo.boundary.messages import (
     Verify,
     encode,
 )
-from cosilo.boundary.wire import logits, states
+from cosilo.boundary.wire import logits, states, tensors
 from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
     Delta,
@@ -57,6 +63,12 @@ _RNG = np.random.default_rng(0)
 TOP = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32), 8)
 SORTED = logits.top_k(_RNG.normal(size=(12, 300)).astype(np.float32) * 9, 8, ids=False)
 SPREAD = logits.top_k(_RNG.normal(size=(3, 90)).astype(np.float32) * 2000, 90)
+ADAPTER = tensors.pack(
+    {
+        "model.q.lora_A": _RNG.normal(size=(2, 4)).astype(np.float32),
+        "model.q.lora_B": _RNG.normal(size=(8, 2)).astype(np.float32),
+    }
+)
 STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
 VECTORS = _RNG.normal(size=(2, 8)).astype("<f4")
 FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
@@ -134,6 +146,20 @@ SAMPLES: tuple[Message, ...] = (
     Forward(first=1, last=3, count=2, packed=SCALED),
     Forward(thread=bytes(16), first=1, count=2, packed=SCALED, top=8),
     Outputs(count=2, packed=SCALED),
+    Enrol(base="ab" * 16, layers=(("model.q", 8, 4),), rank=2, examples=30, settings="cd"),
+    Enrolled(
+        version=1, federation="ef" * 16, base="ab" * 16, rounds=3, rule="average", rank=2, scale=2.0,
+        codec="fp32", seed=1, counts=True, most=4096, held=20.0,
+    ),
+    NextRound(federation="ef" * 16, have=1, most=4096, patience=20.0),
+    RoundState(state="open", number=2, closed=1, of=1, packed=ADAPTER, rank=2, adds=True),
+    RoundState(state="wait", number=1, closed=0, waits_for="updates", here=1, wanted=3, left=9.5),
+    RoundState(state="ended", number=2, closed=2, fate="dropped", why="its norm is too large"),
+    Contribute(
+        federation="ef" * 16, number=2, rank=2, packed=ADAPTER,
+        release=Release(mechanism=SampledGaussian(noise=1.0, rate=0.1, steps=8)),
+    ),
+    Contributed(fate="late", why="round 2 had closed"),
     Backward(thread=bytes(16), count=2, packed=SCALED),
     Gradients(count=2, packed=SCALED),
     Verify(chat=user("q"), sampling=Sampling(max_tokens=9, stop=("end",)), draft="yes", whole=True),

@@ -17,6 +17,7 @@ CosiloError                     exit code 1
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
 │   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
 │   ├── UnknownThreadError      the large model's owner has no such thread (any more)
+│   ├── FederationError         a federation ended without a result: too few owners, or good updates
 │   ├── UnreadableError         most replies hold no answer, so no more was asked for
 │   └── OfflineError            `--offline` and the answer is not recorded
 └── StoreError                  4: the run's files cannot be read or written
@@ -145,6 +146,10 @@ class RejectedError(ModelError):
 
 
 class UnknownThreadError(ModelError):
+    worked: int | None = 0
+
+
+class FederationError(ModelError):
     worked: int | None = 0
 
 

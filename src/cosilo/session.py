@@ -28,6 +28,7 @@ from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
+from cosilo.parties.coordinating.kind import Coordinating
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer, requires_threads
 from cosilo.parties.lm_owner import LMOwner
@@ -242,7 +243,8 @@ def owned(large: LargeModel, exposes: Shows) -> Peer:
     """The owner of a large model, who exposes that much of it."""
     if isinstance(large, RemoteOwner):
         return replace(large, exposes=exposes)
-    return LMOwner(large, exposes)
+    federation = large.federation if isinstance(large, Coordinating) else None
+    return LMOwner(large, exposes, federation=federation)
 
 
 def with_instructions(point: PointConfig, *texts: str) -> PointConfig:

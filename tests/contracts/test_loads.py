@@ -33,6 +33,7 @@ SMOL = "smollm2-135m-instruct"
 MADE: list[tuple[Registry[Any], str, dict[str, Any], tuple[str, ...]]] = [
     (models, "classifier", {}, ("minilm-int8",)),
     (models, "classifier", {"encoder": "minilm-int8", "threads": 2}, ("minilm-int8",)),
+    (models, "federation", {}, ()),
     (models, "llamacpp", {"model": SMOL}, (SMOL,)),
     (models, "torch", {"model": SMOL}, (SMOL,)),
     (models, "openai", {"base_url": "http://127.0.0.1/v1", "model": "m"}, ()),

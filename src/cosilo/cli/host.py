@@ -91,7 +91,8 @@ def _serve(path: Path) -> int:
     from cosilo.strategies.base import strategies
 
     logging.basicConfig(format="cosilo: %(message)s", level=logging.WARNING)
-    require_present(loads_of([load_host(path).model], ()))
+    model = load_host(path).model
+    require_present(loads_of([model] if model is not None else [], ()))
     strategies.names()  # loads plug-ins, and with them the messages and handlers that they bring
 
     try:

@@ -2,6 +2,7 @@
 
 name = "lm-owner"      books = "host"      keep = "digest"
 [model]                kind = "…", and what that kind takes; exposes, prices: as in a plan
+[federation]           the host coordinates one, beside a model or without: see `FederationSettings`
 [listen]               host, port; how long and how large things may be
 [tls]                  ca, cert, key: the authority of the clients, and who the host is
 [answers]              how long an answer is kept for a client that did not receive it
@@ -15,15 +16,19 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from cosilo.boundary.meter import Price
 from cosilo.errors import ConfigError
 from cosilo.host.books import KeptAnswers
 from cosilo.host.certificates import NAME
 from cosilo.host.limits import ClientLimits
 from cosilo.models.base import Shows
+from cosilo.parties.coordinating.kind import FEDERATION
+from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.registry import unknown
 from cosilo.session import ModelConfig, read_model
 from cosilo.tables import read
 
@@ -91,11 +96,28 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostedFederation:
+    """The federation that a host coordinates.
+
+    Attributes:
+        file: where it lives.
+    """
+
+    settings: FederationSettings
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostConfig:
-    """A host's configuration, read and checked; paths in it are absolute."""
+    """A host's configuration, read and checked; paths in it are absolute.
+
+    Attributes:
+        model: None where it only coordinates a federation.
+    """
 
     name: str
-    model: ModelConfig
+    model: ModelConfig | None
+    federation: HostedFederation | None
     books: Path
     keep: Literal["digest", "content"]
     listen: Listening
@@ -106,16 +128,24 @@ class HostConfig:
     def exposes(self, client: str) -> Shows:
         """What `client` may see."""
         own = self.clients[client].exposes
-        return self.model.exposes if own is None else own & self.model.exposes
+        most = self.model.exposes if self.model is not None else Shows.NOTHING
+        return most if own is None else own & most
+
+    @property
+    def price(self) -> Price:
+        """What a client pays: it asks once; how often the model is asked until it answers is its
+        owner's affair."""
+        return replace(self.model.price, attempts=1) if self.model is not None else Price()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
     """The keys the file may have at its top."""
 
-    model: Mapping[str, object]
     tls: TlsFiles
     clients: Mapping[str, ClientConfig]
+    model: Mapping[str, object] | None = None
+    federation: Mapping[str, object] | None = None
     name: str = "lm-owner"
     books: Path = Path("host")
     keep: Literal["digest", "content"] = "digest"
@@ -144,16 +174,43 @@ def load_host(path: Path) -> HostConfig:
     for name in file.clients:
         if not NAME.fullmatch(name):
             raise ConfigError(f"{where}: [clients.{name}]: a certificate bears no such name")
-    model = read_model(file.model, where=f"{where}: [model]", base=base)
-    if model.train:
-        raise ConfigError(f"{where}: [model]: train is for a plan's small model")
+    if file.model is None and file.federation is None:
+        raise ConfigError(f"{where}: neither [model] nor [federation] is given: nothing to serve")
+    model = None
+    if file.model is not None:
+        model = read_model(file.model, where=f"{where}: [model]", base=base)
+        if model.train:
+            raise ConfigError(f"{where}: [model]: train is for a plan's small model")
+        if model.kind == FEDERATION:
+            raise ConfigError(f"{where}: [model]: a host coordinates by a table [federation]")
+    federation = None
+    if file.federation is not None:
+        federation = _federation(file, f"{where}: [federation]", base)
     return HostConfig(
         name=file.name,
         model=model,
+        federation=federation,
         books=base / file.books,
         keep=file.keep,
         listen=file.listen,
         tls=TlsFiles(ca=base / file.tls.ca, cert=base / file.tls.cert, key=base / file.tls.key),
         answers=file.answers,
         clients=file.clients,
+    )
+
+
+def _federation(file: _File, where: str, base: Path) -> HostedFederation:
+    """The federation that the table describes: of all clients, where it names no owners."""
+    table = dict(file.federation or {})
+    place = table.pop("file", None)
+    if place is not None and not isinstance(place, str):
+        raise ConfigError(f"{where}: file must be text")
+    settings = read(FederationSettings, {"owners": sorted(file.clients), **table}, where=where)
+    for owner in settings.owners:
+        if owner not in file.clients:
+            raise ConfigError(f"{where}: owners: {unknown('client', owner, file.clients)}")
+    if not settings.owners:
+        raise ConfigError(f"{where}: owners = [] leaves nobody to take part")
+    return HostedFederation(
+        settings=settings, file=base / (place or file.books / "federation.sqlite")
     )

@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from aiohttp import web
 
@@ -26,6 +25,8 @@ from cosilo.host.config import HostConfig
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
+from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.kind import NoModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.threads import Threads
 from cosilo.session import make_model
@@ -43,7 +44,8 @@ async def serve(load: Callable[[], HostConfig]) -> None:
     """
     config = load()
     stopped = asyncio.Event()
-    async with listening(config, make_model(config.model)) as host:
+    model = make_model(config.model) if config.model is not None else NoModel()
+    async with listening(config, model) as host:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: host.read_again(load))
@@ -66,9 +68,16 @@ class Listener:
         services: what each client is served.
     """
 
-    def __init__(self, config: HostConfig, model: TextModel, books: HostBooks) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        model: TextModel,
+        books: HostBooks,
+        federation: Federation | None = None,
+    ) -> None:
         self._config = config
         self._model = model
+        self._federation = federation
         self._books = books
         self._threads = Threads()
         self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
@@ -122,6 +131,8 @@ class Listener:
     async def close(self) -> None:
         """Take no more requests, and let those under way finish for `drain_seconds`."""
         self._server.stopping = True
+        if self._federation is not None:
+            self._federation.stop()  # who is held until something happens is told to ask again
         if self._sockets is not None:
             self._sockets.close()
         patience = self._config.listen.drain_seconds
@@ -135,10 +146,16 @@ class Listener:
         return ClientService(
             self._books.of(name, client.total, client.day),
             # An owner of its own, so that nothing one client has begun is another's to go on with.
-            LMOwner(self._model, exposes, config.name, client=name, threads=self._threads),
+            LMOwner(
+                self._model,
+                exposes,
+                config.name,
+                client=name,
+                federation=self._federation,
+                threads=self._threads,
+            ),
             exposes=exposes,
-            # A client asks once; how often the model is asked until it answers is its owner's affair.
-            price=replace(config.model.price, attempts=1),
+            price=config.price,
             at_once=client.at_once,
             linger_s=config.listen.linger_seconds,
         )
@@ -154,12 +171,19 @@ async def listening(config: HostConfig, model: TextModel) -> AsyncIterator[Liste
     try:
         books = HostBooks(config.books, keep=config.keep, kept=config.answers)
         try:
-            host = Listener(config, model, books)
+            federation = None
+            if (wanted := config.federation) is not None:
+                federation = Federation(wanted.settings, wanted.file)
             try:
-                await host.open()
-                yield host
+                host = Listener(config, model, books, federation)
+                try:
+                    await host.open()
+                    yield host
+                finally:
+                    await host.close()
             finally:
-                await host.close()
+                if federation is not None:
+                    federation.close()
         finally:
             books.close()
     finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cosilo.boundary.messages import Ask, Message
 from cosilo.models.base import Shows, TextModel
+from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.exposure import permit, shown
 from cosilo.parties.serving import answer, pieces
 from cosilo.parties.threads import Threads
@@ -21,6 +22,7 @@ class LMOwner:
         exposes: a request for more is refused, and what a back end shows unasked (token
             log-probabilities) is left out of the reply.
         client: whom it serves, where there are several: each has threads of its own.
+        federation: the one that it coordinates, if it does.
         threads: those under way; one table for all clients keeps them within one limit.
     """
 
@@ -28,6 +30,7 @@ class LMOwner:
     exposes: Shows = Shows.TEXT
     name: str = "lm-owner"
     client: str = ""
+    federation: Federation | None = field(default=None, repr=False, compare=False)
     threads: Threads = field(default_factory=Threads, repr=False, compare=False)
 
     async def handle(self, message: Message) -> Message:

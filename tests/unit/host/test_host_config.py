@@ -11,7 +11,7 @@ import pytest
 from cosilo.errors import ConfigError
 from cosilo.host.books import KeptAnswers
 from cosilo.host.config import ClientConfig, Listening, load_host
-from cosilo.models.base import Access
+from cosilo.models.base import Access, Shows
 from cosilo.session import read_model
 
 FILE = """\
@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "host.md"
 
 
 def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
-    served, asked = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    served, asked, federation = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     path = tmp_path / "lm.toml"
     path.write_text(served)
     config = load_host(path)
@@ -40,7 +40,13 @@ def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
     table = tomllib.loads(asked)["models"]["large"]
     large = read_model(table, where="plan.toml", base=tmp_path)
     assert large.kind == "party"
+    assert config.model is not None
     assert large.usd_per_m_in == config.model.usd_per_m_in
+    others = "[clients.bank]\n[clients.town]\n"
+    path.write_text(served.replace("[clients.clinic]", f"{others}[clients.clinic]") + federation)
+    hosted = load_host(path).federation
+    assert hosted is not None
+    assert (hosted.settings.quorum, hosted.settings.rounds) == (2, 5)
 
 
 def test_what_the_page_says_of_defaults() -> None:
@@ -90,3 +96,51 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
 def test_nobody_to_serve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nobody could ask"):
         load(tmp_path, FILE[: FILE.index("[clients")] + "[clients]\n")
+
+
+FEDERATION = """\
+[federation]
+rounds = 2
+[tls]
+ca = "ca.pem"
+cert = "host.pem"
+key = "host.key"
+[clients.clinic]
+[clients.bank]
+"""
+
+
+def test_a_host_may_only_coordinate(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(FEDERATION)
+    config = load_host(path)
+    assert config.model is None
+    assert config.exposes("clinic") is Shows.NOTHING
+    assert config.federation is not None
+    assert config.federation.settings.owners == ("bank", "clinic")
+    assert config.federation.settings.needed == 2
+    assert config.federation.file == tmp_path / "host" / "federation.sqlite"
+    path.write_text(FEDERATION.replace("rounds = 2", 'file = "f.sqlite"\nowners = ["bank"]'))
+    found = load_host(path).federation
+    assert found is not None
+    assert (found.file, found.settings.needed) == (tmp_path / "f.sqlite", 1)
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("round = 2", r"\[federation\]: no key named 'round'; did you mean 'rounds'"),
+        ("rounds = 0", r"\[federation\]: rounds = 0 is not positive"),
+        ('owners = ["clinc"]', r"did you mean 'clinic'"),
+        ("owners = []", "leaves nobody"),
+        ("quorum = 3", "quorum = 3 is not from 1 to the number of owners, 2"),
+        ('rule = "krumm"', "no aggregation rule named 'krumm'"),
+        ("file = 3", "file must be text"),
+        ('[model]\nkind = "federation"', r"coordinates by a table \[federation\]"),
+    ],
+)
+def test_what_is_wrong_in_a_federation_is_named(tmp_path: Path, new: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, FEDERATION.replace("rounds = 2", new))
+    with pytest.raises(ConfigError, match=r"neither \[model\] nor \[federation\]"):
+        load(tmp_path, FEDERATION.replace("[federation]\nrounds = 2\n", ""))

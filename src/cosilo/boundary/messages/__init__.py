@@ -23,6 +23,14 @@ from cosilo.boundary.messages.base import (
     encode,
 )
 from cosilo.boundary.messages.embed import Embed, Embeddings
+from cosilo.boundary.messages.federate import (
+    Contribute,
+    Contributed,
+    Enrol,
+    Enrolled,
+    NextRound,
+    RoundState,
+)
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
@@ -31,7 +39,8 @@ from cosilo.boundary.messages.step import Step, Steps
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Drawn", "Embed", "Embeddings", "Forward",
-    "Gradients", "Message", "Outputs", "Piece", "Read", "Refused", "Request", "Score", "Scored",
-    "Scores", "States", "Step", "Steps", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Contribute", "Contributed", "Drawn", "Embed",
+    "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Message", "NextRound", "Outputs",
+    "Piece", "Read", "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step",
+    "Steps", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

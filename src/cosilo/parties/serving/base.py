@@ -9,6 +9,7 @@ from cosilo.boundary.messages import Message, Request
 from cosilo.boundary.messages.base import classes
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import TextModel
+from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.threads import Threads
 from cosilo.types import Delta
 
@@ -26,6 +27,10 @@ class Owner(Protocol):
     @property
     def client(self) -> str:
         """Whom it serves, where there are several."""
+
+    @property
+    def federation(self) -> Federation | None:
+        """The one that it coordinates, if it does."""
 
     @property
     def threads(self) -> Threads:

@@ -1,0 +1,292 @@
+"""A federation: many owners train adapters of one base model at home, a coordinator puts them together.
+
+    owner                                   coordinator
+    Enrol ─────────────────────────────────▶ the same base, layers, version?
+    NextRound(have) ───────────────────────▶ "open": train, from the adapter that came
+    Contribute(number, packed) ────────────▶ taken, late, or dropped and why
+    NextRound(have) ───────────────────────▶ held until the round closes; then its adapter
+
+Owners speak first, and only to the coordinator: none ever sees another's update. Every message can be
+sent again, by a process that was killed and began anew: the coordinator knows by owner, round and
+content what it has, and counts nothing twice.
+
+What comes back is an adapter of a base model that the owner holds itself, made of owners' updates: it
+shows nothing of a model of the coordinator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cosilo.boundary.messages.base import Drawn, Message, Request
+from cosilo.boundary.messages.bounds import FIELDS
+from cosilo.boundary.messages.passages import Passage
+from cosilo.boundary.wire import tensors
+from cosilo.models.base import Shows
+from cosilo.types import Amount, Count
+
+VERSION = 1
+"""Of this exchange; owner and coordinator must speak the same."""
+
+Name = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=500)]
+Digest = Annotated[str, Meta(max_length=64)]
+Size = Annotated[int, Meta(ge=1, le=1 << 24)]
+Rank = Annotated[int, Meta(ge=0, le=1 << 16)]
+Fate = Literal["taken", "late", "dropped"]
+Layers = Annotated[tuple[tuple[Name, Size, Size], ...], Meta(max_length=1 << 13)]
+"""(a linear layer's name, outputs, inputs), sorted by name."""
+
+
+class Enrolled(Message, frozen=True, kw_only=True):
+    """What an owner takes part in. The same owner, enrolling again, is told the same.
+
+    Attributes:
+        version: of the exchange that the coordinator speaks.
+        federation: names it: another one, after this, has another name.
+        base: of what the coordinator has as the base model and tokeniser of all owners.
+        rounds: how many there will be.
+        rule: how updates are put together.
+        rank: of the adapters that owners train, at most; exactly that where the rule needs it.
+        scale: what an adapter's product is multiplied by, alpha / rank, for all owners.
+        codec: what arrays come and go in, see `boundary.wire.codecs`.
+        seed: what all owners' first adapter is drawn by.
+        counts: updates are weighed by how many examples an owner said that it has.
+        most: bytes of the longest adapter that will come back.
+        held: seconds that a `NextRound` may be held until there is something to say.
+    """
+
+    shows: ClassVar[Shows] = Shows.NOTHING
+    version: Count
+    federation: Digest
+    base: Digest
+    rounds: Count
+    rule: Name
+    rank: Rank
+    scale: Amount
+    codec: Name
+    seed: Count
+    counts: bool
+    most: Count
+    held: Amount
+
+    def passages(self) -> list[Passage]:
+        return []
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> Enrolled:
+        """As it is: an owner refuses another base, and is harmed by what comes later."""
+        return self
+
+
+class Enrol(Request[Enrolled], frozen=True, kw_only=True):
+    """An owner wants to take part.
+
+    Attributes:
+        version: of this exchange that the owner speaks.
+        base: a hash of its base model and tokeniser.
+        layers: those of its model that adapters change.
+        rank: of the adapters that it will train.
+        examples: how many it trains on, where its owner permits that this is told.
+        settings: a hash of all else that decides its updates: the same owner with others is another
+            training, and cannot go on with this one.
+    """
+
+    reply: ClassVar[type[Message]] = Enrolled
+    shows: ClassVar[Shows] = Shows.NOTHING
+    version: Count = VERSION
+    base: Digest
+    layers: Layers
+    rank: Rank
+    examples: Count | None = None
+    settings: Digest = ""
+
+    def passages(self) -> list[Passage]:
+        return []  # names of layers and hashes
+
+    def legible(self) -> bool:
+        return False
+
+    def runs(self) -> int:
+        return 0
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return 1, 0  # no model reads it
+
+    def reply_bound(self, tokens: int) -> int:
+        return FIELDS
+
+    def question(self) -> None:
+        """None: rounds go on, and a recorded reply would be no answer the next time."""
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        return Drawn()
+
+    def prompts(self) -> tuple[object, ...]:
+        return ()
+
+
+class RoundState(Message, frozen=True, kw_only=True):
+    """How a federation stands for one owner.
+
+    Attributes:
+        state: "open": an update of this owner's is wanted for round `number`. "wait": nothing is wanted
+            yet; ask again. "ended": there will be no more rounds.
+        number: the round under way, from 1; the last one where it has ended.
+        closed: how many rounds have closed, each with an adapter.
+        of: the round whose adapter is in `packed`; 0 where none is.
+        packed: `boundary.wire.tensors.pack` of that adapter.
+        rank: of that adapter.
+        adds: the adapter is added to the weights, and training begins anew; otherwise training goes on
+            from it.
+        waits_for: what a "wait" is for: "owners" to enrol or "updates" of others, so that
+        here, wanted: so many have come of so many.
+        left: seconds until the round closes with what has come, or fails.
+        fate, why: what became of this owner's update for the round that closed last, where something
+            else than "taken" was found when it closed.
+    """
+
+    shows: ClassVar[Shows] = Shows.NOTHING
+    largest: ClassVar[int] = 1 << 28
+    state: Literal["open", "wait", "ended"]
+    number: Count
+    closed: Count
+    of: Count = 0
+    packed: bytes = b""
+    rank: Rank = 0
+    adds: bool = False
+    waits_for: Literal["", "owners", "updates"] = ""
+    here: Count = 0
+    wanted: Count = 0
+    left: Amount = 0.0
+    fate: Fate | None = None
+    why: Text = ""
+
+    def passages(self) -> list[Passage]:
+        return []  # numbers
+
+    def check(self) -> None:
+        if (self.of == 0) == bool(self.packed) or self.of > self.closed:
+            raise ValueError("an adapter of no round, or a round without one")
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> RoundState:
+        """The adapter turned around: what the owners taught, the other way."""
+        if not self.packed:
+            return self
+        turned = {
+            name: -tensor if name.endswith("B") else tensor
+            for name, tensor in tensors.unpack(self.packed).items()
+        }
+        return msgspec.structs.replace(self, packed=tensors.pack(turned))
+
+
+class NextRound(Request[RoundState], frozen=True, kw_only=True):
+    """What is to do next? It may be held until there is something.
+
+    Attributes:
+        federation: its name.
+        have: of how many closed rounds the owner has the adapters already.
+        most: bytes of an adapter that it is ready to take.
+        patience: seconds after which it wants to be told to wait.
+    """
+
+    reply: ClassVar[type[Message]] = RoundState
+    shows: ClassVar[Shows] = Shows.NOTHING
+    federation: Digest
+    have: Count
+    most: Count
+    patience: Amount = 0.0
+
+    def passages(self) -> list[Passage]:
+        return []
+
+    def legible(self) -> bool:
+        return False
+
+    def check_reply(self, reply: Message) -> None:
+        if isinstance(reply, RoundState) and len(reply.packed) > self.most:
+            raise ValueError("an adapter larger than was agreed")
+
+    def runs(self) -> int:
+        return 0
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return 1, 0
+
+    def reply_bound(self, tokens: int) -> int:
+        return FIELDS + self.most
+
+    def question(self) -> None:
+        """None: rounds go on."""
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        return Drawn()
+
+    def prompts(self) -> tuple[object, ...]:
+        return ()
+
+
+class Contributed(Message, frozen=True, kw_only=True):
+    """What became of an update.
+
+    Attributes:
+        fate: "taken": it counts in its round. "late": its round had closed. "dropped": it cannot be
+            used, and why says what is wrong with it.
+    """
+
+    shows: ClassVar[Shows] = Shows.NOTHING
+    fate: Fate
+    why: Text = ""
+
+    def passages(self) -> list[Passage]:
+        return []
+
+    def tampered(self, request: Message, lie: Callable[[str], str]) -> Contributed:
+        """As it is: an owner does nothing by it."""
+        return self
+
+
+class Contribute(Request[Contributed], frozen=True, kw_only=True):
+    """An owner's update for a round: the adapter that it trained. Sent again, it is the same update.
+
+    Attributes:
+        federation: its name.
+        number: the round, from 1.
+        rank: of the adapter.
+        packed: `boundary.wire.tensors.pack` of it.
+    """
+
+    reply: ClassVar[type[Message]] = Contributed
+    shows: ClassVar[Shows] = Shows.NOTHING
+    largest: ClassVar[int] = 1 << 28
+    federation: Digest
+    number: Count
+    rank: Rank
+    packed: bytes
+
+    def passages(self) -> list[Passage]:
+        return []  # numbers; see `legible`
+
+    def legible(self) -> bool:
+        return False  # texts can be read out of an update: see attacks on gradients
+
+    def runs(self) -> int:
+        return 0
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return 1, 0
+
+    def reply_bound(self, tokens: int) -> int:
+        return FIELDS
+
+    def question(self) -> None:
+        """None: rounds go on."""
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        return Drawn()
+
+    def prompts(self) -> tuple[object, ...]:
+        return ()

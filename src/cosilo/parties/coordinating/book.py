@@ -1,0 +1,217 @@
+"""What a coordinator has on disk: who takes part, a round's updates until it closes, what came of it.
+
+    federation   one row: its name, its settings, base and layers, where it stands
+    owners       who enrolled, and as what
+    updates      round, owner → the update's digest, its fate, and its bytes while the round is open
+    rounds       closed ones → the adapter that came of each, and the owners in it
+
+What belongs together is one transaction, on the disk before anybody is told: after a `kill -9` all of
+it is there, or nothing. An update's bytes are deleted in the transaction that closes its round; texts
+can be read out of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosilo.boundary.messages.federate import Fate
+from cosilo.databases import in_wal, made_private
+from cosilo.errors import StoreError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS federation (
+    only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, settings TEXT NOT NULL,
+    base TEXT NOT NULL, layers TEXT NOT NULL, state TEXT NOT NULL, number INTEGER NOT NULL,
+    why TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS owners (
+    owner TEXT PRIMARY KEY, said TEXT NOT NULL, examples INTEGER, since INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS updates (
+    round INTEGER NOT NULL, owner TEXT NOT NULL, digest BLOB NOT NULL, fate TEXT NOT NULL,
+    why TEXT NOT NULL, rank INTEGER NOT NULL, packed BLOB, PRIMARY KEY (round, owner)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rounds (
+    number INTEGER PRIMARY KEY, packed BLOB NOT NULL, rank INTEGER NOT NULL, owners TEXT NOT NULL
+);
+"""
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a federation stands.
+
+    Attributes:
+        state: "enrolling", "open" (round `number` is), "ended" or "failed", and `why`.
+        layers: of the base model, as the first owner said them; empty before.
+    """
+
+    name: str
+    settings: str
+    base: str
+    layers: tuple[tuple[str, int, int], ...]
+    state: str
+    number: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An owner that enrolled.
+
+    Attributes:
+        said: all that it said of itself, as text.
+        since: the first round that waits for it.
+    """
+
+    owner: str
+    said: str
+    examples: int | None
+    since: int
+
+
+@dataclass(frozen=True)
+class KeptUpdate:
+    """An update. `packed` is None once its round has closed, or where it cannot be used."""
+
+    owner: str
+    digest: bytes
+    fate: Fate
+    why: str
+    rank: int
+    packed: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ClosedRound:
+    """What came of a round, and of whose updates."""
+
+    packed: bytes
+    rank: int
+    owners: tuple[str, ...]
+
+
+class FederationBook:
+    """One federation's file, or memory where `path` is None. It is used by one thread at a time.
+
+    Raises:
+        StoreError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        try:
+            place = ":memory:" if path is None else str(made_private(path))
+            self._db = sqlite3.connect(
+                place, isolation_level=None, timeout=_TIMEOUT_S, check_same_thread=False
+            )
+            if path is not None:
+                in_wal(self._db, timeout=_TIMEOUT_S)
+                self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise self._broken(error) from None
+
+    def standing(self) -> Standing | None:
+        """Where it stands; None in a new file."""
+        row = self._one("SELECT name, settings, base, layers, state, number, why FROM federation")
+        if row is None:
+            return None
+        layers = tuple((str(n), int(o), int(i)) for n, o, i in json.loads(row[3]))
+        return Standing(row[0], row[1], row[2], layers, row[4], row[5], row[6])
+
+    def members(self) -> list[Member]:
+        """In the order of their names."""
+        rows = self._all("SELECT owner, said, examples, since FROM owners ORDER BY owner")
+        return [Member(*row) for row in rows]
+
+    def updates(self, number: int, *, with_bytes: bool = False) -> list[KeptUpdate]:
+        """Those for a round, in the order of their owners' names."""
+        columns = "packed" if with_bytes else "NULL"
+        query = f"SELECT owner, digest, fate, why, rank, {columns} FROM updates WHERE round = ?"
+        return [KeptUpdate(*row) for row in self._all(f"{query} ORDER BY owner", number)]
+
+    def closed(self, number: int) -> ClosedRound | None:
+        row = self._one("SELECT packed, rank, owners FROM rounds WHERE number = ?", number)
+        return None if row is None else ClosedRound(row[0], row[1], tuple(json.loads(row[2])))
+
+    def stand(self, standing: Standing) -> None:
+        """Note where it stands now."""
+        with self._together():
+            self._stand(standing)
+
+    def enrol(self, member: Member, standing: Standing) -> None:
+        """Note that an owner takes part, and where that leaves the federation."""
+        with self._together():
+            self._do(
+                "INSERT INTO owners VALUES (?,?,?,?)",
+                (member.owner, member.said, member.examples, member.since),
+            )
+            self._stand(standing)
+
+    def keep(self, number: int, update: KeptUpdate) -> None:
+        """Note what an owner contributed to a round."""
+        with self._together():
+            self._do(
+                "INSERT INTO updates VALUES (?,?,?,?,?,?,?)",
+                (
+                    number, update.owner, update.digest, update.fate, update.why, update.rank,
+                    update.packed,
+                ),
+            )  # fmt: skip
+
+    def close_round(self, number: int, closed: ClosedRound, standing: Standing) -> None:
+        """Note what came of a round, and forget the bytes it was made of."""
+        owners = json.dumps(closed.owners)
+        with self._together():
+            self._do(
+                "INSERT INTO rounds VALUES (?,?,?,?)", (number, closed.packed, closed.rank, owners)
+            )
+            self._do("UPDATE updates SET packed = NULL WHERE round = ?", (number,))
+            self._stand(standing)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _stand(self, s: Standing) -> None:
+        row = (s.name, s.settings, s.base, json.dumps(s.layers), s.state, s.number, s.why)
+        self._do("INSERT OR REPLACE INTO federation VALUES (1,?,?,?,?,?,?,?)", row)
+
+    def _do(self, sql: str, values: Sequence[object]) -> None:
+        self._db.execute(sql, values)
+
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        found = self._all(sql, *values)
+        return found[0] if found else None
+
+    def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._broken(error) from None
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._broken(error) from None
+
+    def _broken(self, error: Exception) -> StoreError:
+        where = "memory" if self.path is None else repr(str(self.path))
+        return StoreError(f"the federation in {where} cannot be kept: {error}")

@@ -1,0 +1,102 @@
+"""A federation as owners ask it: one thread works on it, and whoever must wait is held a while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from cosilo.boundary.messages import (
+    Contribute,
+    Contributed,
+    Enrol,
+    Enrolled,
+    NextRound,
+    RoundState,
+)
+from cosilo.parties.coordinating.rounds import Rounds
+from cosilo.parties.coordinating.settings import FederationSettings
+
+T = TypeVar("T")
+
+_LEAST_S = 0.01  # between two looks, where a deadline is about to pass
+
+
+class Federation:
+    """The coordinator of one federation.
+
+    Args:
+        path: the file that it lives in; it is forgotten with the process where None.
+        clock: seconds that only go forward, for deadlines.
+
+    Raises:
+        ConfigError: the file is that of a federation with other settings.
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: FederationSettings,
+        path: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="federation")
+        try:
+            self._rounds = self._thread.submit(Rounds, settings, path).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    async def enrol(self, owner: str, message: Enrol) -> Enrolled:
+        """See `Rounds.enrol`."""
+        return await self._do(lambda: self._rounds.enrol(owner, message, self._clock()))
+
+    async def next(self, owner: str, message: NextRound) -> RoundState:
+        """See `Rounds.next`; held until there is something to say, or its patience ends."""
+        end = self._clock() + min(message.patience, self.settings.held_s)
+        while True:
+            changed = self._changed
+            state = await self._do(lambda: self._rounds.next(owner, message, self._clock()))
+            left = min(end - self._clock(), max(state.left, _LEAST_S))
+            if state.state != "wait" or state.packed or left <= 0 or self._stopping:
+                return state
+            try:
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+
+    async def contribute(self, owner: str, message: Contribute) -> Contributed:
+        """See `Rounds.contribute`."""
+        return await self._do(lambda: self._rounds.contribute(owner, message, self._clock()))
+
+    def stop(self) -> None:
+        """Hold nobody any longer."""
+        self._stopping = True
+        self._changed.set()
+
+    def close(self) -> None:
+        self._thread.submit(self._rounds.close).result()
+        self._thread.shutdown()
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        """`work`, in the federation's own thread; those who are held look again where it changed how
+        things stand. It is done even where nobody waits for it any more."""
+        before = self._rounds.standing
+
+        def tell(_: object) -> None:
+            if self._rounds.standing is not before:
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        working.add_done_callback(tell)
+        return await asyncio.shield(working)

@@ -1,0 +1,92 @@
+"""A large model of kind "federation": no model at all, but the coordinator of a federation.
+
+In a plan it stands where the other side does, in this process: one owner tries out alone what many do
+over the network. A `cosilo host` has a table [federation] for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from cosilo.errors import ConfigError, RejectedError
+from cosilo.models.base import Access, models
+from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.types import Chat, Generation, Sampling
+
+FEDERATION = "federation"
+
+
+class NoModel:
+    """What a coordinator answers chats with: nothing."""
+
+    def __init__(self, name: str = FEDERATION) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def access(self) -> Access:
+        return Access.TEXT
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        """Raises: RejectedError: always."""
+        raise RejectedError(
+            "the other side coordinates a federation and has no large model to ask", everything=True
+        )
+
+    async def close(self) -> None: ...
+
+
+class Coordinating(NoModel):
+    """No model, and the federation in its place."""
+
+    def __init__(self, settings: FederationSettings, file: Path | None) -> None:
+        super().__init__()
+        self.federation = Federation(settings, file)
+        text = json.dumps(settings.lasting, sort_keys=True)
+        self.identity = f"federation/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    async def close(self) -> None:
+        self.federation.stop()
+        self.federation.close()
+
+
+@models.register(FEDERATION)
+def federation(
+    rounds: int = 3,
+    rule: str = "average",
+    quorum: int | None = None,
+    deadline_s: float = 3600.0,
+    rank: int = 8,
+    scale: float = 2.0,
+    codec: str = "fp32",
+    seed: int = 0,
+    counts: bool = False,
+    largest_norm: float = 1000.0,
+    base: str = "",
+    held_s: float = 20.0,
+    file: Path | None = None,
+) -> Coordinating:
+    """The coordinator of a federation in this process; for `large` only.
+
+    Args:
+        file: where the federation lives; without one it is forgotten with the process.
+        rounds, rule, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm, base, held_s:
+            see `FederationSettings`.
+
+    Raises:
+        ConfigError: a setting is out of its range, or `file` is that of another federation.
+    """
+    try:
+        settings = FederationSettings(
+            rounds=rounds, rule=rule, quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
+            codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"federation: {error}") from None
+    return Coordinating(settings, file)

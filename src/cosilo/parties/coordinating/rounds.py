@@ -1,0 +1,363 @@
+"""A federation's rounds: what each owner is told, and when a round closes.
+
+    enrolling ── all owners are there, or a quorum at the deadline ──▶ open, round 1
+    open ── all that are waited for have contributed, or a quorum at the deadline ──▶ the next round
+         └─ fewer good updates than the quorum ──▶ failed       └─ after the last one ──▶ ended
+
+No clock runs here: whoever asks says what time it is, and is told how things stand then. All that
+counts is in the book before it is told, so a process that is killed goes on where it was. A deadline
+begins anew when the process does, so that owners are not late because the coordinator was down.
+
+An owner that missed a round is not waited for in the next; what it contributes in time counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from cosilo.boundary.messages import (
+    Contribute,
+    Contributed,
+    Enrol,
+    Enrolled,
+    NextRound,
+    RoundState,
+)
+from cosilo.boundary.messages.federate import VERSION
+from cosilo.boundary.wire import tensors
+from cosilo.errors import (
+    CapabilityError,
+    ConfigError,
+    FederationError,
+    RejectedError,
+)
+from cosilo.parties.coordinating.book import (
+    ClosedRound,
+    FederationBook,
+    KeptUpdate,
+    Member,
+    Standing,
+)
+from cosilo.parties.coordinating.rules import RULES, Update
+from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.parties.coordinating.updates import flaw, shapes_of, unpacked
+
+log = logging.getLogger("cosilo.federation")
+
+
+class Rounds:
+    """One federation, in the file `path` or in memory; see `Federation`, which owners ask.
+
+    Raises:
+        ConfigError: the file is that of a federation with other settings.
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, settings: FederationSettings, path: Path | None = None) -> None:
+        self.settings = settings
+        self._book = FederationBook(path)
+        self._since: tuple[str, int, float] | None = None  # state, round, when it was first seen
+        text = json.dumps(settings.lasting, sort_keys=True)
+        found = self._book.standing()
+        if found is None:
+            name = secrets.token_hex(16)
+            found = Standing(name, text, settings.base, (), "enrolling", 0)
+            self._book.stand(found)
+        elif found.settings != text:
+            before, now = json.loads(found.settings), settings.lasting
+            other = [k for k in now if before.get(k) != json.loads(json.dumps(now[k]))]
+            self._book.close()
+            raise ConfigError(
+                f"the federation in {str(path)!r} began with other settings ({', '.join(other)}): "
+                "restore them, or name another file for another federation"
+            )
+        self._standing = found
+
+    @property
+    def standing(self) -> Standing:
+        return self._standing
+
+    def close(self) -> None:
+        self._book.close()
+
+    # ── what owners ask ──────────────────────────────────────────────────────
+
+    def enrol(self, owner: str, message: Enrol, now: float) -> Enrolled:
+        """Take `owner` in, or tell it the same as before.
+
+        Raises:
+            CapabilityError: it speaks another version, has another base model, or other layers; it
+                trains adapters of another rank; it does not say how many examples it has, and must.
+            RejectedError: it is not one of the owners, or enrolled before with other settings.
+        """
+        settings = self.settings
+        if message.version != VERSION:
+            raise CapabilityError(
+                f"the owner speaks version {message.version} of the exchange of federations, and the "
+                f"coordinator version {VERSION}: install the same release on both sides"
+            )
+        if settings.owners and owner not in settings.owners:
+            raise RejectedError(
+                f"{owner!r} is not one of this federation's owners", everything=True
+            )
+        self._check_base(message)
+        if message.rank != settings.rank:
+            raise CapabilityError(
+                f"the owner trains adapters of rank {message.rank}, and this federation those of rank "
+                f"{settings.rank}: set rank = {settings.rank}"
+            )
+        if settings.counts and not message.examples:
+            raise CapabilityError(
+                "this federation weighs updates by how many examples an owner has, and the owner does "
+                "not say, or has none: set tell_count = true, or let each owner count the same"
+            )
+        said = _said(message)
+        known = next((m for m in self._book.members() if m.owner == owner), None)
+        if known is None:
+            self._enrol(owner, message, said)
+            self._tick(now)
+        elif known.said != said:
+            raise RejectedError(
+                "this owner takes part already, with other settings or data; go on with those, or wait "
+                "for another federation",
+                everything=True,
+            )
+        return Enrolled(
+            version=VERSION,
+            federation=self._standing.name,
+            base=self._standing.base,
+            rounds=settings.rounds,
+            rule=settings.rule,
+            rank=settings.rank,
+            scale=settings.scale,
+            codec=settings.codec,
+            seed=settings.seed,
+            counts=settings.counts,
+            most=tensors.size_of(shapes_of(self._standing.layers, settings.rank), settings.codec),
+            held=settings.held_s,
+        )
+
+    def next(self, owner: str, message: NextRound, now: float) -> RoundState:
+        """How things stand for `owner`.
+
+        Raises:
+            FederationError: the federation failed.
+            RejectedError: the owner did not enrol here, or says that it has more than there is.
+        """
+        self._known(owner, message.federation)
+        self._tick(now)
+        at = self._standing
+        if at.state == "failed":
+            raise FederationError(at.why)
+        closed = at.number if at.state == "ended" else max(0, at.number - 1)
+        if message.have > closed:
+            raise RejectedError(f"round {message.have} has not closed")
+        state = RoundState(state="wait", number=max(1, at.number), closed=closed)
+        if message.have < closed:
+            state = self._with_adapter(state, closed, message.most)
+        if closed and (mine := self._update(closed, owner)) and mine.fate != "taken":
+            state = msgspec.structs.replace(state, fate=mine.fate, why=mine.why)
+        if at.state == "ended":
+            return msgspec.structs.replace(state, state="ended")
+        if at.state == "enrolling":
+            here, wanted = len(self._book.members()), self._wanted_owners()
+            return msgspec.structs.replace(
+                state, waits_for="owners", here=here, wanted=wanted, left=self._left(now)
+            )
+        if self._update(at.number, owner) is None:
+            return msgspec.structs.replace(state, state="open", left=self._left(now))
+        expected, there = self._expected(), {u.owner for u in self._book.updates(at.number)}
+        return msgspec.structs.replace(
+            state,
+            waits_for="updates",
+            here=len(there & expected),
+            wanted=len(expected),
+            left=self._left(now),
+        )
+
+    def contribute(self, owner: str, message: Contribute, now: float) -> Contributed:
+        """Take `owner`'s update for a round, or tell what became of it before.
+
+        Raises:
+            FederationError: the federation failed.
+            RejectedError: the owner did not enrol here, the round has not begun, or another update of
+                this owner's stands for it.
+        """
+        self._known(owner, message.federation)
+        self._tick(now)
+        at = self._standing
+        digest = hashlib.sha256(f"{message.rank} ".encode() + message.packed).digest()
+        before = self._update(message.number, owner)
+        if before is not None:
+            if before.digest != digest:
+                raise RejectedError(
+                    f"another update of this owner's stands for round {message.number}: one counts"
+                )
+            return Contributed(fate=before.fate, why=before.why)
+        if at.state == "failed":
+            raise FederationError(at.why)
+        if at.state == "enrolling" or not 1 <= message.number <= at.number:
+            raise RejectedError(f"round {message.number} has not begun")
+        if at.state == "ended" or message.number < at.number:
+            return Contributed(fate="late", why=f"round {message.number} had closed")
+        why = flaw(message.packed, message.rank, at.layers, self.settings)
+        kept = KeptUpdate(
+            owner, digest, "dropped" if why else "taken", why, message.rank,
+            None if why else message.packed,
+        )  # fmt: skip
+        self._book.keep(message.number, kept)
+        if why:
+            log.warning("round %d: the update of %r is dropped: %s", at.number, owner, why)
+        self._tick(now)
+        return Contributed(fate=kept.fate, why=kept.why)
+
+    # ── enrolment ────────────────────────────────────────────────────────────
+
+    def _check_base(self, message: Enrol) -> None:
+        at = self._standing
+        if at.base and message.base != at.base:
+            raise CapabilityError(
+                f"the owner's base model and tokeniser are {message.base}, and this federation's are "
+                f"{at.base}: all owners must have the same"
+            )
+        if not message.layers or list(message.layers) != sorted(set(message.layers)):
+            raise CapabilityError("the owner names no layers to adapt, or not in order")
+        if at.layers and message.layers != at.layers:
+            other = next(iter(set(message.layers) ^ set(at.layers)))
+            raise CapabilityError(
+                f"the owner adapts other layers than this federation, {other[0]!r} among them"
+            )
+
+    def _enrol(self, owner: str, message: Enrol, said: str) -> None:
+        at = self._standing
+        at = replace(at, base=message.base, layers=message.layers)
+        since = at.number + 1  # the round under way is not kept waiting for it
+        self._book.enrol(Member(owner, said, message.examples, since), at)
+        self._standing = at
+
+    def _wanted_owners(self) -> int:
+        return len(self.settings.owners) or self.settings.needed
+
+    def _known(self, owner: str, federation: str) -> None:
+        if federation != self._standing.name or all(m.owner != owner for m in self._book.members()):
+            raise RejectedError("this owner did not enrol in this federation; enrol first")
+
+    # ── rounds ───────────────────────────────────────────────────────────────
+
+    def _tick(self, now: float) -> None:
+        """Do what is due at `now`: begin, close a round, or fail. What begins has its whole time."""
+        self._do_what_is_due(now)
+        self._left(now)
+
+    def _do_what_is_due(self, now: float) -> None:
+        at = self._standing
+        if at.state == "enrolling" and self._book.members():
+            here = len(self._book.members())
+            if here >= self._wanted_owners():
+                self._stand(replace(at, state="open", number=1))
+            elif self._left(now) <= 0:
+                if here >= self.settings.needed:
+                    self._stand(replace(at, state="open", number=1))
+                else:
+                    self._fail(f"{here} of {self.settings.needed} owners that it needs enrolled")
+        elif at.state == "open":
+            there = {u.owner for u in self._book.updates(at.number)}
+            if self._expected() <= there or self._left(now) <= 0:
+                self._close_round()
+
+    def _expected(self) -> set[str]:
+        """Whom the open round waits for; anybody at all where nobody in particular is."""
+        number = self._standing.number
+        members = {m.owner for m in self._book.members() if m.since <= number}
+        if number > 1:
+            before = {u.owner for u in self._book.updates(number - 1)}
+            members -= {
+                m.owner for m in self._book.members() if m.since < number and m.owner not in before
+            }
+        return members or {m.owner for m in self._book.members()}
+
+    def _close_round(self) -> None:
+        number, settings = self._standing.number, self.settings
+        kept = [u for u in self._book.updates(number, with_bytes=True) if u.fate == "taken"]
+        if len(kept) < settings.needed:
+            return self._fail(self._too_few(number, len(kept)))
+        weights = {m.owner: m.examples for m in self._book.members()}
+        updates = [
+            Update(
+                u.owner,
+                float(weights[u.owner] or 1) if settings.counts else 1.0,
+                u.rank,
+                unpacked(u.packed or b"", shapes_of(self._standing.layers, u.rank), settings.codec),
+            )
+            for u in kept
+        ]
+        made = RULES[settings.rule](updates)
+        try:
+            packed = tensors.pack(made, settings.codec)
+        except ValueError as error:
+            return self._fail(f"what came of round {number} is no adapter ({error})")
+        last = number == settings.rounds
+        standing = replace(
+            self._standing,
+            state="ended" if last else "open",
+            number=number if last else number + 1,
+        )
+        closed = ClosedRound(packed, settings.rank, tuple(u.owner for u in updates))
+        self._book.close_round(number, closed, standing)
+        self._standing = standing
+        missing = sorted({m.owner for m in self._book.members()} - set(closed.owners))
+        log.info("round %d closed with %d updates", number, len(updates))
+        if missing:
+            log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))
+        return None
+
+    def _too_few(self, number: int, good: int) -> str:
+        dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]
+        text = f"round {number} had {good} good updates of the {self.settings.needed} that it needs"
+        if dropped:
+            reasons = "; ".join(sorted({u.why for u in dropped}))
+            text += f" ({len(dropped)} dropped: {reasons})"
+        return text
+
+    def _fail(self, why: str) -> None:
+        why = f"the federation ended without a result: {why}"
+        log.error("%s", why)
+        self._stand(replace(self._standing, state="failed", why=why[:1000]))
+
+    def _stand(self, standing: Standing) -> None:
+        self._book.stand(standing)
+        self._standing = standing
+
+    def _left(self, now: float) -> float:
+        """Seconds to the deadline of what goes on."""
+        here = (self._standing.state, self._standing.number)
+        if self._since is None or self._since[:2] != here:
+            self._since = (*here, now)
+        return max(0.0, self._since[2] + self.settings.deadline_s - now)
+
+    # ── updates ──────────────────────────────────────────────────────────────
+
+    def _update(self, number: int, owner: str) -> KeptUpdate | None:
+        return next((u for u in self._book.updates(number) if u.owner == owner), None)
+
+    def _with_adapter(self, state: RoundState, closed: int, most: int) -> RoundState:
+        found = self._book.closed(closed)
+        assert found is not None
+        if len(found.packed) > most:
+            raise RejectedError(
+                f"the adapter of round {closed} has {len(found.packed)} bytes, and the owner takes "
+                f"{most}"
+            )
+        return msgspec.structs.replace(state, of=closed, packed=found.packed, rank=found.rank)
+
+
+def _said(message: Enrol) -> str:
+    about = [message.base, message.rank, message.examples, message.settings]
+    return json.dumps(about)

@@ -1,0 +1,81 @@
+"""How a federation goes: who takes part, how many rounds, how updates are put together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cosilo.boundary.wire.codecs import codec
+from cosilo.parties.coordinating.rules import RULES
+from cosilo.registry import unknown
+
+_MAY_CHANGE = ("deadline_s", "quorum", "held_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationSettings:
+    """The table [federation] of a host, or the options of the model kind "federation".
+
+    Attributes:
+        owners: who takes part, by the names that their certificates bear; anybody when empty, and then
+            the federation begins as soon as `quorum` owners are there.
+        rounds: how many.
+        rule: how updates are put together.
+        quorum: so many updates must be good for a round to count; of all owners when unset.
+        deadline_s: seconds from a round's beginning after which it closes with what has come, or fails
+            where that is less than the quorum; the same for the owners to enrol.
+        rank: of the adapters that owners train.
+        scale: alpha / rank: what an adapter's product is multiplied by.
+        codec: what arrays come and go in.
+        seed: what the first adapter is drawn by, for all owners the same.
+        counts: weigh updates by how many examples an owner trains on; an owner that does not say how
+            many is refused. Otherwise each counts the same.
+        largest_norm: an update whose product has a larger Frobenius norm, over all layers, is dropped.
+        base: the hash of base model and tokeniser that owners must have; that of the first who enrols
+            when empty.
+        held_s: how long a request for the next round may be held.
+
+    Raises:
+        ValueError: a number is out of its range, or a name is unknown.
+    """
+
+    owners: tuple[str, ...] = ()
+    rounds: int = 3
+    rule: str = "average"
+    quorum: int | None = None
+    deadline_s: float = 3600.0
+    rank: int = 8
+    scale: float = 2.0
+    codec: str = "fp32"
+    seed: int = 0
+    counts: bool = False
+    largest_norm: float = 1000.0
+    base: str = ""
+    held_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "rank", "deadline_s", "largest_norm", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        if not 0 <= self.held_s < math.inf or self.seed < 0:
+            raise ValueError("held_s and seed begin at 0")
+        if self.rule not in RULES:
+            raise ValueError(unknown("aggregation rule", self.rule, RULES))
+        codec(self.codec)
+        if len(set(self.owners)) != len(self.owners):
+            raise ValueError("an owner is named twice in owners")
+        if self.quorum is not None and not 1 <= self.quorum <= (len(self.owners) or self.quorum):
+            raise ValueError(
+                f"quorum = {self.quorum!r} is not from 1 to the number of owners, {len(self.owners)}"
+            )
+
+    @property
+    def needed(self) -> int:
+        """Good updates that a round needs."""
+        return self.quorum or len(self.owners) or 1
+
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """What must not change while the federation lasts."""
+        return {name: value for name, value in asdict(self).items() if name not in _MAY_CHANGE}
