@@ -33,6 +33,7 @@ BREACHES = [
     ("No two siblings import each other", "defences.words", "defences.pseudonyms"),
     ("Inside models", "models.chat.words", "models.remote.sse"),
     ("Inside the boundary", "boundary.wire.states", "boundary.messages.ask"),
+    ("Inside the federation", "federation.updates", "federation.rules"),
     ("Inside the parties", "parties.serving.base", "parties.around.recorded"),
     ("Inside the gateway", "gateway.accounts.keys", "gateway.web.api"),
     ("Inside the host", "host.limits", "host.server"),

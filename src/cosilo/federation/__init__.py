@@ -1,0 +1,19 @@
+"""The mathematics of a federation, on named arrays: what owners' updates become.
+
+    updates.py    one owner's update, and what can be wrong with it
+    rules.py      how updates are put together; `low_rank.py` for unequal ranks, `robust.py` against
+                  hostile owners
+
+Nothing here talks: coordinators and strategies call it.
+"""
+
+from __future__ import annotations
+
+from cosilo.federation import low_rank as low_rank
+from cosilo.federation import robust as robust
+from cosilo.federation.rules import Aggregate as Aggregate
+from cosilo.federation.rules import AggregationRule as AggregationRule
+from cosilo.federation.rules import require_securable as require_securable
+from cosilo.federation.rules import rules as rules
+from cosilo.federation.updates import OwnerUpdate as OwnerUpdate
+from cosilo.federation.updates import vetted as vetted
