@@ -30,9 +30,9 @@ from cosilo.models.base import Array
 from cosilo.models.encoder.encoder import Encoder
 from cosilo.models.encoder.head import train as trained_head
 from cosilo.objectives import intervals
+from cosilo.strategies.inference.agreement import distinct, most_agreed
 from cosilo.strategies.inference.energy import Candidates, fit_energy
-from cosilo.strategies.inference.ensemble import most_agreed
-from cosilo.strategies.inference.rerank import distinct, encoded
+from cosilo.strategies.inference.rerank import encoded
 from cosilo.types import Chat, Generation, user
 from kept import Kept
 

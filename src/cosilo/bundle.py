@@ -366,10 +366,15 @@ class _Reader:
     def state(self, value: Mapping[str, Any], kind: object) -> Any:
         if "$turns" in value:
             return msgspec.convert(value["$turns"], tuple[Turn, ...])
-        for option in (kind, *get_args(kind)):
+        folder = self.inside(value["$saved"])
+        missing: Exception = KeyError("$saved")
+        for option in (kind, *get_args(kind)):  # an option may be of one of several kinds
             if callable(getattr(option, "load", None)):
-                return cast("Any", option).load(self.inside(value["$saved"]))
-        raise KeyError("$saved")
+                try:
+                    return cast("Any", option).load(folder)
+                except ConfigError as error:
+                    missing = error
+        raise missing
 
     def defence(self, table: Mapping[str, Any]) -> DefenceConfig:
         name, kind = table["name"], table["kind"]

@@ -43,6 +43,14 @@ class TestEnsembleThatLearns(StrategyContract):
         return strategies.create("ensemble", method="dawid_skene", sure=0.3)
 
 
+class TestEnsembleThatCompares(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("ensemble", method="pairwise")
+
+    def owner(self) -> DataOwner:
+        return replace(super().owner(), embedder=WordEmbedder())
+
+
 class TestAutomix(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("automix", calls=0.5)

@@ -23,7 +23,10 @@ def require_taught(owner: DataOwner, strategy: Strategy, *, by: str) -> None:
         CapabilityError: nobody teaches it.
     """
     untaught = isinstance(owner.model, Classifier) and not owner.model.labels
-    if untaught and not strategy.needs.trainable and not isinstance(strategy, Large | Ensemble):
+    alone = isinstance(strategy, Large) or (
+        isinstance(strategy, Ensemble) and not strategy.asks_small
+    )
+    if untaught and not strategy.needs.trainable and not alone:
         raise CapabilityError(
             f"{by} asks the small model, a classifier that has learned nothing: set train = true in "
             "[models.small], or use a strategy that teaches it, such as distil_labels"

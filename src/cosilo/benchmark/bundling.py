@@ -142,7 +142,8 @@ def _models(
         ConfigError: one of them cannot be had without the run.
     """
     plan, models = found.plan, {}
-    if not isinstance(strategy, Large | Ensemble):  # they alone ask no small model
+    alone = isinstance(strategy, Ensemble) and not strategy.uses_small
+    if not (alone or isinstance(strategy, Large)):  # these ask no small model
         models["small"] = _small(found, small, folder)
     if strategy.needs.sends:
         if any(isinstance(found.peers[name], RecordedModel) for name in large):

@@ -23,8 +23,9 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import Side, open_session
 from cosilo.strategies.base import Session, forecast, strategies
+from cosilo.strategies.inference.agreement import most_agreed
 from cosilo.strategies.inference.ends import Large
-from cosilo.strategies.inference.ensemble import Ensemble, most_agreed
+from cosilo.strategies.inference.ensemble import Ensemble
 from cosilo.types import Generation, Sampling, ToolCall, user
 
 CHAT = user("about my parcel")

@@ -18,12 +18,12 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import Side, open_session
 from cosilo.strategies.base import Session
 from cosilo.strategies.inference.ensemble import Ensemble
+from cosilo.strategies.inference.stacking import Stacking
 from cosilo.strategies.inference.voting import (
     ABSENT,
     Ballot,
     DawidSkene,
     Ints,
-    Stacking,
     affordable,
 )
 from cosilo.types import Chat, Demonstration, Sampling, last_user, user

@@ -6,8 +6,9 @@
 
 Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language Models" (arXiv
 2203.11171), take the majority of one model's samples; here each vote is another model's. What a vote
-is worth can be learned from the tune items (`voting`: Dawid and Skene, or stacking), with the small
-model as one more annotator, and which models are worth their price. Every owner that is asked is sent
+is worth can be learned from the tune items (`voting`: Dawid and Skene, or `stacking`), with the small
+model as one more annotator, and which models are worth their price; or which of two answers is better
+(`pairwise`), whoever gave them. Every owner that is asked is sent
 the same whole chat and learns of it what the only one would: more of them may answer better, and never
 more privately.
 """
@@ -15,52 +16,50 @@ more privately.
 from __future__ import annotations
 
 import asyncio
-import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask
-from cosilo.errors import (
-    CapabilityError,
-    ConfigError,
-    PrivacyError,
-    RejectedError,
-    UnreachableError,
-)
-from cosilo.labels import named
-from cosilo.models.base import Access
-from cosilo.reasoning import spoken
+from cosilo.errors import CapabilityError, ConfigError, UnreachableError
+from cosilo.models.base import Access, Embedder
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.calibration import calibration
 from cosilo.strategies.cards import Card
-from cosilo.strategies.confidence import plausibility
+from cosilo.strategies.documents.worker import encoder_of
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.guide import Guide
+from cosilo.strategies.inference.agreement import distinct, most_agreed
+from cosilo.strategies.inference.ballots import Asked, answers_of, asked_about, number, view_of
 from cosilo.strategies.inference.guarantee import LOADS, Promise, card, divided
+from cosilo.strategies.inference.pairwise import PairRanker
+from cosilo.strategies.inference.stacking import Stacking
 from cosilo.strategies.inference.voting import (
     ABSENT,
     Ballot,
     DawidSkene,
     Floats,
     Ints,
-    Stacking,
     affordable,
 )
-from cosilo.types import Answer, Chat, Demonstration, Generation
+from cosilo.types import Answer, Chat, Generation
 
 VERSION = 1
 
-Vote = tuple[str, ...]
-"""What a reply says, in a form that is the same for two that say the same."""
+Wrong = NDArray[np.bool_]
 
 NOTHING_SURE = 2.0
 """The certainty that no answer reaches: everything is abstained from."""
+
+NO_ENCODER = (
+    'ensemble with method = "pairwise" compares answers by an encoder of yours: give the plan an '
+    'embedder, or a small model of kind "classifier"'
+)
 
 
 @strategies.register("ensemble")
@@ -76,8 +75,10 @@ class Ensemble:
 
     Attributes:
         method: "majority" counts votes; "dawid_skene" and "stacking" learn what each vote is worth from
-            the tune items, which all models are asked about, and need a closed set of answers.
-        own: the small model has a vote too, where the worth is learned.
+            the tune items, which all models are asked about, and need a closed set of answers;
+            "pairwise" learns from these which of two answers to a question is better, with an encoder
+            of the owner's, and takes texts, too.
+        own: the small model has a vote too, where something is learned.
         usd_per_1k: what the models asked may cost together for a thousand questions; which they are is
             then learned from the tune items and what asking about these cost. Unset: all whose
             votes help.
@@ -86,10 +87,10 @@ class Ensemble:
             `prepare` finds the confidence that answers most and for which this holds.
         delta: the probability that `wrong` does not hold all the same.
         missing: how many of the models may fail to answer; with more, nothing is answered.
-        learned, asked: what `prepare` found; then it learns nothing.
+        learned, ranker, asked: what `prepare` found; then it learns nothing.
     """
 
-    method: Literal["majority", "dawid_skene", "stacking"] = "majority"
+    method: Literal["majority", "dawid_skene", "stacking", "pairwise"] = "majority"
     own: bool = True
     usd_per_1k: float | None = None
     sure: float = 0.0
@@ -97,6 +98,7 @@ class Ensemble:
     delta: float = 0.05
     missing: int = 0
     learned: DawidSkene | Stacking | None = None
+    ranker: PairRanker | None = None
     asked: tuple[str, ...] = ()
 
     guide: ClassVar[Guide] = Guide(
@@ -116,6 +118,11 @@ class Ensemble:
             raise ValueError(f"missing = {self.missing!r} is no number of models")
         if self.usd_per_1k is not None and not self._learns:
             raise ValueError("usd_per_1k chooses models by learning: give a method that learns")
+        if self.usd_per_1k is not None and self.method == "pairwise":
+            raise ValueError(
+                "usd_per_1k chooses models by what their votes are worth, which pairwise does not "
+                'learn: name the models in `peers`, or give method = "dawid_skene" or "stacking"'
+            )
         if self.wrong is not None:
             if self.sure:
                 raise ValueError("give one of sure and wrong, not both")
@@ -126,8 +133,23 @@ class Ensemble:
         return self.method != "majority"
 
     @property
+    def _weighs(self) -> bool:
+        """Whether it learns what votes are worth."""
+        return self.method in ("dawid_skene", "stacking")
+
+    @property
+    def asks_small(self) -> bool:
+        """Whether the small model votes."""
+        return self._learns and self.own
+
+    @property
+    def uses_small(self) -> bool:
+        """Whether anything is asked of the small model: a vote, or what its encoder says of a text."""
+        return self.asks_small or self.method == "pairwise"
+
+    @property
     def needs(self) -> Needs:
-        small = Access.LOGPROBS if self._learns and self.own else Access.TEXT
+        small = Access.LOGPROBS if self._weighs and self.own else Access.TEXT
         loads = Loads(packages=("sklearn",) if self.method == "stacking" else ())
         return Needs(
             small=small,
@@ -144,34 +166,74 @@ class Ensemble:
         return (Expected("tune", plain=True, to="each"), answers)
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
-        if self.learned is not None or (not self._learns and self.wrong is None):
+        known = self.learned is not None or self.ranker is not None
+        if known or (not self._learns and self.wrong is None):
             return self, session
-        if self._learns and not session.sampling.choices:
+        if self._weighs and not session.sampling.choices:
             raise CapabilityError(
                 f"ensemble with method = {self.method!r} needs a closed set of answers, which this "
-                'task has not: method = "majority" needs none'
+                'task has not: method = "majority" and method = "pairwise" need none'
             )
+        encoder = _encoder(session) if self.method == "pairwise" else None
         examples = calibration(session, by="ensemble", least=20)
-        asked = await _asked_about(session, examples, self.own and self._learns)
+        asked = await asked_about(session, examples, self.asks_small)
         if not self._learns:
             scores, losses = asked.majority(session)
             return self._promised(session, scores, losses)
         every = np.arange(len(asked.ballot))
-        if self.wrong is None:
-            learned, names, told = await asyncio.to_thread(self._learn, asked, every)
-            return replace(self, learned=learned, asked=names), session.with_card(told)
-        # Whom to ask and what votes are worth is learned from one half; to what answers with it, the
-        # items of the other are as new as those to come.
-        first, second = np.array_split(np.random.default_rng(0).permutation(every), 2)
-        learned, names, told = await asyncio.to_thread(self._learn, asked, first)
-        ballot = asked.ballot.among([asked.names.index(name) for name in names]).of(second)
+        first = second = every
+        if self.wrong is not None:
+            # Whom to ask and what is learned comes from one half; to what answers with it, the items of
+            # the other are as new as those to come.
+            first, second = np.array_split(np.random.default_rng(0).permutation(every), 2)
+        if encoder is not None:
+            found, told, scores, losses = await asyncio.to_thread(
+                self._ranking, session, encoder, asked, (first, second)
+            )
+        else:
+            found, told, scores, losses = await asyncio.to_thread(
+                self._weighing, asked, (first, second)
+            )
+        session = session.with_card(told)
+        return (found, session) if self.wrong is None else found._promised(session, scores, losses)
+
+    def _ranking(
+        self, session: Session, encoder: Embedder, asked: Asked, halves: tuple[Ints, Ints]
+    ) -> tuple[Ensemble, Card, Floats, Wrong]:
+        """Learns which answers are better; then how sure it is of each item of the second half, and
+        what it would answer wrongly there."""
+        items = asked.answers(session, encoder)
+        first = [item for i in halves[0] if (item := items[i]) is not None]
+        if not first:
+            raise CapabilityError("ensemble has nothing to learn from: all the answers are empty")
+        ranker = PairRanker.fit(first)
+        scores, losses = np.zeros(len(halves[1])), np.ones(len(halves[1]), bool)
+        for at, i in enumerate(halves[1]):
+            if (item := items[i]) is not None and item.grades is not None:
+                best, scores[at] = ranker.choose(item)
+                losses[at] = item.grades[best] < 1
+        facts: dict[str, float | str] = {
+            "tune items": len(first),
+            "pairs learned from": len(ranker.pairs),
+            "weights of answers, of both together": "{:g}, {:g}".format(*ranker.parts),
+            "penalty": ranker.penalty,
+        }
+        told = Card(by="ensemble", title="which answers are better", facts=facts)
+        found = replace(self, ranker=ranker, asked=asked.names)
+        return found, told, scores, losses
+
+    def _weighing(
+        self, asked: Asked, halves: tuple[Ints, Ints]
+    ) -> tuple[Ensemble, Card, Floats, Wrong]:
+        """The same for what votes are worth."""
+        learned, names, told = self._learn(asked, halves[0])
+        ballot = asked.ballot.among([asked.names.index(name) for name in names]).of(halves[1])
         posterior = learned.posterior(ballot)
-        wrong = posterior.argmax(axis=1) != asked.targets[second]
-        found = replace(self, learned=learned, asked=names)
-        return found._promised(session.with_card(told), posterior.max(axis=1), wrong)
+        wrong = posterior.argmax(axis=1) != asked.targets[halves[1]]
+        return replace(self, learned=learned, asked=names), told, posterior.max(axis=1), wrong
 
     def _learn(
-        self, asked: _Asked, items: Ints
+        self, asked: Asked, items: Ints
     ) -> tuple[DawidSkene | Stacking, tuple[str, ...], Card]:
         """What votes are worth, whom to ask, and how that was found, from some of the items."""
         ballot, targets = asked.ballot.of(items), asked.targets[items]
@@ -199,17 +261,17 @@ class Ensemble:
         return kind.fit(ballot.among(chosen), targets), names, told
 
     def _promised(
-        self, session: Session, scores: Floats, losses: Floats
+        self, session: Session, scores: Floats, losses: Wrong
     ) -> tuple[Strategy, Session]:
         assert self.wrong is not None
         promise = Promise(wrong=self.wrong, delta=self.delta)
-        found = divided(scores, losses.astype(bool), promise, seed=0)
+        found = divided(scores, losses, promise, seed=0)
         told = card("ensemble", promise, found, of="votes", kept="given", otherwise="answered")
         sure = min(found.threshold, NOTHING_SURE)
         return replace(self, sure=sure, wrong=None), session.with_card(told)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        if self._learns and self.learned is None:
+        if self._learns and self.learned is None and self.ranker is None:
             raise ValueError("ensemble has learned nothing yet: prepare it first")
         ask = Ask(chat=chat, sampling=session.sampling)
         peers = {n: c for n, c in session.peers.items() if not self.asked or n in self.asked}
@@ -227,25 +289,52 @@ class Ensemble:
         if len(failures) > min(self.missing, len(replies) - 1):
             raise failures[0]
         said = {n: r for n, r in zip(peers, replies, strict=True) if isinstance(r, Generation)}
-        answer = (
-            self._weighed(session, said, own) if self._learns else _counted(session, said, peers)
-        )
+        if self.ranker is not None:
+            asked = len(peers) + (own is not None)
+            answer = await self._ranked(session, chat, [*said.values()], own, asked)
+        elif self._learns:
+            answer = self._weighed(session, said, own)
+        else:
+            answer = _counted(session, said, peers)
         if (answer.confidence or 0.0) < self.sure:
             return Answer.none(answer.by, confidence=answer.confidence)
         return answer
 
     async def _own(self, session: Session, chat: Chat) -> Generation | None:
-        if not (self._learns and self.own):
+        if not self.asks_small:
             return None
         return await session.owner.model.generate(chat, session.sampling)
+
+    async def _ranked(
+        self,
+        session: Session,
+        chat: Chat,
+        replies: list[Generation],
+        own: Generation | None,
+        asked: int,
+    ) -> Answer:
+        """By comparing them two by two."""
+        assert self.ranker is not None
+        said = [*replies, *([own] if own is not None else [])]
+        choices = session.sampling.choices
+        forms = distinct(said, choices)
+        made = await asyncio.to_thread(
+            answers_of, _encoder(session), chat, forms, asked, bool(choices)
+        )
+        by: Literal["large", "both"] = "large" if own is None else "both"
+        if made is None:
+            return Answer(replies[0], by=by, confidence=0.0)
+        order, answers = made
+        at, sure = await asyncio.to_thread(self.ranker.choose, answers)
+        return Answer(said[forms[order[at]][0]], by=by, confidence=sure)
 
     def _weighed(
         self, session: Session, said: Mapping[str, Generation], own: Generation | None
     ) -> Answer:
         """By what the votes are worth."""
         choices = session.sampling.choices
-        votes = [_number(said[name], choices) if name in said else ABSENT for name in self.asked]
-        view = [_view(own, choices)]
+        votes = [number(said[name], choices) if name in said else ABSENT for name in self.asked]
+        view = [view_of(own, choices)]
         assert self.learned is not None
         (posterior,) = self.learned.posterior(
             Ballot(np.array([votes]), np.array(view), len(choices))
@@ -267,121 +356,8 @@ def _counted(
     return Answer(replies[chosen], by="large", confidence=agree / len(peers))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What everybody said about the tune items.
-
-    `prices` are USD for a thousand of these questions, one for each of `names`.
-    """
-
-    names: tuple[str, ...]
-    prices: tuple[float, ...]
-    replies: tuple[tuple[Generation, ...], ...]
-    ballot: Ballot
-    targets: Ints
-    examples: tuple[Demonstration, ...]
-
-    def majority(self, session: Session) -> tuple[Floats, Floats]:
-        """How many agree on each item, as a share, and whether what they say is wrong."""
-        scores, losses = [], []
-        for example, replies in zip(self.examples, self.replies, strict=True):
-            chosen, agree = most_agreed(replies, session.sampling.choices)
-            scores.append(agree / len(replies))
-            losses.append(session.owner.grade(example, replies[chosen].text) < 1)
-        return np.array(scores), np.array(losses)
-
-
-async def _asked_about(session: Session, examples: Sequence[Demonstration], small: bool) -> _Asked:
-    choices = session.sampling.choices
-    names = tuple(session.peers)
-    before = {n: c.totals.usd for n, c in session.peers.items()}
-
-    async def one(example: Demonstration) -> tuple[Generation, ...]:
-        bound = session.bind(f"tune/{example.id}")
-        ask = Ask(chat=example.chat, sampling=session.sampling)
-        return tuple([await _reply(channel, ask) for channel in bound.peers.values()])
-
-    async def own(example: Demonstration) -> Generation:
-        return await session.owner.model.generate(example.chat, session.sampling)
-
-    replies = tuple(await fan_out(one, examples, concurrency=8))
-    views = [None] * len(examples) if not small else await fan_out(own, examples, concurrency=256)
-    spent = [session.peers[n].totals.usd - before[n] for n in names]
-    targets = [choices.index(e.target) if e.target in choices else len(choices) for e in examples]
-    known = [i for i, t in enumerate(targets) if t < len(choices)]
-    if choices and len(known) < 20:
-        raise ConfigError(
-            f"ensemble learns from tune items whose answer is one of the task's, and {len(known)} are: "
-            "at least 20 are needed"
-        )
-    ballot = Ballot(
-        np.array([[_number(reply, choices) for reply in row] for row in replies]),
-        np.array([_view(view, choices) for view in views]),
-        len(choices),
-    )
-    kept = np.array(known if choices else range(len(examples)))
-    return _Asked(
-        names,
-        tuple(1000 * usd / len(examples) for usd in spent),
-        tuple(replies[i] for i in kept),
-        ballot.of(kept),
-        np.array(targets)[kept],
-        tuple(examples[i] for i in kept),
-    )
-
-
-async def _reply(channel: Channel, ask: Ask) -> Generation:
-    """The reply; an empty one where this question is refused for good."""
-    try:
-        return (await channel.send(ask)).generation
-    except (PrivacyError, RejectedError) as refusal:
-        if isinstance(refusal, RejectedError) and refusal.everything:
-            raise
-        return Generation("", finish_reason="content_filter")
-
-
-def _number(reply: Generation, choices: Sequence[str]) -> int:
-    """The number of the choice that `reply` names; how many there are, where it names none."""
-    label = named(spoken(reply.text), choices)
-    return len(choices) if label is None else list(choices).index(label)
-
-
-def _view(own: Generation | None, choices: Sequence[str]) -> list[float]:
-    """The small model's log-probability of each choice; zeros where it has no view."""
-    if own is None:
-        return [0.0] * len(choices)
-    likely = [plausibility(own, choice) for choice in choices]
-    if any(p is None for p in likely):
-        # It shows the probability of its own reply alone, so the others share the rest.
-        said = _number(own, choices)
-        if said == len(choices) or own.logprob is None:
-            return [0.0] * len(choices)
-        sure = min(0.999, float(np.exp(own.logprob)))
-        rest = (1 - sure) / max(1, len(choices) - 1)
-        likely = [sure if i == said else rest for i in range(len(choices))]
-    return [float(np.log(max(p or 0.0, 1e-6))) for p in likely]
-
-
-def most_agreed(replies: Sequence[Generation], choices: Sequence[str] = ()) -> tuple[int, int]:
-    """The place of the reply to answer with, and how many of `replies` agree with it.
-
-    Args:
-        choices: the closed set of answers, where there is one.
-    """
-    votes = [vote(reply, choices) for reply in replies]
-    count = Counter(vote for vote in votes if vote is not None)
-    if not count:
-        return 0, 0
-    most = max(count.values())
-    return next((at, most) for at, vote in enumerate(votes) if vote and count[vote] == most)
-
-
-def vote(reply: Generation, choices: Sequence[str]) -> Vote | None:
-    """What `reply` says, in a form that is the same for two that say the same; None for no answer."""
-    text = spoken(reply.text)
-    if choices:
-        label = named(text, choices)
-        return None if label is None else (label,)
-    said = " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
-    calls = [part for call in reply.tool_calls for part in (call.name, call.arguments)]
-    return (said, *calls) if said or calls else None
+def _encoder(session: Session) -> Embedder:
+    found = encoder_of(session.owner)
+    if found is None:
+        raise CapabilityError(NO_ENCODER)
+    return found

@@ -32,8 +32,8 @@ from cosilo.strategies.cards import Card
 from cosilo.strategies.documents.worker import encoder_of
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.guide import Guide
+from cosilo.strategies.inference.agreement import Vote, distinct, most_agreed, vote
 from cosilo.strategies.inference.energy import Candidates, Energy, Floats, features_of, fit_energy
-from cosilo.strategies.inference.ensemble import Vote, most_agreed, vote
 from cosilo.types import Answer, Chat, Demonstration, Generation, last_user
 
 VERSION = 1
@@ -191,19 +191,6 @@ def _encoder(session: Session) -> Embedder:
     found = encoder_of(session.owner)
     if found is None:
         raise CapabilityError(NO_ENCODER)
-    return found
-
-
-def distinct(replies: Sequence[Generation], choices: Sequence[str] = ()) -> dict[Vote, list[int]]:
-    """Each different answer, in the form that those who say the same share → the places of its samples.
-
-    In the order in which they are said first; samples that are no answer are left out.
-    """
-    found: dict[Vote, list[int]] = {}
-    for place, reply in enumerate(replies):
-        form = vote(reply, choices)
-        if form is not None:
-            found.setdefault(form, []).append(place)
     return found
 
 

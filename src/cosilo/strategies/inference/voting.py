@@ -9,8 +9,7 @@ Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using th
 estimate it together with unknown answers; here the answers are the owner's, so that counting is
 enough. Annotators that err together would count twice, so their evidence has one common weight, and
 the small model's a second; both, and how far rows are drawn towards "right with one probability, else
-anything", are those that predict each item best from the others. Beside it, `Stacking` (Wolpert, 1992):
-a multinomial logistic regression on the votes and on the small model's view.
+anything", are those that predict each item best from the others.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class DawidSkene:
 
     def posterior(self, ballot: Ballot) -> Floats:
         found = self.view * ballot.view + self.votes * _summed(self.evidence, ballot.votes)
-        return _normalised(found + (0.0 if self.view else self.prior))
+        return normalised(found + (0.0 if self.view else self.prior))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +106,7 @@ class DawidSkene:
         Raises:
             ConfigError: it is not there, or none.
         """
-        held = _arrays(folder / cls.file, ("evidence", "weights", "prior"))
+        held = arrays_of(folder / cls.file, ("evidence", "weights", "prior"))
         votes, view = held["weights"].tolist()
         return cls(held["evidence"], votes, view, held["prior"])
 
@@ -130,7 +129,7 @@ def _choice(
     best: tuple[float, tuple[float, float]] = (-np.inf, (1.0, 0.0))
     for votes, view in product(_VOTES, _VIEWS if has_view else (0.0,)):
         found = view * ballot.view + votes * summed + (0.0 if has_view else np.log(prior))
-        likelihood = float(np.log(_normalised(found)[np.arange(len(targets)), targets]).mean())
+        likelihood = float(np.log(normalised(found)[np.arange(len(targets)), targets]).mean())
         if likelihood > best[0] + 1e-9:
             best = likelihood, (votes, view)
     return (best[0], strength), best[1], prior
@@ -193,80 +192,12 @@ def _summed(evidence: Floats, votes: Ints) -> Floats:
     return summed
 
 
-def _normalised(logits: Floats) -> Floats:
+def normalised(logits: Floats) -> Floats:
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Stacking:
-    """A multinomial logistic regression on votes and view.
-
-    Attributes:
-        weights, bias: shapes (labels, features) and (labels,).
-    """
-
-    weights: Floats
-    bias: Floats
-
-    file: ClassVar[str] = "stacking.npz"
-
-    def posterior(self, ballot: Ballot) -> Floats:
-        return _normalised(_features(ballot) @ self.weights.T + self.bias)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / self.file, weights=self.weights, bias=self.bias)
-
-    @classmethod
-    def load(cls, folder: Path) -> Stacking:
-        """What `save` wrote.
-
-        Raises:
-            ConfigError: it is not there, or none.
-        """
-        held = _arrays(folder / cls.file, ("weights", "bias"))
-        return cls(held["weights"], held["bias"])
-
-    @classmethod
-    def fit(cls, ballot: Ballot, targets: Ints) -> Stacking:
-        """From items with known answers, shape (items,); the penalty by cross-validation.
-
-        Raises:
-            ConfigError: scikit-learn is not installed, or all items have one answer.
-        """
-        try:
-            from sklearn.linear_model import LogisticRegression
-            from sklearn.model_selection import GridSearchCV, KFold
-        except ImportError:
-            raise ConfigError("stacking needs scikit-learn: pip install 'cosilo[local]'") from None
-        if len(set(targets.tolist())) < 2:
-            raise ConfigError("stacking learns from tune items with at least two different answers")
-        search = GridSearchCV(
-            LogisticRegression(max_iter=1000),
-            {"C": [0.03, 0.1, 0.3, 1.0]},
-            scoring="accuracy",
-            cv=KFold(min(5, len(targets)), shuffle=True, random_state=0),
-        )
-        search.fit(_features(ballot), targets)
-        fitted = search.best_estimator_
-        weights = np.zeros((ballot.labels, fitted.coef_.shape[1]))
-        bias = np.full(ballot.labels, -20.0)  # a label that no item has
-        if len(fitted.classes_) == 2:
-            weights[fitted.classes_] = np.vstack([-fitted.coef_[0], fitted.coef_[0]]) / 2
-            bias[fitted.classes_] = np.array([-1, 1]) * fitted.intercept_[0] / 2
-        else:
-            weights[fitted.classes_], bias[fitted.classes_] = fitted.coef_, fitted.intercept_
-        return cls(weights, bias)
-
-
-def _features(ballot: Ballot) -> Floats:
-    known = np.eye(ballot.labels + 2)[ballot.votes]  # ABSENT is the last row
-    votes = known[:, :, : ballot.labels + 1].reshape(len(ballot), -1)
-    return np.concatenate([votes, np.maximum(ballot.view, -7.0)], axis=1)
-
-
-def _arrays(file: Path, names: Sequence[str]) -> dict[str, Floats]:
+def arrays_of(file: Path, names: Sequence[str]) -> dict[str, Floats]:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
             return {name: np.asarray(held[name], dtype=np.float64) for name in names}

@@ -18,8 +18,9 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import Session, forecast, strategies
+from cosilo.strategies.inference.agreement import distinct
 from cosilo.strategies.inference.energy import Candidates, Energy, learned
-from cosilo.strategies.inference.rerank import Rerank, distinct
+from cosilo.strategies.inference.rerank import Rerank
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
 
 LABELS = ("refund", "billing", "parcel")
