@@ -20,6 +20,7 @@ from msgspec import inspect
 from cosilo.boundary.messages import (
     Ask,
     Backward,
+    Body,
     Completion,
     Contribute,
     Contributed,
@@ -31,6 +32,7 @@ from cosilo.boundary.messages import (
     Gradients,
     Message,
     NextRound,
+    OpenBody,
     Outputs,
     Piece,
     Read,
@@ -47,6 +49,7 @@ from cosilo.boundary.messages import (
     encode,
 )
 from cosilo.boundary.wire import logits, states, tensors
+from cosilo.boundary.wire.codecs import codec
 from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
     Delta,
@@ -73,6 +76,7 @@ STATES = _RNG.normal(size=(2, 32)).astype(np.float32)
 VECTORS = _RNG.normal(size=(2, 8)).astype("<f4")
 FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
 SCALED = states.pack_scaled(STATES)
+HALF = codec("fp16").pack(STATES)
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
 PACKED += [logits.pack_few(FEW), logits.pack_few(FEW.rows(np.array([1])))]
 
@@ -162,6 +166,12 @@ SAMPLES: tuple[Message, ...] = (
     Contributed(fate="late", why="round 2 had closed"),
     Backward(thread=bytes(16), count=2, packed=SCALED),
     Gradients(count=2, packed=SCALED),
+    Forward(first=1, last=3, count=2, packed=HALF, lengths=(1, 1), codec="fp16", back="fp16", width=32,
+            body=bytes(20)),
+    Backward(thread=bytes(16), count=2, packed=HALF, codec="fp16", back="fp16", width=32,
+             body=bytes(20)),
+    OpenBody(base=bytes(16), first=1, last=3, training=bytes(16), seed=4, at=bytes(20)),
+    Body(layers=4, rank=8, learning_rate=2e-4),
     Verify(chat=user("q"), sampling=Sampling(max_tokens=9, stop=("end",)), draft="yes", whole=True),
     Verify(chat=user("q"), thread=bytes(16), draft="yes and no", held=90, whole=True),
     Verified(thread=bytes(16), text=" and", at=3, drafted=2, accepted=1, vocabulary="v", new=4),

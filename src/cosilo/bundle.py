@@ -255,8 +255,11 @@ def _plain_model(config: ModelConfig) -> dict[str, Any]:
         for f in fields(ModelConfig)
         if f.name not in ("train", "train_items") and getattr(config, f.name) != f.default
     }
-    link = {} if config.link is None else {"link": asdict(config.link)}
-    return {**said, **link, "exposes": config.exposes.written()}
+    tables: dict[str, Any] = {} if config.link is None else {"link": asdict(config.link)}
+    if config.body is not None:
+        body = {k: v for k, v in asdict(config.body).items() if v is not None}
+        tables["body"] = {k: str(v) if isinstance(v, Path) else v for k, v in body.items()}
+    return {**said, **tables, "exposes": config.exposes.written()}
 
 
 def _catalogued(bundle: Bundle) -> dict[str, list[str]]:

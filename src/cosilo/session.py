@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 # Importing these packages registers what they hold.
 import cosilo.defences
@@ -28,6 +29,8 @@ from cosilo.defences.base import Defence, defences
 from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
+from cosilo.models.parts import has_parts
+from cosilo.parties.bodies import BodyTuning, ClientBodies
 from cosilo.parties.coordinating.kind import Coordinating
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer, requires_threads
@@ -59,6 +62,8 @@ class ModelConfig:
         link: the network to its owner, where it is another than the plan's.
         train: fit it on the private training data when the session opens, where it is the SM.
         train_items: use the first so many of them only; the rest are the pool without gold targets.
+        body: how its owner trains adapters on its layers for others, where it is the LM; by default it
+            does not.
         options: what the kind itself is told.
     """
 
@@ -73,6 +78,7 @@ class ModelConfig:
     link: Link | None = None
     train: bool = False
     train_items: int | None = None
+    body: BodyTuning | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,6 +169,8 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
     if config.kind == PARTY:  # text, as no file of its own decides what the owner answers
         found |= {key: str(base / found[key]) for key in FILES if found.get(key)}
     own = {k: getattr(config, k) for k in common}
+    if config.body is not None and config.body.folder is not None:
+        own["body"] = replace(config.body, folder=base / config.body.folder)
     made = ModelConfig(**own, options=_absolute(found, base))
     try:
         made.price  # noqa: B018 — says what it lacks
@@ -239,12 +247,39 @@ def make_large(config: ModelConfig) -> LargeModel:
     return made if isinstance(made, RemoteOwner) else cast(TextModel, made)
 
 
-def owned(large: LargeModel, exposes: Shows) -> Peer:
-    """The owner of a large model, who exposes that much of it."""
+def owned(large: LargeModel, exposes: Shows, body: BodyTuning | None = None) -> Peer:
+    """The owner of a large model, who exposes that much of it.
+
+    Args:
+        body: how it trains adapters for others. Owners of one model train the same ones.
+
+    Raises:
+        ConfigError: the model has no layers to train them on.
+    """
     if isinstance(large, RemoteOwner):
+        if body is not None:
+            raise ConfigError("body: only the owner of a model elsewhere says how it is trained")
         return replace(large, exposes=exposes)
     federation = large.federation if isinstance(large, Coordinating) else None
-    return LMOwner(large, exposes, federation=federation)
+    return LMOwner(large, exposes, federation=federation, bodies=bodies_of(large, body))
+
+
+def bodies_of(model: TextModel, body: BodyTuning | None) -> ClientBodies | None:
+    """The adapters that the owner of `model` trains on its layers: one table for each model.
+
+    Raises:
+        ConfigError: it has no layers to train them on.
+    """
+    if body is None:
+        return None
+    if not has_parts(model):
+        raise ConfigError(
+            f"body: adapters can be trained on a torch model's layers, and {model.name!r} is none"
+        )
+    return _bodies.setdefault(model, ClientBodies(body))
+
+
+_bodies: WeakKeyDictionary[object, ClientBodies] = WeakKeyDictionary()
 
 
 def with_instructions(point: PointConfig, *texts: str) -> PointConfig:

@@ -21,7 +21,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -125,7 +125,9 @@ def settings_of(plan: Plan, point: PointConfig) -> dict[str, object]:
 def model_identity(config: ModelConfig) -> dict[str, object]:
     """What decides a model's answers: its kind and options, its files, its training."""
     files = files_of(models.get(config.kind), config.options)
+    trains = {} if config.body is None else {"body": plain(replace(config.body, folder=None))}
     return {
+        **trains,
         "kind": config.kind,
         "options": plain({k: v for k, v in config.options.items() if k not in files}),
         "files": files,

@@ -218,7 +218,7 @@ def opened_peer(
         model = noted(model, made_private(network), name)
     # What a data set has recorded was paid for by others: it is priced, but not spent.
     price = Price() if isinstance(model, RecordedModel) else config.price
-    paid = Paid(owned(model, EVERYTHING), purse, price)
+    paid = Paid(owned(model, EVERYTHING, config.body), purse, price)
     recorded = Recorded(paid, replay, of=model, offline=offline)
     return OpenedPeer(Exposed(Timed(recorded), config.exposes), price, recorded, model)
 

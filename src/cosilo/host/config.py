@@ -3,6 +3,7 @@
 name = "lm-owner"      books = "host"      keep = "digest"
 [model]                kind = "…", and what that kind takes; exposes, prices: as in a plan
 [federation]           the host coordinates one, beside a model or without: see `FederationSettings`
+[model.body]           how adapters on its layers are trained for clients
 [listen]               host, port; how long and how large things may be
 [tls]                  ca, cert, key: the authority of the clients, and who the host is
 [answers]              how long an answer is kept for a client that did not receive it

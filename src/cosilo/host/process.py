@@ -29,7 +29,7 @@ from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.kind import NoModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.threads import Threads
-from cosilo.session import make_model
+from cosilo.session import bodies_of, make_model
 
 log = logging.getLogger("cosilo.host")
 
@@ -80,6 +80,7 @@ class Listener:
         self._federation = federation
         self._books = books
         self._threads = Threads()
+        self._bodies = bodies_of(model, config.model.body if config.model else None)
         self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
         self.services = {name: self._service(config, name) for name in config.clients}
         hello = hello_of(config.name, model.name)
@@ -153,6 +154,7 @@ class Listener:
                 client=name,
                 federation=self._federation,
                 threads=self._threads,
+                bodies=self._bodies,
             ),
             exposes=exposes,
             price=config.price,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cosilo.boundary.messages import Ask, Message
 from cosilo.models.base import Shows, TextModel
+from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.exposure import permit, shown
 from cosilo.parties.serving import answer, pieces
@@ -24,6 +25,7 @@ class LMOwner:
         client: whom it serves, where there are several: each has threads of its own.
         federation: the one that it coordinates, if it does.
         threads: those under way; one table for all clients keeps them within one limit.
+        bodies: the adapters that it trains on its layers for clients; it trains none when unset.
     """
 
     model: TextModel
@@ -32,6 +34,7 @@ class LMOwner:
     client: str = ""
     federation: Federation | None = field(default=None, repr=False, compare=False)
     threads: Threads = field(default_factory=Threads, repr=False, compare=False)
+    bodies: ClientBodies | None = field(default=None, repr=False, compare=False)
 
     async def handle(self, message: Message) -> Message:
         """The reply to `message`.

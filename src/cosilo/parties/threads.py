@@ -76,11 +76,13 @@ class KeptStates(KeptState):
     Attributes:
         points: where a message ended, and the name of the states up to there.
         first, last: the layers that they go through; `last` None for all, and what they predict.
+        body: the version of the client's own adapter that these have; empty for none.
     """
 
     points: dict[int, StatesName]
     first: int
     last: int | None
+    body: bytes = b""
     past: StatePast | None = None
 
     @property

@@ -22,6 +22,7 @@ from cosilo.boundary.messages.base import (
     decode,
     encode,
 )
+from cosilo.boundary.messages.body import Body, OpenBody
 from cosilo.boundary.messages.embed import Embed, Embeddings
 from cosilo.boundary.messages.federate import (
     Contribute,
@@ -39,8 +40,8 @@ from cosilo.boundary.messages.step import Step, Steps
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Backward", "Completion", "Contribute", "Contributed", "Drawn", "Embed",
-    "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Message", "NextRound", "Outputs",
-    "Piece", "Read", "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step",
-    "Steps", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Backward", "Body", "Completion", "Contribute", "Contributed", "Drawn",
+    "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Message", "NextRound",
+    "OpenBody", "Outputs", "Piece", "Read", "Refused", "Request", "RoundState", "Score", "Scored",
+    "Scores", "States", "Step", "Steps", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

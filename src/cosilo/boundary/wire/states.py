@@ -5,9 +5,12 @@ What a state's length says is lost; what a linear model reads of it, its directi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import UnexpectedReplyError
 
 Floats = NDArray[np.float32]
@@ -65,3 +68,41 @@ def unpack_scaled(packed: bytes, count: int) -> Floats:
     if (scales < 0).any() or not np.isfinite(found).all():
         raise UnexpectedReplyError("a state holds what is no number")
     return found
+
+
+def pack_by(name: str, states: Floats) -> bytes:
+    """`states`, shape (n, width), by the codec of that name (`wire.codecs`); `pack_scaled` where it is
+    empty.
+
+    Raises:
+        ValueError: there is no such codec, or a number is not finite.
+    """
+    return codec(name).pack(states) if name else pack_scaled(states)
+
+
+def size_by(name: str, count: int, width: int) -> int:
+    """How many bytes `pack_by` makes of `count` states."""
+    return codec(name).size(count, width) if name else count * (4 + 2 * width)
+
+
+def unpack_by(name: str, packed: bytes, count: int, width: int = 0) -> Floats:
+    """What `pack_by` packed, shape (count, width).
+
+    Args:
+        width: may be 0 where no codec is named.
+
+    Raises:
+        UnexpectedReplyError: the bytes are not that many states, or hold what is no number.
+    """
+    if name:
+        return codec(name).unpack(packed, count, width)
+    found = unpack_scaled(packed, count)
+    if width and found.shape[1] != width:
+        raise UnexpectedReplyError(f"states of {found.shape[1]} numbers came, not of {width}")
+    return found
+
+
+def parted(states: Floats, lengths: Sequence[int]) -> list[Floats]:
+    """The states of each of several texts; of one where `lengths` is empty."""
+    ends = np.cumsum(lengths or [len(states)])
+    return np.split(states, ends[:-1])

@@ -355,6 +355,7 @@ def open_upstream(
         config.exposes,
         config.price,
         Breaker(name, breaker),
+        config.body,
     )
 
 

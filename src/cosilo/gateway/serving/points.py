@@ -308,10 +308,10 @@ async def _open(
     for first, *others in ways:
         require_all(
             recipe.owner,
-            owned(first.model, first.exposes),
+            owned(first.model, first.exposes, first.body),
             strategy,
             by=f"point {recipe.name!r}",
-            others={other.name: owned(other.model, other.exposes) for other in others},
+            others={other.name: owned(other.model, other.exposes, other.body) for other in others},
         )
     ledgers = {"": ledger}
     for other in ways[0][1:] if ways else ():
@@ -411,7 +411,7 @@ def _preparing(
 
     def side(upstream: Upstream, ledger: Ledger) -> Side:
         answers = recipe.answers.get(upstream.name)
-        lm = owned(upstream.model, upstream.exposes)
+        lm = owned(upstream.model, upstream.exposes, upstream.body)
         return Side(
             lm=lm if answers is None else Exposed(answers, upstream.exposes),
             meter=Meter(price=upstream.price),
@@ -475,7 +475,7 @@ def _road(
     """The only kind of road on which a client's request leaves."""
     till = Till(tabs, upstream.price, defences, place=upstream.place)
     return Boundary(
-        way_to(owned(upstream.model, upstream.exposes)),
+        way_to(owned(upstream.model, upstream.exposes, upstream.body)),
         declared=declared,
         guards=(Fuse(upstream.breaker), *defences, till),
         meter=Meter(price=upstream.price),

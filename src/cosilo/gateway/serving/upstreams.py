@@ -15,6 +15,7 @@ from cosilo.defences.base import Defence
 from cosilo.errors import CapabilityError, UnreachableError
 from cosilo.gateway.serving.breaker import Breaker
 from cosilo.models.base import Access, Shows
+from cosilo.parties.bodies import BodyTuning
 from cosilo.parties.remote import LargeModel
 from cosilo.types import Chat, Delta, Generation, Sampling, closing
 
@@ -36,6 +37,7 @@ class Upstream:
     exposes: Shows
     price: Price
     breaker: Breaker
+    body: BodyTuning | None = None
 
     @property
     def place(self) -> str:

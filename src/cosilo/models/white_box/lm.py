@@ -37,6 +37,7 @@ from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
 from cosilo.models.white_box.decoding import score, write
 from cosilo.models.white_box.layers import is_adapted, layers_of, states
+from cosilo.models.white_box.parts import TorchParts
 from cosilo.models.white_box.split import TorchSplit
 from cosilo.models.white_box.threads import TorchThreads
 from cosilo.models.white_box.tokens import ChatTokens
@@ -61,7 +62,7 @@ _BATCH_TOKENS = 4096  # padded tokens of the sequences that are computed togethe
 _LOGIT_VALUES = 1 << 27  # half a gigabyte of logits at once
 
 
-class TorchModel(TorchThreads, TorchSplit):
+class TorchModel(TorchThreads, TorchSplit, TorchParts):
     """A model on every rung of the ladder; loaded when first used.
 
     Replies carry the log-probability of each token. With `Sampling.choices` the reply is one of them

@@ -9,6 +9,7 @@ from cosilo.boundary.messages import Message, Request
 from cosilo.boundary.messages.base import classes
 from cosilo.errors import CapabilityError, ConfigError
 from cosilo.models.base import TextModel
+from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.threads import Threads
 from cosilo.types import Delta
@@ -35,6 +36,10 @@ class Owner(Protocol):
     @property
     def threads(self) -> Threads:
         """What it keeps of the threads under way."""
+
+    @property
+    def bodies(self) -> ClientBodies | None:
+        """The adapters that it trains for clients; None where it trains none."""
 
 
 Handler = Callable[[Owner, M], Awaitable[Message]]
