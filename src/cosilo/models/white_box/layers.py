@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from cosilo.errors import ConfigError
 from cosilo.models.base import Array, Tokens
 from cosilo.models.white_box.batch import device_of, pad, predict
+
+_TOKENS_AT_ONCE = 8192
 
 
 def is_adapted(module: Any) -> bool:
@@ -66,6 +68,37 @@ def states(module: Any, sequences: Sequence[Tokens], layer: int) -> list[Array]:
         np.ascontiguousarray(row[-len(s) :].float().cpu().numpy())
         for row, s in zip(seen[0], sequences, strict=True)
     ]
+
+
+def first_inputs(module: Any) -> Array:
+    """What the first layer's attention is given for each token of the vocabulary, (vocabulary, width):
+    it depends on nothing else, since positions come in within attention.
+
+    Raises:
+        ConfigError: the model is built in another way.
+    """
+    import torch
+
+    attention = getattr(layers_of(module)[0], "self_attn", None)
+    if attention is None:
+        raise ConfigError("the first layer of this model has no attention that is known here")
+    inner = module.get_base_model() if is_adapted(module) else module
+    size = int(inner.get_input_embeddings().weight.shape[0])
+    seen: list[Any] = []
+
+    def before(_: Any, given: Any, named: Any) -> None:
+        seen.append(given[0] if given else named["hidden_states"])
+        raise _SeenEnoughError
+
+    hook = attention.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        for start in range(0, size, _TOKENS_AT_ONCE):
+            ids = torch.arange(start, min(size, start + _TOKENS_AT_ONCE), device=device_of(module))
+            with torch.no_grad(), suppress(_SeenEnoughError):
+                module(input_ids=ids[:, None], use_cache=False)
+    finally:
+        hook.remove()
+    return np.ascontiguousarray(torch.cat(seen)[:, 0].float().cpu().numpy())
 
 
 def output_of(made: Any) -> Any:
