@@ -111,6 +111,11 @@ class TestRouter(StrategyContract):
         assert threading.get_ident() not in threads
 
 
+class TestRouterByCertainty(StrategyContract):
+    def strategy(self) -> Strategy:
+        return strategies.create("router", calls=0.5, certainty=True)
+
+
 class TestInferDP(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("infer_dp")

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages import Ask
 from cosilo.errors import ConfigError, PrivacyError, RejectedError
-from cosilo.labels import named, plain
+from cosilo.labels import plain
 from cosilo.models.base import Embedder
-from cosilo.reasoning import spoken
 from cosilo.strategies.base import Session
-from cosilo.strategies.confidence import plausibility
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.inference.agreement import Vote, distinct, most_agreed
+from cosilo.strategies.inference.certainty import number, view_of
 from cosilo.strategies.inference.pairs import Answers, option
 from cosilo.strategies.inference.voting import Ballot, Floats, Ints
 from cosilo.types import Chat, Demonstration, Generation, last_user
@@ -140,25 +139,3 @@ async def _reply(channel: Channel, ask: Ask) -> Generation:
         if isinstance(refusal, RejectedError) and refusal.everything:
             raise
         return Generation("", finish_reason="content_filter")
-
-
-def number(reply: Generation, choices: Sequence[str]) -> int:
-    """The number of the choice that `reply` names; how many there are, where it names none."""
-    label = named(spoken(reply.text), choices)
-    return len(choices) if label is None else list(choices).index(label)
-
-
-def view_of(own: Generation | None, choices: Sequence[str]) -> list[float]:
-    """The small model's log-probability of each choice; zeros where it has no view."""
-    if own is None:
-        return [0.0] * len(choices)
-    likely = [plausibility(own, choice) for choice in choices]
-    if any(p is None for p in likely):
-        # It shows the probability of its own reply alone, so the others share the rest.
-        said = number(own, choices)
-        if said == len(choices) or own.logprob is None:
-            return [0.0] * len(choices)
-        sure = min(0.999, float(np.exp(own.logprob)))
-        rest = (1 - sure) / max(1, len(choices) - 1)
-        likely = [sure if i == said else rest for i in range(len(choices))]
-    return [float(np.log(max(p or 0.0, 1e-6))) for p in likely]

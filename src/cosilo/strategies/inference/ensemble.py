@@ -35,7 +35,8 @@ from cosilo.strategies.documents.worker import encoder_of
 from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.agreement import distinct, most_agreed
-from cosilo.strategies.inference.ballots import Asked, answers_of, asked_about, number, view_of
+from cosilo.strategies.inference.ballots import Asked, answers_of, asked_about
+from cosilo.strategies.inference.certainty import number, view_of
 from cosilo.strategies.inference.guarantee import LOADS, Promise, card, divided
 from cosilo.strategies.inference.pairwise import PairRanker
 from cosilo.strategies.inference.stacking import Stacking

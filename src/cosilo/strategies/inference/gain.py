@@ -2,17 +2,17 @@
 
 A kernel ridge regression on three views of the text: its words, its opening's words (the question
 without its options, a letter's first paragraph) and its shape (lengths, digits, capitals,
-negations). Each view is a kernel with unit diagonal, so none drowns the others. The penalty is chosen
-by cross-validation, and the held-out predictions it leaves behind set the caller's threshold, so that
-no threshold is fitted on what the model has seen.
+negations). Each view is a kernel with unit diagonal, so none drowns the others. A fourth, where the
+caller has it, is how sure the small model is of its own answer; it stays where held-out questions are
+ranked better with it. The penalty is chosen by cross-validation, too, and the held-out predictions it
+leaves behind set the caller's threshold, so that no threshold is fitted on what the model has seen.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError
+from cosilo.strategies.inference.asked_form import shape, split_options
 
 Floats = NDArray[np.float64]
 
@@ -42,9 +43,18 @@ class GainModel:
     weights: Floats
     mean: float
 
-    def predict(self, texts: Sequence[str]) -> Floats:
-        """Expected gain of each text, shape (len(texts),), in grades."""
-        return self.mean + self.views.kernel(texts) @ self.weights
+    @property
+    def reads_certainty(self) -> bool:
+        """Whether the fourth view is one of them."""
+        return self.views.certainty_rows is not None
+
+    def predict(self, texts: Sequence[str], certainty: Floats | None = None) -> Floats:
+        """Expected gain of each text, shape (len(texts),), in grades.
+
+        Args:
+            certainty: what `certainty.certainty` says of the small model's answers, where it is read.
+        """
+        return self.mean + self.views.kernel(texts, certainty) @ self.weights
 
     def save(self, folder: Path) -> None:
         """Write `gain.json` and `gain.npz` into `folder`; `load` reads them, nothing is pickled.
@@ -55,7 +65,11 @@ class GainModel:
         folder.mkdir(parents=True, exist_ok=True)
         views = self.views
         arrays: dict[str, Any] = {"weights": self.weights}
-        arrays |= {name: getattr(views, name) for name in _DENSE}
+        arrays |= {
+            name: array
+            for name in (*_DENSE, *_CERTAIN)
+            if (array := getattr(views, name)) is not None
+        }
         facts: dict[str, Any] = {"mean": self.mean, "rarity": views.rarity}
         for name in _COUNTED:
             counter, rows = getattr(views, name), getattr(views, _ROWS[name])
@@ -88,6 +102,7 @@ class GainModel:
                 counted[name] = _counter(facts[name], arrays[f"{name}_idf"])
                 counted[_ROWS[name]] = rows
             dense = {name: arrays[name] for name in _DENSE}
+            dense |= {name: arrays[name] for name in _CERTAIN if name in arrays}
             views = Views(rarity=facts["rarity"], **counted, **dense)
             return cls(views, arrays["weights"], float(facts["mean"]))
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
@@ -99,6 +114,7 @@ class GainModel:
 _COUNTED = ("words", "opening_words")
 _ROWS = {"words": "word_rows", "opening_words": "opening_rows"}
 _DENSE = ("centre", "scale", "shape_rows")
+_CERTAIN = ("certainty_centre", "certainty_scale", "certainty_rows")
 _SPARSE = ("data", "indices", "indptr", "shape")
 
 
@@ -112,18 +128,28 @@ def _counter(vocabulary: Sequence[str], rarity: Floats) -> Any:
     return counter
 
 
-def fit_gain(texts: Sequence[str], gains: Floats, *, seed: int = 0) -> tuple[GainModel, Floats]:
+def fit_gain(
+    texts: Sequence[str], gains: Floats, *, seed: int = 0, certainty: Floats | None = None
+) -> tuple[GainModel, Floats]:
     """The model for `gains` (shape (len(texts),)) and its held-out predictions.
 
     The penalty with the best ranking wins: routers use the order of the predictions, so it is
-    compared by the area under gain against share of calls, not by squared error.
+    compared by the area under gain against share of calls, not by squared error. So is whether
+    `certainty` (shape (len(texts), features)) is of use.
     """
-    views = Views.fit(texts)
-    kernel = views.kernel(texts)
     folds = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
-    held_out = _held_out(kernel, gains, folds)
-    best = max(PENALTIES, key=lambda p: (round(ranking_area(held_out[p], gains), 6), p))
-    return GainModel(views, _solve(kernel, gains, best), float(gains.mean())), held_out[best]
+    best: tuple[float, Views, Floats, float, Floats] | None = None
+    views = Views.fit(texts)
+    for tried in (views,) if certainty is None else (views, views.beside(certainty)):
+        kernel = tried.kernel(texts, certainty)
+        held_out = _held_out(kernel, gains, folds)
+        areas = {p: round(ranking_area(held_out[p], gains), 6) for p in PENALTIES}
+        penalty = max(PENALTIES, key=lambda p: (areas[p], p))
+        if best is None or areas[penalty] > best[0]:
+            best = areas[penalty], tried, kernel, penalty, held_out[penalty]
+    assert best is not None
+    _, views, kernel, penalty, held = best
+    return GainModel(views, _solve(kernel, gains, penalty), float(gains.mean())), held
 
 
 def ranking_area(scores: Floats, gains: Floats) -> float:
@@ -151,7 +177,8 @@ def _solve(kernel: Floats, gains: Floats, penalty: float) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """The three feature maps, fitted on the training texts, which it remembers as features."""
+    """The feature maps, fitted on the training texts, which it remembers as features; the last three
+    belong to the small model's certainty, where that is one of them."""
 
     words: Any
     opening_words: Any
@@ -161,6 +188,9 @@ class Views:
     centre: Floats
     scale: Floats
     shape_rows: Floats
+    certainty_centre: Floats | None = None
+    certainty_scale: Floats | None = None
+    certainty_rows: Floats | None = None
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> Views:
@@ -174,8 +204,7 @@ class Views:
         single = TfidfVectorizer().fit(texts)
         rarity = dict(zip(single.get_feature_names_out(), single.idf_.tolist(), strict=True))
         shapes = np.array([shape(t, rarity) for t in texts])
-        centre, scale = shapes.mean(axis=0), shapes.std(axis=0)
-        scale = np.where(scale > 0, scale, 1.0)
+        centre, scale = _spread(shapes)
         return cls(
             words,
             opening_words,
@@ -187,68 +216,42 @@ class Views:
             (shapes - centre) / scale,
         )
 
-    def kernel(self, texts: Sequence[str]) -> Floats:
-        """Similarity to the training texts, shape (len(texts), training texts)."""
+    def beside(self, certainty: Floats) -> Views:
+        """These, and how sure the small model is of its answers to the same texts."""
+        centre, scale = _spread(certainty)
+        return replace(
+            self,
+            certainty_centre=centre,
+            certainty_scale=scale,
+            certainty_rows=(certainty - centre) / scale,
+        )
+
+    def kernel(self, texts: Sequence[str], certainty: Floats | None = None) -> Floats:
+        """Similarity to the training texts, shape (len(texts), training texts).
+
+        Raises:
+            ValueError: the certainty is one of the views, and is not given.
+        """
         openings = [split_options(t)[0] for t in texts]
         shapes = (np.array([shape(t, self.rarity) for t in texts]) - self.centre) / self.scale
-        apart = (
-            (shapes**2).sum(axis=1)[:, None]
-            + (self.shape_rows**2).sum(axis=1)[None, :]
-            - 2 * shapes @ self.shape_rows.T
-        )
         similar = self.words.transform(texts) @ self.word_rows.T
         similar = similar + self.opening_words.transform(openings) @ self.opening_rows.T
-        return np.asarray(similar.toarray() + np.exp(-0.4 * apart / shapes.shape[1]))
+        found = similar.toarray() + _near(shapes, self.shape_rows)
+        rows, centre, scale = self.certainty_rows, self.certainty_centre, self.certainty_scale
+        if rows is not None and centre is not None and scale is not None:
+            if certainty is None:
+                raise ValueError("the small model's certainty is one of the views: give it, too")
+            found = found + _near((certainty - centre) / scale, rows)
+        return np.asarray(found)
 
 
-def split_options(text: str) -> tuple[str, list[str]]:
-    """The text up to its first blank line or listed option, and the options (A. …, B) …)."""
-    parts = re.split(r"\n\(?[A-J][.)] ", text)
-    return parts[0].split("\n\n", 1)[0], parts[1:]
+def _spread(features: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each, the latter 1 where it is 0."""
+    scale = features.std(axis=0)
+    return features.mean(axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def shape(text: str, rarity: dict[str, float]) -> list[float]:
-    """What a question looks like, apart from which words it uses.
-
-    Args:
-        rarity: word → inverse document frequency; a word it lacks counts as the rarest.
-    """
-    question, options = split_options(text)
-    options = options or [""]
-    size, words = max(len(text), 1), text.split() or [""]
-    lowered = question.lower()
-    rarest = max(rarity.values(), default=0.0)
-    asked = [rarity.get(w, rarest) for w in _words(question)] or [0.0]
-    offered_words = _words(" ".join(options))
-    offered = [rarity.get(w, rarest) for w in offered_words] or [0.0]
-    lengths = [len(o) for o in options]
-    return [
-        float(np.log1p(len(text))),
-        float(np.log1p(len(question))),
-        float(np.sqrt(np.mean(lengths))),
-        sum(c.isdigit() for c in text) / size,
-        float(np.mean([any(c.isdigit() for c in o) for o in options])),
-        float(len(options)),
-        float(bool(re.search(r"\b(not|except|least|never)\b", lowered))),
-        float("__" in question),
-        float(question.rstrip().endswith("?")),
-        sum(c.isupper() for c in text) / size,
-        float("all of the above" in text.lower()),
-        float("$" in text),
-        float(np.mean([len(w) for w in words])),
-        float(np.mean(asked)),
-        float(np.max(asked)),
-        float(np.mean(offered)),
-        float(np.max(offered)),
-        len(set(offered_words)) / max(1, len(offered_words)),
-        float(np.std(lengths) / (1 + np.mean(lengths))),
-        float(lowered.startswith("which")),
-        float("according to" in lowered),
-        float("most likely" in lowered or "best" in lowered),
-        float(question.count(".")),
-        float(any(c.isdigit() for c in question)),
-    ]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w\w+", text.lower())
+def _near(one: Floats, other: Floats) -> Floats:
+    """How near rows are, 1 where they are the same, shape (len(one), len(other))."""
+    apart = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1)[None, :] - 2 * one @ other.T
+    return np.asarray(np.exp(-0.4 * apart / one.shape[1]))

@@ -15,6 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from cosilo.boundary.messages import Ask
+from cosilo.errors import CapabilityError
+from cosilo.models.base import Access
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies, stream
 from cosilo.strategies.calibration import (
@@ -23,8 +25,11 @@ from cosilo.strategies.calibration import (
     large_answers,
     small_answers,
 )
+from cosilo.strategies.cards import Card
+from cosilo.strategies.confidence import confidence
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.cascade import reached, share_threshold
+from cosilo.strategies.inference.certainty import certainty, view_of
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.strategies.inference.gain import Floats, GainModel, fit_gain
 from cosilo.strategies.inference.guarantee import (
@@ -35,7 +40,7 @@ from cosilo.strategies.inference.guarantee import (
     safe_threshold,
     steps_from,
 )
-from cosilo.types import Answer, Chat, Delta, closing, last_user
+from cosilo.types import Answer, Chat, Delta, Generation, closing, disassemble, last_user
 
 NOTHING_KEPT = -1e9
 """The threshold that every expected gain is above: every request goes to the LM."""
@@ -61,6 +66,10 @@ class Router:
         delta: the probability that `wrong` does not hold all the same.
         ahead: `wrong` is to hold among so many next questions; in the long run when unset.
         right: the grade from which an answer counts as right there.
+        certainty: whether the gain may also be told from how sure the small model is of its own
+            answer: of a closed set of answers, by their probabilities. `prepare` keeps that view where
+            held-out questions are ranked better with it; then each question is first put to the small
+            model, at home.
         seed: of the cross-fitting, and of the halves.
         model: what was learned before; then `prepare` learns nothing.
     """
@@ -79,6 +88,7 @@ class Router:
     delta: float = 0.05
     ahead: int | None = None
     right: float = 1.0
+    certainty: bool = False
     seed: int = 0
     model: GainModel | None = None
 
@@ -97,7 +107,11 @@ class Router:
     @property
     def needs(self) -> Needs:
         loads = Loads(packages=("sklearn",))
-        return Needs(sends=frozenset({Ask}), loads=loads if self.wrong is None else loads | LOADS)
+        return Needs(
+            small=Access.LOGPROBS if self.certainty else Access.TEXT,
+            sends=frozenset({Ask}),
+            loads=loads if self.wrong is None else loads | LOADS,
+        )
 
     def forecast(self) -> Forecast:
         if self.wrong is not None:
@@ -108,6 +122,10 @@ class Router:
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         if self.model is not None:
             return self, session
+        if self.certainty and not session.sampling.choices:
+            raise CapabilityError(
+                "router with certainty = true needs a closed set of answers, which this task has not"
+            )
         examples = calibration(session, by="router", least=20)
         small = await small_answers(session, examples)
         if (promise := self._promise()) is not None:
@@ -115,7 +133,11 @@ class Router:
         large = await large_answers(session, examples)
         gains = np.array([b.grade - a.grade for a, b in zip(small, large, strict=True)])
         texts = [last_user(e.chat) for e in examples]
-        model, held_out = await asyncio.to_thread(fit_gain, texts, gains, seed=self.seed)
+        sure = self._sure([reply.reply for reply in small], session)
+        model, held_out = await asyncio.to_thread(
+            fit_gain, texts, gains, seed=self.seed, certainty=sure
+        )
+        session = self._told(session, model)
         threshold = self.threshold if self.threshold is not None else 0.0
         if self.calls is not None:
             losses = (-held_out).tolist()
@@ -135,36 +157,74 @@ class Router:
         """
         texts = [last_user(reply.example.chat) for reply in small]
         losses = promise.losses(small)
+        sure = self._sure([reply.reply for reply in small], session)
         order = np.random.default_rng(self.seed).permutation(len(small))
         learned, tested = np.array_split(order, 2)
 
         def find() -> tuple[GainModel, SafeThreshold]:
             targets = losses[learned].astype(np.float64)
-            model, held_out = fit_gain([texts[i] for i in learned], targets, seed=self.seed)
+            some = [texts[i] for i in learned]
+            own, others = (None, None) if sure is None else (sure[learned], sure[tested])
+            model, held_out = fit_gain(some, targets, seed=self.seed, certainty=own)
             steps = steps_from(-held_out, losses[learned], promise, len(tested))
-            scores = -model.predict([texts[i] for i in tested])
+            scores = -model.predict([texts[i] for i in tested], others)
             return model, safe_threshold(scores, losses[tested], promise, steps=steps)
 
         model, found = await asyncio.to_thread(find)
+        session = self._told(session, model)
         session = session.with_card(card("router", promise, found, of="question's text"))
         return replace(
             self, model=model, threshold=max(-found.threshold, NOTHING_KEPT), wrong=None
         ), session
 
-    def expected_gain(self, texts: Sequence[str]) -> Floats:
-        """Expected gain of asking the LM about each text, shape (len(texts),), in grades."""
+    def _sure(self, replies: Sequence[Generation], session: Session) -> Floats | None:
+        """How sure the small model is of `replies`, where that may be read."""
+        if not self.certainty:
+            return None
+        return certainty([view_of(reply, session.sampling.choices) for reply in replies])
+
+    def _told(self, session: Session, model: GainModel) -> Session:
+        if not self.certainty:
+            return session
+        facts: dict[str, float | str] = {
+            "the small model's certainty": "is read" if model.reads_certainty else "was of no use"
+        }
+        return session.with_card(Card(by="router", title="views", facts=facts))
+
+    def expected_gain(self, texts: Sequence[str], sure: Floats | None = None) -> Floats:
+        """Expected gain of asking the LM about each text, shape (len(texts),), in grades.
+
+        Args:
+            sure: what `certainty` says of the small model's answers, where that is read.
+        """
+        return self._learned().predict(texts, sure)
+
+    def _learned(self) -> GainModel:
         if self.model is None:
             raise ValueError("router has learned nothing yet: prepare it first")
-        return self.model.predict(texts)
+        return self.model
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        return await self._chosen(chat).answer(session, chat)
+        kept, reply = await self._kept(session, chat)
+        if kept and reply is not None:
+            return Answer(reply, by="small", confidence=confidence(reply, session.sampling))
+        return await (Small() if kept else Large()).answer(session, chat)
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
-        async with closing(stream(self._chosen(chat), session, chat)) as pieces:
+        kept, reply = await self._kept(session, chat)
+        if kept and reply is not None:
+            yield disassemble(reply)
+            yield Answer(reply, by="small", confidence=confidence(reply, session.sampling))
+            return
+        async with closing(stream(Small() if kept else Large(), session, chat)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    def _chosen(self, chat: Chat) -> Strategy:
-        gain = float(self.expected_gain([last_user(chat)])[0])
-        return Large() if gain > (self.threshold or 0.0) else Small()
+    async def _kept(self, session: Session, chat: Chat) -> tuple[bool, Generation | None]:
+        """Whether the small model answers, and its answer where it had to be asked to know."""
+        reply = sure = None
+        if self._learned().reads_certainty:
+            reply = await session.owner.model.generate(chat, session.sampling)
+            sure = self._sure([reply], session)
+        gain = float(self.expected_gain([last_user(chat)], sure)[0])
+        return gain <= (self.threshold or 0.0), reply
