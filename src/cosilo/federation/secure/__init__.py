@@ -1,0 +1,1 @@
+"""Sums that hide what they are of: owners' vectors under masks that cancel; see `sums.py`."""

@@ -1,0 +1,143 @@
+"""A sum of owners' vectors of which the coordinator sees nothing but the sum: who says what.
+
+    owner                                        coordinator
+    advertised ── two public keys, commitments ─▶ all adverts: the roster
+    joined ────── shares of two secrets, sealed ▶ passed on; who shared: the sharers
+    masked ────── vector + masks ───────────────▶ who is left: the survivors
+    unmasked ──── a share for each owner ───────▶ total: masks taken away, of the sum alone
+
+Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, for a
+coordinator that is curious and passes on what it was given. Every two owners u < v agree on a mask that
+u adds and v subtracts; each adds a mask of its own besides. Of an owner that dropped out before its
+masked vector came, the others give shares of the key of its common masks; of one whose vector came,
+shares of the seed of its own mask; never both of one owner. See decision 0051 for who is trusted with
+what, and why no mask is used for two contents.
+
+`owner.py` is what an owner does, `coordinator.py` what the coordinator does. All is pure: what must
+last is a value that `msgspec` encodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from cosilo.errors import PrivacyError
+from cosilo.federation.secure import keys, shamir
+from cosilo.types import Count, Many, Value
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Session = Annotated[str, Meta(min_length=1, max_length=400)]
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Share = Annotated[bytes, Meta(min_length=shamir.SIZE, max_length=shamir.SIZE)]
+
+
+class Advert(Value, frozen=True, kw_only=True):
+    """What an owner says of itself first.
+
+    Attributes:
+        mask_key: the public key of the masks that it has in common with others.
+        share_key: the public key that shares for it are sealed with.
+        content: a commitment of the vector that it will mask, which tells nothing of it.
+        own: a hash of its own mask's seed, for the coordinator to know it by.
+    """
+
+    owner: Name
+    mask_key: Bytes32
+    share_key: Bytes32
+    content: Bytes32
+    own: Bytes32
+
+
+class Roster(Value, frozen=True, kw_only=True):
+    """Who takes part in one sum.
+
+    Attributes:
+        session: names the sum, of all that there ever are: a federation and its round.
+        threshold: so many owners must be left at the end.
+        size: of each vector.
+        adverts: sorted by owner.
+    """
+
+    session: Session
+    threshold: Count
+    size: Count
+    adverts: Many[Advert]
+
+    @property
+    def owners(self) -> list[str]:
+        return [advert.owner for advert in self.adverts]
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
+
+
+class OwnerState(Value, frozen=True, kw_only=True):
+    """What an owner remembers of one sum, secret, for whom it may go on with.
+
+    Attributes:
+        seed: drawn for this sum; all its secrets are derived from it.
+        content: the commitment that it has made.
+        roster, sharers, survivors: hashes of those that it has answered; empty before.
+    """
+
+    session: Session
+    owner: Name
+    seed: Bytes32
+    content: Bytes32
+    roster: bytes = b""
+    sharers: bytes = b""
+    survivors: bytes = b""
+
+
+class Unmasking(Value, frozen=True, kw_only=True):
+    """An owner's shares for taking the masks away.
+
+    Attributes:
+        own: (survivor, a share of the seed of its own mask).
+        keys: (owner that dropped out, a share of the private key of its common masks).
+    """
+
+    own: Many[tuple[Name, Share]] = ()
+    keys: Many[tuple[Name, Share]] = ()
+
+
+def flaw(roster: Roster) -> str:
+    """What is wrong with a roster; empty where nothing is."""
+    n = len(roster.adverts)
+    if n < 2 or roster.owners != sorted(set(roster.owners)):
+        return "a roster needs two owners or more, each once"
+    if not n < 2 * roster.threshold <= 2 * n:
+        return f"the threshold {roster.threshold} is not above half of {n} owners and at most all"
+    keys_ = {key for advert in roster.adverts for key in (advert.mask_key, advert.share_key)}
+    if len(keys_) != 2 * n:
+        return "two keys of a roster are the same"
+    return ""
+
+
+def common(private: bytes, public: bytes, context: bytes) -> bytes:
+    """The key of the mask that two owners have in common."""
+    try:
+        return keys.derived(keys.agreed(private, public), b"common", context)
+    except ValueError:
+        raise PrivacyError("secure aggregation: a key in the roster is none") from None
+
+
+def context(roster: Roster, sharers: Sequence[str]) -> bytes:
+    """All that a mask is bound to."""
+    return hashlib.sha256(roster.digest + named(sharers)).digest()
+
+
+def known_by(own: bytes) -> bytes:
+    """What tells the seed of an owner's mask from others, without telling it."""
+    return keys.derived(own, b"known by")
+
+
+def named(owners: Sequence[str]) -> bytes:
+    """A hash of who they are, in whatever order."""
+    return hashlib.sha256(msgspec.msgpack.encode(sorted(owners))).digest()
