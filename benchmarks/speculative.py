@@ -2,7 +2,6 @@
 
     python benchmarks/speculative.py drawn  [--draws 100000]   χ² of drawn replies, and of a wrong rule
     python benchmarks/speculative.py greedy [--prompts 200]    token for token in float32; resumes
-    python benchmarks/speculative.py copied [--prompts 40]     crossings where a reply quotes; resumes
     python benchmarks/speculative.py pays                      the estimated gain and the counted one
 
 *drawn*: a model of four words, whose distribution over replies of up to three tokens is known; each
@@ -12,9 +11,6 @@ counted together. Beside it the rule that keeps a drafted token wherever it is n
 *greedy*: the first turns of spec_bench (../shared/data/spec_bench), SmolLM2-135M in float32, 48 tokens,
 drafts looked up in the prompt and the reply, beside the same model alone. Prompts are taken in an order
 that is drawn by seed 0, so that any first so many are a sample.
-
-*copied*: talks of doctors and patients (mts_dialog, train split, 200 to 600 characters; seed 0),
-of which SmolLM2-135M is asked to quote them, 48 tokens, with drafts of 16 tokens looked up.
 
 *pays*: models of four words, whose replies of 64 tokens are drawn; what a crossing takes is stated and
 added up, not waited for. Acceptance is counted on 20 replies, the gain on 100 others.
@@ -45,7 +41,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.serving import verify
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
-from cosilo.strategies.drafting import LookUp, ModelDrafts
+from cosilo.strategies.drafting import ModelDrafts
 from cosilo.strategies.inference.speculation import Speeds, payoff
 from cosilo.strategies.inference.speculation import kept as kept_of
 from cosilo.strategies.rounds import DraftedStep, rounds
@@ -56,10 +52,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 import few_words
 
 PROMPTS = ROOT.parent / "shared" / "data" / "spec_bench" / "prompts.jsonl"
-TALKS = ROOT.parent / "shared" / "data" / "mts_dialog" / "train.jsonl"
 MOST = 3
 TOKENS = 48
-MOST_DRAFTED = 16
 
 
 async def tallied(draws: int) -> tuple[Counter[str], few_words.FewWords]:
@@ -181,58 +175,6 @@ async def greedy(prompts: int, file: Path, seconds: float) -> None:
     found.write()
 
 
-QUOTE = "Quote this talk word for word, from its beginning:\n\n"
-
-
-async def copied(prompts: int, file: Path, seconds: float) -> None:
-    rows = [json.loads(line) for line in TALKS.read_text("utf-8").splitlines()]
-    every = [row for row in rows if 200 <= len(row["dialogue"]) <= 600]
-    random.Random(0).shuffle(every)
-    done = {row["id"]: row for row in map(json.loads, lines(file))}
-    end = perf_counter() + seconds
-    model: Any = models.create(
-        "torch", model="smollm2-135m-instruct", precision="float32", threads=2
-    )
-    strategy = strategies.create("speculative", draft="lookup", anyway=True, length=MOST_DRAFTED)
-    session = open_session(
-        DataOwner(ScriptedModel()), LMOwner(model), strategy, sampling=Sampling(max_tokens=TOKENS)
-    )
-    try:
-        for item in every[:prompts]:
-            if item["id"] in done or perf_counter() > end:
-                continue
-            chat = user(QUOTE + item["dialogue"])
-            drafts = LookUp([turn.content for turn in chat])
-            steps = [s.reply async for s in rounds(session, chat, drafts, count=MOST_DRAFTED)]
-            row = {
-                "id": item["id"],
-                "tokens": steps[-1].at,
-                "crossings": len(steps),
-                "drafted": sum(s.drafted for s in steps),
-                "accepted": sum(s.accepted for s in steps),
-            }
-            done[row["id"]] = row
-            note(file, row)
-    finally:
-        await model.close()
-    some = [done[item["id"]] for item in every[:prompts] if item["id"] in done]
-    found = Kept("speculative_copied", seed=0, settings={"tokens": TOKENS, "length": MOST_DRAFTED})
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(some), (2000, len(some)))
-    for name, over, under in (
-        ("crossings", "crossings", "tokens"),
-        ("accepted", "accepted", "drafted"),
-        ("drafted", "drafted", "tokens"),
-    ):
-        counts = np.array([(row[over], row[under]) for row in some])
-        again = counts[drawn].sum(axis=1)
-        low, high = np.quantile(again[:, 0] / again[:, 1], [0.025, 0.975])
-        each = float(counts[:, 0].sum() / counts[:, 1].sum())
-        found.put("all", name, each, n=len(some), low=float(low), high=float(high))
-        print(f"{name}: {each:.3f} ({low:.3f} to {high:.3f}), n = {len(some)}")
-    found.write()
-
-
 SETTINGS = ((0.1, 0.01, 0.0), (0.1, 0.01, 0.05), (0.1, 0.01, 0.3), (0.02, 0.005, 0.01),
             (0.02, 0.005, 0.1), (0.2, 0.05, 0.1), (0.05, 0.04, 0.02), (0.03, 0.002, 0.03))  # fmt: skip
 """Seconds of the LM for a token, of the small model for one, and of a round trip."""
@@ -289,7 +231,7 @@ def pays() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("drawn", "greedy", "copied", "pays"))
+    parser.add_argument("part", choices=("drawn", "greedy", "pays"))
     parser.add_argument("--draws", type=int, default=100_000)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -299,8 +241,6 @@ def main() -> None:
         drawn(given.draws)
     elif given.part == "pays":
         pays()
-    elif given.part == "copied":
-        asyncio.run(copied(min(given.prompts, 40), given.file, given.seconds))
     else:
         asyncio.run(greedy(given.prompts, given.file, given.seconds))
 
