@@ -2,10 +2,11 @@
 
     python benchmarks/pseudonyms/addresses.py                # the half that detection is improved on
     python benchmarks/pseudonyms/addresses.py --half held    # other sentences, read once
+    python benchmarks/pseudonyms/addresses.py --half wide    # more kinds and layouts; wide_held: others
 
-The made-up sentences of `address_texts.py` go through the pseudonym defence, each as the first message
-of a conversation. Counted are values of which at least one letter or digit would leave, and other words
-that would be hidden.
+The made-up sentences of `address_texts.py` and `wide_texts.py` go through the pseudonym
+defence, each as the first message of a conversation. Counted are values of which at least one letter or
+digit would leave, and other words that would be hidden.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from address_texts import PLACES, texts
+import address_texts
+import wide_texts
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences.hiding import Hiding
@@ -31,12 +33,13 @@ from cosilo.types import user
 from kept import Kept
 
 _WORD = re.compile(r"\w+")
+MADE = {half: made for made in (address_texts, wide_texts) for half in made.HALVES}
 
 
 async def counted(half: str, each: int, hiding: Hiding, show: bool) -> Counter[tuple[str, str]]:
     """How many values and other words there are by kind, and how many left or were hidden."""
     counts: Counter[tuple[str, str]] = Counter()
-    for text, spans in texts(half, each):
+    for text, spans in MADE[half].texts(half, each):
         [found] = await hiding.spans(Ask(chat=user(text)))
         hidden = {i for s in found for i in range(s.start, s.end)}
         private = {i for start, end, *_ in spans for i in range(start, end)}
@@ -65,22 +68,26 @@ async def counted(half: str, each: int, hiding: Hiding, show: bool) -> Counter[t
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--half", default="dev", choices=["dev", "held"])
+    arguments.add_argument("--half", default="dev", choices=list(MADE))
     arguments.add_argument("--each", type=int, default=12, help="texts of each sentence")
-    arguments.add_argument("--show", action="store_true", help="print what went wrong (dev only)")
+    arguments.add_argument(
+        "--show", action="store_true", help="print what went wrong, but of no held half"
+    )
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         hiding = Pseudonym(key_file=Path(folder, "key")).hiding
         counts = asyncio.run(
-            counted(options.half, options.each, hiding, options.show and options.half == "dev")
+            counted(options.half, options.each, hiding, options.show and "held" not in options.half)
         )
     kept = Kept(
         f"addresses_{options.half}",
-        settings={"texts of each sentence": options.each, "countries": len(PLACES)},
+        settings={"texts of each sentence": options.each},
         seed=11,
     )
-    print(f"{options.half}: {options.each} texts of each sentence, {len(PLACES)} countries")
-    for group in ("address", "place", "person", "code", "all", "other words"):
+    print(f"{options.half}: {options.each} texts of each sentence")
+    for group in ("address", "place", "person", "code", "contact", "all", "other words"):
+        if not counts[group, "all"]:
+            continue
         n, wrong = counts[group, "all"], counts[group, "wrong"]
         low, high = wilson(wrong, n)
         what = "share hidden" if group == "other words" else "share left in part"

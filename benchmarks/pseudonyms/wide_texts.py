@@ -65,11 +65,30 @@ Cyprus | Paralimni; Λάρνακα | § Makariou Ave; § Griva Digeni Street | #
 """.strip().splitlines()]  # fmt: skip
 
 _COMPANIES = {
-    "wide": ["Halden-Ruiz", "Marrow & Pike LLP", "Sollberg, Tenney and Cruz", "Brindlecorp", "Osprey Data Inc"],
-    "wide_held": ["Quill-Farraday", "Ashgrove Partners", "Tamsin, Loe and Briggs", "Vexilla", "Norrland Tools AB"],
+    "wide": [
+        "Halden-Ruiz",
+        "Marrow & Pike LLP",
+        "Sollberg, Tenney and Cruz",
+        "Brindlecorp",
+        "Osprey Data Inc",
+    ],
+    "wide_held": [
+        "Quill-Farraday",
+        "Ashgrove Partners",
+        "Tamsin, Loe and Briggs",
+        "Vexilla",
+        "Norrland Tools AB",
+    ],
 }
 _TITLES = ["Mr.", "Mrs.", "Ms.", "Dr.", "Miss", "Mr", "Prof."]
-_JOBS = ["Sales manager", "Dental hygienist", "Crane operator", "Paralegal", "Bookbinder", "Head of Claims"]
+_JOBS = [
+    "Sales manager",
+    "Dental hygienist",
+    "Crane operator",
+    "Paralegal",
+    "Bookbinder",
+    "Head of Claims",
+]
 _DEMONYMS = ["Norwegian", "Chilean", "Estonian", "Kenyan", "Portuguese", "Vietnamese"]
 
 # {person} {given} {family} {town} {country} {code} {street} {road} {number} {unit} and the layouts of
@@ -358,7 +377,9 @@ def _laid(source: Source, name: str) -> list[Piece]:
         between = source.pick(["\n", "\n", "\n ", ",\n", "\n, ", " \n"])
         within = source.pick([" ", " ", ", "])
     else:
-        between = source.pick([" ", ", ", "\n", "\n ", "\n, ", ",\n", ", ", "; ", " - ", " / ", "\r\n"])
+        between = source.pick(
+            [" ", ", ", "\n", "\n ", "\n, ", ",\n", ", ", "; ", " - ", " / ", "\r\n"]
+        )
         within = source.pick([" ", ", "])
     pieces: list[Piece] = []
     for row in rows:
@@ -379,7 +400,9 @@ def _box(source: Source) -> list[Piece]:
         "Private Bag {0}, {town} {code}", "GPO Box {0}, {town} {code}", "USS {family}, FPO AP {2}",
         "Locked Bag {0}\n{town} {code}", "Box {0}, {town}", "Postboks {0}, {code} {town}",
     ])  # fmt: skip
-    return [(form.format(*digits, town=of("town"), code=of("code"), family=of("family")), "address")]
+    return [
+        (form.format(*digits, town=of("town"), code=of("code"), family=of("family")), "address")
+    ]
 
 
 _KINDS = {"person": "person", "given": "person", "family": "person", "town": "place",

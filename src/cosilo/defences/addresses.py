@@ -12,7 +12,8 @@ import re
 # A capital letter, also a Greek or Cyrillic one; `re` has no \p{Lu}.
 UPPER = "A-ZÀ-ÖØ-ÞĀ-ŽΆ-Ϋ∆А-ЯЀ-Џ"
 PARTICLE = (
-    r"(?:van|von|vom|zum|zur|der|den|de|del|della|delle|dei|des|di|da|do|dos|du|das|la|le|les|el|los|las"
+    r"(?:van|von|vom|zum|zur|der|den|de|del|della|delle|dei|des|di|da|do|dos|du|das|la|le|les|el"
+    r"|los|las"
     r"|al|bin|ibn|af|av|zu|am|an|ter|ten|y|e|i|z|u|v|w|na|nad|pod|pri|sur|sous|of)"
 )
 _CAPITAL = rf"[{UPPER}][\w'’\-]{{0,40}}+(?:(?<=[{UPPER}])\.|(?<=\b..)\.|(?<=\b...)\.)?"
@@ -29,6 +30,16 @@ gasse ring ufer damm via strada utca u út tér tere körút vägen gatan väg g
 tie tee straat laan kade plein terrasse gränd pst mnt puiestee tn iela gatvė
 pde parade cct circuit tce crct mews esplanade bvd layout cesta trg köz sokak sok caddesi cad mahallesi
 põik gürtel steig pfad graben chaussee stig torg torget backe vang dijk dreef steeg bulvarı"""
+# Of a street only with a number before it, and with a capital.
+_TITLED_NAME = """arcade annex bayou bend bluff bottom branch bridge brook burg burgs camp
+canyon cape causeway cliff cliffs corner corners course cove coves creek crest crossroad
+crossroads curve dale dam divide
+estate estates fall falls field fields flats ford fork forks fort freeway glen glens harbor
+harbors harbour haven hollow inlet isle junction junctions key keys knoll knolls lakes land landing
+light lights loaf lock locks lodge mall passage pine pines radial rapids rise rue shores skyway
+stravenue streets throughway trace track trafficway underpass unions viaduct ville walks wall ways
+esplanade precinct promenade strand wynd brae copse croft drove drift fold leaze paddock rectory
+spinney tor warren wharf backs butts"""
 _BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
 avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
 largo rampa contrada piazzale λεωφόρος οδός cours allée ruelle sentier venelle faubourg esplanade route
@@ -47,6 +58,7 @@ def _any(words: str) -> str:
 
 
 _AFTER = rf"(?i:{_any(_AFTER_NAME)})"
+_TITLED_AFTER = rf"(?:{_any(_TITLED_NAME.title())}|{_any(_TITLED_NAME.upper())})"
 _BEFORE = rf"(?i:{_any(_BEFORE_NAME)})"
 _ENDED = rf"[{UPPER}][\w'’\-]{{0,40}}(?i:{_any(_ENDINGS)})"
 _UNIT = (
@@ -55,13 +67,13 @@ _UNIT = (
 )
 ZIP = (
     r"(?:\d{5}-\d{3,4}|\d{4}-\d{3}|\d{3}[ ]\d{2}|\d{4}[ ]?[A-Z]{2}|\d{3,6}"
-    r"|[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2})"
+    r"|[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2}|[A-Z]\d[A-Z][ ]?\d[A-Z]\d|[A-Z]\d[\dW][ ]?[A-Z\d]{4})"
 )
 TOWN = (
     rf"(?:{_CAPITAL}|nan)(?:[ ](?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}){{0,4}}"
     rf"(?:[ ]\([{UPPER}][\w ]{{1,30}}\))?"
 )
-_GAP = r"[ ]?,?[ ]?\n?[ ]?,?[ ]?"
+_GAP = r"[ ]?[,;|]?[ ]?\r?\n?[ ]?,?[ ]?"
 _TAIL = (
     rf"(?:{_GAP}{_UNIT}\b){{0,2}}(?:,[ ]{ZIP}[ ]{TOWN})?(?:{_GAP}{TOWN}(?!\w|[ ]?:)){{0,3}}"
     rf"(?:{_GAP}{ZIP}\b)?"
@@ -82,14 +94,16 @@ _STATE = (
 
 _HOUSE_NUMBER = r"\d{1,6}[a-zA-Z]?(?:[/\-]\d{1,5}[a-z]?){0,2}(?:[ ](?:bis|ter))?"
 _SMALL = (
-    r"(?!(?:an?|and|at|but|by|for|from|has|he|in|is|it|of|on|or|our|she|than|the|they|to|was|we|with|you)\b)"
+    r"(?!(?:an?|and|at|but|by|for|from|has|he|in|is|it|of|on|or|our|she|than|the|they|to|was|we"
+    r"|with|you)\b)"
     r"[^\W\d_A-Z][^\W\d_]{1,14}"
 )
 _SLOT = r"""(?i:\b(?:to|at|from|near|on|is|was|for|of|behind|opposite|outside|between|past|around
 |towards?|via|and|find|reach|leave|visit|address|street|place|on)[ :]{1,3})"""
 _AFTERWARDS = (
     rf"(?=[ ]?(?:[.,;:!?)\n]|$)|[ ](?:[{UPPER}]|(?:in|and|to|for|at|is|was|from|by|on|or|with|near|this"
-    r"|last|by|that|where|after|before|today|now|than|still|as|who|which|but|so|because|until|since|again"
+    r"|last|by|that|where|after|before|today|now|than|still|as|who|which|but|so|because|until"
+    r"|since|again"
     r"|please|tonight|tomorrow|has|had|have|will|would|can|came|went|yesterday|every|when|if)\b))"
 )
 _ABBREVIATED = r"(?i:ul|os|nám|pl|av|avda|bd|bul|al|str|cad|sok|mah|jl|pr|bld|strada|piața)\.[ ]"
@@ -98,6 +112,7 @@ _CODE_AND_TOWN = rf"(?:(?:[A-Z]{{1,2}}-)?{ZIP}[ ]{TOWN}|{TOWN},?[ ](?:[A-Z]{{2}}
 # (regular expression with a group `value`, score)
 ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_AFTER}\b\.?(?:{_NUMBER})?{_TAIL})", 0.9),
+    (rf"(?P<value>{_HOUSE}{_BODY}[ ]{_TITLED_AFTER}\b(?:{_NUMBER})?{_TAIL})", 0.8),
     (rf"(?P<value>{_HOUSE}{_BEFORE}\b\.?[ ]{_BODY}(?:{_NUMBER})?{_TAIL})", 0.9),
     (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_ENDED}\b(?:{_NUMBER})?{_TAIL})", 0.9),
     (rf"(?P<value>{_HOUSE}{_BODY}{_GAP}{_UNIT}\b{_TAIL})", 0.9),
@@ -108,9 +123,31 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{2,5}}\d){_STREET}{_NUMBER}{_TAIL})", 0.8),
     (rf"(?P<value>\b{_BEFORE}\b\.?[ ](?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_CAPITAL}){{0,3}}"
      rf"(?:{_NUMBER})?{_TAIL})", 0.7),
-    (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{1,3}}\d)(?:{_CAPITAL}[ ]){{0,2}}{_ENDED}{_NUMBER}{_TAIL})",
-     0.8),
+    (rf"(?P<value>\b(?=(?:\S{{1,60}}[ ]){{1,3}}\d)(?:{_CAPITAL}[ ]){{0,2}}{_ENDED}\b\.?{_NUMBER}"
+     rf"{_TAIL})", 0.8),
+    # Am Alten Speicher 4, Hinter der Mauer 12
+    (rf"(?P<value>\b(?:Am|An[ ](?:de[rmn]|den)|Im|In[ ]de[rn]|Auf[ ]de[rmn]|Hinter[ ]de[rmn]"
+     rf"|Zu[mr]|Vor[ ]dem"
+     rf"|Unter[ ]den|Bei[ ]de[rnm]|Achter[ ](?:de|het)|Op[ ](?:de|het)|Na|Nad|Pod"
+     rf"|Pri)[ ]{_CAPITAL}(?:[ ]{_CAPITAL})?"
+     rf"{_NUMBER}{_TAIL})", 0.7),
+    (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{1,3}}(?:u\.|utca|út|útja|tér|tere|körút|köz|tänav|puiestee"
+     rf"|sokak|caddesi"
+     rf"|bulvarı|gatvė|iela|ulica|cesta|třída|nábřeží|gränd|väg|gata|katu|veien|vej)(?!\w))", 0.6),
     (rf"(?P<value>\b{_UNIT}\b{_TAIL})", 0.7),
+    (rf"(?P<value>\b(?:Trg|Ulica|Plac|Aleja|Aleje|Náměstí|Námestie|Calea|Strada|Bulevardul|Avenida"
+     rf"|Calle|Rua|Praça"
+     rf"|Plaza|Rue|Avenue|Boulevard|Via|Piazza|Cesta"
+     rf"|Pot)[ ][^\W\d_A-Z][^\W\d_]{{1,14}}[ ]{_CAPITAL}(?:{_NUMBER})?{_TAIL})", 0.7),
+    (rf"\b(?i:on|at|near|from|to|of|along|off|in)[ ](?P<value>(?:{_CAPITAL}[ ]){{1,3}}(?:Close"
+     rf"|Mews|Row|Grove|Gardens|Rise"
+     r"|Walk|Lane|Loop|Mall|Cove|Crescent|Parade|Quay|Wharf|Drive|Boulevard|Terrace|Highway"
+     r"|Turnpike|Trail|Alley|Plaza))(?![\w])",
+     0.5),
+    (rf"(?P<value>(?<![\w.,:\-])\d{{2,6}},?[ ]\d{{1,5}}[a-zA-Z]?[ ](?:[Tt]he[ ])?{_CAPITAL}"
+     rf"(?:[ ]{_WORD}){{0,3}}{_TAIL})"
+     r"(?=[ ]?(?:[,;.\r\n]|$))", 0.6),
+    (rf"(?P<value>(?<![\w.\-/])\d{{1,2}}-\d{{1,5}}-\d{{1,3}}[ ]{_CAPITAL}{_TAIL})", 0.7),
     (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{1,3}}(?i:street|road|avenue|lane|drive|boulevard|square|court"
      r"|parkway|highway|gateway|crescent|terrace|st\.|rd\.|ave\.)(?!\w))", 0.6),
     (rf"(?P<value>(?:the[ ])?corner[ ]of[ ](?:[\w.]{{1,40}}[ ]){{1,6}}?and[ ]{_WORD}"
@@ -118,7 +155,8 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     # Ships and bases of armed forces: USNS Bergman, FPO AP 93757.
     (r"(?P<value>(?i:\b(?:(?:psc|unit|cmr)[ ]\d{1,5},?[ ]box[ ]\d{1,5}|us(?:s|ns|nv|cgc|av)[ ]\w{2,30})"
      r"[ ,]{0,2}\n?[ ]?(?:[afd]po)[ ]a[aep][ ]\d{5}\b))", 0.95),
-    (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)(?i:[ ]is|:)?[ ]{{0,3}}(?P<value>{ZIP})\b",
+    (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)(?i:[ ](?:is|was|of|to)|[ ]?[:=?\#])?"
+     rf"(?:[ ]{{0,9}}|\n)(?P<value>{ZIP})\b",
      0.9),
     (r"(?i:\b(?:house|building|street|door|flat|apartment|apt\.?|home|suite|unit|room|box)"
      r"[ ](?:number|no\.?|nr\.?|\#)(?:[ ](?:is|was)|:)?[ ]{1,3})(?P<value>\d{1,6}[a-zA-Z]?)\b", 0.8),
@@ -130,7 +168,8 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>(?<![\w.\-])\d{{1,6}}[ ](?:[NSEW]{{1,2}}|North|South|East|West)\.?[ ]"
      rf"{_CAPITAL}(?:[ ]{_WORD}){{0,3}}"
      rf"{_TAIL})", 0.7),
-    (r"(?P<value>\b\d{1,3}-(?:chome|ch[oō]me|cho)(?:[ -]\d{1,5}){0,2}(?:[ ,]{1,2}[A-Z]\w{1,30})?)",
+    (r"(?P<value>\b\d{1,3}-(?:chome|ch[oō]me"
+     r"|cho)(?:[ -]\d{1,5}[a-z]?){0,2}(?:[ ,]{1,2}[A-Z]\w{1,30})?)",
      0.8),
     (r"(?P<value>\b[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}\b)", 0.8),
     (r"(?P<value>\b[A-Z]{2}[ ]\d{5}(?:-\d{4})?\b)", 0.8),

@@ -38,6 +38,16 @@ _AFTER = re.compile(
 _TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
 _INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
+_PARTICLES = re.compile(
+    r"(?<![\w'’])(?:(?:van|von|vom|der|den|del|della|dos|das|du|ter|ten|bin|ibn|af|av|zu|zur)[ ]){1,3}$"
+)
+_OF_TOWNS = re.compile(
+    r"(?<![\w'’])(?:Bad|San|Santa|São|St\.?|Ste\.?|Saint|Sainte|Sankt|Los|Las|El|La|Le|Les|Den"
+    r"|Port|Fort|Mount|Lake"
+    r"|Villa|Nov[ýáéi]|Star[ýáé]|Velk[ýáé]|Mal[ýáé]|Dolní|Horní|Stara|Nowy|Nowa|Wielka|Mala|Upper"
+    r"|Lower|Great|Little|Sault)[ ]$"
+)
+_OF_COUNTRY = re.compile(rf"[ ]\([{UPPER}][\w .]{{1,30}}\)")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]{2,30})?")
@@ -69,6 +79,12 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
                 start = span.start - (len(before.group()) if before else 0)
                 yield Span(start, last.end() if last else span.end, "ADDRESS", span.score)
             continue
+        if span.kind == "PLACE" or (span.kind == "PERSON" and span.score <= 0.4):
+            first = _OF_TOWNS.search(text[max(span.start - 10, 0) : span.start])
+            behind = _OF_COUNTRY.match(text, span.end) if span.kind == "PLACE" else None
+            if first or behind:
+                start = span.start - (len(first.group()) if first else 0)
+                yield Span(start, behind.end() if behind else span.end, "PLACE", span.score)
         number = _NUMBERED.match(text, span.end) if span.kind in _NAMED else None
         if number is not None and _AT.search(text[max(span.start - 40, 0) : span.start]):
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
@@ -98,6 +114,9 @@ def _rest_of_name(text: str, span: Span) -> Iterator[Span]:
         after = _AFTER.match(text, end)
         if after is not None and after["value"].split()[-1].casefold() not in _NO_NAMES:
             end = after.end()
+    particles = _PARTICLES.search(text[max(start - 16, 0) : start])
+    if particles is not None and text[span.start].isupper():
+        start -= len(particles.group())
     if (start, end) != (span.start, span.end):
         yield Span(start, end, "PERSON", min(span.score, 0.5))
 

@@ -48,7 +48,7 @@ from cosilo.defences.texts import (
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 7
+VERSION = 8
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")

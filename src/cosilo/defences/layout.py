@@ -10,7 +10,7 @@ with faults. Every regular expression has bounded repeats, so a hostile text tak
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cosilo.defences.columns import says
@@ -324,6 +324,15 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
         return False
     some = [text[a:b] for row in full[:20] for a, b in row]
     words = sum(len(cell.split()) for cell in some)
+    if _spaced(text, full) and (
+        all(row[-1][0] == row[-1][1] for row in full)
+        or (
+            len(full) == 2
+            and not any(says(text[a:b].strip()) for a, b in full[0])
+            and not any(_are_numbers(text, column) for column in zip(*full, strict=True))
+        )
+    ):
+        return False  # lines that end in commas, as those of an address, or just have as many
     if words > 6 * len(some) or (_spaced(text, full) and _is_no_table(text, full, some)):
         return False
     if width >= 3:
@@ -332,6 +341,10 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
     if len(full) >= 3 and text[full[0][0][1]] in "\t;|":
         return True
     return any(says(text[a:b]) for a, b in full[0])
+
+
+def _are_numbers(text: str, column: Iterable[tuple[int, int]]) -> bool:
+    return all(text[a:b].strip().isdecimal() for a, b in column)
 
 
 def _spaced(text: str, rows: Sequence[Row]) -> bool:

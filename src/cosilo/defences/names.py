@@ -78,6 +78,10 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
                r"|here|at|speaking)\b|$)",
      0.7, False),
     ("PERSON", rf"\b{_CUE}[ ,]{{1,8}}(?P<value>{_NAMES})", 0.75, True),
+    ("PERSON", rf"\b(?i:regards|sincerely|faithfully|thanks|thank[ ]you|cheers|best|love|yours"
+     rf"|truly|wishes"
+               rf"|greetings),?[ ]?\r?\n{{1,2}}[ ]?(?P<value>{_NAMES})(?=[ ]*(?:[\r\n,]"
+               rf"|$))", 0.7, True),
     ("PERSON", rf"\b{_LOWER_CUE}[ ]{{1,8}}(?P<value>{_ANY_CASE})", 0.6, True),
     ("PERSON", rf"\b{_SAYS}[ ](?:at[ ])?(?P<value>{_NAMES})", 0.6, True),
     ("PERSON", rf"(?P<value>\b{_NAMES})[ ]{_SAYS}\b", 0.5, True),
@@ -90,6 +94,9 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
      r"(?=[.,!?\n]|$)", 0.5, True),
     ("PLACE", rf"\b(?P<value>{TOWN})[ ](?:Country[ ]Club|Airport|Station|University|Hospital|City"
      r"|County)\b", 0.5, True),
+    ("PLACE", rf"\b(?P<value>{_WORD}(?:[ ]{_WORD})?[ ](?:mesto|mesta|ves|vas|hora|gora|polje|brod"
+     rf"|slatina|hrad"
+     r"|sad|nad[ ]\w{2,20}|pod[ ]\w{2,20}))(?!\w)", 0.5, True),
     # A form: a label, and the rest of its line.
     ("PERSON", r"(?:^|\n)[ ]{0,9}(?i:name|full[ ]name|patient|customer|contact|client)[ ]?:[ \t]{0,9}"
      r"(?P<value>[^\n:]{2,60})", 0.8, True),

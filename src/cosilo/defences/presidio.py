@@ -19,9 +19,10 @@ from itertools import chain, pairwise
 from typing import Any
 
 from cosilo.defences.beside import beside
+from cosilo.defences.by_lists import by_lists
 from cosilo.defences.detection import Span, Steps, due, gathered, run, shifted
 from cosilo.defences.entities import Entity, EntityReader, UnknownModelError
-from cosilo.defences.languages.guess import LanguagePiece, pieces
+from cosilo.defences.languages.guess import ENGLISH, LanguagePiece, pieces
 from cosilo.defences.names import listed
 from cosilo.defences.patterns import PatternDetector
 from cosilo.defences.tagger.detector import TaggerDetector
@@ -122,6 +123,8 @@ class PresidioDetector:
                             tagged.append((piece, possible))
                     else:
                         inside += self._entities(part, places)
+                        if language == ENGLISH:
+                            inside += yield from gathered(by_lists(part))
                 spans += shifted(inside, piece.start)
             spans += yield from gathered(listed(text, spans))
             spans += yield from gathered(beside(text, spans))

@@ -124,7 +124,7 @@ class Technical:
         words = self._text[span.start : span.end]
         if words not in self._of_programs:
             self._of_programs[words] = is_of_programs(words)
-        if self._of_programs[words]:
+        if self._of_programs[words] and not (span.kind == "ADDRESS" and _FLAT.fullmatch(words)):
             return False
         if words not in self._of_both:
             self._of_both[words] = _of_both(words)
@@ -134,6 +134,8 @@ class Technical:
             return False
         if not (self._whole or part.technical):
             return True
+        if self._of_programs[words]:
+            return False
         if words not in self._written:
             self._written[words] = _Written.of(words)
         return _like_a_name(self._text, span, self._written[words])
@@ -156,6 +158,9 @@ _HUMPS = re.compile(
     r"|[A-Z][a-z]+(?:[A-Z]+[a-z0-9]+)+[A-Z]{2,5}s?|[A-Z][a-z]{3,}[A-Z]{2,5}s?|[A-Z]{2,6}[a-z]{2,}[A-Z][a-z]+"
 )
 """LoadBalancer, AddKeysToAgent, CheckHostIP, CASignature; not McDonald, DeShawn, LaToya."""
+
+_FLAT = re.compile(r"(?:apt|unit|suite|flat|floor|room|box|building)\.? ?#?\d{1,6}[a-z]?\.?", re.I)
+"""A part of an address: in prose, that is."""
 
 _IDENTIFIER = re.compile(
     r"(?=[A-Z\d_]{0,60}[A-Z])[A-Z\d]{1,40}(?:_[A-Z\d]{1,40}){1,8}|[\w.+\-]{1,60}\(\d?[a-z]{0,4}|-\d{1,9}"

@@ -171,7 +171,7 @@ windows with word work workflow zip
 
 # Names of programs that are names of people, too: which of both is told by what stands beside.
 ALSO_NAMES = of("""
-ada apollo athena bert cassandra celeste claude claudes cody daphne dart ember erica erlang euler
+ada apollo athena bert cassandra celeste claude claudes cody daphne dart elif ember erica erlang euler
 gauss grant hugo iris jaeger jasmine jenkins julia julius juno loki lora luigi luna max nova oscar
 otto pascal ray ruby sage sherlock travis
 """)

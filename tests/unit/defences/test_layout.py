@@ -80,6 +80,9 @@ def test_prose_has_none(text: str) -> None:
         "    found = first(a) | second(b)\n    held += own(c) | rest(d)\n    last = all(e) | f\n",
         "The file holds names, sizes, and\nthe dates of it, of its links, in order\n",
         "rows[-1], rows[-2]",
+        "Lomená 44, Unit 14,\nGMUNDEN, Tirol,\n8185,\nAustria",
+        "12 Elm Hill, Flat 3,\nWhitby, Yorks,\n",
+        "She has 4267, Lomená 85,\nArad, 13, and Lind 72",
     ],
 )
 def test_code_and_wrapped_prose_are_no_tables(text: str) -> None:
