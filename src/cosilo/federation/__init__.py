@@ -3,6 +3,7 @@
     updates.py    one owner's update, and what can be wrong with it
     rules.py      how updates are put together; `low_rank.py` for unequal ranks, `robust.py` against
                   hostile owners
+    scalars.py    updates that are one number for each of many shared directions
     secure/       sums that hide what they are of
 
 Nothing here talks: coordinators and strategies call it.
