@@ -4,6 +4,7 @@
     rules.py      how updates are put together; `low_rank.py` for unequal ranks, `robust.py` against
                   hostile owners
     scalars.py    updates that are one number for each of many shared directions
+    private.py    an update cut to a length, with noise, and what it is booked as
     secure/       sums that hide what they are of
 
 Nothing here talks: coordinators and strategies call it.
