@@ -41,9 +41,14 @@ _IRREGULAR = {
 """Letters that `re.IGNORECASE` takes for others and `str.lower` does not, or makes two of."""
 
 
+_ANY_IRREGULAR = re.compile(f"[{''.join(map(chr, _IRREGULAR))}]")
+
+
 def folded(text: str) -> str:
     """`text`, letter by letter in one of the cases that `re.IGNORECASE` takes for the same."""
-    return (text if text.isascii() else text.translate(_IRREGULAR)).lower()
+    if not text.isascii() and _ANY_IRREGULAR.search(text):
+        text = text.translate(_IRREGULAR)
+    return text.lower()
 
 
 def is_of_word(char: str) -> bool:

@@ -19,8 +19,9 @@ _ESCAPE = re.compile(r"\\{1,16}[bfnrt](?=\w)")  # it would make one word with wh
 _DEEPEST = 200
 _IDENTIFIER = re.compile(r"[^\W\d_]+(?:[_.\-][^\W\d_]+)*")
 _PART = re.compile(r"[^\W\d_]+")
-_SIGNED = re.compile(r"[_.\-][^\W\d_]")  # what joins the parts of an identifier
+_SIGNS = "_.-"  # what joins the parts of an identifier
 _MOST_PARTS = 6  # of an identifier, and of a name in one
+_LETTER_WHEN_SMALL = "\u0345"  # the one sign of which `casefold` makes a letter
 _LONG = 10  # letters of two names in one word, so that it is no other word
 
 
@@ -162,54 +163,54 @@ def _cuts(text: str, at: int) -> bool:
     return 0 < at < len(text) and all(c.isalnum() or c == "_" for c in text[at - 1 : at + 1])
 
 
-Signs = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""Of a value: its longest word, parts of a name, and how a name is written among letters alone. A text
-that holds none of them, the first as a whole word, does not hold the value.
-"""
-
-
-def signs_of(value: str, kind: str) -> Signs:
-    """The signs of every place where a `ValueFinder` finds `value`."""
-    longest = max(_TOKEN.findall(value.casefold()), key=len, default="")
-    if kind != "PERSON" or value.isalpha():
-        return longest, (), ()
-    return longest, tuple(parts_of_name(value)), tuple(_joined(value))
-
-
 class Among:
-    """Texts, to be asked which values may stand in them."""
+    """Texts, to be asked which values a `ValueFinder` may find in them."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         joined = "\0".join(texts)
         if "\\" in joined:
             joined += "\0" + _ESCAPE.sub(_blanks, joined)
         self._folded = joined.casefold()
+        self._same_words = _LETTER_WHEN_SMALL not in joined
         self._letters = ""
 
-    def may_hold(self, signs: Signs) -> bool:
-        longest, parts, forms = signs
-        if self._holds(longest):
+    def may_hold(self, value: str, kind: str) -> bool:
+        """Whether `value`, a part of it, or a form that it has in identifiers may stand here: as whole
+        words, unless it is a number.
+        """
+        if self._holds(value.casefold()):
             return True
-        for part in parts:
+        if kind != "PERSON" or value.isalpha():
+            return False
+        if value.isascii() and value.replace(" ", "").isalpha():  # most names, in half of the time
+            words = value.lower().split(" ")
+            for word in words:
+                if len(word) > 3 and word in self._folded:
+                    break
+            else:
+                if words[-1] not in self._without_signs():
+                    return False
+        for part in parts_of_name(value):
             if part in self._folded:
                 return True
-        if forms and not self._letters:
-            joined = _SIGNED.search(self._folded) is not None
-            self._letters = "".join(_PART.findall(self._folded)) if joined else self._folded
-        for form in forms:  # noqa: SIM110, a generator costs as much as what it asks
-            if form in self._letters:
-                return True
-        return False
+        letters = self._without_signs()
+        return any(form in letters for form in _joined(value))
 
-    def _holds(self, word: str) -> bool:
-        """Whether `word` stands here: as a whole, unless it is a number."""
+    def _without_signs(self) -> str:
+        if not self._letters:
+            self._letters = self._folded
+            for sign in _SIGNS:
+                self._letters = self._letters.replace(sign, "")
+        return self._letters
+
+    def _holds(self, value: str) -> bool:
         text = self._folded
-        at = text.find(word)
-        if at < 0 or word.isdigit() or not word.isalnum():
+        at = text.find(value)
+        if at < 0 or value.isdigit() or not self._same_words:
             return at >= 0
         while at >= 0:
-            end = at + len(word)
+            end = at + len(value)
             if not _cuts(text, at) and not _cuts(text, end):
                 return True
-            at = text.find(word, end)
+            at = text.find(value, at + 1)
         return False

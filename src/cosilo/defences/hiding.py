@@ -10,10 +10,10 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,12 +21,12 @@ from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.anchored import AnchoredText
 from cosilo.defences.arranged import arranged
-from cosilo.defences.covered import EarlierTurns
+from cosilo.defences.covered import EarlierTurns, KnownTexts, holds_none
 from cosilo.defences.credentials import formed
 from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import WINDOW, Detector, Span, Steps, due, looked, shifted, windows
 from cosilo.defences.instructions import Instructions, guessed
-from cosilo.defences.json_text import fitted, read
+from cosilo.defences.json_text import JsonReading, fitted, read
 from cosilo.defences.links import LONGEST_URL, Links, may_hold_urls
 from cosilo.defences.literals import LiteralDetector, read_cells
 from cosilo.defences.own import OwnDetector, OwnPattern
@@ -40,6 +40,7 @@ from cosilo.defences.texts import (
     NAMES_APART,
     from_lm,
     has_names,
+    in_no_turn,
     numbers_in,
     placed,
     private_in,
@@ -111,6 +112,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
 
 
+class _Found(NamedTuple):
+    """What was found in the texts of a message.
+
+    Attributes:
+        spans: those that are private in each text.
+        names: a name for each text and whether it is the task's own; nothing can be read from it.
+        about: such a name for what else decides which spans are private.
+    """
+
+    texts: list[str]
+    spans: list[list[Span]]
+    names: list[bytes]
+    about: bytes
+
+
 class Hiding:
     """Hides what the detectors of `settings` find.
 
@@ -158,8 +174,8 @@ class Hiding:
         passages = message.passages()
 
         def steps() -> Steps[list[list[Span]]]:
-            texts, found = yield from self._found(passages, b"")
-            return (yield from self._covered(passages, Vault(b"", ""), texts, found))
+            found = yield from self._found(passages, b"")
+            return (yield from self._covered(passages, Vault(b"", ""), found.texts, found.spans))
 
         return await paced(steps(), self._seconds)
 
@@ -188,7 +204,8 @@ class Hiding:
         return await paced(self._hidden(passages, vault), self._seconds, turn)
 
     def _hidden(self, passages: Sequence[Passage], vault: Vault) -> Steps[list[str]]:
-        texts, found = yield from self._found(passages, vault.scope)
+        found = yield from self._found(passages, vault.scope)
+        texts = found.texts
         public = public_text(passages)
         readings = []
         for text in texts:
@@ -197,16 +214,26 @@ class Hiding:
         said = [r.text if r else t for t, r in zip(texts, readings, strict=True)]
         inside = [
             [r.read(s) for s in here] if r else list(here)
-            for r, here in zip(readings, found, strict=True)
+            for r, here in zip(readings, found.spans, strict=True)
         ]
         from_lm = self._from_lm(passages, len(texts))
+        beside = in_no_turn(passages, public_system=self._public_system)
+        known = None
+        if not vault.issued:
+            known = self._earlier.of(vault.key, found.about, found.names, from_lm, beside)
+        before: Sequence[str | None] = ()
         for _ in range(_ROUNDS):
-            covered = yield from self._covered(passages, vault, said, inside, from_lm)
+            covered = yield from self._covered(passages, vault, said, inside, from_lm, known)
             spans = [fitted(t, s, r) for t, s, r in zip(said, covered, readings, strict=True)]
-            yield from vault.issuing(said, spans, public, from_lm)
+            codes = known.codes(said, spans) if known is not None else {}
+            yield from vault.issuing(said, spans, public, from_lm, codes)
+            before = self._as_before(known, vault, texts, spans, readings, codes)
             masked = []
             again = False
             for i, text in enumerate(texts):
+                if (same := before[i]) is not None:
+                    masked.append(same)
+                    continue
                 hidden, strays = vault.hidden(text, spans[i], readings[i], from_lm=from_lm[i])
                 masked.append(hidden)
                 inside[i] += strays
@@ -215,6 +242,9 @@ class Hiding:
                     yield
             if not again:
                 break
+            if known is not None:
+                self._earlier.keep(known)
+                known = None
         else:
             raise PrivacyError("a message could not be restored exactly, so nothing was sent")
         vault.restorer.written.update(numbers_in(passages, vault.holds))
@@ -222,10 +252,12 @@ class Hiding:
             if reading is not None:
                 vault.restorer.written.update(reading.values(vault.holds))
         hosts = [i.shown for i in vault.issued if i.kind in HOSTS or "://" in i.value]
-        for text, by_lm in zip(masked, from_lm, strict=True):
-            if by_lm or not (may_hold_urls(text) or any(host in text for host in hosts)):
+        told = [same is not None or by_lm for same, by_lm in zip(before, from_lm, strict=True)]
+        urls: list[set[str]] = [set() for _ in masked]
+        for text, own, is_told in zip(masked, urls, told, strict=True):
+            if is_told or not (may_hold_urls(text) or any(host in text for host in hosts)):
                 continue  # a URL that the LM made is none of the owner's
-            links, at = Links(vault.restorer.written.urls), 0
+            links, at = Links(own), 0
             for segment in segments(vault.restorer, text):
                 shown = text[segment.start : segment.end]
                 links.passed(text[at : segment.start])
@@ -234,8 +266,13 @@ class Hiding:
                 at = segment.end
                 if due():
                     yield
+            vault.restorer.written.urls |= own
             if due():
                 yield
+        if known is not None:
+            put = [vault.codes(t, s) for t, s in zip(said, spans, strict=True)]
+            form = self._earlier.form(vault.restorer.form)
+            self._earlier.keep(known, form, spans, put, map(bool, urls))
         texts, spans = said, [list(here) for here in spans]
         if self._hints:
             if has_names(passages):
@@ -252,6 +289,33 @@ class Hiding:
             return [False] * count
         return from_lm(passages, public_system=self._public_system)
 
+    def _as_before(
+        self,
+        known: KnownTexts | None,
+        vault: Vault,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        readings: Sequence[JsonReading | None],
+        codes: Mapping[str, str],
+    ) -> list[str | None]:
+        """What those of `texts` say with placeholders of which it was found before that it is restored
+        exactly, and None for the others. `codes` are what `known` says of its values.
+        """
+        unsure: list[str | None] = [None] * len(texts)
+        if known is None or not any(known.before):
+            return unsure
+        said = [read.text if read else text for text, read in zip(texts, readings, strict=True)]
+        put = [vault.codes(t, s) for t, s in zip(said, spans, strict=True)]
+        sure = known.still_sure(self._earlier.form(vault.restorer.form), put, spans)
+        masked = [
+            vault.put(texts[i], spans[i], readings[i]) if is_sure else None
+            for i, is_sure in enumerate(sure)
+        ]
+        new = vault.codes_beside(codes.values())
+        if not holds_none((each for each in masked if each is not None), new):
+            return unsure
+        return masked
+
     def _covered(
         self,
         passages: Sequence[Passage],
@@ -259,23 +323,21 @@ class Hiding:
         texts: Sequence[str],
         found: Sequence[Sequence[Span]],
         from_lm: Sequence[bool] = (),
+        known: KnownTexts | None = None,
     ) -> Steps[list[list[Span]]]:
         """What must be hidden in each text, given what was `found`: see `Vault.cover`. In the task's
         own lines a value counts where it is written as it was found.
         """
-        before = None if vault.issued else self._earlier.of(vault.key, texts, found, from_lm)
-        spans = yield from vault.covering(texts, found, from_lm, before)
-        if before is not None:
-            self._earlier.keep(before)
+        spans = yield from vault.covering(texts, found, from_lm, known)
         ranges = self._instructions.ranges(passages, texts)
         if not any(ranges):
             return spans
-        known = {t[s.start : s.end] for t, here in zip(texts, found, strict=True) for s in here}
+        told = {t[s.start : s.end] for t, here in zip(texts, found, strict=True) for s in here}
         return [
             [
                 span
                 for span in here
-                if (value := text[span.start : span.end]) in known
+                if (value := text[span.start : span.end]) in told
                 or vault.holds(value)
                 or not guessed(span, own)
             ]
@@ -296,24 +358,29 @@ class Hiding:
             return ""
         return "\n\n" + " ".join(f"{shown!r} is {about}." for shown, about in told.items())
 
-    def _found(
-        self, passages: Sequence[Passage], scope: bytes
-    ) -> Steps[tuple[list[str], list[list[Span]]]]:
+    def _found(self, passages: Sequence[Passage], scope: bytes) -> Steps[_Found]:
         texts = private_in(passages, public_system=self._public_system)
         if due():
             yield
         public = public_text(passages) if self._public_system else ""
         labels = frozenset(p.text.strip().casefold() for p in passages if p.what == "label")
         told = _Public(public)
-        names = texts[-1:] if has_names(passages) else []
-        everything = yield from self._detected(texts[: len(texts) - len(names)], public, scope)
-        for text in names:
-            everything.append(self._in_names(text))
+        all_private = not (labels or self._allow or public)
+        name = self._names(scope, public)
+        of_programs = texts[-1:] if has_names(passages) else []
+        everything, names = yield from self._detected(
+            texts[: len(texts) - len(of_programs)], public, name
+        )
+        for text in of_programs:
+            everything.append(self._that_count(text, self._in_names(text)))
+            names.append(name(text))
             yield
         found: list[list[Span]] = []
-        for text, own, spans in zip(
-            texts, self._instructions.ranges(passages, texts), everything, strict=True
-        ):
+        ranges = self._instructions.ranges(passages, texts)
+        for text, own, spans in zip(texts, ranges, everything, strict=True):
+            if all_private and not own:
+                found.append(list(spans))
+                continue
             private = []
             for span in spans:
                 if self._is_private(span, text, told, labels) and not guessed(span, own):
@@ -321,16 +388,23 @@ class Hiding:
             found.append(private)
             if due():
                 yield
-        return texts, found
+        about = name("\0".join(sorted(labels)))
+        names = [each + bytes([bool(own)]) for each, own in zip(names, ranges, strict=True)]
+        return _Found(texts, found, names, about)
+
+    def _that_count(self, text: str, spans: Iterable[Span]) -> tuple[Span, ...]:
+        """Those of `spans` that are sure enough and of the kinds that are asked for."""
+        return tuple(
+            s
+            for s in spans
+            if s.score >= self._min_score
+            and (not self._kinds or s.kind in self._kinds)
+            and not text[s.start : s.end].isspace()
+        )
 
     def _is_private(self, span: Span, text: str, told: _Public, labels: frozenset[str]) -> bool:
-        if span.score < self._min_score or (self._kinds and span.kind not in self._kinds):
-            return False
         value = text[span.start : span.end]
-        if not labels and not self._allow:
-            if not value or value.isspace():
-                return False
-        else:
+        if labels or self._allow:
             folded = value.strip().casefold()
             if folded in labels or all(word in self._allow for word in folded.split()):
                 return False
@@ -338,32 +412,34 @@ class Hiding:
         return not (span.kind not in _LITERAL and told.holds(value))
 
     def _detected(
-        self, texts: Sequence[str], public: str, scope: bytes
-    ) -> Steps[list[Collection[Span]]]:
-        """The spans of each text, from memory where `scope` has sent the same before."""
-        name = self._names(scope, public)
+        self, texts: Sequence[str], public: str, name: Callable[[str], bytes]
+    ) -> Steps[tuple[list[Collection[Span]], list[bytes]]]:
+        """The spans of each text, from memory where the same was looked through before under the same
+        `name`; and a name for each text.
+        """
         pieces = [[(offset, piece, name(piece)) for offset, piece in windows(t)] for t in texts]
         known: dict[bytes, tuple[Span, ...]] = {}
         unread: dict[bytes, str] = {}
         for _, piece, key in chain.from_iterable(pieces):
-            spans = self._spans.get(key)
-            if spans is None:
+            remembered = self._spans.get(key)
+            if remembered is None:
                 unread[key] = piece
             else:
-                known[key] = spans
+                known[key] = remembered
         if due():
             yield
         for some in _groups(unread):
             read = yield from self._read([unread[key] for key in some], public)
             for key, found in zip(some, read, strict=True):
-                known[key] = tuple(found)
+                known[key] = self._that_count(unread[key], found)
                 self._spans.put(key, known[key])
-        return [
+        spans: list[Collection[Span]] = [
             known[here[0][2]]
             if len(here) == 1
             else {s for offset, _, key in here for s in shifted(known[key], offset)}
             for here in pieces
         ]
+        return spans, [b"".join(key for _, _, key in here) for here in pieces]
 
     def _in_names(self, text: str) -> set[Span]:
         """What is private in names that programs use: credentials and numbers by their form, also where

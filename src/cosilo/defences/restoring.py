@@ -187,8 +187,34 @@ class Restorer:
                 self._values[key] = value, follow
             self._kinds[key] = kind
             self._not_begun.append(key)
-            self._longest = max(self._longest, len(shown) + _LONGEST_SEPARATOR)
+            longest = len(shown) + _LONGEST_SEPARATOR * max(1, shown.count("_"))
+            if longest > self._longest:
+                self._longest = longest
         self._pattern = None
+
+    @property
+    def form(self) -> str:
+        """How the placeholders that were issued are written: where that is equal, those that two
+        restorers both know are found at the same places. Among those of a kind and a code none is taken
+        for one of another kind, unless one of the kinds has several words.
+        """
+        if self._plain:
+            return self._compiled_now().pattern
+        several = {key.rpartition("_")[0] for key in self._values if key.count("_") > 1}
+        return "|".join((self._length(), *sorted(several)))
+
+    def _length(self) -> str:
+        codes = {len(key.rpartition("_")[2]) for key in self._values}
+        return f"{{{min(codes)},{max(codes)}}}" if codes else ""
+
+    def _compiled_now(self) -> re.Pattern[str]:
+        if self._pattern is None:
+            self._pattern, self._coded = self._compiled()
+        return self._pattern
+
+    def knows(self, shown: str) -> bool:
+        """Whether `shown`, which is a KIND_code, is issued already."""
+        return normal(shown) in self._values or shown in self._plain
 
     def knows_other(self, aliases: Mapping[str, str]) -> bool:
         """Whether one of `aliases` is issued already, for another value."""
@@ -206,8 +232,7 @@ class Restorer:
         found: list[Segment] = []
         if not self._values and not self._plain:
             return found, len(text)
-        if self._pattern is None:
-            self._pattern, self._coded = self._compiled()
+        self._compiled_now()
         small = folded(text) if self._coded is not None else ""
         if final and self._coded is not None:
             return self._placeholders(text, small, at), len(text)
@@ -270,10 +295,9 @@ class Restorer:
 
     def _compiled(self) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
         """What placeholders are written like; and where no plain ones are issued, folded."""
-        kinds = sorted({key.partition("_")[0] for key in self._values}, key=len, reverse=True)
-        codes = {len(key.partition("_")[2]) for key in self._values}
-        length = f"{{{min(codes)},{max(codes)}}}" if codes else ""
-        coded = rf"(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{length}" if kinds else r"(?!)"
+        kinds = sorted({key.rpartition("_")[0] for key in self._values}, key=len, reverse=True)
+        kinds = [kind.replace("_", _SEPARATOR) for kind in kinds]
+        coded = rf"(?:{'|'.join(kinds)}){_SEPARATOR}[a-z2-7]{self._length()}" if kinds else r"(?!)"
         longest = sorted(self._plain, key=len, reverse=True)
         small = "|".join(re.escape(p) for p in longest if _SMALL.fullmatch(p)) or r"(?!)"
         other = "|".join(re.escape(p) for p in longest if not _SMALL.fullmatch(p)) or r"(?!)"

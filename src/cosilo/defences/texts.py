@@ -95,19 +95,27 @@ def has_names(passages: Sequence[Passage]) -> bool:
 
 def from_lm(passages: Sequence[Passage], *, public_system: bool) -> list[bool]:
     """Which of the texts that `private_in` finds the LM said itself, in an earlier turn."""
-    found: list[bool] = []
-    by_lm = False
+    of = [passage.by == "assistant" for passage in _passages_of(passages, public_system)]
+    return [*of, False] if has_names(passages) else of
 
-    def at(passage: Passage) -> None:
-        nonlocal by_lm
-        by_lm = passage.by == "assistant"
+
+def in_no_turn(passages: Sequence[Passage], *, public_system: bool) -> list[bool]:
+    """Which of the texts that `private_in` finds stand in no turn: of tools, of a reply's form."""
+    of = [passage.by is None for passage in _passages_of(passages, public_system)]
+    return [*of, True] if has_names(passages) else of
+
+
+def _passages_of(passages: Sequence[Passage], public_system: bool) -> list[Passage]:
+    """The passage of each text that `private_in` finds, names aside."""
+    found: list[Passage] = []
+    last: list[Passage] = []
 
     def note(text: str) -> str:
-        found.append(by_lm)
+        found.append(last[-1])
         return text
 
-    _changed(passages, note, str, public_system, at)
-    return [*found, False] if has_names(passages) else found
+    _changed(passages, note, str, public_system, last.append)
+    return found
 
 
 def placed(passages: Sequence[Passage], texts: Sequence[str], *, public_system: bool) -> list[str]:

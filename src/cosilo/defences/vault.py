@@ -16,12 +16,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import msgspec
 
-from cosilo.defences.covered import KnownTexts
+from cosilo.defences.covered import CoveredText, KnownTexts
 from cosilo.defences.detection import Span, Steps, due, gathered, resolving, run
-from cosilo.defences.finding import Among, ValueFinder, signs_of
+from cosilo.defences.finding import Among, ValueFinder
 from cosilo.defences.json_text import NUMBER, JsonReading
 from cosilo.defences.restoring import Restorer, normal, restore, segments, stands_alone
 from cosilo.defences.surrogates import DATES, DISGUISED, Cover, Draw, disguise
@@ -75,6 +76,7 @@ class Vault:
         self._kinds: dict[str, str] = {}
         self._restorer = Restorer()
         self._surrogates = 0
+        self._firsts: set[str] = set()  # values that have the first placeholder that was tried
         self._left: frozenset[str] = frozenset()  # what may stand in the LM's own earlier turns
 
     @classmethod
@@ -88,15 +90,16 @@ class Vault:
     def take(self, issued: Iterable[Issued]) -> None:
         """Take over the placeholders `issued` by another vault with the same key."""
         for item in issued:
-            if item.value in self._shown:
-                continue
-            self.issued.append(item)
-            self._surrogates += item.plain
-            self._restorer.add(
-                item.aliases, follow=item.kind == "VALUE", plain=item.plain, kind=item.kind
-            )
-            self._shown[item.value] = item.shown
-            self._kinds[item.value] = item.kind
+            if item.value not in self._shown:
+                self._take(item)
+
+    def _take(self, item: Issued) -> None:
+        kind = item.kind
+        self.issued.append(item)
+        self._surrogates += item.plain
+        self._restorer.add(item.aliases, follow=kind == "VALUE", plain=item.plain, kind=kind)
+        self._shown[item.value] = item.shown
+        self._kinds[item.value] = kind
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -133,26 +136,32 @@ class Vault:
                 for its value still, and stays.
             known: what was covered in some of the texts before; it is told what is now.
         """
-        before = known.before if known is not None and not self.issued else ()
-        spans = [list(kept) for kept, _ in before]
-        for text, here in zip(texts[len(before) :], found[len(before) :], strict=True):
-            spans.append((yield from resolving(here, text)))
+        before: Sequence[CoveredText | None] = [None] * len(texts)
+        if known is not None and not self.issued:
+            before = known.before
+        spans = []
+        for text, here, was in zip(texts, found, before, strict=True):
+            spans.append(list(was.found) if was is not None else (yield from resolving(here, text)))
         values = dict(self._kinds)
         for text, kept in zip(texts, spans, strict=True):
             for span in kept:
                 values.setdefault(text[span.start : span.end], span.kind)
         self._left = frozenset()
-        if any(by_lm and _TYPED.search(t) for t, by_lm in zip(texts, from_lm, strict=False)):
+        by_lm = (text for text, by_lm in zip(texts, from_lm, strict=False) if by_lm and "_" in text)
+        if any(map(_TYPED.search, by_lm)):
             codes = (self._coded(kind, value, _TRIES)[0] for value, kind in values.items())
             self._left = frozenset(map(normal, codes))
+        if known is not None and (self._left or _changes_kind(texts, before, values)):
+            known.forget()
+            before = known.before
         asked, searched = [True] * len(texts), values
-        if before and not self._left:
-            asked, searched = _touched(texts, spans, len(before), values)
+        if any(before):
+            asked, searched = _touched(texts, before, values)
         finder = ValueFinder(searched)
         covered = []
         for i, (text, kept) in enumerate(zip(texts, spans, strict=True)):
-            if not asked[i]:
-                covered.append([_renamed(s, text, values) for s in before[i][1]])
+            if not asked[i] and (was := before[i]) is not None:
+                covered.append([_renamed(s, text, values) for s in was.covered])
                 continue
             again = yield from gathered(finder.find(text))
             own = {(s.start, s.end) for s in kept}
@@ -163,7 +172,8 @@ class Vault:
             whole = (yield from resolving([*kept, *others], text)) if others else kept
             covered.append([_renamed(s, text, values) for s in whole])
         if known is not None and not self._left:
-            known.now = tuple((tuple(k), tuple(c)) for k, c in zip(spans, covered, strict=True))
+            both = zip(spans, covered, strict=True)
+            known.now = [CoveredText(tuple(found), tuple(all_)) for found, all_ in both]
         return covered
 
     def issue(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], public: str) -> None:
@@ -178,24 +188,31 @@ class Vault:
         spans: Sequence[Sequence[Span]],
         public: str,
         from_lm: Sequence[bool] = (),
+        codes: Mapping[str, str] | None = None,
     ) -> Steps[None]:
-        """`issue`, in steps; `from_lm` as in `covering`."""
+        """`issue`, in steps; `from_lm` as in `covering`.
+
+        Args:
+            codes: placeholders that some values would get where no text forbids it, so that they need
+                not be derived again.
+        """
         values = {
             text[s.start : s.end]: s.kind
             for text, here in zip(texts, spans, strict=True)
             for s in here
         }
-        words = {w for value in values for w in _WORDS.findall(value.casefold())}
         said = [
             _TYPED.sub(self._unless_left, text) if self._left and from_lm[i] else text
             for i, text in enumerate(texts)
         ]
-        taken = _Taken("\n".join((*said, public)), words)
+        taken = _Taken("\n".join((*said, public)), values)
         if due():
             yield
-        glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
-        if due():
-            yield
+        glued: set[str] = set()
+        if not DISGUISED.isdisjoint(values.values()):
+            glued = {v for t, here in zip(texts, spans, strict=True) for v in _glued(t, here)}
+            if due():
+                yield
         new = {v: k for v, k in values.items() if v not in self._shown}
         most = min(SURROGATES - self._surrogates, _SCANNED // (1 + len(taken.text)))
         dates = {v: k for v, k in new.items() if k in DATES and v not in glued}
@@ -219,7 +236,8 @@ class Vault:
         for value, kind in new.items():
             tries = range(first if value in dates else 0, _TRIES)
             plain = kind in DISGUISED and value not in glued and self._surrogates < most
-            self._add(value, kind, taken, tries if plain else range(0))
+            if plain or not (codes and self._again(value, kind, codes.get(value, ""), taken)):
+                self._add(value, kind, taken, tries if plain else range(0))
             if due():
                 yield
 
@@ -254,24 +272,7 @@ class Vault:
         Raises:
             PrivacyError: a placeholder would not be found again.
         """
-        said = read.text if read else text
-        parts: list[str] = []
-        issued: dict[tuple[int, int], str] = {}
-        moves: list[tuple[int, int]] = [
-            (0, 0)
-        ]  # where what is not hidden begins: there, and in `text`
-        at = length = 0
-        for span in spans:
-            value = said[span.start : span.end]
-            place = read.written(span) if read else span
-            shown = self._shown[value]
-            quote = read.quote(span) if read and not NUMBER.fullmatch(shown) else ""
-            length += place.start - at + len(quote)
-            parts += text[at : place.start], quote, shown, quote
-            issued[length, length + len(shown)] = value
-            at, length = place.end, length + len(shown) + len(quote)
-            moves.append((length, at))
-        whole = "".join((*parts, text[at:]))
+        whole, issued, moves = self._put(text, spans, read)
         strays: list[Span] = []
         for start, end, value, _ in segments(self._restorer, whole):
             if issued.get((start, end)) == value:
@@ -288,9 +289,59 @@ class Vault:
             raise PrivacyError("a message could not be restored exactly, so nothing was sent")
         return whole, strays
 
+    def _put(
+        self, text: str, spans: Sequence[Span], read: JsonReading | None
+    ) -> tuple[str, dict[tuple[int, int], str], list[tuple[int, int]]]:
+        """`text` with placeholders; where each stands there, and for what; and where what is not hidden
+        begins: there, and in `text`.
+        """
+        said = read.text if read else text
+        parts: list[str] = []
+        issued: dict[tuple[int, int], str] = {}
+        moves: list[tuple[int, int]] = [(0, 0)]
+        at = length = 0
+        for span in spans:
+            value = said[span.start : span.end]
+            place = read.written(span) if read else span
+            shown = self._shown[value]
+            quote = read.quote(span) if read and not NUMBER.fullmatch(shown) else ""
+            length += place.start - at + len(quote)
+            parts += text[at : place.start], quote, shown, quote
+            issued[length, length + len(shown)] = value
+            at, length = place.end, length + len(shown) + len(quote)
+            moves.append((length, at))
+        return "".join((*parts, text[at:])), issued, moves
+
     def restore(self, text: str) -> str:
         """`text` with the values back in."""
         return restore(self._restorer, text)
+
+    def put(self, text: str, spans: Sequence[Span], read: JsonReading | None) -> str:
+        """What `hidden` makes of `text`, without a look at whether it is restored exactly."""
+        return self._put(text, spans, read)[0] if read else self.hide(text, spans)
+
+    def codes(self, text: str, spans: Sequence[Span]) -> list[str]:
+        """What stands for the value of each of `spans`, where that is the first placeholder that was
+        tried for it; else "".
+        """
+        firsts = self._firsts
+        return [
+            self._shown[value] if (value := text[s.start : s.end]) in firsts else "" for s in spans
+        ]
+
+    def codes_beside(self, known: Iterable[str]) -> list[str]:
+        """The codes of all placeholders that are not among `known`."""
+        told = set(known)
+        return [i.shown[-CODE:] for i in self.issued if not i.plain and i.shown not in told]
+
+    def _again(self, value: str, kind: str, shown: str, taken: _Taken) -> bool:
+        """Whether `value` has the placeholder `shown` now, which is the first that it would get."""
+        code = shown[-CODE:]
+        if shown != f"{kind}_{code}" or code in taken.codes or self._restorer.knows(shown):
+            return False
+        self._firsts.add(value)
+        self._take(Issued(value, kind, shown, {shown: value}, plain=False))
+        return True
 
     def _add(self, value: str, kind: str, taken: _Taken, surrogates: Iterable[int]) -> None:
         """Issue a placeholder for `value`: a surrogate at one of these tries, or else a code."""
@@ -305,6 +356,8 @@ class Vault:
             shown, code = self._coded(kind, value, attempt)
             cover = Cover(shown, {shown: value})
             if code not in taken.codes and not self._restorer.knows_other(cover.aliases):
+                if attempt == _TRIES:
+                    self._firsts.add(value)
                 self.take([Issued(value, kind, shown, cover.aliases, plain=False)])
                 return
         raise ValueError(f"no placeholder for a value of kind {kind} in {2 * _TRIES} tries")
@@ -335,26 +388,48 @@ class Vault:
         return shaped + ours
 
 
-def _touched(
-    texts: Sequence[str], spans: Sequence[Sequence[Span]], count: int, values: dict[str, str]
-) -> tuple[list[bool], dict[str, str]]:
-    """Which of `texts` must be looked through, where the first `count` were before, and for which of
-    `values`: the others may not stand there.
+def _changes_kind(
+    texts: Sequence[str], before: Sequence[CoveredText | None], values: Mapping[str, str]
+) -> bool:
+    """Whether a value that was found in some of `texts` before is of another kind now, among all
+    `values`: it would be looked for in another way.
     """
-    told = {t[s.start : s.end] for t, here in zip(texts[:count], spans, strict=False) for s in here}
-    new = [signs_of(value, kind) for value, kind in values.items() if value not in told]
-    if len(new) * sum(map(len, texts[:count])) > _COMPARED:
+    told: dict[str, str] = {}
+    for text, was in zip(texts, before, strict=True):
+        for span in was.found if was is not None else ():
+            told.setdefault(text[span.start : span.end], span.kind)
+    return any(values[value] != kind for value, kind in told.items())
+
+
+def _touched(
+    texts: Sequence[str], before: Sequence[CoveredText | None], values: dict[str, str]
+) -> tuple[list[bool], dict[str, str]]:
+    """Which of `texts` must be looked through, where some were `before`, and for which of `values`: the
+    others may not stand there.
+    """
+    told = {
+        text[s.start : s.end]
+        for text, was in zip(texts, before, strict=True)
+        for s in (was.found if was is not None else ())
+    }
+    earlier = [text for text, was in zip(texts, before, strict=True) if was is not None]
+    new = [(value, kind) for value, kind in values.items() if value not in told]
+    if len(new) * sum(map(len, earlier)) > _COMPARED:
         return [True] * len(texts), values
-    again = []
-    for text in texts[:count]:
-        among = Among([text])
-        again.append(any(map(among.may_hold, new)))
-    asked = [*again, *[True] * (len(texts) - count)]
+    new = _may_hold(earlier, new)  # most stand in none
+    asked = [
+        was is None or (bool(new) and bool(_may_hold([text], new)))
+        for text, was in zip(texts, before, strict=True)
+    ]
     some = [text for text, look in zip(texts, asked, strict=True) if look]
     if len(values) * sum(map(len, some)) > _COMPARED:
         return asked, values
-    among = Among(some)
-    return asked, {v: k for v, k in values.items() if among.may_hold(signs_of(v, k))}
+    return asked, dict(_may_hold(some, values.items()))
+
+
+def _may_hold(texts: Sequence[str], values: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    among = Among(texts)
+    return [(value, kind) for value, kind in values if among.may_hold(value, kind)]
 
 
 def _renamed(span: Span, text: str, values: dict[str, str]) -> Span:
@@ -384,13 +459,17 @@ class _Taken:
 
     Attributes:
         text: the whole message.
-        words: of its private values, in small letters.
         codes: what could be read as the code of a placeholder, so that looking for one costs no scan.
         tries: how many more surrogates may be tried; then there are only codes.
     """
 
-    def __init__(self, text: str, words: set[str]) -> None:
+    def __init__(self, text: str, values: Iterable[str]) -> None:
         self.text = text
-        self.words = words
+        self._values = values
         self.tries = _MOST_TRIES
         self.codes = frozenset(_CODES.findall(text))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The words of its private values, in small letters."""
+        return frozenset(w for value in self._values for w in _WORDS.findall(value.casefold()))

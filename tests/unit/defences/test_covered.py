@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
 from cosilo.boundary.messages import Ask
 from cosilo.defences import vault as vaults
 from cosilo.defences.detection import Span
-from cosilo.defences.finding import Among, ValueFinder, signs_of
+from cosilo.defences.finding import Among, ValueFinder
 from cosilo.defences.hiding import Hiding, Settings
 from cosilo.defences.vault import Vault
 from cosilo.types import Turn
@@ -80,11 +81,14 @@ async def test_no_text_is_kept() -> None:
     await hidden(looks, [SAID[0], SAID[8], SAID[3]])
     kept = list(looks._earlier._kept._entries.items())
     assert len(kept) == 1
-    for name, texts in kept:
-        assert len(name) == 32
-        for pair in texts:
-            for spans in pair:
-                assert all(type(span) is Span for span in spans)
+    codes = []
+    for name, (texts, form) in kept:
+        assert len(name) == len(form) == 32
+        for text in texts:
+            assert all(type(span) is Span for span in (*text.found, *text.covered))
+            codes += text.codes
+    assert codes
+    assert all(re.fullmatch("[A-Z]+_[a-z2-7]{6}", code) for code in codes)
 
 
 def test_a_value_without_its_signs_is_not_found() -> None:
@@ -101,6 +105,12 @@ def test_a_value_without_its_signs_is_not_found() -> None:
         "O'Hara",
         "İnes",
         "us",
+        "\u1fb3",
+        "\u03b1\u0345",
+        "Straße",
+        "\\n",
+        "the",
+        "O",
     )
     found = 0
     for _ in range(4_000):
@@ -110,5 +120,5 @@ def test_a_value_without_its_signs_is_not_found() -> None:
         kind = draw.choice(("PERSON", "ID"))
         if any(ValueFinder({value: kind}).find(text)):
             found += 1
-            assert Among([text]).may_hold(signs_of(value, kind)), (value, kind, text)
+            assert Among([text]).may_hold(value, kind), (value, kind, text)
     assert found > 100

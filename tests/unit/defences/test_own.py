@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cosilo.boundary.messages import Ask
 from cosilo.defences.hiding import Hiding, Settings
 from cosilo.defences.own import OwnDetector, OwnPattern
 from cosilo.defences.pseudonyms import Pseudonym
+from cosilo.defences.restoring import Stream
+from cosilo.defences.vault import Vault
 from cosilo.errors import ConfigError
 from cosilo.tables import convert
 from cosilo.types import user
@@ -130,3 +133,29 @@ async def test_they_hide_beside_the_detectors_of_a_plan_and_whatever_its_kinds(
         ("SITE", "Blue Harbour"),
         ("EMAIL", "a@b.example"),
     ]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 1_000])
+async def test_a_kind_of_several_words_is_hidden_and_comes_back(cut: int) -> None:
+    words = (("CASE_NUMBER", ("zork", "Blue Harbour")), ("CASE", ("quux",)))
+    vault = Vault(b"key", "talk")
+    text = "zork is no quux, nor is Blue Harbour"
+    plan = Settings(
+        detectors=("patterns",), model="", kinds=(), min_score=0.3, allow=(), public_system=False,
+        databases=None, values=(), hints=False, seconds=60.0, words=words,
+    )  # fmt: skip
+    hidden = await Hiding(plan).hide(Ask(chat=user(text)), vault)
+    said = hidden.chat[0].content
+    assert re.fullmatch(
+        r"CASE_NUMBER_[a-z2-7]{6} is no CASE_[a-z2-7]{6}, nor is CASE_NUMBER_[a-z2-7]{6}", said
+    )
+    for spelled in (
+        said,
+        said.lower(),
+        said.replace("_", " "),
+        said.replace("_", "\\\\_"),
+        said.upper(),
+    ):
+        stream = Stream(vault.restorer)
+        pieces = [stream.feed(spelled[at : at + cut]) for at in range(0, len(spelled), cut)]
+        assert "".join((*pieces, stream.finish())).lower() == text.lower()
