@@ -30,11 +30,15 @@ from cosilo.boundary.messages import (
     Enrolled,
     Forward,
     Gradients,
+    Lend,
+    Lent,
     Message,
     NextRound,
     OpenBody,
     Outputs,
     Piece,
+    PluggedIn,
+    PlugIn,
     Read,
     Refused,
     RoundState,
@@ -48,7 +52,8 @@ from cosilo.boundary.messages import (
     Verify,
     encode,
 )
-from cosilo.boundary.wire import logits, states, tensors
+from cosilo.boundary.messages.lend import Described
+from cosilo.boundary.wire import logits, states, tensors, weights
 from cosilo.boundary.wire.codecs import codec
 from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
@@ -77,6 +82,7 @@ VECTORS = _RNG.normal(size=(2, 8)).astype("<f4")
 FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
 SCALED = states.pack_scaled(STATES)
 HALF = codec("fp16").pack(STATES)
+WEIGHTS = weights.pack_weights({"m": STATES, "v": STATES[0]}, "int8")
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
 PACKED += [logits.pack_few(FEW), logits.pack_few(FEW.rows(np.array([1])))]
 
@@ -175,6 +181,14 @@ SAMPLES: tuple[Message, ...] = (
     Verify(chat=user("q"), sampling=Sampling(max_tokens=9, stop=("end",)), draft="yes", whole=True),
     Verify(chat=user("q"), thread=bytes(16), draft="yes and no", held=90, whole=True),
     Verified(thread=bytes(16), text=" and", at=3, drafted=2, accepted=1, vocabulary="v", new=4),
+    Ask(chat=user("q"), adapter=32 * "a"),
+    Lend(part=1, most=1 << 20, vocabulary=16 * "b", aligned_to=32 * "a"),
+    Lent(
+        part=0, parts=1, size=len(WEIGHTS), digest=64 * "d", packed=WEIGHTS,
+        about=Described(config="{}", base=32 * "b", kept=(0, 1, 3), ends=1, whole=3.5, alone=4.5),
+    ),
+    PlugIn(base=32 * "b", rank=4, alpha=8.0, packed=WEIGHTS),
+    PluggedIn(name=32 * "a"),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

@@ -29,7 +29,9 @@ class TestEachMessage(MessageContract):
     # Of a reply's call only what it is called with is text; "c1" and "look" are of use as they are.
     # Of a further field its name is no text, nor is a value that can only be a number. A thread's name
     # is a hash, and so is a vocabulary's.
-    fixed = frozenset({"reasoning", "c1", "look", "user", "min_p", "0.1", 22 * "A" + "==", "v"})
+    fixed = frozenset(
+        {"reasoning", "c1", "look", "user", "min_p", "0.1", 22 * "A" + "==", "v", 32 * "a"}
+    )
 
     @pytest.fixture(autouse=True, params=SAMPLES, ids=lambda m: type(m).__name__)
     def sample(self, request: pytest.FixtureRequest) -> None:

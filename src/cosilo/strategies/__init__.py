@@ -31,7 +31,7 @@ from cosilo.strategies.inference import (
     speculative,
     split,
 )
-from cosilo.strategies.upward import supericl
+from cosilo.strategies.upward import offsite, supericl
 
 __all__ = [
     "automix",
@@ -48,6 +48,7 @@ __all__ = [
     "fusion",
     "infer_dp",
     "narrow_labels",
+    "offsite",
     "paraphrase",
     "private_evolution",
     "progen",

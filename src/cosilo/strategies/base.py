@@ -242,9 +242,10 @@ async def _in_one_piece(
     yield answer
 
 
-async def ask(session: Session, chat: Chat) -> Completion:
-    """The LM's reply to `chat`, sampled as the session says."""
-    return await session.lm.send(Ask(chat=chat, sampling=session.sampling))
+async def ask(session: Session, chat: Chat, *, adapter: str = "") -> Completion:
+    """The LM's reply to `chat`, sampled as the session says; with the adapter of that name, where one
+    was plugged in."""
+    return await session.lm.send(Ask(chat=chat, sampling=session.sampling, adapter=adapter))
 
 
 strategies: Registry[Strategy] = Registry("strategy")

@@ -57,15 +57,18 @@ async def small_answers(session: Session, examples: Sequence[Demonstration]) -> 
     return await _graded(session, examples, one, concurrency=256)
 
 
-async def large_answers(session: Session, examples: Sequence[Demonstration]) -> list[GradedReply]:
-    """The LM's graded replies, each crossing bound to its example.
+async def large_answers(
+    session: Session, examples: Sequence[Demonstration], *, adapter: str = ""
+) -> list[GradedReply]:
+    """The LM's graded replies, each crossing bound to its example; with an adapter, where one is named.
 
     Raises:
         CosiloError: what is no refusal of one example, or the first refusal where all were refused.
     """
 
     async def one(example: Demonstration) -> Generation:
-        return (await ask(session.bind(f"tune/{example.id}"), example.chat)).generation
+        bound = session.bind(f"tune/{example.id}")
+        return (await ask(bound, example.chat, adapter=adapter)).generation
 
     return await _graded(session, examples, one, concurrency=8)
 

@@ -33,6 +33,7 @@ from cosilo.boundary.messages.federate import (
     RoundState,
 )
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
+from cosilo.boundary.messages.lend import Lend, Lent, PluggedIn, PlugIn
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
@@ -40,8 +41,9 @@ from cosilo.boundary.messages.step import Step, Steps
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Backward", "Body", "Completion", "Contribute", "Contributed", "Drawn",
-    "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Message", "NextRound",
-    "OpenBody", "Outputs", "Piece", "Read", "Refused", "Request", "RoundState", "Score", "Scored",
-    "Scores", "States", "Step", "Steps", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Ask", "Backward", "Body", "Completion", "Contribute", "Contributed",
+    "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Lend", "Lent",
+    "Message", "NextRound", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read",
+    "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps",
+    "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

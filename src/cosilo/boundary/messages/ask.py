@@ -16,6 +16,7 @@ from cosilo.boundary.messages.bounds import (
     in_utf8,
     prompt_bound,
 )
+from cosilo.boundary.messages.lend import AdapterName
 from cosilo.boundary.messages.passages import Change, Passage, What, in_asides, in_chat
 from cosilo.models.base import Shows
 from cosilo.models.chat.fields import is_closed, written_beside
@@ -106,7 +107,12 @@ def _answered(call: ToolCall, change: Change) -> ToolCall:
 
 
 class Ask(Request[Completion], frozen=True, kw_only=True):
-    """A chat the LM is asked to continue."""
+    """A chat the LM is asked to continue.
+
+    Attributes:
+        adapter: the name of an adapter of the data owner's that was plugged in (`PlugIn`): the LM
+            answers with it. Empty for the LM as it is.
+    """
 
     reply: ClassVar[type[Message]] = Completion
     shows: ClassVar[Shows] = Shows.TEXT
@@ -114,6 +120,7 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
     largest: ClassVar[int] = LONGEST
     chat: Chat
     sampling: Sampling = Sampling()
+    adapter: AdapterName = ""
 
     def wants(self) -> Shows:
         return _WITH_LOGPROBS if self.sampling.top_logprobs else Shows.TEXT
@@ -154,7 +161,8 @@ class Ask(Request[Completion], frozen=True, kw_only=True):
         return prompt_bound(self.chat, more), written
 
     def question(self) -> Mapping[str, object]:
-        return {"chat": self.chat, "sampling": self.sampling}
+        plain: dict[str, object] = {"chat": self.chat, "sampling": self.sampling}
+        return plain | {"adapter": self.adapter} if self.adapter else plain
 
     def drawn(self, reply: Message | None = None) -> Drawn:
         if isinstance(reply, Completion):

@@ -11,6 +11,7 @@ import msgspec
 
 from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS, LONGEST_TOKEN, TURN, in_utf8, prompt_bound
+from cosilo.boundary.messages.lend import AdapterName
 from cosilo.boundary.messages.passages import Passage, in_order
 from cosilo.boundary.wire import logits
 from cosilo.models.base import Shows
@@ -74,6 +75,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
         temperature: what the logits are divided by before anything else.
         ids: say which tokens they are; without, only their sorted probabilities come.
         pieces: say how the LM cuts the replies into tokens, and what the ids stand for.
+        adapter: as in `Ask`.
     """
 
     reply: ClassVar[type[Message]] = Scores
@@ -84,6 +86,7 @@ class Score(Request[Scores], frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)] = 1.0
     ids: bool = True
     pieces: bool = False
+    adapter: AdapterName = ""
 
     def passages(self) -> list[Passage]:
         """Not replaceable: the probabilities would be those of another text than the small model

@@ -151,7 +151,7 @@ class _Work:
         self.tokens = ChatTokens(torch_files.load_words(folder))
         self.teacher = torch_files.load_module(folder, precision="float32", device="cpu")
         self.teacher.requires_grad_(False)
-        sequences = plain(self.tokens, _texts(wanted.text), length=wanted.length)
+        sequences = plain(self.tokens, public_texts(wanted.text), length=wanted.length)
         order = np.random.default_rng(wanted.seed).permutation(len(sequences))
         mixed = [sequences[i] for i in order]
         least = _MEASURED_ON + _HELD_OUT + wanted.batch
@@ -339,7 +339,7 @@ def source_of(name: str) -> Path:
     return found
 
 
-def _texts(files: Sequence[Path]) -> list[str]:
+def public_texts(files: Sequence[Path]) -> list[str]:
     """The texts of `files`; without any, the manual that every Python has, which is public."""
     if not files:
         from pydoc_data.topics import topics

@@ -155,6 +155,7 @@ def emulator_of(
     text: Sequence[Tokens],
     *,
     coded: Coded = dict,
+    coded_ends: Coded = dict,
     folder: Path | None = None,
     report: Callable[[TrainingProgress], None] | None = None,
 ) -> Emulator:
@@ -163,7 +164,8 @@ def emulator_of(
 
     Args:
         text: public sequences, mixed (see `depth.plain`).
-        coded: what becomes of the tensors on their way, with noise: the gap is that of what arrives.
+        coded, coded_ends: what becomes of the middle's tensors, and of the others, on their way: the
+            gap is that of what arrives.
         folder: where the healing keeps its checkpoints.
 
     Raises:
@@ -195,7 +197,7 @@ def emulator_of(
             _heal(student, model, recipe, healing_on, folder, run, report)
     kept = tuple(i for i in range(count) if i not in set(dropped))
     made = Emulator(student, student, kept, recipe.ends, mean_loss(model, held_out), 0.0)
-    return _as_sent(made, recipe, held_out, coded)
+    return as_sent(made, recipe, held_out, coded, coded_ends)
 
 
 def aligned(
@@ -206,6 +208,7 @@ def aligned(
     text: Sequence[Tokens],
     *,
     coded: Coded = dict,
+    coded_ends: Coded = dict,
     report: Callable[[TrainingProgress], None] | None = None,
 ) -> Emulator:
     """`emulator` with a middle that is to `adapter`, tuned and plugged in, what the model's own is.
@@ -228,9 +231,28 @@ def aligned(
     clean = copy.deepcopy(emulator.clean)
     there = dict(student.named_parameters())
     _put(clean, {name: there[name] for name in emulator.middle})
-    made = _as_sent(replace(emulator, clean=clean), recipe, held_out, coded)
+    made = as_sent(replace(emulator, clean=clean), recipe, held_out, coded, coded_ends)
     tuned = mean_loss(merged_with(made.module, inside), held_out)
     return replace(made, alone=min(made.alone, tuned))
+
+
+def as_sent(
+    made: Emulator,
+    recipe: EmulatorRecipe,
+    held_out: Sequence[Tokens],
+    coded: Coded = dict,
+    coded_ends: Coded = dict,
+) -> Emulator:
+    """`made` with the module that `clean` becomes by noise and on its way; where there are `held_out`
+    sequences, `alone` is what that loses on them.
+    """
+    module = copy.deepcopy(made.clean)
+    tensors, middle = tensors_of(module), set(made.middle)
+    inner = {n: _noisy(n, t, recipe) for n, t in tensors.items() if n in middle}
+    outer = {n: t for n, t in tensors.items() if n not in middle}
+    with_tensors(module, {**coded(inner), **coded_ends(outer)})
+    alone = mean_loss(module, held_out) if held_out else made.alone
+    return replace(made, module=module, alone=alone)
 
 
 def ends_of(module: Any, ends: int) -> Layers:
@@ -391,18 +413,6 @@ def _put_ends(source: Any, target: Any, ends: int) -> None:
     theirs, mine = list(layers_of(source)), list(layers_of(target))
     for a, b in zip(theirs[:ends] + theirs[-ends:], mine[:ends] + mine[-ends:], strict=True):
         b.load_state_dict(a.state_dict())
-
-
-def _as_sent(
-    made: Emulator, recipe: EmulatorRecipe, held_out: Sequence[Tokens], coded: Coded
-) -> Emulator:
-    """`made` with the module that `clean` becomes by noise and on its way, and what that can do."""
-    module = copy.deepcopy(made.clean)
-    tensors = tensors_of(module)
-    for name in made.middle:
-        tensors[name] = _noisy(name, tensors[name], recipe)
-    with_tensors(module, coded(tensors))
-    return replace(made, module=module, alone=mean_loss(module, held_out))
 
 
 def _noisy(name: str, weights: Floats, recipe: EmulatorRecipe) -> Floats:

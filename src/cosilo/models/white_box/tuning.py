@@ -79,7 +79,7 @@ def tuned(
         ModelError: the loss is not finite.
         StoreError: the checkpoints cannot be written, or are another training's.
     """
-    sequences = [_cut(s, context) for s in sequences]
+    sequences = [cut_to(s, context) for s in sequences]
     held = _held_out(len(sequences), tuning.validation, seed)
     mean = sum(weights) / len(weights)
     weights = [w / mean for w in weights]
@@ -166,7 +166,7 @@ def _is_half(module: Any) -> bool:
     return str(module.dtype) == "torch.bfloat16"
 
 
-def _cut(tokens: Tokens, context: int) -> Tokens:
+def cut_to(tokens: Tokens, context: int) -> Tokens:
     """`tokens` without the start of its prompt, and if need be the end of its reply, to fit."""
     over = len(tokens) - context
     if over <= 0:

@@ -14,6 +14,7 @@ from cosilo.parties.serving import (  # noqa: F401  they register themselves
     embed,
     federate,
     forward,
+    lend,
     read,
     score,
     step,

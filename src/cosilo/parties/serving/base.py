@@ -7,8 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 from cosilo.boundary.messages import Message, Request
 from cosilo.boundary.messages.base import classes
-from cosilo.errors import CapabilityError, ConfigError
+from cosilo.errors import CapabilityError, ConfigError, UnknownAdapterError
 from cosilo.models.base import TextModel
+from cosilo.models.lent import lends
 from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.threads import Threads
@@ -40,6 +41,19 @@ class Owner(Protocol):
     @property
     def bodies(self) -> ClientBodies | None:
         """The adapters that it trains for clients; None where it trains none."""
+
+
+async def answering(owner: Owner, adapter: str) -> TextModel:
+    """The LM, with the adapter of that name where one is named.
+
+    Raises:
+        UnknownAdapterError: the owner has none of that name for this client.
+    """
+    if not adapter:
+        return owner.model
+    if not lends(owner.model):
+        raise UnknownAdapterError(f"{owner.name} plugs no adapters in")
+    return await owner.model.plugged(owner.client, adapter)
 
 
 Handler = Callable[[Owner, M], Awaitable[Message]]

@@ -10,14 +10,15 @@ import numpy as np
 from cosilo.boundary.messages import Score, Scores
 from cosilo.boundary.wire.logits import TopK, joined, pack, top_k
 from cosilo.models.base import Access, Tokens, require
-from cosilo.parties.serving.base import Owner, serves
+from cosilo.parties.serving.base import Owner, answering, serves
 
 _VALUES = 1 << 26  # logits held at once: a quarter of a gigabyte
 
 
 @serves(Score)
 async def score(owner: Owner, message: Score) -> Scores:
-    model = require(owner.model, Access.LOGITS, by=f"{owner.name}, asked to score replies,")
+    asked = await answering(owner, message.adapter)
+    model = require(asked, Access.LOGITS, by=f"{owner.name}, asked to score replies,")
     texts = [model.tokenize(item.chat, item.reply) for item in message.items]
 
     async def one(tokens: Tokens) -> TopK:

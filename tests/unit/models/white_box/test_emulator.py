@@ -126,8 +126,9 @@ def test_the_gap_counts_what_is_lost_on_the_way(model: Any, emulator: Emulator) 
     def coarse(tensors: Any) -> Any:
         return {n: np.round(t * 8) / 8 for n, t in tensors.items()}
 
-    found = emulator_of(model, RECIPE, text(), coded=coarse)
+    found = emulator_of(model, RECIPE, text(), coded=coarse, coded_ends=dict)
     assert found.gap > emulator.gap
+    assert equal(layers_of(found.module)[0], layers_of(model)[0])
     assert equal(found.clean, emulator.clean)
 
 
