@@ -39,6 +39,9 @@ EXPLAINED = 1e-3
 DIRECTIONS = 64
 """Of an update's rows so many directions, the strongest, are looked at in a pursuit."""
 
+_UNLIKELY = (
+    4.0  # noise alone is that much longer once in three thousand times (Davidson and Szarek)
+)
 _PRIOR = 0.03  # chosen on train texts of banking77: what a nat of a token's commonness is worth
 _FIRST = re.compile(
     r"\b(?:layers|h|blocks)\.0\.(?:\w+\.)?(?:q_proj|k_proj|v_proj|qkv_proj|c_attn|query_key_value)\b"
@@ -63,7 +66,7 @@ class RowSpan:
         _, values, right = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
         edge = max(
             ROUNDING * float(values[0]) if len(values) else 0.0,
-            noise * (np.sqrt(rows.shape[0]) + np.sqrt(rows.shape[1])),
+            noise * (np.sqrt(rows.shape[0]) + np.sqrt(rows.shape[1]) + _UNLIKELY),
         )
         return cls(right[values > edge].astype(np.float32))
 
@@ -103,6 +106,7 @@ def pursue(
     inputs: Array,
     *,
     count: int | None = None,
+    known: Sequence[int] = (),
     common: Floats | None = None,
     directions: int = DIRECTIONS,
 ) -> Pursued:
@@ -112,7 +116,8 @@ def pursue(
     Args:
         rows: of an update, shape (n, width).
         inputs: what the first layer is given for each token, shape (vocabulary, width).
-        count: of tokens; by default until the rows are explained.
+        count: of tokens, beside those that are known; by default until the rows are explained.
+        known: tokens that stand in every text (a chat template's, say): they explain first.
         common: the logarithm of each token's probability in public texts, where the attacker uses it.
         directions: how many of the rows' strongest are looked at.
     """
@@ -129,7 +134,28 @@ def pursue(
     seen = inputs @ left.astype(np.float32)  # (vocabulary, k)
     size = np.square(inputs).sum(axis=1, dtype=np.float64)
     open_size, found = size.copy(), list[int]()
-    known = np.zeros((inputs.shape[1], 0))
+    basis = np.zeros((inputs.shape[1], 0))
+
+    def explain(token: int) -> bool:
+        """Take what `token` explains out of what is left; False where it explains nothing more."""
+        nonlocal basis, open_size, left, seen
+        new = inputs[token].astype(np.float64)
+        for _ in range(2):  # twice is enough to stay orthogonal
+            new -= basis @ (basis.T @ new)
+        length = float(np.linalg.norm(new))
+        if length < 1e-6 * np.sqrt(size[token]) or not length:
+            return False
+        new /= length
+        basis = np.concatenate([basis, new[:, None]], axis=1)
+        shown, part = inputs @ new.astype(np.float32), new @ left
+        open_size = open_size - np.square(shown, dtype=np.float64)
+        left = left - np.outer(new, part)
+        seen = seen - np.outer(shown, part.astype(np.float32))
+        return True
+
+    for token in dict.fromkeys(known):
+        explain(token)
+    taken = list(known)
     lean = 0.0 if common is None else _PRIOR * common
     while len(found) < most:
         if count is None and np.linalg.norm(left) < EXPLAINED * whole:
@@ -141,21 +167,12 @@ def pursue(
             break
         along = seen @ (turn[:, alive] / lengths[alive]).astype(np.float32)
         near = np.square(along).sum(axis=1) / np.maximum(open_size, 1e-3 * size + 1e-30) + lean
-        near[found] = -np.inf
+        near[taken] = -np.inf
         best = int(near.argmax())
-        new = inputs[best].astype(np.float64)
-        for _ in range(2):  # twice is enough to stay orthogonal
-            new -= known @ (known.T @ new)
-        length = float(np.linalg.norm(new))
-        if length < 1e-9:
+        taken.append(best)
+        if not explain(best):
             break
         found.append(best)
-        new /= length
-        known = np.concatenate([known, new[:, None]], axis=1)
-        shown, part = inputs @ new.astype(np.float32), new @ left
-        open_size -= np.square(shown, dtype=np.float64)
-        left -= np.outer(new, part)
-        seen -= np.outer(shown, part.astype(np.float32))
     return Pursued(found, float(np.linalg.norm(left)) / whole)
 
 

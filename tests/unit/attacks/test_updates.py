@@ -238,6 +238,15 @@ def test_a_prior_decides_where_the_rows_do_not() -> None:
     assert 0 in pursue(rows, inputs).tokens
 
 
+def test_tokens_that_every_text_has_are_explained_first_and_not_named() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(60, 24)).astype(np.float32)
+    rows = (rng.normal(size=(3, 6)) @ inputs[[3, 8, 9, 20, 31, 50]]).astype(np.float32)
+    found = pursue(rows, inputs, known=[3, 8, 8, 9, 55])
+    assert sorted(found.tokens) == [20, 31, 50]
+    assert found.left < 1e-3
+
+
 class Smol:
     """SmolLM2-135M and what its first layer is given."""
 
