@@ -26,12 +26,14 @@ class View:
         embedder: a public sentence encoder the attacker may use; None for none.
         published: the data owner's trained small model, where it is given away or its answers are
             sold, as far as it is a `Classifier` or scores replies; None where nobody else holds it.
+        untrained: the public model that it was trained from, where that is known and scores replies.
     """
 
     entries: Callable[[], Iterator[Entry]]
     model: TextModel | None = None
     embedder: Embedder | None = None
     published: object | None = None
+    untrained: object | None = None
 
 
 @dataclass(frozen=True)

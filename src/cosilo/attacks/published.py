@@ -4,7 +4,8 @@ The attacker holds the trained small model (the view's `published`), because its
 or sells its answers, and texts with their labels, of which a half were trained on. Shokri et al.,
 "Membership Inference Attacks against Machine Learning Models" (arXiv 1610.05820); Carlini et al.,
 "Membership Inference Attacks From First Principles" (arXiv 2112.03570); Shi et al., "Detecting
-Pretraining Data from Large Language Models" (arXiv 2310.16789).
+Pretraining Data from Large Language Models" (arXiv 2310.16789); Carlini et al., "Extracting Training
+Data from Large Language Models" (arXiv 2012.07805).
 
 A split may be guessable without any training: put the same attack to a model that was trained on none
 of the texts, and read its success as the base rate.
@@ -13,6 +14,7 @@ of the texts, and read its success as the base rate.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -108,6 +110,36 @@ class MinK(_OnModel):
         if found is None:
             return None
         return _each(found, lambda x: np.sort(x)[: max(1, round(_LOWEST * len(x)))].mean())
+
+
+@attacks.register("zlib")
+class Zlib(_OnModel):
+    """The surer the model is of the reply for how much there is in it: its log-probability by the
+    length that zlib makes of it; for models that show logits."""
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        found = await _logprobs(view.published, targets)
+        if found is None:
+            return None
+        sizes = [len(zlib.compress(t.label.encode())) for t in targets]
+        return _each(
+            [x / size for x, size in zip(found, sizes, strict=True)], lambda x: float(x.sum())
+        )
+
+
+@attacks.register("reference")
+class Reference(_OnModel):
+    """How much surer the model is of the reply than the public one that it was trained from."""
+
+    async def scores(self, view: View, targets: Sequence[Target]) -> Floats | None:
+        found = await _logprobs(view.published, targets)
+        before = await _logprobs(view.untrained, targets)
+        if found is None or before is None:
+            return None
+        gained = [
+            x - y if len(x) == len(y) else np.zeros(0) for x, y in zip(found, before, strict=True)
+        ]
+        return _each(gained, np.mean)
 
 
 @attacks.register("calibrated", loads=Loads(packages=PACKAGES))

@@ -226,3 +226,19 @@ def recovered(found: Iterable[int], truth: Collection[int]) -> tuple[float, floa
     said, known = set(found), set(truth)
     right = len(said & known)
     return right / max(1, len(known)), right / len(said) if said else 1.0
+
+
+def likeness(update: Mapping[str, Array], own: Mapping[str, Array]) -> float:
+    """How far `update`, of one owner or of many together, points the way of `own`: the cosine. Whoever
+    holds an owner's texts, and knows the method, makes its update again, and asks so whether that owner
+    took part.
+
+    Raises:
+        ValueError: they have no tensor in common.
+    """
+    names = sorted(update.keys() & own.keys())
+    if not names:
+        raise ValueError("the two updates have no tensor in common")
+    a, b = (np.concatenate([u[n].ravel() for n in names]).astype(np.float64) for u in (update, own))
+    sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / sizes if sizes else 0.0

@@ -13,7 +13,7 @@ from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.identity import hash_of, model_identity, plain, versions_behind
 from cosilo.benchmark.parts import gold
 from cosilo.benchmark.plan import Plan
-from cosilo.benchmark.published import published
+from cosilo.benchmark.published import published, untrained
 from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import Store
@@ -101,6 +101,7 @@ async def measure(
     planned = attacks.names() if plan.attacks.names is None else plan.attacks.names
     said = store.said(trial.id)
     model = None if said is None else published(said)
+    begun = None if said is None else untrained(said)
     for split in MEASURED:
         run = load_run(plan, store, task, trial, split)
         if run.items:
@@ -115,7 +116,13 @@ async def measure(
                 if made_with == guessing and attack_of(name) not in anew
             }
             run = await attacked(
-                run, names=names, seed=plan.seed, embedder=encoder, published=model, known=known
+                run,
+                names=names,
+                seed=plan.seed,
+                embedder=encoder,
+                published=model,
+                untrained=begun,
+                known=known,
             )
             new = {name: each for name, each in made(run).items() if name not in known}
             result = Result(tuple(measure_all(run)), item_values(run))

@@ -29,18 +29,28 @@ class SaidByModel(Value, frozen=True):
     labels: of a classifier, in the order of its probabilities.
     probabilities: by digest of the text.
     logprobs: of each token of the target, by digest of the chat and the target; of other models.
+    before: the same of the model that it was trained from, where that had learned none of them.
     """
 
     learned: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
     probabilities: dict[bytes, tuple[float, ...]] = msgspec.field(default_factory=dict)
     logprobs: dict[bytes, tuple[float, ...]] = msgspec.field(default_factory=dict)
+    before: dict[bytes, tuple[float, ...]] = msgspec.field(default_factory=dict)
 
 
 async def said_by(
-    model: TextModel, learned: frozenset[str], examples: Sequence[Example]
+    model: TextModel,
+    learned: frozenset[str],
+    examples: Sequence[Example],
+    *,
+    before: TextModel | None = None,
 ) -> SaidByModel | None:
-    """What `model` says of `examples`; None where it shows nothing but text."""
+    """What `model` says of `examples`; None where it shows nothing but text.
+
+    Args:
+        before: what it was trained from, where that had learned none of them.
+    """
     if isinstance(model, Classifier):
         texts = [last_user(e.chat) for e in examples]
         rows = model.probabilities(texts).astype(float).tolist()
@@ -48,14 +58,26 @@ async def said_by(
         return SaidByModel(learned, model.labels, probabilities=by_text)
     if isinstance(model, Scoring):
         replies = [(e.chat, e.target) for e in examples]
-        found = [tuple(each.tolist()) for each in await reply_logprobs(model, replies)]
-        return SaidByModel(learned, logprobs=dict(zip(map(_digest, replies), found, strict=True)))
+        said = SaidByModel(learned, logprobs=await _scored(model, replies))
+        if not isinstance(before, Scoring):
+            return said
+        return msgspec.structs.replace(said, before=await _scored(before, replies))
     return None
+
+
+async def _scored(model: Scoring, replies: Sequence[Reply]) -> dict[bytes, tuple[float, ...]]:
+    found = [tuple(each.tolist()) for each in await reply_logprobs(model, replies)]
+    return dict(zip(map(_digest, replies), found, strict=True))
 
 
 def published(said: SaidByModel) -> Classifier | Reader:
     """The model as an attacker meets it, as far as it was heard."""
-    return KnownLabels(said) if said.labels else Reader(said)
+    return KnownLabels(said) if said.labels else Reader(said.logprobs)
+
+
+def untrained(said: SaidByModel) -> Reader | None:
+    """What that model was trained from, as far as it was heard."""
+    return Reader(said.before) if said.before else None
 
 
 class KnownLabels:
@@ -72,8 +94,8 @@ class KnownLabels:
 class Reader:
     """A language model that knows the replies it was asked about."""
 
-    def __init__(self, said: SaidByModel) -> None:
-        self._known = said.logprobs
+    def __init__(self, known: Mapping[bytes, tuple[float, ...]]) -> None:
+        self._known = known
 
     async def logprobs(self, replies: Sequence[Reply]) -> list[Floats]:
         return [np.array(_heard(self._known, reply)) for reply in replies]

@@ -48,6 +48,7 @@ from cosilo.errors import (
     StoreError,
     UnreachableError,
 )
+from cosilo.models.base import TextModel
 from cosilo.models.present import require_present
 from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
@@ -193,6 +194,7 @@ class Trials:
                 account=account,
                 watch=[self._heard(trial, peer) for peer in roads.peers.values()],
             )
+            begun = session.owner
             strategy, session = await strategy.prepare(session)
             session = await asyncio.to_thread(with_book, session, account)
             trial = replace(trial, attempt=roads.attempt)
@@ -200,7 +202,7 @@ class Trials:
             store.put_cards(trial.id, "plain", session.cards)
             if self.plan.attacks.published:
                 trial = replace(trial, memory=max(trial.memory, peak_memory()))
-                await self._listen(trial, session)
+                await self._listen(trial, session, None if begun.learned else begun.model)
                 reset_peak_memory()  # attackers take their own
             for split, examples in todo.items():
                 commit = self._committing(trial, "plain", split, roads)
@@ -218,8 +220,9 @@ class Trials:
             )
         return replace(trial, memory=max(trial.memory, peak_memory()))
 
-    async def _listen(self, trial: Trial, session: Session) -> None:
-        """Keep what the small model says for those who will attack it, where it was trained."""
+    async def _listen(self, trial: Trial, session: Session, before: TextModel | None) -> None:
+        """Keep what the small model says for those who will attack it, where it was trained; and what
+        the model `before` says, which had learned nothing yet."""
         owner, splits = session.owner, self.parts().task.splits
         if not owner.learned:
             return
@@ -227,7 +230,8 @@ class Trials:
         inside = learned_by(replace(run, learned=owner.learned & {e.id for e in run.background}))
         asked = [e for s in ANSWERED for e in some(splits.get(s, ()))]
         members = some([e for e in run.background if e.id in inside])
-        said = await said_by(owner.model, owner.learned, [*members, *asked])
+        examples = [*members, *asked]
+        said = await said_by(owner.model, owner.learned, examples, before=before)
         if said is not None:
             self.store.put_said(trial.id, said)
 

@@ -41,6 +41,7 @@ async def attacked(
     model: TextModel | None = None,
     embedder: Embedder | None = None,
     published: object | None = None,
+    untrained: object | None = None,
     known: Mapping[str, Made] | None = None,
 ) -> Run:
     """`run` with the guesses of every attack in `names` (all that are registered when None), with
@@ -53,6 +54,8 @@ async def attacked(
             other sides stand under `attack@side`.
         published: the trained small model, where its owner gives it away; without it, attacks on it
             are left out.
+        untrained: what it was trained from, where that is known: an attack's success on it is what the
+            division of the data gives away by itself.
 
     Where the ledger kept digests only there is nothing to attack: the run comes back as it was. Where
     token ids or states went up, only attacks on the models are made: the others read texts.
@@ -73,6 +76,7 @@ async def attacked(
             model=model,
             embedder=embedder,
             published=published,
+            untrained=untrained,
             known=own,
         )
     record = View(run.entries, model, embedder)
@@ -81,8 +85,9 @@ async def attacked(
     views = {
         "model": replace(record, entries=whole),
         "members": replace(record, entries=run.prepare),
-        "published": replace(nothing, published=published),
+        "published": replace(nothing, published=published, untrained=untrained),
     }
+    before = {"published": replace(nothing, published=untrained, untrained=untrained)}
     guesses, priors = {}, {}
     for name in attacks.names() if names is None else names:
         if known and name in known:
@@ -100,7 +105,8 @@ async def attacked(
             asked = _TARGETS[attack.about](run)
             view = views.get(attack.about, record)
             guesses[name] = tuple(await attack.guess(view, asked))
-        priors[name] = tuple(await attack.guess(nothing, asked))
+        prior = before.get(attack.about, nothing)
+        priors[name] = tuple(await attack.guess(prior, asked))
     return replace(run, guesses=guesses, priors=priors, sides=sides)
 
 

@@ -75,6 +75,8 @@ def test_every_attack_is_registered_and_says_what_it_is_about() -> None:
         "loss": "published",
         "confidence": "published",
         "min_k": "published",
+        "zlib": "published",
+        "reference": "published",
         "calibrated": "published",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ from a_writer import WordEmbedder, writes
 from bag import Bag
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.membership import NearestText, Votes, poll, rounds
-from cosilo.attacks.published import Calibrated, Confidence, Loss, MinK
+from cosilo.attacks.published import Calibrated, Confidence, Loss, MinK, Reference, Zlib
 from cosilo.boundary.messages import Read, encode
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.models.base import Array, Tokens
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.membership import auc, tpr
 from cosilo.parties.data_owner import DataOwner
@@ -233,7 +235,47 @@ async def test_min_k_reads_the_least_likely_tokens() -> None:
         assert low[i] == pytest.approx(min(each)), "a fifth of four tokens or fewer is one"
 
 
-@pytest.mark.parametrize("name", ["loss", "confidence", "min_k", "calibrated"])
+async def test_what_zlib_finds_little_in_counts_for_little() -> None:
+    model = ToyLM()
+    asked = [
+        target(Demonstration(str(i), user("x"), text))
+        for i, text in enumerate(("yes", "no no no no"))
+    ]
+    view = View(lambda: iter(()), published=model)
+    found, mean = await Zlib().scores(view, asked), await Loss().scores(view, asked)
+    assert found is not None
+    assert mean is not None
+    for i, each in enumerate(asked):
+        tokens = model.tokenize(each.chat, each.label)
+        count = len(tokens) - tokens.start
+        assert found[i] == pytest.approx(mean[i] * count / len(zlib.compress(each.label.encode())))
+
+
+async def test_a_reference_takes_away_what_was_likely_before_training() -> None:
+    class Trained(ToyLM):
+        """Surer of what follows x, and of nothing else."""
+
+        async def logits(self, sequences: Sequence[Tokens]) -> list[Array]:
+            found = await super().logits(sequences)
+            for sequence, logits in zip(sequences, found, strict=True):
+                if sequence.ids[: sequence.start].tolist() == seen:
+                    said = sequence.ids[sequence.start :]
+                    logits[np.arange(len(said)), said] += 3
+            return found
+
+    own = ToyLM().tokenize(user("x"), "yes")
+    seen = own.ids[: own.start].tolist()
+    examples = [Demonstration("a", user("x"), "yes"), Demonstration("b", user("y"), "yes")]
+    asked = [target(e) for e in examples]
+    view = View(lambda: iter(()), published=Trained(), untrained=ToyLM())
+    found = await Reference().scores(view, asked)
+    assert found is not None
+    assert found[0] > 0.1
+    assert found[1] == pytest.approx(0.0, abs=1e-6)
+    assert await Reference().scores(replace(view, untrained=None), asked) is None
+
+
+@pytest.mark.parametrize("name", ["loss", "confidence", "min_k", "calibrated", "zlib", "reference"])
 async def test_without_a_published_model_every_guess_is_the_same(name: str) -> None:
     asked = [target(e) for e in texts(4, 1)]
     guesses = await attacks.create(name).guess(View(lambda: iter(())), asked)

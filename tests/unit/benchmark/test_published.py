@@ -11,7 +11,7 @@ import pytest
 
 from bag import Bag
 from cosilo.attacks.base import Target, View, attacks
-from cosilo.benchmark.published import SaidByModel, published, said_by
+from cosilo.benchmark.published import SaidByModel, published, said_by, untrained
 from cosilo.benchmark.store import Store
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.base import Array, TextModel, Tokens
@@ -49,6 +49,19 @@ async def test_every_attack_guesses_the_same(model: TextModel, names: tuple[str,
         exact = await guessed(name, model)
         assert len(set(exact)) > 1
         np.testing.assert_allclose(await guessed(name, published(kept)), exact, atol=1e-6)
+
+
+async def test_what_it_was_trained_from_is_heard_as_well() -> None:
+    said = await said_by(ToyLM(), frozenset({"e1"}), EXAMPLES, before=ToyLM())
+    assert said is not None
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=SaidByModel)
+    begun = untrained(kept)
+    assert begun is not None
+    exact = await guessed("loss", ToyLM())
+    np.testing.assert_allclose(await guessed("loss", begun), exact, atol=1e-6)
+    alone = await said_by(ToyLM(), frozenset(), EXAMPLES)
+    assert alone is not None
+    assert untrained(alone) is None
 
 
 async def test_a_model_that_shows_nothing_but_text_is_not_asked() -> None:

@@ -135,6 +135,21 @@ async def test_a_published_model_is_attacked_only_when_it_is_published(learned: 
     assert "membership" not in measured(run)
 
 
+async def test_the_base_rate_is_the_same_attack_on_the_model_before_training(learned: Run) -> None:
+    """A division that can be guessed without any training makes no training look leaky."""
+    taught = learned.background[:5]
+    model = Bag([Demonstration(e.id, e.chat, f"label {i}") for i, e in enumerate(taught)])
+    labelled = tuple(
+        replace(e, targets=(f"label {i if i < 5 else 9}",))
+        for i, e in enumerate(learned.background)
+    )
+    run = replace(learned, background=labelled, learned=frozenset(e.id for e in taught))
+    run = await attacked(run, names=["loss"], published=model, untrained=model)
+    m = measured(run)["model_membership"]
+    assert m.value == 1
+    assert m.baseline == 1
+
+
 async def test_members_of_a_model_are_what_it_was_trained_on_where_that_is_known(
     learned: Run,
 ) -> None:
