@@ -1,10 +1,20 @@
 """What each side can learn from what crossed. Importing this package registers every attack."""
 
-from cosilo.attacks import membership, output_layer, published, relink, secrets, surrogate, words
+from cosilo.attacks import (
+    federated_updates,
+    membership,
+    output_layer,
+    published,
+    relink,
+    secrets,
+    surrogate,
+    words,
+)
 from cosilo.attacks.tampering import Tampering
 
 __all__ = [
     "Tampering",
+    "federated_updates",
     "membership",
     "output_layer",
     "published",

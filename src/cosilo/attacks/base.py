@@ -22,7 +22,7 @@ class View:
 
     Attributes:
         entries: reads the record, lazily, each time it is called.
-        model: a public model the attacker may use; None for none.
+        model: opens a public model that the attacker may use; None for none.
         embedder: a public sentence encoder the attacker may use; None for none.
         published: the data owner's trained small model, where it is given away or its answers are
             sold, as far as it is a `Classifier` or scores replies; None where nobody else holds it.
@@ -30,7 +30,7 @@ class View:
     """
 
     entries: Callable[[], Iterator[Entry]]
-    model: TextModel | None = None
+    model: Callable[[], TextModel] | None = None
     embedder: Embedder | None = None
     published: object | None = None
     untrained: object | None = None
@@ -70,8 +70,8 @@ class Attack(Protocol):
     Attributes:
     about: what its targets are: "secrets" (values of one item), "records" (which item a message
         came from), "replies" (what the LM would answer), "model" (what the LM is like inside),
-        "members" (whether preparing learned from a text, by what it sent) or "published" (the same, by
-        the small model it trained).
+        "members" (whether preparing learned from a text, by what it sent), "published" (the same, by
+        the small model it trained) or "updates" (which words the updates of a federation were made of).
     """
 
     about: ClassVar[str]

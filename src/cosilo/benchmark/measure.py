@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -119,6 +120,7 @@ async def measure(
                 run,
                 names=names,
                 seed=plan.seed,
+                model=partial(make_model, plan.small),
                 embedder=encoder,
                 published=model,
                 untrained=begun,

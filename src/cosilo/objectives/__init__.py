@@ -13,6 +13,7 @@ from cosilo.objectives import (
     membership,
     privacy,
     selective,
+    updates,
     utility,
 )
 from cosilo.objectives.base import Floats, Measure, Measurement, Run, objectives
@@ -32,6 +33,7 @@ __all__ = [
     "privacy",
     "reliability",
     "selective",
+    "updates",
     "utility",
 ]
 

@@ -7,6 +7,8 @@ id, "#" and what is asked, so that a measure can tell whose they are.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,6 +28,10 @@ MOST_MEMBERS = 500
 """Texts of either kind that a membership attack is asked about."""
 HIDDEN = "lm#hidden"
 """The target that asks for the width of the LM's last hidden state."""
+TRAINED_WORDS = "updates#words"
+"""The target that asks for the words that an owner's updates were made of."""
+
+_WORD = re.compile(r"[^\W\d_]+")
 
 Entries = Callable[[], Iterator[Entry]]
 
@@ -38,7 +44,7 @@ async def attacked(
     *,
     names: Sequence[str] | None = None,
     seed: int = 0,
-    model: TextModel | None = None,
+    model: Callable[[], TextModel] | None = None,
     embedder: Embedder | None = None,
     published: object | None = None,
     untrained: object | None = None,
@@ -50,6 +56,7 @@ async def attacked(
     Each of several other sides attacks with its own record, and all of them together with everything.
 
     Args:
+        model: opens the public model that owners of a federation train.
         known: guesses made before, by attack; those attacks are not made again. Those of one of several
             other sides stand under `attack@side`.
         published: the trained small model, where its owner gives it away; without it, attacks on it
@@ -58,7 +65,7 @@ async def attacked(
             division of the data gives away by itself.
 
     Where the ledger kept digests only there is nothing to attack: the run comes back as it was. Where
-    token ids or states went up, only attacks on the models are made: the others read texts.
+    token ids or states went up, only attacks that need no texts are made.
 
     Raises:
         ConfigError: an unknown attack, or one that needs a package that is not installed.
@@ -79,12 +86,13 @@ async def attacked(
             untrained=untrained,
             known=own,
         )
-    record = View(run.entries, model, embedder)
+    record = View(run.entries, embedder=embedder)
     whole = reading(run).everything  # the LM is the same while preparing
     nothing = replace(record, entries=lambda: iter(()))
     views = {
         "model": replace(record, entries=whole),
         "members": replace(record, entries=run.prepare),
+        "updates": replace(record, entries=run.prepare, model=model),
         "published": replace(nothing, published=published, untrained=untrained),
     }
     before = {"published": replace(nothing, published=untrained, untrained=untrained)}
@@ -96,7 +104,7 @@ async def attacked(
         attack = attacks.create(name)
         if attack.about == "published" and published is None:
             continue
-        if attack.about not in ("model", "published") and not reading(run).has_texts:
+        if attack.about not in ("model", "published", "updates") and not reading(run).has_texts:
             continue
         if attack.about == "replies":
             guesses[name] = await _held_out(attack, run, record, seed)
@@ -158,6 +166,24 @@ def model_targets(run: Run) -> list[Target]:
     return [Target(HIDDEN, "", "hidden size")]
 
 
+def update_targets(run: Run) -> list[Target]:
+    """Which words the owner trained on. The attacker holds the items' texts, which are of the same
+    kind: their words are the candidates, the most common first."""
+    counts = Counter(w for item in run.items for w in words_of(last_user(item.example.chat)))
+    return [Target(TRAINED_WORDS, "", "word", tuple(w for w, _ in counts.most_common()))]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of letters in `text`, case folded."""
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def trained_words(run: Run) -> frozenset[str]:
+    """The words of the texts that preparing was given to learn from."""
+    known = [e for e in run.background if e.id in run.members]
+    return frozenset(w for e in known for w in words_of(last_user(e.chat)))
+
+
 def member_targets(run: Run) -> list[Target]:
     """Texts with their labels: some that preparing made its messages of, and the items, which it
     cannot have seen. At most `MOST_MEMBERS` of each."""
@@ -206,6 +232,7 @@ _TARGETS = {
     "records": record_targets,
     "model": model_targets,
     "members": member_targets,
+    "updates": update_targets,
     "published": published_targets,
 }
 
