@@ -6,8 +6,8 @@ SmolLM2-135M (torch, float32) and customers' questions of `banking77`, test spli
 is, and what is trained in public, is from the train split.
 
 * **updates**: the tokens of an owner's questions, found in gradients of the first layer's q, k and v,
-  and in what a LoRA (rank 8, all linear layers) changed by in 1 to 16 local steps of SGD or AdamW on
-  chats that end with the label, batch 4, from a first adapter (B nothing) or from one that public
+  and in what a LoRA (rank 8, all linear layers) changed by in 1 to 8 local steps of SGD or AdamW on
+  chats that end with the label, batch 2, from a first adapter (B nothing) or from one that public
   training made. By the span check where it is told how many there are; by the pursuit that is told, or
   that knows when to stop; beside it the most common tokens, which is what somebody names who has seen
   no update. The same behind codecs, and behind noise that is so many times as long as the update.
@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosilo.attacks.cut_labels import PublicEnd, before_layers, cosine_scores, norm_scores
+from cosilo.attacks.cut_labels import PublicEnd, cosine_scores, labels_behind, norm_scores
 from cosilo.attacks.states import recover
 from cosilo.attacks.updates import (
     RowSpan,
@@ -69,7 +69,7 @@ from upward_owner import at_cut, difference, first, nats, rows_of, trained
 
 Array = NDArray[np.float32]
 
-STEPS, BATCH, RANK, OWNERS = (1, 2, 4, 8, 16), 4, 8, 8
+STEPS, BATCH, RANK, OWNERS = (1, 2, 4, 8), 2, 8, 8
 TEXTS = {1: 20, 4: 8, 16: 4}  # batches of so many texts → how many of them
 NOISES = (0.1, 0.3, 1.0, 3.0)
 CODECS = ("fp16", "int8", "int4", "int2", "topk:0.1", "lowrank:8")
@@ -90,6 +90,7 @@ class Bench:
 
         self.public, self.own = read("train"), read("test")
         self._tuned: dict[int, Any] = {}
+        self._begun: dict[tuple[bool, int], Adapter] = {}
 
     @cached_property
     def module(self) -> Any:
@@ -130,23 +131,28 @@ class Bench:
         ]
         return recovered(order[: len(truth)], truth)[0]
 
-    def found(self, rows: Array, truth: set[int], known: Sequence[int] = ()) -> dict[str, float]:
-        """What each attack finds of `truth` in `rows`."""
+    def found(
+        self, rows: Array, truth: set[int], known: Sequence[int] = (), *, alone: bool = True
+    ) -> dict[str, float]:
+        """What each attack finds of `truth` in `rows`; with `alone` also where it is not told how many
+        there are."""
         if not rows.any():
-            return {"span": 0.0, "told": 0.0, "stops": 0.0, "stops precision": 1.0}
+            nothing = {"span": 0.0, "told": 0.0}
+            return nothing | {"stops": 0.0, "stops precision": 1.0} if alone else nothing
         sines = RowSpan.of(rows).sines(self.inputs)
         sines[list(known)] = 2.0
         told = pursue(rows, self.inputs, count=len(truth), known=known, common=self.common)
+        said = {
+            "span": recovered(nearest(sines, len(truth)), truth)[0],
+            "told": recovered(told.tokens, truth)[0],
+        }
+        if not alone:
+            return said
         stops = pursue(rows, self.inputs, known=known, common=self.common)
         recall, precision = recovered(stops.tokens, truth)
         if stops.left > 0.01:  # nothing explained it: no answer, rather than a wrong one
             recall, precision = 0.0, 1.0
-        return {
-            "span": recovered(nearest(sines, len(truth)), truth)[0],
-            "told": recovered(told.tokens, truth)[0],
-            "stops": recall,
-            "stops precision": precision,
-        }
+        return said | {"stops": recall, "stops precision": precision}
 
     # ── updates ──────────────────────────────────────────────────────────────
 
@@ -197,15 +203,18 @@ class Bench:
         self, rows: Sequence[tuple[str, str]], optimiser: str, begun: bool, seed: int
     ) -> tuple[Adapter, list[tuple[Adapter, list[Tokens]]]]:
         """(the adapter that an owner begins with, it and all that was read after each of STEPS)."""
-        module = prepared(self.module, method="lora", rank=RANK, seed=seed)
-        if begun:  # what an earlier round made: B is no longer nothing
-            public = [self.chat(row) for row in self.public[: 4 * BATCH]]
-            for _ in trained(module, public, "adamw", 4, rate=1e-3):
-                pass
-        first = adapter_of(module)
+        if (begun, seed) not in self._begun:
+            module = prepared(self.module, method="lora", rank=RANK, seed=seed)
+            if begun:  # what an earlier round made: B is no longer nothing
+                public = [self.chat(row) for row in self.public[: 4 * BATCH]]
+                for _ in trained(module, public, "adamw", 4, rate=1e-3, batch=BATCH):
+                    pass
+            self._begun[begun, seed] = adapter_of(module)
+        first = self._begun[begun, seed]
+        module = with_adapter(self.module, first)
         sequences = [self.chat(row) for row in rows]
         kept = []
-        for step in trained(module, sequences, optimiser, len(sequences) // BATCH):
+        for step in trained(module, sequences, optimiser, len(sequences) // BATCH, batch=BATCH):
             if step in STEPS:
                 kept.append((adapter_of(module), sequences[: step * BATCH]))
         return first, kept
@@ -216,7 +225,7 @@ class Bench:
         found: dict[str, Any] = {}
         for step, (adapter, sequences) in zip(STEPS, kept, strict=True):
             truth, change = self.truth(sequences), difference(adapter, first)
-            seen = self.found(rows_of(change), truth, self.template)
+            seen = self.found(rows_of(change), truth, self.template, alone=optimiser == "sgd")
             seen |= {"tokens": len(truth), "common": self.known_by_heart(truth, self.template)}
             found[str(step)] = seen
             if step == 4 and begun:
@@ -231,7 +240,7 @@ class Bench:
             crossed = {
                 n: used.unpack(used.pack(x), *x.shape) for n, x in change.items() if first(n)
             }
-            found[name] = self.found(rows_of(crossed), truth, self.template)
+            found[name] = self.found(rows_of(crossed), truth, self.template, alone=False)
         numbers = sum(x.size for x in change.values())
         length = float(np.sqrt(sum(np.square(x).sum() for x in change.values())))
         rng = np.random.default_rng(seed)
@@ -240,32 +249,36 @@ class Bench:
             crossed = {
                 n: x + each * rng.normal(size=x.shape) for n, x in change.items() if first(n)
             }
-            found[f"noise {noise:g}"] = self.found(rows_of(crossed), truth, self.template)
+            found[f"noise {noise:g}"] = self.found(
+                rows_of(crossed), truth, self.template, alone=False
+            )
         return found
 
     def shared(self, optimiser: str, seed: int) -> dict[str, Any]:
-        """The mean of eight owners' updates after 1 and 4 steps, and eight others who took no part."""
-        made = {}
+        """The mean of eight owners' updates after 1 and 2 steps, and eight others who took no part."""
+        made: dict[int, Any] = {}
         for owner in range(2 * OWNERS):
-            at = 800 + (seed * 2 * OWNERS + owner) * 4 * BATCH
-            rows = self.own[at : at + 4 * BATCH]
-            before, kept = self.owner(rows, optimiser, True, seed)
-            made[owner] = [(difference(a, before), s) for a, s in kept]
+            at = 800 + (seed * 2 * OWNERS + owner) * 2 * BATCH
+            rows = self.own[at : at + 2 * BATCH]
+            made[owner] = []
+            if owner < OWNERS:
+                before, kept = self.owner(rows, optimiser, True, seed)
+                made[owner] = [(difference(a, before), s) for a, s in kept]
             # What somebody makes who has the owner's texts and the method, in an order of his own.
             random.Random(owner).shuffle(rows)
-            _, again = self.owner(rows, optimiser, True, seed)
+            before, again = self.owner(rows, optimiser, True, seed)
             made[owner].append((difference(again[-1][0], before), again[-1][1]))
         found: dict[str, Any] = {}
-        for at, step in enumerate(STEPS[:3]):
+        for at, step in enumerate(STEPS[:2]):
             mean = {
                 n: np.mean([made[o][at][0][n] for o in range(OWNERS)], axis=0, dtype=np.float32)
                 for n in made[0][at][0]
             }
             truth = self.truth([s for o in range(OWNERS) for s in made[o][at][1]])
-            seen = self.found(rows_of(mean), truth, self.template)
+            seen = self.found(rows_of(mean), truth, self.template, alone=optimiser == "sgd")
             seen |= {"tokens": len(truth), "common": self.known_by_heart(truth, self.template)}
             found[str(step)] = seen
-            if step == 4:
+            if step == 2:
                 found["owners"] = [likeness(mean, made[o][-1][0]) for o in range(2 * OWNERS)]
         return found
 
@@ -285,25 +298,24 @@ class Bench:
         module = self.tuned(steps) if steps else self.module
         gradient, states = at_cut(module, ids, cut, behind_cut_only=bool(steps))
         scale, rng = 1 / len(truth), np.random.default_rng(number)
-        past, last = None, states
+        last = states
         if behind:
-            past, last = await self.model.forward(None, states, cut, self.model.layers)
-
-        async def back(some: Array) -> Array:
-            assert past is not None
-            return np.asarray(await self.model.backward(past, some, cut, self.model.layers))
-
+            _, last = await self.model.forward(None, states, cut, self.model.layers)
         logits = await self.model.predict(last, 1)
         found: dict[str, Any] = {"n": len(truth)}
         found["foretold"] = int(np.equal(logits.ids[:, 0], truth).sum())
         sizes = np.linalg.norm(gradient, axis=1, keepdims=True) / np.sqrt(gradient.shape[1])
         for noise in (0.0,) if steps else (0.0, 1.0, 3.0, 10.0):
-            if behind > 2 and noise in (3.0, 10.0):
+            if behind > 2 and noise > 1:
                 continue
             seen = (gradient + noise * sizes * rng.normal(size=gradient.shape)).astype(np.float32)
             if behind:
-                seen = await before_layers(back, seen, turns=30, enough=max(1e-3, 0.3 * noise))
-            said = self.end.next_tokens(seen, last, scale=scale)
+                top = self.model.layers
+                said = await labels_behind(
+                    self.model, self.end, seen, states, cut, top, scale=scale
+                )
+            else:
+                said = self.end.next_tokens(seen, last, scale=scale)
             found[f"{noise:g}"] = int(np.equal(said, truth).sum())
         return found
 
@@ -312,7 +324,9 @@ class Bench:
         if steps not in self._tuned:
             module = prepared(self.module, method="lora", rank=RANK, seed=5)
             rows = self.own[2000 : 2000 + steps * BATCH]
-            for _ in trained(module, [self.chat(row) for row in rows], "adamw", steps, rate=1e-3):
+            for _ in trained(
+                module, [self.chat(row) for row in rows], "adamw", steps, rate=1e-3, batch=BATCH
+            ):
                 pass
             self._tuned[steps] = module.eval()
         return self._tuned[steps]
@@ -326,7 +340,7 @@ class Bench:
         words = embedding.detach().numpy()
         x = np.stack([words[self.model.plain(text).ids].mean(axis=0) for text, _ in rows])
         # It can be learned: texts that have it lean in one direction.
-        x += label[:, None] * rng.normal(size=x.shape[1]) * x.std() * 0.5
+        x += label[:, None] * rng.normal(size=x.shape[1]) * x.std() * 0.1
         x = torch.from_numpy(((x - x.mean(0)) / x.std(0)).astype(np.float32))
         torch.manual_seed(seed)
         below = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 64), torch.nn.ReLU())
@@ -444,18 +458,7 @@ async def measured(given: argparse.Namespace) -> None:
             given.cells.write_text(json.dumps(done))
             print(key, json.dumps(done[key])[:400], flush=True)
 
-    parts = given.parts or ["updates", "labels", "shared", "members", "secrecy"]
-    if "updates" in parts:
-        for size, count in TEXTS.items():
-            for i in range(count):
-                await once(f"gradient {size} {i}", lambda s=size, n=i: bench.gradients(s, n))
-        for seed in SEEDS:
-            for optimiser in ("sgd", "adamw"):
-                for begun in (True, False):
-                    await once(
-                        f"update {optimiser} {begun} {seed}",
-                        lambda o=optimiser, b=begun, s=seed: bench.updates(o, b, s),
-                    )
+    parts = given.parts or ["labels", "secrecy", "updates", "shared", "members"]
     if "labels" in parts:
         for seed in range(5):
             await once(f"binary {seed}", lambda s=seed: bench.binary(s))
@@ -465,24 +468,35 @@ async def measured(given: argparse.Namespace) -> None:
                     f"labels {behind} 0 {number}", lambda b=behind, n=number: bench.labels(b, n, 0)
                 )
         for number in range(6):
-            await once(f"labels 2 32 {number}", lambda n=number: bench.labels(2, n, 32))
-    if "shared" in parts:
-        for seed in SEEDS[:2]:
-            for optimiser in ("sgd", "adamw"):
-                await once(
-                    f"shared {optimiser} {seed}", lambda o=optimiser, s=seed: bench.shared(o, s)
-                )
-    if "members" in parts:
-        for seed in SEEDS:
-            await once(f"members {seed}", lambda s=seed: bench.members(s))
+            await once(f"labels 2 16 {number}", lambda n=number: bench.labels(2, n, 16))
     if "secrecy" in parts:
         for depth in (4, 12):
-            for steps in (0, 8, 32):
+            for steps in (0, 16):
                 for number in range(3):
                     await once(
                         f"secrecy {depth} {steps} {number}",
                         lambda d=depth, s=steps, n=number: bench.secrecy(d, s, n),
                     )
+    if "updates" in parts:
+        for size, count in TEXTS.items():
+            for i in range(count):
+                await once(f"gradient {size} {i}", lambda s=size, n=i: bench.gradients(s, n))
+        for seed in given.seeds:
+            for optimiser in ("sgd", "adamw"):
+                for begun in (True, False):
+                    await once(
+                        f"update {optimiser} {begun} {seed}",
+                        lambda o=optimiser, b=begun, s=seed: bench.updates(o, b, s),
+                    )
+    if "shared" in parts:
+        for seed in given.seeds:
+            for optimiser in ("sgd", "adamw"):
+                await once(
+                    f"shared {optimiser} {seed}", lambda o=optimiser, s=seed: bench.shared(o, s)
+                )
+    if "members" in parts:
+        for seed in given.seeds:
+            await once(f"members {seed}", lambda s=seed: bench.members(s))
     write(done)
     await bench.model.close()
 
@@ -530,7 +544,7 @@ def write(done: dict[str, Any]) -> None:
             kept.put(
                 f"{kind}, owners", "auc", value, n=len(inside) + len(outside), low=low, high=high
             )
-    for kind in ("labels 0 0", "labels 2 0", "labels 6 0", "labels 2 32"):
+    for kind in ("labels 0 0", "labels 2 0", "labels 6 0", "labels 2 16"):
         some = cells(kind + " ")
         for column in some[0] if some else ():
             if column != "n":
@@ -542,7 +556,7 @@ def write(done: dict[str, Any]) -> None:
         for column in some[0] if some else ():
             put(name, column, [c[column] for c in some])
     for depth in (4, 12):
-        for steps in (0, 8, 32):
+        for steps in (0, 16):
             some = cells(f"secrecy {depth} {steps} ")
             if some:
                 hits, n = (sum(part) for part in zip(*some, strict=True))
@@ -555,6 +569,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     known = ("updates", "labels", "shared", "members", "secrecy")
     parser.add_argument("parts", nargs="*", choices=[*known, []])
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/banking77"))
     parser.add_argument("--cells", type=Path, default=Path("/tmp/upward_attacks_cells.json"))
     asyncio.run(measured(parser.parse_args()))

@@ -9,25 +9,24 @@ last hidden state h is
     g = s (Wᵀ p − w_y)      p = softmax(W h): what the model foretells; y: the token that came next
 
 and s one over the number of tokens. So whoever knows h reads y off it. Layers between the cut and the
-end that are known, too, are undone first (`before_layers`): the states that they were given are known
-to whoever sent them.
+end that are known, too, are no shelter (`labels_behind`): a state is moved by what comes after it
+alone, so labels are read from the last place to the first, each through the layers' Jacobian there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.models.base import Array
+from cosilo.attacks.states import KnownLayers
+from cosilo.models.base import Array, StatePast
 
 Floats = NDArray[np.float64]
-Back = Callable[[Array], Awaitable[Array]]
-"""From the gradient behind layers to the gradient in front of them, of the same shape; linear."""
-
 _AT_ONCE = 64
+_ROWS = 8192
+_STEP = 1e-2  # of a state's length: how far it is moved to see what layers make of that
 
 
 def norm_scores(gradients: Array) -> Floats:
@@ -78,6 +77,41 @@ class PublicEnd:
             found += [int(i) for i in far.argmin(axis=1)]
         return found
 
+    def gradient(self, state: Array, token: int, *, scale: float) -> Array:
+        """The gradient at `state`, shape (width,), where `token` came next."""
+        foretold, through = self._at(state)
+        found: Array = (scale * ((foretold @ self.head - self.head[token]) @ through)).astype(
+            np.float32
+        )
+        return found
+
+    def next_token(self, seen: Array, state: Array, below: Array, *, scale: float) -> int:
+        """The token that came next behind `state`, by the gradient in front of layers whose Jacobian
+        there is `below`, shape (width, width): d state / d what they were given.
+        """
+        foretold, through = self._at(state)
+        turned = (through @ below).astype(np.float32)
+        best, least = 0, np.inf
+        goal = (foretold @ self.head) @ turned - seen / scale
+        for start in range(0, len(self.head), _ROWS):
+            far = np.square(self.head[start : start + _ROWS] @ turned - goal).sum(axis=1)
+            if far.min() < least:
+                best, least = start + int(far.argmin()), float(far.min())
+        return best
+
+    def _at(self, state: Array) -> tuple[Array, Array]:
+        """(what is foretold at `state`, how what W is given changes with it: shape (width, width))."""
+        if self.gains is None:
+            same: Array = np.eye(len(state), dtype=np.float32)
+            return _softmax((self.head @ state)[None])[0], same
+        x = state.astype(np.float64)
+        r = np.sqrt(np.square(x).mean() + self.epsilon)
+        given = (self.gains * (x / r)).astype(np.float32)
+        change = (np.eye(len(x)) - np.outer(x, x) / (len(x) * r**2)) / r
+        return _softmax((self.head @ given)[None])[0], np.asarray(
+            self.gains[:, None] * change, np.float32
+        )
+
     def _far(self, seen: Floats, states: Array) -> Floats:
         """The squared distance of each place's gradient to what each token's would be, less a constant;
         shape (n, vocabulary).
@@ -114,32 +148,47 @@ def _softmax(logits: Array) -> Array:
     return wide
 
 
-async def before_layers(back: Back, seen: Array, *, turns: int = 40, enough: float = 1e-3) -> Array:
-    """The gradient behind known layers, from the one in front of them: `back` undone by GMRES (Saad and
-    Schultz, 1986), which calls it once a turn.
+async def labels_behind(
+    model: KnownLayers,
+    end: PublicEnd,
+    gradients: Array,
+    states: Array,
+    first: int,
+    last: int,
+    *,
+    scale: float,
+) -> list[int]:
+    """The token that the loss was about at each place, where layers lie between the cut and the end.
 
     Args:
-        seen: what crossed the cut, shape (positions, width).
-        enough: the residual, as a share of `seen`, at which no further turn is made.
+        model: runs the layers.
+        gradients: of the loss with respect to `states`, as they crossed, shape (n, width).
+        states: what crossed the other way.
+        first, last: the layers between, by how many a state has been through.
+        scale: as for `PublicEnd.next_tokens`.
     """
-    shape, goal = seen.shape, seen.astype(np.float64).ravel()
-    size = float(np.linalg.norm(goal))
-    if not size:
-        return np.zeros_like(seen)
-    basis, rows = [goal / size], np.zeros((turns + 1, turns))
-    solved: Floats = np.zeros(0)
-    for j in range(turns):
-        new = (await back(basis[j].reshape(shape).astype(np.float32))).astype(np.float64).ravel()
-        for i, known in enumerate(basis):
-            rows[i, j] = known @ new
-            new = new - rows[i, j] * known
-        rows[j + 1, j] = np.linalg.norm(new)
-        wanted = np.zeros(j + 2)
-        wanted[0] = size
-        used = rows[: j + 2, : j + 1]
-        solved = np.asarray(np.linalg.lstsq(used, wanted, rcond=None)[0], np.float64)
-        if np.linalg.norm(used @ solved - wanted) < enough * size or rows[j + 1, j] < 1e-12 * size:
-            break
-        basis.append(new / rows[j + 1, j])
-    found = sum(c * b for c, b in zip(solved, basis, strict=False))
-    return np.asarray(found, np.float32).reshape(shape)
+    past, behind = await model.forward(None, states, first, last)
+    found: list[int] = []
+    opened = np.zeros_like(gradients)  # the gradient behind the layers, as far as labels are known
+    for place in reversed(range(len(states))):
+        before = past.fork(place) if place else None
+        below = await _jacobian(model, before, states[place], first, last)
+        seen = gradients[place]
+        if found:
+            seen = seen - (await model.backward(past, opened, first, last))[place]
+        token = end.next_token(seen, behind[place], below, scale=scale)
+        opened[place] = end.gradient(behind[place], token, scale=scale)
+        found.append(token)
+    return found[::-1]
+
+
+async def _jacobian(
+    model: KnownLayers, before: StatePast | None, state: Array, first: int, last: int
+) -> Array:
+    """How what comes of `state` behind `before` changes with it, by moving it a little each way."""
+    step = _STEP * float(np.linalg.norm(state)) / np.sqrt(len(state))
+    moves = step * np.eye(len(state), dtype=np.float32)
+    up = await model.alternatives(before, state + moves, first, last)
+    down = await model.alternatives(before, state - moves, first, last)
+    found: Array = ((up - down) / (2 * step)).T
+    return found

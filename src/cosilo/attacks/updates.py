@@ -128,7 +128,8 @@ def pursue(
     strong = values[:directions][kept]
     left = (right[:directions][kept] * strong[:, None]).T  # (width, k): what is left of the rows
     whole = float(np.linalg.norm(left))
-    most = min(inputs.shape[1], len(inputs)) if count is None else count
+    # More than half as many tokens as there are numbers have no one explanation (Chen and Huo, 2006).
+    most = (inputs.shape[1] + left.shape[1]) // 2 if count is None else count
     if not whole:
         return Pursued([], 0.0)
     seen = inputs @ left.astype(np.float32)  # (vocabulary, k)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cosilo.attacks.base import View
 from cosilo.attacks.record import replies, texts
 from cosilo.boundary.messages.base import Message, classes
+from cosilo.boundary.messages.federate import Contribute
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.matching import FuzzyPool, Pool, as_written, normalised
@@ -27,6 +28,7 @@ from cosilo.types import last_user
 Entries = Callable[[], Iterator[Entry]]
 
 
+CONTRIBUTE = Contribute.__name__
 _LEAST = 8  # characters of a text that does not stand in another by chance
 
 
@@ -123,6 +125,11 @@ class Reading:
     def everything(self) -> Iterator[Entry]:
         """What crossed while preparing, then what crossed for the items."""
         return chain(self._run.prepare(), self._run.entries())
+
+    @cached_property
+    def contributed(self) -> bool:
+        """Whether preparing gave a federation updates."""
+        return any(entry.kind == CONTRIBUTE for entry in self._run.prepare())
 
     @cached_property
     def records(self) -> frozenset[str]:

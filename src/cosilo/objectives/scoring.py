@@ -60,7 +60,7 @@ async def attacked(
         known: guesses made before, by attack; those attacks are not made again. Those of one of several
             other sides stand under `attack@side`.
         published: the trained small model, where its owner gives it away; without it, attacks on it
-            are left out.
+            are left out; so are attacks on a federation's updates where none were given.
         untrained: what it was trained from, where that is known: an attack's success on it is what the
             division of the data gives away by itself.
 
@@ -103,6 +103,8 @@ async def attacked(
             continue
         attack = attacks.create(name)
         if attack.about == "published" and published is None:
+            continue
+        if attack.about == "updates" and not reading(run).contributed:
             continue
         if attack.about not in ("model", "published", "updates") and not reading(run).has_texts:
             continue

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cosilo.boundary.messages import Contribute
 from cosilo.objectives import intervals
 from cosilo.objectives.base import Floats, Measurement, Objective, Run, objectives
 from cosilo.objectives.reading import reading
 from cosilo.objectives.scoring import TRAINED_WORDS, trained_words
-
-CONTRIBUTE = Contribute.__name__
 
 
 @objectives.register("update_words")
@@ -31,9 +28,7 @@ class UpdateWordsFound:
 
     def __call__(self, run: Run) -> Measurement | None:
         truth = trained_words(run)
-        if not truth or not any(entry.kind == CONTRIBUTE for entry in run.prepare()):
-            return None
-        if not reading(run).has_content:
+        if not truth or not reading(run).contributed:
             return None
         found = {}
         for name, guesses in run.guesses.items():
