@@ -96,15 +96,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/offsite"))
     parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
-    parser.add_argument("--task", choices=TASKS, help="this one alone, without the surrogates")
+    parser.add_argument("--task", choices=TASKS, help="this one alone, without surrogates")
     parser.add_argument("--tune", action="store_true", help="only what the rate does on tune")
+    parser.add_argument("--surrogates", action="store_true", help="these alone")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     if not arguments.report:
         bench = Bench(arguments.folder, perf_counter() + arguments.seconds)
         try:
             tasks = (arguments.task,) if arguments.task else TASKS
-            if arguments.tune:
+            if arguments.surrogates:
+                bench.surrogates()
+            elif arguments.tune:
                 bench.on_tune(tasks[0])
             else:
                 bench.run(tasks, SEEDS[: arguments.seeds])
@@ -123,7 +126,8 @@ class Bench:
         self.lm = torch_lm("smollm2-135m-instruct", precision="float32")
         self.module = self.lm.module.requires_grad_(False)
         self.text = sample(
-            plain(self.lm.tokens, complaints("train"), length=RECIPE.length), RECIPE.seed
+            plain(self.lm.tokens, complaints("train"), length=RECIPE.length),
+            RECIPE.seed,
         )[:400]
         self.items = {"notes": self.notes(), "topics": questions()}
         self.recipes = {depth: replace(RECIPE, depth=depth) for depth in DEPTHS}
@@ -132,28 +136,32 @@ class Bench:
         for task in tasks:
             self.piece(f"{task} as it was", lambda t=task: self.graded(t, self.module))
             self.piece(
-                f"{task} emulator", lambda t=task: self.graded(t, self.emulator(MAIN).module)
+                f"{task} emulator",
+                lambda t=task: self.graded(t, self.emulator(MAIN).module),
             )
             for seed in seeds:
-                self.arms(task, seed)
-            if len(tasks) > 1 and task == tasks[0]:
-                self.surrogates()
+                self.offsite(task, seed)
+            for seed in seeds:
+                self.direct(task, seed)
+        if len(tasks) > 1:
+            self.surrogates()
         for seed in seeds:
             self.two_rounds(tasks[0], seed)
 
-    def arms(self, task: str, seed: int) -> None:
+    def offsite(self, task: str, seed: int) -> None:
         emulator = self.emulator(MAIN)
         adapter = self.tuned(task, emulator, seed)
         there = self.at_the_lm(emulator, adapter)
-        direct = self.adapter(
-            f"{task} direct {seed}", lambda: self.trained(task, self.module, seed)
-        )
         for arm, module in (
-            ("tuned", merged_with(emulator.module, adapter)),
             ("plugged in", merged_with(self.module, there)),
-            ("direct", merged_with(self.module, direct)),
+            ("tuned", merged_with(emulator.module, adapter)),
         ):
             self.piece(f"{task} {arm} {seed}", lambda m=module: self.graded(task, m))
+
+    def direct(self, task: str, seed: int) -> None:
+        found = self.adapter(f"{task} direct {seed}", lambda: self.trained(task, self.module, seed))
+        direct = merged_with(self.module, found)
+        self.piece(f"{task} direct {seed}", lambda: self.graded(task, direct))
 
     def two_rounds(self, task: str, seed: int) -> None:
         """The emulator aligned to what was tuned, and tuned again; beside one round of all steps."""
@@ -163,7 +171,13 @@ class Bench:
         def again() -> Adapter:
             there = self.at_the_lm(emulator, first)
             new = aligned(
-                emulator, self.module, there, recipe, self.text, coded=coded, coded_ends=coded_ends
+                emulator,
+                self.module,
+                there,
+                recipe,
+                self.text,
+                coded=coded,
+                coded_ends=coded_ends,
             )
             about = {"gap": new.gap, "bytes": sent_bytes(new, only_middle=True)}
             self.note(f"aligned {seed}", about)
@@ -372,8 +386,15 @@ def likeliest(module: Any, sequences: Sequence[Tokens]) -> list[Any]:
 def questions() -> Items:
     """Of each topic so many questions, in a seeded order; test from the set's own test file."""
     rng = np.random.default_rng(0)
-    found: dict[str, list[tuple[tuple[Turn, ...], str]]] = {"train": [], "tune": [], "test": []}
-    for file, parts in (("train", (("train", TRAIN), ("tune", TUNE))), ("test", (("test", TEST),))):
+    found: dict[str, list[tuple[tuple[Turn, ...], str]]] = {
+        "train": [],
+        "tune": [],
+        "test": [],
+    }
+    for file, parts in (
+        ("train", (("train", TRAIN), ("tune", TUNE))),
+        ("test", (("test", TEST),)),
+    ):
         lines = (DATA / "banking77" / f"{file}.jsonl").read_text("utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
         for topic in TOPICS:
@@ -408,7 +429,12 @@ ARMS = ("tuned", "plugged in", "direct", "as many steps", "two rounds")
 
 
 def report(folder: Path) -> None:
-    settings = {"precision": "float32", "steps": STEPS, "rank": RANK, "layers kept": MAIN}
+    settings = {
+        "precision": "float32",
+        "steps": STEPS,
+        "rank": RANK,
+        "layers kept": MAIN,
+    }
     kept = Kept("offsite", settings={**settings, "codecs": [CODEC, ENDS_CODEC], "rates": RATE})
     emulators = {
         depth: json.loads(place.read_text())

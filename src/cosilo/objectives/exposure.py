@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import ClassVar
 
@@ -80,6 +81,32 @@ class OutputLayer:
         note = f"hidden size {best.value}" if best.value else "no width stands out"
         return Measurement(
             self.objective, shown, places, shown, shown, baseline=0.0, note=f"{note}, n = places"
+        )
+
+
+@objectives.register("emulator")
+class EmulatorAlone:
+    """How near the best emulator on record comes to the LM by itself: the LM's perplexity over the
+    emulator's, on the public text of the LM's owner and as that owner says. 1 is as good as the LM.
+
+    It is one fact about what was lent, so there are no values for the certificate to test.
+    """
+
+    objective: ClassVar[Objective] = Objective("emulator", "exposure", "min", "share")
+
+    def values(self, run: Run) -> Floats | None:
+        return None
+
+    def __call__(self, run: Run) -> Measurement | None:
+        lent = reading(run).emulators if reading(run).has_content else ()
+        if not lent:
+            return None
+        gap = min(gap for gap, _ in lent)
+        near = min(1.0, math.exp(-gap))
+        size = sum(size for _, size in lent) / 1e6
+        note = f"gap {gap:.3f} nats per token, as its owner says; {size:,.1f} MB came"
+        return Measurement(
+            self.objective, near, len(lent), near, near, baseline=0.0, note=f"{note}; n = emulators"
         )
 
 

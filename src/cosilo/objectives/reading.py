@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from cosilo.attacks.base import View
 from cosilo.attacks.record import replies, texts
+from cosilo.boundary.messages import Lent
 from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.messages.federate import Contribute
 from cosilo.boundary.meter import Price, Spent
@@ -121,6 +122,17 @@ class Reading:
         """Places of replies that the LM gave its probabilities for."""
         kinds = {k.__name__ for k in classes().values() if Shows.LOGITS in k.shows}
         return sum(entry.message.places() for entry in self.everything() if entry.kind in kinds)
+
+    @cached_property
+    def emulators(self) -> tuple[tuple[float, int], ...]:
+        """Of each emulator that came down while preparing: how many nats per token it alone is worse by
+        than the LM, as the LM's owner says, and its bytes."""
+        some = (e.message for e in self._run.prepare() if e.kind == Lent.__name__)
+        return tuple(
+            (lent.about.alone - lent.about.whole, lent.size)
+            for lent in some
+            if isinstance(lent, Lent) and lent.about is not None
+        )
 
     def everything(self) -> Iterator[Entry]:
         """What crossed while preparing, then what crossed for the items."""

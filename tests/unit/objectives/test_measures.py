@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cosilo.attacks.base import Guess
-from cosilo.boundary.messages import Ask, Completion, Forward, Score, Scored, Step, encode
+from cosilo.boundary.messages import Ask, Completion, Forward, Lent, Score, Scored, Step, encode
+from cosilo.boundary.messages.lend import Described
 from cosilo.boundary.meter import Meter, Price
 from cosilo.boundary.record.ledger import Entry, MemoryLedger
 from cosilo.boundary.wire.states import pack_scaled
@@ -479,3 +480,21 @@ async def test_without_logits_there_is_no_output_layer_to_speak_of(
 ) -> None:
     run = await attacked(make_run([crossing("a", sent="a")]), names=["output_layer"])
     assert "output_layer" not in measured(run)
+
+
+def test_an_emulator_that_was_lent_says_how_near_it_comes(crossing: C, make_run: MakeRun) -> None:
+    plain = make_run([crossing("a", sent="a")])
+    assert "emulator" not in measured(plain)
+    ledger = MemoryLedger()
+    for number, alone in enumerate((4.0, 3.5, 9.0)):
+        about = Described(config="{}", base=32 * "b", kept=(0,), ends=1, whole=3.0, alone=alone)
+        for part in range(2):
+            lent = Lent(
+                part=part, parts=2, size=2_000_000, digest=64 * "d", packed=b"x",
+                about=None if part else about,
+            )  # fmt: skip
+            ledger.append(f"emulator/{number}", "down", lent, encode(lent))
+    m = measured(replace(plain, prepare=ledger.entries))["emulator"]
+    assert (m.value, m.n) == (pytest.approx(math.exp(-0.5)), 3)
+    assert "gap 0.500" in m.note
+    assert "6.0 MB" in m.note
