@@ -66,6 +66,7 @@ script text_dp benchmarks/text_dp.py
 script pupa benchmarks/pupa.py --items 32 --only large small pseudonym replace-cautious
 script pupa_writing benchmarks/pupa.py --items 16 --writing question hide
 script split benchmarks/split.py
+script upward_attacks benchmarks/upward_attacks.py
 echo "== fit"
 for ms in 15 7; do
   "$PYTHON" -m cosilo fit smollm2-135m-instruct --ms-per-token "$ms" --memory 1GB --out "runs/fit-$ms" \

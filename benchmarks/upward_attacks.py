@@ -442,7 +442,7 @@ class Bench:
             inside = 8 if name == "an owner of eight" else 64
             for attack, values in scores.items():
                 v = np.array(values)
-                found[f"{name} {attack}"] = auc(v[:inside], v[64:])[0]
+                found[f"{name} {attack}"] = auc(v[:inside], v[64:])
         return found
 
 
@@ -531,12 +531,16 @@ def write(done: dict[str, Any]) -> None:
         for name in some[0] if some else ():
             if name == "owners":
                 continue
+            tokens = [c[name].get("tokens", c.get("4", {}).get("tokens", 0)) for c in some]
             for column in some[0][name]:
                 values = [c[name][column] for c in some]
-                if column == "tokens":
+                if column in ("tokens", "stops precision"):
                     kept.put(f"{kind}, {name}", column, float(np.mean(values)), n=len(values))
-                else:
-                    put(f"{kind}, {name}", column, values)
+                    continue
+                hits = sum(value * n for value, n in zip(values, tokens, strict=True))
+                low, high = wilson(hits, sum(tokens))
+                share = hits / sum(tokens)
+                kept.put(f"{kind}, {name}", column, share, n=sum(tokens), low=low, high=high)
         inside = [x for c in some for x in c.get("owners", ())[:OWNERS]]
         outside = [x for c in some for x in c.get("owners", ())[OWNERS:]]
         if inside:
@@ -551,10 +555,13 @@ def write(done: dict[str, Any]) -> None:
                 hits, n = sum(c[column] for c in some), sum(c["n"] for c in some)
                 low, high = wilson(hits, n)
                 kept.put(kind, column, hits / n, n=n, low=low, high=high)
-    for name, prefix in (("binary", "binary "), ("members", "members ")):
-        some = cells(prefix)
-        for column in some[0] if some else ():
-            put(name, column, [c[column] for c in some])
+    some = cells("binary ")
+    for column in some[0] if some else ():
+        put("binary", column, [c[column] for c in some])
+    for key in [key for key in done if key.startswith("members ")]:
+        for column, (value, low, high) in done[key].items():
+            texts = 72 if column.startswith("an owner") else 128
+            kept.put(key, column, value, n=texts, low=low, high=high)
     for depth in (4, 12):
         for steps in (0, 16):
             some = cells(f"secrecy {depth} {steps} ")
@@ -568,7 +575,7 @@ def write(done: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     known = ("updates", "labels", "shared", "members", "secrecy")
-    parser.add_argument("parts", nargs="*", choices=[*known, []])
+    parser.add_argument("parts", nargs="*", choices=[*known, []], default=[])
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/banking77"))
     parser.add_argument("--cells", type=Path, default=Path("/tmp/upward_attacks_cells.json"))
