@@ -34,7 +34,7 @@ from cosilo.objectives.intervals import mean as mean_interval
 from cosilo.objectives.intervals import wilson
 from cosilo.privacy.radial_noise import cut_to, eta_for, radial_noise
 from cosilo.strategies.denoiser import Denoiser
-from cosilo.strategies.inference.split import _usual_length
+from cosilo.strategies.split_thread import usual_length
 from cosilo.types import user
 from kept import Kept
 
@@ -69,7 +69,7 @@ class Bench:
 
     async def clip(self, depth: int) -> float:
         if depth not in self.clips:
-            self.clips[depth] = await _usual_length(self.model, depth)  # type: ignore[arg-type]
+            self.clips[depth] = await usual_length(self.model, depth)  # type: ignore[arg-type]
         return self.clips[depth]
 
     def noised(self, given: Array, clip: float, noise: float, name: str) -> tuple[Array, Array]:

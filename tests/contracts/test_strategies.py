@@ -254,7 +254,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # on threads, there too
         "fusion", "proxy",
         # with an LM that shows states, there too
-        "distil_states", "split",
+        "distil_states", "split", "split_learning",
         # with one that goes on from what it has read, there too
         "speculative",
         # with one whose owner lends an emulator, there too

@@ -35,6 +35,7 @@ from cosilo.models.base import (
     require,
     splits,
 )
+from cosilo.models.parts import has_parts
 from cosilo.types import Chat, Demonstration, Generation, Sampling
 
 T = TypeVar("T")
@@ -294,6 +295,10 @@ class _Weights(Remembering):
         """The model with other weights, and a memory of its own."""
         changed = require(self.model, Access.WEIGHTS, by="the small model").with_module(module)
         return remembering(changed)
+
+    async def base_digest(self) -> bytes:
+        assert has_parts(self.model)
+        return await self.model.base_digest()
 
     def save(self, folder: Path | str) -> None:
         require(self.model, Access.WEIGHTS, by="the small model").save(folder)

@@ -31,7 +31,7 @@ from cosilo.strategies.inference import (
     speculative,
     split,
 )
-from cosilo.strategies.upward import offsite, supericl
+from cosilo.strategies.upward import offsite, split_learning, supericl
 
 __all__ = [
     "automix",
@@ -60,6 +60,7 @@ __all__ = [
     "sketch",
     "speculative",
     "split",
+    "split_learning",
     "step_by_step",
     "supericl",
     "zerogen",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -19,18 +19,30 @@ import numpy as np
 from cosilo.boundary.channel import Channel
 from cosilo.boundary.messages.forward import Forward, StatesName
 from cosilo.boundary.wire import states
-from cosilo.errors import UnexpectedReplyError, UnknownThreadError
+from cosilo.errors import (
+    CapabilityError,
+    ConfigError,
+    RejectedError,
+    UnexpectedReplyError,
+    UnknownThreadError,
+)
 from cosilo.models.base import (
+    Access,
     ActivationModel,
     Array,
     SplitModel,
     StatePast,
+    TextModel,
     ThreadModel,
     Tokens,
+    goes_on,
+    require,
+    splits,
 )
 from cosilo.privacy.mechanisms import RadialNoise, Release
 from cosilo.privacy.radial_noise import cut_to, eta_for, radial_noise
 from cosilo.privacy.secret_key import KeyedRandom
+from cosilo.types import Sampling, user
 
 
 class HomeModel(ActivationModel, ThreadModel, SplitModel, Protocol):
@@ -51,6 +63,8 @@ class SplitPoint:
         clip: how long a state may be; ignored without noise.
         key: what the noise is derived under: the same tokens have the same noise.
         denoiser: what the LM's outputs go through.
+        until: the layers behind this one are at home, too; None where the LM has all others.
+        body: the version of the adapter that the LM's owner has on its layers for this client.
     """
 
     layers: int
@@ -58,6 +72,8 @@ class SplitPoint:
     clip: float
     key: bytes
     denoiser: Denoises | None = None
+    until: int | None = None
+    body: bytes = b""
 
     def eta(self, width: int) -> float:
         return eta_for(self.noise, self.clip, width)
@@ -69,10 +85,17 @@ class SplitThread:
     Args:
         channel: to the LM's owner, whose model has the layers that go on from those at home.
         open: so many of the first tokens are the same in every text, so their states go as they are.
+        again: asks the LM's owner to take up an adapter that it has put away.
     """
 
     def __init__(
-        self, channel: Channel, model: HomeModel, cut: SplitPoint, *, open: int = 0
+        self,
+        channel: Channel,
+        model: HomeModel,
+        cut: SplitPoint,
+        *,
+        open: int = 0,
+        again: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._channel = channel
         self._model = model
@@ -80,11 +103,14 @@ class SplitThread:
         self._open = open
         self._ids: list[int] = []
         self._past: StatePast | None = None
+        self._past_above: StatePast | None = None
         self._sent = b""
-        self._name = StatesName(cut.layers, model.layers)
+        self._again = again
+        self._until = model.layers if cut.until is None else cut.until
+        self._name = self._nothing()
 
     async def go_on(self, ids: Sequence[int]) -> Array:
-        """Read `ids` behind what was read; the states after the LM's last layer, shape (n, width).
+        """Read `ids` behind what was read; the states after the model's last layer, shape (n, width).
 
         A thread that the LM's owner has forgotten is sent whole, once, with the noise that it had.
 
@@ -101,7 +127,8 @@ class SplitThread:
         forward = Forward(
             thread=bytes(self._name) if begun else b"",
             first=self._cut.layers,
-            last=self._model.layers,
+            last=self._until,
+            body=self._cut.body,
             count=len(ids),
             packed=packed,
         )
@@ -113,17 +140,32 @@ class SplitThread:
         try:
             reply = await self._channel.send(forward)
         except UnknownThreadError:
+            if self._again is not None:
+                await self._again()
             whole = msgspec.structs.replace(
                 forward, thread=b"", count=len(self._ids), packed=self._sent
             )
             reply = await self._channel.send(whole)
-            self._name = StatesName(self._cut.layers, self._model.layers).after(self._sent)
+            self._name = self._nothing().after(self._sent)
         else:
             self._name = self._name.after(packed)
         found = states.unpack_scaled(reply.packed, reply.count)[-len(ids) :]
         if found.shape != given.shape:
             raise UnexpectedReplyError("the large model's states are of another width")
-        return found if self._cut.denoiser is None else self._cut.denoiser(found, given, noise)
+        if self._cut.denoiser is not None:
+            found = self._cut.denoiser(found, given, noise)
+        return await self._above(found)
+
+    def _nothing(self) -> StatesName:
+        return StatesName(self._cut.layers, self._until, body=self._cut.body)
+
+    async def _above(self, found: Array) -> Array:
+        """`found` after the layers at home that stand above the LM's."""
+        if self._until < self._model.layers:
+            self._past_above, found = await self._model.forward(
+                self._past_above, found, self._until, self._model.layers
+            )
+        return found
 
     async def _below(self, ids: Sequence[int]) -> Array:
         """The states of `ids` after the layers at home."""
@@ -157,3 +199,51 @@ class SplitThread:
     def _key(self, eta: float) -> bytes:
         about = f"{self._model.vocabulary} {self._cut.layers} {eta!r} {self._cut.clip!r}".encode()
         return hmac.digest(self._cut.key, about, hashlib.sha256)
+
+
+USUAL = (
+    "The committee met on Tuesday to talk about the new bridge. Nobody had read the report, which says "
+    "that the river rises by two metres in most winters, and so they agreed to meet again in March."
+)
+"""A text of nobody's, by which states are measured."""
+
+
+def home_model(model: TextModel, layers: int, *, by: str) -> HomeModel:
+    """`model` as one that can be cut behind so many layers.
+
+    Raises:
+        CapabilityError: it cannot be cut.
+        ConfigError: it has not more layers than that.
+    """
+    require(model, Access.ACTIVATIONS, by=by)
+    if not (splits(model) and goes_on(model)):
+        raise CapabilityError(
+            f"{by} runs layers of the small model by themselves, and {model.name!r} cannot: the torch "
+            "back end can"
+        )
+    home = cast(HomeModel, model)
+    if layers >= home.layers:
+        raise ConfigError(
+            f"layers = {layers} leaves nothing to the large model: {model.name!r} has {home.layers}"
+        )
+    return home
+
+
+def require_plain(sampling: Sampling, *, by: str) -> None:
+    """Refuse, before anything is sent, what is not decided at home."""
+    for name in ("tools", "tool_choice", "response_format", "fields"):
+        if getattr(sampling, name):
+            raise RejectedError(f"{by} writes plain text and knows no {name}", everything=True)
+
+
+def same_begin(model: HomeModel, prompt: Sequence[int]) -> int:
+    """1 where the first token stands in front of any text, 0 otherwise. Some models' states there are
+    hundreds of times as long as all others, and without them the text is another."""
+    others = (user("a"), user("b", system="c"))
+    return int(all(list(model.prompt(chat))[:1] == list(prompt[:1]) for chat in others))
+
+
+async def usual_length(model: HomeModel, layers: int) -> float:
+    """The median length of a state after so many layers, in a text of nobody's."""
+    (found,) = await model.activations([model.plain(USUAL)], layers)
+    return float(np.median(np.linalg.norm(found[1:], axis=1)))

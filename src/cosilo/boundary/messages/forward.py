@@ -10,7 +10,8 @@ together (`lengths`) it is all of them, and nothing follows but a `Backward`.
 
 What is in them for whoever is curious: `Forward.arrays` are the states of each text, which say what its
 tokens are to everybody who knows the layers that made them (`attacks.states`). `Backward.array` is
-the gradient of a loss whose labels did not cross; they say something about them.
+the gradient of a loss whose labels did not cross, and gives them to everybody who knows the layers
+behind (`attacks.cut_labels`).
 """
 
 from __future__ import annotations

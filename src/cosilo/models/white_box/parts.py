@@ -224,6 +224,7 @@ class TorchPart:
             training = self._training if train else None
             others = list(training.trained.values()) if training is not None else []
             found, *own = torch.autograd.grad(graph, [passed.given, *others], wanted)
+            made = _array(found)  # before any weight has changed
             if training is not None:
                 for parameter, grad in zip(others, own, strict=True):
                     parameter.grad = grad
@@ -231,9 +232,10 @@ class TorchPart:
                 if not training.step():
                     raise RejectedError(
                         f"step {training.steps + 1} was dropped: the gradient of the adapter on the "
-                        "large model's layers is not finite"
+                        "large model's layers is not finite",
+                        code="dropped",
                     )
-            return _array(found)
+            return made
 
         found: Array = await self._apart(work)
         return found

@@ -15,26 +15,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cosilo.boundary.messages import Forward
-from cosilo.errors import CapabilityError, ConfigError, RejectedError
-from cosilo.models.base import Access, Array, TextModel, goes_on, require, splits
+from cosilo.errors import ConfigError
+from cosilo.models.base import Access, Array
 from cosilo.privacy.secret_key import secret_key
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.denoiser import Denoiser
 from cosilo.strategies.guide import Guide
-from cosilo.strategies.split_thread import HomeModel, SplitPoint, SplitThread
-from cosilo.strategies.split_writing import HomeWriter
-from cosilo.types import Answer, Chat, Delta, Sampling, assemble, user
-
-USUAL = (
-    "The committee met on Tuesday to talk about the new bridge. Nobody had read the report, which says "
-    "that the river rises by two metres in most winters, and so they agreed to meet again in March."
+from cosilo.strategies.split_thread import (
+    HomeModel,
+    SplitPoint,
+    SplitThread,
+    home_model,
+    require_plain,
+    same_begin,
+    usual_length,
 )
-"""A text of nobody's, by which states are measured."""
+from cosilo.strategies.split_writing import HomeWriter
+from cosilo.types import Answer, Chat, Delta, assemble
 
 
 @strategies.register("split")
@@ -95,8 +97,8 @@ class Split:
             CapabilityError: the small model cannot be cut.
             ConfigError: it has not so many layers, or there are too few public texts.
         """
-        model = _home(session.owner.model, self.layers)
-        found = replace(self, clip=self.clip or await _usual_length(model, self.layers))
+        model = home_model(session.owner.model, self.layers, by="split")
+        found = replace(self, clip=self.clip or await usual_length(model, self.layers))
         if not self.denoise or self.denoiser is not None:
             return found, session
         texts = [example.chat for example in session.owner.public[: self.denoise]]
@@ -118,10 +120,12 @@ class Split:
         yield Answer(assemble(pieces), by="large")
 
     async def _written(self, session: Session, chat: Chat) -> AsyncIterator[Delta]:
-        _require_plain(session.sampling)
-        model = _home(session.owner.model, self.layers)
+        require_plain(session.sampling, by="split")
+        model = home_model(session.owner.model, self.layers, by="split")
         prompt = list(model.prompt(chat))
-        thread = SplitThread(session.lm, model, await self._cut(model), open=_open(model, prompt))
+        thread = SplitThread(
+            session.lm, model, await self._cut(model), open=same_begin(model, prompt)
+        )
         writer = HomeWriter(model, session.sampling)
         new = prompt
         while writer.finish is None:
@@ -132,7 +136,7 @@ class Split:
         yield writer.last(len(prompt))
 
     async def _cut(self, model: HomeModel) -> SplitPoint:
-        clip = self.clip or await _usual_length(model, self.layers)
+        clip = self.clip or await usual_length(model, self.layers)
         key = secret_key(self.key_file) if self.noise else b""
         return SplitPoint(self.layers, self.noise, clip, key, self.denoiser)
 
@@ -147,7 +151,7 @@ class Split:
         rows: list[tuple[Array, ...]] = []
         for chat in texts:
             prompt = list(model.prompt(chat))
-            open = _open(model, prompt)
+            open = same_begin(model, prompt)
             clean = SplitThread(channel, model, replace(cut, noise=0.0))
             wanted = await clean.go_on(prompt)
             seen: list[tuple[Array, ...]] = []
@@ -160,43 +164,3 @@ class Split:
             rows.append(tuple(part[open:] for part in (*seen[0], wanted)))
         noisy, given, noise, wanted = (np.concatenate(part) for part in zip(*rows, strict=True))
         return Denoiser.fit(noisy, given, noise, wanted)
-
-
-def _home(model: TextModel, layers: int) -> HomeModel:
-    """`model` as one that can be cut behind so many layers.
-
-    Raises:
-        CapabilityError: it cannot be cut.
-        ConfigError: it has not more layers than that.
-    """
-    require(model, Access.ACTIVATIONS, by="split")
-    if not (splits(model) and goes_on(model)):
-        raise CapabilityError(
-            f"split runs the first layers of the small model by themselves, and {model.name!r} cannot: "
-            "the torch back end can"
-        )
-    home = cast(HomeModel, model)
-    if layers >= home.layers:
-        raise ConfigError(
-            f"layers = {layers} leaves nothing to the large model: {model.name!r} has {home.layers}"
-        )
-    return home
-
-
-def _require_plain(sampling: Sampling) -> None:
-    """Refuse, before anything is sent, what is not decided at home."""
-    for name in ("tools", "tool_choice", "response_format", "fields"):
-        if getattr(sampling, name):
-            raise RejectedError(f"split writes plain text and knows no {name}", everything=True)
-
-
-def _open(model: HomeModel, prompt: Sequence[int]) -> int:
-    """1 where the first token stands in front of any text, 0 otherwise. Some models' states there are
-    hundreds of times as long as all others, and without them the text is another."""
-    others = (user("a"), user("b", system="c"))
-    return int(all(list(model.prompt(chat))[:1] == list(prompt[:1]) for chat in others))
-
-
-async def _usual_length(model: HomeModel, layers: int) -> float:
-    (found,) = await model.activations([model.plain(USUAL)], layers)
-    return float(np.median(np.linalg.norm(found[1:], axis=1)))

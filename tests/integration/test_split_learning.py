@@ -1,0 +1,124 @@
+"""A model trained in two hands: benched, bundled, and served to the real client of OpenAI's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+from tests.integration.gateway import MAIN, Process, make_key
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import tiny_lm
+from cosilo.benchmark.results import opened
+from cosilo.cli import main
+
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
+PLAN = """
+name = "desk"
+[attacks]
+names = ["verbatim", "words"]
+tamper_share = 0
+[task]
+kind = "text"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[task.options]
+max_tokens = 6
+[models.small]
+kind = "torch"
+path = "model"
+precision = "float32"
+[models.large]
+kind = "torch"
+path = "model"
+precision = "float32"
+exposes = "weights"
+[models.large.body]
+rank = 4
+learning_rate = 2e-2
+folder = "adapters"
+[[points]]
+strategy = "split_learning"
+layers = 1
+rank = 4
+learning_rate = 2e-2
+epochs = 12
+batch = 4
+states_up = "int8"
+states_down = "int8"
+gradients_up = "lowrank:8"
+gradients_down = "lowrank:8"
+[[points]]
+name = "frozen"
+strategy = "split_learning"
+body = false
+rank = 1
+batch = 8
+noise = 0.3
+"""
+SAID = "the refund"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    tiny_lm.folder(folder / "model", seed=0, layers=4, scale=3.0)
+    for split, size in {"train": 24, "validation": 4, "test": 8}.items():
+        rows = [{"text": f"{split} about {i}", "label": SAID} for i in range(size)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "desk.toml").write_text(PLAN)
+    assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
+    return folder / "runs" / "desk"
+
+
+def test_it_learns_and_says_what_it_found_and_spent(run: Path) -> None:
+    with opened(run) as results:
+        points = {point.name: point for point in results.points}
+    learned, frozen = points["split_learning"].test, points["frozen"].test
+    assert learned["utility"].value > 0.5
+    assert frozen["utility"].value == 0.0, "two small steps teach nothing"
+    assert "epsilon" not in learned, "without noise nothing is promised"
+    assert frozen["epsilon"].value > 2 * 64 / 0.3
+    for found in (learned, frozen):
+        assert "privacy" not in found, "states are not read as text, so nobody claims a number"
+
+
+def test_the_client_gets_what_was_learned(run: Path, tmp_path: Path) -> None:
+    assert main(["bundle", str(run), "--point", "split_learning", str(tmp_path / "point")]) == 0
+    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
+    with served(tmp_path) as client:
+        (model,) = [m.id for m in client.models.list() if m.id.startswith("cosilo/")]
+        asked = {"model": model, "messages": [{"role": "user", "content": "test about 77"}]}
+        whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
+        pieces = [
+            chunk.choices[0].delta.content or ""
+            for chunk in client.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
+            if chunk.choices
+        ]
+    said = whole.choices[0].message.content
+    assert "refund" in said
+    assert "".join(pieces) == said
+    assert sum(map(bool, pieces)) > 1
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[openai.OpenAI]:
+    key = make_key(folder, "me")
+    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
+    process = Process(serve, cwd=folder)
+    try:
+        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
+        url = f"http://127.0.0.1:{port}/v1"
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            yield client
+    finally:
+        assert process.stop() == 0
