@@ -44,7 +44,7 @@ ROLES = ("small", "large", "embedder")
 SEVERAL = "large."
 """What the role of one of several large models begins with, before its name."""
 
-_NOT_READ = ("checkpoints",)
+_NOT_READ = ("checkpoints", "state_file")
 """Options that name where something is written while training: no matter for serving."""
 
 

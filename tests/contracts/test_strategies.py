@@ -15,12 +15,16 @@ from bag import Bag
 from cosilo.gateway.process.config import _Served
 from cosilo.models.base import TextModel
 from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.data_owner import DataOwner
-from cosilo.strategies.base import Strategy, strategies
+from cosilo.parties.lm_owner import LMOwner
+from cosilo.session import open_session
+from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.strategies.inference.gain import fit_gain
 from cosilo.tables import options_of
 from cosilo.testing import LABELS, StrategyContract
-from cosilo.types import Chat, last_user, user
+from cosilo.types import Chat, Sampling, last_user, user
 
 
 class TestSmall(StrategyContract):
@@ -166,6 +170,29 @@ class TestRewriteThatReplaces(StrategyContract):
 class TestSketch(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("sketch")
+
+
+class TestFederated(StrategyContract):
+    """A federation of one, its coordinator in this process."""
+
+    @pytest.fixture(autouse=True)
+    def torch(self) -> None:
+        pytest.importorskip("torch")
+
+    def strategy(self) -> Strategy:
+        return strategies.create("federated", steps=2, batch=4, rank=2, learning_rate=1e-2)
+
+    def small(self) -> TextModel:
+        from white_box import tiny
+
+        return tiny(1)
+
+    def open(self, **options: Any) -> Session:
+        settings = FederationSettings(rounds=1, rank=2)
+        lm = LMOwner(self.large(), federation=Federation(settings))
+        return open_session(
+            self.owner(), lm, self.strategy(), sampling=Sampling(choices=LABELS), **options
+        )
 
 
 class TestDistilLabels(StrategyContract):

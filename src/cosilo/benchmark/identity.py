@@ -72,7 +72,7 @@ ALWAYS = (
 )
 """The modules that every trial goes through: data, owners, boundary, answering."""
 
-_WRITTEN = ("checkpoints", "key_file")
+_WRITTEN = ("checkpoints", "key_file", "state_file")
 _BLOCK = 1 << 20
 
 

@@ -9,6 +9,7 @@ is not recorded goes through `Paid`, so the run's budget holds whatever the stra
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -264,7 +265,7 @@ def keyed(point: PointConfig, folder: Path) -> PointConfig:
     """`point`, its strategy's and defences' keys kept in `folder` unless the plan names another place.
 
     Placeholders or noise derived under another key would ask the LM other questions, so the keys stay
-    with the recorded answers.
+    with the recorded answers. So do the checkpoints of a strategy that goes on from some.
     """
 
     def with_key(
@@ -274,9 +275,16 @@ def keyed(point: PointConfig, folder: Path) -> PointConfig:
             return options
         return {**options, "key_file": folder / f"{kind}.key"}
 
+    def with_checkpoints(options: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = options_of(strategies.get(point.strategy))
+        if "checkpoints" not in known or "checkpoints" in options:
+            return options
+        name = hashlib.sha256(point.name.encode()).hexdigest()[:8]  # it may be any text
+        return {**options, "checkpoints": folder / "checkpoints" / f"{point.strategy}-{name}"}
+
     return replace(
         point,
-        options=with_key(strategies, point.strategy, point.options),
+        options=with_checkpoints(with_key(strategies, point.strategy, point.options)),
         defences=tuple(
             replace(d, options=with_key(defences, d.kind, d.options)) for d in point.defences
         ),

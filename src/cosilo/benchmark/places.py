@@ -108,7 +108,7 @@ def _models(plan: Plan) -> dict[str, Path]:
         for role, config in roles.items()
         if config is not None
         for option, value in config.options.items()
-        if isinstance(value, Path) and option != "checkpoints"
+        if isinstance(value, Path) and option not in ("checkpoints", "state_file")
     }
 
 

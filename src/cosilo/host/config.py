@@ -203,9 +203,9 @@ def load_host(path: Path) -> HostConfig:
 def _federation(file: _File, where: str, base: Path) -> HostedFederation:
     """The federation that the table describes: of all clients, where it names no owners."""
     table = dict(file.federation or {})
-    place = table.pop("file", None)
+    place = table.pop("state_file", None)
     if place is not None and not isinstance(place, str):
-        raise ConfigError(f"{where}: file must be text")
+        raise ConfigError(f"{where}: state_file must be text")
     settings = read(FederationSettings, {"owners": sorted(file.clients), **table}, where=where)
     for owner in settings.owners:
         if owner not in file.clients:

@@ -31,7 +31,7 @@ from cosilo.strategies.inference import (
     speculative,
     split,
 )
-from cosilo.strategies.upward import offsite, split_learning, supericl
+from cosilo.strategies.upward import federated, offsite, split_learning, supericl
 
 __all__ = [
     "automix",
@@ -44,6 +44,7 @@ __all__ = [
     "distil_states",
     "ends",
     "ensemble",
+    "federated",
     "fusegen",
     "fusion",
     "infer_dp",

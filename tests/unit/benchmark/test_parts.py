@@ -28,6 +28,15 @@ def test_a_key_that_the_plan_names_stays_and_others_get_none(tmp_path: Path) -> 
     assert keyed(PointConfig("p", "large"), tmp_path) == PointConfig("p", "large")
 
 
+def test_checkpoints_lie_in_the_folder_for_each_point_apart(tmp_path: Path) -> None:
+    one, other = (keyed(PointConfig(name, "federated"), tmp_path) for name in ("a/b", "c"))
+    assert one.options["checkpoints"].is_relative_to(tmp_path / "checkpoints")
+    assert one.options["checkpoints"].parent == other.options["checkpoints"].parent
+    assert one.options != other.options
+    mine = PointConfig("p", "federated", {"checkpoints": Path("/mine")})
+    assert keyed(mine, tmp_path) == mine
+
+
 def owner(folder: Path, rows: list[str], task: str = "", small: str = "") -> DataOwner:
     """The owner of `rows` as training data, each with a label."""
     (folder / "train.csv").write_text("text,label\n" + "\n".join(rows) + "\n")

@@ -32,7 +32,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "host.md"
 
 
 def test_the_files_on_the_page_are_read(tmp_path: Path) -> None:
-    served, asked, federation = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    files = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    served, asked = files[:2]
+    (federation,) = (text for text in files if text.startswith("[federation]"))
     path = tmp_path / "lm.toml"
     path.write_text(served)
     config = load_host(path)
@@ -120,7 +122,7 @@ def test_a_host_may_only_coordinate(tmp_path: Path) -> None:
     assert config.federation.settings.owners == ("bank", "clinic")
     assert config.federation.settings.needed == 2
     assert config.federation.file == tmp_path / "host" / "federation.sqlite"
-    path.write_text(FEDERATION.replace("rounds = 2", 'file = "f.sqlite"\nowners = ["bank"]'))
+    path.write_text(FEDERATION.replace("rounds = 2", 'state_file = "f.sqlite"\nowners = ["bank"]'))
     found = load_host(path).federation
     assert found is not None
     assert (found.file, found.settings.needed) == (tmp_path / "f.sqlite", 1)
@@ -135,7 +137,7 @@ def test_a_host_may_only_coordinate(tmp_path: Path) -> None:
         ("owners = []", "leaves nobody"),
         ("quorum = 3", "quorum = 3 is not from 1 to the number of owners, 2"),
         ('rule = "krumm"', "no aggregation rule named 'krumm'"),
-        ("file = 3", "file must be text"),
+        ("state_file = 3", "state_file must be text"),
         ('[model]\nkind = "federation"', r"coordinates by a table \[federation\]"),
     ],
 )

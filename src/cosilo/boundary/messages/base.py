@@ -228,6 +228,12 @@ class Request(Message, Generic[R_co], frozen=True, kw_only=True):
         """
         return {"score": encode(self)}  # as the keys of scores have always been made
 
+    def lasts(self, reply: Message) -> bool:
+        """Whether `reply` is an answer for good, so that it is recorded: not where the other side only
+        says to ask again.
+        """
+        return True
+
     def drawn(self, reply: Message | None = None) -> Drawn | None:
         """What `reply` shows beside text; without one, the most that a reply can show. None where that
         is not known, so that an owner who limits it does not serve such requests.

@@ -119,9 +119,6 @@ class Enrol(Request[Enrolled], frozen=True, kw_only=True):
     def reply_bound(self, tokens: int) -> int:
         return FIELDS
 
-    def question(self) -> None:
-        """None: rounds go on, and a recorded reply would be no answer the next time."""
-
     def drawn(self, reply: Message | None = None) -> Drawn:
         return Drawn()
 
@@ -189,6 +186,7 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
     Attributes:
         federation: its name.
         have: of how many closed rounds the owner has the adapters already.
+        gave: the last round that it sent an update for.
         most: bytes of an adapter that it is ready to take.
         patience: seconds after which it wants to be told to wait.
     """
@@ -197,6 +195,7 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
     shows: ClassVar[Shows] = Shows.NOTHING
     federation: Digest
     have: Count
+    gave: Count = 0
     most: Count
     patience: Amount = 0.0
 
@@ -205,6 +204,10 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
 
     def legible(self) -> bool:
         return False
+
+    def lasts(self, reply: Message) -> bool:
+        """Not where it only says to wait."""
+        return isinstance(reply, RoundState) and (reply.state != "wait" or bool(reply.packed))
 
     def check_reply(self, reply: Message) -> None:
         if isinstance(reply, RoundState) and len(reply.packed) > self.most:
@@ -218,9 +221,6 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + self.most
-
-    def question(self) -> None:
-        """None: rounds go on."""
 
     def drawn(self, reply: Message | None = None) -> Drawn:
         return Drawn()
@@ -281,9 +281,6 @@ class Contribute(Request[Contributed], frozen=True, kw_only=True):
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS
-
-    def question(self) -> None:
-        """None: rounds go on."""
 
     def drawn(self, reply: Message | None = None) -> Drawn:
         return Drawn()

@@ -28,7 +28,7 @@ from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted
 from cosilo.models.white_box.training import Schedule, TrainingOutcome, TrainingProgress, train
-from cosilo.models.white_box.tuning import without_adapter
+from cosilo.models.white_box.tuning import cut_to, without_adapter
 
 Floats = NDArray[np.float32]
 Layers = Mapping[str, tuple[int, int]]
@@ -230,24 +230,20 @@ def require_fit(adapter: Adapter, module: Any) -> None:
 
 
 def base_digest(model: WeightModel) -> str:
-    """A hash of the base that an adapter is for: the weights without any adapter, and the tokeniser
-    with its chat template.
+    """A hash of the base that an adapter is for: the weights without any adapter, and the tokeniser.
 
     It is one of numbers and not of files: the weights count as bfloat16, which is what a machine that
     computes in it has of the same model.
     """
     import torch
 
-    found = hashlib.sha256()
+    found = hashlib.sha256(model.vocabulary.encode())
     for name, parameter in _base(model.module).named_parameters():
         if "lora_" in name:
             continue
         flat = parameter.detach().to(torch.bfloat16).cpu().contiguous().reshape(-1)
         found.update(f"{_plain(name)} {tuple(parameter.shape)};".encode())
         found.update(memoryview(flat.view(torch.uint8).numpy()))
-    words = getattr(getattr(model, "tokens", None), "words", None)
-    template = getattr(words, "chat_template", None) or ""
-    found.update(f"{model.vocabulary} {template}".encode())
     return found.hexdigest()[:32]
 
 
@@ -273,6 +269,7 @@ def trained_adapter(
 
     Args:
         module: its base is what the adapter is around; it stays as it is.
+        sequences: what is longer than its context is cut at the start of its prompt.
         folder: where checkpoints lie; of this training alone.
         run: what else decides the weights; see `training.train`.
 
@@ -282,6 +279,8 @@ def trained_adapter(
         StoreError: `folder` holds another training's checkpoint, or cannot be written.
     """
     made = with_adapter(module, adapter)
+    context = int(getattr(made.config, "max_position_embeddings", 1 << 20))
+    sequences = [cut_to(s, context) for s in sequences]
     schedule = Schedule(
         steps=steps,
         batch=min(batch, max(1, len(sequences))),

@@ -31,8 +31,9 @@ _FEW = 16  # tokens that a short label is allowed
 class Recorded:
     """`inner`, each of whose replies is recorded in `store` and asked for once.
 
-    A message says itself under what its reply is recorded (`Request.question`). What has no such key
-    goes on to `inner` each time. No failure is recorded, but that a thread is unknown.
+    A message says itself under what its reply is recorded (`Request.question`), and whether a reply is
+    one for good (`Request.lasts`). What has no such key goes on to `inner` each time. No failure is
+    recorded, but that a thread is unknown.
 
     Args:
         store: may be shared; it is not closed.
@@ -163,6 +164,9 @@ class Recorded:
                 reply = self._read(key, message)  # another process may have asked meanwhile
                 if reply is None:
                     reply = await self._asked(message)
+                    if not isinstance(reply, Refused) and not message.lasts(reply):
+                        flight.land(reply)
+                        return
                     # Not in a thread: between being paid for and being on the disk nothing may cut in.
                     reply = self._keep(key, message, reply)
                 flight.land(reply)

@@ -55,6 +55,10 @@ class Federation:
         self._changed = asyncio.Event()
         self._stopping = False
 
+    @property
+    def name(self) -> str:
+        return self._rounds.standing.name
+
     async def enrol(self, owner: str, message: Enrol) -> Enrolled:
         """See `Rounds.enrol`."""
         return await self._do(lambda: self._rounds.enrol(owner, message, self._clock()))

@@ -6,8 +6,6 @@ over the network. A `cosilo host` has a table [federation] for that.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 from cosilo.errors import ConfigError, RejectedError
@@ -45,11 +43,12 @@ class NoModel:
 class Coordinating(NoModel):
     """No model, and the federation in its place."""
 
-    def __init__(self, settings: FederationSettings, file: Path | None) -> None:
+    def __init__(self, settings: FederationSettings, path: Path | None) -> None:
         super().__init__()
-        self.federation = Federation(settings, file)
-        text = json.dumps(settings.lasting, sort_keys=True)
-        self.identity = f"federation/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.federation = Federation(settings, path)
+        # Another federation gives other answers, so one that is forgotten with the process has replies
+        # of its own.
+        self.identity = f"federation/{self.federation.name}"
 
     async def close(self) -> None:
         self.federation.stop()
@@ -70,17 +69,18 @@ def federation(
     largest_norm: float = 1000.0,
     base: str = "",
     held_s: float = 20.0,
-    file: Path | None = None,
+    state_file: Path | None = None,
 ) -> Coordinating:
     """The coordinator of a federation in this process; for `large` only.
 
     Args:
-        file: where the federation lives; without one it is forgotten with the process.
+        state_file: where the federation lives; without one it is forgotten with the process, and a run
+            that took part cannot be opened again.
         rounds, rule, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm, base, held_s:
             see `FederationSettings`.
 
     Raises:
-        ConfigError: a setting is out of its range, or `file` is that of another federation.
+        ConfigError: a setting is out of its range, or `state_file` is that of another federation.
     """
     try:
         settings = FederationSettings(
@@ -89,4 +89,4 @@ def federation(
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None
-    return Coordinating(settings, file)
+    return Coordinating(settings, state_file)

@@ -125,7 +125,7 @@ class Rounds:
             self._tick(now)
         elif known.said != said:
             raise RejectedError(
-                "this owner takes part already, with other settings or data; go on with those, or wait "
+                "this owner takes part already, with other settings; go on with those, or wait "
                 "for another federation",
                 everything=True,
             )
@@ -247,7 +247,10 @@ class Rounds:
 
     def _known(self, owner: str, federation: str) -> None:
         if federation != self._standing.name or all(m.owner != owner for m in self._book.members()):
-            raise RejectedError("this owner did not enrol in this federation; enrol first")
+            raise RejectedError(
+                "this owner did not enrol in this federation: enrol first, and begin a new run for "
+                "another federation than the last one"
+            )
 
     # ── rounds ───────────────────────────────────────────────────────────────
 

@@ -21,8 +21,10 @@ from cosilo.boundary.messages import (
     Ask,
     Completion,
     Message,
+    NextRound,
     Read,
     Request,
+    RoundState,
     Score,
     Scored,
     Scores,
@@ -542,3 +544,25 @@ def opened(path: Path) -> Iterator[ReplayStore]:
     store = ReplayStore(path)
     yield store
     store.close()
+
+
+def test_a_reply_that_only_says_to_wait_is_not_recorded(store: ReplayStore) -> None:
+    """Nor does it stand in the way of the one that comes later."""
+
+    class Coordinator(LMOwner):
+        said: ClassVar[list[str]] = ["wait", "wait", "open"]
+
+        async def handle(self, message: Message) -> Message:
+            return RoundState(state=self.said.pop(0), number=1, closed=0)  # type: ignore[arg-type]
+
+    model = ScriptedModel()
+    party = Recorded(Coordinator(model), store, of=model)
+    asked = NextRound(federation="f", have=0, most=9)
+
+    async def run() -> list[Message]:
+        return [await party.handle(asked) for _ in range(5)]
+
+    assert [m.state for m in asyncio.run(run()) if isinstance(m, RoundState)] == [
+        "wait", "wait", "open", "open", "open",
+    ]  # fmt: skip
+    assert (party.misses, party.hits) == (3, 2)

@@ -134,7 +134,9 @@ def test_an_owner_of_a_model_coordinates_nothing() -> None:
 
 def test_the_kind_federation_is_a_coordinator_and_no_model(tmp_path: Path) -> None:
     config = read_model(
-        {"kind": "federation", "rounds": 1, "rank": 2, "file": "f.sqlite"}, where="x", base=tmp_path
+        {"kind": "federation", "rounds": 1, "rank": 2, "state_file": "f.sqlite"},
+        where="x",
+        base=tmp_path,
     )
     model = make_model(config)
     assert isinstance(model, Coordinating)

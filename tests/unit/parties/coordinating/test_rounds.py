@@ -105,7 +105,7 @@ def test_what_is_sent_again_counts_once() -> None:
         rounds.contribute("bank", update(rounds, 1, 0), 0).fate == "taken"
     )  # in a closed round, too
     assert close_to(adapter(rounds.next("bank", ask(rounds), 0)), mean(0, 1, 2))
-    with pytest.raises(RejectedError, match="other settings or data"):
+    with pytest.raises(RejectedError, match="with other settings"):
         rounds.enrol("bank", enrol(settings="others"), 0)
 
 
