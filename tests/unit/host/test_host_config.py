@@ -136,7 +136,7 @@ def test_a_host_may_only_coordinate(tmp_path: Path) -> None:
         ('owners = ["clinc"]', r"did you mean 'clinic'"),
         ("owners = []", "leaves nobody"),
         ("quorum = 3", "quorum = 3 is not from 1 to the number of owners, 2"),
-        ('rule = "krumm"', "no aggregation rule named 'krumm'"),
+        ('rule = "krumm"', "did you mean 'krum'"),
         ("state_file = 3", "state_file must be text"),
         ('[model]\nkind = "federation"', r"coordinates by a table \[federation\]"),
     ],

@@ -51,7 +51,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
         base: of what the coordinator has as the base model and tokeniser of all owners.
         rounds: how many there will be.
         rule: how updates are put together.
-        rank: of the adapters that owners train, at most; exactly that where the rule needs it.
+        rank: of the adapters that this owner trains.
         scale: what an adapter's product is multiplied by, alpha / rank, for all owners.
         codec: what arrays come and go in, see `boundary.wire.codecs`.
         seed: what all owners' first adapter is drawn by.
@@ -137,6 +137,8 @@ class RoundState(Message, frozen=True, kw_only=True):
         of: the round whose adapter is in `packed`; 0 where none is.
         packed: `boundary.wire.tensors.pack` of that adapter.
         rank: of that adapter.
+        error: how far what that adapter adds to the weights is from the mean of what the updates add,
+            over the latter's norm; None where that is not what the rule is after.
         adds: the adapter is added to the weights, and training begins anew; otherwise training goes on
             from it.
         waits_for: what a "wait" is for: "owners" to enrol or "updates" of others, so that
@@ -154,6 +156,7 @@ class RoundState(Message, frozen=True, kw_only=True):
     of: Count = 0
     packed: bytes = b""
     rank: Rank = 0
+    error: Amount | None = None
     adds: bool = False
     waits_for: Literal["", "owners", "updates"] = ""
     here: Count = 0

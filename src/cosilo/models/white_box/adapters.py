@@ -20,22 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cosilo.errors import DataError
 from cosilo.models.base import Tokens, WeightModel
+from cosilo.models.low_rank import A, B, Floats, Layers, first_matrices
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted
 from cosilo.models.white_box.training import Schedule, TrainingOutcome, TrainingProgress, train
 from cosilo.models.white_box.tuning import cut_to, without_adapter
-
-Floats = NDArray[np.float32]
-Layers = Mapping[str, tuple[int, int]]
-"""The name of each adapted layer → (out, in), the shape of its weights."""
-
-A, B = ".lora_A", ".lora_B"
-"""How the names of a layer's two matrices end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +114,7 @@ def first_adapter(layers: Layers, rank: int, *, alpha: float | None = None, seed
     Raises:
         DataError: the rank is below 1, or there are no layers.
     """
-    tensors: dict[str, Floats] = {}
-    for name, (out, into) in sorted(layers.items()):
-        digest = hashlib.sha256(name.encode()).digest()
-        rng = np.random.default_rng([seed, int.from_bytes(digest[:8])])
-        bound = 1 / math.sqrt(into)  # kaiming_uniform_ with a = √5, as peft begins
-        drawn = rng.uniform(-bound, bound, (max(0, rank), into))
-        tensors[name + A] = drawn.astype(np.float32)
-        tensors[name + B] = np.zeros((out, max(0, rank)), np.float32)
+    tensors = first_matrices(layers, max(0, rank), seed)
     return Adapter(rank, 2.0 * rank if alpha is None else alpha, tensors)
 
 

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError, DataError, UnexpectedReplyError
 from cosilo.models.base import Tokens
-from cosilo.models.white_box.adapters import Adapter, Layers, layers_to_adapt, merged_with
+from cosilo.models.low_rank import Layers
+from cosilo.models.white_box.adapters import Adapter, layers_to_adapt, merged_with
 from cosilo.models.white_box.compensation import compensate
 from cosilo.models.white_box.depth import importance, without
 from cosilo.models.white_box.healing import teacher_loss

@@ -31,14 +31,16 @@ CREATE TABLE IF NOT EXISTS federation (
     why TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS owners (
-    owner TEXT PRIMARY KEY, said TEXT NOT NULL, examples INTEGER, since INTEGER NOT NULL
+    owner TEXT PRIMARY KEY, said TEXT NOT NULL, rank INTEGER NOT NULL,
+    examples INTEGER, since INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS updates (
     round INTEGER NOT NULL, owner TEXT NOT NULL, digest BLOB NOT NULL, fate TEXT NOT NULL,
     why TEXT NOT NULL, rank INTEGER NOT NULL, packed BLOB, PRIMARY KEY (round, owner)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rounds (
-    number INTEGER PRIMARY KEY, packed BLOB NOT NULL, rank INTEGER NOT NULL, owners TEXT NOT NULL
+    number INTEGER PRIMARY KEY, packed BLOB NOT NULL, rank INTEGER NOT NULL, adds INTEGER NOT NULL,
+    error REAL, owners TEXT NOT NULL
 );
 """
 _TIMEOUT_S = 30.0
@@ -68,11 +70,13 @@ class Member:
 
     Attributes:
         said: all that it said of itself, as text.
+        rank: of the adapters that it trains.
         since: the first round that waits for it.
     """
 
     owner: str
     said: str
+    rank: int
     examples: int | None
     since: int
 
@@ -91,10 +95,12 @@ class KeptUpdate:
 
 @dataclass(frozen=True)
 class ClosedRound:
-    """What came of a round, and of whose updates."""
+    """What came of a round, and of whose updates; see `federation.rules.Aggregate`."""
 
     packed: bytes
     rank: int
+    adds: bool
+    error: float | None
     owners: tuple[str, ...]
 
 
@@ -129,7 +135,7 @@ class FederationBook:
 
     def members(self) -> list[Member]:
         """In the order of their names."""
-        rows = self._all("SELECT owner, said, examples, since FROM owners ORDER BY owner")
+        rows = self._all("SELECT owner, said, rank, examples, since FROM owners ORDER BY owner")
         return [Member(*row) for row in rows]
 
     def updates(self, number: int, *, with_bytes: bool = False) -> list[KeptUpdate]:
@@ -139,8 +145,11 @@ class FederationBook:
         return [KeptUpdate(*row) for row in self._all(f"{query} ORDER BY owner", number)]
 
     def closed(self, number: int) -> ClosedRound | None:
-        row = self._one("SELECT packed, rank, owners FROM rounds WHERE number = ?", number)
-        return None if row is None else ClosedRound(row[0], row[1], tuple(json.loads(row[2])))
+        query = "SELECT packed, rank, adds, error, owners FROM rounds WHERE number = ?"
+        if (row := self._one(query, number)) is None:
+            return None
+        packed, rank, adds, error, owners = row
+        return ClosedRound(packed, rank, bool(adds), error, tuple(json.loads(owners)))
 
     def stand(self, standing: Standing) -> None:
         """Note where it stands now."""
@@ -151,8 +160,8 @@ class FederationBook:
         """Note that an owner takes part, and where that leaves the federation."""
         with self._together():
             self._do(
-                "INSERT INTO owners VALUES (?,?,?,?)",
-                (member.owner, member.said, member.examples, member.since),
+                "INSERT INTO owners VALUES (?,?,?,?,?)",
+                (member.owner, member.said, member.rank, member.examples, member.since),
             )
             self._stand(standing)
 
@@ -169,11 +178,9 @@ class FederationBook:
 
     def close_round(self, number: int, closed: ClosedRound, standing: Standing) -> None:
         """Note what came of a round, and forget the bytes it was made of."""
-        owners = json.dumps(closed.owners)
+        row = (number, closed.packed, closed.rank, closed.adds, closed.error)
         with self._together():
-            self._do(
-                "INSERT INTO rounds VALUES (?,?,?,?)", (number, closed.packed, closed.rank, owners)
-            )
+            self._do("INSERT INTO rounds VALUES (?,?,?,?,?,?)", (*row, json.dumps(closed.owners)))
             self._do("UPDATE updates SET packed = NULL WHERE round = ?", (number,))
             self._stand(standing)
 

@@ -6,6 +6,7 @@ over the network. A `cosilo host` has a table [federation] for that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cosilo.errors import ConfigError, RejectedError
@@ -59,6 +60,7 @@ class Coordinating(NoModel):
 def federation(
     rounds: int = 3,
     rule: str = "average",
+    rule_options: Mapping[str, object] | None = None,
     quorum: int | None = None,
     deadline_s: float = 3600.0,
     rank: int = 8,
@@ -76,15 +78,16 @@ def federation(
     Args:
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
-        rounds, rule, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm, base, held_s:
-            see `FederationSettings`.
+        rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
+            base, held_s: see `FederationSettings`.
 
     Raises:
         ConfigError: a setting is out of its range, or `state_file` is that of another federation.
     """
     try:
         settings = FederationSettings(
-            rounds=rounds, rule=rule, quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
+            rounds=rounds, rule=rule, rule_options=rule_options or {},
+             quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
             codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
         )  # fmt: skip
     except ValueError as error:

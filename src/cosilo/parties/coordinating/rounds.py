@@ -38,6 +38,8 @@ from cosilo.errors import (
     FederationError,
     RejectedError,
 )
+from cosilo.federation.updates import OwnerUpdate, Tensors, pairs_of
+from cosilo.models.low_rank import first_matrices
 from cosilo.parties.coordinating.book import (
     ClosedRound,
     FederationBook,
@@ -45,8 +47,7 @@ from cosilo.parties.coordinating.book import (
     Member,
     Standing,
 )
-from cosilo.parties.coordinating.rules import RULES, Update
-from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.parties.coordinating.settings import UNEQUAL, FederationSettings
 from cosilo.parties.coordinating.updates import flaw, shapes_of, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -108,10 +109,11 @@ class Rounds:
                 f"{owner!r} is not one of this federation's owners", everything=True
             )
         self._check_base(message)
-        if message.rank != settings.rank:
+        several = settings.rule in UNEQUAL
+        if not (1 <= message.rank <= settings.rank if several else message.rank == settings.rank):
             raise CapabilityError(
                 f"the owner trains adapters of rank {message.rank}, and this federation those of rank "
-                f"{settings.rank}: set rank = {settings.rank}"
+                f"{'1 to ' * several}{settings.rank}: set rank"
             )
         if settings.counts and not message.examples:
             raise CapabilityError(
@@ -135,12 +137,14 @@ class Rounds:
             base=self._standing.base,
             rounds=settings.rounds,
             rule=settings.rule,
-            rank=settings.rank,
+            rank=message.rank,
             scale=settings.scale,
             codec=settings.codec,
             seed=settings.seed,
             counts=settings.counts,
-            most=tensors.size_of(shapes_of(self._standing.layers, settings.rank), settings.codec),
+            most=tensors.size_of(
+                shapes_of(self._standing.layers, settings.largest_rank), settings.codec
+            ),
             held=settings.held_s,
         )
 
@@ -161,7 +165,7 @@ class Rounds:
             raise RejectedError(f"round {message.have} has not closed")
         state = RoundState(state="wait", number=max(1, at.number), closed=closed)
         if message.have < closed:
-            state = self._with_adapter(state, closed, message.most)
+            state = self._with_adapter(state, message.have, closed, message.most)
         if closed and (mine := self._update(closed, owner)) and mine.fate != "taken":
             state = msgspec.structs.replace(state, fate=mine.fate, why=mine.why)
         if at.state == "ended":
@@ -207,7 +211,8 @@ class Rounds:
             raise RejectedError(f"round {message.number} has not begun")
         if at.state == "ended" or message.number < at.number:
             return Contributed(fate="late", why=f"round {message.number} had closed")
-        why = flaw(message.packed, message.rank, at.layers, self.settings)
+        wanted = next(m.rank for m in self._book.members() if m.owner == owner)
+        why = flaw(message.packed, message.rank, wanted, at.layers, self.settings)
         kept = KeptUpdate(
             owner, digest, "dropped" if why else "taken", why, message.rank,
             None if why else message.packed,
@@ -239,7 +244,7 @@ class Rounds:
         at = self._standing
         at = replace(at, base=message.base, layers=message.layers)
         since = at.number + 1  # the round under way is not kept waiting for it
-        self._book.enrol(Member(owner, said, message.examples, since), at)
+        self._book.enrol(Member(owner, said, message.rank, message.examples, since), at)
         self._standing = at
 
     def _wanted_owners(self) -> int:
@@ -293,26 +298,26 @@ class Rounds:
             return self._fail(self._too_few(number, len(kept)))
         weights = {m.owner: m.examples for m in self._book.members()}
         updates = [
-            Update(
+            OwnerUpdate(
                 u.owner,
                 float(weights[u.owner] or 1) if settings.counts else 1.0,
-                u.rank,
                 unpacked(u.packed or b"", shapes_of(self._standing.layers, u.rank), settings.codec),
             )
             for u in kept
         ]
-        made = RULES[settings.rule](updates)
         try:
-            packed = tensors.pack(made, settings.codec)
+            made = settings.made_rule()(updates, self._before(number))
+            packed = tensors.pack(made.tensors, settings.codec)
         except ValueError as error:
-            return self._fail(f"what came of round {number} is no adapter ({error})")
+            return self._fail(f"nothing comes of round {number}: {error}")
         last = number == settings.rounds
         standing = replace(
             self._standing,
             state="ended" if last else "open",
             number=number if last else number + 1,
         )
-        closed = ClosedRound(packed, settings.rank, tuple(u.owner for u in updates))
+        rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
+        closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         self._book.close_round(number, closed, standing)
         self._standing = standing
         missing = sorted({m.owner for m in self._book.members()} - set(closed.owners))
@@ -320,6 +325,15 @@ class Rounds:
         if missing:
             log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))
         return None
+
+    def _before(self, number: int) -> Tensors:
+        """What owners began the round with: those of the largest rank, where there are several."""
+        settings, layers = self.settings, self._standing.layers
+        found = self._book.closed(number - 1)
+        if found is None or found.adds:
+            named = {name: (out, into) for name, out, into in layers}
+            return first_matrices(named, settings.rank, settings.seed)
+        return unpacked(found.packed, shapes_of(layers, found.rank), settings.codec)
 
     def _too_few(self, number: int, good: int) -> str:
         dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]
@@ -350,15 +364,19 @@ class Rounds:
     def _update(self, number: int, owner: str) -> KeptUpdate | None:
         return next((u for u in self._book.updates(number) if u.owner == owner), None)
 
-    def _with_adapter(self, state: RoundState, closed: int, most: int) -> RoundState:
-        found = self._book.closed(closed)
+    def _with_adapter(self, state: RoundState, have: int, closed: int, most: int) -> RoundState:
+        """The adapter that an owner lacks: the last one, or the next where each is added to weights."""
+        found, of = self._book.closed(closed), closed
+        if found is not None and found.adds:
+            found, of = self._book.closed(have + 1), have + 1
         assert found is not None
         if len(found.packed) > most:
             raise RejectedError(
-                f"the adapter of round {closed} has {len(found.packed)} bytes, and the owner takes "
-                f"{most}"
+                f"the adapter of round {of} has {len(found.packed)} bytes, and the owner takes {most}"
             )
-        return msgspec.structs.replace(state, of=closed, packed=found.packed, rank=found.rank)
+        return msgspec.structs.replace(
+            state, of=of, packed=found.packed, rank=found.rank, adds=found.adds, error=found.error
+        )
 
 
 def _said(message: Enrol) -> str:

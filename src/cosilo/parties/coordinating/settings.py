@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cosilo.boundary.wire.codecs import codec
-from cosilo.parties.coordinating.rules import RULES
-from cosilo.registry import unknown
+from cosilo.errors import ConfigError
+from cosilo.federation import low_rank, robust  # noqa: F401  they register their rules
+from cosilo.federation.rules import AggregationRule, rules
+from cosilo.tables import check
+
+UNEQUAL = ("flora", "hetlora")
+"""Rules that put adapters of several ranks together."""
 
 _MAY_CHANGE = ("deadline_s", "quorum", "held_s")
 
@@ -21,11 +27,12 @@ class FederationSettings:
         owners: who takes part, by the names that their certificates bear; anybody when empty, and then
             the federation begins as soon as `quorum` owners are there.
         rounds: how many.
-        rule: how updates are put together.
+        rule: how updates are put together, a name in `federation.rules`.
+        rule_options: its options.
         quorum: so many updates must be good for a round to count; of all owners when unset.
         deadline_s: seconds from a round's beginning after which it closes with what has come, or fails
             where that is less than the quorum; the same for the owners to enrol.
-        rank: of the adapters that owners train.
+        rank: of the adapters that owners train; at most, where the rule takes several ranks.
         scale: alpha / rank: what an adapter's product is multiplied by.
         codec: what arrays come and go in.
         seed: what the first adapter is drawn by, for all owners the same.
@@ -43,6 +50,7 @@ class FederationSettings:
     owners: tuple[str, ...] = ()
     rounds: int = 3
     rule: str = "average"
+    rule_options: Mapping[str, object] = field(default_factory=dict)
     quorum: int | None = None
     deadline_s: float = 3600.0
     rank: int = 8
@@ -60,8 +68,15 @@ class FederationSettings:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
         if not 0 <= self.held_s < math.inf or self.seed < 0:
             raise ValueError("held_s and seed begin at 0")
-        if self.rule not in RULES:
-            raise ValueError(unknown("aggregation rule", self.rule, RULES))
+        try:
+            self.made_rule()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if self.rule == "flora" and not (self.owners or self.rule_options.get("rank")):
+            raise ValueError(
+                "flora stacks the adapters of all owners: name the owners, or limit it by "
+                "rule_options = {rank = …}"
+            )
         codec(self.codec)
         if len(set(self.owners)) != len(self.owners):
             raise ValueError("an owner is named twice in owners")
@@ -74,6 +89,24 @@ class FederationSettings:
     def needed(self) -> int:
         """Good updates that a round needs."""
         return self.quorum or len(self.owners) or 1
+
+    @property
+    def largest_rank(self) -> int:
+        """Of an adapter that comes back."""
+        if self.rule != "flora":
+            return self.rank
+        stacked = self.rank * len(self.owners)
+        return int(self.rule_options.get("rank") or stacked)  # type: ignore[call-overload, no-any-return]
+
+    def made_rule(self) -> AggregationRule:
+        """The rule, with its options.
+
+        Raises:
+            ConfigError: there is none of that name, or it does not take such options.
+        """
+        factory = rules.get(self.rule)
+        options = check(factory, dict(self.rule_options), where="rule_options")
+        return rules.create(self.rule, **options)
 
     @property
     def lasting(self) -> dict[str, Any]:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import UnexpectedReplyError
-from cosilo.parties.coordinating.rules import Floats
+from cosilo.federation.updates import A, B, Floats, Shapes, product_norm, vetted
 from cosilo.parties.coordinating.settings import FederationSettings
 
 Layers = Sequence[tuple[str, int, int]]
 """(name, outputs, inputs)"""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_of(layers: Layers, rank: int) -> Shapes:
     """The shapes of an adapter's matrices, by name."""
     found: dict[str, tuple[int, ...]] = {}
     for name, out, into in layers:
-        found[f"{name}.lora_A"] = (rank, into)
-        found[f"{name}.lora_B"] = (out, rank)
+        found[name + A] = (rank, into)
+        found[name + B] = (out, rank)
     return found
 
 
@@ -36,30 +32,21 @@ def unpacked(packed: bytes, shapes: Shapes, codec: str) -> dict[str, Floats]:
     return tensors.unpack(packed, limits=TensorLimits.of(shapes, codecs=(codec,)))
 
 
-def flaw(packed: bytes, rank: int, layers: Layers, settings: FederationSettings) -> str:
-    """What is wrong with an update; nothing where it can be used."""
-    if rank != settings.rank:
-        return f"it is of rank {rank}, and {settings.rank} is wanted"
+def flaw(
+    packed: bytes, rank: int, wanted: int, layers: Layers, settings: FederationSettings
+) -> str:
+    """What is wrong with an update of an owner that trains adapters of rank `wanted`; nothing where it
+    can be used."""
+    if rank != wanted:
+        return f"it is of rank {rank}, and {wanted} is wanted"
     shapes = shapes_of(layers, rank)
     try:
         found = unpacked(packed, shapes, settings.codec)
     except UnexpectedReplyError as error:
         return str(error)[:400]
-    if {name: tensor.shape for name, tensor in found.items()} != shapes:
-        return "its matrices are of other layers, or of other shapes"
+    if wrong := vetted(found, shapes):
+        return wrong[:400]
     norm = product_norm(found, settings.scale)
     if not norm <= settings.largest_norm:
         return f"its norm, {norm:.4g}, is above {settings.largest_norm:g}"
     return ""
-
-
-def product_norm(matrices: Mapping[str, Floats], scale: float) -> float:
-    """The Frobenius norm of scale · B A, over all layers together."""
-    total = 0.0
-    for name, a in matrices.items():
-        if name.endswith(".lora_A"):
-            b = matrices[name.removesuffix(".lora_A") + ".lora_B"].astype(np.float64)
-            wide = a.astype(np.float64)
-            # ‖BA‖² = tr(BᵀB AAᵀ), of rank × rank; float32 squared twice is finite in float64
-            total += float(np.sum((b.T @ b) * (wide @ wide.T)))
-    return scale * float(np.sqrt(max(0.0, total)))

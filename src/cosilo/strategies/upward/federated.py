@@ -36,6 +36,8 @@ from cosilo.errors import (
     StoreError,
     UnexpectedReplyError,
 )
+from cosilo.federation.low_rank import truncated
+from cosilo.federation.updates import A, B
 from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.adapters import (
@@ -75,7 +77,7 @@ class Federated:
     Attributes:
         rounds: takes part in a federation of so many rounds at most.
         steps, batch, learning_rate: of the training at home, in each round.
-        rank: of the adapter; it must be the federation's.
+        rank: of the adapter; the federation's, or less where its rule takes several ranks.
         tell_count: tell the coordinator how many examples there are, where it weighs updates by that.
         then: the strategy that answers with what came of it.
         then_options: that strategy's options.
@@ -193,6 +195,7 @@ class _Owner:
         self.losses: dict[int, float] = {}
         self.notes: dict[int, str] = {}
         self.fates: dict[int, str] = {}
+        self.errors: dict[int, float] = {}
         self._base = base_digest(model)
         self._module = model.module
         self._layers = layers_to_adapt(model.module)
@@ -200,6 +203,7 @@ class _Owner:
         self._targets = len({e.target for e in examples})
         self._enrolled: Enrolled
         self._from: Adapter
+        self._merged = False
         self._up = 0
 
     def enrol(self) -> Enrol:
@@ -259,17 +263,25 @@ class _Owner:
         """
         if not self.have < state.of <= self._enrolled.rounds:
             raise UnexpectedReplyError(f"the adapter of round {state.of} came unasked")
-        shapes = {name: t.shape for name, t in self._first(max(1, state.rank)).tensors.items()}
-        limits = TensorLimits.of(shapes, codecs=(self._enrolled.codec,))
-        found = tensors.unpack(state.packed, limits=limits)
+        rank, packing = state.rank, self._enrolled.codec
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, (out, into) in self._layers.items():
+            shapes |= {name + A: (rank, into), name + B: (out, rank)}
+        if not rank or tensors.size_of(shapes, packing) > self._enrolled.most:
+            raise UnexpectedReplyError(f"an adapter of rank {rank} came, and none was agreed on")
+        found = tensors.unpack(state.packed, limits=TensorLimits.of(shapes, codecs=(packing,)))
         if {name: t.shape for name, t in found.items()} != shapes:
             raise UnexpectedReplyError("the round's adapter is one of another model")
-        adapter = Adapter(state.rank, self._enrolled.scale * state.rank, found)
         if state.adds:
+            adapter = Adapter(rank, self._enrolled.scale * rank, found)
             self._module = merged_with(self._module, adapter)
-            self._from = self._first()
+            self._from, self._merged = self._first(), True
         else:
-            self._from = adapter
+            own = min(rank, self.how.rank)
+            self._from = Adapter(own, self._enrolled.scale * own, truncated(found, own))
+            self._merged = False
+        if state.error is not None:
+            self.errors[state.of] = state.error
         self.have = state.of
 
     def update(self, number: int) -> Contribute:
@@ -315,7 +327,7 @@ class _Owner:
 
     def module(self) -> Any:
         """The model with what came of the federation."""
-        return with_adapter(self._module, self._from)
+        return self._module if self._merged else with_adapter(self._module, self._from)
 
     def card(self) -> Card:
         facts: dict[str, int | float | str] = {
@@ -333,12 +345,15 @@ class _Owner:
             tables["loss at the last step of each round, on its own examples"] = {
                 f"round {number}": round(last, 4) for number, last in sorted(self.losses.items())
             }
+        if self.errors:
+            tables["what came of a round, off the mean of the updates' products, of its norm"] = {
+                f"round {number}": round(error, 6) for number, error in sorted(self.errors.items())
+            }
         return Card(by="federated", title="federation", facts=facts, tables=tables)
 
-    def _first(self, rank: int | None = None) -> Adapter:
-        scale, seed = self._enrolled.scale, self._enrolled.seed
-        used = rank or self.how.rank
-        return first_adapter(self._layers, used, alpha=scale * used, seed=seed)
+    def _first(self) -> Adapter:
+        scale, rank = self._enrolled.scale, self.how.rank
+        return first_adapter(self._layers, rank, alpha=scale * rank, seed=self._enrolled.seed)
 
     def _place(self, number: int) -> Path | None:
         """Where the training of a round is kept, and then its update, so that the run can be opened

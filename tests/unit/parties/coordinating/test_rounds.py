@@ -13,6 +13,7 @@ import pytest
 
 from cosilo.boundary.wire import tensors
 from cosilo.errors import CapabilityError, ConfigError, FederationError, RejectedError
+from cosilo.models.low_rank import first_matrices
 from cosilo.parties.coordinating.rounds import Rounds
 from federations import BASE, LAYERS, adapter, arrays, ask, enrol, settings, update
 
@@ -166,10 +167,10 @@ def with_nan() -> bytes:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"packed": with_nan()}, "no number|not finite"),
     "no bytes": ({"packed": b"nothing"}, "no packed tensors"),
-    "other layers": ({"packed": tensors.pack({"x": np.ones((2, 2), np.float32)})}, "other layers"),
+    "other layers": ({"packed": tensors.pack({"x": np.ones((2, 2), np.float32)})}, "has no tensor"),
     "a shape": (
         {"packed": tensors.pack({n: t.T for n, t in arrays(1).items()})},
-        "other shapes",
+        "has the shape",
     ),
     "rank 0": ({"rank": 0}, "of rank 0, and 2 is wanted"),
     "rank 3": ({"rank": 3, "packed": tensors.pack(arrays(1, 3))}, "of rank 3"),
@@ -297,6 +298,86 @@ def test_an_owner_takes_no_more_than_it_says() -> None:
         rounds.next("bank", ask(rounds, most=10), 0)
 
 
+def of_ranks(rule: str, ranks: dict[str, int], **options: Any) -> tuple[Rounds, dict[str, Any]]:
+    """A federation of owners with ranks of their own, and the updates that they gave to round 1."""
+    rounds = Rounds(settings(*ranks, rule=rule, rank=max(ranks.values()), **options))
+    given = {}
+    for owner, rank in ranks.items():
+        assert rounds.enrol(owner, enrol(rank=rank), 0).rank == rank
+    for seed, (owner, rank) in enumerate(ranks.items()):
+        given[owner] = arrays(seed, rank)
+        packed = tensors.pack(given[owner])
+        told = rounds.contribute(owner, update(rounds, 1, 0, rank=rank, packed=packed), 0)
+        assert told.fate == "taken"
+    return rounds, given
+
+
+def product(matrices: dict[str, Any], layer: str) -> Any:
+    return matrices[f"{layer}.lora_B"].astype(np.float64) @ matrices[f"{layer}.lora_A"]
+
+
+def test_unequal_ranks_are_stacked_exactly_and_added_round_by_round() -> None:
+    rounds, given = of_ranks("flora", {"bank": 1, "clinic": 3, "town": 2}, rounds=2)
+    state = rounds.next("bank", ask(rounds), 0)
+    assert (state.of, state.rank, state.adds) == (1, 6, True)
+    for layer in ("model.k", "model.q"):
+        slow = sum(product(matrices, layer) for matrices in given.values()) / 3
+        assert np.allclose(product(adapter(state), layer), slow, rtol=1e-5, atol=1e-6)
+    assert state.error == pytest.approx(0, abs=1e-5)
+    assert len(state.packed) <= rounds.enrol("bank", enrol(rank=1), 0).most
+    for owner, rank in {"bank": 1, "clinic": 3, "town": 2}.items():
+        packed = tensors.pack(arrays(9, rank))
+        rounds.contribute(owner, update(rounds, 2, 0, rank=rank, packed=packed), 0)
+    late = rounds.next("town", ask(rounds), 0)  # it has none yet, and needs each
+    assert (late.state, late.closed, late.of) == ("ended", 2, 1)
+    assert rounds.next("town", ask(rounds, 1), 0).of == 2
+
+
+def test_unequal_ranks_are_padded_and_the_bias_of_averages_is_told() -> None:
+    rounds, _ = of_ranks("hetlora", {"bank": 1, "town": 2})
+    state = rounds.next("bank", ask(rounds), 0)
+    assert (state.rank, state.adds) == (2, False)
+    plain = begun("bank", "town")
+    for seed, owner in enumerate(("bank", "town")):
+        plain.contribute(owner, update(plain, 1, seed), 0)
+    error = plain.next("bank", ask(plain), 0).error
+    one, other = arrays(0), arrays(1)
+    off = wanted = 0.0
+    for layer in ("model.k", "model.q"):
+        mean_of_products = (product(one, layer) + product(other, layer)) / 2
+        off += np.sum((product(mean(0, 1), layer) - mean_of_products) ** 2)
+        wanted += np.sum(mean_of_products**2)
+    assert error == pytest.approx(np.sqrt(off / wanted), rel=1e-4)
+    assert error > 0.1
+    with pytest.raises(
+        CapabilityError, match="of rank 3, and this federation those of rank 1 to 2"
+    ):
+        rounds.enrol("bank", enrol(rank=3), 0)
+
+
+def test_a_round_that_a_rule_cannot_put_together_fails_by_name() -> None:
+    rounds = begun("bank", "town", rule="krum", rule_options={"hostile": 1})
+    rounds.contribute("bank", update(rounds, 1, 0), 0)
+    assert rounds.contribute("town", update(rounds, 1, 1), 0).fate == "taken"
+    with pytest.raises(FederationError, match="nothing comes of round 1: "):
+        rounds.next("bank", ask(rounds), 0)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_bound_is_on_how_far_updates_go_from_where_the_round_began(number: int) -> None:
+    options = {"rule": "norm_bounded", "rule_options": {"largest": 0.5}}
+    rounds = begun("bank", "town", **options)
+    named = {name: (out, into) for name, out, into in LAYERS}
+    start = first_matrices(named, 2, 0)
+    for i in range(1, number + 1):
+        for seed, owner in enumerate(("bank", "town")):
+            rounds.contribute(owner, update(rounds, i, seed), 0)
+        found = adapter(rounds.next("bank", ask(rounds, i - 1), 0))
+        went = sum(np.sum((found[n].astype(np.float64) - start[n]) ** 2) for n in start)
+        assert 0 < np.sqrt(went) <= 0.5 + 1e-5
+        start = found
+
+
 def test_what_comes_of_a_round_must_be_numbers() -> None:
     rounds = begun("bank", "town", rounds=1, largest_norm=1e300, codec="fp16")
     for owner in ("bank", "town"):
@@ -313,6 +394,9 @@ def test_what_comes_of_a_round_must_be_numbers() -> None:
         ({"quorum": 4}, "quorum = 4 is not from 1 to the number of owners, 3"),
         ({"rule": "averag"}, "did you mean 'average'"),
         ({"codec": "fp33"}, "fp33"),
+        ({"rule": "krum", "rule_options": {"hostil": 1}}, "did you mean 'hostile'"),
+        ({"rule": "krum", "rule_options": {"hostile": -1}}, "hostile"),
+        ({"rule": "flora", "owners": ()}, "name the owners"),
         ({"owners": ("a", "a")}, "twice"),
         ({"deadline_s": float("inf")}, "deadline_s = inf"),
         ({"held_s": -1.0}, "held_s"),

@@ -26,6 +26,8 @@ from cosilo.errors import (
     ModelError,
     UnexpectedReplyError,
 )
+from cosilo.federation.rules import rules
+from cosilo.federation.updates import OwnerUpdate
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.models.white_box.adapters import (
     adapter_of,
@@ -33,9 +35,9 @@ from cosilo.models.white_box.adapters import (
     layers_to_adapt,
     trained_adapter,
 )
+from cosilo.models.white_box.layers import is_adapted
 from cosilo.models.white_box.tuning import mean_loss
 from cosilo.parties.coordinating.federation import Federation
-from cosilo.parties.coordinating.rules import Update, average
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -92,8 +94,8 @@ def by_hand(owners: int, rounds: int) -> dict[str, Any]:
             )[0]
             for of in range(owners)
         ]  # fmt: skip
-        updates = [Update(str(of), 1.0, 2, a.tensors) for of, a in enumerate(found)]
-        adapter = replace(adapter, tensors=average(updates))
+        updates = [OwnerUpdate(str(of), 1.0, a.tensors) for of, a in enumerate(found)]
+        adapter = replace(adapter, tensors=rules.create("average")(updates).tensors)
     return dict(adapter.tensors)
 
 
@@ -201,37 +203,68 @@ def test_an_owner_that_comes_when_all_is_over_gets_what_came_of_it() -> None:
     assert all(np.array_equal(first[n], late[n]) for n in first)
 
 
-def test_a_coordinator_that_adds_has_its_adapters_merged() -> None:
-    class Adding(LMOwner):
+def test_owners_of_unequal_ranks_have_the_exact_mean_merged_into_their_weights() -> None:
+    given: list[tuple[int, dict[str, Any]]] = []
+
+    class Hearing(LMOwner):
         async def handle(self, message: Any) -> Any:
-            reply = await super().handle(message)
-            if isinstance(reply, RoundState) and reply.packed:
-                return type(reply)(
-                    **{f: getattr(reply, f) for f in reply.__struct_fields__} | {"adds": True}
+            if isinstance(message, Contribute):
+                given.append((message.number, tensors.unpack(message.packed)))
+            return await super().handle(message)
+
+    async def run() -> list[Session]:
+        coordinator = federation("a", "b", rule="flora", rank=3)
+        try:
+            return await asyncio.gather(
+                *(
+                    prepared(
+                        Hearing(ScriptedModel(), client=n, federation=coordinator), n, i, rank=i + 2
+                    )
+                    for i, n in enumerate("ab")
                 )
-            return reply
+            )
+        finally:
+            coordinator.close()
 
-    async def run() -> Session:
-        coordinator = federation("a")
-        party = Adding(ScriptedModel(), client="a", federation=coordinator)
-        session = await prepared(party, "a")
-        coordinator.close()
-        return session
-
-    session = asyncio.run(run())
-    adapter = adapter_of(session.owner.model.module)
-    assert not any(t.any() for n, t in adapter.tensors.items() if n.endswith("B"))
+    one, other = asyncio.run(run())
     name = "model.layers.0.mlp.up_proj"
-    base = tiny(1).module.get_submodule(name).weight.detach().numpy()
-    merged = session.owner.model.module.get_base_model().get_submodule(name).base_layer.weight
-    assert np.abs(merged.detach().numpy() - base).max() > 1e-3
+    base = tiny(1).module.get_submodule(name).weight.detach().numpy().astype(np.float64)
+    for _, matrices in given:  # scale 2, each of two owners half
+        base = base + matrices[f"{name}.lora_B"].astype(np.float64) @ matrices[f"{name}.lora_A"]
+    for session in (one, other):
+        module = session.owner.model.module
+        assert not is_adapted(module)
+        assert np.allclose(module.get_submodule(name).weight.detach().numpy(), base, atol=1e-5)
+    assert len(given) == 4
+    table = one.cards[0].tables[
+        "what came of a round, off the mean of the updates' products, of its norm"
+    ]
+    assert table["round 2"] == pytest.approx(0, abs=1e-5)
+
+
+def test_an_owner_of_a_smaller_rank_goes_on_with_its_part() -> None:
+    async def run() -> list[Session]:
+        coordinator = federation("a", "b", rule="hetlora", rank=3)
+        try:
+            return await asyncio.gather(
+                *(prepared(coordinator, n, i, rank=i + 2) for i, n in enumerate("ab"))
+            )
+        finally:
+            coordinator.close()
+
+    small, large = (adapter_of(s.owner.model.module) for s in asyncio.run(run()))
+    assert (small.rank, large.rank, small.scale) == (2, 3, large.scale)
+    for layer in small.layers:
+        assert np.array_equal(
+            small.tensors[f"{layer}.lora_A"], large.tensors[f"{layer}.lora_A"][:2]
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "error", "why"),
     [
         ({"base": "ff" * 16}, CapabilityError, f"{'ff' * 16}: all owners must have the same"),
-        ({"rank": 4}, CapabilityError, "of rank 2, and this federation those of rank 4"),
+        ({"rank": 4}, CapabilityError, "of rank 2, and this federation those of rank 4: set rank"),
         ({"rounds": 30}, CapabilityError, "has 30 rounds, and this owner takes part in 20"),
         ({"counts": True}, CapabilityError, "tell_count = true"),
         ({"owners": ("b",)}, ModelError, "'a' is not one of"),
@@ -282,6 +315,11 @@ OTHER = tensors.pack({"x": np.ones((2, 2), np.float32)})
             changed(RoundState, closed=1, of=1, packed=OTHER, rank=2),
             UnexpectedReplyError,
             "another model",
+        ),
+        (
+            changed(RoundState, closed=1, of=1, packed=OTHER, rank=60000),
+            UnexpectedReplyError,
+            "of rank 60000 came",
         ),
         (
             changed(RoundState, closed=99, of=99, packed=OTHER, rank=2),

@@ -1,0 +1,215 @@
+"""Owners and coordinator of a federation killed at random moments: the same weights, counted once?
+
+    python benchmarks/federation_killed.py [--kills 20] [--seed 0] [--folder /tmp/federation_killed]
+
+Three owners (`cosilo bench`) and a coordinator (`cosilo host`), each a process, of a made-up model
+with two layers. First nobody is killed. Then, in federations of the same owners, data and seeds,
+one of the four is killed (SIGKILL) at a moment drawn evenly from the time that the undisturbed one
+took, and started again with the same command, until all kills are spent; each party is killed as
+often as another. Compared are the bytes of each round's adapter, and how many updates each round
+counted. It resumes: what a federation gave is kept in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tiny_lm
+from kept import Kept
+
+OWNERS = ("bank", "clinic", "town")
+PARTIES = ("coordinator", *OWNERS)
+LABELS = ("refund", "billing", "delivery")
+ROUNDS = 3
+KILLS_EACH = 2  # in one federation, at most
+MAIN = "import sys; from cosilo.cli import main; sys.exit(main())"
+
+HOST = """
+name = "coordinator"
+[listen]
+port = {port}
+[tls]
+ca = "certs/ca.pem"
+cert = "certs/host-localhost.pem"
+key = "certs/host-localhost.key"
+[federation]
+rounds = {rounds}
+rank = 4
+quorum = 3
+[clients.bank]
+[clients.clinic]
+[clients.town]
+"""
+PLAN = """
+name = "tickets"
+[task]
+kind = "classification"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+[attacks]
+names = ["verbatim"]
+tamper_share = 0
+[models.small]
+kind = "torch"
+path = "../model"
+[models.large]
+kind = "party"
+url = "https://localhost:{port}"
+ca = "../certs/ca.pem"
+cert = "../certs/client-{owner}.pem"
+key = "../certs/client-{owner}.key"
+[[points]]
+strategy = "federated"
+rank = 4
+steps = 12
+batch = 4
+learning_rate = 5e-3
+"""
+
+
+class Federation:
+    """One federation of four processes in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        tiny_lm.folder(folder / "model", seed=1)
+        self._cosilo("host", "certs", "certs", "--host", "localhost", *_clients()).wait()
+        (folder / "federation.toml").write_text(HOST.format(port=port, rounds=ROUNDS))
+        for of, owner in enumerate(OWNERS):
+            own = folder / owner
+            own.mkdir()
+            (own / "plan.toml").write_text(PLAN.format(port=port, owner=owner))
+            for split, count in {"train": 24, "validation": 3, "test": 3}.items():
+                rows = [
+                    {"text": f"{owner} {split} {i}", "label": LABELS[(of + (i % 3 == 0)) % 3]}
+                    for i in range(count)
+                ]
+                (own / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def begin(self, party: str) -> None:
+        if party == "coordinator":
+            self.running[party] = self._cosilo("host", "federation.toml")
+        else:
+            self.running[party] = self._cosilo("bench", "plan.toml", "--yes", at=party)
+
+    def kill(self, party: str) -> bool:
+        """Whether it was running until now."""
+        process = self.running[party]
+        alive = process.poll() is None
+        process.send_signal(signal.SIGKILL) if alive else None
+        process.wait()
+        return alive
+
+    def over(self) -> bool:
+        """Whether all owners have done; a failure is theirs."""
+        codes = [self.running[owner].poll() for owner in OWNERS]
+        if any(codes):
+            raise SystemExit(f"an owner failed, {codes}: see {self.folder}/*/out.log")
+        return codes == [0, 0, 0]
+
+    def found(self) -> dict[str, Any]:
+        with sqlite3.connect(self.folder / "host" / "federation.sqlite") as db:
+            adapters = [p.hex() for (p,) in db.execute("SELECT packed FROM rounds ORDER BY number")]
+            updates = db.execute(
+                "SELECT round, count(*), sum(fate = 'taken') FROM updates GROUP BY round"
+            ).fetchall()
+        return {"adapters": adapters, "updates": updates}
+
+    def _cosilo(self, *words: str, at: str = "") -> subprocess.Popen[bytes]:
+        folder = self.folder / at
+        with (folder / "out.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", MAIN, *words], cwd=folder, stdout=log, stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(self.folder)},
+            )  # fmt: skip
+
+
+def _clients() -> list[str]:
+    return [word for owner in OWNERS for word in ("--client", owner)]
+
+
+def went(folder: Path, kills: list[tuple[float, str]]) -> dict[str, Any]:
+    """A federation in which parties are killed, each at its moment (seconds from the beginning)."""
+    federation = Federation(folder)
+    done: list[str] = []
+    try:
+        started = time.monotonic()
+        for party in PARTIES:
+            federation.begin(party)
+        left = sorted(kills)
+        while not federation.over():
+            if left and time.monotonic() - started >= left[0][0]:
+                _, party = left.pop(0)
+                if federation.kill(party):
+                    done.append(party)
+                    federation.begin(party)
+            time.sleep(0.01)
+        seconds = time.monotonic() - started
+        return {**federation.found(), "seconds": seconds, "killed": done}
+    finally:
+        for party in federation.running:
+            federation.kill(party)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=re.split(r"\n\n", __doc__ or "")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/federation_killed"))
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    cells = given.folder / f"seed-{given.seed}.json"
+    known: list[dict[str, Any]] = json.loads(cells.read_text()) if cells.exists() else []
+
+    def keep(found: dict[str, Any]) -> None:
+        known.append(found)
+        cells.write_text(json.dumps(known))
+        print(f"{len(known) - 1} federations, {len(killed())} kills", flush=True)
+
+    def killed() -> list[str]:
+        return [party for each in known for party in each["killed"]]
+
+    if not known:
+        keep(went(given.folder / "undisturbed", []))
+    while len(killed()) < given.kills:
+        number = len(known)
+        rng = random.Random(f"{given.seed} {number}")
+        rarest = sorted(PARTIES, key=killed().count)
+        left = min(KILLS_EACH, given.kills - len(killed()))
+        moments = [rng.uniform(0, known[0]["seconds"]) for _ in range(left)]
+        keep(went(given.folder / "killed", list(zip(moments, rarest, strict=False))))
+    whole = known[0]
+    same = sum(each["adapters"] == whole["adapters"] for each in known[1:])
+    once = sum(each["updates"] == whole["updates"] for each in known[1:])
+    kept = Kept("federation_killed", seed=given.seed)
+    kept.put("all", "federations", len(known) - 1)
+    kept.put("all", "kills", len(killed()))
+    kept.put("all", "same weights", same, n=len(known) - 1)
+    kept.put("all", "nothing counted twice", once, n=len(known) - 1)
+    for party in PARTIES:
+        kept.put(party, "kills", killed().count(party))
+    kept.write()
+    print(f"{same} and {once} of {len(known) - 1} as undisturbed, {len(killed())} kills")
+
+
+if __name__ == "__main__":
+    main()
