@@ -33,7 +33,7 @@ def test_checkpoints_lie_in_the_folder_for_each_point_apart(tmp_path: Path) -> N
     assert one.options["checkpoints"].is_relative_to(tmp_path / "checkpoints")
     assert one.options["checkpoints"].parent == other.options["checkpoints"].parent
     assert one.options != other.options
-    mine = PointConfig("p", "federated", {"checkpoints": Path("/mine")})
+    mine = PointConfig("p", "federated", {"checkpoints": Path("/mine"), "key_file": Path("/k")})
     assert keyed(mine, tmp_path) == mine
 
 

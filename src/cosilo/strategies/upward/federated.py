@@ -16,13 +16,14 @@ import asyncio
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from cosilo.boundary.messages import Contribute, Enrol, Enrolled, NextRound, RoundState
 from cosilo.boundary.messages.federate import VERSION
@@ -37,7 +38,8 @@ from cosilo.errors import (
     UnexpectedReplyError,
 )
 from cosilo.federation.low_rank import truncated
-from cosilo.federation.updates import A, B
+from cosilo.federation.private import UpdateNoise
+from cosilo.federation.updates import A, B, Floats
 from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.adapters import (
@@ -49,6 +51,8 @@ from cosilo.models.white_box.adapters import (
     trained_adapter,
     with_adapter,
 )
+from cosilo.privacy.keyed_noise import KeyedNoise
+from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Loads
 from cosilo.strategies.base import (
     Expected,
@@ -78,6 +82,13 @@ class Federated:
         rounds: takes part in a federation of so many rounds at most.
         steps, batch, learning_rate: of the training at home, in each round.
         rank: of the adapter; the federation's, or less where its rule takes several ranks.
+        noise: the standard deviation of Gaussian noise on what is sent, over `clip`; none when 0.
+        clip: with noise, how far an update may be from where its round began (Euclidean norm, over all
+            numbers).
+        protects: whom the ε that is booked is for: each "record", or all of this owner's together, a
+            "group".
+        key_file: the key that noise is drawn under, so that an update sent again is one release; a run
+            has one of its own.
         tell_count: tell the coordinator how many examples there are, where it weighs updates by that.
         then: the strategy that answers with what came of it.
         then_options: that strategy's options.
@@ -102,6 +113,10 @@ class Federated:
     batch: int = 8
     learning_rate: float = 2e-4
     rank: int = 8
+    noise: float = 0.0
+    clip: float = 1.0
+    protects: Literal["record", "group"] = "group"
+    key_file: Path | None = None
     tell_count: bool = False
     then: str = "small"
     then_options: Mapping[str, object] = field(default_factory=dict)
@@ -112,10 +127,20 @@ class Federated:
         for name in ("rounds", "steps", "batch", "learning_rate", "rank"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        if self.noise < 0:
+            raise ValueError(f"noise = {self.noise!r} is negative")
+        self.update_noise  # noqa: B018 — says what cannot be
 
     def next(self) -> Strategy:
         """The strategy that answers, not prepared."""
         return strategies.create(self.then, **self.then_options)
+
+    @property
+    def update_noise(self) -> UpdateNoise | None:
+        """What an update is made private with."""
+        if not self.noise:
+            return None
+        return UpdateNoise(self.clip, self.noise, self.protects)
 
     @property
     def needs(self) -> Needs:
@@ -148,6 +173,8 @@ class Federated:
         owner = await asyncio.to_thread(_Owner, self, model, examples)
         enrolled = await session.lm.send(owner.enrol())
         owner.agree(enrolled)
+        if (noise := self.update_noise) is not None and session.account is not None:
+            await session.account.require([noise.release()] * enrolled.rounds)
         await self._rounds(session, owner, enrolled)
         trained = model.with_module(await asyncio.to_thread(owner.module))
         taught = session.owner.taught(trained, examples, further=True)
@@ -205,10 +232,16 @@ class _Owner:
         self._from: Adapter
         self._merged = False
         self._up = 0
+        self._draws: KeyedNoise | None = None
+        if how.noise:
+            key = secret_key(how.key_file) if how.key_file is not None else None
+            self._draws = KeyedNoise(key or secrets.token_bytes(32))
 
     def enrol(self) -> Enrol:
         how = self.how
         about = [how.steps, how.batch, how.learning_rate, how.seed]
+        if how.noise:
+            about += [how.noise, how.clip]
         return Enrol(
             base=self._base,
             layers=tuple((n, out, into) for n, (out, into) in sorted(self._layers.items())),
@@ -289,18 +322,23 @@ class _Owner:
         how = self.how
         if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
             raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
-        packed = self._trained(number)
+        sent, release = self._trained(number), None
+        federation, noise = self._enrolled.federation, how.update_noise
+        if noise is not None and self._draws is not None:
+            about = f"{federation} {number}"
+            sent, release = noise.applied(sent, self._from.tensors, self._draws, session=about)
+        packed = tensors.pack(sent, self._enrolled.codec)
         self._up += len(packed)
         return Contribute(
-            federation=self._enrolled.federation, number=number, rank=how.rank, packed=packed
+            federation=federation, number=number, rank=how.rank, packed=packed, release=release
         )
 
-    def _trained(self, number: int) -> bytes:
+    def _trained(self, number: int) -> Mapping[str, Floats]:
         how, place = self.how, self._place(number)
         if place is not None and (kept := place.with_suffix(".update")).is_file():
             data = kept.read_bytes()
             (self.losses[number],) = _LOSS.unpack_from(data)
-            return data[_LOSS.size :]
+            return tensors.unpack(data[_LOSS.size :])
         adapter, outcome = trained_adapter(
             self._module,
             self._from,
@@ -312,11 +350,11 @@ class _Owner:
             folder=place,
         )
         self.losses[number] = outcome.losses[-1]
-        packed = tensors.pack(adapter.tensors, self._enrolled.codec)
         if place is not None:
-            _keep(place.with_suffix(".update"), _LOSS.pack(self.losses[number]) + packed)
+            data = _LOSS.pack(self.losses[number]) + tensors.pack(adapter.tensors)
+            _keep(place.with_suffix(".update"), data)
             shutil.rmtree(place, ignore_errors=True)
-        return packed
+        return adapter.tensors
 
     def told(self, number: int, fate: str, why: str) -> None:
         """What became of the update for a round."""

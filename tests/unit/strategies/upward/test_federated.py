@@ -24,6 +24,7 @@ from cosilo.errors import (
     DataError,
     FederationError,
     ModelError,
+    PrivacyBudgetError,
     UnexpectedReplyError,
 )
 from cosilo.federation.rules import rules
@@ -41,6 +42,7 @@ from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.privacy.mechanisms import Gaussian
 from cosilo.session import open_session
 from cosilo.strategies.base import Session, Strategy, strategies
 from cosilo.strategies.upward.federated import Federated
@@ -366,6 +368,70 @@ def test_without_examples_nothing_is_sent() -> None:
     with pytest.raises(DataError, match="no examples with targets"):
         asyncio.run(strategy.prepare(session))
     assert not list(ledger.entries())
+
+
+def test_noise_is_booked_and_an_update_sent_again_is_one_release(tmp_path: Path) -> None:
+    sent: list[Contribute] = []
+
+    class Hearing(LMOwner):
+        async def handle(self, message: Any) -> Any:
+            if isinstance(message, Contribute):
+                sent.append(message)
+            return await super().handle(message)
+
+    async def once(name: str, **options: Any) -> None:
+        coordinator = federation("a", path=tmp_path / f"{name}.sqlite", rounds=1)
+        party = Hearing(ScriptedModel(), client="a", federation=coordinator)
+        await prepared(party, "a", noise=0.01, clip=0.5, **options)
+        coordinator.close()
+
+    own = {"key_file": tmp_path / "own.key", "checkpoints": tmp_path / "own"}
+    asyncio.run(once("one", **own))
+    asyncio.run(once("two"))
+    plain = by_hand(1, 1)
+    first = first_adapter(layers_to_adapt(tiny(1).module), 2, alpha=4.0, seed=0).tensors
+    for message in sent:
+        release = message.release
+        assert release is not None
+        assert (release.unit, release.mechanism) == (
+            "group",
+            Gaussian(sigma=0.005, sensitivity=0.5),
+        )
+        found = tensors.unpack(message.packed)
+        way = np.concatenate([(plain[n] - first[n]).ravel() for n in plain])
+        cut = way * min(1.0, 0.5 / np.linalg.norm(way))
+        noise = np.concatenate([(found[n] - first[n]).ravel() for n in plain]) - cut
+        assert noise.std() == pytest.approx(0.005, rel=0.05)
+        assert abs(np.corrcoef(noise, cut)[0, 1]) < 0.05
+    assert sent[0].packed != sent[1].packed  # noise of its own
+    with pytest.raises(ConfigError, match="noise = -1"):
+        strategies.create("federated", noise=-1)
+    with pytest.raises(ConfigError, match="largest = 0"):
+        strategies.create("federated", noise=1.0, clip=0)
+
+
+def test_noise_that_the_book_cannot_bear_is_not_sent() -> None:
+    class Empty:
+        async def require(self, releases: Any) -> None:
+            assert len(releases) == 2
+            raise PrivacyBudgetError("spent")
+
+    ledger = MemoryLedger()
+
+    async def run() -> None:
+        coordinator = federation("a")
+        strategy = strategies.create("federated", **HOW, noise=1.0)
+        party = LMOwner(ScriptedModel(), client="a", federation=coordinator)
+        owner = DataOwner(tiny(1), private=examples(0))
+        session = open_session(owner, party, strategy, ledger=ledger, account=Empty())  # type: ignore[arg-type]
+        try:
+            await strategy.prepare(session)
+        finally:
+            coordinator.close()
+
+    with pytest.raises(PrivacyBudgetError):
+        asyncio.run(run())
+    assert {entry.kind for entry in ledger.entries()} == {"Enrol", "Enrolled"}
 
 
 def test_an_owner_of_one_class_is_told_so() -> None:
