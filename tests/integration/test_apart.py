@@ -27,7 +27,7 @@ from cosilo.types import Turn, last_user, user
 # Imported by every Python that has this file's folder in its path, before anything else.
 DETECTORS = """
 import os, time
-from cosilo.defences import looking, patterns
+from cosilo.defences import hiding, looking, patterns
 steps = patterns.PatternDetector.steps
 def broken(self, text, public=""):
     if "BOOM" in text: raise RuntimeError("failed on " + text)
@@ -38,6 +38,12 @@ def broken(self, text, public=""):
     if "DIE" in text: os.kill(os.getpid(), 9)
     return (yield from steps(self, text, public))
 patterns.PatternDetector.steps = broken
+together = hiding.Hiding.read_together
+def noted(self, several, scope, turn):
+    if log := os.environ.get("COSILO_TEST_TOGETHER"):
+        with open(log, "a") as file: file.write(f"{len(several)}\\n")
+    return together(self, several, scope, turn)
+hiding.Hiding.read_together = noted
 if os.environ.get("COSILO_TEST_GROWTH"):
     looking._MOST_GROWTH = -1
 """
@@ -291,3 +297,76 @@ def test_it_does_not_outlive_a_parent_that_was_killed() -> None:
         assert select.select([watch], [], [], 10)[0]  # readable once the process has ended
     finally:
         os.close(watch)
+
+
+def others(count: int) -> list[str]:
+    return [f"I am Mr. Ada Lovelace, no {i}: {'a' * i}@lovelace.example." for i in range(count)]
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_what_waits_is_read_together_and_hidden_as_if_it_was_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "together"
+    monkeypatch.setenv("COSILO_TEST_TOGETHER", str(log))
+    texts = others(16)
+    async with opened() as elsewhere:
+        keys = [f"key{i % 2}".encode() for i in range(16)]
+        vaults = [Vault(key, text) for key, text in zip(keys, texts, strict=True)]
+        found = await asyncio.gather(*map(said, [elsewhere] * 16, texts, vaults))
+    assert [int(n) for n in log.read_text().split()] == [8, 8]  # those of one caller
+    for key, text, hidden, vault in zip(keys, texts, found, vaults, strict=True):
+        alone = await Hiding(settings()).hide(Ask(chat=user(text)), Vault(key, text))
+        assert hidden == last_user(alone.chat)
+        assert vault.restore(hidden) == text
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize(("what", "place"), [("BOOM", 0), ("BOOM", 2), ("DIE", 0), ("DIE", 2)])
+async def test_of_those_read_together_only_the_one_that_fails_fails(what: str, place: int) -> None:
+    texts = others(5)
+    texts[place] = f"{what} {ADA}"
+    async with opened() as elsewhere:
+        found = await asyncio.gather(
+            *(said(elsewhere, text, Vault(b"key", text)) for text in texts), return_exceptions=True
+        )
+    for i, hidden in enumerate(found):
+        if i == place:
+            assert isinstance(hidden, PrivacyError)
+        else:
+            assert isinstance(hidden, str)
+            assert "Lovelace" not in hidden
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_a_long_text_and_one_alone_wait_for_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "together"
+    monkeypatch.setenv("COSILO_TEST_TOGETHER", str(log))
+    async with opened() as elsewhere:
+        await said(elsewhere, ADA)
+        await asyncio.gather(*(said(elsewhere, f"{text} " * 200) for text in others(3)))
+        assert not log.exists()
+        done: list[str] = []
+
+        async def noted(name: str, text: str) -> None:
+            await said(elsewhere, text, Vault(b"key", name))
+            done.append(name)
+
+        long = " ".join(others(40)) * 40
+        await asyncio.gather(noted("long", long), *(noted(text, text) for text in others(8)))
+    assert done[-1] == "long"
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_one_that_nobody_waits_for_any_more_keeps_no_others_waiting() -> None:
+    texts = others(6)
+    async with opened() as elsewhere:
+        tasks = [asyncio.create_task(said(elsewhere, t, Vault(b"key", t))) for t in texts]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all("Lovelace" not in str(hidden) for hidden in found[1::2])
+        assert "Lovelace" not in await said(elsewhere, ADA)

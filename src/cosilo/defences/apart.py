@@ -48,10 +48,13 @@ _MAIN = "from cosilo.defences.looking import main; main()"
 
 
 class _DiedError(Exception):
-    """The process has ended unexpectedly; `turn` is the job that it was working on."""
+    """The process has ended unexpectedly; `turn` is the job that it was working on. Where it read
+    several `together`, that is none, and it is not known whose text it was.
+    """
 
-    def __init__(self, turn: int | None) -> None:
+    def __init__(self, turn: int | None, *, together: bool = False) -> None:
         self.turn = turn
+        self.together = together
 
 
 class Elsewhere:
@@ -149,11 +152,14 @@ class Apart:
                 await task.result().end()
 
     async def hidden(self, settings: Settings, passages: list[Passage], vault: Vault) -> list[str]:
+        alone = False
         while True:
             child = await self._ready()
             try:
-                return await child.hidden(self._known[settings], settings.seconds, passages, vault)
+                number = self._known[settings]
+                return await child.hidden(number, settings.seconds, passages, vault, alone=alone)
             except _DiedError as error:
+                alone = alone or error.together
                 if error.turn is not None:
                     raise PrivacyError(
                         "the process that looks for private values ended while it read this message, "
@@ -212,6 +218,7 @@ class _Child:
         self._numbers = itertools.count()
         self._opened: dict[int, asyncio.Future[None]] = {}
         self._turn: int | None = None
+        self._together = False  # whether others are read in that turn, too
         self._watch: asyncio.TimerHandle | None = None
         self._alive = False
 
@@ -239,13 +246,20 @@ class _Child:
             ) from None
 
     async def hidden(
-        self, settings: int, seconds: float, passages: list[Passage], vault: Vault
+        self,
+        settings: int,
+        seconds: float,
+        passages: list[Passage],
+        vault: Vault,
+        *,
+        alone: bool,
     ) -> list[str]:
         number = next(self._numbers)
         job = self._jobs[number] = _Waiting(seconds, vault)
         try:
+            issued = list(vault.issued)
             self._send(
-                LookingJob(number, settings, passages, vault.key, vault.scope, list(vault.issued))
+                LookingJob(number, settings, passages, vault.key, vault.scope, issued, alone)
             )
             return await job.hidden
         finally:
@@ -280,8 +294,8 @@ class _Child:
                 self._settle(self._opened.get(number), None)
             case SettingsRefused(number, why):
                 self._settle(self._opened.get(number), ConfigError(why))
-            case Began(number):
-                self._turn = number
+            case Began(number, together):
+                self._turn, self._together = number, together
                 self._unwatch()
                 job = self._jobs.get(number)
                 limit = LONGEST_TURN if job is None else job.longest_turn
@@ -321,7 +335,9 @@ class _Child:
         for future in self._opened.values():
             self._settle(future, _DiedError(None))
         for number, job in self._jobs.items():
-            self._settle(job.hidden, _DiedError(number if number == self._turn else None))
+            turn = number if number == self._turn and not self._together else None
+            together = self._turn is not None and self._together
+            self._settle(job.hidden, _DiedError(turn, together=together))
 
     @staticmethod
     def _settle(future: asyncio.Future[Any] | None, error: Exception | None) -> None:

@@ -203,6 +203,38 @@ class Hiding:
         """
         return await paced(self._hidden(passages, vault), self._seconds, turn)
 
+    def unread(self, passages: Sequence[Passage], scope: bytes) -> int:
+        """How many characters of a message's `passages` are read when it is hidden: not remembered."""
+        return sum(map(len, self._pieces_unread(passages, scope)[1].values()))
+
+    async def read_together(
+        self, several: Sequence[Sequence[Passage]], scope: bytes, turn: Callable[[], None]
+    ) -> None:
+        """Read what is new in the passages of `several` messages of one `scope` at once, which takes
+        less time, and remember it for when each is hidden. `turn` as in `hidden`.
+        """
+        new: dict[str, dict[bytes, str]] = {}
+        for passages in several:
+            public, unread = self._pieces_unread(passages, scope)
+            new.setdefault(public, {}).update(unread)
+
+        def steps() -> Steps[None]:
+            for public, unread in new.items():
+                yield from self._read_new(unread, public)
+
+        await paced(steps(), self._seconds, turn)
+
+    def _pieces_unread(
+        self, passages: Sequence[Passage], scope: bytes
+    ) -> tuple[str, dict[bytes, str]]:
+        """What is public of a message, and the pieces of its texts that are not remembered."""
+        texts = private_in(passages, public_system=self._public_system)
+        public = public_text(passages) if self._public_system else ""
+        name = self._names(scope, public)
+        texts = texts[: len(texts) - has_names(passages)]
+        pieces = {name(piece): piece for text in texts for _, piece in windows(text)}
+        return public, {key: p for key, p in pieces.items() if self._spans.get(key) is None}
+
     def _hidden(self, passages: Sequence[Passage], vault: Vault) -> Steps[list[str]]:
         found = yield from self._found(passages, vault.scope)
         texts = found.texts
@@ -217,7 +249,9 @@ class Hiding:
             for r, here in zip(readings, found.spans, strict=True)
         ]
         from_lm = self._from_lm(passages, len(texts))
-        beside = in_no_turn(passages, public_system=self._public_system)
+        beside = [False] * len(texts)
+        if has_names(passages) or any(p.by is None for p in passages):
+            beside = in_no_turn(passages, public_system=self._public_system)
         known = None
         if not vault.issued:
             known = self._earlier.of(vault.key, found.about, found.names, from_lm, beside)
@@ -428,11 +462,7 @@ class Hiding:
                 known[key] = remembered
         if due():
             yield
-        for some in _groups(unread):
-            read = yield from self._read([unread[key] for key in some], public)
-            for key, found in zip(some, read, strict=True):
-                known[key] = self._that_count(unread[key], found)
-                self._spans.put(key, known[key])
+        known |= yield from self._read_new(unread, public)
         spans: list[Collection[Span]] = [
             known[here[0][2]]
             if len(here) == 1
@@ -440,6 +470,18 @@ class Hiding:
             for here in pieces
         ]
         return spans, [b"".join(key for _, _, key in here) for here in pieces]
+
+    def _read_new(
+        self, unread: Mapping[bytes, str], public: str
+    ) -> Steps[dict[bytes, tuple[Span, ...]]]:
+        """The spans of each of the pieces `unread`, which are remembered."""
+        known: dict[bytes, tuple[Span, ...]] = {}
+        for some in _groups(unread):
+            read = yield from self._read([unread[key] for key in some], public)
+            for key, found in zip(some, read, strict=True):
+                known[key] = self._that_count(unread[key], found)
+                self._spans.put(key, known[key])
+        return known
 
     def _in_names(self, text: str) -> set[Span]:
         """What is private in names that programs use: credentials and numbers by their form, also where

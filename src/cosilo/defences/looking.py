@@ -4,8 +4,9 @@
     Job(passages)  ──▶ Began … Issued … ──▶ Hidden, or Failed
     Stop(job)
 
-It keeps nothing of a message but where its values are; jobs have turns of some milliseconds. Its input
-is one end of a socket pair, and it ends when the other end does.
+It keeps nothing of a message but where its values are; jobs have turns of some milliseconds. Short
+ones of one caller that wait at the same time are read together. Its input is one end of a socket pair,
+and it ends when the other end does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from cosilo.errors import CosiloError, PrivacyError
 
 LARGEST = 64 << 20  # bytes of a frame
 _AT_ONCE = 200  # placeholders in a frame, so that taking them on does not hold up the other side
+_SHORT = 2_000  # characters that are new in a message that may be read together with others
+_TOGETHER = 4_000  # characters that are read together at most, some tens of milliseconds
 _EVERY = 0.1  # seconds between two signs of life of one job
 _MOST_GROWTH = 400 << 20  # bytes: spaCy keeps every word that it has seen
 _PR_SET_PDEATHSIG = 1
@@ -50,6 +53,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
         settings: the number under which they were opened.
         key, scope: what placeholders are derived under, and what is remembered (`Vault`).
         issued: those that the conversation has already.
+        alone: it is not read together with others: the process died when it was.
     """
 
     number: int
@@ -58,6 +62,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
     key: bytes
     scope: bytes
     issued: list[Issued]
+    alone: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -78,9 +83,10 @@ class SettingsRefused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):
-    """The job has its turn now."""
+    """The job has its turn now; with `together`, others are read in it as well."""
 
     number: int
+    together: bool = False
 
 
 class Placeholders(msgspec.Struct, frozen=True, tag=True):
@@ -150,7 +156,9 @@ class Looking:
         self._writer = writer
         self._hidings: dict[int, Hiding] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._turn = (-1, 0.0)  # whose it was last said to be, and when
+        self._turn: tuple[object, float] = (None, 0.0)  # whose it was last said to be, and when
+        self._waiting: dict[int, LookingJob] = {}  # those whose texts may be read together
+        self._reading: asyncio.Event | None = None  # set when those read together have been read
         self._before: int | None = None
 
     async def serve(self) -> None:
@@ -166,10 +174,12 @@ class Looking:
                     gc.freeze()
                     self._before = _resident()
                 case LookingJob():
+                    self._waiting[order.number] = order
                     self._tasks[order.number] = asyncio.create_task(self._do(order))
                 case Stop():
-                    if (task := self._tasks.get(order.number)) is not None:
-                        task.cancel()
+                    self._waiting.pop(order.number, None)
+                    if (task := self._tasks.pop(order.number, None)) is not None:
+                        task.cancel()  # perhaps before it began
 
     def _opened(self, order: Open) -> Report:
         try:
@@ -193,8 +203,9 @@ class Looking:
         except BaseException:
             os._exit(1)  # Python would print what it holds
         finally:
-            del self._tasks[job.number]
-            self._turn = (-1, 0.0)
+            self._tasks.pop(job.number, None)
+            self._waiting.pop(job.number, None)
+            self._turn = (None, 0.0)
         grown = 0 if self._before is None else _resident() - self._before
         if grown > _MOST_GROWTH and not self._tasks:
             self._writer.close()
@@ -204,6 +215,7 @@ class Looking:
     async def _hidden(self, job: LookingJob) -> Hidden:
         vault = Vault.under(job.key, job.scope, job.issued)
         hiding, told = self._hidings[job.settings], self._told(job.number)
+        await self._read_with_others(job, hiding)
         texts = await hiding.hidden(job.passages, vault, told)
         new = vault.issued[len(job.issued) :]
         for start in range(0, len(new), _AT_ONCE):
@@ -211,7 +223,48 @@ class Looking:
             await self._writer.drain()
         return Hidden(job.number, texts, vault.restorer.written)
 
-    def _told(self, number: int) -> Callable[[], None]:
+    async def _read_with_others(self, job: LookingJob, hiding: Hiding) -> None:
+        """Have what is new in `job` read together with other short jobs that wait. One that is alone,
+        or long, waits for none.
+        """
+        alone = job.alone or (len(self._waiting) == 1 and self._reading is None)
+        if alone or hiding.unread(job.passages, job.scope) > _SHORT:
+            del self._waiting[job.number]
+            return
+        while job.number in self._waiting:
+            if self._reading is not None:
+                await self._reading.wait()
+                continue
+            some = self._with_others(job, hiding)
+            self._reading = done = asyncio.Event()
+            try:
+                if len(some) > 1:
+                    texts = [each.passages for each in some]
+                    told = self._told(job.number, together=True)
+                    await hiding.read_together(texts, job.scope, told)
+            except Exception:
+                pass  # whose text it is finds that out when it is read alone
+            finally:
+                for each in some:
+                    self._waiting.pop(each.number, None)
+                self._reading = None
+                done.set()
+
+    def _with_others(self, job: LookingJob, hiding: Hiding) -> list[LookingJob]:
+        """`job` and others of its caller that wait, in the order in which they came. Those of two are
+        not read together: how long it takes would tell whether their texts are alike.
+        """
+        some, size = [job], hiding.unread(job.passages, job.scope)
+        for other in self._waiting.values():
+            same = (other.settings, other.scope) == (job.settings, job.scope) and not other.alone
+            if same and other.number != job.number:
+                more = hiding.unread(other.passages, other.scope)
+                if more <= _SHORT and size + more <= _TOGETHER:
+                    size += more
+                    some.append(other)
+        return some
+
+    def _told(self, number: int, *, together: bool = False) -> Callable[[], None]:
         """A function that a job calls when its turn begins. It tells the parent, so that if the
         turn never ends it is known which job hangs.
         """
@@ -219,9 +272,9 @@ class Looking:
         def tell() -> None:
             now = time.monotonic()
             whose, since = self._turn
-            if whose != number or now - since > _EVERY:
-                self._turn = (number, now)
-                self._say(Began(number))
+            if whose != (number, together) or now - since > _EVERY:
+                self._turn = ((number, together), now)
+                self._say(Began(number, together))
 
         return tell
 
