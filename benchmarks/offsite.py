@@ -11,7 +11,8 @@ The LM's owner makes emulators at three depths from complaints that the CFPB pub
     topics   which of eight topics a customer's question is about (../shared/data/banking77), asked
              without naming the topics, so that an untuned model guesses: nats, and accuracy
 
-Train teaches, tune chose the learning rates, test is read at the end, once for each model.
+Train teaches, tune was looked at for the learning rates (one tried for each task), test is read at the
+end, once for each model.
 
     as it was     the LM, never tuned            emulator     as sent, at the depth in the middle
     tuned         the emulator, its ends tuned   plugged in   what was tuned there, in the LM
