@@ -9,6 +9,7 @@ Every class of messages must have a sample here; tests/contracts/test_messages.p
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -286,6 +287,10 @@ _SMALL: dict[type, tuple[Any, ...]] = {
 }
 
 
+_HASH = re.compile(r"\[0-9a-f\]\{(\d+)")
+"""A pattern of so many hexadecimal digits, or of so many and more."""
+
+
 def _full(kind: Any, size: int) -> Iterator[tuple[str, Any]]:
     """Values of `kind` as long as `size` allows in one place: (where, value)."""
     match kind:
@@ -350,8 +355,12 @@ def _smallest(kind: Any) -> Iterator[Any]:
             yield from kind.values
         case inspect.Metadata():
             yield from _smallest(kind.type)
+        case inspect.StrType(pattern=pattern) if pattern and (found := _HASH.search(pattern)):
+            yield "0" * int(found[1])
         case inspect.StrType(pattern=pattern) if pattern:
             yield pattern[pattern.index("(") + 1 : pattern.index("|")]  # the first of its words
+        case inspect.BytesType(min_length=least) if least:
+            yield bytes(least)
         case inspect.IntType(ge=lowest) | inspect.FloatType(ge=lowest) if lowest:
             yield lowest
         case inspect.FloatType(gt=0):

@@ -108,7 +108,7 @@ class OpenBody(Request[Body], frozen=True, kw_only=True):
     shows: ClassVar[Shows] = Shows.GRADIENTS
     base: Digest
     first: Layer
-    last: Layer
+    last: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
     training: Version = b""
     seed: Seed = 0
     train: bool = True

@@ -69,7 +69,7 @@ class Lent(Message, frozen=True, kw_only=True):
     shows: ClassVar[Shows] = Shows.EMULATOR
     largest: ClassVar[int] = PART + 2 * _WORDS
     part: Count
-    parts: Count
+    parts: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
     size: Size
     digest: Digest
     packed: bytes
