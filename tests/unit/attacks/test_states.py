@@ -110,23 +110,31 @@ def test_a_linear_map_finds_back_what_a_linear_map_made() -> None:
 
 
 @pytest.mark.models("smollm2-135m-instruct")
-async def test_four_layers_and_noise_as_long_as_the_states_hide_nothing_of_a_real_text() -> None:
-    """Depth gives no protection, and neither does noise that a text survives."""
+@pytest.mark.parametrize(
+    ("layers", "noise_ratio", "least", "most"),
+    [(4, 1.0, 0.9, 1.0), (28, 0.0, 0.99, 1.0), (4, 4.0, 0.4, 0.95)],
+)
+async def test_neither_depth_nor_noise_that_a_text_survives_hides_a_real_text(
+    layers: int, noise_ratio: float, least: float, most: float
+) -> None:
+    """research/privacy.md §4.1: all behind 28 layers, .76 behind 4 with noise four times as long."""
     from cosilo.models.white_box.lm import torch_lm
 
     model = torch_lm(model="smollm2-135m-instruct")
     embedding = embedding_of(model)
     ids = model.plain("The patient was seen in Gdansk on Tuesday.").ids.tolist()
-    given = await below(model, ids, 4)
-    clip = float(np.median(np.linalg.norm(given[1:], axis=1)))
-    eta = eta_for(1.0, clip, model.width)
-    noise = [radial_noise(random.Random(i), model.width, eta) for i in range(len(ids))]
-    rng = np.random.default_rng(1)
+    given = await below(model, ids, layers)
+    clip = float(np.median(np.linalg.norm(given[1:], axis=1))) if noise_ratio else None
+    seen, rng = given, np.random.default_rng(1)
+    if clip is not None:
+        eta = eta_for(noise_ratio, clip, model.width)
+        noise = [radial_noise(random.Random(i), model.width, eta) for i in range(len(ids))]
+        seen = cut_to(given, clip) + np.stack(noise)
 
     async def some(place: int, _: object) -> NDArray[np.int64]:
-        return np.unique([ids[place], *rng.integers(0, len(embedding), 150)])
+        return np.unique([ids[place], *rng.integers(0, len(embedding), 600 // layers)])
 
-    seen = cut_to(given, clip) + np.stack(noise)
-    found = await recover(model, embedding, seen, 4, some, clip=clip, truth=ids)
-    assert np.mean([a == b for a, b in zip(found.ids, ids, strict=True)]) > 0.9
+    found = await recover(model, embedding, seen, layers, some, clip=clip, truth=ids)
+    share = np.mean([a == b for a, b in zip(found.ids, ids, strict=True)])
+    assert least <= share <= most
     await model.close()
