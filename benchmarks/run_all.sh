@@ -77,6 +77,7 @@ script votes benchmarks/votes.py
 script rerank_draw benchmarks/rerank.py draw runs/rerank.jsonl
 script rerank benchmarks/rerank.py choose runs/rerank.jsonl
 script proxy benchmarks/proxy.py
+script aggregation benchmarks/aggregation.py
 script fusion benchmarks/fusion.py
 script speculative_drawn benchmarks/speculative.py drawn
 script speculative_pays benchmarks/speculative.py pays
