@@ -286,6 +286,8 @@ def test_every_registered_strategy_is_under_contract() -> None:
         "speculative",
         # with one whose owner lends an emulator, there too
         "offsite",
+        # with a coordinator, there too
+        "federated",
     }  # fmt: skip
     assert set(strategies.names()) == covered
 
