@@ -100,7 +100,8 @@ def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> Non
         remembered = point.test["model_membership"]
         assert 16 < remembered.n <= 16 + 12  # what it was not trained on, and what it was
         # the same attack on the model before training, which tells these few texts apart, too
-        assert remembered.baseline is not None and 0 < remembered.baseline <= remembered.value
+        assert remembered.baseline is not None
+        assert 0 < remembered.baseline <= remembered.value
     # A reply to each training item, their scores by eight for the one and for the other, and which
     # vocabulary it is.
     assert paid >= 12 + 2 + 2 + 1
