@@ -81,6 +81,7 @@ script aggregation benchmarks/aggregation.py
 script fusion benchmarks/fusion.py
 script speculative_drawn benchmarks/speculative.py drawn
 script speculative_pays benchmarks/speculative.py pays
+script automix benchmarks/automix.py
 script speculative_greedy benchmarks/speculative.py greedy
 script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report

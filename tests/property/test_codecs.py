@@ -89,10 +89,10 @@ def test_fewer_bits_lose_in_squares_no_more_than_half_a_step_each(
     for row in range(n):
         for at in range(0, len(rest), group):
             columns = rest[at : at + group]
-            step = np.abs(array[row, columns]).max() / bits[1]
+            step = float(np.abs(array[row, columns]).max()) / bits[1]
             lost = np.square(found[row, columns] - array[row, columns]).sum()
             # Two bits have no zero, so in a group that is filled up each place counts.
-            assert lost <= group * (0.501 * step) ** 2 + 1e-9 * np.abs(array).max() ** 2
+            assert lost <= group * (0.501 * step) ** 2 + 1e-9 * float(np.abs(array).max()) ** 2
 
 
 @settings(max_examples=200)

@@ -83,7 +83,8 @@ _STRANGE = 0.36  # the score of a capitalised word that no vocabulary holds, and
 
 _LINE = re.compile(
     rf"[ ,]{{0,3}}(?:(?:[{UPPER}][\w'’.\-]{{0,40}}|\d[\w/\-]{{0,10}}|\#?\d{{1,5}}|{PARTICLE}"
-    rf"|[^\W\d_A-Z][^\W\d_]{{1,14}}(?=[ ]\d)|[^\W\d_]{{1,5}}\.|\([{UPPER}][\w ]{{1,30}}\)|&)"
+    r"|(?!(?:in|and|to|for|at|is|was|from|by|on|or|with|near|of|are|the|my|your|our|only|about)\b)"
+    rf"[^\W\d_A-Z][^\W\d_]{{1,14}}(?=[ ]\d)|[^\W\d_]{{1,5}}\.|\([{UPPER}][\w ]{{1,30}}\)|&)"
     r"(?:[ ,]{1,3}|$)){1,9}"
 )
 _LONGEST_LINE = 70

@@ -35,6 +35,7 @@ _BARE = re.compile(
 _LIST_OF_NUMBERS = re.compile(
     r"\[[\s\[]{0,40}"
     r"(?:-?\d{4}|(?:-?\d[\d.]{0,40}|true|false|null)\s{0,40},)"
+    r"|\[\s{0,40}[\[{][-\d\s.,:\[\]{}]{0,60}[\]}]\s{0,40},"  # or begun by a list without words
 )
 _DEEPEST = 8
 _SLICE = 4_096  # characters that are looked through in one step

@@ -122,6 +122,14 @@ class TestJson:
         spans = read.split([read.read(Span(7, 27, "PERSON"))])
         assert [read.text[s.start : s.end] for s in spans] == ["Ann", "b", "Leé"]
 
+    @pytest.mark.parametrize(
+        "text", ["[[],12345678]", "[[1], 12345678]", "[{},12345678]", "[ [[2]] , 12345678]"]
+    )
+    def test_a_list_that_lists_without_words_begin_is_json(self, text: str) -> None:
+        read = reading(f"It is {text}.")
+        assert read is not None
+        assert [read.text[a:b] for a, b, *_ in read.numbers][-1] == "12345678"
+
 
 TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {
     "type": "object", "$defs": {"id": {"type": "integer"}}, "properties": {

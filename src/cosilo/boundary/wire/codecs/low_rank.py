@@ -47,7 +47,8 @@ class LowRank:
         # Its left singular vectors, of the smaller side's Gram matrix, scaled so that it is finite.
         scaled = wide / max(np.abs(wide).max(), np.finfo(np.float64).tiny)
         _, vectors = np.linalg.eigh(scaled @ scaled.T)
-        left = vectors[:, -r:]
+        # Factors are float32 while they are packed, and the other one is as long as whole rows are.
+        left = vectors[:, -r:] * (2.0**20 if np.abs(wide).max() > 2.0**100 else 1.0)
         packed_left = _FP16.pack(left)
         left = _FP16.unpack(packed_left, *left.shape).astype(np.float64)
         # The other factor is fitted to this one as it will be read.
