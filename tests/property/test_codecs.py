@@ -92,7 +92,10 @@ def test_fewer_bits_lose_in_squares_no_more_than_half_a_step_each(
             step = float(np.abs(array[row, columns]).max()) / bits[1]
             lost = np.square(found[row, columns] - array[row, columns]).sum()
             # Two bits have no zero, so in a group that is filled up each place counts.
-            assert lost <= group * (0.501 * step) ** 2 + 1e-9 * float(np.abs(array).max()) ** 2
+            floor = group * 1.2e-38**2  # below the smallest normal float32 a step is rounded itself
+            assert (
+                lost <= group * (0.501 * step) ** 2 + 1e-9 * float(np.abs(array).max()) ** 2 + floor
+            )
 
 
 @settings(max_examples=200)

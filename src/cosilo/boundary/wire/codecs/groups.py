@@ -28,6 +28,7 @@ APART = 8
 _FP16 = Fp16()
 _MIDDLE = {8: 128.0, 4: 8.0, 2: 1.5}  # the level of zero; two bits have none for it
 _REACH = {8: 127.0, 4: 7.0, 2: 1.5}
+_HIGHEST = np.float32(3.4e38)
 _NARROWER = {8: (1.0,), 4: (1.0, 0.85), 2: (1.0, 0.85, 0.7, 0.55)}
 
 
@@ -80,7 +81,8 @@ class Grouped:
         padded = np.zeros((n, groups * width), np.float32)
         padded[:, :rest] = rows[:, left]
         numbers = padded.reshape(n, groups, width)
-        largest = np.abs(numbers).max(axis=2) / _REACH[self.bits]
+        # A step short of the largest float32, so that no level is rounded beyond it.
+        largest = np.minimum(np.abs(numbers).max(axis=2), _HIGHEST) / _REACH[self.bits]
         best, steps = np.full((n, groups), np.inf), np.zeros((n, groups), np.float32)
         for factor in _NARROWER[self.bits]:
             tried = largest * np.float32(factor)
