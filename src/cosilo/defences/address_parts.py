@@ -46,7 +46,9 @@ _CODE = (
     r"|[A-Z]{1,2}\d[A-Z\d]?(?:[ ]\d?[A-Z\d]{2,4})?|\d[A-Z]\d|\d[A-Z]{2})"
 )
 _FLAT = (
-    r"(?i:(?:apt|apartment|suite|ste|unit|flat|room|rm|floor|fl|building|bldg|box|p\.?o\.?[ ]?box)\.?"
+    r"(?i:(?:apt|apartment|suite|ste|unit|flat|room|rm|floor|fl|building|bldg|box|p\.?o\.?[ ]?box"
+    r"|plot|door"
+    r"|bp)\.?"
     r"[ ]?\#?[ ]?\d{0,5}[a-z]?)"
 )
 _REGION = r"(?:[A-Z]{2,3}|nan|NAN)"
@@ -97,6 +99,7 @@ _NO_TOWNS = of(
     "thanks thank regards best kind cheers sincerely yours love dear hello hi hey tel phone fax email"
     " mail mobile web www attn c/o date time subject re note ps greetings warmly respectfully cordially"
 )
+_SAID = re.compile(r"[ ]{0,3}(?P<word>[a-z]{1,15})[ ]")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -252,4 +255,6 @@ def _block(text: str, lines: Sequence[tuple[int, int]], parts: Sequence[Span]) -
         around = any(line in held for line in lines[max(number - 1, 0) : number + 2])
         street = around and _STREET_LINE.fullmatch(text, a, b)
         if (a, b) in held or street or not _LETTER.search(text, a, b):
-            yield Span(a, b, "ADDRESS", _SCORE)
+            said = _SAID.match(text, a, b)  # "is 12 Elm Hill", where the block goes on below
+            start = said.end() if said and said["word"] in _ENGLISH else a
+            yield Span(start, b, "ADDRESS", _SCORE)

@@ -66,7 +66,7 @@ _UNIT = (
     r"|postbox)\.?[ ]?\#?[ ]?\d{1,6}[a-z]?)"
 )
 ZIP = (
-    r"(?:\d{5}-\d{3,4}|\d{4}-\d{3}|\d{3}[ ]\d{2}|\d{4}[ ]?[A-Z]{2}|\d{3,6}"
+    r"(?:\d{5}-\d{3,4}|\d{2}-\d{3}|\d{4}-\d{3}|\d{3}[ ]\d{2}|\d{4}[ ]?[A-Z]{2}|\d{3,6}"
     r"|[A-Z]{1,2}\d[A-Z\d]?[ ]?\d[A-Z]{2}|[A-Z]\d[A-Z][ ]?\d[A-Z]\d|[A-Z]\d[\dW][ ]?[A-Z\d]{4})"
 )
 TOWN = (
@@ -135,6 +135,10 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
      rf"|sokak|caddesi"
      rf"|bulvarı|gatvė|iela|ulica|cesta|třída|nábřeží|gränd|väg|gata|katu|veien|vej)(?!\w))", 0.6),
     (rf"(?P<value>\b{_UNIT}\b{_TAIL})", 0.7),
+    (rf"(?P<value>\b(?i:postfach|apartado|postboks|postbus|gpo[ ]box|private[ ]bag|locked[ ]bag"
+     rf"|casella[ ]postale"
+     rf"|case[ ]postale|boîte[ ]postale"
+     rf"|skrytka[ ]pocztowa)[ ]\d{{1,6}}(?:{_GAP}{ZIP}[ ]{TOWN})?{_TAIL})", 0.85),
     (rf"(?P<value>\b(?:Trg|Ulica|Plac|Aleja|Aleje|Náměstí|Námestie|Calea|Strada|Bulevardul|Avenida"
      rf"|Calle|Rua|Praça"
      rf"|Plaza|Rue|Avenue|Boulevard|Via|Piazza|Cesta"

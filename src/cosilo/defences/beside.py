@@ -41,6 +41,11 @@ _INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
 _PARTICLES = re.compile(
     r"(?<![\w'’])(?:(?:van|von|vom|der|den|del|della|dos|das|du|ter|ten|bin|ibn|af|av|zu|zur)[ ]){1,3}$"
 )
+_HALF_BEFORE = re.compile(
+    rf"(?<![\w'’\-])(?:[{UPPER}][^\W\d_A-Z]{{1,30}}-|(?:(?:dos|das|van|von|de|del|della|ter|ten|Ó"
+    rf"|Ní|Le)[ ]){{1,2}})$"
+)
+_HALF_AFTER = re.compile(rf"-[{UPPER}][^\W\d_A-Z]{{1,30}}(?!\w)")
 _OF_TOWNS = re.compile(
     r"(?<![\w'’])(?:Bad|San|Santa|São|St\.?|Ste\.?|Saint|Sainte|Sankt|Los|Las|El|La|Le|Les|Den"
     r"|Port|Fort|Mount|Lake"
@@ -79,6 +84,8 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
                 start = span.start - (len(before.group()) if before else 0)
                 yield Span(start, last.end() if last else span.end, "ADDRESS", span.score)
             continue
+        if span.kind in _NAMED:
+            yield from _hyphened(text, span)
         if span.kind == "PLACE" or (span.kind == "PERSON" and span.score <= 0.4):
             first = _OF_TOWNS.search(text[max(span.start - 10, 0) : span.start])
             behind = _OF_COUNTRY.match(text, span.end) if span.kind == "PLACE" else None
@@ -88,6 +95,15 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
         number = _NUMBERED.match(text, span.end) if span.kind in _NAMED else None
         if number is not None and _AT.search(text[max(span.start - 40, 0) : span.start]):
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
+
+
+def _hyphened(text: str, span: Span) -> Iterator[Span]:
+    """A double name of which one half was found, and the particle before a name: `Nagy-[Tóth]`."""
+    before = _HALF_BEFORE.search(text[max(span.start - 32, 0) : span.start])
+    after = _HALF_AFTER.match(text, span.end)
+    start = span.start - (len(before.group()) if before else 0)
+    if (before or after) and text[span.start].isupper():
+        yield Span(start, after.end() if after else span.end, span.kind, min(span.score, 0.5))
 
 
 def parts_of_name(name: str) -> Iterator[str]:

@@ -116,13 +116,23 @@ def by_lists(text: str) -> Iterator[Span]:
             span = _small(text, found, word) if informal else None
         elif written.isupper():
             span = _capitals(text, found, word, shouted)
-        elif written[0].isupper() and written[1:].islower() and _may_be(word, _GIVEN):
+        elif written.istitle() and _is_titled_name(word):
             span = Span(start, found.end(), "PERSON", _SCORE)
         else:
             continue
         if span is not None:
             end = span.end
             yield span
+
+
+def _is_titled_name(word: str) -> bool:
+    """Whether a word that is written with a capital is a given name, or two names in one."""
+    if "-" in word:
+        parts = word.split("-")
+        return not any(p in _WORDS or _known(p)[0] for p in parts) and any(
+            not _known(p)[1] for p in parts
+        )
+    return _may_be(word, _GIVEN)
 
 
 def _is_informal(text: str) -> bool:

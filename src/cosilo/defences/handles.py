@@ -73,6 +73,11 @@ _LOGGED = AnchoredForm(
           |changed|not\ found)\b))
         (?P<value>[a-z][\w.\-]{1,40})"""
 )
+_OWN_USER = AnchoredForm(
+    r"(?i)\bmy (?:user ?name|user|login|handle|nick(?:name)?"
+    r"|(?:account|screen) name)(?: is| was|:) {1,3}"
+    r"(?P<value>(?=\w{0,40}[\d._\-])[\w.\-]{2,40}\w)"
+)
 _NO_USER = OF_PROGRAMS | of("""
 root admin administrator user users guest public shared default all runner ubuntu debian centos ec2-user
 vagrant git www-data postgres mysql nobody daemon service system app deploy jenkins test tester node
@@ -132,6 +137,9 @@ def handles(anchored: AnchoredText) -> Iterator[Span | None]:
                 start, end = found.span("value")
                 yield Span(start, end - found["value"].endswith("."), "USER", 0.7)
         yield None
+    for found in _OWN_USER.find(anchored):
+        yield Span(*found.span("value"), "USER", 0.7)
+    yield None
     for number, small in enumerate(_small_words(anchored)):
         if small.group() in _NAMES:
             yield Span(*small.span(), "PERSON", 0.4)

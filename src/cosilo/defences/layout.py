@@ -328,7 +328,7 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
         all(row[-1][0] == row[-1][1] for row in full)
         or (
             len(full) == 2
-            and not any(says(text[a:b].strip()) for a, b in full[0])
+            and not _is_labelled(text, full[0])
             and not any(_are_numbers(text, column) for column in zip(*full, strict=True))
         )
     ):
@@ -340,7 +340,13 @@ def _is_table(text: str, rows: Sequence[Row]) -> bool:
         return not all(cell.endswith((".", "!", "?")) for cell in last)
     if len(full) >= 3 and text[full[0][0][1]] in "\t;|":
         return True
-    return any(says(text[a:b]) for a, b in full[0])
+    return _is_labelled(text, full[0])
+
+
+def _is_labelled(text: str, row: Sequence[tuple[int, int]]) -> bool:
+    """Whether a row has a cell that is what columns of people are called."""
+    some = (text[a:b].strip() for a, b in row)
+    return any(says(cell) and not any(c.isdigit() or c == "?" for c in cell) for cell in some)
 
 
 def _are_numbers(text: str, column: Iterable[tuple[int, int]]) -> bool:

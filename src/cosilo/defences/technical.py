@@ -159,7 +159,10 @@ _HUMPS = re.compile(
 )
 """LoadBalancer, AddKeysToAgent, CheckHostIP, CASignature; not McDonald, DeShawn, LaToya."""
 
-_FLAT = re.compile(r"(?:apt|unit|suite|flat|floor|room|box|building)\.? ?#?\d{1,6}[a-z]?\.?", re.I)
+_FLAT = re.compile(
+    r"(?:apt|unit|suite|flat|floor|room|box|building)\.? ?#?\d{1,6}[a-z]?\.?|(?-i:\d{4} ?[A-Z]{2})",
+    re.I,
+)
 """A part of an address: in prose, that is."""
 
 _IDENTIFIER = re.compile(

@@ -22,6 +22,10 @@ def whole(text: str, found: str, kind: str = "PERSON") -> list[str]:
     [
         ("The Steffen Mauer version is out.", "Steffen", "Steffen Mauer"),
         ("Has B. Ottokar been here?", "Ottokar", "B. Ottokar"),
+        ("Has Mauer-Ottokar been here?", "Ottokar", "Mauer-Ottokar"),
+        ("Has Ottokar-Mauer been here?", "Ottokar", "Ottokar-Mauer"),
+        ("Has dos Ottokar been here?", "Ottokar", "dos Ottokar"),
+        ("Has van der Ottokar been here?", "Ottokar", "van der Ottokar"),
         ("Has J.R. Ottokar been here?", "Ottokar", "J.R. Ottokar"),
         ("TO: MRS. OTTOKAR", "OTTOKAR", "MRS. OTTOKAR"),
         ("I met Halldór Ó Árnþórsson there.", "Halldór", "Halldór Ó Árnþórsson"),
@@ -94,6 +98,19 @@ def test_a_place_with_a_number_is_an_address_where_somebody_is_there() -> None:
     assert whole("Please return to Eyrarodda 66 soon.", "Eyrarodda", "ORG") == ["Eyrarodda 66"]
     assert whole("We flew to Vienna 3 times.", "Vienna", "PLACE") == ["Vienna"]
     assert whole("We use Windows 11 daily.", "Windows", "ORG") == ["Windows"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "town"),
+    [
+        ("She is in Bad Ottendorf.", "Ottendorf", "Bad Ottendorf"),
+        ("Ship it to Port Ottokar", "Ottokar", "Port Ottokar"),
+        ("Velké Otrokovy is small", "Otrokovy", "Velké Otrokovy"),
+        ("Ruritania (South) won", "Ruritania", "Ruritania (South)"),
+    ],
+)
+def test_the_rest_of_a_town(text: str, found: str, town: str) -> None:
+    assert whole(text, found, "PLACE") == [town]
 
 
 def test_the_first_of_a_list_in_small_letters() -> None:

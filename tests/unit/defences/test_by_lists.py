@@ -23,6 +23,8 @@ def found(text: str) -> list[str]:
         ("It is quiet since Francesca left.", "Francesca"),
         ("Only Giuseppe knows why.", "Giuseppe"),
         ("Then Katarzyna called back.", "Katarzyna"),
+        ("Can Fuchs-Hagendorn take over?", "Fuchs-Hagendorn"),
+        ("Has Nagy-Tihanyi signed?", "Nagy-Tihanyi"),
         ("The prize goes to GRZEGORZ WALCZAK today", "GRZEGORZ WALCZAK"),
         ("It was BENEDETTA R ZANOTTI who won", "BENEDETTA R ZANOTTI"),
         ("Ask for HILDEGARD BRUCKMANN NOW", "HILDEGARD BRUCKMANN"),
@@ -62,6 +64,7 @@ def test_places(text: str, value: str) -> None:
         "HTTP and JSON are not the only formats.",
         "we moved from postgres to sqlite",
         "please return the kettle for a refund",
+        "It is a Two-Year plan with a Money-Back guarantee.",
         "It came with a two-year guarantee from the vendor.",
     ],
 )

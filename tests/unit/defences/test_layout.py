@@ -82,6 +82,8 @@ def test_prose_has_none(text: str) -> None:
         "rows[-1], rows[-2]",
         "Lomená 44, Unit 14,\nGMUNDEN, Tirol,\n8185,\nAustria",
         "12 Elm Hill, Flat 3,\nWhitby, Yorks,\n",
+        "What's your address? 677, Lomená 43, Apt 423V\nARAD, nan, 376 78",
+        "Ada Lind; Lomená 73, Apt 391V\n, Arad\n, Belgium",
         "She has 4267, Lomená 85,\nArad, 13, and Lind 72",
     ],
 )
