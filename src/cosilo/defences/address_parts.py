@@ -32,12 +32,12 @@ _NOT_BEFORE = NOT_NAMES | NUMBERED | ORDINARY | OF_PROGRAMS | {
 }  # fmt: skip
 
 _SEPARATED = (
-    r"(?:[ \t]{0,3}(?:[,;·•|]|[/\-–—](?=[ \t]))[ \t]{0,3}|[ ]{1,2})?(?:[ \t]{0,3}\r?\n[ \t]{0,3})?"
-    r"(?:[,;][ ]{1,2})?"
+    r"(?:[ \t]{0,3}(?:[,;·•]|\|\|?|[/\-–—](?=[ \t]))[ \t]{0,3}|[ ]{1,2}|\t)?"
+    r"(?:(?:[ \t]{0,3}\r?\n){1,2}[ \t]{0,12})?(?:[,;][ ]{1,2})?"
 )
 """What parts two parts of an address, or nothing."""
 _ENDS = (
-    r"(?=[ ]{0,2}(?:[,;:!?)|·•\r\n]|\.(?!\d)|[/\-–—][ ]|$)"
+    r"(?=[ ]{0,2}(?:[,;:!?)}|·•\t\r\n]|\.(?!\d)|[/\-–—][ ]|$)"
     rf"|[ ](?:[{UPPER}]|\d|(?:in|and|to|for|at|is|was|from|by|on|or|with|near|this|last|after|before"
     r"|until|if|when|it['’]s)\b))"
 )
@@ -53,11 +53,11 @@ _FLAT = (
 )
 _REGION = r"(?:[A-Z]{2,3}|nan|NAN)"
 _RIGHT = re.compile(
-    rf"(?=[ ,;|·•\r\n]){_SEPARATED}(?:{_FLAT}(?<=[\dA-Z])|(?P<code>{_CODE})|{_REGION})(?!\w){_ENDS}"
+    rf"(?=[ \t,;|·•\r\n]){_SEPARATED}(?:{_FLAT}(?<=[\dA-Z])|(?P<code>{_CODE})|{_REGION})(?!\w){_ENDS}"
 )
 _TOWN_RIGHT = re.compile(
-    rf"(?=(?P<apart>[ ,;|·•\r\n])){_SEPARATED}(?P<town>{TOWN})(?!\w|[ ]?[:=])"
-    rf"(?P<end>(?=[ ]{{0,2}}(?:[,;|·•\r\n.!?)]|[/\-–—][ ]|$)|[ ,]{{1,2}}{_CODE}(?!\w)))?"
+    rf"(?=(?P<apart>[ \t,;|·•\r\n])){_SEPARATED}(?P<town>{TOWN})(?!\w|[ ]?[:=])"
+    rf"(?P<end>(?=[ ]{{0,2}}(?:[,;|·•\t\r\n.!?)}}]|[/\-–—][ ]|$)|[ ,]{{1,2}}{_CODE}(?!\w)))?"
 )
 _NUMBER_BEFORE = re.compile(
     r"(?<![\w.,:$€£%/\-])\d{1,6}[a-zA-Z]?(?:[/\-]\d{0,5}[a-z]?){0,2}(?:,?[ ](?:bis[ ])?|(?<=[/\-]))$"
@@ -74,7 +74,7 @@ _WORD_BEFORE = re.compile(
     rf"|(?P<small>[a-zà-ž]{{4,12}}))[ ])?|[a-zà-ž]{{2,4}}\.[ ])$"
 )
 _BETWEEN = re.compile(
-    rf"(?=[ ,;|·•\r\n]|$){_SEPARATED}(?:(?:{_CODE}|{_REGION}|{_FLAT})(?!\w){_SEPARATED}){{0,3}}"
+    rf"(?=[ \t,;|·•\r\n]|$){_SEPARATED}(?:(?:{_CODE}|{_REGION}|{_FLAT})(?!\w){_SEPARATED}){{0,3}}"
 )
 _NUMBER_AFTER = re.compile(
     r"[ ](?P<number>\d{1,5})[a-zA-Z]?(?![\w%°])(?!\.\d)(?=[ ]{0,2}(?:[,;|/\-–)?!\r\n]|\.|$)"
@@ -219,7 +219,7 @@ def _grown(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _is_apart(text: str, at: int) -> bool:
     """Whether more than spaces begin at `at`."""
-    return text[at : at + 3].lstrip(" \t")[:1] in tuple(",;|/-–—·•\r\n")
+    return text[at : at + 3].lstrip(" ")[:1] in tuple(",;|/-–—·•\t\r\n")
 
 
 def _lines(text: str, parts: Sequence[Span]) -> Iterator[Span]:

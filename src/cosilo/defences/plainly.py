@@ -5,6 +5,7 @@
     hyphens and dashes of any kind                    ──▶  -
     decomposed, full-width and other variant letters  ──▶  the plain ones (NFKC)
     escapes of JSON, HTML and URLs                    ──▶  what they stand for
+    tags of HTML; **bold**; marks that begin a line   ──▶  nothing, or the end of a line
 
 Whatever is found there is hidden in the text as it is written, from the first character to the last.
 """
@@ -26,9 +27,22 @@ _ESCAPED = (
     r"(?P<json>(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt])|(?P<html>&\#?\w{1,31};)"
     r"|(?P<url>(?:%[0-9a-fA-F]{2})+)"
 )
-_ESCAPE = re.compile(_ESCAPED)
+_NEXT = "A-ZÀ-ÖØ-ÞĀ-Ž0-9"  # what a name or a number begins with
+_ATTRIBUTES = r"(?:\s[^<>]{0,300})?\s?/?>"
+_END_OF_LINE = r"(?:</(?i:p|div|li|tr|td|th|h[1-6]|blockquote|address|section)>|<(?i:br)\s?/?>)"
+_MARKED = (
+    rf"(?P<nothing><(?i:p|div|li|tr|td|th|h[1-6]|blockquote|address|section){_ATTRIBUTES}"
+    rf"|</?(?i:b|i|em|strong|span|a|font|u|small|center|label|mark|ul|ol|table|tbody){_ATTRIBUTES}"
+    rf"|{_END_OF_LINE}(?=[ \t]{{0,9}}\r?\n)"
+    r"|(?m:^)[ \t]{0,3}(?:>[ ]?){1,5}"
+    rf"|(?m:^)[ \t]{{0,8}}(?:[*•\-+]|\#{{1,6}})[ ]{{1,3}}(?=[{_NEXT}])"
+    rf"|(?<![\w*])\*\*(?=[{_NEXT}])|(?<=[\w.,)])\*\*(?![\w*])"
+    rf"|(?<![\w])__(?=[{_NEXT}][^_\n]{{1,300}}__(?!\w)))"
+    rf"|(?P<line>{_END_OF_LINE})"
+)
+_READ_ANEW = re.compile(rf"{_ESCAPED}|{_MARKED}")
 # What may be read as something else than it is written; the rest is plain ASCII.
-_UNIT = re.compile(rf"{_ESCAPED}|[^\x00-\x7f][{_MARKS}]*|[\x00-\x7f][{_MARKS}]+")
+_UNIT = re.compile(rf"{_MARKED}|{_ESCAPED}|[^\x00-\x7f][{_MARKS}]*|[\x00-\x7f][{_MARKS}]+")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _AROUND = 500  # characters before and after what is written in another way
 _LONG = 4_000  # characters of a paragraph that is not looked through as a whole for it
@@ -92,7 +106,7 @@ class Plain:
 
 def plainly(text: str) -> Plain | None:
     """`text` as it is read; None where it is written so already."""
-    if text.isascii() and not _ESCAPE.search(text):
+    if text.isascii() and not _READ_ANEW.search(text):
         return None
     letters: list[str] = []
     starts: list[int] = []
@@ -122,6 +136,10 @@ def plainly(text: str) -> Plain | None:
 def _unescaped(unit: re.Match[str]) -> str:
     written = unit.group()
     match unit.lastgroup:
+        case "nothing":
+            return ""
+        case "line":
+            return "\n"
         case "json":
             return str(json.loads(f'"{written}"'))
         case "html":

@@ -349,7 +349,7 @@ def _is_sign(token: str) -> bool:
     )
 
 
-_BETWEEN_WORDS = frozenset("&*#")  # also of prose and of lists
+_BETWEEN_WORDS = of("& * # | || > >> ** -- --- · •")  # also of prose, of lists and of quotes
 
 
 def is_code(line: str) -> bool:

@@ -22,6 +22,14 @@ from cosilo.defences.plainly import plainly
         ("J&ouml;rg &#77;&#x75;", "J\u00f6rg Mu"),
         ("J%C3%B6rg%20M", "J\u00f6rg M"),
         ("\U000e0041x", "x"),
+        ("<p>Maud</p>\n<p>4 Elm</p>", "Maud\n4 Elm\n"),
+        ("Maud<br>4 Elm<BR />Bergum", "Maud\n4 Elm\nBergum"),
+        ('<td class="x">Maud</td><td>Elm</td>', "Maud\nElm\n"),
+        ("<b>Maud</b> <span id='a'>Elm</span>", "Maud Elm"),
+        ("**Maud Elm** is **here**", "Maud Elm is **here"),
+        ("__Maud Elm__ is", "Maud Elm__ is"),
+        ("> Maud\n> > Elm", "Maud\nElm"),
+        ("- Maud\n* Elm\n## Bergum\n  \u2022 4411", "Maud\nElm\nBergum\n4411"),
     ],
 )
 def test_what_is_read(written: str, read: str) -> None:
@@ -31,7 +39,21 @@ def test_what_is_read(written: str, read: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Jane Doe, 12 St. John's Rd", "Jörg 100 % & Söhne\n", "猫", "&no;"]
+    "text",
+    [
+        "",
+        "Jane Doe, 12 St. John's Rd",
+        "Jörg 100 % & Söhne\n",
+        "猫",
+        "&no;",
+        "a < b > c",
+        "def f(**kwargs)",
+        "__init__",
+        "List<T> x",
+        "- a point",
+        "# a comment",
+        "2 ** 3",
+    ],
 )
 def test_what_is_written_plainly_is_not_read_twice(text: str) -> None:
     assert plainly(text) is None
