@@ -14,6 +14,7 @@ from cosilo.defences.address_parts import whole_addresses
 from cosilo.defences.addresses import PARTICLE, UPPER
 from cosilo.defences.detection import Span
 from cosilo.defences.given_names import ALSO_WORDS, GIVEN
+from cosilo.defences.languages.guess import ENGLISH, language
 from cosilo.defences.words import (
     ALSO_NAMES,
     DAYS,
@@ -39,12 +40,11 @@ _TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
 _INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
 _PARTICLES = re.compile(
-    r"(?<![\w'’])(?:(?:van|von|vom|der|den|del|della|dos|das|du|ter|ten|bin|ibn|af|av|zu|zur)[ ]){1,3}$"
+    r"(?<![\w'’])(?:(?:van|von|vom|de|der|den|del|della|dos|das|du|ter|ten|bin|ibn|af|av|zu|zur|Ó|Ní"
+    r"|Le)[ ]){1,3}$"
 )
-_HALF_BEFORE = re.compile(
-    rf"(?<![\w'’\-])(?:[{UPPER}][^\W\d_A-Z]{{1,30}}-|(?:(?:dos|das|van|von|de|del|della|ter|ten|Ó"
-    rf"|Ní|Le)[ ]){{1,2}})$"
-)
+"""In English text; elsewhere they are ordinary words, too."""
+_HALF_BEFORE = re.compile(rf"(?<![\w'’\-])[{UPPER}][^\W\d_A-Z]{{1,30}}-$")
 _HALF_AFTER = re.compile(rf"-[{UPPER}][^\W\d_A-Z]{{1,30}}(?!\w)")
 _OF_TOWNS = re.compile(
     r"(?<![\w'’])(?:Bad|San|Santa|São|St\.?|Ste\.?|Saint|Sainte|Sankt|Los|Las|El|La|Le|Les|Den"
@@ -76,6 +76,7 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
         yield from _rest_of_name(text, span)
     yield from _again(text, people)
     yield from whole_addresses(text, spans)
+    english = language(text) in ("", ENGLISH)
     for span in spans:
         if span.kind == "ADDRESS":
             before = _HOUSE.search(text[max(span.start - 12, 0) : span.start])
@@ -85,7 +86,7 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
                 yield Span(start, last.end() if last else span.end, "ADDRESS", span.score)
             continue
         if span.kind in _NAMED:
-            yield from _hyphened(text, span)
+            yield from _hyphened(text, span, english)
         if span.kind == "PLACE" or (span.kind == "PERSON" and span.score <= 0.4):
             first = _OF_TOWNS.search(text[max(span.start - 10, 0) : span.start])
             behind = _OF_COUNTRY.match(text, span.end) if span.kind == "PLACE" else None
@@ -97,12 +98,17 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
 
 
-def _hyphened(text: str, span: Span) -> Iterator[Span]:
-    """A double name of which one half was found, and the particle before a name: `Nagy-[Tóth]`."""
-    before = _HALF_BEFORE.search(text[max(span.start - 32, 0) : span.start])
+def _hyphened(text: str, span: Span, english: bool) -> Iterator[Span]:
+    """A double name of which one half was found: `Nagy-[Tóth]`; in `english` text the particle before a
+    name, too.
+    """
+    if not text[span.start].isupper():
+        return
+    around = text[max(span.start - 32, 0) : span.start]
+    before = _HALF_BEFORE.search(around) or (_PARTICLES.search(around) if english else None)
     after = _HALF_AFTER.match(text, span.end)
-    start = span.start - (len(before.group()) if before else 0)
-    if (before or after) and text[span.start].isupper():
+    if before or after:
+        start = span.start - (len(before.group()) if before else 0)
         yield Span(start, after.end() if after else span.end, span.kind, min(span.score, 0.5))
 
 
@@ -130,9 +136,6 @@ def _rest_of_name(text: str, span: Span) -> Iterator[Span]:
         after = _AFTER.match(text, end)
         if after is not None and after["value"].split()[-1].casefold() not in _NO_NAMES:
             end = after.end()
-    particles = _PARTICLES.search(text[max(start - 16, 0) : start])
-    if particles is not None and text[span.start].isupper():
-        start -= len(particles.group())
     if (start, end) != (span.start, span.end):
         yield Span(start, end, "PERSON", min(span.score, 0.5))
 

@@ -47,6 +47,9 @@ def test_the_rest_of_a_name(text: str, found: str, name: str) -> None:
         ("Maria, Berlin is far.", "Maria"),
         ("give a ross", "ross"),
         ("Maria The list is here", "Maria"),
+        ("Das Konto von Ottokar ist bei der Bank.", "Ottokar"),
+        ("Ich habe es von der Ottokar gehört.", "Ottokar"),
+        ("La maison du Ottokar est dans la rue.", "Ottokar"),
     ],
 )
 def test_what_is_not_part_of_it(text: str, found: str) -> None:

@@ -51,6 +51,7 @@ def test_what_is_read(written: str, read: str) -> None:
         "__init__",
         "List<T> x",
         "- a point",
+        "- Chair: Maud",
         "# a comment",
         "2 ** 3",
     ],
