@@ -49,7 +49,7 @@ from cosilo.defences.texts import (
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 9
+VERSION = 10
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")
