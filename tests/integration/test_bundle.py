@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway import MAIN, Process, fetch, make_key
+from tests.integration.served import served
 
 from cosilo.benchmark.reopen import reopen
 from cosilo.boundary.record.ledger import MemoryLedger
@@ -345,18 +345,11 @@ def test_a_bundle_is_served_by_the_real_command(project: Path, tmp_path: Path) -
     here = tmp_path / "elsewhere"
     here.mkdir()
     shutil.move(tmp_path / "out", here / "point")
-    here.joinpath("cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    key = make_key(here, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=here)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1")[1]
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        said = []
+    said = []
+    with served(here / "point") as client:
         for text in QUESTIONS:
-            asked = {"model": "cosilo/cascade", "messages": [{"role": "user", "content": text}]}
-            reply = json.loads(fetch(url, json.dumps(asked).encode(), key=key))
-            said.append(reply["choices"][0]["message"]["content"])
-    finally:
-        assert process.stop() == 0
+            reply = client.chat.completions.create(
+                model="cosilo/cascade", messages=[{"role": "user", "content": text}]
+            )
+            said.append(reply.choices[0].message.content)
     assert said == expected

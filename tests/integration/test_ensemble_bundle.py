@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
-import openai
 import pytest
-from tests.integration.gateway import MAIN, Process, make_key
+from tests.integration.served import served
 from tests.integration.test_bundle import PLAN, bundle, point, project
 
 from cosilo.cli import main
@@ -54,18 +52,9 @@ def test_what_was_learned_is_served_from_a_bundle(
     assert bundle(run, "ensemble+hide", tmp_path / "out") == 0
     shutil.rmtree(project)
     assert (tmp_path / "out" / "strategy" / LEARNED[method]).is_file()
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    key = make_key(tmp_path, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "out", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=tmp_path)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1")[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            told = client.chat.completions.create(
-                model="cosilo/ensemble+hide",
-                messages=[{"role": "user", "content": "Bob saw a dog, see bob@example.org"}],
-            )
-        assert told.choices[0].message.content == "dog"
-    finally:
-        assert process.stop() == 0
+    with served(tmp_path / "out") as client:
+        told = client.chat.completions.create(
+            model="cosilo/ensemble+hide",
+            messages=[{"role": "user", "content": "Bob saw a dog, see bob@example.org"}],
+        )
+    assert told.choices[0].message.content == "dog"

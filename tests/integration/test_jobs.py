@@ -180,6 +180,7 @@ def test_workers_that_are_killed_lose_nothing_that_was_paid_for(
     assert sum(n - 2 for n in endpoint.calls.values()) <= 4 * len(killed)
 
 
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_its_workers_and_goes_on_where_it_was(
     plan: Path, endpoint: Endpoint, tmp_path: Path, how: signal.Signals

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import openai
 import pytest
-from tests.integration.gateway import MAIN, Process, make_key
+from tests.integration.served import served_point, whole_and_pieces
 
 pytest.importorskip("torch")
 
@@ -81,30 +77,7 @@ def test_it_is_measured_and_says_what_it_found(run: Path) -> None:
 
 
 def test_the_client_is_answered_with_what_was_tuned(run: Path, tmp_path: Path) -> None:
-    assert main(["bundle", str(run), "--point", "offsite", str(tmp_path / "point")]) == 0
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    with served(tmp_path) as client:
-        (model,) = [m.id for m in client.models.list() if m.id.startswith("cosilo/")]
-        asked = {"model": model, "messages": [{"role": "user", "content": "about 7"}]}
-        whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
-        pieces = [
-            chunk.choices[0].delta.content or ""
-            for chunk in client.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
-            if chunk.choices
-        ]
+    with served_point(run, "offsite", tmp_path) as client:
+        whole, pieces = whole_and_pieces(client, "about 7")
     assert whole.choices[0].message.content == "billing"
     assert "".join(pieces) == whole.choices[0].message.content
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[openai.OpenAI]:
-    key = make_key(folder, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=folder)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            yield client
-    finally:
-        assert process.stop() == 0

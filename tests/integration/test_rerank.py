@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
-from tests.integration.gateway import MAIN, Mock, Process, make_key, mocking, serving, upstream
+from tests.integration.gateway import Mock, mocking, serving, upstream
+from tests.integration.served import served
 from tests.integration.test_bundle import bench, bundle, point, project
 
 from cosilo.models import catalog
@@ -63,19 +63,10 @@ def test_a_learned_energy_is_served_from_a_bundle_behind_pseudonyms(
     assert bundle(run, "rerank+hide", tmp_path / "out") == 0
     shutil.rmtree(project)
     assert (tmp_path / "out" / "strategy" / "energy" / "energy.npz").is_file()
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    key = make_key(tmp_path, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "out", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=tmp_path)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1")[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            told = client.chat.completions.with_raw_response.create(
-                model="cosilo/rerank+hide",
-                messages=[{"role": "user", "content": "Bob's cat, see bob@example.org"}],
-            )
-        assert told.parse().choices[0].message.content == "cat"
-        assert told.headers["x-cosilo-by"] == "both"
-    finally:
-        assert process.stop() == 0
+    with served(tmp_path / "out") as client:
+        told = client.chat.completions.with_raw_response.create(
+            model="cosilo/rerank+hide",
+            messages=[{"role": "user", "content": "Bob's cat, see bob@example.org"}],
+        )
+    assert told.parse().choices[0].message.content == "cat"
+    assert told.headers["x-cosilo-by"] == "both"

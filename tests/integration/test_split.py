@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import openai
 import pytest
-from tests.integration.gateway import MAIN, Process, make_key
+from tests.integration.served import served_point, whole_and_pieces
 
 pytest.importorskip("torch")
 
@@ -72,32 +68,9 @@ def test_it_is_measured_and_says_what_it_spent(run: Path) -> None:
 
 
 def test_the_client_gets_the_reply_token_by_token(run: Path, tmp_path: Path) -> None:
-    assert main(["bundle", str(run), "--point", "split", str(tmp_path / "point")]) == 0
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    with served(tmp_path) as client:
-        (model,) = [m.id for m in client.models.list() if m.id.startswith("cosilo/")]
-        asked = {"model": model, "messages": [{"role": "user", "content": "about 7"}]}
-        whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
-        pieces = [
-            chunk.choices[0].delta.content or ""
-            for chunk in client.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
-            if chunk.choices
-        ]
+    with served_point(run, "split", tmp_path) as client:
+        whole, pieces = whole_and_pieces(client, "about 7")
     said = whole.choices[0].message.content
     assert said
     assert "".join(pieces) == said, "the noise is the same for the same text"
     assert sum(map(bool, pieces)) > 1
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[openai.OpenAI]:
-    key = make_key(folder, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=folder)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            yield client
-    finally:
-        assert process.stop() == 0

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import openai
 import pytest
-from tests.integration.gateway import MAIN, Process, make_key
+from tests.integration.served import served_point, whole_and_pieces
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -93,32 +89,9 @@ def test_it_learns_and_says_what_it_found_and_spent(run: Path) -> None:
 
 
 def test_the_client_gets_what_was_learned(run: Path, tmp_path: Path) -> None:
-    assert main(["bundle", str(run), "--point", "split_learning", str(tmp_path / "point")]) == 0
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    with served(tmp_path) as client:
-        (model,) = [m.id for m in client.models.list() if m.id.startswith("cosilo/")]
-        asked = {"model": model, "messages": [{"role": "user", "content": "test about 77"}]}
-        whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
-        pieces = [
-            chunk.choices[0].delta.content or ""
-            for chunk in client.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
-            if chunk.choices
-        ]
+    with served_point(run, "split_learning", tmp_path) as client:
+        whole, pieces = whole_and_pieces(client, "test about 77")
     said = whole.choices[0].message.content
     assert "refund" in said
     assert "".join(pieces) == said
     assert sum(map(bool, pieces)) > 1
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[openai.OpenAI]:
-    key = make_key(folder, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=folder)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            yield client
-    finally:
-        assert process.stop() == 0

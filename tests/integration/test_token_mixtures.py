@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
-from tests.integration.gateway import MAIN, Process, make_key
+from tests.integration.served import served_point, whole_and_pieces
 
 pytest.importorskip("torch")
 
@@ -71,22 +68,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "desk"
 
 
-@pytest.fixture
-def served(run: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
-    assert main(["bundle", str(run), "--point", request.param, str(tmp_path / "point")]) == 0
-    (tmp_path / "cosilo.toml").write_text("[store]\nurl = 'store'\n")
-    key = make_key(tmp_path, "me")
-    serve = [sys.executable, "-c", MAIN, "serve", "point", "--config", "cosilo.toml", "--port", "0"]
-    process = Process(serve, cwd=tmp_path)
-    try:
-        port = process.wait_for(r"at http://[^:]+:(\d+)/v1", seconds=120)[1]
-        url = f"http://127.0.0.1:{port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            yield client
-    finally:
-        assert process.stop() == 0
-
-
 def test_points_are_measured(run: Path) -> None:
     with opened(run) as results:
         points = {p.name: p for p in results.points}
@@ -97,18 +78,13 @@ def test_points_are_measured(run: Path) -> None:
             assert point.test["output_layer"].n  # what the large model's owner shows is looked at
 
 
-@pytest.mark.parametrize("served", ["proxy", "fusion", "speculative"], indirect=True)
-def test_the_client_gets_the_reply_token_by_token(served: openai.OpenAI) -> None:
-    (model,) = [m.id for m in served.models.list() if m.id.startswith("cosilo/")]
-    asked = {"model": model, "messages": MESSAGES}
-    whole = served.chat.completions.create(**asked)  # type: ignore[call-overload]
-    pieces = [
-        chunk.choices[0].delta.content or ""
-        for chunk in served.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
-        if chunk.choices
-    ]
+@pytest.mark.parametrize("point", ["proxy", "fusion", "speculative"])
+def test_the_client_gets_the_reply_token_by_token(run: Path, tmp_path: Path, point: str) -> None:
+    with served_point(run, point, tmp_path) as client:
+        whole, pieces = whole_and_pieces(client, MESSAGES)
     said = whole.choices[0].message.content
     assert said
     assert "".join(pieces) == said
     assert sum(map(bool, pieces)) > 1
+    assert whole.usage is not None
     assert whole.usage.completion_tokens == 6
