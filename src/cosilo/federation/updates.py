@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from cosilo.models.low_rank import A as A
+from cosilo.models.low_rank import B as B
+from cosilo.models.low_rank import Floats as Floats
+
 Doubles = NDArray[np.float64]
 Tensors = Mapping[str, Floats]
 Shapes = Mapping[str, tuple[int, ...]]
 Pairs = dict[str, tuple[Floats, Floats]]
-
-A, B = ".lora_A", ".lora_B"
-"""How the names of a layer's two matrices end."""
 
 
 @dataclass(frozen=True, eq=False)

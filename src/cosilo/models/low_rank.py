@@ -1,4 +1,7 @@
-"""An adapter's first matrices: drawn as LoRA draws them, without torch, the same on every machine."""
+"""What an adapter's matrices are called and shaped, and its first ones, without torch.
+
+Those are drawn as LoRA draws them, the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,14 @@ Layers = Mapping[str, tuple[int, int]]
 
 A, B = ".lora_A", ".lora_B"
 """How the names of a layer's two matrices end."""
+
+
+def matrix_shapes(layers: Layers, rank: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of an adapter's matrices, by name."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, (out, into) in layers.items():
+        found |= {name + A: (rank, into), name + B: (out, rank)}
+    return found
 
 
 def first_matrices(layers: Layers, rank: int, seed: int) -> dict[str, Floats]:

@@ -39,7 +39,7 @@ from cosilo.errors import (
     RejectedError,
 )
 from cosilo.federation.updates import OwnerUpdate, Tensors, pairs_of
-from cosilo.models.low_rank import first_matrices
+from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
 from cosilo.parties.coordinating.book import (
     ClosedRound,
     FederationBook,
@@ -48,7 +48,7 @@ from cosilo.parties.coordinating.book import (
     Standing,
 )
 from cosilo.parties.coordinating.settings import UNEQUAL, FederationSettings
-from cosilo.parties.coordinating.updates import flaw, shapes_of, unpacked
+from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
 
@@ -84,6 +84,10 @@ class Rounds:
     @property
     def standing(self) -> Standing:
         return self._standing
+
+    @property
+    def _layers(self) -> Layers:
+        return {name: (out, into) for name, out, into in self._standing.layers}
 
     def close(self) -> None:
         self._book.close()
@@ -143,7 +147,7 @@ class Rounds:
             seed=settings.seed,
             counts=settings.counts,
             most=tensors.size_of(
-                shapes_of(self._standing.layers, settings.largest_rank), settings.codec
+                matrix_shapes(self._layers, settings.largest_rank), settings.codec
             ),
             held=settings.held_s,
         )
@@ -212,7 +216,7 @@ class Rounds:
         if at.state == "ended" or message.number < at.number:
             return Contributed(fate="late", why=f"round {message.number} had closed")
         wanted = next(m.rank for m in self._book.members() if m.owner == owner)
-        why = flaw(message.packed, message.rank, wanted, at.layers, self.settings)
+        why = flaw(message.packed, message.rank, wanted, self._layers, self.settings)
         kept = KeptUpdate(
             owner, digest, "dropped" if why else "taken", why, message.rank,
             None if why else message.packed,
@@ -301,7 +305,7 @@ class Rounds:
             OwnerUpdate(
                 u.owner,
                 float(weights[u.owner] or 1) if settings.counts else 1.0,
-                unpacked(u.packed or b"", shapes_of(self._standing.layers, u.rank), settings.codec),
+                unpacked(u.packed or b"", matrix_shapes(self._layers, u.rank), settings.codec),
             )
             for u in kept
         ]
@@ -328,12 +332,11 @@ class Rounds:
 
     def _before(self, number: int) -> Tensors:
         """What owners began the round with: those of the largest rank, where there are several."""
-        settings, layers = self.settings, self._standing.layers
+        settings = self.settings
         found = self._book.closed(number - 1)
         if found is None or found.adds:
-            named = {name: (out, into) for name, out, into in layers}
-            return first_matrices(named, settings.rank, settings.seed)
-        return unpacked(found.packed, shapes_of(layers, found.rank), settings.codec)
+            return first_matrices(self._layers, settings.rank, settings.seed)
+        return unpacked(found.packed, matrix_shapes(self._layers, found.rank), settings.codec)
 
     def _too_few(self, number: int, good: int) -> str:
         dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]

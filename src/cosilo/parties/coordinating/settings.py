@@ -9,7 +9,6 @@ from typing import Any
 
 from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import ConfigError
-from cosilo.federation import low_rank, robust  # noqa: F401  they register their rules
 from cosilo.federation.rules import AggregationRule, rules
 from cosilo.tables import check
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import UnexpectedReplyError
-from cosilo.federation.updates import A, B, Floats, Shapes, product_norm, vetted
+from cosilo.federation.updates import Floats, Shapes, product_norm, vetted
+from cosilo.models.low_rank import Layers, matrix_shapes
 from cosilo.parties.coordinating.settings import FederationSettings
-
-Layers = Sequence[tuple[str, int, int]]
-"""(name, outputs, inputs)"""
-
-
-def shapes_of(layers: Layers, rank: int) -> Shapes:
-    """The shapes of an adapter's matrices, by name."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, out, into in layers:
-        found[name + A] = (rank, into)
-        found[name + B] = (out, rank)
-    return found
 
 
 def unpacked(packed: bytes, shapes: Shapes, codec: str) -> dict[str, Floats]:
@@ -39,7 +26,7 @@ def flaw(
     can be used."""
     if rank != wanted:
         return f"it is of rank {rank}, and {wanted} is wanted"
-    shapes = shapes_of(layers, rank)
+    shapes = matrix_shapes(layers, rank)
     try:
         found = unpacked(packed, shapes, settings.codec)
     except UnexpectedReplyError as error:

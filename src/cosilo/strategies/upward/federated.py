@@ -39,8 +39,9 @@ from cosilo.errors import (
 )
 from cosilo.federation.low_rank import truncated
 from cosilo.federation.private import UpdateNoise
-from cosilo.federation.updates import A, B, Floats
+from cosilo.federation.updates import Floats
 from cosilo.models.base import Access, Tokens, WeightModel, require
+from cosilo.models.low_rank import matrix_shapes
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.adapters import (
     Adapter,
@@ -297,9 +298,7 @@ class _Owner:
         if not self.have < state.of <= self._enrolled.rounds:
             raise UnexpectedReplyError(f"the adapter of round {state.of} came unasked")
         rank, packing = state.rank, self._enrolled.codec
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, (out, into) in self._layers.items():
-            shapes |= {name + A: (rank, into), name + B: (out, rank)}
+        shapes = matrix_shapes(self._layers, rank)
         if not rank or tensors.size_of(shapes, packing) > self._enrolled.most:
             raise UnexpectedReplyError(f"an adapter of rank {rank} came, and none was agreed on")
         found = tensors.unpack(state.packed, limits=TensorLimits.of(shapes, codecs=(packing,)))
