@@ -95,41 +95,26 @@ def vetted(
     shapes: Shapes,
     *,
     largest_norm: float = math.inf,
-    before: Tensors | None = None,
+    scale: float = 1.0,
 ) -> str:
-    """What is wrong with an update, in words that its owner and a log may read; empty where nothing is.
+    """What is wrong with an adapter that came as an update, in words that its owner and a log may read;
+    empty where nothing is.
 
     Args:
-        shapes: of each tensor that it must have; it may have no others. An adapter of any rank fits
-            where the shape says 0 for the rank.
-        largest_norm: how far all numbers together may be, in the Euclidean norm, from those `before`
-            the round; from 0 where these are not given, or of another rank.
+        shapes: of each tensor that it must have, an adapter's; it may have no others.
+        largest_norm: what `product_norm`, with this `scale`, may be at most.
     """
     if missing := sorted(shapes.keys() - tensors.keys()):
         return f"it has no tensor {missing[0]!r}"
     if more := sorted(tensors.keys() - shapes.keys()):
         return f"it has a tensor {more[0]!r} that there is not"
     for name in sorted(shapes):
-        there, wanted = tensors[name].shape, shapes[name]
-        fits = len(there) == len(wanted) and all(
-            (n == size if size else n > 0) for n, size in zip(there, wanted, strict=True)
-        )
-        if not fits:
-            return f"its tensor {name!r} has the shape {there}, not {wanted}"
+        if tensors[name].shape != shapes[name]:
+            return f"its tensor {name!r} has the shape {tensors[name].shape}, not {shapes[name]}"
     for name in sorted(shapes):
         if not np.isfinite(tensors[name]).all():
             return f"its tensor {name!r} holds what is no number"
-    if any(0 in shape for shape in shapes.values()):
-        try:
-            ranks = {len(a) for a, _ in pairs_of(tensors).values()}
-        except ValueError as error:
-            return str(error)
-        if len(ranks) > 1:
-            return f"its layers have several ranks, {min(ranks)} and {max(ranks)} among them"
-    began = before
-    if before is not None and any(before[n].shape != tensors[n].shape for n in shapes):
-        began = None
-    norm = distance_norm(tensors, began)
+    norm = product_norm(tensors, scale)
     if not norm <= largest_norm:
         return f"its norm, {norm:.4g}, is above {largest_norm:g}"
     return ""

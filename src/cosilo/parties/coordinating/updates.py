@@ -5,7 +5,7 @@ from __future__ import annotations
 from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import UnexpectedReplyError
-from cosilo.federation.updates import Floats, Shapes, product_norm, vetted
+from cosilo.federation.updates import Floats, Shapes, vetted
 from cosilo.models.low_rank import Layers, matrix_shapes
 from cosilo.parties.coordinating.settings import FederationSettings
 
@@ -31,9 +31,4 @@ def flaw(
         found = unpacked(packed, shapes, settings.codec)
     except UnexpectedReplyError as error:
         return str(error)[:400]
-    if wrong := vetted(found, shapes):
-        return wrong[:400]
-    norm = product_norm(found, settings.scale)
-    if not norm <= settings.largest_norm:
-        return f"its norm, {norm:.4g}, is above {settings.largest_norm:g}"
-    return ""
+    return vetted(found, shapes, largest_norm=settings.largest_norm, scale=settings.scale)[:400]
