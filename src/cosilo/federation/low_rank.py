@@ -126,6 +126,7 @@ def tail_norm(tensors: Tensors, kept: int) -> float:
 def pruned_rank(before: Tensors, after: Tensors, share: float = 0.9) -> int:
     """The rank that an owner goes on with, HetLoRA's self-pruning: `share` of its ranks, where training
     has made the others smaller than they were; otherwise the rank that it has.
+    No strategy calls it yet.
 
     Args:
         before, after: its adapter when the round began, and trained; of one rank.

@@ -99,7 +99,7 @@ class UpdateNoise:
 
 def in_sum(noise: UpdateNoise, honest: int) -> Release:
     """What the sum of updates says of one owner, where so many owners that keep to it added their noise
-    and nothing but the sum is seen.
+    and nothing but the sum is seen. No strategy calls it yet, as none calls `secure`.
 
     Raises:
         ValueError: there is none.

@@ -1,5 +1,7 @@
 """FedKSeed: owners send one number for each of K shared directions, and no weights at all.
 
+No strategy calls it yet.
+
     directions z₁ … z_K, from a seed everybody knows
     owner: at each step one of them, g = (L(w + εz) − L(w − εz)) / 2ε,  w ← w − η g z,  G_j ← G_j + g
     all:   w ← w − η Σ_j G_j z_j,  G the weighted mean of the owners'

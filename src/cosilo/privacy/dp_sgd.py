@@ -1,5 +1,7 @@
 """DP-SGD in numbers: how much noise so many steps need, and what they are booked as.
 
+No strategy calls it yet.
+
 Each step draws every record with the same chance, independently, cuts each drawn one's gradient to a
 length, and adds noise to the sum (Abadi et al., arXiv 1607.00133). The ε is that of all steps together,
 for one record added or removed; `privacy.composition` composes it with all else that was released.

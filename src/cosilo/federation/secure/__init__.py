@@ -1,1 +1,4 @@
-"""Sums that hide what they are of: owners' vectors under masks that cancel; see `sums.py`."""
+"""Sums that hide what they are of: owners' vectors under masks that cancel; see `sums.py`.
+
+No strategy calls it yet.
+"""

@@ -1,5 +1,7 @@
 """DP-SGD as a loss: the gradient that comes of it is private, and everything around it stays as it is.
 
+No strategy calls it yet.
+
     step ── each record with chance `rate` ──▶ its own gradient, cut to a length ──▶ mean + noise
 
 The loss of a step is a number whose gradient is that noisy mean, so any training loop and optimiser can

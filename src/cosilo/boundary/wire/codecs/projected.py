@@ -1,4 +1,7 @@
-"""States in a basis that was learned from others: where both sides have it, only coordinates cross."""
+"""States in a basis that was learned from others: where both sides have it, only coordinates cross.
+
+No strategy calls it yet.
+"""
 
 from __future__ import annotations
 
