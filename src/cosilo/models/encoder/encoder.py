@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,9 @@ MAX_WINDOWS = 16
 """Of a text with more windows, so many are read, evenly spread, the first and the last among them."""
 _WINDOW = 254  # the model takes 256, two of which mark the start and the end
 _BATCH = 16
+_MOST_PADDED = 1.5  # how many times as long as the shortest of its batch the longest may be
+
+_Marked = tuple[int, list[int]]  # of which text, and its pieces with the marks
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,10 @@ class Encoder:
         self._load()
         wall, cpu = perf_counter(), thread_time()
         windows = [(i, w) for i, text in enumerate(texts) for w in self._windows(text)]
-        windows.sort(key=lambda window: len(window[1]))  # like lengths together: little padding
+        windows.sort(key=lambda window: len(window[1]))  # like lengths together: see `_batches`
         sums: list[Any] = [0.0] * len(texts)
         counts = [0] * len(texts)
-        for start in range(0, len(windows), _BATCH):
-            batch = windows[start : start + _BATCH]
+        for batch in _batches(windows):
             for (i, window), pooled in zip(batch, self._pooled([w for _, w in batch]), strict=True):
                 sums[i] = sums[i] + pooled
                 counts[i] += len(window)
@@ -210,6 +212,19 @@ def _folder(source: str) -> Path:
 
 def _is_folder(source: str) -> bool:
     return source not in catalog.entries() and Path(source).is_dir()
+
+
+def _batches(windows: Sequence[_Marked]) -> Iterator[list[_Marked]]:
+    """`windows`, which come by length, in batches whose longest is not much longer than the others:
+    each is padded to it, and what is padded is computed too."""
+    batch: list[_Marked] = []
+    for window in windows:
+        if batch and (len(batch) == _BATCH or len(window[1]) > _MOST_PADDED * len(batch[0][1]) + 8):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
 
 
 def _unit(vector: Array) -> Array:

@@ -264,6 +264,18 @@ def test_a_vector_is_the_same_alone_and_in_any_batch() -> None:
 
 
 @real
+def test_a_short_text_is_not_padded_to_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, shapes = Encoder(), []
+    read = encoder._pooled
+    monkeypatch.setattr(
+        encoder, "_pooled", lambda some: shapes.append([len(w) for w in some]) or read(some)
+    )
+    encoder.embed([*(f"yes {i}" for i in range(20)), "so it is " * 40, "and so it was " * 32])
+    assert sorted(map(len, shapes)) == [2, 4, 16]
+    assert all(max(lengths) <= 1.5 * min(lengths) + 8 for lengths in shapes)
+
+
+@real
 def test_known_texts_are_not_run_again_and_memory_is_bounded() -> None:
     encoder = Encoder(remember=3)
     first = encoder.embed(["a", "b", "a"]).vectors
