@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 
 from cosilo.labels import named
@@ -20,12 +19,11 @@ def most_agreed(replies: Sequence[Generation], choices: Sequence[str] = ()) -> t
     Args:
         choices: the closed set of answers, where there is one.
     """
-    votes = [vote(reply, choices) for reply in replies]
-    count = Counter(vote for vote in votes if vote is not None)
-    if not count:
+    forms = distinct(replies, choices)
+    if not forms:
         return 0, 0
-    most = max(count.values())
-    return next((at, most) for at, vote in enumerate(votes) if vote and count[vote] == most)
+    most = max(forms.values(), key=len)  # of those with as many the one that is said first
+    return most[0], len(most)
 
 
 def vote(reply: Generation, choices: Sequence[str]) -> Vote | None:

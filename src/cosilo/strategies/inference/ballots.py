@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,7 @@ class Asked:
                 found.append(None)
                 continue
             order, answers = made
-            graded = np.array([grades[form] for form in order])
-            found.append(Answers(answers.question, answers.vectors, answers.shares, graded))
+            found.append(replace(answers, grades=np.array([grades[form] for form in order])))
         return found
 
 

@@ -140,8 +140,12 @@ def fit_gain(
     folds = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
     best: tuple[float, Views, Floats, float, Floats] | None = None
     views = Views.fit(texts)
-    for tried in (views,) if certainty is None else (views, views.beside(certainty)):
-        kernel = tried.kernel(texts, certainty)
+    of_texts = views.kernel(texts)
+    tries = [(views, of_texts)]
+    if certainty is not None:
+        beside = views.beside(certainty)
+        tries.append((beside, of_texts + beside.certainty_kernel(certainty)))
+    for tried, kernel in tries:
         held_out = _held_out(kernel, gains, folds)
         areas = {p: round(ranking_area(held_out[p], gains), 6) for p in PENALTIES}
         penalty = max(PENALTIES, key=lambda p: (areas[p], p))
@@ -237,12 +241,20 @@ class Views:
         similar = self.words.transform(texts) @ self.word_rows.T
         similar = similar + self.opening_words.transform(openings) @ self.opening_rows.T
         found = similar.toarray() + _near(shapes, self.shape_rows)
+        if self.certainty_rows is None:
+            return np.asarray(found)
+        if certainty is None:
+            raise ValueError("the small model's certainty is one of the views: give it, too")
+        return np.asarray(found + self.certainty_kernel(certainty))
+
+    def certainty_kernel(self, certainty: Floats) -> Floats:
+        """The part of `kernel` that tells how alike the small model's certainty is, where it is one of
+        the views."""
         rows, centre, scale = self.certainty_rows, self.certainty_centre, self.certainty_scale
-        if rows is not None and centre is not None and scale is not None:
-            if certainty is None:
-                raise ValueError("the small model's certainty is one of the views: give it, too")
-            found = found + _near((certainty - centre) / scale, rows)
-        return np.asarray(found)
+        assert rows is not None
+        assert centre is not None
+        assert scale is not None
+        return _near((certainty - centre) / scale, rows)
 
 
 def _spread(features: Floats) -> tuple[Floats, Floats]:

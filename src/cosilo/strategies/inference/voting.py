@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -57,15 +57,6 @@ class Ballot:
     def among(self, models: Sequence[int]) -> Ballot:
         """The same with some models only."""
         return Ballot(self.votes[:, list(models)], self.view, self.labels)
-
-
-class Voting(Protocol):
-    """What votes are worth, once learned."""
-
-    def posterior(self, ballot: Ballot) -> Floats:
-        """The probability of each label, shape (items, labels)."""
-
-    def save(self, folder: Path) -> None: ...
 
 
 _PRIORS = (1.0, 4.0, 16.0)
