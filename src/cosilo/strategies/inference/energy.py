@@ -22,12 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.errors import ConfigError
+from cosilo.strategies.saved import reading
 
 Floats = NDArray[np.float64]
 
@@ -110,17 +109,9 @@ class Energy:
         Raises:
             ConfigError: it is not there, or none.
         """
-        try:
-            with (
-                (folder / cls.file).open("rb") as opened,
-                np.load(opened, allow_pickle=False) as held,
-            ):
-                weights = np.asarray(held["weights"], dtype=np.float64)
-                alpha, ridge, pairs = held["settings"].tolist()
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ConfigError(
-                f"{str(folder)!r} holds no learned energy: {type(error).__name__}"
-            ) from None
+        with reading(folder / cls.file, "learned energy") as held:
+            weights = np.asarray(held["weights"], dtype=np.float64)
+            alpha, ridge, pairs = held["settings"].tolist()
         return cls(weights, alpha, ridge, int(pairs))
 
 

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.errors import ConfigError
 from cosilo.strategies.inference.asked_form import shape, split_options
+from cosilo.strategies.saved import reading
 
 Floats = NDArray[np.float64]
 
@@ -88,13 +87,9 @@ class GainModel:
         """
         from scipy.sparse import csr_matrix
 
-        try:
+        with reading(folder / "gain.npz", "learned gain") as held:
             facts = json.loads((folder / "gain.json").read_text("utf-8"))
-            with (
-                (folder / "gain.npz").open("rb") as file,
-                np.load(file, allow_pickle=False) as held,
-            ):
-                arrays = dict(held)
+            arrays = dict(held)
             counted: dict[str, Any] = {}
             for name in _COUNTED:
                 parts = [arrays[f"{name}_{part}"] for part in _SPARSE]
@@ -105,10 +100,6 @@ class GainModel:
             dense |= {name: arrays[name] for name in _CERTAIN if name in arrays}
             views = Views(rarity=facts["rarity"], **counted, **dense)
             return cls(views, arrays["weights"], float(facts["mean"]))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ConfigError(
-                f"{str(folder)!r} holds no learned gain: {type(error).__name__}"
-            ) from None
 
 
 _COUNTED = ("words", "opening_words")

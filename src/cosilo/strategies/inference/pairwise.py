@@ -17,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.errors import ConfigError
 from cosilo.strategies.inference.pairs import Answers, Floats, Pairs, kernels
+from cosilo.strategies.saved import reading
 
 PARTS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 """Weights of what is linear in the answers' vectors, and of what is not, that are tried."""
@@ -84,20 +83,12 @@ class PairRanker:
         Raises:
             ConfigError: it is not there, or none.
         """
-        try:
-            with (
-                (folder / cls.file).open("rb") as opened,
-                np.load(opened, allow_pickle=False) as held,
-            ):
-                found = {name: np.asarray(held[name], np.float64) for name in held.files}
+        with reading(folder / cls.file, "learned ranker") as held:
+            found = {name: np.asarray(held[name], np.float64) for name in held.files}
             names = ("questions", "firsts", "seconds", "votes")
             linear, both, penalty = found["settings"].tolist()
             pairs = Pairs(*(found[name] for name in names))
             return cls(pairs, found["weights"], (linear, both), penalty, found["sure"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ConfigError(
-                f"{str(folder)!r} holds no learned ranker: {type(error).__name__}"
-            ) from None
 
     @classmethod
     def fit(cls, items: Sequence[Answers], *, seed: int = 0) -> PairRanker:

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.errors import ConfigError
+from cosilo.strategies.saved import reading
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -189,11 +188,8 @@ def normalised(logits: Floats) -> Floats:
 
 
 def arrays_of(file: Path, names: Sequence[str]) -> dict[str, Floats]:
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
-            return {name: np.asarray(held[name], dtype=np.float64) for name in names}
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise ConfigError(f"{str(file)!r} holds no votes' worth: {type(error).__name__}") from None
+    with reading(file, "votes' worth") as held:
+        return {name: np.asarray(held[name], dtype=np.float64) for name in names}
 
 
 def affordable(
