@@ -456,7 +456,14 @@ def _checked(config: str) -> dict[str, Any]:
     return said
 
 
-_NEVER = ("auto_map", "quantization_config", "trust_remote_code")
+_NEVER = (
+    "attn_implementation",  # may name a repository whose code is fetched and run, as the next
+    "auto_map",
+    "experts_implementation",
+    "per_layer_config",
+    "quantization_config",
+    "trust_remote_code",
+)
 
 
 def _integers(value: object) -> list[int]:

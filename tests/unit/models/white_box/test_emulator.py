@@ -219,6 +219,15 @@ def test_a_configuration_of_something_else_is_refused(
         built(json.dumps(said), tensors_of(emulator.module))
 
 
+@pytest.mark.parametrize(
+    "key", ["attn_implementation", "auto_map", "experts_implementation", "per_layer_config"]
+)
+def test_what_names_code_or_other_layers_reaches_no_library(emulator: Emulator, key: str) -> None:
+    said = json.loads(config_of(emulator.module)) | {key: "evil/kernel"}
+    with pytest.raises(UnexpectedReplyError, match="is none of a model"):
+        built(json.dumps(said), tensors_of(emulator.module))
+
+
 @pytest.mark.parametrize("config", ["", "[]", "[" * 100_000, '{"model_type": ["llama"]}'])
 def test_what_is_no_configuration_is_refused(emulator: Emulator, config: str) -> None:
     with pytest.raises(UnexpectedReplyError):
