@@ -17,6 +17,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -131,11 +132,14 @@ class Lender(TorchModel):
 
     async def plugged(self, client: str, name: str) -> TorchModel:
         if (found := self._plugged.get((client, name))) is not None:
+            with suppress(KeyError):  # no lock is waited for here, and it may be forgotten right now
+                self._plugged.move_to_end((client, name))
+                self._adapters[client].move_to_end(name)
             return found
         return await asyncio.to_thread(self._plug, client, name)
 
     async def close(self) -> None:
-        for model in (*self._plugged.values(),):
+        for model in list(self._plugged.values()):
             await model.close()
         await super().close()
 

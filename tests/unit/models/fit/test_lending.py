@@ -109,7 +109,8 @@ def test_what_is_plugged_in_answers_for_its_client_alone(model: Lender) -> None:
 def test_the_longest_unused_is_forgotten(tmp_path: Path) -> None:
     model = lent.lender(adapters=2, checkpoints=tmp_path)
     names = [plug(model, adapter(model, seed), "me") for seed in (1, 2)]
-    asyncio.run(model.plugged("me", names[0]))
+    for name in (*names, names[0]):
+        asyncio.run(model.plugged("me", name))
     names.append(plug(model, adapter(model, 3), "me"))
     other = plug(model, adapter(model, 1), "you")
     asyncio.run(model.plugged("you", other))
