@@ -5,8 +5,10 @@ lend ──▶ Loan (packed weights) ──▶ tuned elsewhere ──▶ plug_in
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeGuard
 
 from cosilo.models.base import Array, TextModel
@@ -38,6 +40,11 @@ class Loan:
     whole: float
     alone: float
     packed: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of `packed`."""
+        return hashlib.sha256(self.packed).hexdigest()
 
 
 class LendingModel(Protocol):

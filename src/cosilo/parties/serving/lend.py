@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from asyncio import to_thread
 
 from cosilo.boundary.messages import Lend, Lent, PluggedIn, PlugIn
@@ -43,7 +42,7 @@ async def lend(owner: Owner, message: Lend) -> Lent:
         part=message.part,
         parts=parts_of(size),
         size=size,
-        digest=await to_thread(_digest, loan),
+        digest=await to_thread(lambda: loan.digest),
         packed=loan.packed[message.part * PART : (message.part + 1) * PART],
         about=_described(loan) if message.part == 0 else None,
     )
@@ -91,7 +90,3 @@ def _described(loan: Loan) -> Described:
         whole=loan.whole,
         alone=loan.alone,
     )
-
-
-def _digest(loan: Loan) -> str:
-    return hashlib.sha256(loan.packed).hexdigest()

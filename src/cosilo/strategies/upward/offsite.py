@@ -33,7 +33,6 @@ from cosilo.models.white_box.adapters import (
     trained_adapter,
 )
 from cosilo.models.white_box.emulator import ends_of, renumbered
-from cosilo.models.white_box.tuning import cut_to
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.borrowing import Borrowed, borrow, borrow_aligned
@@ -133,7 +132,9 @@ class Offsite:
         channel, most = session.lm.bind("emulator"), int(self.most_mb * 1e6)
         lent = await borrow(channel, vocabulary, most=most)
         as_sent = await self._grades(session, model.with_module(lent.module), items)
-        sequences = await asyncio.to_thread(_sequences, model, lessons, lent)
+        sequences = await asyncio.to_thread(
+            lambda: [model.tokenize(each.chat, each.target) for each in lessons]
+        )
         adapter = first_adapter(ends_of(lent.module, lent.about.ends), self.rank, seed=self.seed)
         sizes, losses = [lent.size], []
         ends: TunedEnds | None = None
@@ -258,13 +259,6 @@ class Comparison:
         means = more[rng.integers(0, len(more), (_DRAWS, len(more)))].mean(1)
         low, high = np.quantile(means, [0.025, 0.975])
         return float(more.mean()), float(low), float(high)
-
-
-def _sequences(
-    model: WeightModel, lessons: Sequence[Demonstration], lent: Borrowed
-) -> list[Tokens]:
-    context = int(getattr(lent.module.config, "max_position_embeddings", 1 << 20))
-    return [cut_to(model.tokenize(e.chat, e.target), context) for e in lessons]
 
 
 def _arrived(ends: TunedEnds, lent: Borrowed) -> Adapter:
