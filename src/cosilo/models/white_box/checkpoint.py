@@ -50,7 +50,9 @@ def write(path: Path, tensors: Mapping[str, Any], about: object = None) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        # What was learned from private texts is its owner's alone to read.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as file:
             file.write(struct.pack("<Q", len(head)) + head)
             for tensor in tensors.values():
                 file.write(_bytes(tensor))

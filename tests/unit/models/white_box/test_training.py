@@ -194,6 +194,7 @@ def test_a_checkpoint_keeps_every_kind_of_tensor(tmp_path: Path) -> None:
         "d": torch.zeros(0, 4, dtype=torch.int8),
     }
     torch_checkpoint.write(tmp_path / "x", given)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
     found, about = torch_checkpoint.read(tmp_path / "x")
     assert about is None
     assert {n: (t.dtype, t.tolist()) for n, t in found.items()} == {
