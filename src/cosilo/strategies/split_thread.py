@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import msgspec
@@ -42,7 +42,8 @@ from cosilo.models.base import (
 from cosilo.privacy.mechanisms import RadialNoise, Release
 from cosilo.privacy.radial_noise import cut_to, eta_for, radial_noise
 from cosilo.privacy.secret_key import KeyedRandom
-from cosilo.types import Sampling, user
+from cosilo.strategies.split_writing import HomeWriter
+from cosilo.types import Delta, Sampling, user
 
 
 class HomeModel(ActivationModel, ThreadModel, SplitModel, Protocol):
@@ -70,7 +71,7 @@ class SplitPoint:
     layers: int
     noise: float
     clip: float
-    key: bytes
+    key: bytes = field(repr=False)
     denoiser: Denoises | None = None
     until: int | None = None
     body: bytes = b""
@@ -155,6 +156,21 @@ class SplitThread:
         if self._cut.denoiser is not None:
             found = self._cut.denoiser(found, given, noise)
         return await self._above(found)
+
+    async def reply(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[Delta]:
+        """Read `prompt` and write what comes next, token by token.
+
+        Raises:
+            what `go_on` does.
+        """
+        writer = HomeWriter(self._model, sampling)
+        new = prompt
+        while writer.finish is None:
+            token = await writer.choose((await self.go_on(new))[-1:])
+            if (piece := writer.piece()) is not None:
+                yield piece
+            new = [] if token is None else [token]
+        yield writer.last(len(prompt))
 
     def _nothing(self) -> StatesName:
         return StatesName(self._cut.layers, self._until, body=self._cut.body)

@@ -35,7 +35,6 @@ from cosilo.strategies.split_thread import (
     same_begin,
     usual_length,
 )
-from cosilo.strategies.split_writing import HomeWriter
 from cosilo.types import Answer, Chat, Delta, assemble
 
 
@@ -110,11 +109,11 @@ class Split:
         return replace(found, denoiser=await found._learned(session, model, texts)), session
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        return Answer(assemble([d async for d in self._written(session, chat)]), by="large")
+        return Answer(assemble([d async for d in await self._written(session, chat)]), by="large")
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
         pieces = []
-        async for delta in self._written(session, chat):
+        async for delta in await self._written(session, chat):
             pieces.append(delta)
             yield delta
         yield Answer(assemble(pieces), by="large")
@@ -126,14 +125,7 @@ class Split:
         thread = SplitThread(
             session.lm, model, await self._cut(model), open=same_begin(model, prompt)
         )
-        writer = HomeWriter(model, session.sampling)
-        new = prompt
-        while writer.finish is None:
-            token = await writer.choose((await thread.go_on(new))[-1:])
-            if (piece := writer.piece()) is not None:
-                yield piece
-            new = [] if token is None else [token]
-        yield writer.last(len(prompt))
+        return thread.reply(prompt, session.sampling)
 
     async def _cut(self, model: HomeModel) -> SplitPoint:
         clip = self.clip or await usual_length(model, self.layers)

@@ -52,7 +52,6 @@ from cosilo.strategies.split_thread import (
     usual_length,
 )
 from cosilo.strategies.split_training import Codecs, Course, SplitProgress, SplitTraining
-from cosilo.strategies.split_writing import HomeWriter
 from cosilo.types import Answer, Chat, Delta, Demonstration, assemble
 
 
@@ -199,11 +198,11 @@ class SplitLearning:
         return found, replace(session, owner=owner).with_card(card)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        return Answer(assemble([d async for d in self._written(session, chat)]), by="both")
+        return Answer(assemble([d async for d in await self._written(session, chat)]), by="both")
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
         pieces = []
-        async for delta in self._written(session, chat):
+        async for delta in await self._written(session, chat):
             pieces.append(delta)
             yield delta
         yield Answer(assemble(pieces), by="both")
@@ -229,14 +228,7 @@ class SplitLearning:
 
         begin = same_begin(home, prompt)
         thread = SplitThread(session.lm, home, cut, open=begin, again=again)
-        writer = HomeWriter(home, session.sampling)
-        new = prompt
-        while writer.finish is None:
-            token = await writer.choose((await thread.go_on(new))[-1:])
-            if (piece := writer.piece()) is not None:
-                yield piece
-            new = [] if token is None else [token]
-        yield writer.last(len(prompt))
+        return thread.reply(prompt, session.sampling)
 
     def _home(self, session: Session) -> HomeModel:
         return home_model(session.owner.model, self.layers + self.tail, by="split_learning")
