@@ -363,7 +363,12 @@ async def test_noise_is_new_for_each_step_and_stated(model: TorchModel, tmp_path
     assert np.linalg.norm(rows, axis=1).max() <= 4.0 + 1e-4
     assert not np.allclose(first - rows, second - rows)
     assert (first == training._protected(rows, lengths, sequences(model), "step 0")[0]).all()
+    moved = rows + np.float32(0.01)
+    again, other = training._protected(moved, lengths, sequences(model), "step 0")
+    assert not np.allclose(first - rows, again - moved, atol=1e-3)
+    assert other is not None
     assert said is not None
+    assert other.draw != said.draw
     assert said.unit == "text"
     assert said.mechanism.vectors == max(lengths)
 

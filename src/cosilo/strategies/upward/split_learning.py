@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,8 @@ from cosilo.strategies.split_thread import (
 )
 from cosilo.strategies.split_training import Codecs, Course, SplitProgress, SplitTraining
 from cosilo.types import Answer, Chat, Delta, Demonstration, assemble
+
+VERSION = 2
 
 
 @strategies.register("split_learning")
@@ -212,7 +215,9 @@ class SplitLearning:
         home = self._home(session)
         prompt = list(home.prompt(chat))
         clip = self.clip or (await usual_length(home, self.layers) if self.noise else 1.0)
-        key = secret_key(self.key_file) if self.noise else b""
+        # With the same noise on what two trainings make of a text, their difference would go without any.
+        about = f"{self.trained} {self.version}".encode()
+        key = hmac.digest(secret_key(self.key_file), about, "sha256") if self.noise else b""
         cut = SplitPoint(
             self.layers,
             self.noise,

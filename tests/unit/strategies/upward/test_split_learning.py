@@ -164,6 +164,19 @@ async def test_answers_come_from_both_hands_and_after_the_owner_came_back(tmp_pa
         await found.answer(replace(session, sampling=Sampling(tools="[]")), user("about 3"))
 
 
+async def test_after_another_training_the_noise_on_a_text_is_another(tmp_path: Path) -> None:
+    first = []
+    for trained in ("aa" * 16, "aa" * 16, "bb" * 16):
+        method, session, ledger = opened(
+            tmp_path, body=False, tuning=None, trained=trained, noise=0.5, clip=4.0
+        )
+        await method.answer(replace(session, sampling=Sampling(max_tokens=1)), user("about 3"))
+        first.append(next(e.message for e in ledger.entries() if isinstance(e.message, Forward)))
+    assert first[0] == first[1], "the same text says the same, so that it cannot be averaged"
+    assert first[0].packed != first[2].packed
+    assert first[0].release.draw != first[2].release.draw
+
+
 @pytest.mark.parametrize("codec", ["fp16", "int4"])
 async def test_who_knows_the_first_layers_reads_the_examples_in_the_record(
     tmp_path: Path, codec: str
