@@ -132,7 +132,7 @@ class Lender(TorchModel):
 
     async def plugged(self, client: str, name: str) -> TorchModel:
         if (found := self._plugged.get((client, name))) is not None:
-            with suppress(KeyError):  # no lock is waited for here, and it may be forgotten right now
+            with suppress(KeyError):  # without the lock, it may be forgotten meanwhile
                 self._plugged.move_to_end((client, name))
                 self._adapters[client].move_to_end(name)
             return found

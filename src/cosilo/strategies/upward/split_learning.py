@@ -215,7 +215,7 @@ class SplitLearning:
         home = self._home(session)
         prompt = list(home.prompt(chat))
         clip = self.clip or (await usual_length(home, self.layers) if self.noise else 1.0)
-        # With the same noise on what two trainings make of a text, their difference would go without any.
+        # With the same noise on what two trainings make of a text, their difference would have none.
         about = f"{self.trained} {self.version}".encode()
         key = hmac.digest(secret_key(self.key_file), about, "sha256") if self.noise else b""
         cut = SplitPoint(
