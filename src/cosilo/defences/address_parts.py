@@ -134,7 +134,7 @@ def _numbered(text: str, parts: Sequence[Span]) -> Iterator[Span]:
         number = after["number"]
         before = _NUMBER_BEFORE.search(text[max(span.start - 14, 0) : span.start])
         start = span.start - (len(before.group()) if before else 0)
-        if before is not None and (_starts_a_list(text, start) or start - 1 in ends):
+        if before is not None and (begins_line(text, start) or start - 1 in ends):
             before = None  # one of a list, or what is said of the name before
         if before is not None:
             yield Span(start, after.end(), "ADDRESS", _SCORE)
@@ -160,8 +160,9 @@ def _together(text: str, parts: Sequence[Span]) -> Iterator[Span]:
         while at < len(parts):
             part = parts[at]
             if part.start > end:
-                joint = _BETWEEN.fullmatch(text, end, part.start)
-                if joint is None or not (sure or part.kind == "ADDRESS"):
+                if not (sure or part.kind == "ADDRESS"):
+                    break
+                if _BETWEEN.fullmatch(text, end, part.start) is None:
                     break
             end, sure = max(end, part.end), sure or part.kind == "ADDRESS"
             found = (-1, -1)
@@ -171,7 +172,7 @@ def _together(text: str, parts: Sequence[Span]) -> Iterator[Span]:
         elif first.kind in ("PLACE", "PERSON") and _HELD.match(text, end):
             before = _NUMBER_BEFORE.search(text[max(start - 14, 0) : start])
             number = start - (len(before.group()) if before else 0)
-            if before is not None and not _starts_a_list(text, number) and number - 1 not in ends:
+            if before is not None and not begins_line(text, number) and number - 1 not in ends:
                 start, sure = number, True
         if sure and (start, end) != found:
             yield Span(start, end, "ADDRESS", _SCORE)
@@ -180,9 +181,11 @@ def _together(text: str, parts: Sequence[Span]) -> Iterator[Span]:
 _HELD = re.compile(r"(?:['’]s)?[ ]?(?:[.,;:!?)\n]|$|[ ](?:in|and|is|was|to|for|at|on|this)\b)")
 
 
-def _starts_a_list(text: str, at: int) -> bool:
-    """Whether a number at `at` begins a line: one of a list more often than one of a house."""
-    return not text[:at].rpartition("\n")[2].strip()
+def begins_line(text: str, at: int) -> bool:
+    """Whether what stands at `at` begins a line: a number there is one of a list more often than one
+    of a house.
+    """
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip()
 
 
 def _grown(text: str, start: int, end: int) -> tuple[int, int]:

@@ -76,7 +76,6 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
         yield from _rest_of_name(text, span)
     yield from _again(text, people)
     yield from whole_addresses(text, spans)
-    english = language(text) in ("", ENGLISH)
     for span in spans:
         if span.kind == "ADDRESS":
             before = _HOUSE.search(text[max(span.start - 12, 0) : span.start])
@@ -86,7 +85,7 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
                 yield Span(start, last.end() if last else span.end, "ADDRESS", span.score)
             continue
         if span.kind in _NAMED:
-            yield from _hyphened(text, span, english)
+            yield from _hyphened(text, span)
         if span.kind == "PLACE" or (span.kind == "PERSON" and span.score <= 0.4):
             first = _OF_TOWNS.search(text[max(span.start - 10, 0) : span.start])
             behind = _OF_COUNTRY.match(text, span.end) if span.kind == "PLACE" else None
@@ -98,14 +97,16 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
 
 
-def _hyphened(text: str, span: Span, english: bool) -> Iterator[Span]:
-    """A double name of which one half was found: `Nagy-[Tóth]`; in `english` text the particle before a
+def _hyphened(text: str, span: Span) -> Iterator[Span]:
+    """A double name of which one half was found: `Nagy-[Tóth]`; in English text the particle before a
     name, too.
     """
     if not text[span.start].isupper():
         return
     around = text[max(span.start - 32, 0) : span.start]
-    before = _HALF_BEFORE.search(around) or (_PARTICLES.search(around) if english else None)
+    before = _HALF_BEFORE.search(around) if "-" in around else None
+    if before is None and (particles := _PARTICLES.search(around)) is not None:
+        before = particles if language(text) in ("", ENGLISH) else None
     after = _HALF_AFTER.match(text, span.end)
     if before or after:
         start = span.start - (len(before.group()) if before else 0)
@@ -150,5 +151,5 @@ def _again(text: str, people: Sequence[Span]) -> Iterator[Span]:
     if not parts:
         return
     for word in _WORD.finditer(text):
-        if word.group() in parts or _POSSESSIVE.sub("", word.group()) in parts:
+        if word.group() in parts:
             yield Span(*word.span(), "PERSON", 0.4)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from cosilo.defences.address_parts import begins_line
 from cosilo.defences.addresses import PARTICLE
 from cosilo.defences.detection import Span
 from cosilo.defences.given_names import ALSO_WORDS, GIVEN
@@ -42,6 +43,7 @@ _GIVEN, _FAMILY = 1, 2
 _WORD = re.compile(
     r"(?<![\w@./\\#\-])[^\W\d_]{2,24}(?:[-'’][^\W\d_]{2,24}){0,2}(?![\w@/\\(=]|[.\-][\w])"
 )
+_JOINT = re.compile("[-'’]")
 _TO_CALL = re.compile(
     r"(?i)\b(?:hey|hi|hello|yo|dear|ask(?:ed)?|tell|told|met|see|seen|call(?:ed)?|named|it['’]s"
     r"|thanks|thank you"
@@ -92,7 +94,7 @@ def _known(word: str) -> tuple[bool, bool, int]:
 
 
 def _is_english(word: str) -> bool:
-    return all(_known(part)[1] or part in _WORDS for part in re.split("[-'’]", word))
+    return all(_known(part)[1] or part in _WORDS for part in _JOINT.split(word))
 
 
 def _may_be(word: str, names: int) -> bool:
@@ -108,12 +110,15 @@ def by_lists(text: str) -> Iterator[Span]:
     end = -1
     for found in _WORD.finditer(text):
         written = found.group()
+        small = written.islower()
+        if small and not informal:
+            continue  # most words
         start = found.start()
         if start < end or len(written) < 3:
             continue
         word = written.casefold()
-        if written.islower():
-            span = _small(text, found, word) if informal else None
+        if small:
+            span = _small(text, found, word)
         elif written.isupper():
             span = _capitals(text, found, word, shouted)
         elif written.istitle() and _is_titled_name(word):
@@ -153,28 +158,32 @@ def _small(text: str, found: re.Match[str], word: str) -> Span | None:
     own = word in GIVEN and word not in ALSO_WORDS and word not in ALSO_NAMES
     if not own and _OF_ENGLISH.search(word):
         return None
-    if own or _may_be(word, _GIVEN):
+    given, english = _may_be(word, _GIVEN), _is_english(word)
+    if own or given:
         after = _NAME_AFTER.match(text, end)
         if after is not None and after["last"].islower() and _is_family(after["last"]):
             return Span(start, after.end("value"), "PERSON", _SCORE)
-        if not own and not _is_english(word):
+        if not own and not english:
             return Span(start, end, "PERSON", _SCORE)
     before = text[max(start - 48, 0) : start]
-    if _is_english(word):
-        if _may_be(word, _GIVEN) and _TO_CALL.search(before):
+    if english:
+        if given and _TO_CALL.search(before):
             return Span(start, end, "PERSON", _SCORE)
-        to_town = _TO_TOWN.search(before) and word not in _WORDS and not _known(word)[0]
+        to_town = not _known(word)[0] and word not in _WORDS and _TO_TOWN.search(before)
         return Span(start, end, "PLACE", _SCORE) if to_town else None
     if going := _TO_GO.search(before):
         words = before[going.start() :].split(" ")[:-1]
-        first = words[-1] if len(words) > 1 and words[-1] not in _WORDS | _MOVES else ""
+        first = words[-1] if len(words) > 1 and words[-1] not in _NO_FIRST_WORDS else ""
         return Span(start - (len(first) + 1 if first else 0), end, "PLACE", _SCORE)
     if _TO_CALL.search(before) or (_BESIDE.search(before) and _may_be(word, _GIVEN | _FAMILY)):
         return Span(start, end, "PERSON", _SCORE)
     return None
 
 
-_MOVES = frozenset(["near", "outside", "visit", "visited", "visiting", "leaving", "reached"])
+_NO_FIRST_WORDS = _WORDS | {
+    "near", "outside", "visit", "visited", "visiting", "leaving", "reached"
+}  # fmt: skip
+"""Before the last word of a town's name."""
 
 
 def _is_family(word: str) -> bool:
@@ -215,4 +224,4 @@ _TOWNLY = re.compile(
 
 def _stands_as_town(text: str, start: int, end: int) -> bool:
     """Whether a word begins a line and ends what is said there, as in an address."""
-    return not text[:start].rpartition("\n")[2].strip() and _TOWNLY.match(text, end) is not None
+    return begins_line(text, start) and _TOWNLY.match(text, end) is not None

@@ -40,9 +40,10 @@ _MARKED = (
     rf"|(?<![\w])__(?=[{_NEXT}][^_\n]{{1,300}}__(?!\w)))"
     rf"|(?P<line>{_END_OF_LINE})"
 )
-_READ_ANEW = re.compile(rf"{_ESCAPED}|{_MARKED}")
+_ANEW = rf"(?=[\\&%<>*•\-+\#_ \t])(?:{_ESCAPED}|{_MARKED})"  # most signs begin none of them
+_READ_ANEW = re.compile(_ANEW)
 # What may be read as something else than it is written; the rest is plain ASCII.
-_UNIT = re.compile(rf"{_MARKED}|{_ESCAPED}|[^\x00-\x7f][{_MARKS}]*|[\x00-\x7f][{_MARKS}]+")
+_UNIT = re.compile(rf"{_ANEW}|[^\x00-\x7f][{_MARKS}]*|[\x00-\x7f][{_MARKS}]+")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _AROUND = 500  # characters before and after what is written in another way
 _LONG = 4_000  # characters of a paragraph that is not looked through as a whole for it
