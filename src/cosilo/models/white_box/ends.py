@@ -20,9 +20,12 @@ from cosilo.errors import ModelError
 from cosilo.models.base import Array, Tokens
 from cosilo.models.parts import PartTuning
 from cosilo.models.white_box.batch import device_of
+from cosilo.models.white_box.held import finite_array
 from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.parts import AdapterInTraining, places, rows_through
 from cosilo.models.white_box.split import between
+
+_WRONG = "a state or gradient at home is not finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,7 @@ class Ends:
                 states = out.last_hidden_state
             rows = self._cut(states[there], lengths)
         self._sent = rows if train and rows.requires_grad else None
-        return _array(rows)
+        return finite_array(rows, _WRONG)
 
     def _cut(self, rows: Any, lengths: Sequence[int]) -> Any:
         if self._clip is None:
@@ -143,7 +146,7 @@ class Ends:
             if not train:
                 return Above(value, len(said), None)
             loss.backward()
-        return Above(value, len(said), _array(rows.grad))
+        return Above(value, len(said), finite_array(rows.grad, _WRONG))
 
     def settle(self, gradient: Array | None, rate: float) -> bool:
         """Take a step at `rate`; False where a gradient was not finite, and nothing has changed then.
@@ -180,10 +183,3 @@ def _index(numbers: Any, device: Any) -> Any:
     import torch
 
     return torch.from_numpy(np.asarray(numbers, np.int64)).to(device)
-
-
-def _array(tensor: Any) -> Array:
-    numbers = tensor.detach().float().cpu().numpy()
-    if not np.isfinite(numbers).all():
-        raise ModelError("a state or gradient at home is not finite")
-    return np.ascontiguousarray(numbers)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from cosilo.errors import ConfigError, ModelError, RejectedError, StoreError
+from cosilo.errors import ConfigError, RejectedError, StoreError
 from cosilo.models.base import Array, StatePast
 from cosilo.models.parts import PartTuning, Passed
 from cosilo.models.white_box import checkpoint
@@ -25,10 +25,10 @@ from cosilo.models.white_box.adapters import (
     with_adapter,
 )
 from cosilo.models.white_box.batch import device_of
+from cosilo.models.white_box.held import T, TorchHeld, finite_array
 from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.split import TorchSplit, between
 
-T = TypeVar("T")
 Apart = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -140,7 +140,7 @@ class TorchPassed:
         self.lengths = lengths
         self.graph = graph
         self.edits = edits
-        self.out: Array = _array(graph)
+        self.out = finite_array(graph)
         self.layers_size = 0
 
     @property
@@ -224,7 +224,7 @@ class TorchPart:
             training = self._training if train else None
             others = list(training.trained.values()) if training is not None else []
             found, *own = torch.autograd.grad(graph, [passed.given, *others], wanted)
-            made = _array(found)  # before any weight has changed
+            made = finite_array(found)  # before any weight has changed
             if training is not None:
                 for parameter, grad in zip(others, own, strict=True):
                     parameter.grad = grad
@@ -294,22 +294,10 @@ class _Alone(TorchSplit):
         return found
 
 
-class TorchParts:
+class TorchParts(TorchHeld):
     """The part of a torch model that serves `PartModel`."""
 
     _digest: bytes | None = None
-
-    @property
-    def module(self) -> Any:
-        raise NotImplementedError
-
-    @property
-    def context(self) -> int:
-        raise NotImplementedError
-
-    async def _apart(self, work: Callable[[], T]) -> T:
-        """`work`, in the model's own thread."""
-        raise NotImplementedError
 
     async def base_digest(self) -> bytes:
         if self._digest is None:
@@ -353,10 +341,3 @@ def _names_in(module: Any, layers: Iterable[int]) -> dict[str, tuple[int, int]]:
     wanted = {id(every[i]) for i in layers}
     inside = [f"{name}." for name, part in module.named_modules() if id(part) in wanted]
     return {n: s for n, s in layers_to_adapt(module).items() if n.startswith(tuple(inside))}
-
-
-def _array(tensor: Any) -> Array:
-    numbers = tensor.detach().float().cpu().numpy()
-    if not np.isfinite(numbers).all():
-        raise ModelError("the torch model gave a number that is not finite")
-    return np.ascontiguousarray(numbers)

@@ -6,18 +6,16 @@ Needs torch and transformers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from cosilo.errors import ModelError, RejectedError
+from cosilo.errors import RejectedError
 from cosilo.models.base import Array, NextTokens, StatePast
 from cosilo.models.white_box.batch import device_of
+from cosilo.models.white_box.held import TorchHeld, finite_array
 from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.threads import TorchPast, likeliest
-
-T = TypeVar("T")
 
 
 class TorchStatePast:
@@ -35,20 +33,8 @@ class TorchStatePast:
         return TorchStatePast(self.states[:length], self.past.fork(length))
 
 
-class TorchSplit:
+class TorchSplit(TorchHeld):
     """The part of a torch model that serves `SplitModel`."""
-
-    @property
-    def module(self) -> Any:
-        raise NotImplementedError
-
-    @property
-    def context(self) -> int:
-        raise NotImplementedError
-
-    async def _apart(self, work: Callable[[], T]) -> T:
-        """`work`, in the model's own thread."""
-        raise NotImplementedError
 
     @property
     def width(self) -> int:
@@ -68,7 +54,7 @@ class TorchSplit:
             out = between(self.module, first, last)(
                 inputs_embeds=self._tensor(whole[begun.held :]), cache=begun.cache, use_cache=True
             )
-            found = _array(out.last_hidden_state[0, -len(states) :])
+            found = finite_array(out.last_hidden_state[0, -len(states) :])
             return TorchStatePast(whole, TorchPast([0] * len(whole), out.cache)), found
 
         return await self._apart(work)
@@ -93,8 +79,7 @@ class TorchSplit:
             out = between(self.module, first, last)(
                 inputs_embeds=given, cache=cache, use_cache=True
             )
-            found: Array = _array(out.last_hidden_state[:, 0])
-            return found
+            return finite_array(out.last_hidden_state[:, 0])
 
         return await self._apart(work)
 
@@ -115,8 +100,7 @@ class TorchSplit:
                 out = between(self.module, first, last)(inputs_embeds=given, use_cache=False)
                 wanted = self._tensor(gradient)
                 (found,) = torch.autograd.grad(out.last_hidden_state, given, wanted)
-            made: Array = _array(found[0])
-            return made
+            return finite_array(found[0])
 
         return await self._apart(work)
 
@@ -172,10 +156,3 @@ def _shallow(module: Any) -> Any:
     for name in ("_modules", "_parameters", "_buffers"):
         found.__dict__[name] = dict(module.__dict__[name])
     return found
-
-
-def _array(tensor: Any) -> Any:
-    numbers = tensor.detach().float().cpu().numpy()
-    if not np.isfinite(numbers).all():
-        raise ModelError("the torch model gave a number that is not finite")
-    return np.ascontiguousarray(numbers)

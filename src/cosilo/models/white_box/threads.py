@@ -10,20 +10,19 @@ Needs torch and transformers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter, thread_time
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from cosilo.errors import ModelError, RejectedError
 from cosilo.models.base import Cut, NextTokens, Past, unfinished
 from cosilo.models.white_box.batch import device_of
+from cosilo.models.white_box.held import TorchHeld
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.types import Chat
-
-T = TypeVar("T")
 
 
 class TorchPast:
@@ -66,23 +65,11 @@ class TorchPast:
         return other
 
 
-class TorchThreads:
+class TorchThreads(TorchHeld):
     """The part of a torch model that serves `ThreadModel`."""
 
     @property
-    def module(self) -> Any:
-        raise NotImplementedError
-
-    @property
     def tokens(self) -> ChatTokens:
-        raise NotImplementedError
-
-    @property
-    def context(self) -> int:
-        raise NotImplementedError
-
-    async def _apart(self, work: Callable[[], T]) -> T:
-        """`work`, in the model's own thread."""
         raise NotImplementedError
 
     def _ends(self) -> frozenset[int]:
