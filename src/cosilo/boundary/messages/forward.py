@@ -34,8 +34,6 @@ from cosilo.types import Many
 
 Positions = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Layer = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
-
-
 Codec = Annotated[str, msgspec.Meta(max_length=32)]
 Width = Annotated[int, msgspec.Meta(ge=0, le=states.WIDEST)]
 Version = Annotated[bytes, msgspec.Meta(max_length=20)]
@@ -174,7 +172,7 @@ class Forward(Request[Outputs], frozen=True, kw_only=True):
         if isinstance(reply, Outputs):
             if reply.count != self.count:
                 raise ValueError("another number of positions")
-            if self.last is not None and len(reply.packed) != self._bytes_back():
+            if self.last is not None and len(reply.packed) != _bytes_back(self):
                 raise ValueError("states of another width")
 
     def tokens_bound(self) -> tuple[int, int]:
@@ -191,10 +189,7 @@ class Forward(Request[Outputs], frozen=True, kw_only=True):
     def reply_bound(self, tokens: int) -> int:
         if self.last is None:
             return FIELDS + self.count * (32 + 16 * self.top)
-        return FIELDS + self._bytes_back()
-
-    def _bytes_back(self) -> int:
-        return _bytes_back(self)
+        return FIELDS + _bytes_back(self)
 
 
 class Gradients(Message, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from cosilo.interrupts import in_thread
 from cosilo.models.base import Embedder, Shows, honours
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.exposure import Peer
 from cosilo.parties.remote import way_to
 from cosilo.privacy.account import PrivacyConfig
 from cosilo.privacy.mechanisms import Booking
@@ -308,10 +309,10 @@ async def _open(
     for first, *others in ways:
         require_all(
             recipe.owner,
-            owned(first.model, first.exposes, first.body),
+            _owner(first),
             strategy,
             by=f"point {recipe.name!r}",
-            others={other.name: owned(other.model, other.exposes, other.body) for other in others},
+            others={other.name: _owner(other) for other in others},
         )
     ledgers = {"": ledger}
     for other in ways[0][1:] if ways else ():
@@ -411,7 +412,7 @@ def _preparing(
 
     def side(upstream: Upstream, ledger: Ledger) -> Side:
         answers = recipe.answers.get(upstream.name)
-        lm = owned(upstream.model, upstream.exposes, upstream.body)
+        lm = _owner(upstream)
         return Side(
             lm=lm if answers is None else Exposed(answers, upstream.exposes),
             meter=Meter(price=upstream.price),
@@ -475,13 +476,17 @@ def _road(
     """The only kind of road on which a client's request leaves."""
     till = Till(tabs, upstream.price, defences, place=upstream.place)
     return Boundary(
-        way_to(owned(upstream.model, upstream.exposes, upstream.body)),
+        way_to(_owner(upstream)),
         declared=declared,
         guards=(Fuse(upstream.breaker), *defences, till),
         meter=Meter(price=upstream.price),
         ledger=ledger,
         account=account,
     )
+
+
+def _owner(upstream: Upstream) -> Peer:
+    return owned(upstream.model, upstream.exposes, upstream.body)
 
 
 def _named(name: str, upstreams: Mapping[str, Upstream], point: str) -> Upstream:
