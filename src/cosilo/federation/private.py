@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosilo.federation.updates import Doubles, Floats, Tensors
+from cosilo.federation.updates import Floats, Tensors, flat, shaped
 from cosilo.privacy.keyed_noise import KeyedNoise
 from cosilo.privacy.mechanisms import Gaussian, Release, Unit
 
@@ -76,10 +76,10 @@ class UpdateNoise:
         Raises:
             ValueError: the tensors are not those of `before`, or hold what is no number.
         """
-        names = sorted(before)
-        if sorted(tensors) != names or any(tensors[n].shape != before[n].shape for n in names):
+        shapes = {name: start.shape for name, start in before.items()}
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise ValueError("an update has other tensors than the round began with")
-        way = _flat(tensors, names) - _flat(before, names)
+        way = flat(tensors) - flat(before)
         if not np.isfinite(way).all():
             raise ValueError("an update holds what is no number, so nothing is sent of it")
         norm = float(np.linalg.norm(way))
@@ -87,13 +87,8 @@ class UpdateNoise:
         content = hashlib.sha256(way.astype("<f8").tobytes()).digest()
         stated = f"{session}|{self.largest!r}|{self.noise!r}".encode()
         context = hashlib.sha256(b"an update|" + stated + content).digest()
-        noisy = draws.added(way, self.sigma, context)
-        found, at = {}, 0
-        for name in names:
-            start = before[name]
-            part = noisy[at : at + start.size].reshape(start.shape)
-            found[name] = (start.astype(np.float64) + part).astype(np.float32)
-            at += start.size
+        noisy = shaped(draws.added(way, self.sigma, context), shapes)
+        found = {name: (before[name] + part).astype(np.float32) for name, part in noisy.items()}
         return found, self.release(series=session[:200], draw=context.hex())
 
 
@@ -112,7 +107,3 @@ def in_sum(noise: UpdateNoise, honest: int) -> Release:
         sigma=noise.sigma * math.sqrt(honest), sensitivity=alone.mechanism.sensitivity
     )
     return Release(mechanism=mechanism, unit=noise.unit)
-
-
-def _flat(tensors: Tensors, names: list[str]) -> Doubles:
-    return np.concatenate([tensors[name].astype(np.float64).ravel() for name in names])

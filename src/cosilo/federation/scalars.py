@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors
+from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors, shaped
 
 Signs = NDArray[np.int8]
 AnyTensors = Mapping[str, NDArray[Any]]
@@ -63,18 +63,13 @@ class Directions:
         """
         if not 0 <= which < self.count:
             raise ValueError(f"direction {which!r} is not from 0 to {self.count - 1}")
-        sizes = {name: math.prod(shapes[name]) for name in sorted(shapes)}
-        total = sum(sizes.values())
+        total = sum(map(math.prod, shapes.values()))
         label = b"cosilo direction|%d|%d" % (self.seed, which)
         drawn = np.frombuffer(hashlib.shake_256(label).digest(-(-total // 8)), np.uint8)
         bits = np.unpackbits(drawn, count=total).astype(np.int8)
         bits *= 2
         bits -= 1
-        found, at = {}, 0
-        for name, size in sizes.items():
-            found[name] = bits[at : at + size].reshape(shapes[name])
-            at += size
-        return found
+        return shaped(bits, shapes)
 
 
 def slope(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,23 @@ def pairs_of(tensors: Tensors) -> Pairs:
     if 2 * len(found) != len(tensors):
         raise ValueError(f"{len(tensors)} tensors are no pairs of an adapter's matrices")
     return found
+
+
+def flat(tensors: Tensors) -> Doubles:
+    """All numbers as one vector, the tensors in the order of their names."""
+    return np.concatenate([tensors[n].astype(np.float64).ravel() for n in sorted(tensors)])
+
+
+def shaped(vector: NDArray[Any], shapes: Shapes) -> dict[str, NDArray[Any]]:
+    """The tensors of these shapes that `vector` is the numbers of, in the order of their names.
+
+    Raises:
+        ValueError: it has more or fewer.
+    """
+    names = sorted(shapes)
+    ends = np.cumsum([math.prod(shapes[name]) for name in names])
+    parts = np.split(vector, ends[:-1])
+    return {name: part.reshape(shapes[name]) for name, part in zip(names, parts, strict=True)}
 
 
 def product_norm(tensors: Tensors, scale: float = 1.0) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors
+from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors, flat, shaped
 
 Words = NDArray[np.unsignedinteger[Any]]
 """Numbers modulo 2³² (uint32) or 2⁶⁴ (uint64)."""
@@ -107,8 +106,7 @@ def weighted_vector(tensors: Tensors, weight: float) -> Doubles:
     """
     if not 0 < weight <= 1:
         raise ValueError(f"the weight {weight!r} is not above 0 and at most 1")
-    parts = [tensors[name].astype(np.float64).ravel() * weight for name in sorted(tensors)]
-    return np.concatenate([*parts, [weight]])
+    return np.concatenate([flat(tensors) * weight, [weight]])
 
 
 def mean_of_sum(total: Doubles, shapes: Shapes) -> dict[str, Floats]:
@@ -117,14 +115,8 @@ def mean_of_sum(total: Doubles, shapes: Shapes) -> dict[str, Floats]:
     Raises:
         ValueError: the sum is not of such tensors, or its weights sum to nothing.
     """
-    sizes: Mapping[str, int] = {name: math.prod(shapes[name]) for name in sorted(shapes)}
-    if total.shape != (sum(sizes.values()) + 1,) or not total[-1] > 0:
+    if total.shape != (sum(map(math.prod, shapes.values())) + 1,) or not total[-1] > 0:
         raise ValueError(
             f"a sum of shape {total.shape} is none of weighted updates of these shapes"
         )
-    found, at = {}, 0
-    for name, size in sizes.items():
-        part = total[at : at + size] / total[-1]
-        found[name] = part.astype(np.float32).reshape(shapes[name])
-        at += size
-    return found
+    return shaped((total[:-1] / total[-1]).astype(np.float32), shapes)
