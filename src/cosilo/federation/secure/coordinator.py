@@ -78,17 +78,18 @@ def total(
             raise ValueError(f"{owner!r} sent {len(vector)} bytes for {size}")
     bound = context(roster, sharers)
     found = np.zeros(roster.size, encoding.dtype)
-    order = np.dtype(encoding.dtype).newbyteorder("<")
     for vector in vectors.values():
-        found += np.frombuffer(vector, order)
+        found += np.frombuffer(vector, encoding.sent)
     adverts = {advert.owner: advert for advert in roster.adverts}
+    seeds = {owner: dict(answer.own) for owner, answer in answers.items()}
     for owner in sorted(vectors):
-        own = _restored(roster, owner, {o: dict(a.own) for o, a in answers.items()})
+        own = _restored(roster, owner, seeds)
         if known_by(own) != adverts[owner].own:
             raise ValueError(f"the shares of {owner!r} give another seed than it advertised")
         keys.add_stream(found, keys.derived(own, b"own", bound), encoding, sign=-1)
+    private = {owner: dict(answer.keys) for owner, answer in answers.items()}
     for owner in sorted(set(sharers) - set(vectors)):
-        mask = _restored(roster, owner, {o: dict(a.keys) for o, a in answers.items()})
+        mask = _restored(roster, owner, private)
         if keys.public_key(mask) != adverts[owner].mask_key:
             raise ValueError(f"the shares of {owner!r} give another key than it advertised")
         for other in sorted(vectors):
@@ -97,12 +98,12 @@ def total(
     return found
 
 
-def _restored(roster: Roster, owner: str, answers: Mapping[str, Mapping[str, bytes]]) -> bytes:
+def _restored(roster: Roster, owner: str, shares: Mapping[str, Mapping[str, bytes]]) -> bytes:
     """The secret of `owner`, of the shares that others gave."""
     given = {
-        place: int.from_bytes(answers[name][owner])
+        place: int.from_bytes(shares[name][owner])
         for place, name in enumerate(roster.owners, start=1)
-        if owner in answers.get(name, {})
+        if owner in shares.get(name, {})
     }
     if len(given) < roster.threshold:
         raise ValueError(

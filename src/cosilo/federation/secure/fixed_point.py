@@ -90,6 +90,11 @@ class FixedPoint:
     def dtype(self) -> type[np.unsignedinteger[Any]]:
         return np.uint32 if self.bits == 32 else np.uint64
 
+    @property
+    def sent(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """`dtype` in the order of bytes that all machines send and draw."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
 
 def weighted_vector(tensors: Tensors, weight: float) -> Doubles:
     """An update as one vector for a sum: its tensors in the order of their names, each number times the

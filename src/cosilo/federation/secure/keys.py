@@ -84,10 +84,9 @@ def add_stream(words: Words, key: bytes, encoding: FixedPoint, *, sign: int) -> 
 
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     zeros = bytes(_BLOCK * encoding.bits // 8)
-    order = np.dtype(encoding.dtype).newbyteorder("<")
     for start in range(0, len(words), _BLOCK):
         part = words[start : start + _BLOCK]
-        drawn = np.frombuffer(stream.update(zeros[: len(part) * encoding.bits // 8]), order)
+        drawn = np.frombuffer(stream.update(zeros[: len(part) * encoding.bits // 8]), encoding.sent)
         if sign > 0:
             part += drawn
         else:

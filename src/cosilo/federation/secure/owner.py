@@ -73,14 +73,16 @@ def joined(state: OwnerState, roster: Roster) -> tuple[OwnerState, dict[str, byt
             "secure aggregation: the roster is of another sum, or has other keys or content of this "
             "owner's than it advertised; nothing was sent"
         )
-    found = replace(state, roster=_only(state.roster, roster.digest, "roster"))
+    digest = roster.digest
+    found = replace(state, roster=_only(state.roster, digest, "roster"))
     mask, share, own = _secrets(state)
-    of_key, of_own = _shares(state, mask, own, roster)
+    of_key = _shares(state, mask, b"shares of the key", roster)
+    of_own = _shares(state, own, b"shares of the seed", roster)
     sealed = {}
     for place, advert in enumerate(roster.adverts):
         if advert.owner != state.owner:
             content = _share(of_key[place]) + _share(of_own[place])
-            key = _sealing(share, advert.share_key, roster, state.owner, advert.owner)
+            key = _sealing(share, advert.share_key, digest, state.owner, advert.owner)
             sealed[advert.owner] = keys.sealed(key, content)
     return found, sealed
 
@@ -120,7 +122,7 @@ def masked(
         if advert.owner != state.owner and advert.owner in sharers:
             key = common(mask, advert.mask_key, bound)
             keys.add_stream(total, key, encoding, sign=1 if state.owner < advert.owner else -1)
-    return found, total.astype(np.dtype(encoding.dtype).newbyteorder("<")).tobytes()
+    return found, total.astype(encoding.sent).tobytes()
 
 
 def unmasked(
@@ -149,15 +151,15 @@ def unmasked(
         )
     _check_part(state, roster, survivors, sharers, "are left")
     found = replace(state, survivors=_only(state.survivors, named(survivors), "owners left"))
-    mask, share, own = _secrets(state)
-    _, of_own = _shares(state, mask, own, roster)
+    _, share, own = _secrets(state)
+    of_own = _shares(state, own, b"shares of the seed", roster)
     adverts = {advert.owner: advert for advert in roster.adverts}
     own_shares = [(state.owner, _share(of_own[roster.owners.index(state.owner)]))]
     key_shares = []
     for other in sharers:
         if other == state.owner:
             continue
-        key = _sealing(share, adverts[other].share_key, roster, other, state.owner)
+        key = _sealing(share, adverts[other].share_key, state.roster, other, state.owner)
         content = keys.opened(key, received.get(other, b""))
         if content is None or len(content) != 2 * shamir.SIZE:
             continue
@@ -175,25 +177,19 @@ def _secrets(state: OwnerState) -> tuple[bytes, bytes, bytes]:
     return mask, share, own
 
 
-def _shares(
-    state: OwnerState, mask: bytes, own: bytes, roster: Roster
-) -> tuple[list[int], list[int]]:
-    """For each owner of the roster a share of the key, and one of the seed."""
-    of_key, of_own = (
-        shamir.split(
-            int.from_bytes(secret),
-            threshold=roster.threshold,
-            count=len(roster.adverts),
-            key=keys.derived(state.seed, label, roster.digest),
-        )
-        for secret, label in ((mask, b"shares of the key"), (own, b"shares of the seed"))
+def _shares(state: OwnerState, secret: bytes, label: bytes, roster: Roster) -> list[int]:
+    """A share of `secret` for each owner of the roster."""
+    return shamir.split(
+        int.from_bytes(secret),
+        threshold=roster.threshold,
+        count=len(roster.adverts),
+        key=keys.derived(state.seed, label, roster.digest),
     )
-    return of_key, of_own
 
 
-def _sealing(private: bytes, public: bytes, roster: Roster, sender: str, receiver: str) -> bytes:
-    """The key of what one owner seals for another."""
-    way = msgspec.msgpack.encode([roster.digest, sender, receiver])
+def _sealing(private: bytes, public: bytes, roster: bytes, sender: str, receiver: str) -> bytes:
+    """The key of what one owner seals for another; `roster` is the digest of theirs."""
+    way = msgspec.msgpack.encode([roster, sender, receiver])
     try:
         return keys.derived(keys.agreed(private, public), b"sealed", way)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 PRIME = 2**521 - 1
 """Secrets are numbers below it."""
@@ -41,17 +42,19 @@ def joined(shares: Mapping[int, int]) -> int:
 
     With fewer, or with one that is wrong, it is some other number.
     """
-    return sum(value * weight for value, weight in _weighted(shares)) % PRIME
+    weights = _weights(tuple(shares))
+    return sum(v * w for v, w in zip(shares.values(), weights, strict=True)) % PRIME
 
 
-def _weighted(shares: Mapping[int, int]) -> list[tuple[int, int]]:
-    """Each value with its Lagrange coefficient at 0."""
+@lru_cache(maxsize=16)
+def _weights(places: tuple[int, ...]) -> list[int]:
+    """The Lagrange coefficient at 0 of each share: those of one sum are mostly from the same owners."""
     found = []
-    for x, value in shares.items():
+    for x in places:
         above = below = 1
-        for other in shares:
+        for other in places:
             if other != x:
                 above = above * other % PRIME
                 below = below * (other - x) % PRIME
-        found.append((value, above * pow(below, -1, PRIME)))
+        found.append(above * pow(below, -1, PRIME) % PRIME)
     return found
