@@ -125,7 +125,7 @@ class Rounds:
                 "not say, or has none: set tell_count = true, or let each owner count the same"
             )
         said = _said(message)
-        known = next((m for m in self._book.members() if m.owner == owner), None)
+        known = self._member(owner)
         if known is None:
             self._enrol(owner, message, said)
             self._tick(now)
@@ -198,7 +198,7 @@ class Rounds:
             RejectedError: the owner did not enrol here, the round has not begun, or another update of
                 this owner's stands for it.
         """
-        self._known(owner, message.federation)
+        member = self._known(owner, message.federation)
         self._tick(now)
         at = self._standing
         digest = hashlib.sha256(f"{message.rank} ".encode() + message.packed).digest()
@@ -215,8 +215,7 @@ class Rounds:
             raise RejectedError(f"round {message.number} has not begun")
         if at.state == "ended" or message.number < at.number:
             return Contributed(fate="late", why=f"round {message.number} had closed")
-        wanted = next(m.rank for m in self._book.members() if m.owner == owner)
-        why = flaw(message.packed, message.rank, wanted, self._layers, self.settings)
+        why = flaw(message.packed, message.rank, member.rank, self._layers, self.settings)
         kept = KeptUpdate(
             owner, digest, "dropped" if why else "taken", why, message.rank,
             None if why else message.packed,
@@ -254,12 +253,17 @@ class Rounds:
     def _wanted_owners(self) -> int:
         return len(self.settings.owners) or self.settings.needed
 
-    def _known(self, owner: str, federation: str) -> None:
-        if federation != self._standing.name or all(m.owner != owner for m in self._book.members()):
+    def _member(self, owner: str) -> Member | None:
+        return next((m for m in self._book.members() if m.owner == owner), None)
+
+    def _known(self, owner: str, federation: str) -> Member:
+        member = self._member(owner)
+        if member is None or federation != self._standing.name:
             raise RejectedError(
                 "this owner did not enrol in this federation: enrol first, and begin a new run for "
                 "another federation than the last one"
             )
+        return member
 
     # ── rounds ───────────────────────────────────────────────────────────────
 
@@ -270,15 +274,12 @@ class Rounds:
 
     def _do_what_is_due(self, now: float) -> None:
         at = self._standing
-        if at.state == "enrolling" and self._book.members():
-            here = len(self._book.members())
-            if here >= self._wanted_owners():
+        if at.state == "enrolling" and (here := len(self._book.members())):
+            needed, late = self.settings.needed, self._left(now) <= 0
+            if here >= (needed if late else self._wanted_owners()):
                 self._stand(replace(at, state="open", number=1))
-            elif self._left(now) <= 0:
-                if here >= self.settings.needed:
-                    self._stand(replace(at, state="open", number=1))
-                else:
-                    self._fail(f"{here} of {self.settings.needed} owners that it needs enrolled")
+            elif late:
+                self._fail(f"{here} of {needed} owners that it needs enrolled")
         elif at.state == "open":
             there = {u.owner for u in self._book.updates(at.number)}
             if self._expected() <= there or self._left(now) <= 0:
@@ -286,25 +287,25 @@ class Rounds:
 
     def _expected(self) -> set[str]:
         """Whom the open round waits for; anybody at all where nobody in particular is."""
-        number = self._standing.number
-        members = {m.owner for m in self._book.members() if m.since <= number}
-        if number > 1:
-            before = {u.owner for u in self._book.updates(number - 1)}
-            members -= {
-                m.owner for m in self._book.members() if m.since < number and m.owner not in before
-            }
-        return members or {m.owner for m in self._book.members()}
+        number, members = self._standing.number, self._book.members()
+        before = {u.owner for u in self._book.updates(number - 1)}
+        expected = {
+            m.owner
+            for m in members
+            if m.since == number or (m.since < number and m.owner in before)
+        }
+        return expected or {m.owner for m in members}
 
     def _close_round(self) -> None:
         number, settings = self._standing.number, self.settings
         kept = [u for u in self._book.updates(number, with_bytes=True) if u.fate == "taken"]
         if len(kept) < settings.needed:
             return self._fail(self._too_few(number, len(kept)))
-        weights = {m.owner: m.examples for m in self._book.members()}
+        members = {m.owner: m for m in self._book.members()}
         updates = [
             OwnerUpdate(
                 u.owner,
-                float(weights[u.owner] or 1) if settings.counts else 1.0,
+                float(members[u.owner].examples or 1) if settings.counts else 1.0,
                 unpacked(u.packed or b"", matrix_shapes(self._layers, u.rank), settings.codec),
             )
             for u in kept
@@ -324,7 +325,7 @@ class Rounds:
         closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         self._book.close_round(number, closed, standing)
         self._standing = standing
-        missing = sorted({m.owner for m in self._book.members()} - set(closed.owners))
+        missing = sorted(members.keys() - set(closed.owners))
         log.info("round %d closed with %d updates", number, len(updates))
         if missing:
             log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))
