@@ -94,6 +94,10 @@ class OwnerState(Value, frozen=True, kw_only=True):
     sharers: bytes = b""
     survivors: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without its seed, so that none gets into a log."""
+        return f"OwnerState(session={self.session!r}, owner={self.owner!r})"
+
 
 class Unmasking(Value, frozen=True, kw_only=True):
     """An owner's shares for taking the masks away.

@@ -295,6 +295,12 @@ def test_wrong_shares_and_wrong_sizes_are_named() -> None:
         owner.masked(fresh, one.roster, one.sharers, one.words[NAMES[0]], small)
 
 
+def test_a_state_is_shown_without_its_seed() -> None:
+    (state, *_) = summing(4).states.values()
+    assert repr(state) == "OwnerState(session='a federation, round 1', owner='owner 000')"
+    assert f"{state}" == repr(state)
+
+
 def test_a_weighted_mean_of_updates_comes_out_of_a_sum() -> None:
     rng = np.random.default_rng(3)
     shapes = {"b": (3, 2), "a": (5,)}
