@@ -42,6 +42,28 @@ Layers = Annotated[tuple[tuple[Name, Size, Size], ...], Meta(max_length=1 << 13)
 """(a linear layer's name, outputs, inputs), sorted by name."""
 
 
+class _ToCoordinator:
+    """What all requests to a coordinator have in common: no model reads them, and what they say of
+    texts is in no string."""
+
+    __slots__ = ()
+
+    def legible(self) -> bool:
+        return False
+
+    def runs(self) -> int:
+        return 0
+
+    def tokens_bound(self) -> tuple[int, int]:
+        return 1, 0
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        return Drawn()
+
+    def prompts(self) -> tuple[object, ...]:
+        return ()
+
+
 class Enrolled(Message, frozen=True, kw_only=True):
     """What an owner takes part in. The same owner, enrolling again, is told the same.
 
@@ -82,7 +104,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
         return self
 
 
-class Enrol(Request[Enrolled], frozen=True, kw_only=True):
+class Enrol(_ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     """An owner wants to take part.
 
     Attributes:
@@ -107,23 +129,8 @@ class Enrol(Request[Enrolled], frozen=True, kw_only=True):
     def passages(self) -> list[Passage]:
         return []  # names of layers and hashes
 
-    def legible(self) -> bool:
-        return False
-
-    def runs(self) -> int:
-        return 0
-
-    def tokens_bound(self) -> tuple[int, int]:
-        return 1, 0  # no model reads it
-
     def reply_bound(self, tokens: int) -> int:
         return FIELDS
-
-    def drawn(self, reply: Message | None = None) -> Drawn:
-        return Drawn()
-
-    def prompts(self) -> tuple[object, ...]:
-        return ()
 
 
 class RoundState(Message, frozen=True, kw_only=True):
@@ -183,7 +190,7 @@ class RoundState(Message, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, packed=tensors.pack(turned))
 
 
-class NextRound(Request[RoundState], frozen=True, kw_only=True):
+class NextRound(_ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
     """What is to do next? It may be held until there is something.
 
     Attributes:
@@ -205,9 +212,6 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
     def passages(self) -> list[Passage]:
         return []
 
-    def legible(self) -> bool:
-        return False
-
     def lasts(self, reply: Message) -> bool:
         """Not where it only says to wait."""
         return isinstance(reply, RoundState) and (reply.state != "wait" or bool(reply.packed))
@@ -216,20 +220,8 @@ class NextRound(Request[RoundState], frozen=True, kw_only=True):
         if isinstance(reply, RoundState) and len(reply.packed) > self.most:
             raise ValueError("an adapter larger than was agreed")
 
-    def runs(self) -> int:
-        return 0
-
-    def tokens_bound(self) -> tuple[int, int]:
-        return 1, 0
-
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + self.most
-
-    def drawn(self, reply: Message | None = None) -> Drawn:
-        return Drawn()
-
-    def prompts(self) -> tuple[object, ...]:
-        return ()
 
 
 class Contributed(Message, frozen=True, kw_only=True):
@@ -252,7 +244,7 @@ class Contributed(Message, frozen=True, kw_only=True):
         return self
 
 
-class Contribute(Request[Contributed], frozen=True, kw_only=True):
+class Contribute(_ToCoordinator, Request[Contributed], frozen=True, kw_only=True):
     """An owner's update for a round: the adapter that it trained. Sent again, it is the same update.
 
     Attributes:
@@ -271,22 +263,7 @@ class Contribute(Request[Contributed], frozen=True, kw_only=True):
     packed: bytes
 
     def passages(self) -> list[Passage]:
-        return []  # numbers; see `legible`
-
-    def legible(self) -> bool:
-        return False  # texts can be read out of an update: see attacks on gradients
-
-    def runs(self) -> int:
-        return 0
-
-    def tokens_bound(self) -> tuple[int, int]:
-        return 1, 0
+        return []  # texts can be read out of an update, though: see attacks on gradients
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS
-
-    def drawn(self, reply: Message | None = None) -> Drawn:
-        return Drawn()
-
-    def prompts(self) -> tuple[object, ...]:
-        return ()
