@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +30,8 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
 from cosilo.tasks.config import Columns, TaskConfig, load_task
-from kept import ROOT, Kept
+from kept import ROOT, Kept, note, noted
+from routellm import apgr
 
 DATA = ROOT.parent / "shared" / "data" / "mmlu_pro_private"
 MODEL, LARGE = "qwen2.5-coder-1.5b-instruct", "models.gemini-1.5-pro-002.0"
@@ -39,11 +39,6 @@ WAYS = ("cascade", "automix")
 RESAMPLES = 4000
 
 Floats = NDArray[np.float64]
-
-
-def read(file: Path) -> dict[str, Any]:
-    rows = file.read_text("utf-8").splitlines() if file.exists() else []
-    return {row["id"]: row for row in map(json.loads, rows)}
 
 
 async def ask(items: int, file: Path, seconds: float) -> list[Any]:
@@ -57,8 +52,7 @@ async def ask(items: int, file: Path, seconds: float) -> list[Any]:
     )
     examples = sorted(task.splits["test"], key=lambda e: e.id)
     random.Random(0).shuffle(examples)
-    done, end = read(file), perf_counter() + seconds
-    file.parent.mkdir(parents=True, exist_ok=True)
+    done, end = {row["id"]: row for row in noted(file)}, perf_counter() + seconds
     model: Any = models.create("llamacpp", model=MODEL, parallel=1)
     ways: Any = {way: strategies.create(way, threshold=0.5) for way in WAYS}
     session = open_session(
@@ -77,8 +71,7 @@ async def ask(items: int, file: Path, seconds: float) -> list[Any]:
             for way, strategy in ways.items():
                 row[way] = await strategy._sure(session, example.chat, draft)
             done[example.id] = row
-            with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(row) + "\n")
+            note(file, row)
             print(row, flush=True)
     finally:
         await model.close()
@@ -93,10 +86,9 @@ def at_half(sure: Floats, small: Floats, large: Floats) -> float:
 
 
 def area(sure: Floats, small: Floats, large: Floats) -> float:
-    """Area under the recovered gap over the share of calls; not a number where there is no gap."""
-    gain = (large - small)[np.argsort(sure, kind="stable")]
-    recovered = np.concatenate([[0.0], np.cumsum(gain)]) / gain.sum()
-    return float(np.trapezoid(recovered, np.linspace(0, 1, len(recovered))))
+    """Area under the recovered gap, the least sure being called first; not a number where there is no
+    gap."""
+    return apgr(-sure, large - small)
 
 
 def keep(rows: list[Any]) -> None:

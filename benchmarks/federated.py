@@ -30,9 +30,7 @@ import numpy as np
 
 from cosilo.boundary.messages import Contribute, encode
 from cosilo.boundary.wire import tensors
-from cosilo.federation import low_rank, robust  # noqa: F401  they register their rules
-from cosilo.federation.rules import rules
-from cosilo.federation.updates import OwnerUpdate
+from cosilo.federation import OwnerUpdate, rules
 from cosilo.models.base import models
 from cosilo.models.white_box.adapters import (
     Adapter,
@@ -44,7 +42,7 @@ from cosilo.models.white_box.adapters import (
 )
 from cosilo.models.white_box.decoding import score
 from cosilo.types import Turn
-from kept import Kept
+from kept import Kept, json_lines
 
 DATA = Path("../shared/data/banking77")
 MODEL = "smollm2-135m-instruct"
@@ -92,9 +90,7 @@ class Seed:
 
 
 def _rows(split: str) -> list[Item]:
-    lines = (DATA / f"{split}.jsonl").read_text("utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [(str(row["text"]), str(row["label"])) for row in rows]
+    return [(str(row["text"]), str(row["label"])) for row in json_lines(DATA / f"{split}.jsonl")]
 
 
 class Bench:
@@ -147,7 +143,8 @@ class Bench:
             print(
                 f"{seed.cells.name} {name} read: {time.process_time() - before:.0f} s", flush=True
             )
-            path.write_text(json.dumps(said))
+            path.with_suffix(".new").write_text(json.dumps(said))
+            path.with_suffix(".new").replace(path)
         return np.array(json.loads(path.read_text()), np.float64)
 
     def require_time(self) -> None:
@@ -196,32 +193,31 @@ def measured(seed: Seed, found: dict[str, Any]) -> dict[str, tuple[float, float,
     mixes = [seed.own_mix(owner) for owner in range(OWNERS)]
     alone = [found[f"alone-{owner}"] for owner in range(OWNERS)]
 
-    def values(chosen: np.ndarray) -> dict[str, float]:
-        even = {n: float(found[n][chosen].mean()) for n in ("before", "federated", "pooled")}
-        lonely = float(np.mean([a[chosen].mean() for a in alone]))
-        own = {
-            n: float(
-                np.mean([(m[chosen] * found[n][chosen]).sum() / m[chosen].sum() for m in mixes])
-            )
-            for n in ("federated", "pooled")
-        }
-        own_alone = float(
+    def own(chosen: np.ndarray, each: Sequence[np.ndarray]) -> float:
+        """The mean over owners of what is right in its own mix."""
+        return float(
             np.mean(
                 [
-                    (m[chosen] * a[chosen]).sum() / m[chosen].sum()
-                    for m, a in zip(mixes, alone, strict=True)
+                    (m[chosen] * x[chosen]).sum() / m[chosen].sum()
+                    for m, x in zip(mixes, each, strict=True)
                 ]
             )
         )
+
+    def values(chosen: np.ndarray) -> dict[str, float]:
+        even = {n: float(found[n][chosen].mean()) for n in ("before", "federated", "pooled")}
+        lonely = float(np.mean([a[chosen].mean() for a in alone]))
+        own_alone = own(chosen, alone)
+        together, pooled = (own(chosen, [found[n]] * OWNERS) for n in ("federated", "pooled"))
         return {
             **even,
             "alone": lonely,
             "federated less alone": even["federated"] - lonely,
             "federated of pooled": even["federated"] / max(even["pooled"], 1e-9),
             "own mix, alone": own_alone,
-            "own mix, federated": own["federated"],
-            "own mix, pooled": own["pooled"],
-            "own mix, federated less alone": own["federated"] - own_alone,
+            "own mix, federated": together,
+            "own mix, pooled": pooled,
+            "own mix, federated less alone": together - own_alone,
         }
 
     drawn = [values(chosen) for chosen in draws]
@@ -233,7 +229,7 @@ def measured(seed: Seed, found: dict[str, Any]) -> dict[str, tuple[float, float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)

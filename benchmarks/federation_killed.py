@@ -27,8 +27,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kept import ROOT, Kept
+
+sys.path.insert(0, str(ROOT / "tests"))
 import tiny_lm
-from kept import Kept
 
 OWNERS = ("bank", "clinic", "town")
 PARTIES = ("coordinator", *OWNERS)

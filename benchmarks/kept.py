@@ -154,3 +154,34 @@ def load(name: str) -> dict[str, Any]:
         FileNotFoundError: no benchmark has written it.
     """
     return dict(json.loads((RESULTS / f"{name}.json").read_text("utf-8")))
+
+
+class Cells:
+    """What a benchmark has done so far, by name, in `path`: one that was stopped goes on there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+    def put(self, name: str, value: Any) -> None:
+        self.done[name] = value
+        beside = self.path.with_suffix(".new")  # so that a kill leaves the old file or the new one
+        beside.write_text(json.dumps(self.done), "utf-8")
+        beside.replace(self.path)
+
+
+def json_lines(file: Path) -> list[Any]:
+    """The lines of `file`, each of which is JSON."""
+    return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+
+
+def noted(file: Path) -> list[Any]:
+    """What `note` has written into `file` so far."""
+    return json_lines(file) if file.exists() else []
+
+
+def note(file: Path, row: Any) -> None:
+    """Writes `row` behind the others of `file`, so that a benchmark that was stopped goes on there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(row) + "\n")

@@ -65,7 +65,7 @@ from cosilo.models.white_box.lm import torch_lm
 from cosilo.models.white_box.training import Schedule, train
 from cosilo.models.white_box.tuning import mean_loss
 from cosilo.types import Turn
-from kept import Kept
+from kept import Kept, json_lines
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TOPICS = (
@@ -316,8 +316,7 @@ class Bench:
         def short(*files: str) -> list[tuple[tuple[Turn, ...], str]]:
             found = []
             for file in files:
-                lines = (DATA / "mts_dialog" / f"{file}.jsonl").read_text("utf-8").splitlines()
-                for row in map(json.loads, lines):
+                for row in json_lines(DATA / "mts_dialog" / f"{file}.jsonl"):
                     chat = (Turn("system", NOTE), Turn("user", row["dialogue"]))
                     tokens = self.lm.tokenize(chat, row["summary"])
                     if len(tokens) <= LONGEST and len(tokens) - tokens.start >= 12:
@@ -396,10 +395,9 @@ def questions() -> Items:
         ("train", (("train", TRAIN), ("tune", TUNE))),
         ("test", (("test", TEST),)),
     ):
-        lines = (DATA / "banking77" / f"{file}.jsonl").read_text("utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        every = json_lines(DATA / "banking77" / f"{file}.jsonl")
         for topic in TOPICS:
-            own = [row["text"] for row in rows if row["label"] == topic]
+            own = [row["text"] for row in every if row["label"] == topic]
             mixed = [own[i] for i in rng.permutation(len(own))]
             for split, count in parts:
                 found[split] += [
@@ -415,8 +413,7 @@ def worded(topic: str) -> str:
 
 
 def complaints(split: str) -> list[str]:
-    lines = (DATA / "cfpb_raw" / f"{split}.jsonl").read_text("utf-8").splitlines()
-    return [str(json.loads(line)["text"]) for line in lines[:400]]
+    return [str(row["text"]) for row in json_lines(DATA / "cfpb_raw" / f"{split}.jsonl")[:400]]
 
 
 def sample(sequences: Sequence[Tokens], seed: int) -> list[Tokens]:

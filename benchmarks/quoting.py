@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 from itertools import combinations
 from pathlib import Path
@@ -40,7 +39,7 @@ from cosilo.strategies.base import Session, strategies
 from cosilo.strategies.drafting import LookUp
 from cosilo.strategies.rounds import rounds
 from cosilo.types import Chat, Generation, Sampling, user
-from kept import ROOT, Kept
+from kept import ROOT, Kept, json_lines, note, noted
 from text2sql import task_of
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -53,12 +52,10 @@ ASKED = "\n\nWrite down, word for word, each line in which the patient speaks."
 def chats(task: str) -> list[tuple[str, Chat]]:
     """The items of a task, in the order in which they are taken."""
     if task == "talks":
-        lines = (SHARED / "mts_dialog" / "train.jsonl").read_text("utf-8").splitlines()
-        talks = (row for row in map(json.loads, lines) if 200 <= len(row["dialogue"]) <= 700)
         found = [
             (str(row["id"]), user(row["dialogue"].strip() + ASKED))
-            for row in talks
-            if row["dialogue"].count("Patient:") >= 2
+            for row in json_lines(SHARED / "mts_dialog" / "train.jsonl")
+            if 200 <= len(row["dialogue"]) <= 700 and row["dialogue"].count("Patient:") >= 2
         ]
     else:
         found = [(e.id, e.chat) for e in task_of(SHARED).splits["train"]]
@@ -119,13 +116,11 @@ def noise(model: Any, chat: Chat, text: str) -> dict[str, float]:
 
 
 def read(file: Path) -> dict[tuple[str, str], Any]:
-    rows = file.read_text("utf-8").splitlines() if file.exists() else []
-    return {(row["task"], row["id"]): row for row in map(json.loads, rows)}
+    return {(row["task"], row["id"]): row for row in noted(file)}
 
 
 async def ask(tasks: list[str], items: int, file: Path, seconds: float) -> None:
     done, end = read(file), perf_counter() + seconds
-    file.parent.mkdir(parents=True, exist_ok=True)
     model: Any = models.create("llamacpp", model=MODEL, parallel=1, prompt_cache_mib=0)
     strategy = strategies.create("speculative", draft="lookup", anyway=True, length=DRAFTED)
     session = open_session(
@@ -139,8 +134,7 @@ async def ask(tasks: list[str], items: int, file: Path, seconds: float) -> None:
                 row = {"task": task, "id": id, **await replied(session, model, id, chat)}
                 if task == "talks" and at < NOISE:
                     row["noise"] = noise(model, chat, row["text"])
-                with file.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(row) + "\n")
+                note(file, row)
                 print(row, flush=True)
     finally:
         await model.close()
@@ -152,27 +146,27 @@ def keep(items: int, file: Path) -> None:
     rng = np.random.default_rng(0)
     every = []
     for task in TASKS:
-        rows = [done[task, id] for id, _ in chats(task)[:items] if (task, id) in done]
-        if not rows:
+        some = [done[task, id] for id, _ in chats(task)[:items] if (task, id) in done]
+        if not some:
             continue
-        every += rows
-        drawn = rng.integers(0, len(rows), (2000, len(rows)))
+        every += some
+        drawn = rng.integers(0, len(some), (2000, len(some)))
         for name, over, under in (
             ("crossings", "crossings", "tokens"),
             ("accepted", "accepted", "drafted"),
             ("drafted", "drafted", "tokens"),
         ):
-            counts = np.array([(row[over], row[under]) for row in rows])
+            counts = np.array([(row[over], row[under]) for row in some])
             again = counts[drawn].sum(axis=1)
             low, high = np.quantile(again[:, 0] / again[:, 1], [0.025, 0.975])
             each = float(counts[:, 0].sum() / counts[:, 1].sum())
-            found.put(task, name, each, n=len(rows), low=float(low), high=float(high))
-            print(f"{task} {name}: {each:.3f} ({low:.3f} to {high:.3f}), n = {len(rows)}")
-        same = sum(row["same"] for row in rows)
-        low, high = wilson(same, len(rows))
-        found.put(task, "same", same / len(rows), n=len(rows), low=low, high=high)
+            found.put(task, name, each, n=len(some), low=float(low), high=float(high))
+            print(f"{task} {name}: {each:.3f} ({low:.3f} to {high:.3f}), n = {len(some)}")
+        same = sum(row["same"] for row in some)
+        low, high = wilson(same, len(some))
+        found.put(task, "same", same / len(some), n=len(some), low=low, high=high)
     noises = [row["noise"] for row in every if "noise" in row]
-    for kind in ("token", "gap"):
+    for kind in ("token", "gap") if noises else ():
         found.put("noise", kind, max(row[kind] for row in noises), n=len(noises))
     gaps = sorted(row["gap"] for row in every if not row["same"])
     found.put("differences", "count", len(gaps), n=len(every))

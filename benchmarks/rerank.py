@@ -34,7 +34,7 @@ from cosilo.strategies.inference.agreement import distinct, most_agreed
 from cosilo.strategies.inference.energy import Candidates, fit_energy
 from cosilo.strategies.inference.rerank import encoded
 from cosilo.types import Chat, Generation, user
-from kept import Kept
+from kept import Kept, noted
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "clinc150"
 LM = "qwen2.5-coder-1.5b-instruct"
@@ -89,7 +89,7 @@ def draw(file: Path) -> None:
     torch.set_num_threads(1)
     lm = torch_lm(LM, precision="bfloat16")
     todo = drawn()
-    done = {row["id"] for row in read(file)}
+    done = {row["id"] for row in noted(file)}
     with torch.inference_mode(), file.open("a") as out:
         drawing = Drawing(lm, [lm.prompt(chat(row["text"])) for _, row in todo[:8]])
         for start in range(0, len(todo), BATCH):
@@ -187,10 +187,6 @@ class Drawing:
 # ── which one is chosen ──────────────────────────────────────────────────────
 
 
-def read(file: Path) -> list[Row]:
-    return [json.loads(x) for x in file.read_text("utf-8").splitlines()] if file.exists() else []
-
-
 class MiniLM:
     def __init__(self) -> None:
         self._encoder = Encoder()
@@ -218,7 +214,7 @@ def named_right(row: Row, samples: slice) -> bool:
 
 
 def choose(file: Path) -> None:
-    encoder, items = MiniLM(), read(file)
+    encoder, items = MiniLM(), noted(file)
     train = [row for row in items if row["split"] == "train"][:TRAIN]
     test = [row for row in items if row["split"] == "test"][:TEST]
     if (len(train), len(test)) != (TRAIN, TEST):

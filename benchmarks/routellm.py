@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,10 @@ from cosilo.strategies.inference.certainty import certainty
 from cosilo.strategies.inference.gain import fit_gain
 from cosilo.strategies.inference.router import Router
 from cosilo.types import Demonstration, user
-from kept import Kept
+from kept import Kept, json_lines
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
-
-
-def load(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 def gains(rows: list[dict[str, object]]) -> Floats:
@@ -108,10 +103,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/routellm_mmlu"))
     parser.add_argument("--letters", type=Path)
     arguments = parser.parse_args()
-    train, test = load(arguments.data / "train.jsonl"), load(arguments.data / "test.jsonl")
+    train, test = (json_lines(arguments.data / f"{s}.jsonl") for s in ("train", "test"))
     own: list[Floats] = []
     if arguments.letters:
-        letters = {str(r["id"]): r["letters"] for r in load(arguments.letters)}
+        letters = {str(r["id"]): r["letters"] for r in json_lines(arguments.letters)}
         for name, rows in (("train", train), ("test", test)):
             rows[:] = [r for r in rows if f"{name}/{r['id']}" in letters]
             own.append(certainty([letters[f"{name}/{r['id']}"] for r in rows]))  # type: ignore[misc]

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 from collections import Counter
@@ -46,7 +45,7 @@ from cosilo.strategies.inference.speculation import Speeds, payoff
 from cosilo.strategies.inference.speculation import kept as kept_of
 from cosilo.strategies.rounds import DraftedStep, rounds
 from cosilo.types import Sampling, user
-from kept import ROOT, Kept
+from kept import ROOT, Kept, json_lines, note, noted
 
 sys.path.insert(0, str(ROOT / "tests"))
 import few_words
@@ -110,25 +109,9 @@ def drawn(draws: int) -> None:
     found.write()
 
 
-def read(file: Path) -> tuple[list[Any], dict[int, Any]]:
-    """The prompts, shuffled, and what an earlier call has found."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    every = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
-    random.Random(0).shuffle(every)
-    return every, {row["id"]: row for row in map(json.loads, lines(file))}
-
-
-def lines(file: Path) -> list[str]:
-    return file.read_text("utf-8").splitlines() if file.exists() else []
-
-
-def note(file: Path, row: Any) -> None:
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row) + "\n")
-
-
 async def greedy(prompts: int, file: Path, seconds: float) -> None:
-    every, done = read(file)
+    every, done = json_lines(PROMPTS), {row["id"]: row for row in noted(file)}
+    random.Random(0).shuffle(every)
     end = perf_counter() + seconds
     model: Any = models.create(
         "torch", model="smollm2-135m-instruct", precision="float32", threads=2

@@ -53,7 +53,7 @@ from cosilo.objectives.intervals import mean as mean_interval
 from cosilo.parties.bodies import BodyTuning, ClientBodies
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.split_training import Codecs, Course, SplitTraining
-from kept import Kept
+from kept import Cells, Kept, json_lines
 
 MODEL = "smollm2-135m-instruct"
 PRECISION: Any = "bfloat16"
@@ -109,8 +109,8 @@ class Texts:
 def _pieces(model: TorchModel, path: Path, most: int) -> list[Tokens]:
     """One piece of each conversation that is long enough: its first tokens predict the others."""
     found = []
-    for line in path.read_text("utf-8").splitlines():
-        ids = model.plain(json.loads(line)["dialogue"]).ids[: LENGTH + 1]
+    for row in json_lines(path):
+        ids = model.plain(row["dialogue"]).ids[: LENGTH + 1]
         if len(ids) == LENGTH + 1 and len(found) < most:
             found.append(Tokens(ids, 1, (b"",) * LENGTH))
     return found
@@ -163,18 +163,6 @@ async def curve(given: argparse.Namespace, cells: Cells) -> None:
                 cells.put(name, await curve_cell(model, texts, seed, kind))
                 print(name, round(float(np.mean(cells.done[name]["nats"])), 4), flush=True)
     await model.close()
-
-
-class Cells:
-    """What was done, kept in a file so that a run that was stopped goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def put(self, name: str, value: Any) -> None:
-        self.done[name] = value
-        self.path.write_text(json.dumps(self.done))
 
 
 # ── CPU ──────────────────────────────────────────────────────────────────────

@@ -64,7 +64,7 @@ from cosilo.objectives.intervals import mean as mean_interval
 from cosilo.objectives.intervals import wilson
 from cosilo.objectives.membership import auc
 from cosilo.types import user
-from kept import Kept
+from kept import Cells, Kept, json_lines
 from upward_owner import at_cut, difference, first, nats, rows_of, trained
 
 Array = NDArray[np.float32]
@@ -81,12 +81,12 @@ class Bench:
         self.model: TorchModel = torch_lm(model="smollm2-135m-instruct", precision="float32")
 
         def read(split: str) -> list[tuple[str, str]]:
-            lines = [
-                json.loads(x) for x in (data / f"{split}.jsonl").read_text("utf-8").splitlines()
+            found = [
+                (row["text"], row["label"].replace("_", " "))
+                for row in json_lines(data / f"{split}.jsonl")
             ]
-            rows = [(line["text"], line["label"].replace("_", " ")) for line in lines]
-            random.Random(split).shuffle(rows)
-            return rows
+            random.Random(split).shuffle(found)
+            return found
 
         self.public, self.own = read("train"), read("test")
         self._tuned: dict[int, Any] = {}
@@ -449,14 +449,13 @@ class Bench:
 async def measured(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bench = Bench(given.data)
-    done: dict[str, Any] = json.loads(given.cells.read_text()) if given.cells.exists() else {}
+    cells = Cells(given.cells)
 
     async def once(key: str, work: Callable[[], Any]) -> None:
-        if key not in done:
+        if key not in cells.done:
             made = work()
-            done[key] = await made if asyncio.iscoroutine(made) else made
-            given.cells.write_text(json.dumps(done))
-            print(key, json.dumps(done[key])[:400], flush=True)
+            cells.put(key, await made if asyncio.iscoroutine(made) else made)
+            print(key, json.dumps(cells.done[key])[:400], flush=True)
 
     parts = given.parts or ["labels", "secrecy", "updates", "shared", "members"]
     if "labels" in parts:
@@ -497,7 +496,7 @@ async def measured(given: argparse.Namespace) -> None:
     if "members" in parts:
         for seed in given.seeds:
             await once(f"members {seed}", lambda s=seed: bench.members(s))
-    write(done)
+    write(cells.done)
     await bench.model.close()
 
 
