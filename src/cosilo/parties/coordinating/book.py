@@ -6,8 +6,9 @@
     rounds       closed ones → the adapter that came of each, and the owners in it
 
 What belongs together is one transaction, on the disk before anybody is told: after a `kill -9` all of
-it is there, or nothing. An update's bytes are deleted in the transaction that closes its round; texts
-can be read out of them.
+it is there, or nothing. An update's bytes are deleted in the transaction that closes its round, or ends
+the federation without a result, and then overwritten in the file and its log; texts can be read out of
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ class FederationBook:
             if path is not None:
                 in_wal(self._db, timeout=_TIMEOUT_S)
                 self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA secure_delete = ON")  # not every build of SQLite begins so
+                self._empty_log()  # a process that was killed may have left one
             self._db.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise self._broken(error) from None
@@ -179,9 +182,13 @@ class FederationBook:
     def close_round(self, number: int, closed: ClosedRound, standing: Standing) -> None:
         """Note what came of a round, and forget the bytes it was made of."""
         row = (number, closed.packed, closed.rank, closed.adds, closed.error)
-        with self._together():
+        with self._forgetting():
             self._do("INSERT INTO rounds VALUES (?,?,?,?,?,?)", (*row, json.dumps(closed.owners)))
-            self._do("UPDATE updates SET packed = NULL WHERE round = ?", (number,))
+            self._stand(standing)
+
+    def fail(self, standing: Standing) -> None:
+        """Note that nothing comes of it, and forget the bytes that it had."""
+        with self._forgetting():
             self._stand(standing)
 
     def close(self) -> None:
@@ -190,6 +197,18 @@ class FederationBook:
     def _stand(self, s: Standing) -> None:
         row = (s.name, s.settings, s.base, json.dumps(s.layers), s.state, s.number, s.why)
         self._do("INSERT OR REPLACE INTO federation VALUES (1,?,?,?,?,?,?,?)", row)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """`_together`, and without the bytes of any update after it."""
+        with self._together():
+            yield
+            self._do("UPDATE updates SET packed = NULL WHERE packed IS NOT NULL", ())
+        with suppress(sqlite3.Error):  # it is done all the same; the next one empties the log
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _do(self, sql: str, values: Sequence[object]) -> None:
         self._db.execute(sql, values)

@@ -350,7 +350,9 @@ class Rounds:
     def _fail(self, why: str) -> None:
         why = f"the federation ended without a result: {why}"
         log.error("%s", why)
-        self._stand(replace(self._standing, state="failed", why=why[:1000]))
+        standing = replace(self._standing, state="failed", why=why[:1000])
+        self._book.fail(standing)
+        self._standing = standing
 
     def _stand(self, standing: Standing) -> None:
         self._book.stand(standing)

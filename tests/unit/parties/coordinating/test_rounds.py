@@ -253,6 +253,43 @@ def test_strangers_and_other_federations_are_refused() -> None:
         chosen.enrol("bank", enrol(), 0)
 
 
+def _holds(folder: Path, packed: bytes) -> bool:
+    return any(packed[-60:] in file.read_bytes() for file in folder.iterdir())
+
+
+def test_no_update_is_in_any_file_when_its_round_has_closed(tmp_path: Path) -> None:
+    rounds = Rounds(settings("bank", "town", rounds=2), tmp_path / "f.sqlite")
+    for owner in ("bank", "town"):
+        rounds.enrol(owner, enrol(), 0)
+    for number in (1, 2):
+        sent = update(rounds, number, number)
+        rounds.contribute("bank", sent, 0)
+        assert _holds(tmp_path, sent.packed)
+        rounds.contribute("town", update(rounds, number, 10 + number), 0)
+        assert not _holds(tmp_path, sent.packed)
+    assert rounds.standing.state == "ended"
+
+
+def test_no_update_is_in_any_file_when_nothing_came_of_its_round(tmp_path: Path) -> None:
+    rounds = Rounds(settings("bank", "town"), tmp_path / "f.sqlite")
+    for owner in ("bank", "town"):
+        rounds.enrol(owner, enrol(), 0)
+    sent = update(rounds, 1, 1)
+    rounds.contribute("bank", sent, 0)
+    assert _holds(tmp_path, sent.packed)
+    rounds.contribute("town", update(rounds, 1, 0, packed=b"?"), 0)
+    assert rounds.standing.state == "failed"
+    assert not _holds(tmp_path, sent.packed)
+
+
+def test_a_log_that_a_killed_process_left_is_emptied_at_the_next_start(tmp_path: Path) -> None:
+    rounds = Rounds(settings("bank", "town"), tmp_path / "f.sqlite")
+    assert (tmp_path / "f.sqlite-wal").stat().st_size > 0
+    Rounds(settings("bank", "town"), tmp_path / "f.sqlite").close()
+    assert (tmp_path / "f.sqlite-wal").stat().st_size == 0
+    rounds.close()
+
+
 def test_all_that_was_told_is_there_after_a_kill(tmp_path: Path) -> None:
     """Every call in a process of its own: the book is all that lasts."""
     path, whole = tmp_path / "f.sqlite", begun(*OWNERS)
