@@ -132,7 +132,7 @@ def make(tmp_path: Path) -> Callable[..., Pseudonym]:
         options.setdefault("key_file", tmp_path / "key")
         defence = Pseudonym(detectors=("patterns",), **options)  # type: ignore[arg-type]
         if found:
-            defence.hiding.detectors = found  # type: ignore[assignment]
+            defence.hiding.reader.detectors = found  # type: ignore[assignment]
         return defence
 
     return build

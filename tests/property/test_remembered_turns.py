@@ -66,7 +66,7 @@ PLANS = (
 
 def forgetful(plan: Settings) -> Hiding:
     looks = Hiding(plan)
-    looks._spans = Recent(0, len)
+    looks.reader._spans = Recent(0, len)
     looks._earlier = EarlierTurns(0)
     return looks
 

@@ -69,7 +69,7 @@ def exact(one: Any, other: Any) -> bool:
 def talk_with(reply: Any, size: int) -> Talk:
     key = Path(tempfile.mkdtemp(), "key")
     defence = Pseudonym(detectors=("patterns",), key_file=key)
-    defence.hiding.detectors = (FOUND,)  # type: ignore[union-attr]
+    defence.hiding.reader.detectors = (FOUND,)  # type: ignore[union-attr]
     return Talk(defence, reply, by_characters(size))
 
 

@@ -44,7 +44,7 @@ def defence(folder: Path, *instructions: str) -> Pseudonym:
     made = Pseudonym(
         detectors=["patterns"], key_file=folder / "key", instructions=instructions or ()
     )
-    made.hiding.detectors = (Guesses(),)
+    made.hiding.reader.detectors = (Guesses(),)
     return made
 
 

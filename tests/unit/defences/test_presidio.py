@@ -245,15 +245,15 @@ async def test_messages_read_together_leave_the_spans_that_each_leaves_alone() -
         public_system=False, databases=None, values=(), hints=False, seconds=60.0,
     )  # fmt: skip
     together, alone = Hiding(plan), Hiding(plan)
-    alone._secret = together._secret
+    alone.reader._secret = together.reader._secret
     messages = [Ask(chat=(Turn("user", made_up(s, 1 + s % 4)),)).passages() for s in range(60)]
     for at in range(0, 60, 12):
         await together.read_together(messages[at : at + 12], b"scope", lambda: None)
     for message in reversed(messages):
         await alone.read_together([message], b"scope", lambda: None)
-    assert len(together._spans) == len(alone._spans) > 50
-    for name, spans in together._spans._entries.items():
-        assert set(spans) == set(alone._spans._entries[name])
+    assert len(together.reader._spans) == len(alone.reader._spans) > 50
+    for name, spans in together.reader._spans._entries.items():
+        assert set(spans) == set(alone.reader._spans._entries[name])
 
 
 def test_frameworks_that_are_not_used_are_not_loaded() -> None:

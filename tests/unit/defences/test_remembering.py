@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from cosilo.boundary.messages import Ask
@@ -46,9 +47,9 @@ class Counting:
         return self._patterns.detect(text, public)
 
 
-def counted() -> tuple[Hiding, Counting]:
-    looks, detector = Hiding(PATTERNS), Counting()
-    looks.detectors = (detector,)
+def counted(settings: Settings = PATTERNS) -> tuple[Hiding, Counting]:
+    looks, detector = Hiding(settings), Counting()
+    looks.reader.detectors = (detector,)
     return looks, detector
 
 
@@ -93,8 +94,7 @@ async def test_two_keys_with_the_same_text_both_pay() -> None:
 
 
 async def test_another_schema_is_another_text() -> None:
-    looks, detector = counted()
-    looks._public_system = True
+    looks, detector = counted(msgspec.structs.replace(PATTERNS, public_system=True))
     for schema in ("CREATE TABLE a", "CREATE TABLE b", "CREATE TABLE a"):
         chat = (Turn("system", schema), Turn("user", "call (212) 555-0142"))
         await looks.hide(Ask(chat=chat), Vault(b"one", "talk"))
@@ -129,7 +129,7 @@ async def test_nothing_but_spans_is_kept() -> None:
     looks = Hiding(PATTERNS)
     private = "Call Maud Ottokar at (212) 555-0142 or write to maud@example.org."
     await hidden(looks, [private, "my name is Karel Novak"])
-    entries = looks._spans._entries
+    entries = looks.reader._spans._entries
     assert len(entries) == 2
     assert all(type(name) is bytes and len(name) == 32 for name in entries)
     for spans in entries.values():
@@ -144,12 +144,12 @@ async def test_nothing_but_spans_is_kept() -> None:
 def test_what_is_remembered_cannot_be_looked_up_elsewhere() -> None:
     one, other = Hiding(PATTERNS), Hiding(PATTERNS)
     names = {
-        looks._names(scope, public)("Maud")
+        looks.reader._names(scope, public)("Maud")
         for looks in (one, other)
         for scope, public in ((b"a", "b"), (b"ab", ""), (b"", "ab"))
     }
     assert len(names) == 6
-    assert one._names(b"a", "b")("Maud") in names
+    assert one.reader._names(b"a", "b")("Maud") in names
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, detector = counted()
     for seed in range(200):
         await hidden(looks, [f"{said(random.Random(seed))} {seed}"])
-    assert sum(1 + len(spans) for spans in looks._spans._entries.values()) <= 40
+    assert sum(1 + len(spans) for spans in looks.reader._spans._entries.values()) <= 40
     detector.read.clear()
     # A message that is larger than all there is room for is looked through like any other.
     many = [f"write to maud{i}@example.org" for i in range(60)]
