@@ -39,7 +39,7 @@ from cosilo.models.white_box.compensation import compensate
 from cosilo.models.white_box.depth import importance, without
 from cosilo.models.white_box.healing import teacher_loss
 from cosilo.models.white_box.layers import layers_of
-from cosilo.models.white_box.training import Schedule, TrainingProgress, train
+from cosilo.models.white_box.training import Schedule, train
 from cosilo.models.white_box.tuning import mean_loss, without_adapter
 
 Floats = NDArray[np.float32]
@@ -158,7 +158,6 @@ def emulator_of(
     coded: Coded = dict,
     coded_ends: Coded = dict,
     folder: Path | None = None,
-    report: Callable[[TrainingProgress], None] | None = None,
 ) -> Emulator:
     """An emulator of the causal model `model`, in float32. The same arguments give the same weights to
     the bit on one machine and number of threads.
@@ -195,7 +194,7 @@ def emulator_of(
         _put_ends(model, student, recipe.ends)
         if recipe.steps:
             run = f"emulator {dropped} {text_digest(text)}"
-            _heal(student, model, recipe, healing_on, folder, run, report)
+            _heal(student, model, recipe, healing_on, folder, run)
     kept = tuple(i for i in range(count) if i not in set(dropped))
     made = Emulator(student, student, kept, recipe.ends, mean_loss(model, held_out), 0.0)
     return as_sent(made, recipe, held_out, coded, coded_ends)
@@ -210,7 +209,6 @@ def aligned(
     *,
     coded: Coded = dict,
     coded_ends: Coded = dict,
-    report: Callable[[TrainingProgress], None] | None = None,
 ) -> Emulator:
     """`emulator` with a middle that is to `adapter`, tuned and plugged in, what the model's own is.
 
@@ -228,7 +226,7 @@ def aligned(
     inside = renumbered(adapter, {i: k for k, i in enumerate(emulator.kept)})
     student = copy.deepcopy(merged_with(emulator.clean, inside))
     if recipe.steps:
-        _heal(student, merged_with(model, adapter), recipe, healing_on, None, "", report)
+        _heal(student, merged_with(model, adapter), recipe, healing_on, None, "")
     clean = copy.deepcopy(emulator.clean)
     there = dict(student.named_parameters())
     _put(clean, {name: there[name] for name in emulator.middle})
@@ -385,7 +383,6 @@ def _heal(
     text: Sequence[Tokens],
     folder: Path | None,
     run: str,
-    report: Callable[[TrainingProgress], None] | None,
 ) -> None:
     """Train the middle of `student` towards what `teacher` says next, in place."""
     student.requires_grad_(False)
@@ -404,7 +401,7 @@ def _heal(
     train(
         student, text[_CHECKED_ON:], loss, schedule,
         validate=lambda module: float(loss(module, checks)),
-        folder=folder, run=run, report=report,
+        folder=folder, run=run,
     )  # fmt: skip
     student.requires_grad_(False)
     student.eval()
