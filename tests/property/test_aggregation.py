@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cosilo.federation import Aggregate, OwnerUpdate, rules
-from cosilo.federation.low_rank import pruned_rank, reduced, tail_norm, truncated
+from cosilo.federation.low_rank import reduced, truncated
 from cosilo.federation.robust import squared_distances
 from cosilo.federation.updates import A, B, distance_norm, product_norm
 
@@ -217,25 +217,6 @@ def test_a_stack_cut_to_a_rank_says_what_that_lost(ranks: list[int], seed: int, 
     made = rules.create("flora", rank=rank)(updates)
     assert made.error == pytest.approx(error_of(made, updates), rel=1e-4, abs=1e-6)
     assert all(len(t) <= rank for n, t in made.tensors.items() if n.endswith(A))
-
-
-@given(seeds, st.integers(2, 8), st.floats(0.2, 0.95))
-def test_ranks_that_training_made_smaller_are_pruned(seed: int, rank: int, share: float) -> None:
-    before = adapter(np.random.default_rng(seed), rank)
-    kept = max(1, int(share * rank))
-    shrunk = {n: t.copy() for n, t in before.items()}
-    for name, tensor in shrunk.items():
-        if name.endswith(A):
-            tensor[kept:] *= 0.5
-    slow = sum(
-        float(
-            np.linalg.norm(before[layer + B][:, kept:]) * np.linalg.norm(before[layer + A][kept:])
-        )
-        for layer in LAYERS
-    )
-    assert tail_norm(before, kept) == pytest.approx(slow, rel=1e-5)
-    assert pruned_rank(before, shrunk, share) == (kept if kept < rank else rank)
-    assert pruned_rank(shrunk, before, share) == rank
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed_mean", "krum", "multi_krum"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from cosilo.boundary.wire.codecs import Codec, Projected, codec, pack_with_feedback
+from cosilo.boundary.wire.codecs import Codec, codec, pack_with_feedback
 from cosilo.boundary.wire.codecs.sparse import _coded, _decoded, _places
 from cosilo.errors import UnexpectedReplyError
 from mutated import changed
@@ -176,26 +176,6 @@ def test_sizes_are_as_stated() -> None:
     for name, each in stated.items():
         assert codec(name).size(n, d) / (n * d) == pytest.approx(each, abs=0.006), name
     assert codec("int8").size(128, d) / 128 < 600  # bytes a token
-
-
-def test_coordinates_in_a_learned_basis_lose_what_is_outside_it() -> None:
-    rng = np.random.default_rng(2)
-    mixing = rng.normal(size=(12, 96)).astype(np.float32)
-    seen, new = (
-        rng.normal(size=(n, 12)).astype(np.float32) @ mixing + np.float32(5) for n in (200, 30)
-    )
-    used = Projected.learned(seen, 12, codec("fp16"))
-    assert len(used.pack(new)) == used.size(30, 96) == 2 + 30 * 24
-    np.testing.assert_allclose(used.unpack(used.pack(new), 30, 96), new, atol=0.05)
-    again = Projected.learned(seen, 12, codec("fp16"))
-    assert again.name == used.name
-    assert Projected.learned(new, 12, codec("fp16")).name != used.name
-    with pytest.raises(ValueError, match="no 31 principal"):
-        Projected.learned(new, 31, codec("fp16"))
-    with pytest.raises(ValueError, match="of 96 columns"):
-        used.pack(new[:, :50])
-    with pytest.raises(UnexpectedReplyError):
-        used.unpack(used.pack(new), 30, 95)
 
 
 @pytest.mark.parametrize(

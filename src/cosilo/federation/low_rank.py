@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cosilo.federation.rules import Aggregate, Reads, by_owner, mean_error, rules
+from cosilo.federation.rules import Aggregate, Ranks, Reads, by_owner, mean_error, rules
 from cosilo.federation.updates import (
     A,
     B,
@@ -48,6 +48,7 @@ class Flora:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "stacked"
     rank: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class HetLora:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "padded"
 
     def __call__(self, updates: Sequence[OwnerUpdate], before: Tensors | None = None) -> Aggregate:
         updates = in_order(updates)
@@ -118,32 +120,6 @@ def truncated(tensors: Tensors, rank: int) -> dict[str, Floats]:
     return found
 
 
-def tail_norm(tensors: Tensors, kept: int) -> float:
-    """How much the ranks from `kept` on hold: the sum over layers of ‖B[:, kept:]‖ · ‖A[kept:]‖."""
-    return math.fsum(_norm(b[:, kept:]) * _norm(a[kept:]) for a, b in pairs_of(tensors).values())
-
-
-def pruned_rank(before: Tensors, after: Tensors, share: float = 0.9) -> int:
-    """The rank that an owner goes on with, HetLoRA's self-pruning: `share` of its ranks, where training
-    has made the others smaller than they were; otherwise the rank that it has.
-    No strategy calls it yet.
-
-    Args:
-        before, after: its adapter when the round began, and trained; of one rank.
-
-    Raises:
-        ValueError: the share is not between 0 and 1, or the adapters have several ranks.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"the share {share!r} is not between 0 and 1")
-    ranks = {len(a) for tensors in (before, after) for a, _ in pairs_of(tensors).values()}
-    if len(ranks) != 1:
-        raise ValueError("the adapters have several ranks")
-    (rank,) = ranks
-    kept = max(1, math.floor(share * rank))
-    return kept if tail_norm(after, kept) < tail_norm(before, kept) else rank
-
-
 def reduced(tensors: Tensors, rank: int) -> dict[str, Floats]:
     """The adapter of that rank whose product is closest to that of `tensors` in each layer, its
     singular values shared evenly between the factors. A layer that has no more ranks stays as it is.
@@ -166,10 +142,6 @@ def reduced(tensors: Tensors, rank: int) -> dict[str, Floats]:
             b[:, :r] = q_tall @ left[:, :rank] * half
         found[layer + A], found[layer + B] = a, b
     return found
-
-
-def _norm(array: Floats) -> float:
-    return float(np.linalg.norm(array.astype(np.float64)))
 
 
 def _pairs_of_all(updates: Sequence[OwnerUpdate]) -> list[Pairs]:

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cosilo.federation.rules import Aggregate, Reads, by_owner, mean_of, rules
+from cosilo.federation.rules import Aggregate, Ranks, Reads, by_owner, mean_of, rules
 from cosilo.federation.updates import (
     Doubles,
     Floats,
@@ -41,6 +41,7 @@ class Median:
     two. Holds against fewer than half of the owners."""
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "one"
 
     def __call__(self, updates: Sequence[OwnerUpdate], before: Tensors | None = None) -> Aggregate:
         updates = in_order(updates)
@@ -66,6 +67,7 @@ class TrimmedMean:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "one"
     hostile: int | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class Krum:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "one"
     hostile: int | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +126,7 @@ class MultiKrum:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "one"
     hostile: int | None = None
     kept: int | None = None
 
@@ -150,6 +154,7 @@ class NormBounded:
     """
 
     reads: ClassVar[Reads] = "each"
+    ranks: ClassVar[Ranks] = "one"
     largest: float | None = None
 
     def __post_init__(self) -> None:

@@ -32,6 +32,10 @@ from cosilo.registry import Registry
 Reads = Literal["sum", "each"]
 """What a rule must see: the weighted sum of all updates, or each of them."""
 
+Ranks = Literal["one", "padded", "stacked"]
+"""Of which ranks adapters may be: all of one; of several, the result having the largest of them, or the
+sum of all."""
+
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
@@ -58,6 +62,7 @@ class AggregationRule(Protocol):
 
     reads: ClassVar[Reads]
     """"sum": secure aggregation can stand in front of it; "each": it cannot."""
+    ranks: ClassVar[Ranks]
 
     def __call__(self, updates: Sequence[OwnerUpdate], before: Tensors | None = None) -> Aggregate:
         """`updates`, in any order, put together.
@@ -86,6 +91,7 @@ class Average:
     """
 
     reads: ClassVar[Reads] = "sum"
+    ranks: ClassVar[Ranks] = "one"
 
     def __call__(self, updates: Sequence[OwnerUpdate], before: Tensors | None = None) -> Aggregate:
         updates = in_order(updates)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError
 from cosilo.federation import OwnerUpdate, require_securable, rules, vetted
-from cosilo.federation.low_rank import pruned_rank, reduced, truncated
+from cosilo.federation.low_rank import reduced, truncated
 from cosilo.federation.updates import A, B, pairs_of
 
 Floats = NDArray[np.float32]
@@ -175,10 +175,8 @@ def test_matrices_of_several_ranks_are_no_pair() -> None:
         lambda: pairs_of(adapter() | {"k": np.ones(1, np.float32)}),
         lambda: truncated(adapter(), 0),
         lambda: reduced(adapter(), 0),
-        lambda: pruned_rank(adapter(1), adapter(2)),
-        lambda: pruned_rank(adapter(), adapter(), 1.0),
     ],
 )
 def test_what_is_no_adapter_or_no_rank_is_refused(wrong: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"pair|rank|share"):
+    with pytest.raises(ValueError, match=r"pair|rank"):
         wrong()

@@ -47,7 +47,7 @@ from cosilo.parties.coordinating.book import (
     Member,
     Standing,
 )
-from cosilo.parties.coordinating.settings import UNEQUAL, FederationSettings
+from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -113,7 +113,7 @@ class Rounds:
                 f"{owner!r} is not one of this federation's owners", everything=True
             )
         self._check_base(message)
-        several = settings.rule in UNEQUAL
+        several = settings.ranks != "one"
         if not (1 <= message.rank <= settings.rank if several else message.rank == settings.rank):
             raise CapabilityError(
                 f"the owner trains adapters of rank {message.rank}, and this federation those of rank "

@@ -9,11 +9,8 @@ from typing import Any
 
 from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import ConfigError
-from cosilo.federation.rules import AggregationRule, rules
+from cosilo.federation.rules import AggregationRule, Ranks, rules
 from cosilo.tables import check
-
-UNEQUAL = ("flora", "hetlora")
-"""Rules that put adapters of several ranks together."""
 
 _MAY_CHANGE = ("deadline_s", "quorum", "held_s")
 
@@ -71,9 +68,9 @@ class FederationSettings:
             self.made_rule()
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        if self.rule == "flora" and not (self.owners or self.rule_options.get("rank")):
+        if self.ranks == "stacked" and not (self.owners or self.rule_options.get("rank")):
             raise ValueError(
-                "flora stacks the adapters of all owners: name the owners, or limit it by "
+                f"{self.rule} stacks the adapters of all owners: name the owners, or limit it by "
                 "rule_options = {rank = …}"
             )
         codec(self.codec)
@@ -90,9 +87,14 @@ class FederationSettings:
         return self.quorum or len(self.owners) or 1
 
     @property
+    def ranks(self) -> Ranks:
+        """Of which ranks owners' adapters may be."""
+        return self.made_rule().ranks
+
+    @property
     def largest_rank(self) -> int:
         """Of an adapter that comes back."""
-        if self.rule != "flora":
+        if self.ranks != "stacked":
             return self.rank
         stacked = self.rank * len(self.owners)
         return int(self.rule_options.get("rank") or stacked)  # type: ignore[call-overload, no-any-return]

@@ -351,9 +351,9 @@ def test_a_coordinator_that_lies_is_refused(lie: Any, error: Any, why: str) -> N
             coordinator.close()
 
     async def _enrol() -> Any:
-        from cosilo.strategies.upward.federated import _Owner
+        from cosilo.strategies.federating.owner import FederationOwner
 
-        return _Owner(Federated(**HOW), tiny(1), examples(0))
+        return FederationOwner(Federated(**HOW), tiny(1), examples(0))
 
     with pytest.raises(error, match=why):
         asyncio.run(run())

@@ -32,7 +32,6 @@ from cosilo.boundary.wire.codecs.feedback import pack_with_feedback as pack_with
 from cosilo.boundary.wire.codecs.floats import Fp16, Fp32
 from cosilo.boundary.wire.codecs.groups import GROUPS, Grouped
 from cosilo.boundary.wire.codecs.low_rank import LowRank
-from cosilo.boundary.wire.codecs.projected import Projected as Projected
 from cosilo.boundary.wire.codecs.sparse import Largest
 
 

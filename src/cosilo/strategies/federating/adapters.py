@@ -1,0 +1,83 @@
+"""An adapter trained at home, from where a round begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosilo.boundary.messages import Enrolled, RoundState
+from cosilo.federation.low_rank import truncated
+from cosilo.federation.updates import A, Shapes, Tensors
+from cosilo.models.base import Tokens
+from cosilo.models.low_rank import matrix_shapes
+from cosilo.models.white_box.adapters import (
+    Adapter,
+    first_adapter,
+    layers_to_adapt,
+    merged_with,
+    trained_adapter,
+    with_adapter,
+)
+from cosilo.strategies.federating.participation import Participation
+
+
+class AdapterTraining:
+    """Steps of AdamW on the matrices of an adapter, which are what crosses.
+
+    Args:
+        module: the model that the adapter is around, left as it is.
+        sequences: the owner's examples.
+    """
+
+    def __init__(self, how: Participation, module: Any, sequences: Sequence[Tokens]) -> None:
+        self._how = how
+        self._module = module
+        self._sequences = sequences
+        self.layers = layers_to_adapt(module)
+        self._scale = 0.0
+        self._seed = 0
+
+    def first(self, enrolled: Enrolled) -> Tensors:
+        """What the first round begins with."""
+        self._scale, self._seed = enrolled.scale, enrolled.seed
+        return self._first()
+
+    def shapes(self, rank: int) -> Shapes:
+        """Of what comes back of a round, in an adapter of that rank."""
+        return matrix_shapes(self.layers, rank)
+
+    def begun(self, state: RoundState, found: Tensors) -> Tensors:
+        """What the round after the one that `found` came of begins with."""
+        if state.adds:
+            adapter = Adapter(state.rank, self._scale * state.rank, found)
+            self._module = merged_with(self._module, adapter)
+            return self._first()
+        return truncated(found, min(state.rank, self._how.rank))
+
+    def trained(self, number: int, start: Tensors, folder: Path | None) -> tuple[Tensors, float]:
+        """What round `number` makes of `start`, and the loss at its last step."""
+        how = self._how
+        adapter, outcome = trained_adapter(
+            self._module,
+            self._adapter(start),
+            self._sequences,
+            steps=how.steps,
+            batch=how.batch,
+            learning_rate=how.learning_rate,
+            seed=(how.seed << 16) + number,
+            folder=folder,
+        )
+        return adapter.tensors, outcome.losses[-1]
+
+    def module(self, start: Tensors, *, merged: bool) -> Any:
+        """The model with what came of the federation."""
+        return self._module if merged else with_adapter(self._module, self._adapter(start))
+
+    def _adapter(self, tensors: Tensors) -> Adapter:
+        rank = min(len(t) for name, t in tensors.items() if name.endswith(A))
+        return Adapter(rank, self._scale * rank, tensors)
+
+    def _first(self) -> Tensors:
+        rank = self._how.rank
+        return first_adapter(self.layers, rank, alpha=self._scale * rank, seed=self._seed).tensors

@@ -1,0 +1,209 @@
+"""Where one owner stands in a federation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosilo.boundary.messages import Contribute, Enrol, Enrolled, RoundState
+from cosilo.boundary.messages.federate import VERSION
+from cosilo.boundary.wire import tensors
+from cosilo.boundary.wire.codecs import codec
+from cosilo.boundary.wire.tensors import TensorLimits
+from cosilo.errors import CapabilityError, UnexpectedReplyError
+from cosilo.federation.updates import Tensors
+from cosilo.models.base import Tokens, WeightModel
+from cosilo.models.white_box.adapters import base_digest
+from cosilo.privacy.keyed_noise import KeyedNoise
+from cosilo.privacy.secret_key import secret_key
+from cosilo.strategies.cards import Card
+from cosilo.strategies.federating.adapters import AdapterTraining
+from cosilo.strategies.federating.files import keep
+from cosilo.strategies.federating.participation import Participation
+from cosilo.types import Demonstration
+
+_LOSS = struct.Struct("<d")
+_LARGEST = (1 << 28) - (1 << 16)  # bytes of an adapter, so that a message can hold it
+
+
+class FederationOwner:
+    """One owner's side of a federation: what it trains from, and what became of that.
+
+    Attributes:
+        have: of how many closed rounds it has what came of them.
+        gave: the last round that it is done with.
+        notes: round → what was wrong with its update.
+    """
+
+    def __init__(
+        self, how: Participation, model: WeightModel, examples: Sequence[Demonstration]
+    ) -> None:
+        self.how = how
+        self.have = self.gave = 0
+        self.losses: dict[int, float] = {}
+        self.notes: dict[int, str] = {}
+        self.fates: dict[int, str] = {}
+        self.errors: dict[int, float] = {}
+        self._base = base_digest(model)
+        sequences: list[Tokens] = [model.tokenize(e.chat, e.target) for e in examples]
+        self._examples = len(sequences)
+        self._training = AdapterTraining(how, model.module, sequences)
+        self._targets = len({e.target for e in examples})
+        self._enrolled: Enrolled
+        self._from: Tensors
+        self._merged = False
+        self._up = 0
+        self._draws: KeyedNoise | None = None
+        if how.noise:
+            key = secret_key(how.key_file) if how.key_file is not None else None
+            self._draws = KeyedNoise(key or secrets.token_bytes(32))
+
+    def enrol(self) -> Enrol:
+        how = self.how
+        about = [how.steps, how.batch, how.learning_rate, how.seed]
+        if how.noise:
+            about += [how.noise, how.clip]
+        layers = self._training.layers
+        return Enrol(
+            base=self._base,
+            layers=tuple((n, out, into) for n, (out, into) in sorted(layers.items())),
+            rank=how.rank,
+            examples=self._examples if how.tell_count else None,
+            settings=hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32],
+        )
+
+    def agree(self, enrolled: Enrolled) -> None:
+        """Take part as the coordinator says, or not at all.
+
+        Raises:
+            CapabilityError: it speaks another version, has another base model, or wants what this owner
+                does not give.
+        """
+        how = self.how
+        if enrolled.version != VERSION:
+            raise CapabilityError(
+                f"the coordinator speaks version {enrolled.version} of the exchange of federations, "
+                f"and this owner version {VERSION}: install the same release on both sides"
+            )
+        if enrolled.base != self._base:
+            raise CapabilityError(
+                f"this owner's base model and tokeniser are {self._base}, and the federation's "
+                f"{enrolled.base}: all owners must have the same"
+            )
+        if not 1 <= enrolled.rounds <= how.rounds:
+            raise CapabilityError(
+                f"the federation has {enrolled.rounds} rounds, and this owner takes part in "
+                f"{how.rounds} at most: set rounds"
+            )
+        if enrolled.rank != how.rank:
+            raise CapabilityError(
+                f"the federation's adapters have rank {enrolled.rank}, and this owner's {how.rank}"
+            )
+        if enrolled.most > _LARGEST or enrolled.scale <= 0:
+            raise CapabilityError("the federation's adapters are too large, or have no scale")
+        try:
+            codec(enrolled.codec)
+        except ValueError as error:
+            raise CapabilityError(
+                f"the federation packs adapters as nobody here can: {error}"
+            ) from None
+        self._enrolled = enrolled
+        self._from = self._training.first(enrolled)
+
+    def take(self, state: RoundState) -> None:
+        """Go on from the adapter of a closed round.
+
+        Raises:
+            UnexpectedReplyError: it is none of this model's.
+        """
+        if not self.have < state.of <= self._enrolled.rounds:
+            raise UnexpectedReplyError(f"the adapter of round {state.of} came unasked")
+        rank, packing = state.rank, self._enrolled.codec
+        shapes = self._training.shapes(rank)
+        if not rank or tensors.size_of(shapes, packing) > self._enrolled.most:
+            raise UnexpectedReplyError(f"an adapter of rank {rank} came, and none was agreed on")
+        found = tensors.unpack(state.packed, limits=TensorLimits.of(shapes, codecs=(packing,)))
+        if {name: t.shape for name, t in found.items()} != shapes:
+            raise UnexpectedReplyError("the round's adapter is one of another model")
+        self._from, self._merged = self._training.begun(state, found), state.adds
+        if state.error is not None:
+            self.errors[state.of] = state.error
+        self.have = state.of
+
+    def update(self, number: int) -> Contribute:
+        """The update for a round: the same bytes each time, also after a kill."""
+        how = self.how
+        if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
+            raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
+        sent, release = self._trained(number), None
+        federation, noise = self._enrolled.federation, how.update_noise
+        if noise is not None and self._draws is not None:
+            about = f"{federation} {number}"
+            sent, release = noise.applied(sent, self._from, self._draws, session=about)
+        packed = tensors.pack(sent, self._enrolled.codec)
+        self._up += len(packed)
+        return Contribute(
+            federation=federation, number=number, rank=how.rank, packed=packed, release=release
+        )
+
+    def _trained(self, number: int) -> Tensors:
+        place = self._place(number)
+        if place is not None and (kept := place.with_suffix(".update")).is_file():
+            data = kept.read_bytes()
+            (self.losses[number],) = _LOSS.unpack_from(data)
+            return tensors.unpack(data[_LOSS.size :])
+        found, self.losses[number] = self._training.trained(number, self._from, place)
+        if place is not None:
+            data = _LOSS.pack(self.losses[number]) + tensors.pack(found)
+            keep(place.with_suffix(".update"), data)
+            shutil.rmtree(place, ignore_errors=True)
+        return found
+
+    def told(self, number: int, fate: str, why: str) -> None:
+        """What became of the update for a round."""
+        self.gave = number
+        self.fates[number] = fate
+        if fate != "taken":
+            self.notes[number] = f"{fate}: {why}"
+
+    def module(self) -> Any:
+        """The model with what came of the federation."""
+        return self._training.module(self._from, merged=self._merged)
+
+    def card(self) -> Card:
+        facts: dict[str, int | float | str] = {
+            "rounds": self.have,
+            "examples": self._examples,
+            "updates taken": sum(fate == "taken" for fate in self.fates.values()),
+            "bytes of updates": self._up,
+        }
+        if self._targets == 1:
+            facts["of its own classes"] = "one: all of this owner's examples have the same target"
+        for number, why in sorted(self.notes.items()):
+            facts[f"round {number}"] = why
+        tables: dict[str, dict[str, float]] = {}
+        if self.losses:
+            tables["loss at the last step of each round, on its own examples"] = {
+                f"round {number}": round(last, 4) for number, last in sorted(self.losses.items())
+            }
+        if self.errors:
+            tables["what came of a round, off the mean of the updates' products, of its norm"] = {
+                f"round {number}": round(error, 6) for number, error in sorted(self.errors.items())
+            }
+        return Card(by="federated", title="federation", facts=facts, tables=tables)
+
+    def _place(self, number: int) -> Path | None:
+        """Where the training of a round is kept, and then its update, so that the run can be opened
+        again without training: one from another adapter, or of another base, is another."""
+        if self.how.checkpoints is None:
+            return None
+        start = tensors.pack(self._from)
+        about = f"{self._enrolled.federation} {number}".encode()
+        name = hashlib.sha256(about + start).hexdigest()[:16]
+        return self.how.checkpoints / f"round-{number}-{name}"

@@ -1,0 +1,58 @@
+"""What an owner takes part in a federation with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cosilo.federation.private import UpdateNoise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """How an owner trains, and what of it may leave.
+
+    Attributes:
+        rounds: takes part in a federation of so many rounds at most.
+        steps, batch, learning_rate: of the training at home, in each round.
+        rank: of the adapter; the federation's, or less where its rule takes several ranks.
+        noise: the standard deviation of Gaussian noise on what is sent, over `clip`; none when 0.
+        clip: with noise, how far an update may be from where its round began (Euclidean norm, over all
+            numbers).
+        protects: whom the ε that is booked is for: each "record", or all of this owner's together, a
+            "group".
+        key_file: the key that noise is drawn under, so that an update sent again is one release; a run
+            has one of its own.
+        tell_count: tell the coordinator how many examples there are, where it weighs updates by that.
+        seed: of the training.
+        checkpoints: a folder from which an interrupted training goes on; a run has one of its own.
+    """
+
+    rounds: int = 20
+    steps: int = 50
+    batch: int = 8
+    learning_rate: float = 2e-4
+    rank: int = 8
+    noise: float = 0.0
+    clip: float = 1.0
+    protects: Literal["record", "group"] = "group"
+    key_file: Path | None = None
+    tell_count: bool = False
+    seed: int = 0
+    checkpoints: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "steps", "batch", "learning_rate", "rank"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        if self.noise < 0:
+            raise ValueError(f"noise = {self.noise!r} is negative")
+        self.update_noise  # noqa: B018 — says what cannot be
+
+    @property
+    def update_noise(self) -> UpdateNoise | None:
+        """What an update is made private with."""
+        if not self.noise:
+            return None
+        return UpdateNoise(self.clip, self.noise, self.protects)
