@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,37 @@ from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import make_strategy, open_session
 
-PAGE = (Path(__file__).parents[2] / "docs" / "silos.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "silos.md").read_text("utf-8")
 OWNERS = ("bank", "clinic", "town")
 LABELS = ("refund", "billing", "delivery")
 
 
 def commands() -> list[str]:
-    return re.findall(r"^    (cosilo .*)$", PAGE, re.MULTILINE)
+    return re.findall(r"^    (cosilo .*?)(?:  .*)?$", PAGE, re.MULTILINE)
 
 
-def files() -> list[str]:
-    return re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+def command(*verb: str) -> str:
+    """The page's first command that begins so."""
+    return next(c for c in commands() if c.split()[1 : len(verb) + 1] == list(verb))
+
+
+def file(name: str, page: str = PAGE) -> str:
+    """The first block after the page names that file: the whole of it."""
+    found = re.search(r"```toml\n(.*?)```", page.partition(f"`{name}`")[2], re.DOTALL)
+    assert found is not None, name
+    return found[1]
+
+
+def added(name: str) -> str:
+    """What the page adds to that file for a large model."""
+    return file(name, section("The coordinator has a large model, too"))
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
 
 
 def free_port() -> int:
@@ -57,7 +78,7 @@ def written(folder: Path, port: int, model: Path) -> None:
     """The page's files, at home: this machine, a free port, a made-up model."""
     host, plan = (
         text.replace("coordinator.example", "localhost").replace("8443", str(port))
-        for text in files()
+        for text in (file("federation.toml"), file("plan.toml"))
     )
     host = host.replace('"0.0.0.0"', '"127.0.0.1"')
     plan = plan.replace('model = "smollm2-135m-instruct"', f'path = "{model}"')
@@ -122,9 +143,9 @@ def test_three_owners_and_a_coordinator_that_are_killed(
     import torch
 
     torch.set_num_threads(1)
-    certs, serve_host, bench, bundle, _, verify, compare = [
-        c for c in commands() if "pull" not in c
-    ]
+    certs, serve_host = command("host", "certs"), command("host", "federation.toml")
+    bench, bundle = command("bench"), command("bundle")
+    verify, compare = command("audit", "verify"), command("audit", "compare")
     model = tiny_lm.folder(tmp_path / "model", seed=1)
     made = certs.replace("coordinator.example", "localhost").replace(
         " certs certs ", f" certs {tmp_path / 'certs'} "
@@ -178,3 +199,97 @@ def test_three_owners_and_a_coordinator_that_are_killed(
     assert "no differences" in capsys.readouterr().out
     assert main(bundle.split()[1:]) == 0
     assert (tmp_path / "town" / "tickets.bundle" / "small").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_coordinator_with_a_large_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two points of one owner ask the same host: for a federation's rounds, and for answers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = tiny_lm.folder(tmp_path / "model", seed=1)
+    made = command("host", "certs").replace("coordinator.example", "localhost")
+    assert main(made.replace(" certs certs ", f" certs {tmp_path / 'certs'} ").split()[1:]) == 0
+    port = free_port()
+    written(tmp_path, port, model)
+    host = tmp_path / "federation.toml"
+    large = added("federation.toml").replace(
+        'kind = "llamacpp"\nmodel = "qwen2.5-coder-1.5b-instruct"', 'kind = "scripted"'
+    )
+    alone = host.read_text().replace("quorum = 2", 'quorum = 1\nowners = ["bank"]')
+    host.write_text(alone.replace("rounds = 3", "rounds = 1") + large)
+    shown, points = added("plan.toml").split("\n\n", 1)
+    plan = tmp_path / "bank" / "plan.toml"
+    text, federated = plan.read_text(), '[[points]]\nstrategy = "federated"'
+    text = text.replace('key = "certs/client-bank.key"', f'key = "certs/client-bank.key"\n{shown}')
+    points = points.replace("steps = 50", "steps = 2\nbatch = 4")
+    plan.write_text(text.partition(federated)[0] + points)
+    running = process(tmp_path, command("host", "federation.toml"))
+    try:
+        running.wait_for("coordinator serves", seconds=60)
+        monkeypatch.chdir(tmp_path / "bank")
+        assert main(command("bench").split()[1:]) == 0
+    finally:
+        running.stop(signal.SIGKILL)
+    said = capsys.readouterr().out
+    assert "3 of 3 points done" in said
+    with sqlite3.connect(tmp_path / "host" / "ledger.sqlite") as db:
+        kinds = dict(db.execute("SELECT kind, count(*) FROM entries GROUP BY kind"))
+    assert kinds["Contribute"] == 1
+    assert kinds["Ask"] >= 2
+
+
+class Compose:
+    """deploy/compose.yaml, as compose itself would read it."""
+
+    def __init__(self) -> None:
+        yaml = pytest.importorskip("yaml")
+        self.services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))[
+            "services"
+        ]
+
+
+def test_what_compose_runs_is_what_the_page_runs() -> None:
+    services, page = Compose().services, {tuple(c.split()[1:]) for c in commands()}
+    section_of = section("With docker compose")
+    runs = re.findall(r"docker compose run --rm (\w+) (.*)$", section_of, re.MULTILINE)
+    assert runs
+    for service, words in runs:
+        assert service in services
+        assert tuple(words.split()) in page, words
+    for service in re.findall(r"docker compose up -d (\w+)", section_of):
+        command = tuple(services[service]["command"])
+        assert command[: 3 if command[0] == "bench" else 2] in page, command
+
+
+def test_what_compose_shows_a_container_and_what_it_opens() -> None:
+    services = Compose().services
+    listen = tomllib.loads(file("federation.toml"))["listen"]
+    assert services["coordinator"]["ports"] == [f"{listen['port']}:{listen['port']}"]
+    assert services["gateway"]["ports"] == ["127.0.0.1:8400:8400"]  # to this machine alone
+    assert "ports" not in services["owner"]
+    for name, service in services.items():
+        assert service["volumes"] == [".:/work"], name
+        assert service["working_dir"] == "/work", name
+        assert service["environment"]["HOME"].startswith("/work/"), name  # the book of ε lasts
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["user"].startswith("${COSILO_USER:?"), name
+
+
+def test_the_image_has_what_the_page_asks_for() -> None:
+    lines = (ROOT / "deploy" / "Dockerfile").read_text("utf-8").splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for line in lines:
+        if line.startswith("COPY "):
+            assert all((ROOT / each).exists() for each in line.split()[1:-1]), line
+    entry = next(line for line in lines if line.startswith("ENTRYPOINT "))
+    assert json.loads(entry.removeprefix("ENTRYPOINT "))[0] in project["scripts"]
+    built = dict(
+        re.findall(r"docker build -f deploy/Dockerfile --build-arg EXTRAS=(\S+) -t (\S+)", PAGE)
+    )
+    used = {service["image"] for service in Compose().services.values()}
+    assert set(built.values()) == used
+    extras = [extra for each in built for extra in each.split(",")]
+    assert set(extras) <= set(project["optional-dependencies"])
