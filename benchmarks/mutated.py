@@ -49,6 +49,8 @@ from cosilo.boundary.messages import (
     States,
     Step,
     Steps,
+    Tune,
+    Tuned,
     Verified,
     Verify,
     encode,
@@ -190,6 +192,12 @@ SAMPLES: tuple[Message, ...] = (
     ),
     PlugIn(base=32 * "b", rank=4, alpha=8.0, packed=WEIGHTS),
     PluggedIn(name=32 * "a"),
+    Tune(
+        chats=(user("hi there", system="be kind"), user("hi again")), choices=("yes", "no"),
+        shares=((900, 100), (0, 7)), steps=4, batch=2, learning_rate=1e-3, rank=4,
+        confidence=0.5,
+    ),
+    Tuned(name=32 * "a", first=2.0, last=1.0, prompt_tokens=99),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

@@ -286,6 +286,8 @@ def test_every_registered_strategy_is_under_contract() -> None:
         "speculative",
         # with one whose owner lends an emulator, there too
         "offsite",
+        # with one whose owner tunes for clients, there too
+        "weak_to_strong",
         # with a coordinator, there too
         "federated",
     }  # fmt: skip

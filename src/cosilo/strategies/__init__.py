@@ -31,7 +31,7 @@ from cosilo.strategies.inference import (
     speculative,
     split,
 )
-from cosilo.strategies.upward import federated, offsite, split_learning, supericl
+from cosilo.strategies.upward import federated, offsite, split_learning, supericl, weak_to_strong
 
 __all__ = [
     "automix",
@@ -64,5 +64,6 @@ __all__ = [
     "split_learning",
     "step_by_step",
     "supericl",
+    "weak_to_strong",
     "zerogen",
 ]

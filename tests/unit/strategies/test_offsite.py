@@ -154,8 +154,8 @@ def test_what_the_owner_has_forgotten_is_plugged_in_again(streams: bool) -> None
     ledger, large = MemoryLedger(), lent.lender()
     tuned, session = prepared(*lent.opened(large, ledger=ledger))
     before = len(kinds(ledger))
-    large._adapters.clear()
-    large._plugged.clear()
+    large._adapters._own.clear()
+    large._adapters._plugged.clear()
 
     async def whole() -> Answer:
         if not streams:

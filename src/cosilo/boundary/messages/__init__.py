@@ -38,6 +38,7 @@ from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
 from cosilo.boundary.messages.score import Score, Scored, Scores
 from cosilo.boundary.messages.step import Step, Steps
+from cosilo.boundary.messages.tune import Tune, Tuned
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
@@ -45,5 +46,5 @@ __all__ = [
     "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Lend", "Lent",
     "Message", "NextRound", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read",
     "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps",
-    "Verified", "Verify", "decode", "encode",
+    "Tune", "Tuned", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

@@ -13,26 +13,25 @@ import asyncio
 import hashlib
 import json
 import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from cosilo.errors import CapabilityError, DataError, RejectedError, StoreError, UnknownAdapterError
+from cosilo.errors import CapabilityError, DataError, RejectedError, StoreError
 from cosilo.models.base import Tokens, models
+from cosilo.models.fit.client_adapters import PLUGGED, ClientAdapters
 from cosilo.models.fit.fitting import public_texts
 from cosilo.models.lent import Loan, Pack, Tensors, Unpack
 from cosilo.models.white_box import adapters as torch_adapters
 from cosilo.models.white_box import checkpoint
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box import lm as torch_lms
-from cosilo.models.white_box.adapters import Adapter, base_digest, merged_with
+from cosilo.models.white_box.adapters import Adapter, base_digest
 from cosilo.models.white_box.depth import plain, without
 from cosilo.models.white_box.emulator import (
     Emulator,
@@ -50,9 +49,6 @@ from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.lm import Precision, TorchModel
 from cosilo.models.white_box.tuning import without_adapter
 from cosilo.registry import Loads
-
-_PLUGGED = 4  # models with an adapter that are kept ready, over all clients
-_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +101,8 @@ class Lender(TorchModel):
         self._made: tuple[Emulator, Loan] | None = None
         self._aligned: OrderedDict[tuple[str, str], Loan] = OrderedDict()
         self._alignments: dict[str, set[str]] = {}
-        self._adapters: dict[str, OrderedDict[str, Adapter]] = {}
-        self._plugged: OrderedDict[tuple[str, str], TorchModel] = OrderedDict()
+        folder = None if terms.checkpoints is None else terms.checkpoints / "adapters"
+        self._adapters = ClientAdapters(self, terms.adapters, folder)
         self._lending = threading.RLock()
 
     @property
@@ -131,16 +127,10 @@ class Lender(TorchModel):
         return await asyncio.to_thread(self._plug_in, client, base, rank, alpha, tensors)
 
     async def plugged(self, client: str, name: str) -> TorchModel:
-        if (found := self._plugged.get((client, name))) is not None:
-            with suppress(KeyError):  # without the lock, it may be forgotten meanwhile
-                self._plugged.move_to_end((client, name))
-                self._adapters[client].move_to_end(name)
-            return found
-        return await asyncio.to_thread(self._plug, client, name)
+        return await self._adapters.plugged(client, name)
 
     async def close(self) -> None:
-        for model in list(self._plugged.values()):
-            await model.close()
+        await self._adapters.close()
         await super().close()
 
     # ── lending ──────────────────────────────────────────────────────────────
@@ -202,7 +192,7 @@ class Lender(TorchModel):
 
     def _align(self, client: str, name: str, pack: Pack, unpack: Unpack) -> None:
         assert self._made is not None
-        adapter = self._adapter(client, name)
+        adapter, _ = self._adapters.find(client, name)
         so_far = self._alignments.setdefault(client, set())
         if name not in so_far and len(so_far) >= self.terms.alignments:
             raise CapabilityError(
@@ -216,7 +206,7 @@ class Lender(TorchModel):
         so_far.add(name)
         self._require_poor(made)
         self._aligned[client, name] = self._loan(made, ways.packed("middle"))
-        while len(self._aligned) > _PLUGGED:
+        while len(self._aligned) > PLUGGED:
             self._aligned.popitem(last=False)
 
     def _loan(self, made: Emulator, packed: bytes) -> Loan:
@@ -266,57 +256,8 @@ class Lender(TorchModel):
             if not all(np.isfinite(adapter.product(layer)).all() for layer in adapter.layers):
                 raise RejectedError("what the adapter adds to the weights is no number")
         name = _name_of(client, base, adapter)
-        with self._lending:
-            own = self._adapters.setdefault(client, OrderedDict())
-            own[name] = adapter
-            own.move_to_end(name)
-            if (folder := self._client_folder(client)) is not None:
-                _keep(folder / f"{name}.safetensors", adapter)
-            self._forget(client, own)
+        self._adapters.keep(client, name, adapter)
         return name
-
-    def _adapter(self, client: str, name: str) -> Adapter:
-        own = self._adapters.setdefault(client, OrderedDict())
-        folder = self._client_folder(client)
-        if name not in own and folder is not None and _NAME.fullmatch(name):
-            file = folder / f"{name}.safetensors"
-            if file.exists():
-                own[name] = _kept(file)
-        if name not in own:
-            raise UnknownAdapterError(
-                "the large model's owner has no such adapter (any more): plug it in again"
-            )
-        own.move_to_end(name)
-        return own[name]
-
-    def _plug(self, client: str, name: str) -> TorchModel:
-        with self._lending:
-            if (client, name) not in self._plugged:
-                merged = merged_with(self.module, self._adapter(client, name))
-                self._plugged[client, name] = self.with_module(merged)
-            self._plugged.move_to_end((client, name))
-            while len(self._plugged) > _PLUGGED:
-                self._plugged.popitem(last=False)
-            return self._plugged[client, name]
-
-    def _forget(self, client: str, own: OrderedDict[str, Adapter]) -> None:
-        """Those of a client that are too many, in memory and on disk."""
-        while len(own) > self.terms.adapters:
-            name, _ = own.popitem(last=False)
-            self._plugged.pop((client, name), None)
-        if (folder := self._client_folder(client)) is not None:
-            files = sorted(
-                folder.glob("*.safetensors"), key=lambda f: (f.stem in own, f.stat().st_mtime)
-            )
-            for file in files[: -self.terms.adapters]:
-                file.unlink(missing_ok=True)
-
-    def _client_folder(self, client: str) -> Path | None:
-        if self.terms.checkpoints is None:
-            return None
-        return (
-            self.terms.checkpoints / "adapters" / hashlib.sha256(client.encode()).hexdigest()[:16]
-        )
 
 
 class _Ways:
@@ -342,18 +283,6 @@ def _name_of(client: str, base: str, adapter: Adapter) -> str:
         found.update(name.encode())
         found.update(np.ascontiguousarray(tensor, "<f4").tobytes())
     return found.hexdigest()[:32]
-
-
-def _keep(file: Path, adapter: Adapter) -> None:
-    import torch
-
-    tensors = {n: torch.from_numpy(np.array(t)) for n, t in adapter.tensors.items()}
-    checkpoint.write(file, tensors, {"rank": adapter.rank, "alpha": adapter.alpha})
-
-
-def _kept(file: Path) -> Adapter:
-    tensors, about = checkpoint.read(file)
-    return Adapter(about["rank"], about["alpha"], {n: t.numpy() for n, t in tensors.items()})
 
 
 def _loads(model: str) -> Loads:

@@ -146,6 +146,7 @@ def train(
     run: str = "",
     report: Callable[[TrainingProgress], None] | None = None,
     precision: str = "float32",
+    begins: Callable[[int], None] | None = None,
 ) -> TrainingOutcome:
     """Train those parameters of `module` that require a gradient; it ends with its best weights.
 
@@ -157,6 +158,7 @@ def train(
         run: what else decides the weights (the data, the loss), so that the checkpoints of another
             training are refused and not gone on from.
         precision: "bfloat16" computes the loss in mixed precision.
+        begins: told the number of each step before its loss is computed, from 0.
 
     Raises:
         DataError: there are no examples.
@@ -168,9 +170,10 @@ def train(
     if not examples:
         raise DataError("there are no examples to train on")
     if folder is None:
-        return _Loop(module, examples, loss, schedule, validate, None, run, precision).run(report)
+        loop = _Loop(module, examples, loss, schedule, validate, None, run, precision, begins)
+        return loop.run(report)
     with _alone_in(folder):
-        loop = _Loop(module, examples, loss, schedule, validate, folder, run, precision)
+        loop = _Loop(module, examples, loss, schedule, validate, folder, run, precision, begins)
         return loop.run(report)
 
 
@@ -185,6 +188,7 @@ class _Loop:
         folder: Path | None,
         run: str,
         precision: str,
+        begins: Callable[[int], None] | None,
     ) -> None:
         import torch
 
@@ -195,6 +199,7 @@ class _Loop:
         self.validate = validate
         self.folder = folder
         self.precision = precision
+        self.begins = begins
         self.trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if not self.trained:
             raise ConfigError("no parameter of the model requires a gradient: nothing to train")
@@ -251,6 +256,8 @@ class _Loop:
         schedule, device = self.schedule, device_of(self.module)
         batch = [self.examples[i] for i in order(len(self.examples), schedule, self.step)]
         self.module.train()
+        if self.begins:
+            self.begins(self.step)
         cuda = [device] if device.type == "cuda" else []
         with seeded(int(_hash([schedule.seed, self.step]), 16) >> 1, cuda):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):

@@ -18,6 +18,7 @@ from cosilo.parties.serving import (  # noqa: F401  they register themselves
     read,
     score,
     step,
+    tune,
     verify,
 )
 from cosilo.parties.serving.base import Owner, answer, pieces, serves, serves_stream

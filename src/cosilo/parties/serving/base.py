@@ -9,7 +9,7 @@ from cosilo.boundary.messages import Message, Request
 from cosilo.boundary.messages.base import classes
 from cosilo.errors import CapabilityError, ConfigError, UnknownAdapterError
 from cosilo.models.base import TextModel
-from cosilo.models.lent import lends
+from cosilo.models.tunable import plugs
 from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.threads import Threads
@@ -51,7 +51,7 @@ async def answering(owner: Owner, adapter: str) -> TextModel:
     """
     if not adapter:
         return owner.model
-    if not lends(owner.model):
+    if not plugs(owner.model):
         raise UnknownAdapterError(f"{owner.name} plugs no adapters in")
     return await owner.model.plugged(owner.client, adapter)
 

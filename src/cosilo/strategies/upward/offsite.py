@@ -20,10 +20,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from cosilo.boundary.messages import Ask, Completion, Lend, PlugIn
+from cosilo.boundary.messages import Ask, Lend, PlugIn
 from cosilo.boundary.messages.lend import PART
 from cosilo.boundary.wire.tensors import pack, unpack
-from cosilo.errors import DataError, UnknownAdapterError
+from cosilo.errors import DataError
 from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.adapters import (
@@ -39,8 +39,9 @@ from cosilo.strategies.borrowing import Borrowed, borrow, borrow_aligned
 from cosilo.strategies.calibration import GradedReply, calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
 from cosilo.strategies.guide import Guide
+from cosilo.strategies.plugged import Again, answered, streamed
 from cosilo.strategies.tuned_ends import TunedEnds
-from cosilo.types import Answer, Chat, Delta, Demonstration, assemble, closing
+from cosilo.types import Answer, Chat, Delta, Demonstration, closing
 
 _DRAWS = 2000  # resamples of an interval
 
@@ -161,32 +162,21 @@ class Offsite:
         return replace(self, tuned=ends), session.with_card(card)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        tuned = self._tuned()
-        ask = Ask(chat=chat, sampling=session.sampling, adapter=tuned.name)
-        try:
-            reply: Completion = await session.lm.send(ask)
-        except UnknownAdapterError:
-            await session.lm.send(tuned.message(again=True))
-            reply = await session.lm.send(ask)
-        return Answer(reply.generation, by="large")
+        return await answered(session, chat, self._tuned().name, self._again(session))
 
     async def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
-        tuned = self._tuned()
-        ask = Ask(chat=chat, sampling=session.sampling, adapter=tuned.name)
-        received: list[Delta] = []
-        for again in (False, True):
-            if again:
-                await session.lm.send(tuned.message(again=True))
-            try:
-                async with closing(session.lm.stream(ask)) as pieces:
-                    async for delta in pieces:
-                        received.append(delta)
-                        yield delta
-                break
-            except UnknownAdapterError:
-                if again or received:
-                    raise
-        yield Answer(assemble(received), by="large")
+        async with closing(
+            streamed(session, chat, self._tuned().name, self._again(session))
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _again(self, session: Session) -> Again:
+        async def again() -> str:
+            await session.lm.send(self._tuned().message(again=True))
+            return self._tuned().name
+
+        return again
 
     def _tuned(self) -> TunedEnds:
         if self.tuned is None:
