@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
@@ -41,16 +42,57 @@ _PART = re.compile(rf"(?<=[^a-z])[a-z]{{1,{LETTERS}}}")
 _JOINTS = frozenset(".-")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begins:
+    """What matches of a form begin with, as it is looked up; one for all forms that begin the same.
+
+    Attributes:
+        words: all letters of a word, or as many as it is known by.
+        less: fewer letters of a longer word.
+        inside: all of them, where the form may begin inside of a word, too.
+        only_words: it is nothing but `words`.
+    """
+
+    kinds: tuple[str, ...]
+    signs: tuple[str, ...]
+    words: frozenset[str]
+    less: tuple[str, ...]
+    inside: tuple[str, ...]
+    only_words: bool
+
+    @classmethod
+    def of(cls, beginnings: frozenset[str], *, parts: bool) -> _Begins:
+        known = _KNOWN.get((beginnings, parts))
+        if known is not None:
+            return known
+        kinds = tuple(b for b in beginnings if b[0] in KINDS)
+        signs = tuple(b[0] for b in beginnings if b[0] not in KINDS and not is_of_word(b[0]))
+        letters = [b for b in beginnings if b[0] not in KINDS and is_of_word(b[0])]
+        words = frozenset(b.rstrip(END) for b in letters if b[-1] == END or len(b) == LETTERS)
+        less = tuple(b for b in letters if b[-1] != END and len(b) != LETTERS)
+        inside = tuple({*words, *less}) if parts else ()
+        made = cls(kinds, signs, words, less, inside, not (kinds or signs or less or inside))
+        _KNOWN[beginnings, parts] = made
+        for word in words:
+            _BY_WORD.setdefault(word, []).append(made)
+        return made
+
+
+_KNOWN: dict[tuple[frozenset[str], bool], _Begins] = {}
+_BY_WORD: dict[str, list[_Begins]] = {}
+
+
 class AnchoredText:
-    """A text, and where its words begin."""
+    """A text, and where its words begin.
+
+    Attributes:
+        long: looking through it once costs less than looking everywhere.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
-
-    @property
-    def long(self) -> bool:
-        """Whether looking through it once costs less than looking everywhere."""
-        return len(self.text) >= _SHORT
+        self.long = len(text) >= _SHORT
+        self._starts: dict[_Begins, Sequence[int]] = {}
 
     @cached_property
     def folded(self) -> str:
@@ -97,30 +139,31 @@ class AnchoredText:
                     parts[part.group()].append(start + part.start())
         return parts
 
-    def starts(self, beginnings: frozenset[str], *, parts: bool = False) -> Sequence[int]:
-        """Where a word, or a sign, with one of `beginnings` stands, in order.
+    @cached_property
+    def _possible(self) -> set[_Begins]:
+        """Those that have one of the words here."""
+        here = self._places.keys() & _BY_WORD.keys()
+        return set(chain.from_iterable(map(_BY_WORD.__getitem__, here)))
 
-        Args:
-            parts: also inside of words, after what is none of the letters A to Z.
-        """
+    def starts(self, begins: _Begins) -> Sequence[int]:
+        """Where a word, or a sign, with one of `begins` stands, in order."""
+        if begins.only_words and begins not in self._possible:
+            return ()
+        known = self._starts.get(begins)
+        if known is None:
+            known = self._starts[begins] = self._looked_up(begins)
+        return known
+
+    def _looked_up(self, begins: _Begins) -> Sequence[int]:
         places = self._places
-        found: list[list[int]] = []
-        for beginning in beginnings:
-            first = beginning[0]
-            if first in KINDS:
-                found.append(places[first])
-                continue
-            if not is_of_word(first):
-                found.append(self._signs(first))
-                continue
-            whole = beginning[-1] == END or len(beginning) == LETTERS
-            begun = beginning.rstrip(END)
-            if whole:
-                found.append(places.get(begun, []))
-            else:
-                found += [some for key, some in places.items() if key.startswith(begun)]
-            if parts:
-                found += [s for key, s in self._parts.items() if key.startswith(begun)]
+        found = [places[kind] for kind in begins.kinds]
+        if begins in self._possible:
+            found += [places[word] for word in begins.words if word in places]
+        found += [self._signs(sign) for sign in begins.signs if sign in self.text]
+        if begins.less:
+            found += [some for key, some in places.items() if key.startswith(begins.less)]
+        if begins.inside:
+            found += [some for key, some in self._parts.items() if key.startswith(begins.inside)]
         found = [some for some in found if some]
         if len(found) < 2:
             return found[0] if found else ()
@@ -147,11 +190,12 @@ class AnchoredForm:
     def __init__(self, form: str, flags: int = 0, begins: str = "", holds: str = "") -> None:
         self.regex = regex = re.compile(form, flags)
         tree = parsed(regex)
-        self._needs = max((*literals(tree), ""), key=len)
+        self._needs = max((*literals(tree), ""), key=len).strip(" ")  # spaces are in any text
         self._holds = re.compile(holds, flags) if holds else None
-        self._begins, self._parts = beginnings(tree, regex.flags)
-        if self._begins is None and begins:
-            self._begins = frozenset((begins,))
+        found, parts = beginnings(tree, regex.flags)
+        if found is None and begins:
+            found = frozenset((begins,))
+        self._begins = _Begins.of(found, parts=parts) if found is not None else None
 
     @property
     def anchored(self) -> bool:
@@ -160,19 +204,23 @@ class AnchoredForm:
 
     def find(
         self, text: AnchoredText, start: int = 0, end: int | None = None
-    ) -> Iterator[re.Match[str]]:
-        """What `finditer` finds in `text`, between `start` and `end`."""
+    ) -> Iterable[re.Match[str]]:
+        """What `finditer` finds in `text`, between `start` and `end`; false where a look tells that it
+        is nothing.
+        """
         last = len(text.text) if end is None else end
         if not text.long:
             return self.regex.finditer(text.text, start, last)
+        places: Sequence[int] = ()
+        if self._begins is not None and not (places := text.starts(self._begins)):
+            return ()
         if self._needs and text.folded.find(self._needs, start, last) < 0:
-            return iter(())
+            return ()
         if self._holds is not None and self._holds.search(text.text, start, last) is None:
-            return iter(())
+            return ()
         if self._begins is None:
             return self.regex.finditer(text.text, start, last)
-        places = text.starts(self._begins, parts=self._parts)
-        return self._tried(text.text, places, start, last) if places else iter(())
+        return self._tried(text.text, places, start, last)
 
     def _tried(
         self, text: str, places: Sequence[int], at: int, last: int

@@ -48,13 +48,13 @@ _MAIN = "from cosilo.defences.looking import main; main()"
 
 
 class _DiedError(Exception):
-    """The process has ended unexpectedly; `turn` is the job that it was working on. Where it read
-    several `together`, that is none, and it is not known whose text it was.
+    """The process has ended unexpectedly; `turn` is the job that it was working on. Where that is
+    `unsure`, it is none: several were read together, or it had not said that it began.
     """
 
-    def __init__(self, turn: int | None, *, together: bool = False) -> None:
+    def __init__(self, turn: int | None, *, unsure: bool = False) -> None:
         self.turn = turn
-        self.together = together
+        self.unsure = unsure
 
 
 class Elsewhere:
@@ -159,7 +159,7 @@ class Apart:
                 number = self._known[settings]
                 return await child.hidden(number, settings.seconds, passages, vault, alone=alone)
             except _DiedError as error:
-                alone = alone or error.together
+                alone = alone or error.unsure
                 if error.turn is not None:
                     raise PrivacyError(
                         "the process that looks for private values ended while it read this message, "
@@ -215,10 +215,11 @@ class _Child:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[int, _Waiting] = {}
+        self._under_way: set[int] = set()  # also those for which nobody waits any more
         self._numbers = itertools.count()
         self._opened: dict[int, asyncio.Future[None]] = {}
         self._turn: int | None = None
-        self._together = False  # whether others are read in that turn, too
+        self._unsure = False  # whether others are read in that turn, too, or it is only supposed
         self._watch: asyncio.TimerHandle | None = None
         self._alive = False
 
@@ -258,9 +259,13 @@ class _Child:
         job = self._jobs[number] = _Waiting(seconds, vault)
         try:
             issued = list(vault.issued)
+            sole = not (self._under_way or alone)
             self._send(
-                LookingJob(number, settings, passages, vault.key, vault.scope, issued, alone)
+                LookingJob(number, settings, passages, vault.key, vault.scope, issued, alone, sole)
             )
+            self._under_way.add(number)
+            if sole:
+                self._began(number, supposed=True)
             return await job.hidden
         finally:
             del self._jobs[number]
@@ -295,11 +300,7 @@ class _Child:
             case SettingsRefused(number, why):
                 self._settle(self._opened.get(number), ConfigError(why))
             case Began(number, together):
-                self._turn, self._together = number, together
-                self._unwatch()
-                job = self._jobs.get(number)
-                limit = LONGEST_TURN if job is None else job.longest_turn
-                self._watch = self._loop.call_later(limit, self._process.kill)
+                self._began(number, together=together)
             case Placeholders(number, issued):
                 if (job := self._jobs.get(number)) is not None:
                     job.vault.take(issued)
@@ -314,7 +315,19 @@ class _Child:
                     text = f"private values could not be looked for ({what}), so nothing was sent"
                     self._settle(job.hidden, PrivacyError(why or text))
 
+    def _began(self, number: int, *, together: bool = False, supposed: bool = False) -> None:
+        self._turn, self._unsure = number, together or supposed
+        self._unwatch()
+        job = self._jobs.get(number)
+        limit = LONGEST_TURN if job is None else job.longest_turn
+        self._watch = self._loop.call_later(limit, self._hangs, together)
+
+    def _hangs(self, together: bool) -> None:
+        self._unsure = together
+        self._process.kill()
+
     def _done(self, number: int) -> None:
+        self._under_way.discard(number)
         if self._turn == number:
             self._turn = None
             self._unwatch()
@@ -334,10 +347,10 @@ class _Child:
         self._writer.close()
         for future in self._opened.values():
             self._settle(future, _DiedError(None))
+        unsure = self._turn is not None and self._unsure
+        turn = None if unsure else self._turn
         for number, job in self._jobs.items():
-            turn = number if number == self._turn and not self._together else None
-            together = self._turn is not None and self._together
-            self._settle(job.hidden, _DiedError(turn, together=together))
+            self._settle(job.hidden, _DiedError(turn if number == turn else None, unsure=unsure))
 
     @staticmethod
     def _settle(future: asyncio.Future[Any] | None, error: Exception | None) -> None:

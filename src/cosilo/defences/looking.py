@@ -2,7 +2,7 @@
 
     Open(settings) ──▶ detectors loaded ──▶ Opened, or Refused
     Job(passages)  ──▶ Began … Issued … ──▶ Hidden, or Failed
-    Stop(job)
+    Stop(job)      ──▶ Failed
 
 It keeps nothing of a message but where its values are; jobs have turns of some milliseconds. Short
 ones of one caller that wait at the same time are read together. Its input is one end of a socket pair,
@@ -21,6 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -35,6 +36,7 @@ _AT_ONCE = 200  # placeholders in a frame, so that taking them on does not hold 
 _SHORT = 2_000  # characters that are new in a message that may be read together with others
 _TOGETHER = 4_000  # characters that are read together at most, some tens of milliseconds
 _EVERY = 0.1  # seconds between two signs of life of one job
+_MEASURED = 0.5  # seconds after which it is looked how much memory is used
 _MOST_GROWTH = 400 << 20  # bytes: spaCy keeps every word that it has seen
 _PR_SET_PDEATHSIG = 1
 
@@ -54,6 +56,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
         key, scope: what placeholders are derived under, and what is remembered (`Vault`).
         issued: those that the conversation has already.
         alone: it is not read together with others: the process died when it was.
+        sole: nothing else was under way when it was sent, so that its turn is known to begin now.
     """
 
     number: int
@@ -63,6 +66,7 @@ class LookingJob(msgspec.Struct, frozen=True, tag=True):
     scope: bytes
     issued: list[Issued]
     alone: bool = False
+    sole: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -160,6 +164,7 @@ class Looking:
         self._waiting: dict[int, LookingJob] = {}  # those whose texts may be read together
         self._reading: asyncio.Event | None = None  # set when those read together have been read
         self._before: int | None = None
+        self._measured = 0.0  # when it was last looked how much memory is used
 
     async def serve(self) -> None:
         while True:
@@ -174,12 +179,15 @@ class Looking:
                     gc.freeze()
                     self._before = _resident()
                 case LookingJob():
+                    if order.sole:
+                        self._turn = ((order.number, False), time.monotonic())
                     self._waiting[order.number] = order
-                    self._tasks[order.number] = asyncio.create_task(self._do(order))
+                    self._tasks[order.number] = task = asyncio.create_task(self._do(order))
+                    task.add_done_callback(partial(self._over, order.number))
                 case Stop():
                     self._waiting.pop(order.number, None)
-                    if (task := self._tasks.pop(order.number, None)) is not None:
-                        task.cancel()  # perhaps before it began
+                    if (stopped := self._tasks.pop(order.number, None)) is not None:
+                        stopped.cancel()
 
     def _opened(self, order: Open) -> Report:
         try:
@@ -193,9 +201,9 @@ class Looking:
 
     async def _do(self, job: LookingJob) -> None:
         try:
-            self._say(await self._hidden(job))
+            self._say(*await self._hidden(job))
         except asyncio.CancelledError:
-            self._say(Failed(job.number, "CancelledError"))
+            raise
         except PrivacyError as error:
             self._say(Failed(job.number, type(error).__name__, str(error)))
         except Exception as error:
@@ -206,22 +214,36 @@ class Looking:
             self._tasks.pop(job.number, None)
             self._waiting.pop(job.number, None)
             self._turn = (None, 0.0)
-        grown = 0 if self._before is None else _resident() - self._before
-        if grown > _MOST_GROWTH and not self._tasks:
+        if self._has_grown() and not self._tasks:
             self._writer.close()
             await self._writer.wait_closed()
             os._exit(0)  # another is started in its place
 
-    async def _hidden(self, job: LookingJob) -> Hidden:
+    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # perhaps before it began
+            self._say(Failed(number, "CancelledError"))
+
+    def _has_grown(self) -> bool:
+        """Whether much more memory is used than after what was loaded; it is looked now and then."""
+        now = time.monotonic()
+        if self._before is None or now - self._measured < _MEASURED:
+            return False
+        self._measured = now
+        return _resident() - self._before > _MOST_GROWTH
+
+    async def _hidden(self, job: LookingJob) -> tuple[Report, ...]:
+        """What is said of `job` at its end, at once: each message costs the parent's waking."""
         vault = Vault.under(job.key, job.scope, job.issued)
         hiding, told = self._hidings[job.settings], self._told(job.number)
         await self._read_with_others(job, hiding)
         texts = await hiding.hidden(job.passages, vault, told)
         new = vault.issued[len(job.issued) :]
-        for start in range(0, len(new), _AT_ONCE):
-            self._say(Placeholders(job.number, new[start : start + _AT_ONCE]))
+        while len(new) > _AT_ONCE:
+            self._say(Placeholders(job.number, new[:_AT_ONCE]))
             await self._writer.drain()
-        return Hidden(job.number, texts, vault.restorer.written)
+            new = new[_AT_ONCE:]
+        hidden = Hidden(job.number, texts, vault.restorer.written)
+        return (Placeholders(job.number, new), hidden) if new else (hidden,)
 
     async def _read_with_others(self, job: LookingJob, hiding: Hiding) -> None:
         """Have what is new in `job` read together with other short jobs that wait. One that is alone,
@@ -278,8 +300,8 @@ class Looking:
 
         return tell
 
-    def _say(self, report: Report) -> None:
-        self._writer.write(frame(report))
+    def _say(self, *reports: Report) -> None:
+        self._writer.write(b"".join(map(frame, reports)))
 
 
 def _resident() -> int:

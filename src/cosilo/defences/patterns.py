@@ -40,10 +40,15 @@ class Pattern:
     score: float
     check: Check | None = None
 
-    def find(self, text: AnchoredText) -> Iterator[Span]:
-        for found in self.form.find(text):
+    def find(self, text: AnchoredText) -> Iterable[Span]:
+        """Its values in `text`; false where a look tells that there are none."""
+        found = self.form.find(text)
+        return self._checked(text.text, found) if found else ()
+
+    def _checked(self, text: str, matches: Iterable[re.Match[str]]) -> Iterator[Span]:
+        for found in matches:
             start, end = found.span("value")
-            if start < end and (self.check is None or self.check(text.text[start:end])):
+            if start < end and (self.check is None or self.check(text[start:end])):
                 yield Span(start, end, self.kind, self.score)
 
 
@@ -258,6 +263,8 @@ _STREETS = tuple(
     for forms, check in ((WITH_TOWNS, _has_no_sentence), (IN_SLOTS, _is_street))
     for form, score in forms
 )
+_ADDRESSES = PATTERNS[len(_FORMS) :]
+_EVERYWHERE = PATTERNS + _STREETS
 
 
 class PatternDetector:
@@ -272,8 +279,9 @@ class PatternDetector:
     def steps(self, text: str, public: str = "") -> Steps[list[Span]]:
         spans: list[Span] = []
         anchored = AnchoredText(text)
-        for pattern in PATTERNS + _STREETS:
-            spans += yield from gathered(pattern.find(anchored))
+        for pattern in _EVERYWHERE:
+            if some := pattern.find(anchored):
+                spans += yield from gathered(some)
         for form in (named, credentials, foreign, handles):
             for found in form(anchored):
                 if found is not None:
@@ -284,6 +292,7 @@ class PatternDetector:
         titled = text.title() if small else text
         if titled != text and len(titled) == len(text):
             anchored = AnchoredText(titled)
-            for pattern in PATTERNS[len(_FORMS) :]:
-                spans += yield from gathered(pattern.find(anchored))
+            for pattern in _ADDRESSES:
+                if some := pattern.find(anchored):
+                    spans += yield from gathered(some)
         return _whole(text, spans) + (yield from gathered(listed(text, spans)))

@@ -41,13 +41,12 @@ _NUMBERS = {
     "US_ITIN": "SSN",
 }
 # What each of these has at least.
-_NINE_DIGITS = re.compile(r"\d(?:[ \-.]?\d){8}")
 _NEEDS = {
-    "CREDIT_CARD": _NINE_DIGITS,
-    "IBAN_CODE": re.compile(r"(?i)[a-z]{2}[ \-]?\d{2}"),
-    "CRYPTO": re.compile(r"(?i)[a-z0-9]{26}"),
-    "US_SSN": _NINE_DIGITS,
-    "US_ITIN": _NINE_DIGITS,
+    "CREDIT_CARD": re.compile(r"\d{4}(?:[ \-]?\d){9}"),
+    "IBAN_CODE": re.compile(r"(?i)[a-z]{2}\d{2}(?:[ \-]?[a-z\d]{4}){2}"),
+    "CRYPTO": re.compile(r"(?i)(?:bc1|[13])[a-z\d]{25}"),
+    "US_SSN": re.compile(r"\d{9}|\d{3}-\d{6}|\d{5}-\d{4}|\d{3}[ \-.]\d\d[ \-.]\d{4}"),
+    "US_ITIN": re.compile(r"9\d\d[ \-]?\d\d[ \-]?\d{4}"),
 }
 _GUESSED = 0.45  # what cues of our patterns that are often wrong count, and less
 _SURE = 0.85  # spaCy tells no score; Presidio takes this one

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cosilo.defences import anchored, credentials, handles, names, patterns
 from cosilo.defences.anchored import AnchoredForm, AnchoredText
-from cosilo.defences.beginnings import DIGIT, JOINED, UPPER, folded
+from cosilo.defences.beginnings import DIGIT, JOINED, UPPER, beginnings, folded, parsed
 from cosilo.defences.languages import forms
 from cosilo.defences.patterns import PatternDetector
 
@@ -99,7 +99,8 @@ def test_most_forms_are_asked_at_some_places_only() -> None:
     ],
 )  # fmt: skip
 def test_how_a_form_begins(form: str, begins: set[str] | None) -> None:
-    found = AnchoredForm(form)._begins
+    regex = re.compile(form)
+    found, _ = beginnings(parsed(regex), regex.flags)
     assert found == (None if begins is None else frozenset(begins))
 
 
