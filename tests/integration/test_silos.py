@@ -234,6 +234,7 @@ def test_a_coordinator_with_a_large_model(
         running.stop(signal.SIGKILL)
     said = capsys.readouterr().out
     assert "3 of 3 points done" in said
+    assert "a round of 1 took" in " ".join(said.split())
     with sqlite3.connect(tmp_path / "host" / "ledger.sqlite") as db:
         kinds = dict(db.execute("SELECT kind, count(*) FROM entries GROUP BY kind"))
     assert kinds["Contribute"] == 1

@@ -13,6 +13,7 @@
     [privacy]                         what a record may spend of ε in all, and the book of it
     [request_budget]                  for one request: more is refused, so its mean can be certified
     [link]  [attacks]  [replay]       the network stated for latency; who attacks; a shared store
+    [links.NAME]                      networks that preparing is stated for; three if there is none
 
 An option whose value is a list is a grid, unless the strategy takes a list there: one point per
 value. `defences` and `peers` may be a list of lists, for one point per combination.
@@ -34,6 +35,7 @@ from cosilo.boundary.meter import Budget
 from cosilo.defences.base import defences
 from cosilo.errors import ConfigError
 from cosilo.objectives.base import Link, objectives
+from cosilo.objectives.links import LINKS
 from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import unknown
 from cosilo.selection import parse_limit
@@ -179,6 +181,7 @@ class Plan:
     seed: int = 0
     concurrency: int = 8
     link: Link = Link()
+    links: Mapping[str, Link] = field(default_factory=lambda: LINKS)
     budget: Budget = field(default_factory=Budget)
     request_budget: RequestBudget = RequestBudget()
     limits: Mapping[str, float | str] = field(default_factory=dict)
@@ -220,6 +223,7 @@ class _File:
     seed: int = 0
     concurrency: int = 8
     link: Link = Link()
+    links: Mapping[str, Link] = field(default_factory=lambda: LINKS)
     budget: Budget = field(default_factory=Budget)
     request_budget: RequestBudget = RequestBudget()
     limits: Mapping[str, float | str] = field(default_factory=dict)
@@ -239,6 +243,8 @@ class _File:
             raise ValueError(f"delta = {self.delta!r} is not between 0 and 1")
         if not 0 <= self.unreadable <= 1:
             raise ValueError(f"unreadable = {self.unreadable!r} is not between 0 and 1")
+        if not all(each.mbit_per_s > 0 <= each.rtt_ms for each in self.links.values()):
+            raise ValueError("a link of [links] needs mbit_per_s above 0, and rtt_ms of 0 or more")
         if not self.name or any(c in self.name for c in "/\\\0"):
             raise ValueError(f"name = {self.name!r} cannot name a folder")
 
@@ -312,6 +318,7 @@ def parse_plan(text: str, path: Path) -> Plan:
         seed=file.seed,
         concurrency=file.concurrency,
         link=file.link,
+        links=file.links,
         budget=file.budget,
         request_budget=file.request_budget,
         limits=file.limits,

@@ -194,6 +194,7 @@ def _crossings(results: Results, *, quote: bool) -> Iterator[tuple[str, tuple[Cr
 def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:
     """What preparing found, where it found anything, beside the small model alone."""
     from cosilo.benchmark.measure import load_run
+    from cosilo.objectives.links import over_links
     from cosilo.report.data import Prepared
     from cosilo.report.gain import gain
 
@@ -204,10 +205,12 @@ def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:
     for point in results.points:
         cards = results.store.cards(results.trial(point.name).id)
         if cards:
-            found = gain(run(small), run(point.name)) if small else None
+            after = run(point.name)
+            found = gain(run(small), after) if small else None
             # Where nothing was sent to prepare it, nothing was bought.
             bought = found if found is not None and found.size else None
-            yield point.name, Prepared(cards=cards, gain=bought)
+            over = None if after.sides else over_links(after.prepare(), results.plan.links)
+            yield point.name, Prepared(cards=cards, gain=bought, over_links=over)
 
 
 def _reliability(results: Results) -> Iterator[tuple[str, Reliability]]:

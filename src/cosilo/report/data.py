@@ -11,6 +11,7 @@ from typing import Literal
 from cosilo.boundary.meter import Price, Totals
 from cosilo.boundary.record.ledger import Direction
 from cosilo.objectives.base import Link, Objective
+from cosilo.objectives.links import OverLinks
 from cosilo.objectives.reliability import Reliability
 from cosilo.selection import Certificate, Limit, Point, objectives_of, passed_over
 from cosilo.strategies.cards import Card
@@ -177,10 +178,12 @@ class Prepared:
     Attributes:
     cards: what the point's strategies found while preparing.
     gain: None where the run has no point that is the small model alone.
+    over_links: what its record says of other networks, where it went by rounds or steps.
     """
 
     cards: tuple[Card, ...]
     gain: Gain | None = None
+    over_links: OverLinks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from cosilo.errors import ConfigError
 from cosilo.models.base import Access, Shows, models
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Link
+from cosilo.objectives.links import LINKS
 from cosilo.session import make_model
 from cosilo.strategies.inference.cascade import Cascade
 
@@ -56,6 +57,7 @@ def test_a_small_plan_has_sensible_defaults() -> None:
     assert found.name == "desk"
     assert found.concurrency == 8
     assert found.link == Link()
+    assert found.links == LINKS
     assert found.budget == Budget()
     assert found.large.exposes is Access.LOGPROBS.shows
     assert found.large.price.usd_per_m_in == 2.5
@@ -147,6 +149,7 @@ def test_paths_start_beside_the_plan(tmp_path: Path) -> None:
         (HEAD, "desk.toml: 'points' must be given"),
         ("points = []" + HEAD, "desk.toml: no [[points]] are given"),
         (HEAD + POINT + "[lnk]\n", "desk.toml: no key named 'lnk'; did you mean 'link'?"),
+        (HEAD + POINT + "[links.a]\nmbit_per_s = 0\n", "mbit_per_s above 0"),
         (HEAD + POINT + "[link]\nrtt = 3\n", "no key named 'rtt'; did you mean 'rtt_ms'?"),
         (HEAD + POINT + "[budget]\nusd = 'x'\n", "budget: usd must be a number, not 'x'"),
         (HEAD.replace('"desk"', "3") + POINT, "desk.toml: name must be text, not 3"),
@@ -197,6 +200,11 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(b"name = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         load_plan(tmp_path / "bad.toml")
+
+
+def test_links_of_ones_own_take_the_place_of_the_usual_ones() -> None:
+    text = HEAD + POINT + '[links."to the branch"]\nrtt_ms = 600\nmbit_per_s = 2\n'
+    assert plan(text).links == {"to the branch": Link(600, 2)}
 
 
 def test_options_have_the_strategys_own_types() -> None:

@@ -12,6 +12,7 @@ from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Run
+from cosilo.objectives.links import OverLinks
 from cosilo.report.console import show
 from cosilo.report.data import Gain, Prepared, Report
 from cosilo.report.gain import gain
@@ -34,7 +35,9 @@ GAIN = Gain(value=0.0312, low=0.004, high=0.058, items=400, size=312_000, usd=0.
 
 def report() -> Report:
     made = made_up.report()
-    return replace(made, prepared={"distil_labels": Prepared(cards=(CARD,), gain=GAIN)})
+    over = OverLinks("round", 4, 8.0, {"LAN": 8.4, "20 Mbit/s at 100 ms": 61.2})
+    prepared = Prepared(cards=(CARD,), gain=GAIN, over_links=over)
+    return replace(made, prepared={"distil_labels": prepared})
 
 
 def test_the_page_shows_cards_and_gain() -> None:
@@ -46,6 +49,8 @@ def test_the_page_shows_cards_and_gain() -> None:
         "+3.1 points",
         "[0.4, 5.8]",
         "100 kB, $0.25 per",
+        "Seconds of a round, of 4",
+        "predicted over 20 Mbit/s at 100 ms",
     ):
         assert words in page
     assert "<script>alert(1)" not in page
@@ -58,6 +63,9 @@ def test_the_console_says_it_in_a_line() -> None:
     said = " ".join(out.getvalue().split())
     assert "distil_labels: generated data: kept 1,412, bytes up per kept example 211" in said
     assert "+3.1 points of utility over small alone [0.4, 5.8]" in said
+    assert (
+        "a round of 4 took 2 s as it ran; predicted: 2.1 s over LAN, 15 s over 20 Mbit/s at 100 ms"
+    ) in said
 
 
 def test_what_bought_nothing_has_no_price_per_point() -> None:

@@ -57,12 +57,14 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
             reply is of use for these very texts only.
         largest: bytes of the longest message of this kind, no less than `SMALL`.
         on_threads: only a model that goes on from what it has read can answer it.
+        turn: what preparing is counted by, where it sends one of these for each: a "round", a "step".
     """
 
     shows: ClassVar[Shows] = EVERYTHING
     replaceable: ClassVar[bool] = False
     largest: ClassVar[int] = 1 << 20
     on_threads: ClassVar[bool] = False
+    turn: ClassVar[str] = ""
     epsilon: Amount = 0.0
     release: Release | None = None
 

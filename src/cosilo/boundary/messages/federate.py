@@ -255,6 +255,7 @@ class Contribute(_ToCoordinator, Request[Contributed], frozen=True, kw_only=True
     """
 
     reply: ClassVar[type[Message]] = Contributed
+    turn: ClassVar[str] = "round"
     shows: ClassVar[Shows] = Shows.NOTHING
     largest: ClassVar[int] = 1 << 28
     federation: Digest

@@ -118,6 +118,7 @@ class Forward(Request[Outputs], frozen=True, kw_only=True):
     """
 
     reply: ClassVar[type[Message]] = Outputs
+    turn: ClassVar[str] = "step"
     shows: ClassVar[Shows] = Shows.STATES
     largest: ClassVar[int] = 1 << 28
     thread: Annotated[bytes, msgspec.Meta(max_length=NAME)] = b""

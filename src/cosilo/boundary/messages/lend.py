@@ -165,6 +165,7 @@ class PlugIn(Request[PluggedIn], frozen=True, kw_only=True):
     """
 
     reply: ClassVar[type[Message]] = PluggedIn
+    turn: ClassVar[str] = "round"
     shows: ClassVar[Shows] = Shows.EMULATOR
     largest: ClassVar[int] = 1 << 28
     base: Digest

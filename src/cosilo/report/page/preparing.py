@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cosilo.objectives.links import OverLinks
 from cosilo.report.data import Prepared, Report
 from cosilo.report.markup import Markup, tag
 from cosilo.report.page.blocks import right, section, table
-from cosilo.report.words import bought, found
+from cosilo.report.words import bought, found, in_seconds
 from cosilo.strategies.cards import Card, Number
 
 
@@ -46,8 +47,23 @@ def _prepared(name: str, prepared: Prepared) -> Markup:
             tag("div", tag("div", *_counts(card)), tag("div", *_texts(card)))
             for card in prepared.cards
         ],
+        _over_links(prepared.over_links),
         class_="point",
     )
+
+
+def _over_links(over: OverLinks | None) -> Markup | None:
+    """Seconds of a round or a step, as it ran and as predicted for each stated link."""
+    if over is None:
+        return None
+    measured = [tag("th", "as it ran", scope="row"), right(in_seconds(over.ran / over.turns))]
+    predicted = [
+        [tag("th", f"predicted over {name}", scope="row"), right(in_seconds(over.each(name)))]
+        for name in over.seconds
+    ]
+    label = f"Seconds of a {over.turn}, of {over.turns:,}"
+    head: list[str | Markup] = ["", right("", cell="th")]
+    return tag("div", tag("h3", label), table(head, [measured, *predicted], label=label))
 
 
 def _counts(card: Card) -> Iterator[Markup]:
