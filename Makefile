@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clients models models-small results dist clean
+.PHONY: demo test check clients flower models models-small results dist clean
 
 # Environment, models, data, bench, report: ends by printing the front, the certificate and a path.
 # With DEMO=--tiny it is a quick look; `cosilo demo --help` says what else there is.
@@ -23,6 +23,18 @@ check: $(VENV)/.dev
 # The recipes of docs/clients, each with its client's release in an environment of its own (.clients).
 clients: $(VENV)/.dev
 	$(BIN)/python benchmarks/clients/run.py --keep
+
+# Federations over Flower, which lives in an environment of its own (.flower): it wants other releases
+# of packages that the tests need, too. What it has not, it finds in the tests' environment.
+flower: $(VENV)/.dev .flower/.ready
+	COSILO_FLOWER_PYTHON=$(abspath .flower/bin/python) $(BIN)/pytest -q tests/integration/test_flower.py
+
+.flower/.ready: pyproject.toml | $(BIN)/pip
+	$(PYTHON) -m venv .flower
+	.flower/bin/pip install --disable-pip-version-check 'flwr==1.41.0'
+	cd .flower/lib/python*/site-packages && $(abspath $(BIN)/python) -c \
+		"import site; print(site.getsitepackages()[0])" > zz_cosilo.pth
+	@touch $@
 
 models: $(VENV)/.user
 	$(BIN)/cosilo models pull --all
@@ -56,4 +68,4 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .flower .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -35,7 +35,7 @@ from cosilo.parties.coordinating.kind import Coordinating
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer, requires_threads
 from cosilo.parties.lm_owner import LMOwner
-from cosilo.parties.remote import FILES, PARTY, LargeModel, RemoteOwner, way_to
+from cosilo.parties.remote import ELSEWHERE, FILES, LargeModel, RemoteOwner, way_to
 from cosilo.privacy.account import PrivacyAccount, PrivacyConfig
 from cosilo.privacy.book import groups_of
 from cosilo.registry import Loads, Registry, unknown
@@ -166,7 +166,7 @@ def read_model(table: Table, *, where: str, base: Path) -> ModelConfig:
     for key, value in found.items():  # a name of the catalog or a folder: then it is the folder
         if isinstance(value, str) and value in named and (base / value).is_dir():
             found[key] = base / value
-    if config.kind == PARTY:  # text, as no file of its own decides what the owner answers
+    if config.kind in ELSEWHERE:  # text, as no file of its own decides what the owner answers
         found |= {key: str(base / found[key]) for key in FILES if found.get(key)}
     own = {k: getattr(config, k) for k in common}
     if config.body is not None and config.body.folder is not None:

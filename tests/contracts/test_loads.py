@@ -21,6 +21,7 @@ import cosilo.tasks
 from cosilo.attacks.base import attacks
 from cosilo.defences.base import defences
 from cosilo.errors import CatalogError
+from cosilo.host.certificates import issue, new_authority
 from cosilo.models.base import models
 from cosilo.models.present import EXTRAS
 from cosilo.objectives.base import objectives
@@ -34,6 +35,7 @@ MADE: list[tuple[Registry[Any], str, dict[str, Any], tuple[str, ...]]] = [
     (models, "classifier", {}, ("minilm-int8",)),
     (models, "classifier", {"encoder": "minilm-int8", "threads": 2}, ("minilm-int8",)),
     (models, "federation", {}, ()),
+    (models, "flower", {"superlink": "localhost:1", "ca": "bank.pem", "key": "bank.key"}, ()),
     (models, "llamacpp", {"model": SMOL}, (SMOL,)),
     (models, "torch", {"model": SMOL}, (SMOL,)),
     (models, "lending", {"model": SMOL}, (SMOL,)),
@@ -57,9 +59,20 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("registry", "name", "options", "files"), MADE)
 def test_it_asks_for_no_file_but_those_it_states(
-    registry: Registry[Any], name: str, options: dict[str, Any], files: tuple[str, ...]
+    registry: Registry[Any],
+    name: str,
+    options: dict[str, Any],
+    files: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from cosilo.defences.presidio import _names
+
+    bank = issue(new_authority(), "client", "bank")
+    for file, content in (("bank.pem", bank.pem), ("bank.key", bank.key_pem)):
+        (tmp_path / file).touch(0o600)
+        (tmp_path / file).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
 
     _names.cache_clear()  # or an earlier test's would be used, without a look at the catalog
     stated = registry.loads(name, options)
@@ -110,9 +123,12 @@ def test_an_attack_states_the_packages_its_module_imports(name: str) -> None:
 
 def test_every_optional_package_has_an_extra_that_installs_it() -> None:
     named = {p for file in Path(cosilo.__file__).parent.rglob("*.py") for p in _optional(file)}
-    unstated = named - set(EXTRAS) - {"uvloop", "pytest"}
+    unstated = named - set(EXTRAS) - {"uvloop", "pytest"} - BY_FLOWER
     assert not unstated
 
+
+BY_FLOWER = {"httpx", "starlette"}
+"""What Flower brings, for our couriers in its processes."""
 
 ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "httptools", "yarl", "rich"}
 """What the core installs; aiohttp brings yarl, for its URLs."""

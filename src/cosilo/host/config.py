@@ -6,6 +6,7 @@ name = "lm-owner"      books = "host"      keep = "digest"
 [model.body]           how adapters on its layers are trained for clients
 [listen]               host, port; how long and how large things may be
 [tls]                  ca, cert, key: the authority of the clients, and who the host is
+[flower]               Flower carries what clients ask, in place of HTTPS
 [answers]              how long an answer is kept for a client that did not receive it
 [clients.NAME]         NAME is the one that the client's certificate bears
 [clients.NAME.total]   limits in all: messages, tokens_in, tokens_out, usd, logits, states,
@@ -77,6 +78,20 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FlowerConfig:
+    """That Flower carries what clients ask: at [listen], in place of HTTPS, a SuperLink is reached.
+
+    Attributes:
+        certificates: the folder with each client's certificate, client-NAME.pem, as `cosilo host certs`
+            makes it: a node is the client whose key it has.
+        python: of the environment that Flower is installed in; this one's, when unset.
+    """
+
+    certificates: Path
+    python: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClientConfig:
     """What one client may do.
 
@@ -114,6 +129,7 @@ class HostConfig:
 
     Attributes:
         model: None where it only coordinates a federation.
+        flower: None where clients ask over HTTPS.
     """
 
     name: str
@@ -125,6 +141,7 @@ class HostConfig:
     tls: TlsFiles
     answers: KeptAnswers
     clients: Mapping[str, ClientConfig]
+    flower: FlowerConfig | None = None
 
     def exposes(self, client: str) -> Shows:
         """What `client` may see."""
@@ -147,6 +164,7 @@ class _File:
     clients: Mapping[str, ClientConfig]
     model: Mapping[str, object] | None = None
     federation: Mapping[str, object] | None = None
+    flower: FlowerConfig | None = None
     name: str = "lm-owner"
     books: Path = Path("host")
     keep: Literal["digest", "content"] = "digest"
@@ -184,6 +202,10 @@ def load_host(path: Path) -> HostConfig:
             raise ConfigError(f"{where}: [model]: train is for a plan's small model")
         if model.kind == FEDERATION:
             raise ConfigError(f"{where}: [model]: a host coordinates by a table [federation]")
+    flower = file.flower
+    if flower is not None:
+        python = base / flower.python if flower.python is not None else None
+        flower = FlowerConfig(certificates=base / flower.certificates, python=python)
     federation = None
     if file.federation is not None:
         federation = _federation(file, f"{where}: [federation]", base)
@@ -197,6 +219,7 @@ def load_host(path: Path) -> HostConfig:
         tls=TlsFiles(ca=base / file.tls.ca, cert=base / file.tls.cert, key=base / file.tls.key),
         answers=file.answers,
         clients=file.clients,
+        flower=flower,
     )
 
 

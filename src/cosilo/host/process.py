@@ -22,6 +22,7 @@ from cosilo.boundary.transports import tls
 from cosilo.errors import CosiloError
 from cosilo.host.books import HostBooks
 from cosilo.host.config import HostConfig
+from cosilo.host.flower import SuperLink
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
@@ -87,6 +88,7 @@ class Listener:
         self._server = HostServer(dict(self.services), hello, config.listen)
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0)
         self._sockets: asyncio.Server | None = None
+        self._superlink: SuperLink | None = None
         self.port = 0
 
     @property
@@ -97,8 +99,12 @@ class Listener:
         """Listen.
 
         Raises:
-            CosiloError: the address is in use or not ours.
+            CosiloError: the address is in use or not ours, or Flower does not run.
         """
+        if self._config.flower is not None:
+            self._superlink = SuperLink(self._config, self._server.services)
+            self.port = await self._superlink.open()
+            return
         await self._runner.setup()
         listener = _bind(self._config.listen.host, self._config.listen.port)
         self.port = listener.getsockname()[1]
@@ -127,6 +133,8 @@ class Listener:
         for name, client in new.clients.items():
             self.services[name].limit(client.total, client.day)
         self._server.services = {name: self.services[name] for name in new.clients}
+        if self._superlink is not None:
+            self._superlink.serve(new, self._server.services)
         log.warning("configuration read again: %d clients", len(new.clients))
 
     async def close(self) -> None:
@@ -136,6 +144,8 @@ class Listener:
             self._federation.stop()  # who is held until something happens is told to ask again
         if self._sockets is not None:
             self._sockets.close()
+        if self._superlink is not None:
+            await self._superlink.close()
         patience = self._config.listen.drain_seconds
         await asyncio.gather(*(service.finish(patience) for service in self.services.values()))
         await self._runner.cleanup()

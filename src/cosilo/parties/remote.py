@@ -10,30 +10,53 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from cosilo.boundary.messages import Ask, Completion, Message, encode
 from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.boundary.transports.agreed import new_id
 from cosilo.boundary.transports.base import Transport
 from cosilo.boundary.transports.far_end import Arrived, reply_in
+from cosilo.boundary.transports.flower.owner import OverFlower
 from cosilo.boundary.transports.http import Https
 from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.models.base import EVERYTHING, Access, Shows, TextModel, models
 from cosilo.parties.exposure import Peer
+from cosilo.registry import Loads
 from cosilo.types import Delta, assemble, closing
 
 PARTY = "party"
 """The kind of a large model that is not a model here but its owner elsewhere."""
 
+FLOWER = "flower"
+"""The same, where Flower carries what crosses."""
+
+ELSEWHERE = (PARTY, FLOWER)
+"""The kinds of large models that are their owners elsewhere."""
+
 NETWORK = "network.sqlite"
 """The file in a run's folder that says what crossed to another machine."""
 
-FILES = ("ca", "cert", "key")
+FILES = ("ca", "cert", "key", "python")
 """Its options that name files."""
+
+
+class Way(Transport, Protocol):
+    """A transport to another machine.
+
+    Attributes:
+        where: its address.
+    """
+
+    @property
+    def where(self) -> str: ...
+    async def carry(self, payload: bytes, *, name: str = "") -> bytes: ...
+    def carry_stream(self, payload: bytes, *, name: str = "") -> AsyncIterator[bytes]: ...
+    async def close(self) -> None: ...
 
 
 class Network:
@@ -65,7 +88,7 @@ class RemoteOwner:
         network: where what crosses is put on record.
     """
 
-    transport: Https
+    transport: Way
     name: str
     identity: str
     exposes: Shows = EVERYTHING
@@ -203,6 +226,33 @@ def party(
         timeout_s=timeout_s,
     )
     return RemoteOwner(transport, model or transport.where, f"party/{transport.url}/{model}")
+
+
+def _of_flower(python: str) -> Loads:
+    return Loads(packages=("cryptography",) if python else ("cryptography", "flwr"))
+
+
+@models.register(FLOWER, loads=_of_flower)
+def flower(
+    superlink: str, ca: str, key: str, python: str = "", patience_s: float = 600.0
+) -> RemoteOwner:
+    """The coordinator of a federation that Flower carries; for `large` only.
+
+    Args:
+        superlink: HOST:PORT of the SuperLink that `cosilo host` runs.
+        ca: the file of the authority that vouches for it.
+        key: the file of the data owner's key, whose certificate the coordinator has.
+        python: the file of the Python of the environment that Flower is installed in; this one's, when
+            empty.
+        patience_s: how long a reply may take.
+
+    Raises:
+        ConfigError: the address or a file cannot be used.
+    """
+    transport = OverFlower(
+        superlink, ca=Path(ca), key=Path(key), python=python, patience_s=patience_s
+    )
+    return RemoteOwner(transport, superlink, f"flower/{superlink}")
 
 
 def _unanswered(path: Path, peer: str) -> dict[bytes, list[str]]:

@@ -31,7 +31,7 @@ from cosilo.gateway.web.cors import check_origins
 from cosilo.models.base import Embedder, TextModel
 from cosilo.models.base import models as model_kinds
 from cosilo.parties.data_owner import DataOwner
-from cosilo.parties.remote import PARTY, LargeModel
+from cosilo.parties.remote import ELSEWHERE, LargeModel
 from cosilo.privacy.account import PrivacyConfig
 from cosilo.registry import Loads, unknown
 from cosilo.session import (
@@ -328,7 +328,7 @@ def parse_gateway(text: str, path: Path) -> Layout:
     )
 
 
-_REMOTE = ("openai", PARTY)
+_REMOTE = ("openai", *ELSEWHERE)
 
 
 def _remote(name: str | None, models: Mapping[str, ModelConfig]) -> TypeGuard[str]:
