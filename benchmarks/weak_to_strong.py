@@ -8,12 +8,12 @@
 Task: eight intents of ../shared/data/banking77 (those of benchmarks/offsite.py). Weak: TF-IDF of words
 and pairs of words with logistic regression, on three gold examples of each intent. Strong:
 SmolLM2-135M-instruct with LoRA of rank 8 on its last ten layers, tuned by its owner (kind = "tunable")
-on 320 other texts of train, which nobody but the arm `gold` has labels of. All are asked about 240
-questions of the test split, which no setting was chosen on.
+on 240 other texts of train, once each, of which nobody but the arm `gold` has labels. All are asked
+about 160 questions of the test split, which no setting was chosen on.
 
-    weak        on its gold examples              retrained   weak, on the labels it gave the 320 texts
-    strong      on the weak model's labels        confident   the same with the confidence loss
-    gold        on the gold labels: the ceiling   untuned     the LM as it was
+    weak        on its gold examples               retrained   weak, on its labels of the 240 texts
+    strong      on the weak model's hard labels    confident   the same with the confidence loss
+    gold        on the gold labels: the ceiling    untuned     the LM as it was
 
 PGR is (arm − weak) / (gold − weak) of accuracies over all seeds together (Burns et al., arXiv
 2312.09390); intervals are drawn over seeds' questions, paired.
@@ -44,10 +44,10 @@ TOPICS = (
 )  # fmt: skip
 SPOKEN = tuple(topic.replace("_", " ") for topic in TOPICS)
 SYSTEM = "Name the topic of the customer's question."
-GOLD, POOL, HELD, ASKED = 3, 40, 15, 30  # texts of each topic
+GOLD, POOL, HELD, ASKED = 3, 30, 15, 20  # texts of each topic
 SEEDS = (0, 1, 2)
 LAYERS = 10
-PLAN = LessonPlan(steps=40, batch=8, learning_rate=1e-3, rank=8)
+PLAN = LessonPlan(steps=30, batch=8, learning_rate=1e-3, rank=8)
 CONFIDENCE = 0.5
 ARMS = ("weak", "retrained", "strong", "confident", "gold", "untuned")
 DRAWS = 4000

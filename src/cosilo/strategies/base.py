@@ -99,6 +99,8 @@ class Needs:
         loads: what the strategy loads itself, beside the models and the defences.
         peers: how many other sides it speaks to, the first so many that its point has.
         every: it speaks to all of them, `peers` at least.
+        untuned: the small model as it was before it was tuned is needed, too, so that whoever tunes it
+            leaves an adapter that can be taken off.
     """
 
     small: Access = Access.TEXT
@@ -108,6 +110,7 @@ class Needs:
     loads: Loads = Loads()
     peers: int = 1
     every: bool = False
+    untuned: bool = False
 
     @property
     def shown(self) -> Shows:

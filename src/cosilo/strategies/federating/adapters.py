@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cosilo.boundary.messages import Enrolled, RoundState
-from cosilo.federation.low_rank import truncated
-from cosilo.federation.updates import A, Shapes, Tensors
+from cosilo.federation.low_rank import reduced, truncated
+from cosilo.federation.updates import A, B, Floats, Shapes, Tensors
 from cosilo.models.base import Tokens
 from cosilo.models.low_rank import matrix_shapes
 from cosilo.models.white_box.adapters import (
@@ -22,6 +24,21 @@ from cosilo.models.white_box.adapters import (
 from cosilo.strategies.federating.participation import Participation
 
 
+def stacked(adapters: Sequence[Adapter]) -> Adapter:
+    """One adapter that adds to the weights what all of `adapters` add. It has the sum of their ranks,
+    or as many as the layers themselves, if that is less."""
+    found: dict[str, Floats] = {}
+    for layer in adapters[0].layers:
+        scaled = [np.float32(each.scale) * each.tensors[layer + A] for each in adapters]
+        found[layer + A] = np.concatenate(scaled, axis=0)
+        found[layer + B] = np.concatenate([each.tensors[layer + B] for each in adapters], axis=1)
+    rank = sum(each.rank for each in adapters)
+    full = max(min(shape) for shape in adapters[0].layers.values())
+    if rank > full:
+        found, rank = reduced(found, full), full
+    return Adapter(rank, float(rank), found)
+
+
 class AdapterTraining:
     """Steps of AdamW on the matrices of an adapter, which are what crosses.
 
@@ -32,7 +49,8 @@ class AdapterTraining:
 
     def __init__(self, how: Participation, module: Any, sequences: Sequence[Tokens]) -> None:
         self._how = how
-        self._module = module
+        self._module = self._untuned = module
+        self._added: list[Adapter] = []
         self._sequences = sequences
         self.layers = layers_to_adapt(module)
         self._scale = 0.0
@@ -52,6 +70,7 @@ class AdapterTraining:
         if state.adds:
             adapter = Adapter(state.rank, self._scale * state.rank, found)
             self._module = merged_with(self._module, adapter)
+            self._added.append(adapter)
             return self._first()
         return truncated(found, min(state.rank, self._how.rank))
 
@@ -70,8 +89,11 @@ class AdapterTraining:
         )
         return adapter.tensors, outcome.losses[-1]
 
-    def module(self, start: Tensors, *, merged: bool) -> Any:
-        """The model with what came of the federation."""
+    def module(self, start: Tensors, *, merged: bool, untuned: bool = False) -> Any:
+        """The model with what came of the federation; as an adapter that can be taken off again, where
+        it is needed `untuned`, too."""
+        if merged and untuned:
+            return with_adapter(self._untuned, stacked(self._added))
         return self._module if merged else with_adapter(self._module, self._adapter(start))
 
     def _adapter(self, tensors: Tensors) -> Adapter:

@@ -172,9 +172,10 @@ class FederationOwner:
         if fate != "taken":
             self.notes[number] = f"{fate}: {why}"
 
-    def module(self) -> Any:
-        """The model with what came of the federation."""
-        return self._training.module(self._from, merged=self._merged)
+    def module(self, *, untuned: bool = False) -> Any:
+        """The model with what came of the federation; with an adapter that can be taken off, where it
+        is needed `untuned`, too."""
+        return self._training.module(self._from, merged=self._merged, untuned=untuned)
 
     def card(self) -> Card:
         facts: dict[str, int | float | str] = {

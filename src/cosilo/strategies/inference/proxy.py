@@ -73,6 +73,7 @@ class Proxy:
         small=Access.WEIGHTS,
         sends=frozenset({Step}),
         trainable=True,
+        untuned=True,
         loads=Loads(packages=torch_files.PACKAGES),
     )
 

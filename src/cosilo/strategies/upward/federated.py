@@ -104,7 +104,8 @@ class Federated(Participation):
         if (noise := self.update_noise) is not None and session.account is not None:
             await session.account.require([noise.release()] * enrolled.rounds)
         await self._rounds(session, owner, enrolled)
-        trained = model.with_module(await asyncio.to_thread(owner.module))
+        untuned = self.next().needs.untuned
+        trained = model.with_module(await asyncio.to_thread(owner.module, untuned=untuned))
         taught = session.owner.taught(trained, examples, further=True)
         session = replace(session, owner=taught).with_card(owner.card())
         return await self.next().prepare(session)
