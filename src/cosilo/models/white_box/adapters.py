@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from cosilo.models.base import Tokens, WeightModel
 from cosilo.models.low_rank import A, B, Floats, Layers, first_matrices
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss
-from cosilo.models.white_box.layers import is_adapted
+from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.training import Schedule, TrainingOutcome, TrainingProgress, train
 from cosilo.models.white_box.tuning import cut_to, without_adapter
+from cosilo.models.white_box.upper import ReplyLossAbove, can_be_cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,17 +90,44 @@ class Adapter:
         return found
 
 
-def layers_to_adapt(module: Any) -> Layers:
-    """All linear layers of a causal model but its head: what LoRA is usually put on."""
+def layers_to_adapt(module: Any, among: Iterable[int] | None = None) -> Layers:
+    """All linear layers of a causal model but its head: what LoRA is usually put on.
+
+    Args:
+        among: only those within the decoder layers of these numbers.
+    """
     import torch
 
     base = _base(module)
     head = base.get_output_embeddings()
+    inside: tuple[str, ...] = ("",)
+    if among is not None:
+        every = layers_of(base)
+        wanted = {id(every[i]) for i in among}
+        inside = tuple(f"{_plain(n)}." for n, part in base.named_modules() if id(part) in wanted)
     return {
         _plain(name): (part.out_features, part.in_features)
         for name, part in base.named_modules()
-        if isinstance(part, torch.nn.Linear) and part is not head and "lora_" not in name
+        if isinstance(part, torch.nn.Linear)
+        and part is not head
+        and "lora_" not in name
+        and _plain(name).startswith(inside)
     }
+
+
+def usual_loss(module: Any, adapter: Adapter) -> Callable[[Any, Sequence[Tokens]], Any]:
+    """The loss of replies that `adapter` is trained with around `module`: where it changes upper layers
+    only, one that keeps what the layers below say of a sequence, so that a step costs what the upper
+    layers do. It may be used again for any adapter of the same layers."""
+    outside = set(adapter.layers)
+    first = None
+    for number in range(len(layers_of(_base(module)))):
+        inside = outside & set(layers_to_adapt(module, [number]))
+        first = number if inside and first is None else first
+        outside -= inside
+    if not first or outside or not can_be_cut(module):
+        return reply_loss
+    return ReplyLossAbove(first)
 
 
 def first_adapter(layers: Layers, rank: int, *, alpha: float | None = None, seed: int) -> Adapter:
@@ -245,7 +273,7 @@ def trained_adapter(
     seed: int = 0,
     folder: Path | None = None,
     run: str = "",
-    loss: Callable[[Any, Sequence[Tokens]], Any] = reply_loss,
+    loss: Callable[[Any, Sequence[Tokens]], Any] | None = None,
     report: Callable[[TrainingProgress], None] | None = None,
 ) -> tuple[Adapter, TrainingOutcome]:
     """`adapter` after `steps` steps of AdamW on the replies of `sequences`, and what training did.
@@ -258,6 +286,7 @@ def trained_adapter(
         sequences: what is longer than its context is cut at the start of its prompt.
         folder: where checkpoints lie; of this training alone.
         run: what else decides the weights; see `training.train`.
+        loss: `usual_loss` when unset.
 
     Raises:
         DataError: nothing to learn from, or the adapter is for another model.
@@ -277,7 +306,7 @@ def trained_adapter(
     )
     half = str(made.dtype) == "torch.bfloat16"
     outcome = train(
-        made, sequences, loss, schedule,
+        made, sequences, loss or usual_loss(module, adapter), schedule,
         folder=folder, run=_identity(adapter, sequences) + run, report=report,
         precision="bfloat16" if half else "float32",
     )  # fmt: skip

@@ -26,7 +26,7 @@ from cosilo.models.white_box.adapters import (
 )
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.held import T, TorchHeld, finite_array
-from cosilo.models.white_box.layers import is_adapted, layers_of
+from cosilo.models.white_box.layers import is_adapted
 from cosilo.models.white_box.split import TorchSplit, between
 
 Apart = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -57,7 +57,7 @@ class AdapterInTraining:
                 "the model has an adapter already, which a second one cannot go around: merge it into "
                 "the weights first (save it as a folder of its own)"
             )
-        chosen = _names_in(module, layers)
+        chosen = layers_to_adapt(module, layers)
         if not chosen:
             raise ConfigError("there is no layer to train an adapter on")
         self.how = how
@@ -333,11 +333,3 @@ def places(lengths: Sequence[int], device: Any = "cpu") -> Any:
 
     sizes = torch.tensor(lengths, device=device)
     return torch.arange(max(lengths), device=device)[None] < sizes[:, None]
-
-
-def _names_in(module: Any, layers: Iterable[int]) -> dict[str, tuple[int, int]]:
-    """The linear layers within the decoder layers of these numbers, and their shapes."""
-    every = layers_of(module)
-    wanted = {id(every[i]) for i in layers}
-    inside = [f"{name}." for name, part in module.named_modules() if id(part) in wanted]
-    return {n: s for n, s in layers_to_adapt(module).items() if n.startswith(tuple(inside))}
