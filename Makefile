@@ -27,7 +27,8 @@ clients: $(VENV)/.dev
 # Federations over Flower, which lives in an environment of its own (.flower): it wants other releases
 # of packages that the tests need, too. What it has not, it finds in the tests' environment.
 flower: $(VENV)/.dev .flower/.ready
-	COSILO_FLOWER_PYTHON=$(abspath .flower/bin/python) $(BIN)/pytest -q tests/integration/test_flower.py
+	COSILO_FLOWER_PYTHON=$(abspath .flower/bin/python) $(BIN)/pytest -q \
+		tests/integration/test_flower.py tests/integration/test_flower_simulation.py
 
 .flower/.ready: pyproject.toml | $(BIN)/pip
 	$(PYTHON) -m venv .flower

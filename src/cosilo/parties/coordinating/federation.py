@@ -59,6 +59,26 @@ class Federation:
     def name(self) -> str:
         return self._rounds.standing.name
 
+    @property
+    def closed(self) -> int:
+        """How many rounds have closed."""
+        at = self._rounds.standing
+        return at.number if at.state == "ended" else max(0, at.number - 1)
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no more rounds."""
+        return self._rounds.standing.state in ("ended", "failed")
+
+    @property
+    def failed(self) -> str:
+        """Why it ended without a result; nothing where it did not."""
+        return self._rounds.standing.why
+
+    async def waits_for(self) -> set[str]:
+        """See `Rounds.waits_for`."""
+        return await self._do(lambda: self._rounds.waits_for(self._clock()))
+
     async def enrol(self, owner: str, message: Enrol) -> Enrolled:
         """See `Rounds.enrol`."""
         return await self._do(lambda: self._rounds.enrol(owner, message, self._clock()))

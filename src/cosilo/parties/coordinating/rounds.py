@@ -175,11 +175,11 @@ class Rounds:
         if at.state == "ended":
             return msgspec.structs.replace(state, state="ended")
         if at.state == "enrolling":
-            here, wanted = len(self._book.members()), self._wanted_owners()
+            here, wanted = len(self._enrolled()), self._wanted_owners()
             return msgspec.structs.replace(
                 state, waits_for="owners", here=here, wanted=wanted, left=self._left(now)
             )
-        if self._update(at.number, owner) is None:
+        if self._trains(owner) and self._update(at.number, owner) is None:
             return msgspec.structs.replace(state, state="open", left=self._left(now))
         expected, there = self._expected(), {u.owner for u in self._book.updates(at.number)}
         return msgspec.structs.replace(
@@ -195,8 +195,8 @@ class Rounds:
 
         Raises:
             FederationError: the federation failed.
-            RejectedError: the owner did not enrol here, the round has not begun, or another update of
-                this owner's stands for it.
+            RejectedError: the owner did not enrol here, the round has not begun, or is others', or
+                another update of this owner's stands for it.
         """
         member = self._known(owner, message.federation)
         self._tick(now)
@@ -213,6 +213,8 @@ class Rounds:
             raise FederationError(at.why)
         if at.state == "enrolling" or not 1 <= message.number <= at.number:
             raise RejectedError(f"round {message.number} has not begun")
+        if message.number == at.number and not self._trains(owner):
+            raise RejectedError(f"this owner is not one of those drawn for round {message.number}")
         if at.state == "ended" or message.number < at.number:
             return Contributed(fate="late", why=f"round {message.number} had closed")
         why = flaw(message.packed, message.rank, member.rank, self._layers, self.settings)
@@ -225,6 +227,16 @@ class Rounds:
             log.warning("round %d: the update of %r is dropped: %s", at.number, owner, why)
         self._tick(now)
         return Contributed(fate=kept.fate, why=kept.why)
+
+    def waits_for(self, now: float) -> set[str]:
+        """Whom nothing goes on without, of those who are named or have enrolled."""
+        self._tick(now)
+        at = self._standing
+        if at.state == "enrolling":
+            return self.settings.drawn(1) - self._enrolled()
+        if at.state == "open":
+            return self._expected() - {u.owner for u in self._book.updates(at.number)}
+        return set()
 
     # ── enrolment ────────────────────────────────────────────────────────────
 
@@ -251,7 +263,12 @@ class Rounds:
         self._standing = at
 
     def _wanted_owners(self) -> int:
-        return len(self.settings.owners) or self.settings.needed
+        return len(self.settings.drawn(1)) or self.settings.needed
+
+    def _enrolled(self) -> set[str]:
+        """Of those that the first round waits for."""
+        found = {m.owner for m in self._book.members()}
+        return found & self.settings.drawn(1) if self.settings.sample else found
 
     def _member(self, owner: str) -> Member | None:
         return next((m for m in self._book.members() if m.owner == owner), None)
@@ -274,7 +291,7 @@ class Rounds:
 
     def _do_what_is_due(self, now: float) -> None:
         at = self._standing
-        if at.state == "enrolling" and (here := len(self._book.members())):
+        if at.state == "enrolling" and (here := len(self._enrolled())):
             needed, late = self.settings.needed, self._left(now) <= 0
             if here >= (needed if late else self._wanted_owners()):
                 self._stand(replace(at, state="open", number=1))
@@ -288,6 +305,8 @@ class Rounds:
     def _expected(self) -> set[str]:
         """Whom the open round waits for; anybody at all where nobody in particular is."""
         number, members = self._standing.number, self._book.members()
+        if self.settings.sample:
+            return self.settings.drawn(number)
         before = {u.owner for u in self._book.updates(number - 1)}
         expected = {
             m.owner
@@ -295,6 +314,10 @@ class Rounds:
             if m.since == number or (m.since < number and m.owner in before)
         }
         return expected or {m.owner for m in members}
+
+    def _trains(self, owner: str) -> bool:
+        """Whether the open round is one that `owner` trains in."""
+        return not self.settings.sample or owner in self.settings.drawn(self._standing.number)
 
     def _close_round(self) -> None:
         number, settings = self._standing.number, self.settings
@@ -325,7 +348,8 @@ class Rounds:
         closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         self._book.close_round(number, closed, standing)
         self._standing = standing
-        missing = sorted(members.keys() - set(closed.owners))
+        asked = self.settings.drawn(number) if settings.sample else members.keys()
+        missing = sorted(asked - set(closed.owners))
         log.info("round %d closed with %d updates", number, len(updates))
         if missing:
             log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))

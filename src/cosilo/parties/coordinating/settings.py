@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -25,7 +26,10 @@ class FederationSettings:
         rounds: how many.
         rule: how updates are put together, a name in `federation.rules`.
         rule_options: its options.
-        quorum: so many updates must be good for a round to count; of all owners when unset.
+        sample: so many owners, drawn anew for each round, train in it, and the others wait; all of them
+            when unset.
+        quorum: so many updates must be good for a round to count; of all owners, or those that are
+            drawn, when unset.
         deadline_s: seconds from a round's beginning after which it closes with what has come, or fails
             where that is less than the quorum; the same for the owners to enrol.
         rank: of the adapters that owners train; at most, where the rule takes several ranks.
@@ -47,6 +51,7 @@ class FederationSettings:
     rounds: int = 3
     rule: str = "average"
     rule_options: Mapping[str, object] = field(default_factory=dict)
+    sample: int | None = None
     quorum: int | None = None
     deadline_s: float = 3600.0
     rank: int = 8
@@ -76,15 +81,27 @@ class FederationSettings:
         codec(self.codec)
         if len(set(self.owners)) != len(self.owners):
             raise ValueError("an owner is named twice in owners")
-        if self.quorum is not None and not 1 <= self.quorum <= (len(self.owners) or self.quorum):
+        if self.sample is not None and not 1 <= self.sample <= len(self.owners):
             raise ValueError(
-                f"quorum = {self.quorum!r} is not from 1 to the number of owners, {len(self.owners)}"
+                f"sample = {self.sample!r} is not from 1 to the number of owners that are named, "
+                f"{len(self.owners)}"
+            )
+        most = self.sample or len(self.owners)
+        if self.quorum is not None and not 1 <= self.quorum <= (most or self.quorum):
+            raise ValueError(
+                f"quorum = {self.quorum!r} is not from 1 to the number of owners, {most}"
             )
 
     @property
     def needed(self) -> int:
         """Good updates that a round needs."""
-        return self.quorum or len(self.owners) or 1
+        return self.quorum or self.sample or len(self.owners) or 1
+
+    def drawn(self, number: int) -> set[str]:
+        """The owners that train in the round."""
+        if self.sample is None:
+            return set(self.owners)
+        return set(random.Random(f"{self.seed} {number}").sample(sorted(self.owners), self.sample))
 
     @property
     def ranks(self) -> Ranks:
@@ -96,7 +113,7 @@ class FederationSettings:
         """Of an adapter that comes back."""
         if self.ranks != "stacked":
             return self.rank
-        stacked = self.rank * len(self.owners)
+        stacked = self.rank * (self.sample or len(self.owners))
         return int(self.rule_options.get("rank") or stacked)  # type: ignore[call-overload, no-any-return]
 
     def made_rule(self) -> AggregationRule:
@@ -112,4 +129,7 @@ class FederationSettings:
     @property
     def lasting(self) -> dict[str, Any]:
         """What must not change while the federation lasts."""
-        return {name: value for name, value in asdict(self).items() if name not in _MAY_CHANGE}
+        found = {name: value for name, value in asdict(self).items() if name not in _MAY_CHANGE}
+        if self.sample is None:
+            del found["sample"]  # as in the files of federations from before there was one
+        return found

@@ -429,6 +429,9 @@ def test_what_comes_of_a_round_must_be_numbers() -> None:
         ({"rounds": 0}, "rounds = 0"),
         ({"rank": 0}, "rank = 0"),
         ({"quorum": 4}, "quorum = 4 is not from 1 to the number of owners, 3"),
+        ({"quorum": 3, "sample": 2}, "quorum = 3 is not from 1 to the number of owners, 2"),
+        ({"sample": 4}, "sample = 4 is not from 1 to the number of owners that are named, 3"),
+        ({"sample": 1, "owners": ()}, "sample = 1 is not from 1"),
         ({"rule": "averag"}, "did you mean 'average'"),
         ({"codec": "fp33"}, "fp33"),
         ({"rule": "krum", "rule_options": {"hostil": 1}}, "did you mean 'hostile'"),
@@ -442,3 +445,61 @@ def test_what_comes_of_a_round_must_be_numbers() -> None:
 def test_settings_are_looked_at(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         settings(*OWNERS, **options)
+
+
+MANY = tuple(f"owner-{i}" for i in range(9))
+
+
+def test_those_who_are_drawn_train_and_nobody_else_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "federation.sqlite"
+    options = settings(*MANY, sample=3, seed=5)
+    rounds = Rounds(options, path)
+    first, second = options.drawn(1), options.drawn(2)
+    assert len(first) == len(second) == 3
+    assert first != second
+    assert options.drawn(1) == settings(*MANY, sample=3, seed=5).drawn(1)
+    assert rounds.waits_for(0) == first
+    late = min(set(MANY) - first - second)
+    for owner in [late, *sorted(first)]:
+        assert rounds.standing.state == "enrolling"
+        rounds.enrol(owner, enrol(), 0)
+    assert rounds.waits_for(0) == first
+    waiting = rounds.next(late, ask(rounds), 0)
+    assert (waiting.state, waiting.waits_for, waiting.wanted) == ("wait", "updates", 3)
+    with pytest.raises(RejectedError, match="not one of those drawn for round 1"):
+        rounds.contribute(late, update(rounds, 1, 9), 0)
+    for seed, owner in enumerate(sorted(first)):
+        assert rounds.next(owner, ask(rounds), 0).state == "open"
+        rounds.contribute(owner, update(rounds, 1, seed), 0)
+    rounds.close()
+    rounds = Rounds(options, path)  # begun again, the same are drawn
+    assert rounds.waits_for(0) == second
+    found = rounds.next(late, ask(rounds), 0)
+    assert (found.state, found.of) == ("wait", 1)
+    assert close_to(adapter(found), mean(0, 1, 2))
+    for seed, owner in enumerate(sorted(second)):
+        rounds.enrol(owner, enrol(), 0)
+        rounds.contribute(owner, update(rounds, 2, seed), 0)
+    assert rounds.standing.state == "ended"
+    assert rounds.waits_for(0) == set()
+
+
+def test_drawn_owners_that_do_not_come_are_missed_at_the_deadline() -> None:
+    options = settings(*MANY, sample=3, quorum=2, seed=5)
+    rounds = Rounds(options)
+    first = sorted(options.drawn(1))
+    for owner in first[:2]:
+        rounds.enrol(owner, enrol(), 0)
+        rounds.enrol(min(set(MANY) - set(first)), enrol(), 0)
+    assert rounds.standing.state == "enrolling"
+    assert rounds.waits_for(61) == set(first)  # two of three are a quorum
+    assert rounds.standing.state == "open"
+    for seed, owner in enumerate(first[:2]):
+        rounds.contribute(owner, update(rounds, 1, seed), 62)
+    assert rounds.waits_for(62) == {first[2]}
+    assert rounds.waits_for(122) == options.drawn(2)
+
+
+def test_settings_from_before_owners_were_drawn_are_the_same() -> None:
+    assert "sample" not in settings(*OWNERS).lasting
+    assert settings(*OWNERS, sample=2).lasting["sample"] == 2

@@ -23,10 +23,11 @@ _START = (
     "{which}.main(json.loads(sys.stdin.readline()))"
 )
 _HERE = Path(__file__).parent
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TRACING_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "NO_PROXY": "127.0.0.1,localhost,::1",
     "no_proxy": "127.0.0.1,localhost,::1",
 }
@@ -112,7 +113,7 @@ class FlowerProcess:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **home, **_QUIET},
+                    env={**os.environ, **home, **QUIET},
                     start_new_session=True,  # Ctrl-C is for us: we end it
                 )
         except OSError as error:

@@ -12,7 +12,7 @@ RECORD = "cosilo"
 SOCKET = "cosilo-socket"
 """What a node's configuration, and a run's, call the socket that Cosilo's process listens at."""
 
-_WORDS = ("id", "speaks", "failed")
+_WORDS = ("id", "speaks", "failed", "seconds")
 
 
 def parcel(words: Mapping[str, str], body: bytes = b"") -> RecordDict:
