@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import inspect
 
 from cosilo.boundary.messages import (
+    Advertise,
     Ask,
     Backward,
     Body,
@@ -31,10 +32,13 @@ from cosilo.boundary.messages import (
     Enrolled,
     Forward,
     Gradients,
+    HandShares,
     Lend,
     Lent,
+    Masked,
     Message,
     NextRound,
+    NextStep,
     OpenBody,
     Outputs,
     Piece,
@@ -49,12 +53,16 @@ from cosilo.boundary.messages import (
     States,
     Step,
     Steps,
+    SumState,
     Tune,
     Tuned,
+    Unmask,
     Verified,
     Verify,
     encode,
 )
+from cosilo.boundary.messages.federate import SumTerms
+from cosilo.boundary.messages.federate_sums import Advert, Unmasking
 from cosilo.boundary.messages.lend import Described
 from cosilo.boundary.wire import logits, states, tensors, weights
 from cosilo.boundary.wire.codecs import codec
@@ -131,6 +139,9 @@ PIECES = (
     Piece(delta=Delta(other_texts=(("reasoning", "Money."),), extra='{"a": 1}')),
     Piece(delta=Delta(finish_reason="stop", prompt_tokens=30, completion_tokens=5, seconds=0.3)),
 )
+ADVERT = Advert(
+    owner="bank", mask_key=bytes(32), share_key=bytes(range(32)), content=bytes(32), own=bytes(32)
+)
 RELEASE = Release(
     mechanism=SampledGaussian(noise=1.1, rate=0.01, steps=9), unit="group", series="s", draw="d"
 )
@@ -172,6 +183,26 @@ SAMPLES: tuple[Message, ...] = (
         federation="ef" * 16, number=2, rank=2, packed=ADAPTER,
         release=Release(mechanism=SampledGaussian(noise=1.0, rate=0.1, steps=8)),
     ),
+    Enrol(base="ab" * 16, layers=(("model.q", 8, 4),), rank=2, sums=True),
+    Enrolled(
+        version=1, federation="ef" * 16, base="ab" * 16, rounds=3, rule="average", rank=2, scale=2.0,
+        codec="fp32", seed=1, counts=True, most=4096, held=20.0,
+        sums=SumTerms(
+            owner="bank", among=3, threshold=2, largest=8.0, bits=32, most_examples=1000,
+        ),
+    ),
+    Advertise(federation="ef" * 16, number=1, advert=ADVERT),
+    HandShares(federation="ef" * 16, number=1, sealed=(("clinic", bytes(148)),)),
+    Masked(federation="ef" * 16, number=1, vector=bytes(range(40))),
+    Unmask(
+        federation="ef" * 16, number=1,
+        shares=Unmasking(own=(("bank", bytes(66)),), keys=(("clinic", bytes(66)),)),
+    ),
+    NextStep(federation="ef" * 16, number=1, step="vector", among=3, patience=20.0),
+    SumState(step="shares", adverts=(ADVERT,), threshold=2),
+    SumState(step="unmasking", owners=("bank",), sealed=(("bank", bytes(148)),)),
+    SumState(step="wait", here=1, wanted=3, left=9.5),
+    SumState(step="over", why="its vector came late"),
     Contributed(fate="late", why="round 2 had closed"),
     Backward(thread=bytes(16), count=2, packed=SCALED),
     Gradients(count=2, packed=SCALED),

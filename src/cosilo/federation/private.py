@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosilo.federation.updates import Floats, Tensors, flat, shaped
+from cosilo.federation.updates import Doubles, Floats, Tensors, flat, shaped
 from cosilo.privacy.keyed_noise import KeyedNoise
 from cosilo.privacy.mechanisms import Gaussian, Release, Unit
 
@@ -76,8 +76,28 @@ class UpdateNoise:
         Raises:
             ValueError: the tensors are not those of `before`, or hold what is no number.
         """
-        shapes = {name: start.shape for name, start in before.items()}
-        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        way, release = self.way(tensors, before, draws, session=session)
+        noisy = shaped(way, {name: start.shape for name, start in before.items()})
+        return {n: (before[n] + part).astype(np.float32) for n, part in noisy.items()}, release
+
+    def way(
+        self,
+        tensors: Tensors,
+        before: Tensors,
+        draws: KeyedNoise,
+        *,
+        session: str,
+        step: float = 0.0,
+    ) -> tuple[Doubles, Release]:
+        """From `before` to the update that is sent, all numbers in a row; see `applied`.
+
+        Args:
+            step: a power of two that each number is a multiple of, so that a sum rounds nothing.
+
+        Raises:
+            ValueError: as `applied`; or the noise is not a thousand steps large.
+        """
+        if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in before.items()}:
             raise ValueError("an update has other tensors than the round began with")
         way = flat(tensors) - flat(before)
         if not np.isfinite(way).all():
@@ -87,14 +107,14 @@ class UpdateNoise:
         content = hashlib.sha256(way.astype("<f8").tobytes()).digest()
         stated = f"{session}|{self.largest!r}|{self.noise!r}".encode()
         context = hashlib.sha256(b"an update|" + stated + content).digest()
-        noisy = shaped(draws.added(way, self.sigma, context), shapes)
-        found = {name: (before[name] + part).astype(np.float32) for name, part in noisy.items()}
-        return found, self.release(series=session[:200], draw=context.hex())
+        noisy = draws.added(way, self.sigma, context, step=step)
+        return noisy, self.release(series=session[:200], draw=context.hex())
 
 
 def in_sum(noise: UpdateNoise, honest: int) -> Release:
     """What the sum of updates says of one owner, where so many owners that keep to it added their noise
-    and nothing but the sum is seen. No strategy calls it yet, as none calls `secure`.
+    and nothing but the sum is seen. Those who drop out before the sum take their noise with them, and
+    whoever knows another owner's noise can take it away: neither counts.
 
     Raises:
         ValueError: there is none.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _FINEST = -20  # the grid is so many powers of two below σ
+_COARSEST = 1 << 10  # steps in σ, at least
 _DRAWS = 4
 
 
@@ -54,19 +55,24 @@ class KeyedNoise:
         found: Floats = pairs[: size * _DRAWS].reshape(_DRAWS, size).sum(axis=0)
         return found / math.sqrt(_DRAWS)
 
-    def added(self, values: Floats, sigma: float, context: bytes) -> Floats:
+    def added(self, values: Floats, sigma: float, context: bytes, *, step: float = 0.0) -> Floats:
         """`values`, shape (n,), plus Gaussian noise.
 
         Values are cut towards zero, and noise rounded, to multiples of a power of two of about
         σ · 2^-20, so that no low bits of a value show beside the noise (Mironov 2012); no value grows.
 
+        Args:
+            step: a power of two that all that comes out is a multiple of, where it is coarser.
+
         Raises:
-            ValueError: σ is negative or not finite.
+            ValueError: σ is negative or not finite, or not a thousand of such steps.
         """
         if not 0 <= sigma < math.inf:
             raise ValueError(f"σ = {sigma!r} is not a standard deviation")
         if sigma == 0:
             return values.astype(np.float64)
-        grid = math.ldexp(1.0, math.frexp(sigma)[1] + _FINEST)
+        grid = max(step, math.ldexp(1.0, math.frexp(sigma)[1] + _FINEST))
+        if sigma < _COARSEST * grid:
+            raise ValueError(f"noise of σ = {sigma:g} is too little for steps of {grid:g}")
         noise = np.rint(sigma * self.normals(len(values), context) / grid)
         return (np.trunc(values / grid) + noise) * grid

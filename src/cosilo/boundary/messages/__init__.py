@@ -32,6 +32,14 @@ from cosilo.boundary.messages.federate import (
     NextRound,
     RoundState,
 )
+from cosilo.boundary.messages.federate_sums import (
+    Advertise,
+    HandShares,
+    Masked,
+    NextStep,
+    SumState,
+    Unmask,
+)
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
 from cosilo.boundary.messages.lend import Lend, Lent, PluggedIn, PlugIn
 from cosilo.boundary.messages.read import Read, States
@@ -42,9 +50,10 @@ from cosilo.boundary.messages.tune import Tune, Tuned
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Ask", "Backward", "Body", "Completion", "Contribute", "Contributed",
-    "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients", "Lend", "Lent",
-    "Message", "NextRound", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read",
-    "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps",
-    "Tune", "Tuned", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Advertise", "Ask", "Backward", "Body", "Completion", "Contribute",
+    "Contributed", "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients",
+    "HandShares", "Lend", "Lent", "Masked", "Message", "NextRound", "NextStep", "OpenBody",
+    "Outputs", "Piece", "PlugIn", "PluggedIn", "Read", "Refused", "Request", "RoundState", "Score",
+    "Scored", "Scores", "States", "Step", "Steps", "SumState", "Tune", "Tuned", "Unmask",
+    "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

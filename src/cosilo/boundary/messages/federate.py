@@ -27,7 +27,7 @@ from cosilo.boundary.messages.bounds import FIELDS
 from cosilo.boundary.messages.passages import Passage
 from cosilo.boundary.wire import tensors
 from cosilo.models.base import Shows
-from cosilo.types import Amount, Count
+from cosilo.types import Amount, Count, Value
 
 VERSION = 1
 """Of this exchange; owner and coordinator must speak the same."""
@@ -42,7 +42,7 @@ Layers = Annotated[tuple[tuple[Name, Size, Size], ...], Meta(max_length=1 << 13)
 """(a linear layer's name, outputs, inputs), sorted by name."""
 
 
-class _ToCoordinator:
+class ToCoordinator:
     """What all requests to a coordinator have in common: no model reads them, and what they say of
     texts is in no string."""
 
@@ -64,6 +64,26 @@ class _ToCoordinator:
         return ()
 
 
+class SumTerms(Value, frozen=True, kw_only=True):
+    """How a federation sums updates so that nobody sees one of them; see `federate_sums`.
+
+    Attributes:
+        owner: what the coordinator calls the owner that is told.
+        among: how many owners there are at most.
+        threshold: no sum is made of fewer.
+        largest: the largest magnitude of a number in an update, as the way from where its round began.
+        bits: of the numbers that are summed, 32 or 64.
+        most_examples: where updates are weighed, an owner of so many examples weighs 1, and none more.
+    """
+
+    owner: Name
+    among: Annotated[int, Meta(ge=2, le=1 << 13)]
+    threshold: Count
+    largest: Amount
+    bits: Literal[32, 64]
+    most_examples: Count = 0
+
+
 class Enrolled(Message, frozen=True, kw_only=True):
     """What an owner takes part in. The same owner, enrolling again, is told the same.
 
@@ -80,6 +100,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
         counts: updates are weighed by how many examples an owner said that it has.
         most: bytes of the longest adapter that will come back.
         held: seconds that a `NextRound` may be held until there is something to say.
+        sums: how updates are summed where the coordinator sees none of them; None where it sees each.
     """
 
     shows: ClassVar[Shows] = Shows.NOTHING
@@ -95,6 +116,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
     counts: bool
     most: Count
     held: Amount
+    sums: SumTerms | None = None
 
     def passages(self) -> list[Passage]:
         return []
@@ -104,7 +126,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
         return self
 
 
-class Enrol(_ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
+class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     """An owner wants to take part.
 
     Attributes:
@@ -115,6 +137,7 @@ class Enrol(_ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
         examples: how many it trains on, where its owner permits that this is told.
         settings: a hash of all else that decides its updates: the same owner with others is another
             training, and cannot go on with this one.
+        sums: it takes part where the coordinator sees none of its updates, and nowhere else.
     """
 
     reply: ClassVar[type[Message]] = Enrolled
@@ -125,6 +148,7 @@ class Enrol(_ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     rank: Rank
     examples: Count | None = None
     settings: Digest = ""
+    sums: bool = False
 
     def passages(self) -> list[Passage]:
         return []  # names of layers and hashes
@@ -190,7 +214,7 @@ class RoundState(Message, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, packed=tensors.pack(turned))
 
 
-class NextRound(_ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
+class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
     """What is to do next? It may be held until there is something.
 
     Attributes:
@@ -244,7 +268,7 @@ class Contributed(Message, frozen=True, kw_only=True):
         return self
 
 
-class Contribute(_ToCoordinator, Request[Contributed], frozen=True, kw_only=True):
+class Contribute(ToCoordinator, Request[Contributed], frozen=True, kw_only=True):
     """An owner's update for a round: the adapter that it trained. Sent again, it is the same update.
 
     Attributes:

@@ -1,4 +1,1 @@
-"""Sums that hide what they are of: owners' vectors under masks that cancel; see `sums.py`.
-
-No strategy calls it yet.
-"""
+"""Sums that hide what they are of: owners' vectors under masks that cancel; see `sums.py`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, combinations, islice
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from cosilo.federation.secure.sums import (
     flaw,
     known_by,
 )
+
+_TRIES = 2000
+"""How often a secret is looked for while shares are wrong."""
 
 
 def roster_of(session: str, adverts: Sequence[Advert], *, threshold: int, size: int) -> Roster:
@@ -62,7 +66,7 @@ def total(
 
     Raises:
         ValueError: too few survivors or answers; a vector of another size; shares that do not give the
-            secret of the owner that they are said to be of.
+            secret of the owner that they are said to be of, and of which too many are wrong.
     """
     keys.require_cryptography()
     size = roster.size * encoding.bits // 8
@@ -81,35 +85,57 @@ def total(
     for vector in vectors.values():
         found += np.frombuffer(vector, encoding.sent)
     adverts = {advert.owner: advert for advert in roster.adverts}
-    seeds = {owner: dict(answer.own) for owner, answer in answers.items()}
+    seeds = _Shares(roster, {owner: dict(answer.own) for owner, answer in answers.items()})
     for owner in sorted(vectors):
-        own = _restored(roster, owner, seeds)
-        if known_by(own) != adverts[owner].own:
-            raise ValueError(f"the shares of {owner!r} give another seed than it advertised")
+        own = seeds.restored(owner, lambda s, of=owner: known_by(s) == adverts[of].own)  # type: ignore[misc]
         keys.add_stream(found, keys.derived(own, b"own", bound), encoding, sign=-1)
-    private = {owner: dict(answer.keys) for owner, answer in answers.items()}
+    private = _Shares(roster, {owner: dict(answer.keys) for owner, answer in answers.items()})
     for owner in sorted(set(sharers) - set(vectors)):
-        mask = _restored(roster, owner, private)
-        if keys.public_key(mask) != adverts[owner].mask_key:
-            raise ValueError(f"the shares of {owner!r} give another key than it advertised")
+        mask = private.restored(
+            owner,
+            lambda s, of=owner: keys.public_key(s) == adverts[of].mask_key,  # type: ignore[misc]
+        )
         for other in sorted(vectors):
             key = common(mask, adverts[other].mask_key, bound)
             keys.add_stream(found, key, encoding, sign=-1 if other < owner else 1)
     return found
 
 
-def _restored(roster: Roster, owner: str, shares: Mapping[str, Mapping[str, bytes]]) -> bytes:
-    """The secret of `owner`, of the shares that others gave."""
-    given = {
-        place: int.from_bytes(shares[name][owner])
-        for place, name in enumerate(roster.owners, start=1)
-        if owner in shares.get(name, {})
-    }
-    if len(given) < roster.threshold:
-        raise ValueError(
-            f"{len(given)} shares of {owner!r} came, and {roster.threshold} are needed to take its "
-            "mask away"
+class _Shares:
+    """Who gave which shares: owner → of whom → share. Some may be wrong."""
+
+    def __init__(self, roster: Roster, given: Mapping[str, Mapping[str, bytes]]) -> None:
+        self._roster = roster
+        self._given = given
+        self._doubted: tuple[int, ...] = ()  # without whose shares the last secret was found
+
+    def restored(self, owner: str, is_right: Callable[[bytes], bool]) -> bytes:
+        """The secret of `owner`, of the shares that others gave: where not all of them are right, of
+        those that are.
+
+        Raises:
+            ValueError: too few came, or no few of them left out give a secret that is right.
+        """
+        threshold = self._roster.threshold
+        given = {
+            place: int.from_bytes(self._given[name][owner])
+            for place, name in enumerate(self._roster.owners, start=1)
+            if owner in self._given.get(name, {})
+        }
+        if len(given) < threshold:
+            raise ValueError(
+                f"{len(given)} shares of {owner!r} came, and {threshold} are needed to take its mask "
+                "away"
+            )
+        without = chain(
+            [self._doubted],
+            *(combinations(given, few) for few in range(len(given) - threshold + 1)),
         )
-    enough = dict(sorted(given.items())[: roster.threshold])
-    secret = shamir.joined(enough)
-    return secret.to_bytes(shamir.SIZE)[-keys.KEY :] if secret < 1 << 256 else bytes(keys.KEY)
+        for doubted in islice(without, _TRIES):
+            enough = {p: share for p, share in given.items() if p not in doubted}
+            secret = shamir.joined(dict(list(enough.items())[:threshold]))
+            found = secret.to_bytes(shamir.SIZE)[-keys.KEY :] if secret < 1 << 256 else b""
+            if len(enough) >= threshold and found and is_right(found):
+                self._doubted = doubted
+                return found
+        raise ValueError(f"the shares of {owner!r} give another secret than it advertised")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors, flat, shaped
+from cosilo.federation.updates import Doubles
 
 Words = NDArray[np.unsignedinteger[Any]]
 """Numbers modulo 2³² (uint32) or 2⁶⁴ (uint64)."""
@@ -96,9 +96,8 @@ class FixedPoint:
         return np.dtype(self.dtype).newbyteorder("<")
 
 
-def weighted_vector(tensors: Tensors, weight: float) -> Doubles:
-    """An update as one vector for a sum: its tensors in the order of their names, each number times the
-    weight, and the weight itself behind them.
+def weighted(vector: Doubles, weight: float) -> Doubles:
+    """A vector for a sum: each number times the weight, and the weight itself behind them.
 
     The sum of such vectors is all that a weighted mean needs: see `mean_of_sum`.
 
@@ -111,17 +110,16 @@ def weighted_vector(tensors: Tensors, weight: float) -> Doubles:
     """
     if not 0 < weight <= 1:
         raise ValueError(f"the weight {weight!r} is not above 0 and at most 1")
-    return np.concatenate([flat(tensors) * weight, [weight]])
+    return np.concatenate([vector * weight, [weight]])
 
 
-def mean_of_sum(total: Doubles, shapes: Shapes) -> dict[str, Floats]:
-    """The weighted mean of the updates whose `weighted_vector`s sum to `total`.
+def mean_of_sum(total: Doubles) -> Doubles:
+    """The weighted mean of the vectors that were `weighted` and summed to `total`.
 
     Raises:
-        ValueError: the sum is not of such tensors, or its weights sum to nothing.
+        ValueError: the weights sum to nothing.
     """
-    if total.shape != (sum(map(math.prod, shapes.values())) + 1,) or not total[-1] > 0:
-        raise ValueError(
-            f"a sum of shape {total.shape} is none of weighted updates of these shapes"
-        )
-    return shaped((total[:-1] / total[-1]).astype(np.float32), shapes)
+    if total.ndim != 1 or len(total) < 2 or not total[-1] > 0:
+        raise ValueError(f"a sum of shape {total.shape} is none of weighted vectors")
+    mean: Doubles = total[:-1] / total[-1]
+    return mean

@@ -48,6 +48,12 @@ def begun(session: str, owner: str, words: Words, *, seed: bytes | None = None) 
     return OwnerState(session=session, owner=owner, seed=seed, content=content)
 
 
+def is_of(state: OwnerState, words: Words) -> bool:
+    """Whether it is these words that the owner committed to."""
+    found = _commitment(state.seed, state.session, state.owner, words)
+    return hmac.compare_digest(state.content, found)
+
+
 def advertised(state: OwnerState) -> Advert:
     mask, share, own = _secrets(state)
     return Advert(
@@ -100,9 +106,7 @@ def masked(
             owner, or others than were answered before; the encoding has no room for so many owners.
     """
     _same_roster(state, roster)
-    if not hmac.compare_digest(
-        state.content, _commitment(state.seed, state.session, state.owner, words)
-    ):
+    if not is_of(state, words):
         raise PrivacyError(
             "secure aggregation: the vector is not the one that this owner committed to, and a mask is "
             "not used for two; nothing was sent"

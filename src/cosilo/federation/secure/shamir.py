@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 
+from cosilo.boundary.messages.federate_sums import SHARE
+
 PRIME = 2**521 - 1
 """Secrets are numbers below it."""
 
-SIZE = 66
+SIZE = SHARE
 """Bytes of a share."""
 
 

@@ -26,31 +26,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cosilo.boundary.messages.federate_sums import Advert as Advert
+from cosilo.boundary.messages.federate_sums import Bytes32, Owner
+from cosilo.boundary.messages.federate_sums import Unmasking as Unmasking
 from cosilo.errors import PrivacyError
-from cosilo.federation.secure import keys, shamir
+from cosilo.federation.secure import keys
 from cosilo.types import Count, Many, Value
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Session = Annotated[str, Meta(min_length=1, max_length=400)]
-Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Share = Annotated[bytes, Meta(min_length=shamir.SIZE, max_length=shamir.SIZE)]
-
-
-class Advert(Value, frozen=True, kw_only=True):
-    """What an owner says of itself first.
-
-    Attributes:
-        mask_key: the public key of the masks that it has in common with others.
-        share_key: the public key that shares for it are sealed with.
-        content: a commitment of the vector that it will mask, which tells nothing of it.
-        own: a hash of its own mask's seed, for the coordinator to know it by.
-    """
-
-    owner: Name
-    mask_key: Bytes32
-    share_key: Bytes32
-    content: Bytes32
-    own: Bytes32
 
 
 class Roster(Value, frozen=True, kw_only=True):
@@ -87,7 +70,7 @@ class OwnerState(Value, frozen=True, kw_only=True):
     """
 
     session: Session
-    owner: Name
+    owner: Owner
     seed: Bytes32
     content: Bytes32
     roster: bytes = b""
@@ -97,18 +80,6 @@ class OwnerState(Value, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without its seed, so that none gets into a log."""
         return f"OwnerState(session={self.session!r}, owner={self.owner!r})"
-
-
-class Unmasking(Value, frozen=True, kw_only=True):
-    """An owner's shares for taking the masks away.
-
-    Attributes:
-        own: (survivor, a share of the seed of its own mask).
-        keys: (owner that dropped out, a share of the private key of its common masks).
-    """
-
-    own: Many[tuple[Name, Share]] = ()
-    keys: Many[tuple[Name, Share]] = ()
 
 
 def flaw(roster: Roster) -> str:

@@ -3,6 +3,8 @@
     federation   one row: its name, its settings, base and layers, where it stands
     owners       who enrolled, and as what
     updates      round, owner → the update's digest, its fate, and its bytes while the round is open
+    sums         round → who is in each step of a sum of updates that nobody sees
+    sum_parts    round, owner, step → what the owner gave in it; bytes while the round is open
     rounds       closed ones → the adapter that came of each, and the owners in it
 
 What belongs together is one transaction, on the disk before anybody is told: after a `kill -9` all of
@@ -43,6 +45,13 @@ CREATE TABLE IF NOT EXISTS rounds (
     number INTEGER PRIMARY KEY, packed BLOB NOT NULL, rank INTEGER NOT NULL, adds INTEGER NOT NULL,
     error REAL, owners TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS sums (
+    round INTEGER PRIMARY KEY, roster BLOB NOT NULL, sharers TEXT NOT NULL, survivors TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS sum_parts (
+    round INTEGER NOT NULL, owner TEXT NOT NULL, step TEXT NOT NULL, digest BLOB NOT NULL,
+    why TEXT NOT NULL, content BLOB, PRIMARY KEY (round, step, owner)
+) WITHOUT ROWID;
 """
 _TIMEOUT_S = 30.0
 
@@ -52,7 +61,8 @@ class Standing:
     """Where a federation stands.
 
     Attributes:
-        state: "enrolling", "open" (round `number` is), "ended" or "failed", and `why`.
+        state: "enrolling", "open" (round `number` is; the steps of a sum have states of their own, see
+            `sums.py`), "ended" or "failed", and `why`.
         layers: of the base model, as the first owner said them; empty before.
     """
 
@@ -105,6 +115,32 @@ class ClosedRound:
     owners: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class KeptSum:
+    """Who is in a round's sum, as far as that is fixed.
+
+    Attributes:
+        roster: `federation.secure.sums.Roster`, encoded.
+        sharers, survivors: those who handed out shares, and those whose masked update came; none
+            before that is fixed.
+    """
+
+    roster: bytes
+    sharers: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SumPart:
+    """What an owner gave in a step of a sum. `content` is None once the round has closed, or where it
+    cannot be used, and `why`."""
+
+    owner: str
+    digest: bytes
+    why: str
+    content: bytes | None = None
+
+
 class FederationBook:
     """One federation's file, or memory where `path` is None. It is used by one thread at a time.
 
@@ -154,6 +190,37 @@ class FederationBook:
         packed, rank, adds, error, owners = row
         return ClosedRound(packed, rank, bool(adds), error, tuple(json.loads(owners)))
 
+    def sum_of(self, number: int) -> KeptSum | None:
+        """Who is in a round's sum; None before its roster is fixed."""
+        query = "SELECT roster, sharers, survivors FROM sums WHERE round = ?"
+        if (row := self._one(query, number)) is None:
+            return None
+        return KeptSum(row[0], tuple(json.loads(row[1])), tuple(json.loads(row[2])))
+
+    def parts(self, number: int, step: str, *, with_content: bool = False) -> list[SumPart]:
+        """What owners gave in a step of a round's sum, in the order of their names."""
+        content = "content" if with_content else "NULL"
+        query = f"SELECT owner, digest, why, {content} FROM sum_parts WHERE round = ? AND step = ?"
+        return [SumPart(*row) for row in self._all(f"{query} ORDER BY owner", number, step)]
+
+    def adverts(self) -> list[bytes]:
+        """Those of all rounds, which hold public keys and commitments."""
+        query = "SELECT content FROM sum_parts WHERE step = 'advert' AND content IS NOT NULL"
+        return [row[0] for row in self._all(query)]
+
+    def keep_part(self, number: int, step: str, part: SumPart) -> None:
+        """Note what an owner gave in a step."""
+        row = (number, part.owner, step, part.digest, part.why, part.content)
+        with self._together():
+            self._do("INSERT INTO sum_parts VALUES (?,?,?,?,?,?)", row)
+
+    def fix(self, number: int, kept: KeptSum, standing: Standing) -> None:
+        """Note who is in a round's sum, and the step that begins."""
+        row = (number, kept.roster, json.dumps(kept.sharers), json.dumps(kept.survivors))
+        with self._together():
+            self._do("INSERT OR REPLACE INTO sums VALUES (?,?,?,?)", row)
+            self._stand(standing)
+
     def stand(self, standing: Standing) -> None:
         """Note where it stands now."""
         with self._together():
@@ -171,19 +238,25 @@ class FederationBook:
     def keep(self, number: int, update: KeptUpdate) -> None:
         """Note what an owner contributed to a round."""
         with self._together():
-            self._do(
-                "INSERT INTO updates VALUES (?,?,?,?,?,?,?)",
-                (
-                    number, update.owner, update.digest, update.fate, update.why, update.rank,
-                    update.packed,
-                ),
-            )  # fmt: skip
+            self._keep(number, update)
 
-    def close_round(self, number: int, closed: ClosedRound, standing: Standing) -> None:
-        """Note what came of a round, and forget the bytes it was made of."""
+    def close_round(
+        self,
+        number: int,
+        closed: ClosedRound,
+        standing: Standing,
+        fates: Sequence[KeptUpdate] = (),
+    ) -> None:
+        """Note what came of a round, and forget the bytes it was made of.
+
+        Args:
+            fates: what became of updates that were never kept one by one.
+        """
         row = (number, closed.packed, closed.rank, closed.adds, closed.error)
         with self._forgetting():
             self._do("INSERT INTO rounds VALUES (?,?,?,?,?,?)", (*row, json.dumps(closed.owners)))
+            for update in fates:
+                self._keep(number, update)
             self._stand(standing)
 
     def fail(self, standing: Standing) -> None:
@@ -193,6 +266,11 @@ class FederationBook:
 
     def close(self) -> None:
         self._db.close()
+
+    def _keep(self, number: int, update: KeptUpdate) -> None:
+        u = update
+        row = (number, u.owner, u.digest, u.fate, u.why, u.rank, u.packed)
+        self._do("INSERT INTO updates VALUES (?,?,?,?,?,?,?)", row)
 
     def _stand(self, s: Standing) -> None:
         row = (s.name, s.settings, s.base, json.dumps(s.layers), s.state, s.number, s.why)
@@ -204,6 +282,10 @@ class FederationBook:
         with self._together():
             yield
             self._do("UPDATE updates SET packed = NULL WHERE packed IS NOT NULL", ())
+            self._do(
+                "UPDATE sum_parts SET content = NULL WHERE content IS NOT NULL AND step != 'advert'",
+                (),
+            )
         with suppress(sqlite3.Error):  # it is done all the same; the next one empties the log
             self._empty_log()
 

@@ -15,12 +15,16 @@ from cosilo.boundary.messages import (
     Enrol,
     Enrolled,
     NextRound,
+    NextStep,
     RoundState,
+    SumState,
 )
 from cosilo.parties.coordinating.rounds import Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.parties.coordinating.sums import Given
 
 T = TypeVar("T")
+S = TypeVar("S", RoundState, SumState)
 
 _LEAST_S = 0.01  # between two looks, where a deadline is about to pass
 
@@ -85,22 +89,31 @@ class Federation:
 
     async def next(self, owner: str, message: NextRound) -> RoundState:
         """See `Rounds.next`; held until there is something to say, or its patience ends."""
-        end = self._clock() + min(message.patience, self.settings.held_s)
-        while True:
-            changed = self._changed
-            state = await self._do(lambda: self._rounds.next(owner, message, self._clock()))
-            left = min(end - self._clock(), max(state.left, _LEAST_S))
-            if state.state != "wait" or state.packed or left <= 0 or self._stopping:
-                return state
-            try:
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            except TimeoutError:
-                pass
+
+        def waits(state: RoundState) -> bool:
+            return state.state == "wait" and not state.packed
+
+        return await self._held(
+            lambda: self._rounds.next(owner, message, self._clock()), waits, message.patience
+        )
 
     async def contribute(self, owner: str, message: Contribute) -> Contributed:
         """See `Rounds.contribute`."""
         return await self._do(lambda: self._rounds.contribute(owner, message, self._clock()))
+
+    async def give(self, owner: str, message: Given) -> Contributed:
+        """See `Rounds.give`."""
+        return await self._do(lambda: self._rounds.give(owner, message, self._clock()))
+
+    async def step(self, owner: str, message: NextStep) -> SumState:
+        """See `Rounds.step`; held until there is something to say, or its patience ends."""
+
+        def waits(state: SumState) -> bool:
+            return state.step == "wait"
+
+        return await self._held(
+            lambda: self._rounds.step(owner, message, self._clock()), waits, message.patience
+        )
 
     def stop(self) -> None:
         """Hold nobody any longer."""
@@ -110,6 +123,21 @@ class Federation:
     def close(self) -> None:
         self._thread.submit(self._rounds.close).result()
         self._thread.shutdown()
+
+    async def _held(self, look: Callable[[], S], waits: Callable[[S], bool], patience: float) -> S:
+        """What `look` finds, as soon as there is nothing to wait for, or patience ends."""
+        end = self._clock() + min(patience, self.settings.held_s)
+        while True:
+            changed = self._changed
+            state = await self._do(look)
+            left = min(end - self._clock(), max(state.left, _LEAST_S))
+            if not waits(state) or left <= 0 or self._stopping:
+                return state
+            try:
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            except TimeoutError:
+                pass
 
     async def _do(self, work: Callable[[], T]) -> T:
         """`work`, in the federation's own thread; those who are held look again where it changed how

@@ -16,11 +16,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from cosilo.boundary.messages import (
     Contribute,
@@ -28,7 +31,9 @@ from cosilo.boundary.messages import (
     Enrol,
     Enrolled,
     NextRound,
+    NextStep,
     RoundState,
+    SumState,
 )
 from cosilo.boundary.messages.federate import VERSION
 from cosilo.boundary.wire import tensors
@@ -38,7 +43,7 @@ from cosilo.errors import (
     FederationError,
     RejectedError,
 )
-from cosilo.federation.updates import OwnerUpdate, Tensors, pairs_of
+from cosilo.federation.updates import OwnerUpdate, Tensors, flat, pairs_of, shaped, vetted
 from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
 from cosilo.parties.coordinating.book import (
     ClosedRound,
@@ -48,6 +53,7 @@ from cosilo.parties.coordinating.book import (
     Standing,
 )
 from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
 from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -71,15 +77,14 @@ class Rounds:
             name = secrets.token_hex(16)
             found = Standing(name, text, settings.base, (), "enrolling", 0)
             self._book.stand(found)
-        elif found.settings != text:
-            before, now = json.loads(found.settings), settings.lasting
-            other = [k for k in now if before.get(k) != json.loads(json.dumps(now[k]))]
+        elif other := _changed(json.loads(found.settings), json.loads(text)):
             self._book.close()
             raise ConfigError(
                 f"the federation in {str(path)!r} began with other settings ({', '.join(other)}): "
                 "restore them, or name another file for another federation"
             )
         self._standing = found
+        self._sums = SumRounds(self._book, settings, found.name) if settings.secure else None
 
     @property
     def standing(self) -> Standing:
@@ -119,7 +124,14 @@ class Rounds:
                 f"the owner trains adapters of rank {message.rank}, and this federation those of rank "
                 f"{'1 to ' * several}{settings.rank}: set rank"
             )
-        if settings.counts and not message.examples:
+        if settings.secure != message.sums:
+            raise CapabilityError(
+                "the coordinator sees no owner's update, only their sum: set secure = true"
+                if settings.secure
+                else "the coordinator would see this owner's updates, and it does not want that: the "
+                "host needs [federation] secure = true, or the owner secure = false"
+            )
+        if settings.counts and not (message.examples or settings.secure):
             raise CapabilityError(
                 "this federation weighs updates by how many examples an owner has, and the owner does "
                 "not say, or has none: set tell_count = true, or let each owner count the same"
@@ -150,6 +162,7 @@ class Rounds:
                 matrix_shapes(self._layers, settings.largest_rank), settings.codec
             ),
             held=settings.held_s,
+            sums=self._sums.terms(owner) if self._sums else None,
         )
 
     def next(self, owner: str, message: NextRound, now: float) -> RoundState:
@@ -179,9 +192,9 @@ class Rounds:
             return msgspec.structs.replace(
                 state, waits_for="owners", here=here, wanted=wanted, left=self._left(now)
             )
-        if self._trains(owner) and self._update(at.number, owner) is None:
+        there, expected = self._there(), self._expected()
+        if self._may_go_on(owner, message.gave):
             return msgspec.structs.replace(state, state="open", left=self._left(now))
-        expected, there = self._expected(), {u.owner for u in self._book.updates(at.number)}
         return msgspec.structs.replace(
             state,
             waits_for="updates",
@@ -199,6 +212,11 @@ class Rounds:
                 another update of this owner's stands for it.
         """
         member = self._known(owner, message.federation)
+        if self._sums is not None:
+            raise RejectedError(
+                "this federation sums updates that nobody sees, and this one could be seen: set "
+                "secure = true"
+            )
         self._tick(now)
         at = self._standing
         digest = hashlib.sha256(f"{message.rank} ".encode() + message.packed).digest()
@@ -209,14 +227,9 @@ class Rounds:
                     f"another update of this owner's stands for round {message.number}: one counts"
                 )
             return Contributed(fate=before.fate, why=before.why)
-        if at.state == "failed":
-            raise FederationError(at.why)
-        if at.state == "enrolling" or not 1 <= message.number <= at.number:
-            raise RejectedError(f"round {message.number} has not begun")
-        if message.number == at.number and not self._trains(owner):
-            raise RejectedError(f"this owner is not one of those drawn for round {message.number}")
-        if at.state == "ended" or message.number < at.number:
-            return Contributed(fate="late", why=f"round {message.number} had closed")
+        if closed := self._closed(message.number):
+            return Contributed(fate="late", why=closed)
+        self._check_drawn(owner, message.number)
         why = flaw(message.packed, message.rank, member.rank, self._layers, self.settings)
         kept = KeptUpdate(
             owner, digest, "dropped" if why else "taken", why, message.rank,
@@ -234,9 +247,105 @@ class Rounds:
         at = self._standing
         if at.state == "enrolling":
             return self.settings.drawn(1) - self._enrolled()
-        if at.state == "open":
-            return self._expected() - {u.owner for u in self._book.updates(at.number)}
+        if at.state in STATES:
+            return self._expected() - self._there()
         return set()
+
+    def _check_drawn(self, owner: str, number: int) -> None:
+        if not self._trains(owner):
+            raise RejectedError(f"this owner is not one of those drawn for round {number}")
+
+    def _closed(self, number: int) -> str:
+        """That a round has closed; nothing while it is open.
+
+        Raises:
+            FederationError: the federation failed.
+            RejectedError: it has not begun.
+        """
+        at = self._standing
+        if at.state == "failed":
+            raise FederationError(at.why)
+        if at.state == "enrolling" or not 1 <= number <= at.number:
+            raise RejectedError(f"round {number} has not begun")
+        over = at.state == "ended" or number < at.number
+        return f"round {number} had closed" * over
+
+    # ── sums ─────────────────────────────────────────────────────────────────
+
+    def give(self, owner: str, message: Given, now: float) -> Contributed:
+        """Take what `owner` gives to a round's sum, or tell what became of it before.
+
+        Raises:
+            FederationError: the federation failed.
+            RejectedError: the owner did not enrol here, or updates are not summed here; the round or
+                its step has not begun; or something else of this owner's stands for it.
+        """
+        self._known(owner, message.federation)
+        sums, number, step = self._summing(), message.number, step_of(message)
+        self._tick(now)
+        before = sums.part(number, owner, step)
+        if before is not None:
+            if before.digest != digest_of(message):
+                raise RejectedError(
+                    f"something else of this owner's stands for round {number} ({step}): one counts"
+                )
+            return Contributed(fate="dropped" if before.why else "taken", why=before.why)
+        if closed := self._closed(number):
+            return Contributed(fate="late", why=closed)
+        self._check_drawn(owner, number)
+        at, order = self._standing, list(STATES.values())
+        ahead = order.index(step) - order.index(STATES[at.state])
+        if ahead > 0:
+            raise RejectedError(f"round {number} waits for {STATES[at.state]}, not for {step} yet")
+        if ahead < 0:
+            return Contributed(fate="late", why=f"that step of round {number} was over")
+        if step != "advert" and owner not in sums.wanted(at):
+            return Contributed(fate="late", why=f"this owner dropped out of round {number} before")
+        why = sums.take(owner, message, self._size())
+        if why:
+            log.warning("round %d: %r drops out: %s", number, owner, why)
+        self._tick(now)
+        return Contributed(fate="dropped" if why else "taken", why=why)
+
+    def step(self, owner: str, message: NextStep, now: float) -> SumState:
+        """What there is for `owner`'s next step in a sum.
+
+        Raises:
+            FederationError: the federation failed.
+            RejectedError: the owner did not enrol here, updates are not summed here, or the round has
+                not begun.
+        """
+        self._known(owner, message.federation)
+        sums = self._summing()
+        self._tick(now)
+        self._closed(message.number)
+        found = sums.state(owner, message.number, message.step, self._standing)
+        return msgspec.structs.replace(found, left=self._left(now))
+
+    def _summing(self) -> SumRounds:
+        if self._sums is None:
+            raise RejectedError("this federation's coordinator sees each update, and sums none")
+        return self._sums
+
+    def _size(self) -> int:
+        """Numbers in the vector of an update: its own, and its weight."""
+        shapes = matrix_shapes(self._layers, self.settings.rank)
+        return sum(math.prod(shape) for shape in shapes.values()) + 1
+
+    def _there(self) -> set[str]:
+        """Who has done what the open round waits for."""
+        if self._sums is None:
+            return {u.owner for u in self._book.updates(self._standing.number)}
+        return self._sums.here(self._standing)
+
+    def _may_go_on(self, owner: str, gave: int) -> bool:
+        """Whether the open round has something to do for `owner`."""
+        at = self._standing
+        if self._sums is None:
+            return self._trains(owner) and self._update(at.number, owner) is None
+        if gave >= at.number or not self._trains(owner):
+            return False
+        return at.state == "open" or owner in self._sums.wanted(at)
 
     # ── enrolment ────────────────────────────────────────────────────────────
 
@@ -297,13 +406,16 @@ class Rounds:
                 self._stand(replace(at, state="open", number=1))
             elif late:
                 self._fail(f"{here} of {needed} owners that it needs enrolled")
-        elif at.state == "open":
-            there = {u.owner for u in self._book.updates(at.number)}
-            if self._expected() <= there or self._left(now) <= 0:
+        elif at.state in STATES and (self._expected() <= self._there() or self._left(now) <= 0):
+            if self._sums is None:
                 self._close_round()
+            else:
+                self._go_on(self._sums)
 
     def _expected(self) -> set[str]:
         """Whom the open round waits for; anybody at all where nobody in particular is."""
+        if self._sums is not None and self._standing.state != "open":
+            return self._sums.wanted(self._standing)
         number, members = self._standing.number, self._book.members()
         if self.settings.sample:
             return self.settings.drawn(number)
@@ -338,22 +450,48 @@ class Rounds:
             packed = tensors.pack(made.tensors, settings.codec)
         except ValueError as error:
             return self._fail(f"nothing comes of round {number}: {error}")
-        last = number == settings.rounds
+        rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
+        closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
+        return self._closes(closed)
+
+    def _go_on(self, sums: SumRounds) -> None:
+        """The next step of the open round's sum; after the last one it closes."""
+        number, settings = self._standing.number, self.settings
+        try:
+            if self._standing.state != "unmasking":
+                self._standing = sums.go_on(self._standing, self._size())
+                return
+            way, survivors = sums.mean(self._standing)
+            before = self._before(number)
+            shapes = {name: tensor.shape for name, tensor in before.items()}
+            found = shaped((flat(before) + way).astype(np.float32), shapes)
+            if wrong := vetted(
+                found, shapes, largest_norm=settings.largest_norm, scale=settings.scale
+            ):
+                raise ValueError(f"the sum cannot be used: {wrong}")
+            made = settings.made_rule()([OwnerUpdate("sum", 1.0, found)], before)
+            packed = tensors.pack(made.tensors, settings.codec)
+        except ValueError as error:
+            return self._fail(f"nothing comes of round {number}: {error}")
+        closed = ClosedRound(packed, settings.rank, made.adds, None, survivors)
+        self._closes(closed, sums.fates(number, set(survivors)))
+
+    def _closes(self, closed: ClosedRound, fates: Sequence[KeptUpdate] = ()) -> None:
+        number = self._standing.number
+        last = number == self.settings.rounds
         standing = replace(
             self._standing,
             state="ended" if last else "open",
             number=number if last else number + 1,
         )
-        rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
-        closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
-        self._book.close_round(number, closed, standing)
+        self._book.close_round(number, closed, standing, fates)
         self._standing = standing
-        asked = self.settings.drawn(number) if settings.sample else members.keys()
+        drawn = self.settings.drawn(number) if self.settings.sample else None
+        asked = drawn or {m.owner for m in self._book.members()}
         missing = sorted(asked - set(closed.owners))
-        log.info("round %d closed with %d updates", number, len(updates))
+        log.info("round %d closed with %d updates", number, len(closed.owners))
         if missing:
             log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))
-        return None
 
     def _before(self, number: int) -> Tensors:
         """What owners began the round with: those of the largest rank, where there are several."""
@@ -387,7 +525,9 @@ class Rounds:
         here = (self._standing.state, self._standing.number)
         if self._since is None or self._since[:2] != here:
             self._since = (*here, now)
-        return max(0.0, self._since[2] + self.settings.deadline_s - now)
+        steps = here[0] in STATES and here[0] != "open"
+        whole = self.settings.step_s if steps else self.settings.deadline_s
+        return max(0.0, self._since[2] + whole - now)
 
     # ── updates ──────────────────────────────────────────────────────────────
 
@@ -407,6 +547,16 @@ class Rounds:
         return msgspec.structs.replace(
             state, of=of, packed=found.packed, rank=found.rank, adds=found.adds, error=found.error
         )
+
+
+def _changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Which settings are others; what there was not when it began was as it is when unset."""
+    unset = json.loads(json.dumps(FederationSettings().lasting))
+
+    def value(settings: Mapping[str, object], name: str) -> object:
+        return settings.get(name, unset.get(name))
+
+    return [n for n in sorted(before.keys() | now.keys()) if value(before, n) != value(now, n)]
 
 
 def _said(message: Enrol) -> str:

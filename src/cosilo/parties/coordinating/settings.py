@@ -10,10 +10,13 @@ from typing import Any
 
 from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import ConfigError
-from cosilo.federation.rules import AggregationRule, Ranks, rules
+from cosilo.federation.rules import AggregationRule, Ranks, require_securable, rules
+from cosilo.federation.secure import keys
+from cosilo.federation.secure.fixed_point import FixedPoint
 from cosilo.tables import check
 
-_MAY_CHANGE = ("deadline_s", "quorum", "held_s")
+_MAY_CHANGE = ("deadline_s", "quorum", "held_s", "step_s")
+_LARGEST = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,14 @@ class FederationSettings:
         base: the hash of base model and tokeniser that owners must have; that of the first who enrols
             when empty.
         held_s: how long a request for the next round may be held.
+        secure: sum updates so that nobody sees one of them, the coordinator neither; for named owners,
+            all of one rank, and a rule that reads nothing but the sum.
+        secure_bits: of the numbers that are summed, 32 or 64.
+        secure_largest: the largest magnitude of a number in an update, counted from where the round
+            began; an owner with a larger one drops out. 8 when unset.
+        most_examples: with `secure` and `counts`, an owner of so many examples weighs 1, one of fewer
+            so much less, and none more; what an owner has is in the sum alone.
+        step_s: with `secure`, seconds for each of the steps that follow an owner's training.
 
     Raises:
         ValueError: a number is out of its range, or a name is unknown.
@@ -62,9 +73,14 @@ class FederationSettings:
     largest_norm: float = 1000.0
     base: str = ""
     held_s: float = 20.0
+    secure: bool = False
+    secure_bits: int = 32
+    secure_largest: float | None = None
+    most_examples: int = 0
+    step_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "rank", "deadline_s", "largest_norm", "scale"):
+        for name in ("rounds", "rank", "deadline_s", "largest_norm", "scale", "step_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
         if not 0 <= self.held_s < math.inf or self.seed < 0:
@@ -91,6 +107,30 @@ class FederationSettings:
             raise ValueError(
                 f"quorum = {self.quorum!r} is not from 1 to the number of owners, {most}"
             )
+
+        if self.secure:
+            self._check_sums()
+
+    def _check_sums(self) -> None:
+        try:
+            require_securable(self.rule)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if len(self.owners) < 2:
+            raise ValueError("secure sums the updates of named owners: name two or more")
+        if self.needed < 2:
+            raise ValueError("quorum = 1 with secure would show one owner's update: two at least")
+        if self.counts and self.most_examples < 1:
+            raise ValueError(
+                "secure and counts: set most_examples, the most that any owner may have, which weighs 1"
+            )
+        keys.require_cryptography()
+        FixedPoint(len(self.owners), self.sums_largest, self.secure_bits)
+
+    @property
+    def sums_largest(self) -> float:
+        """The largest magnitude of a number in an update that is summed."""
+        return _LARGEST if self.secure_largest is None else self.secure_largest
 
     @property
     def needed(self) -> int:

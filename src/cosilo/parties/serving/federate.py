@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from cosilo.boundary.messages import (
+    Advertise,
     Contribute,
     Contributed,
     Enrol,
     Enrolled,
+    HandShares,
+    Masked,
     NextRound,
+    NextStep,
     RoundState,
+    SumState,
+    Unmask,
 )
 from cosilo.errors import CapabilityError
 from cosilo.parties.coordinating.federation import Federation
@@ -31,6 +37,36 @@ async def next_round(owner: Owner, message: NextRound) -> RoundState:
 async def contribute(owner: Owner, message: Contribute) -> Contributed:
     """Raises: what `Rounds.contribute` does; CapabilityError where no federation is coordinated."""
     return await _of(owner).contribute(owner.client, message)
+
+
+@serves(NextStep)
+async def next_step(owner: Owner, message: NextStep) -> SumState:
+    """Raises: what `Rounds.step` does; CapabilityError where no federation is coordinated."""
+    return await _of(owner).step(owner.client, message)
+
+
+@serves(Advertise)
+async def advertise(owner: Owner, message: Advertise) -> Contributed:
+    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
+    return await _of(owner).give(owner.client, message)
+
+
+@serves(HandShares)
+async def hand_shares(owner: Owner, message: HandShares) -> Contributed:
+    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
+    return await _of(owner).give(owner.client, message)
+
+
+@serves(Masked)
+async def masked(owner: Owner, message: Masked) -> Contributed:
+    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
+    return await _of(owner).give(owner.client, message)
+
+
+@serves(Unmask)
+async def unmask(owner: Owner, message: Unmask) -> Contributed:
+    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
+    return await _of(owner).give(owner.client, message)
 
 
 def _of(owner: Owner) -> Federation:

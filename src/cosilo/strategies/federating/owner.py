@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cosilo.boundary.messages import Contribute, Enrol, Enrolled, RoundState
 from cosilo.boundary.messages.federate import VERSION
 from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.codecs import codec
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import CapabilityError, UnexpectedReplyError
-from cosilo.federation.updates import Tensors
+from cosilo.federation.rules import require_securable
+from cosilo.federation.secure.fixed_point import FixedPoint, weighted
+from cosilo.federation.updates import Tensors, flat
 from cosilo.models.base import Tokens, WeightModel
 from cosilo.models.white_box.adapters import base_digest
 from cosilo.privacy.keyed_noise import KeyedNoise
@@ -26,6 +30,7 @@ from cosilo.strategies.cards import Card
 from cosilo.strategies.federating.adapters import AdapterTraining
 from cosilo.strategies.federating.files import keep
 from cosilo.strategies.federating.participation import Participation
+from cosilo.strategies.federating.summing import SumOwner
 from cosilo.types import Demonstration
 
 _LOSS = struct.Struct("<d")
@@ -59,6 +64,7 @@ class FederationOwner:
         self._from: Tensors
         self._merged = False
         self._up = 0
+        self._encoding: FixedPoint
         self._draws: KeyedNoise | None = None
         if how.noise:
             key = secret_key(how.key_file) if how.key_file is not None else None
@@ -66,9 +72,11 @@ class FederationOwner:
 
     def enrol(self) -> Enrol:
         how = self.how
-        about = [how.steps, how.batch, how.learning_rate, how.seed]
+        about: list[object] = [how.steps, how.batch, how.learning_rate, how.seed]
         if how.noise:
             about += [how.noise, how.clip]
+        if how.secure:
+            about += ["secure", how.relied_on]
         layers = self._training.layers
         return Enrol(
             base=self._base,
@@ -76,6 +84,7 @@ class FederationOwner:
             rank=how.rank,
             examples=self._examples if how.tell_count else None,
             settings=hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32],
+            sums=how.secure,
         )
 
     def agree(self, enrolled: Enrolled) -> None:
@@ -113,8 +122,36 @@ class FederationOwner:
             raise CapabilityError(
                 f"the federation packs adapters as nobody here can: {error}"
             ) from None
+        if how.secure:
+            self._check_sums(enrolled)
+        elif enrolled.sums is not None:
+            raise CapabilityError("the federation sums in secret: set secure = true")
         self._enrolled = enrolled
         self._from = self._training.first(enrolled)
+
+    def _check_sums(self, enrolled: Enrolled) -> None:
+        how, terms = self.how, enrolled.sums
+        if terms is None:
+            raise CapabilityError(
+                "the coordinator would see this owner's updates, and secure = true forbids it: the "
+                "host needs [federation] secure = true"
+            )
+        require_securable(enrolled.rule)
+        if terms.threshold < max(how.least_owners, how.relied_on):
+            raise CapabilityError(
+                f"the federation makes sums of {terms.threshold} updates, and this owner wants those "
+                f"of {max(how.least_owners, how.relied_on)} in each: the host's quorum must be larger, "
+                "or least_owners and relied_on smaller"
+            )
+        if enrolled.counts and (how.relied_on > 1 or not terms.most_examples):
+            raise CapabilityError(
+                "the federation weighs updates, and then owners' noise has several sizes: leave "
+                "relied_on out, or counts"
+            )
+        try:
+            self._encoding = FixedPoint(terms.among, terms.largest, terms.bits)
+        except ValueError as error:
+            raise CapabilityError(f"the federation's sums have no room: {error}") from None
 
     def take(self, state: RoundState) -> None:
         """Go on from the adapter of a closed round.
@@ -138,9 +175,8 @@ class FederationOwner:
 
     def update(self, number: int) -> Contribute:
         """The update for a round: the same bytes each time, also after a kill."""
+        self._in_turn(number)
         how = self.how
-        if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
-            raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
         sent, release = self._trained(number), None
         federation, noise = self._enrolled.federation, how.update_noise
         if noise is not None and self._draws is not None:
@@ -151,6 +187,43 @@ class FederationOwner:
         return Contribute(
             federation=federation, number=number, rank=how.rank, packed=packed, release=release
         )
+
+    def summed(self, number: int) -> SumOwner:
+        """The update for a round, for a sum that hides it.
+
+        Raises:
+            ValueError: it holds numbers that the sum has no room for; nothing was sent.
+        """
+        self._in_turn(number)
+        how, enrolled, terms = self.how, self._enrolled, self._enrolled.sums
+        assert terms is not None
+        found, release = self._trained(number), how.release()
+        noise = how.update_noise
+        if noise is not None and self._draws is not None and release is not None:
+            about = f"{enrolled.federation} {number}"
+            way, drawn = noise.way(
+                found, self._from, self._draws, session=about, step=self._encoding.step
+            )
+            release = msgspec.structs.replace(release, series=drawn.series, draw=drawn.draw)
+        else:
+            way = flat(found) - flat(self._from)
+        share = min(1.0, self._examples / terms.most_examples) if enrolled.counts else 1.0
+        place = self._place(number)
+        part = SumOwner(
+            enrolled.federation,
+            number,
+            terms,
+            self._encoding.encoded(weighted(way, share)),
+            least=max(how.least_owners, how.relied_on),
+            release=release,
+            file=None if place is None else place.with_suffix(".sum"),
+        )
+        self._up += part.size
+        return part
+
+    def _in_turn(self, number: int) -> None:
+        if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
+            raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
 
     def _trained(self, number: int) -> Tensors:
         place = self._place(number)

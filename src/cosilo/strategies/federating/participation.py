@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cosilo.federation.private import UpdateNoise
+from cosilo.federation.private import UpdateNoise, in_sum
+from cosilo.privacy.mechanisms import Release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,13 @@ class Participation:
             "group".
         key_file: the key that noise is drawn under, so that an update sent again is one release; a run
             has one of its own.
+        secure: take part only where the coordinator sees the sum of all updates and none of them
+            (secure aggregation), and needs no trust not to look.
+        least_owners: with `secure`, a sum is of so many owners' updates at least; of two, each knows
+            the other's.
+        relied_on: with `secure` and `noise`, so many owners in each sum, this one among them, are
+            relied on to add such noise and to keep it to themselves: ε is booked for what the sum says,
+            with the square root of that many times the noise.
         tell_count: tell the coordinator how many examples there are, where it weighs updates by that.
         seed: of the training.
         checkpoints: a folder from which an interrupted training goes on; a run has one of its own.
@@ -38,6 +46,9 @@ class Participation:
     clip: float = 1.0
     protects: Literal["record", "group"] = "group"
     key_file: Path | None = None
+    secure: bool = False
+    least_owners: int = 3
+    relied_on: int = 1
     tell_count: bool = False
     seed: int = 0
     checkpoints: Path | None = None
@@ -48,6 +59,15 @@ class Participation:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
         if self.noise < 0:
             raise ValueError(f"noise = {self.noise!r} is negative")
+        if self.least_owners < 2 or self.relied_on < 1:
+            raise ValueError(
+                f"least_owners = {self.least_owners!r}, relied_on = {self.relied_on!r}: two at least, "
+                "and one"
+            )
+        if self.relied_on > 1 and not (self.secure and self.noise):
+            raise ValueError(
+                "relied_on is for noise in sums: set secure = true and noise, or leave it out"
+            )
         self.update_noise  # noqa: B018 — says what cannot be
 
     @property
@@ -56,3 +76,8 @@ class Participation:
         if not self.noise:
             return None
         return UpdateNoise(self.clip, self.noise, self.protects)
+
+    def release(self) -> Release | None:
+        """What one update is booked as, without which draw it is of; None where nothing is promised."""
+        noise = self.update_noise
+        return None if noise is None else in_sum(noise, self.relied_on)

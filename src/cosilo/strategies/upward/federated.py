@@ -18,7 +18,21 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, ClassVar
 
-from cosilo.boundary.messages import Contribute, Enrol, Enrolled, NextRound
+from cosilo.boundary.messages import (
+    Advertise,
+    Contribute,
+    Contributed,
+    Enrol,
+    Enrolled,
+    HandShares,
+    Masked,
+    Message,
+    NextRound,
+    NextStep,
+    SumState,
+    Unmask,
+)
+from cosilo.boundary.messages.federate_sums import Part
 from cosilo.errors import DataError, RejectedError
 from cosilo.models.base import Access, require
 from cosilo.models.white_box import files as torch_files
@@ -38,6 +52,13 @@ from cosilo.strategies.federating.participation import Participation
 from cosilo.strategies.guide import Guide
 from cosilo.types import Answer, Chat
 
+PARTS: tuple[Part, ...] = ("shares", "vector", "unmasking")
+"""The steps that follow an advert, in their order."""
+
+_EACH: frozenset[type[Message]] = frozenset({Enrol, NextRound, Contribute})
+_SUMS: frozenset[type[Message]] = frozenset(
+    {Enrol, NextRound, Advertise, HandShares, Masked, Unmask, NextStep}
+)
 _SOON_S = 1.0  # a coordinator that says "wait" at once is asked again after this
 
 
@@ -75,7 +96,7 @@ class Federated(Participation):
         after = self.next().needs
         return replace(
             after,
-            sends=after.sends | {Enrol, NextRound, Contribute},
+            sends=after.sends | (_SUMS if self.secure else _EACH),
             small=Access.WEIGHTS,
             trainable=True,
             loads=after.loads | Loads(packages=torch_files.PACKAGES),
@@ -85,7 +106,11 @@ class Federated(Participation):
         def once(message: Any, total: int) -> Expected:
             return Expected("once", message, total=total, reads=(1,), writes=())
 
-        own = (once(Enrol, 1), once(Contribute, self.rounds), once(NextRound, 4 * self.rounds))
+        own = [once(Enrol, 1), once(NextRound, 4 * self.rounds)]
+        for message in (Advertise, HandShares, Masked, Unmask) if self.secure else (Contribute,):
+            own.append(once(message, self.rounds))
+        if self.secure:
+            own.append(once(NextStep, 6 * self.rounds))
         return (*own, *unshared(forecast(self.next())))
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
@@ -101,8 +126,8 @@ class Federated(Participation):
         owner = await asyncio.to_thread(FederationOwner, self, model, examples)
         enrolled = await session.lm.send(owner.enrol())
         owner.agree(enrolled)
-        if (noise := self.update_noise) is not None and session.account is not None:
-            await session.account.require([noise.release()] * enrolled.rounds)
+        if (release := self.release()) is not None and session.account is not None:
+            await session.account.require([release] * enrolled.rounds)
         await self._rounds(session, owner, enrolled)
         untuned = self.next().needs.untuned
         trained = model.with_module(await asyncio.to_thread(owner.module, untuned=untuned))
@@ -129,12 +154,56 @@ class Federated(Participation):
             if state.state == "ended" and owner.have == state.closed > 0:
                 return
             if state.state == "open" and owner.have == state.closed:
-                update = await asyncio.to_thread(owner.update, state.number)
+                give = self._sum if self.secure else self._give
                 try:
-                    told = await session.lm.send(update)
+                    told = await give(session, owner, state.number, enrolled)
                 except RejectedError as error:
                     owner.told(state.number, "refused", str(error))
                 else:
                     owner.told(state.number, told.fate, told.why)
             elif not state.packed and monotonic() - asked < _SOON_S:
+                await asyncio.sleep(_SOON_S)
+
+    async def _give(
+        self, session: Session, owner: FederationOwner, number: int, _: Enrolled
+    ) -> Contributed:
+        return await session.lm.send(await asyncio.to_thread(owner.update, number))
+
+    async def _sum(
+        self, session: Session, owner: FederationOwner, number: int, enrolled: Enrolled
+    ) -> Contributed:
+        """Give the round's update to a sum that hides it."""
+        try:
+            part = await asyncio.to_thread(owner.summed, number)
+        except ValueError as error:
+            return Contributed(fate="dropped", why=f"{error}"[:400])
+        told = await session.lm.send(await asyncio.to_thread(part.advertise))
+        for step in PARTS:
+            if told.fate != "taken":
+                break
+            state = await self._step(session, enrolled, number, step)
+            if state.step != step:
+                return Contributed(fate="late", why=state.why)
+            told = await session.lm.send(await asyncio.to_thread(part.answer, state))
+        return told
+
+    async def _step(
+        self, session: Session, enrolled: Enrolled, number: int, step: Part
+    ) -> SumState:
+        """What there is for a step, waited for."""
+        assert enrolled.sums is not None
+        while True:
+            asked = monotonic()
+            state = await session.lm.send(
+                NextStep(
+                    federation=enrolled.federation,
+                    number=number,
+                    step=step,
+                    among=enrolled.sums.among,
+                    patience=enrolled.held,
+                )
+            )
+            if state.step != "wait":
+                return state
+            if monotonic() - asked < _SOON_S:
                 await asyncio.sleep(_SOON_S)

@@ -12,8 +12,9 @@ from scipy import stats
 
 from cosilo.errors import PrivacyError
 from cosilo.federation.secure import coordinator, owner
-from cosilo.federation.secure.fixed_point import FixedPoint, mean_of_sum, weighted_vector
+from cosilo.federation.secure.fixed_point import FixedPoint, mean_of_sum, weighted
 from cosilo.federation.secure.sums import Unmasking
+from cosilo.federation.updates import flat, shaped
 from summing import Summing, kept, seed_of, summing
 
 NAMES = [f"owner {i:03}" for i in range(5)]
@@ -279,10 +280,23 @@ def test_wrong_shares_and_wrong_sizes_are_named() -> None:
     def total(vectors: dict[str, bytes], given: dict[str, Unmasking]) -> object:
         return coordinator.total(one.roster, one.sharers, vectors, given, one.encoding)
 
-    with pytest.raises(ValueError, match="give another seed than it advertised"):
+    with pytest.raises(ValueError, match="give another secret than it advertised"):
         total(one.vectors, lied("own"))
-    with pytest.raises(ValueError, match="of 'owner 003' give another key"):
+    with pytest.raises(ValueError, match="of 'owner 003' give another secret"):
         total(one.vectors, lied("keys"))
+    # With one answer more than are needed, the wrong one is found and left out.
+    more = summing(5, threshold=3)
+    more.share()
+    more.mask(without=[NAMES[4]])
+    given = {name: more.answer(name) for name in more.vectors}
+    for kind in ("own", "keys"):
+        for liar in more.vectors:
+            shares = tuple((o, bytes(66)) for o, _ in getattr(given[liar], kind))
+            lied_to = given | {liar: replace(given[liar], **{kind: shares})}
+            np.testing.assert_array_equal(
+                coordinator.total(more.roster, more.sharers, more.vectors, lied_to, more.encoding),
+                more.expected(),
+            )
     with pytest.raises(ValueError, match="'owner 000' sent 199 bytes for 200"):
         total(one.vectors | {NAMES[0]: one.vectors[NAMES[0]][1:]}, answers)
     with pytest.raises(ValueError, match="are left"):
@@ -311,13 +325,13 @@ def test_a_weighted_mean_of_updates_comes_out_of_a_sum() -> None:
     weights = [1.0, 0.25, 0.5, 0.1]
     encoding = FixedPoint(4, 1.0)
     words = {
-        NAMES[i]: encoding.encoded(weighted_vector(update, w))
+        NAMES[i]: encoding.encoded(weighted(flat(update), w))
         for i, (update, w) in enumerate(zip(updates, weights, strict=True))
     }
     one = Summing(words, encoding, 3)
     one.share()
     one.mask()
-    found = mean_of_sum(encoding.decoded(one.total()), shapes)
+    found = shaped(mean_of_sum(encoding.decoded(one.total())), shapes)
     for name in shapes:
         mean = sum(w * u[name] for w, u in zip(weights, updates, strict=True)) / sum(weights)
         np.testing.assert_allclose(found[name], mean, atol=1e-7)
@@ -326,10 +340,10 @@ def test_a_weighted_mean_of_updates_comes_out_of_a_sum() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: weighted_vector({"a": np.ones(1, np.float32)}, 0.0),
-        lambda: weighted_vector({"a": np.ones(1, np.float32)}, 1.1),
-        lambda: mean_of_sum(np.ones(3), {"a": (3,)}),
-        lambda: mean_of_sum(np.zeros(4), {"a": (3,)}),
+        lambda: weighted(np.ones(1), 0.0),
+        lambda: weighted(np.ones(1), 1.1),
+        lambda: mean_of_sum(np.ones(1)),
+        lambda: mean_of_sum(np.zeros(4)),
     ],
 )
 def test_what_is_no_weighted_sum_is_refused(wrong: Callable[[], object]) -> None:
