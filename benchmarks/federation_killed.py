@@ -1,13 +1,16 @@
 """Owners and coordinator of a federation killed at random moments: the same weights, counted once?
 
     python benchmarks/federation_killed.py [--kills 20] [--seed 0] [--folder /tmp/federation_killed]
+                                           [--flower .flower/bin/python]
 
 Three owners (`cosilo bench`) and a coordinator (`cosilo host`), each a process, of a made-up model
 with two layers. First nobody is killed. Then, in federations of the same owners, data and seeds,
 one of the four is killed (SIGKILL) at a moment drawn evenly from the time that the undisturbed one
 took, and started again with the same command, until all kills are spent; each party is killed as
 often as another. Compared are the bytes of each round's adapter, and how many updates each round
-counted. It resumes: what a federation gave is kept in the folder.
+counted. It resumes: what a federation gave is kept in the folder. With --flower, the Python that has
+Flower (`make flower`), messages go over it: the coordinator's SuperLink and the owners' SuperNodes are
+killed as often as the parties, and whoever runs one starts it again.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ import tiny_lm
 OWNERS = ("bank", "clinic", "town")
 PARTIES = ("coordinator", *OWNERS)
 LABELS = ("refund", "billing", "delivery")
+CARRIERS = ("superlink", *(f"supernode of {owner}" for owner in OWNERS))
 ROUNDS = 3
 KILLS_EACH = 2  # in one federation, at most
 MAIN = "import sys; from cosilo.cli import main; sys.exit(main())"
@@ -47,6 +53,7 @@ port = {port}
 ca = "certs/ca.pem"
 cert = "certs/host-localhost.pem"
 key = "certs/host-localhost.key"
+{flower}
 [federation]
 rounds = {rounds}
 rank = 4
@@ -69,11 +76,9 @@ tamper_share = 0
 kind = "torch"
 path = "../model"
 [models.large]
-kind = "party"
-url = "https://localhost:{port}"
 ca = "../certs/ca.pem"
-cert = "../certs/client-{owner}.pem"
 key = "../certs/client-{owner}.key"
+{way}
 [[points]]
 strategy = "federated"
 rank = 4
@@ -86,7 +91,7 @@ learning_rate = 5e-3
 class Federation:
     """One federation of four processes in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flower: str) -> None:
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -95,11 +100,17 @@ class Federation:
         folder.mkdir(parents=True)
         tiny_lm.folder(folder / "model", seed=1)
         self._cosilo("host", "certs", "certs", "--host", "localhost", *_clients()).wait()
-        (folder / "federation.toml").write_text(HOST.format(port=port, rounds=ROUNDS))
+        table = f'[flower]\ncertificates = "certs"\npython = "{flower}"' if flower else ""
+        text = HOST.format(port=port, rounds=ROUNDS, flower=table)
+        (folder / "federation.toml").write_text(text)
         for of, owner in enumerate(OWNERS):
             own = folder / owner
             own.mkdir()
-            (own / "plan.toml").write_text(PLAN.format(port=port, owner=owner))
+            way = f'kind = "party"\nurl = "https://localhost:{port}"\n'
+            way += f'cert = "../certs/client-{owner}.pem"'
+            if flower:
+                way = f'kind = "flower"\nsuperlink = "localhost:{port}"\npython = "{flower}"'
+            (own / "plan.toml").write_text(PLAN.format(owner=owner, way=way))
             for split, count in {"train": 24, "validation": 3, "test": 3}.items():
                 rows = [
                     {"text": f"{owner} {split} {i}", "label": LABELS[(of + (i % 3 == 0)) % 3]}
@@ -115,11 +126,25 @@ class Federation:
 
     def kill(self, party: str) -> bool:
         """Whether it was running until now."""
+        if party in CARRIERS:
+            return self._kill_carrier(party)
         process = self.running[party]
         alive = process.poll() is None
         process.send_signal(signal.SIGKILL) if alive else None
         process.wait()
         return alive
+
+    def _kill_carrier(self, party: str) -> bool:
+        """Kill the process of Flower's; whoever runs it starts another."""
+        what, _, owner = party.partition(" of ")
+        parent = self.running[owner or "coordinator"].pid
+        children = Path(f"/proc/{parent}/task").glob("*/children")
+        found = [int(pid) for file in _read(children) for pid in file.split()]
+        named = f"{what}.main".encode()
+        ours = [pid for pid in found if any(named in c for c in _read_bytes(pid))]
+        for pid in ours:
+            os.kill(pid, signal.SIGKILL)
+        return bool(ours)
 
     def over(self) -> bool:
         """Whether all owners have done; a failure is theirs."""
@@ -145,13 +170,27 @@ class Federation:
             )  # fmt: skip
 
 
+def _read(files: Iterable[Path]) -> list[str]:
+    found = []
+    for file in files:
+        with suppress(OSError):
+            found.append(file.read_text())
+    return found
+
+
+def _read_bytes(pid: int) -> list[bytes]:
+    with suppress(OSError):
+        return [Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return []
+
+
 def _clients() -> list[str]:
     return [word for owner in OWNERS for word in ("--client", owner)]
 
 
-def went(folder: Path, kills: list[tuple[float, str]]) -> dict[str, Any]:
+def went(folder: Path, kills: list[tuple[float, str]], flower: str) -> dict[str, Any]:
     """A federation in which parties are killed, each at its moment (seconds from the beginning)."""
-    federation = Federation(folder)
+    federation = Federation(folder, flower)
     done: list[str] = []
     try:
         started = time.monotonic()
@@ -163,7 +202,8 @@ def went(folder: Path, kills: list[tuple[float, str]]) -> dict[str, Any]:
                 _, party = left.pop(0)
                 if federation.kill(party):
                     done.append(party)
-                    federation.begin(party)
+                    if party in PARTIES:
+                        federation.begin(party)
             time.sleep(0.01)
         seconds = time.monotonic() - started
         return {**federation.found(), "seconds": seconds, "killed": done}
@@ -177,9 +217,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/federation_killed"))
+    parser.add_argument("--flower", default="", metavar="PYTHON")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    cells = given.folder / f"seed-{given.seed}.json"
+    flower = str(Path(given.flower).absolute()) if given.flower else ""
+    victims = PARTIES + CARRIERS if flower else PARTIES
+    name = "federation_killed_flower" if flower else "federation_killed"
+    cells = given.folder / f"seed-{given.seed}{'-flower' if flower else ''}.json"
     known: list[dict[str, Any]] = json.loads(cells.read_text()) if cells.exists() else []
 
     def keep(found: dict[str, Any]) -> None:
@@ -191,23 +235,24 @@ def main() -> None:
         return [party for each in known for party in each["killed"]]
 
     if not known:
-        keep(went(given.folder / "undisturbed", []))
+        keep(went(given.folder / "undisturbed", [], flower))
     while len(killed()) < given.kills:
         number = len(known)
         rng = random.Random(f"{given.seed} {number}")
-        rarest = sorted(PARTIES, key=killed().count)
+        rarest = sorted(victims, key=killed().count)
         left = min(KILLS_EACH, given.kills - len(killed()))
         moments = [rng.uniform(0, known[0]["seconds"]) for _ in range(left)]
-        keep(went(given.folder / "killed", list(zip(moments, rarest, strict=False))))
+        kills = list(zip(moments, rarest, strict=False))
+        keep(went(given.folder / "killed", kills, flower))
     whole = known[0]
     same = sum(each["adapters"] == whole["adapters"] for each in known[1:])
     once = sum(each["updates"] == whole["updates"] for each in known[1:])
-    kept = Kept("federation_killed", seed=given.seed)
+    kept = Kept(name, seed=given.seed)
     kept.put("all", "federations", len(known) - 1)
     kept.put("all", "kills", len(killed()))
     kept.put("all", "same weights", same, n=len(known) - 1)
     kept.put("all", "nothing counted twice", once, n=len(known) - 1)
-    for party in PARTIES:
+    for party in victims:
         kept.put(party, "kills", killed().count(party))
     kept.write()
     print(f"{same} and {once} of {len(known) - 1} as undisturbed, {len(killed())} kills")
