@@ -107,7 +107,6 @@ class FederationSettings:
             raise ValueError(
                 f"quorum = {self.quorum!r} is not from 1 to the number of owners, {most}"
             )
-
         if self.secure:
             self._check_sums()
 
@@ -118,6 +117,8 @@ class FederationSettings:
             raise ValueError(str(error)) from None
         if len(self.owners) < 2:
             raise ValueError("secure sums the updates of named owners: name two or more")
+        if self.sample is not None:
+            raise ValueError("secure sums the updates of all owners, so sample cannot draw some")
         if self.needed < 2:
             raise ValueError("quorum = 1 with secure would show one owner's update: two at least")
         if self.counts and self.most_examples < 1:

@@ -432,6 +432,7 @@ def test_what_comes_of_a_round_must_be_numbers() -> None:
         ({"quorum": 3, "sample": 2}, "quorum = 3 is not from 1 to the number of owners, 2"),
         ({"sample": 4}, "sample = 4 is not from 1 to the number of owners that are named, 3"),
         ({"sample": 1, "owners": ()}, "sample = 1 is not from 1"),
+        ({"sample": 2, "secure": True}, "secure sums the updates of all owners"),
         ({"rule": "averag"}, "did you mean 'average'"),
         ({"codec": "fp33"}, "fp33"),
         ({"rule": "krum", "rule_options": {"hostil": 1}}, "did you mean 'hostile'"),
