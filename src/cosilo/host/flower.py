@@ -51,7 +51,7 @@ class SuperLink:
     def __init__(self, config: HostConfig, services: Mapping[str, ClientService]) -> None:
         self._config = config
         self._services = services
-        self._keys = _keys(config)
+        self._keys: Mapping[str, NodeKey] = node_keys(config)
         self._folder = Path(tempfile.mkdtemp(prefix="cosilo-"))
         self._ready = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -94,13 +94,8 @@ class SuperLink:
                     raise CosiloError(f"the SuperLink does not run: {process.last}") from None
         return port
 
-    def serve(self, config: HostConfig, services: Mapping[str, ClientService]) -> None:
-        """Take other clients from now on.
-
-        Raises:
-            ConfigError: a certificate cannot be used; all stays as it is.
-        """
-        keys = _keys(config)
+    def serve(self, keys: Mapping[str, NodeKey], services: Mapping[str, ClientService]) -> None:
+        """Take other clients, with these keys, from now on."""
         other = {k.pem for k in keys.values()} != {k.pem for k in self._keys.values()}
         self._services, self._keys = services, keys
         if other and self._process is not None:
@@ -170,8 +165,8 @@ class SuperLink:
         return service
 
 
-def _keys(config: HostConfig) -> dict[str, NodeKey]:
-    """The keys of the clients.
+def node_keys(config: HostConfig) -> dict[str, NodeKey]:
+    """The keys of the clients, where Flower carries what they ask.
 
     Raises:
         ConfigError: a client's certificate cannot be read, is another's, or two have one key.

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -22,7 +23,7 @@ from cosilo.boundary.transports import tls
 from cosilo.errors import CosiloError
 from cosilo.host.books import HostBooks
 from cosilo.host.config import HostConfig
-from cosilo.host.flower import SuperLink
+from cosilo.host.flower import SuperLink, node_keys
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
@@ -126,6 +127,7 @@ class Listener:
                 name: self._service(new, name) for name in new.clients if name not in self.services
             }
             self._context.load_cert_chain(new.tls.cert, new.tls.key)
+            keys = node_keys(replace(new, flower=self._config.flower)) if self._superlink else {}
         except (CosiloError, OSError) as error:
             log.error("configuration not taken, the one before stays: %s", error)
             return
@@ -134,7 +136,7 @@ class Listener:
             self.services[name].limit(client.total, client.day)
         self._server.services = {name: self.services[name] for name in new.clients}
         if self._superlink is not None:
-            self._superlink.serve(new, self._server.services)
+            self._superlink.serve(keys, self._server.services)
         log.warning("configuration read again: %d clients", len(new.clients))
 
     async def close(self) -> None:

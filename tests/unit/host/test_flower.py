@@ -94,7 +94,8 @@ async def test_what_is_not_answered_is_told(config: HostConfig) -> None:
     said, body = await link._answered(asked(link, "bank", speaks="9.9"), b"x")
     assert (said["speaks"], body) == (OURS.header, b"")
     key = link._keys["bank"]
-    link._keys["bank"] = flower.NodeKey(key.pem, key.until - timedelta(days=400))
+    over = flower.NodeKey(key.pem, key.until - timedelta(days=400))
+    link.serve({"bank": over}, {"bank": broken})
     assert "is over" in await told()
     await link.close()
 
@@ -115,3 +116,23 @@ def test_certificates_that_cannot_be_used_are_named(config: HostConfig) -> None:
         superlink(config)
     bank.write_bytes(kept)
     superlink(config)
+
+
+async def test_a_new_client_has_the_superlink_begin_anew(config: HostConfig) -> None:
+    class Process:
+        begun = 0
+
+        def again(self) -> None:
+            self.begun += 1
+
+        def stop(self) -> None: ...
+
+    link, process = superlink(config, bank=Service()), Process()
+    link._process = process  # type: ignore[assignment]
+    keys = dict(link._keys)
+    link.serve(keys, {"bank": Service(b"new ")})
+    assert process.begun == 0
+    assert (await link._answered(asked(link, "bank"), b"x"))[1] == b"new x"
+    link.serve({"bank": keys["bank"]}, {"bank": Service()})
+    assert process.begun == 1
+    await link.close()
