@@ -25,6 +25,7 @@ import argparse
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -33,8 +34,9 @@ import numpy as np
 
 from cosilo.models.fit.tunable import TunableLM, TuningTerms
 from cosilo.models.tunable import LessonPlan, Lessons
+from cosilo.models.white_box.choosing import choice_logprobs
 from cosilo.models.white_box.lm import TorchModel, torch_lm
-from cosilo.types import Sampling, user
+from cosilo.types import user
 from kept import Kept, json_lines
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -49,7 +51,7 @@ SEEDS = (0, 1, 2)
 LAYERS = 10
 PLAN = LessonPlan(steps=30, batch=8, learning_rate=1e-3, rank=8)
 CONFIDENCE = 0.5
-ARMS = ("weak", "retrained", "strong", "confident", "gold", "untuned")
+ARMS = ("weak", "retrained", "strong", "gold", "confident", "untuned")
 DRAWS = 4000
 Texts = list[tuple[str, int]]
 
@@ -73,10 +75,10 @@ def main() -> None:
 
 async def measured(folder: Path, end: float) -> None:
     large = strong()
-    for seed in SEEDS:
-        gold, pool, _ = drawn(seed)
-        asked = questions()
-        for arm in ARMS:
+    asked = questions()
+    for arm in ARMS:  # so that an arm is there for all seeds before the next begins
+        for seed in SEEDS:
+            gold, pool, _ = drawn(seed)
             place = folder / f"{arm}-{seed}.json"
             if perf_counter() > end or place.exists():
                 continue
@@ -161,9 +163,24 @@ async def named(
             seed=seed, confidence=confidence if arm == "confident" else 0.0,
         )  # fmt: skip
         model = await large.plugged("", (await large.tune("", lessons, plan)).name)
-    sampling = Sampling(choices=SPOKEN)
-    replies = [await model.generate(chat(text), sampling) for text, _ in asked]
-    return [SPOKEN.index(reply.text) for reply in replies]
+    return chosen(model, [text for text, _ in asked])
+
+
+def chosen(model: TorchModel, texts: Sequence[str]) -> list[int]:
+    """The topic that constrained decoding chooses for each text, several texts at once."""
+    import torch
+
+    prompts = [model.tokens.prompt(chat(text)) for text in texts]
+    replies = [model.tokens.reply(topic)[0] for topic in SPOKEN]
+    found = [0] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), 16):
+        group = order[start : start + 16]
+        with torch.no_grad():
+            rows = choice_logprobs(model.module, [prompts[i] for i in group], replies)
+        for i, best in zip(group, rows.argmax(1).tolist(), strict=True):
+            found[i] = best
+    return found
 
 
 def chat(text: str) -> Any:

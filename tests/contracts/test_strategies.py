@@ -287,7 +287,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # with one whose owner lends an emulator, there too
         "offsite",
         # with one whose owner tunes for clients, there too
-        "weak_to_strong",
+        "weak_to_strong", "crosslm",
         # with a coordinator, there too
         "federated",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from cosilo.attacks import (
     federated_updates,
     membership,
+    opinions,
     output_layer,
     published,
     relink,
@@ -16,6 +17,7 @@ __all__ = [
     "Tampering",
     "federated_updates",
     "membership",
+    "opinions",
     "output_layer",
     "published",
     "relink",

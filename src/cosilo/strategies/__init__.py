@@ -31,11 +31,19 @@ from cosilo.strategies.inference import (
     speculative,
     split,
 )
-from cosilo.strategies.upward import federated, offsite, split_learning, supericl, weak_to_strong
+from cosilo.strategies.upward import (
+    crosslm,
+    federated,
+    offsite,
+    split_learning,
+    supericl,
+    weak_to_strong,
+)
 
 __all__ = [
     "automix",
     "cascade",
+    "crosslm",
     "decompose",
     "decompose_tables",
     "distil_across",

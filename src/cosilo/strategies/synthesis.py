@@ -155,12 +155,17 @@ async def write(
     shown: Mapping[str, Sequence[str]] | None = None,
     tones: Sequence[str] = TONES,
     seed: int = 0,
+    adapter: str = "",
 ) -> list[Synthetic]:
     """What the LM writes for every label, unsieved.
 
     Args:
         source: marks the texts; crossings are bound to `synthetic/`, source, label and call.
         shown: label → texts to show as good examples: they leave the building.
+        adapter: one of the owner's that was plugged in, to write with.
+
+    Raises:
+        UnknownAdapterError: the LM's owner has no such adapter (any more).
     """
     about = description(session)
     jobs = [(label, n) for label in session.sampling.choices for n in range(wanted.calls())]
@@ -178,7 +183,7 @@ async def write(
         )
         lm = session.lm.bind(f"synthetic/{source}/{label}/{n}")
         try:
-            reply = (await lm.send(Ask(chat=chat, sampling=sampling))).generation
+            reply = (await lm.send(Ask(chat=chat, sampling=sampling, adapter=adapter))).generation
         except RejectedError as refusal:
             if refusal.everything:
                 raise

@@ -12,20 +12,17 @@ the pool's texts do, with what the small model thinks of them, which tells of wh
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import msgspec
 import numpy as np
 
 from cosilo.boundary.messages import Ask, Tune, Tuned
-from cosilo.boundary.messages.tune import MOST, WHOLE
+from cosilo.boundary.messages.tune import MOST
 from cosilo.errors import DataError
-from cosilo.models.base import Access, Array, require
-from cosilo.reasoning import spoken
+from cosilo.models.base import Access, require
 from cosilo.strategies.base import (
     About,
     Expected,
@@ -38,12 +35,12 @@ from cosilo.strategies.base import (
 )
 from cosilo.strategies.calibration import calibration, large_answers, small_answers
 from cosilo.strategies.cards import Card
-from cosilo.strategies.fanout import fan_out
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.labelling import pool_of
 from cosilo.strategies.lessons_sent import LessonsSent
 from cosilo.strategies.plugged import answered, streamed
-from cosilo.types import Answer, Chat, Delta, Demonstration, Generation, closing
+from cosilo.strategies.weak_labels import WeakLabels, in_thousandths, weak_labels
+from cosilo.types import Answer, Chat, Delta, Demonstration, closing
 
 
 @strategies.register("weak_to_strong")
@@ -138,7 +135,7 @@ class WeakToStrong:
         require(session.owner.model, Access.LOGPROBS if self.soft else Access.TEXT, by=_NAME)
         items = calibration(session, by=_NAME)[: self.items]
         pool, known = self._unlearned(session)
-        labels = await _labelled(session, pool, soft=self.soft)
+        labels = await weak_labels(session.owner.model, session.sampling, pool, soft=self.soft)
         labels.require(choices)
         lessons = Tune(
             chats=tuple(item.chat for item in labels.kept),
@@ -197,72 +194,6 @@ class WeakToStrong:
 
 _NAME = "weak_to_strong"
 _BEFORE, _AFTER = "large model as it was", "large model tuned on the small one's labels"
-
-
-@dataclass(frozen=True, eq=False)
-class WeakLabels:
-    """What the small model thinks of texts.
-
-    Attributes:
-        kept: those of which it names a known label.
-        shares: how likely each label is, (kept, labels); rows sum to 1.
-        dropped: how many texts it named no known label of.
-    """
-
-    kept: tuple[Demonstration, ...]
-    shares: Array
-    dropped: int
-
-    def require(self, choices: Sequence[str]) -> None:
-        """Refuse labels that teach nothing.
-
-        Raises:
-            DataError: there are none, or all are the same.
-        """
-        if not self.kept:
-            raise DataError(
-                f"the small model named no known label of {self.dropped} texts, so there is nothing to "
-                "teach"
-            )
-        named = set(self.shares.argmax(axis=1).tolist())
-        if len(named) < 2:
-            raise DataError(
-                f"the small model gives all {len(self.kept)} texts the same label, "
-                f"{choices[named.pop()]!r}, which teaches nothing"
-            )
-
-
-def in_thousandths(shares: Array) -> tuple[tuple[int, ...], ...]:
-    """Shares as they are sent: no closer than that, the largest of a row never 0."""
-    whole = np.maximum(np.rint(shares * WHOLE), (shares == shares.max(1, keepdims=True)) * 1)
-    return tuple(tuple(int(x) for x in row) for row in whole)
-
-
-async def _labelled(session: Session, pool: Sequence[Demonstration], *, soft: bool) -> WeakLabels:
-    model, choices = session.owner.model, session.sampling.choices
-    sampling = msgspec.structs.replace(session.sampling, temperature=0.0)
-
-    async def one(item: Demonstration) -> Generation:
-        return await model.generate(item.chat, sampling)
-
-    replies = await fan_out(one, pool, concurrency=256)
-    rows = [_shares(reply, choices, soft=soft) for reply in replies]
-    kept = [(item, row) for item, row in zip(pool, rows, strict=True) if row is not None]
-    shares = np.array([row for _, row in kept], np.float32).reshape(len(kept), len(choices))
-    return WeakLabels(tuple(item for item, _ in kept), shares, len(pool) - len(kept))
-
-
-def _shares(reply: Generation, choices: Sequence[str], *, soft: bool) -> list[float] | None:
-    """How likely each choice is; None where the reply is none of them."""
-    text = spoken(reply.text).strip()
-    if text not in choices:
-        return None
-    if soft and len(reply.tokens) == 1:
-        known = {reply.tokens[0].token: reply.tokens[0].logprob, **dict(reply.tokens[0].top)}
-        found = [math.exp(min(0.0, known[c])) if c in known else 0.0 for c in choices]
-        if sum(found) > 0:
-            return [p / sum(found) for p in found]
-    return [float(choice == text) for choice in choices]
 
 
 def _card(
