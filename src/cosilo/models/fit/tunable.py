@@ -12,8 +12,8 @@ import asyncio
 import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -109,40 +109,45 @@ class TunableLM(TorchModel):
         self.terms = terms
         folder = None if terms.checkpoints is None else terms.checkpoints / "adapters"
         self._adapters = ClientAdapters(self, terms.adapters, folder)
-        self._tuning = threading.Lock()
+        self._trainer: ThreadPoolExecutor | None = None
         self._base = ""
 
     async def tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
         self.terms.require(lessons, plan)
-        return await asyncio.to_thread(self._tune, client, lessons, plan)
+        # One after another, and in none of the threads that all others' work is done in.
+        self._trainer = self._trainer or ThreadPoolExecutor(1, thread_name_prefix="tuning")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._trainer, self._tune, client, lessons, plan)
 
     async def plugged(self, client: str, name: str) -> TorchModel:
         return await self._adapters.plugged(client, name)
 
     async def close(self) -> None:
+        trainer, self._trainer = self._trainer, None
+        if trainer is not None:
+            await asyncio.to_thread(trainer.shutdown, cancel_futures=True)
         await self._adapters.close()
         await super().close()
 
     def _tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
         work = self._tokenised(lessons)
-        with self._tuning:
-            self._base = self._base or base_digest(self)
-            name = _name_of(client, self._base, self.terms.layers, lessons, plan)
-            try:
-                _, facts = self._adapters.find(client, name)
-                return Learned(name, facts["first"], facts["last"], 0)
-            except UnknownAdapterError:
-                pass
-            folder = None
-            if self.terms.checkpoints is not None:
-                folder = self.terms.checkpoints / "training" / name
-            layers = upper_layers(self.module, self.terms.layers)
-            adapter, outcome, tokens = tuned_on(self.module, layers, work, plan, folder=folder)
-            facts = {"first": outcome.losses[0], "last": outcome.losses[-1]}
-            self._adapters.keep(client, name, adapter, facts)
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            return Learned(name, facts["first"], facts["last"], tokens)
+        self._base = self._base or base_digest(self)
+        name = _name_of(client, self._base, self.terms.layers, lessons, plan)
+        try:
+            _, facts = self._adapters.find(client, name)
+            return Learned(name, facts["first"], facts["last"], 0)
+        except UnknownAdapterError:
+            pass
+        folder = None
+        if self.terms.checkpoints is not None:
+            folder = self.terms.checkpoints / "training" / name
+        layers = upper_layers(self.module, self.terms.layers)
+        adapter, outcome, tokens = tuned_on(self.module, layers, work, plan, folder=folder)
+        facts = {"first": outcome.losses[0], "last": outcome.losses[-1]}
+        self._adapters.keep(client, name, adapter, facts)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Learned(name, facts["first"], facts["last"], tokens)
 
     def _tokenised(self, lessons: Lessons) -> Work:
         """The lessons as tokens.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,28 @@ def test_the_same_again_is_trained_once_and_a_client_knows_its_own_alone() -> No
     }
     names |= {tuned(model, Lessons(CHATS, lent.LABELS, (), 1 - HARD), steps=3).name, one.name}
     assert len(names) == 5
+
+
+async def test_trainings_of_all_clients_go_one_after_another_in_a_thread_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, under_way, threads = taught.tunable(), [0], []
+    real = tunables.tuned_on
+
+    def noted(*given: Any, **named: Any) -> Any:
+        under_way[0] += 1
+        threads.append((threading.current_thread().name, under_way[0]))
+        try:
+            return real(*given, **named)
+        finally:
+            under_way[0] -= 1
+
+    monkeypatch.setattr(tunables, "tuned_on", noted)
+    plan = replace(PLAN, steps=2)
+    await asyncio.gather(*(model.tune(name, LESSONS, plan) for name in ("a", "b", "a")))
+    assert len(threads) == 2, "the third is the first one's"
+    assert all(name.startswith("tuning") and count == 1 for name, count in threads)
+    await model.close()
 
 
 def test_the_confidence_loss_moves_what_is_learned() -> None:
