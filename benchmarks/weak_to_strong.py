@@ -230,12 +230,14 @@ def regression() -> Any:
 
 def report(folder: Path) -> None:
     places = {(a, s): folder / f"{a}-{s}.json" for a in ARMS for s in SEEDS}
-    if missing := [p.name for p in places.values() if not p.exists()]:
-        print(f"{len(missing)} of {len(places)} parts are missing: {', '.join(missing)}")
+    missing = [p.name for p in places.values() if not p.exists()]
+    arms = [a for a in ARMS if all(places[a, s].exists() for s in SEEDS)]
+    print(f"{len(missing)} of {len(places)} parts are missing: {', '.join(missing) or 'none'}")
+    if not {"weak", "retrained", "strong", "gold"} <= set(arms):
         return
     right = {
         arm: np.array([json.loads(places[arm, s].read_text())["right"] for s in SEEDS], float)
-        for arm in ARMS
+        for arm in arms
     }
     kept = Kept("weak_to_strong", settings={
         "topics": TOPICS, "gold": GOLD * len(TOPICS), "pool": POOL * len(TOPICS), "seeds": SEEDS,
@@ -244,21 +246,23 @@ def report(folder: Path) -> None:
     })  # fmt: skip
     count = right["weak"].size
     samples = resampled(right)
-    for arm in ARMS:
+    whole = {a: float(r.mean()) for a, r in right.items()}
+    for arm in arms:
         low, high = np.quantile([s[arm] for s in samples], [0.025, 0.975])
-        kept.put(arm, "accuracy", right[arm].mean(), n=count, low=low, high=high)
+        kept.put(arm, "accuracy", whole[arm], n=count, low=low, high=high)
     for arm in ("retrained", "strong", "confident"):
-        low, high = np.quantile([gap(s, arm) for s in samples], [0.025, 0.975])
-        whole = {a: float(r.mean()) for a, r in right.items()}
-        kept.put(arm, "PGR", gap(whole, arm), n=count, low=low, high=high)
+        if arm in arms:
+            low, high = np.quantile([gap(s, arm) for s in samples], [0.025, 0.975])
+            kept.put(arm, "PGR", gap(whole, arm), n=count, low=low, high=high)
     for arm, beside in (
         ("strong", "retrained"),
         ("confident", "retrained"),
         ("confident", "strong"),
     ):
-        low, high = np.quantile([gap(s, arm) - gap(s, beside) for s in samples], [0.025, 0.975])
-        more = gap(whole, arm) - gap(whole, beside)
-        kept.put(arm, f"PGR over {beside}", more, n=count, low=low, high=high)
+        if arm in arms:
+            more = gap(whole, arm) - gap(whole, beside)
+            low, high = np.quantile([gap(s, arm) - gap(s, beside) for s in samples], [0.025, 0.975])
+            kept.put(arm, f"PGR over {beside}", more, n=count, low=low, high=high)
     kept.write()
 
 

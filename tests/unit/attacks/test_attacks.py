@@ -72,6 +72,7 @@ def test_every_attack_is_registered_and_says_what_it_is_about() -> None:
         "output_layer": "model",
         "nearest_text": "members",
         "votes": "members",
+        "opinions": "members",
         "update_words": "updates",
         "loss": "published",
         "confidence": "published",
