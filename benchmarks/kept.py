@@ -18,7 +18,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -80,6 +80,14 @@ class Kept:
         given = {"value": value, "n": n, "low": low, "high": high}
         number = {k: _plain(v) for k, v in given.items() if v is not None}
         self._rows.setdefault(row, {})[column] = number
+
+    def put_mean(self, row: str, column: str, values: Sequence[float]) -> None:
+        """The mean of one number a seed (or run), with its interval by Student's t."""
+        from scipy import stats
+
+        mean = sum(values) / len(values)
+        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+        self.put(row, column, mean, n=len(values), low=mean - half, high=mean + half)
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
