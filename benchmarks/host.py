@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -59,18 +60,23 @@ MAIN = "import sys; from cosilo.cli import main; sys.exit(main())"
 
 
 class HostProcess:
-    """`cosilo host` in a process of its own."""
+    """`cosilo host` in a process of its own, with the settings `text`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = HOST) -> None:
         make_certificates(folder / "certs", hosts=["localhost"], clients=["clinic"])
-        (folder / "lm.toml").write_text(HOST)
+        (folder / "lm.toml").write_text(text)
         self.certs = folder / "certs"
         self.child = subprocess.Popen(
             [sys.executable, "-c", MAIN, "host", "lm.toml"],
             cwd=folder, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.child.stderr is not None
-        self.port = int(self.child.stderr.readline().rpartition(":")[2])
+        for line in self.child.stderr:
+            if found := re.search(r" at https://\S+:(\d+)", line):
+                self.port = int(found[1])
+                break
+        else:
+            raise SystemExit("the host did not start")
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
@@ -83,6 +89,10 @@ class HostProcess:
             cert=self.certs / "client-clinic.pem",
             key=self.certs / "client-clinic.key",
         )
+
+    def stop(self) -> None:
+        self.child.terminate()
+        self.child.wait()
 
 
 async def cost(
@@ -132,8 +142,7 @@ async def measure(folder: Path, count: int, rounds: int) -> dict[str, dict[str, 
         await direct.close()
         await owner.close()
         ledger.close()
-        host.child.terminate()
-        host.child.wait()
+        host.stop()
     return found
 
 

@@ -24,11 +24,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +35,7 @@ import numpy as np
 
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import Backward, Forward, OpenBody
-from cosilo.boundary.transports.http import Https
 from cosilo.boundary.transports.inside import InProcess
-from cosilo.host.certificates import make_certificates
 from cosilo.models.base import EVERYTHING, Tokens
 from cosilo.models.parts import PartTuning
 from cosilo.models.white_box.adapters import first_adapter, layers_to_adapt, with_adapter
@@ -53,6 +47,7 @@ from cosilo.objectives.intervals import mean as mean_interval
 from cosilo.parties.bodies import BodyTuning, ClientBodies
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.split_training import Codecs, Course, SplitTraining
+from host import HostProcess
 from kept import Cells, Kept, json_lines
 
 MODEL = "smollm2-135m-instruct"
@@ -189,46 +184,6 @@ key = "certs/host-localhost.key"
 """
 
 
-class Host:
-    """`cosilo host` in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        make_certificates(folder / "certs", hosts=["localhost"], clients=["clinic"])
-        (folder / "lm.toml").write_text(
-            HOST.format(precision=PRECISION, model=MODEL, rank=RANK, rate=RATE)
-        )
-        main = "import sys; from cosilo.cli import main; sys.exit(main())"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", main, "host", str(folder / "lm.toml")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "https://" in line:
-                self.port = int(
-                    line.rpartition("at https://")[2].split(":")[1].split()[0].strip("/")
-                )
-                break
-        else:
-            raise SystemExit("the host did not start")
-
-    def cpu(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def way(self) -> Https:
-        certs = self.folder / "certs"
-        return Https(
-            f"https://localhost:{self.port}", ca=certs / "ca.pem",
-            cert=certs / "client-clinic.pem", key=certs / "client-clinic.key",
-        )  # fmt: skip
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-
 class OneProcess:
     """The same steps by a plain loop over the whole model, an optimiser for each part."""
 
@@ -276,7 +231,9 @@ async def cpu(given: argparse.Namespace, cells: Cells) -> None:
     alone = OneProcess(model, texts, trained)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        host = Host(folder)
+        host = HostProcess(
+            folder, HOST.format(precision=PRECISION, model=MODEL, rank=RANK, rate=RATE)
+        )
         way = host.way()
         try:
             lm = Boundary(way, declared=frozenset({OpenBody, Forward, Backward}))
@@ -291,11 +248,11 @@ async def cpu(given: argparse.Namespace, cells: Cells) -> None:
                 begun = process_time()
                 alone.steps(each)
                 one = process_time() - begun
-                begun, there = process_time(), host.cpu()
+                begun, there = process_time(), host.cpu_seconds()
                 for _ in range(each):
                     await training._step()
                     await asyncio.to_thread(training._noted)
-                home, far = process_time() - begun, host.cpu() - there
+                home, far = process_time() - begun, host.cpu_seconds() - there
                 if number:
                     rounds.append({"one": one / each, "home": home / each, "owner": far / each})
                 print(rounds[-1:], flush=True)
@@ -323,13 +280,13 @@ def show(cells: Cells) -> None:
             continue  # a row is of all seeds
         nats = np.array([run["nats"] for run in runs])
         each = nats.mean(axis=1)
-        kept.put(kind, "nats", float(each.mean()), n=len(each), **_over_seeds(each))
+        kept.put_mean(kind, "nats", each)
         for name in ("up", "down", "states"):
             kept.put(kind, name, float(np.mean([run[name] for run in runs])))
         if kind != "fp32":
             exact = np.array([done[f"fp32 | {seed}"]["nats"] for seed in SEEDS])
             worse = (nats - exact).mean(axis=1)
-            kept.put(kind, "worse", float(worse.mean()), n=len(worse), **_over_seeds(worse))
+            kept.put_mean(kind, "worse", worse)
     for name, value in done.items():
         if name.startswith("cpu "):
             rounds = value["rounds"]
@@ -343,15 +300,6 @@ def show(cells: Cells) -> None:
             kept.put(row, "losses apart", float(apart), n=len(value["losses"][0]))
     kept.write()
     print(json.dumps(kept.rows, indent=1))
-
-
-def _over_seeds(values: Any) -> dict[str, float]:
-    """A 95 % interval of the mean of one number a seed, by Student's t."""
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    mid = float(np.mean(values))
-    return {"low": mid - half, "high": mid + half}
 
 
 def main() -> None:
