@@ -78,6 +78,10 @@ script rerank_draw benchmarks/rerank.py draw runs/rerank.jsonl
 script rerank benchmarks/rerank.py choose runs/rerank.jsonl
 script proxy benchmarks/proxy.py
 script aggregation benchmarks/aggregation.py
+script poisoned benchmarks/poisoned.py
+script private_federation benchmarks/private_federation.py
+script fedkseed benchmarks/fedkseed.py
+script federation_killed benchmarks/federation_killed.py
 script fusion benchmarks/fusion.py
 script speculative_drawn benchmarks/speculative.py drawn
 script speculative_pays benchmarks/speculative.py pays
