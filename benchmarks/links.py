@@ -36,6 +36,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 from kept import ROOT, Cells, Kept
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -212,7 +213,7 @@ cert = "certs/host-localhost.pem"
 key = "certs/host-localhost.key"
 [federation]
 rounds = 3
-rank = 32
+rank = 128
 codec = "fp16"
 [clients.clinic]
 [clients.other]
@@ -233,18 +234,19 @@ async def prepared(folder: Path, ports: Mapping[str, int], strategy: Any) -> lis
     from cosilo.types import Demonstration, user
 
     model = torch_lm(path=folder / "model", precision="float32")
+    words = 25 if type(strategy).__name__ == "SplitLearning" else 2  # states are of tokens
 
     async def one(client: str, port: int) -> Any:
         def example(i: int) -> Demonstration:
             return Demonstration(
-                f"{client}{i}", user(f"about {i} {'hello world ' * 40}"), "billing"
+                f"{client}{i}", user(f"about {i} {'hello world ' * words}"), "billing"
             )
 
         way = the_way(folder, port, client=client, patience_s=60.0)
         party = RemoteOwner(way, "lm-owner", f"party/{client}", exposes=~Shows.NOTHING)
         owner = DataOwner(
             model,
-            private=tuple(example(i) for i in range(40)),
+            private=tuple(example(i) for i in range(24)),
             calibration=tuple(example(i) for i in range(100, 104)),
         )
         ledger = MemoryLedger()
@@ -263,18 +265,18 @@ def strategy_of(name: str, folder: Path, number: int) -> Any:
     from cosilo.strategies.base import strategies
 
     if name == "federated":
-        return strategies.create(name, rank=32, steps=1, batch=2, seed=number % 1000)
+        return strategies.create(name, rank=128, steps=1, batch=1, seed=number % 1000)
     if name == "offsite":
-        return strategies.create(name, rank=8, steps=2, batch=2, most_mb=64)
+        return strategies.create(name, rank=8, steps=1, batch=1, most_mb=64, items=2)
     codecs = dict.fromkeys(("states_up", "states_down", "gradients_up", "gradients_down"), "int8")
     return strategies.create(
-        name, layers=1, tail=1, batch=8, epochs=1, seed=number,
+        name, layers=1, tail=1, batch=4, epochs=1, seed=number,
         key_file=folder / f"key{number}" / "key", **codecs,
     )  # fmt: skip
 
 
 SIZES = {
-    "federated": {"hidden": 512, "layers": 8},
+    "federated": {"hidden": 128, "layers": 8},
     "split_learning": {"hidden": 576, "layers": 3},
     "offsite": {"hidden": 512, "layers": 4},
 }
@@ -360,15 +362,18 @@ def measured(name: str, place: Path, cells: Cells, repeats: int) -> None:
                 put(key, records)
 
 
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Their mean and its 95 % interval by Student's t."""
-    from scipy import stats
+def median_of(values: list[float], over: list[float] | None = None) -> tuple[float, float, float]:
+    """The median, or the ratio of two, and its 95 % interval over resamples of the runs."""
+    rng = np.random.default_rng(0)
 
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, -math.inf, math.inf
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return mean, mean - half, mean + half
+    def drawn(some: list[float]) -> Any:
+        each = np.array(some)
+        return np.median(each[rng.integers(0, len(each), (4000, len(each)))], axis=1)
+
+    spread = drawn(values) / (1.0 if over is None else drawn(over))
+    middle = statistics.median(values) / (1.0 if over is None else statistics.median(over))
+    low, high = np.quantile(spread, [0.025, 0.975])
+    return middle, float(low), float(high)
 
 
 def measure(place: Path, repeats: int) -> None:
@@ -386,17 +391,15 @@ def measure(place: Path, repeats: int) -> None:
         for link in LINKS:
             row = f"{name}, {link}"
             told = [each["predicted"][link] for each in here]
-            columns = {"predicted": told}
+            columns = {"predicted": median_of(told)}
             if link != "LAN":
                 took = [cells.done[f"{name} {link} {r}"]["ran"] for r in range(repeats)]
-                ratios = [p / m for p, m in zip(told, took, strict=True)]
-                columns |= {"measured": took, "ratio": ratios}
-            for column, values in columns.items():
-                mean, low, high = interval(values)
-                kept.put(row, column, mean, n=repeats, low=low, high=high)
+                columns |= {"measured": median_of(took), "ratio": median_of(told, took)}
+            for column, (middle, low, high) in columns.items():
+                kept.put(row, column, middle, n=repeats, low=low, high=high)
         row = f"{name}, as it ran here"
-        mean, low, high = interval([each["ran"] for each in here])
-        kept.put(row, "measured", mean, n=repeats, low=low, high=high)
+        middle, low, high = median_of([each["ran"] for each in here])
+        kept.put(row, "measured", middle, n=repeats, low=low, high=high)
         for column, at in (("bytes up", 0), ("bytes down", 1)):
             kept.put(row, column, statistics.fmean(each["bytes"][at] for each in here), n=repeats)
     kept.write()
