@@ -37,6 +37,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+
 from kept import ROOT, Cells, Kept
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -191,7 +192,7 @@ def slow(port: int, link: Any) -> Iterator[int]:
 # ── what is trained over it ──────────────────────────────────────────────────
 
 TORCH = 'kind = "torch"\npath = "model"\nprecision = "float32"\nexposes = "weights"\n'
-SPLIT = TORCH + 'body = { rank = 4, learning_rate = 1e-3, folder = "adapters" }'
+SPLIT = TORCH + 'body = { rank = 4, learning_rate = 1e-3, most = 99, folder = "adapters" }'
 LENDING = """\
 kind = "lending"
 path = "model"

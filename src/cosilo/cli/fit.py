@@ -28,13 +28,33 @@ def register(verbs: Any) -> None:
             "the layers that are missed the least, teach what is left with the whole model's own\n"
             "predictions, write a GGUF for the llamacpp back end, and measure what was built.\n"
             "Stopped at any moment, the same command goes on.\n\n"
-            "    cosilo fit smollm2-135m-instruct --ms-per-token 15 --memory 1GB --out small"
+            "    cosilo fit smollm2-135m-instruct --ms-per-token 15 --memory 1GB --out small\n\n"
+            "With --for, nothing is built: the settings of a strategy are chosen under the machine's\n"
+            "limits and a limit on what leaks, measured at each candidate on public texts, by the\n"
+            "attack that fits what crosses. The point is written to OUT/point.toml.\n\n"
+            "    cosilo fit smollm2-135m-instruct --for federated --leak 20% --ms-per-step 2000 \\\n"
+            "        --memory 2GB --out fitted"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a GGUF: its name in the catalog, or a path")
     parser.add_argument(
-        "--ms-per-token", type=float, required=True, metavar="MS", help="of decoding, at most"
+        "--ms-per-token", type=float, metavar="MS", help="of decoding, at most; without --for"
+    )
+    parser.add_argument(
+        "--for",
+        dest="strategy",
+        metavar="STRATEGY",
+        help="choose its settings: split_learning, split, federated",
+    )
+    parser.add_argument(
+        "--leak",
+        metavar="SHARE",
+        help="with --for: of the tokens of a text, at most (0.2 or 20%%), by the attack's 95 %% "
+        "interval and beyond what is guessed without the record",
+    )
+    parser.add_argument(
+        "--ms-per-step", type=float, metavar="MS", help="with --for: of CPU at home, at most"
     )
     parser.add_argument(
         "--memory", required=True, metavar="SIZE", help="of the whole process, at most: 800MB, 1GB"
@@ -62,6 +82,10 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.strategy is not None:
+        return _for_a_strategy(arguments)
+    if arguments.ms_per_token is None:
+        raise ConfigError("give --ms-per-token, or --for STRATEGY with --leak and --ms-per-step")
     from cosilo.models.fit.fitting import FitTarget, fit, loads, source_of
     from cosilo.models.fit.sizing import SizeLimits
     from cosilo.models.present import require_present
@@ -96,6 +120,62 @@ def run(arguments: argparse.Namespace) -> int:
         f"    threads = {threads}\n    parallel = 1\n    prompt_cache_mib = 0"
     )
     return 0 if limits.hold(built.speed) else 1
+
+
+def _for_a_strategy(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.leak_limit.candidates import HEAD, HomeLimits, nearest, rows
+    from cosilo.benchmark.leak_limit.choosing import LeakTarget, fit_to_leak
+    from cosilo.models.present import require_present
+    from cosilo.models.white_box import files as torch_files
+    from cosilo.registry import Loads
+    from cosilo.report.screen import Column, Screen, ScreenRow
+
+    if arguments.leak is None or arguments.ms_per_step is None:
+        raise ConfigError("--for takes --leak SHARE and --ms-per-step MS")
+    if not arguments.ms_per_step > 0:
+        raise ConfigError(f"--ms-per-step must be above 0, not {arguments.ms_per_step:g}")
+    known = () if Path(arguments.model).exists() else (arguments.model,)
+    require_present(Loads(known, torch_files.PACKAGES))
+    limits = HomeLimits(
+        memory_size(arguments.memory), arguments.ms_per_step, _share(arguments.leak)
+    )
+    wanted = LeakTarget(
+        model=arguments.model,
+        strategy=arguments.strategy,
+        limits=limits,
+        out=arguments.out,
+        text=tuple(arguments.text),
+    )
+    found = fit_to_leak(wanted, say=lambda text: print(text, file=sys.stderr, flush=True))
+    screen = Screen()
+    columns = [Column((name,), right=i not in (0, 6)) for i, name in enumerate(HEAD)]
+    table = [ScreenRow(first, tuple(rest)) for first, *rest in rows(found.candidates, limits)]
+    screen.table(HEAD[0], columns[1:], table)
+    if found.choice is None:
+        near = nearest(found.candidates, limits)
+        screen.say(
+            "no candidate is within the limits"
+            + (f"; the nearest: {near.said()}" if near is not None else "")
+        )
+        return 1
+    print(f"\nwritten to {found.file}:\n\n{found.text}", end="")
+    return 0
+
+
+def _share(text: str) -> float:
+    """0.2 of "0.2" or "20%".
+
+    Raises:
+        ConfigError: it is no share.
+    """
+    whole = text.strip()
+    try:
+        found = float(whole.removesuffix("%")) / (100 if whole.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1:
+        raise ConfigError(f"--leak must be a share from 0 to 1, not {text!r}")
+    return found
 
 
 def summary(built: Built, limits: Any) -> list[str]:
