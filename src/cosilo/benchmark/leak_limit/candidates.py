@@ -46,7 +46,7 @@ class TokenLeak:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LeakCandidate:
     """One way to set a strategy, and what it takes.
 
     Attributes:
@@ -100,7 +100,7 @@ class HomeLimits:
     ms: float
     leak: float
 
-    def broken(self, candidate: Candidate) -> list[str]:
+    def broken(self, candidate: LeakCandidate) -> list[str]:
         """Why `candidate` is not within; empty where it is."""
         found = []
         if candidate.memory > self.memory:
@@ -114,11 +114,11 @@ class HomeLimits:
         return found
 
 
-def chosen(candidates: Sequence[Candidate], limits: HomeLimits) -> Candidate | None:
+def chosen(candidates: Sequence[LeakCandidate], limits: HomeLimits) -> LeakCandidate | None:
     """The candidate within `limits` that the model is least the worse for; of equals the highest rank
     and the most steps, then the fewest bytes, then the smallest leak, then the least work."""
 
-    def order(c: Candidate) -> tuple[float, ...]:
+    def order(c: LeakCandidate) -> tuple[float, ...]:
         lost = max(0, round(c.nats / _SAME))
         leak = c.leak.interval[1] if c.leak is not None else 1.0
         return (lost, -c.number("rank"), -c.number("steps"), c.size, leak, c.ms, c.memory)
@@ -126,10 +126,10 @@ def chosen(candidates: Sequence[Candidate], limits: HomeLimits) -> Candidate | N
     return min((c for c in candidates if not limits.broken(c)), key=order, default=None)
 
 
-def nearest(candidates: Sequence[Candidate], limits: HomeLimits) -> Candidate | None:
+def nearest(candidates: Sequence[LeakCandidate], limits: HomeLimits) -> LeakCandidate | None:
     """The candidate that exceeds `limits` the least: what could be had instead."""
 
-    def excess(c: Candidate) -> float:
+    def excess(c: LeakCandidate) -> float:
         leak = c.leak.interval[1] if c.leak is not None else 1.0
         return max(c.memory / limits.memory, c.ms / limits.ms, leak / max(limits.leak, 1e-3))
 
@@ -137,7 +137,7 @@ def nearest(candidates: Sequence[Candidate], limits: HomeLimits) -> Candidate | 
     return min(known, key=excess, default=None)
 
 
-def rows(candidates: Sequence[Candidate], limits: HomeLimits) -> list[list[str]]:
+def rows(candidates: Sequence[LeakCandidate], limits: HomeLimits) -> list[list[str]]:
     """A row for each candidate, `HEAD` above."""
     best = chosen(candidates, limits)
     found = []
@@ -159,7 +159,7 @@ def rows(candidates: Sequence[Candidate], limits: HomeLimits) -> list[list[str]]
 HEAD = ("candidate", "memory", "ms/step", "up", "nats/token", "leak, 95 %", "limits")
 
 
-def point_text(strategy: str, model: str, candidate: Candidate) -> str:
+def point_text(strategy: str, model: str, candidate: LeakCandidate) -> str:
     """The tables of a plan that say it: the small model, and the point."""
     lines = [
         "[models.small]",

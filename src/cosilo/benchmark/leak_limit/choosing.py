@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosilo.benchmark.leak_limit.at_home import Remembered, Texts
-from cosilo.benchmark.leak_limit.candidates import Candidate, HomeLimits, chosen, point_text
+from cosilo.benchmark.leak_limit.candidates import HomeLimits, LeakCandidate, chosen, point_text
 from cosilo.benchmark.leak_limit.cuts import Cuts
 from cosilo.benchmark.leak_limit.updates import Updates
 from cosilo.errors import ConfigError, StoreError
@@ -43,8 +43,8 @@ class LeakTarget:
 class Fitted:
     """All candidates, the one that is chosen, and the plan's tables that say it, written to `file`."""
 
-    candidates: Sequence[Candidate]
-    choice: Candidate | None
+    candidates: Sequence[LeakCandidate]
+    choice: LeakCandidate | None
     text: str = ""
     file: Path | None = None
 
@@ -63,7 +63,7 @@ def fit_to_leak(wanted: LeakTarget, *, say: Callable[[str], None]) -> Fitted:
     texts = public_texts(wanted.text)
     path = Path(wanted.model)
     local = path.exists()
-    found: list[Candidate] = []
+    found: list[LeakCandidate] = []
     for precision in wanted.precisions:
         model = torch_lm(
             "" if local else wanted.model, path if local else None, precision=precision, threads=1

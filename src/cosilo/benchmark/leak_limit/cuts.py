@@ -28,7 +28,7 @@ from cosilo.benchmark.leak_limit.at_home import (
     kept_for_backward,
     weights_bytes,
 )
-from cosilo.benchmark.leak_limit.candidates import Candidate, TokenLeak
+from cosilo.benchmark.leak_limit.candidates import LeakCandidate, TokenLeak
 from cosilo.boundary.wire.states import pack_by, size_by, unpack_by
 from cosilo.errors import CosiloError
 from cosilo.models.base import Array
@@ -65,7 +65,7 @@ class Cuts:
         most = self._model.layers
         return sorted({1, max(1, most // 6), max(1, most // 3), max(1, most // 2)})
 
-    def candidates(self, precision: str) -> Iterator[Candidate]:
+    def candidates(self, precision: str) -> Iterator[LeakCandidate]:
         ranks = _RANKS if self._trains else (0,)
         codecs = _CODECS if self._trains else ("",)
         for depth, rank in product(self.depths, ranks):
@@ -84,7 +84,7 @@ class Cuts:
         noise: float,
         memory: int,
         ms: float,
-    ) -> Candidate:
+    ) -> LeakCandidate:
         leak, nats, failed = None, float("inf"), ""
         try:
             found, of, nats = self._known.get(
@@ -101,7 +101,7 @@ class Cuts:
         if noise:
             options["noise"] = noise
         size = size_by(codec, 1, self._model.width) * (2 if self._trains else 1)
-        return Candidate(options, precision, memory, ms, size, "token", nats, leak, failed)
+        return LeakCandidate(options, precision, memory, ms, size, "token", nats, leak, failed)
 
     def _costs(self, depth: int, rank: int) -> list[float]:
         """[bytes, milliseconds of CPU of a step at home]"""

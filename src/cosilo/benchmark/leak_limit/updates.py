@@ -22,7 +22,7 @@ from cosilo.benchmark.leak_limit.at_home import (
     kept_for_backward,
     weights_bytes,
 )
-from cosilo.benchmark.leak_limit.candidates import Candidate, TokenLeak
+from cosilo.benchmark.leak_limit.candidates import LeakCandidate, TokenLeak
 from cosilo.boundary.wire import tensors
 from cosilo.errors import CosiloError
 from cosilo.federation.private import UpdateNoise
@@ -59,7 +59,7 @@ class Updates:
         self._base = recovered([int(i) for i in likeliest], self._truth)[0]
         self._trained: dict[tuple[int, int], tuple[Adapter, Adapter]] = {}
 
-    def candidates(self, precision: str) -> Iterator[Candidate]:
+    def candidates(self, precision: str) -> Iterator[LeakCandidate]:
         for rank in _RANKS:
             memory, ms = self._known.get(f"{precision} rank={rank}", partial(self._costs, rank))
             size = tensors.size_of(matrix_shapes(self._layers, rank), "fp16")
@@ -76,7 +76,7 @@ class Updates:
                 options: dict[str, object] = {"rank": rank, "steps": steps}
                 if noise:
                     options |= {"noise": noise, "clip": _CLIP}
-                yield Candidate(
+                yield LeakCandidate(
                     options, precision, int(memory), ms, size, "round", nats, leak, failed
                 )
 

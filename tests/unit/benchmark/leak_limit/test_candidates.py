@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cosilo.benchmark.leak_limit.candidates import (
-    Candidate,
     HomeLimits,
+    LeakCandidate,
     TokenLeak,
     chosen,
     nearest,
@@ -18,7 +18,7 @@ from cosilo.benchmark.leak_limit.candidates import (
 from cosilo.objectives.intervals import wilson
 
 LIMITS = HomeLimits(memory=10**9, ms=100.0, leak=0.3)
-GOOD = Candidate(
+GOOD = LeakCandidate(
     options={"layers": 4, "rank": 4}, precision="float32", memory=10**8, ms=50.0, size=600, per="token",
     nats=0.01, leak=TokenLeak(2, 90, 0.05),
 )  # fmt: skip
