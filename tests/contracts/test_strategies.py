@@ -195,6 +195,22 @@ class TestFederated(StrategyContract):
         )
 
 
+class TestFedCoLLM(TestFederated):
+    """The same, with a large model that learns with it."""
+
+    def strategy(self) -> Strategy:
+        return strategies.create("fedcollm", steps=2, batch=4, rank=2, learning_rate=1e-2)
+
+    def open(self, **options: Any) -> Session:
+        from mutual_pair import mutual
+
+        federation = Federation(FederationSettings(rounds=1, rank=2), mutual=mutual())
+        lm = LMOwner(self.large(), federation=federation)
+        return open_session(
+            self.owner(), lm, self.strategy(), sampling=Sampling(choices=LABELS), **options
+        )
+
+
 class TestDistilLabels(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("distil_labels")
@@ -289,7 +305,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # with one whose owner tunes for clients, there too
         "weak_to_strong", "crosslm",
         # with a coordinator, there too
-        "federated",
+        "federated", "fedcollm",
     }  # fmt: skip
     assert set(strategies.names()) == covered
 

@@ -27,6 +27,7 @@ from cosilo.host.flower import SuperLink, node_keys
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
+from cosilo.models.mutual import exchanges
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.kind import NoModel
 from cosilo.parties.lm_owner import LMOwner
@@ -187,7 +188,9 @@ async def listening(config: HostConfig, model: TextModel) -> AsyncIterator[Liste
         try:
             federation = None
             if (wanted := config.federation) is not None:
-                federation = Federation(wanted.settings, wanted.file)
+                federation = Federation(
+                    wanted.settings, wanted.file, mutual=model if exchanges(model) else None
+                )
             try:
                 host = Listener(config, model, books, federation)
                 try:

@@ -33,6 +33,7 @@ from cosilo.strategies.inference import (
 )
 from cosilo.strategies.upward import (
     crosslm,
+    fedcollm,
     federated,
     offsite,
     split_learning,
@@ -52,6 +53,7 @@ __all__ = [
     "distil_states",
     "ends",
     "ensemble",
+    "fedcollm",
     "federated",
     "fusegen",
     "fusion",

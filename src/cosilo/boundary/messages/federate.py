@@ -101,6 +101,8 @@ class Enrolled(Message, frozen=True, kw_only=True):
         most: bytes of the longest adapter that will come back.
         held: seconds that a `NextRound` may be held until there is something to say.
         sums: how updates are summed where the coordinator sees none of them; None where it sees each.
+        teaches: a large model of the coordinator's learns from what comes of each round, and
+            teaches it.
     """
 
     shows: ClassVar[Shows] = Shows.NOTHING
@@ -117,6 +119,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
     most: Count
     held: Amount
     sums: SumTerms | None = None
+    teaches: bool = False
 
     def passages(self) -> list[Passage]:
         return []

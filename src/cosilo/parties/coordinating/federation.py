@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +20,12 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
+from cosilo.errors import ConfigError
+from cosilo.models.mutual import MutualModel
 from cosilo.parties.coordinating.rounds import Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.sums import Given
+from cosilo.parties.coordinating.transferring import Transfer
 
 T = TypeVar("T")
 S = TypeVar("S", RoundState, SumState)
@@ -34,10 +38,13 @@ class Federation:
 
     Args:
         path: the file that it lives in; it is forgotten with the process where None.
+        mutual: a large model that learns from what comes of each round, and teaches it.
         clock: seconds that only go forward, for deadlines.
 
     Raises:
-        ConfigError: the file is that of a federation with other settings.
+        ConfigError: the file is that of a federation with other settings; what comes of its rule is
+            added to weights, and a model that is taught goes on from an adapter.
+        CapabilityError: the models cannot teach each other.
         StoreError: it cannot be opened.
     """
 
@@ -46,17 +53,20 @@ class Federation:
         settings: FederationSettings,
         path: Path | None = None,
         *,
+        mutual: MutualModel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self._clock = clock
+        self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transfer = self._made(mutual, path) if mutual is not None else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="federation")
         try:
-            self._rounds = self._thread.submit(Rounds, settings, path).result()
+            self._rounds = self._thread.submit(Rounds, settings, path, self._transfer).result()
         except BaseException:
             self._thread.shutdown()
             raise
-        self._changed = asyncio.Event()
         self._stopping = False
 
     @property
@@ -121,6 +131,8 @@ class Federation:
         self._changed.set()
 
     def close(self) -> None:
+        if self._transfer is not None:
+            self._transfer.close()
         self._thread.submit(self._rounds.close).result()
         self._thread.shutdown()
 
@@ -146,9 +158,39 @@ class Federation:
 
         def tell(_: object) -> None:
             if self._rounds.standing is not before:
-                self._changed.set()
-                self._changed = asyncio.Event()
+                self._tell()
 
-        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._loop = asyncio.get_running_loop()
+        working = self._loop.run_in_executor(self._thread, work)
         working.add_done_callback(tell)
         return await asyncio.shield(working)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _learned(self) -> None:
+        """Called by another thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _made(self, mutual: MutualModel, path: Path | None) -> Transfer:
+        if self.settings.secure:
+            raise ConfigError(
+                "a large model learns where the coordinator puts updates together itself: leave "
+                "[federation] secure or the large model's kind out"
+            )
+        if self.settings.ranks == "stacked":
+            raise ConfigError(
+                f"what comes of the rule {self.settings.rule!r} is added to weights, and a small "
+                "model that a large one teaches goes on from its adapter: average, or hetlora for "
+                "unequal ranks"
+            )
+        return Transfer(
+            mutual,
+            scale=self.settings.scale,
+            codec=self.settings.codec,
+            folder=None if path is None else path.with_suffix(".mutual"),
+            told=self._learned,
+        )

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cosilo.errors import ConfigError, RejectedError
 from cosilo.models.base import Access, models
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.registry import Loads
+from cosilo.tables import check
 from cosilo.types import Chat, Generation, Sampling
 
 FEDERATION = "federation"
@@ -44,9 +47,10 @@ class NoModel:
 class Coordinating(NoModel):
     """No model, and the federation in its place."""
 
-    def __init__(self, settings: FederationSettings, path: Path | None) -> None:
+    def __init__(self, settings: FederationSettings, path: Path | None, mutual: Any = None) -> None:
         super().__init__()
-        self.federation = Federation(settings, path)
+        self._mutual = mutual
+        self.federation = Federation(settings, path, mutual=mutual)
         # Another federation gives other answers, so one that is forgotten with the process has replies
         # of its own.
         self.identity = f"federation/{self.federation.name}"
@@ -54,9 +58,19 @@ class Coordinating(NoModel):
     async def close(self) -> None:
         self.federation.stop()
         self.federation.close()
+        if self._mutual is not None:
+            await self._mutual.close()
 
 
-@models.register(FEDERATION)
+def _loads(
+    model: str, path: Path | None, small_model: str, small_path: Path | None, public: Path | None
+) -> Loads:
+    if public is None:
+        return Loads()
+    return models.loads("mutual", {"model": model, "small_model": small_model, "public": public})
+
+
+@models.register(FEDERATION, loads=_loads)
 def federation(
     rounds: int = 3,
     rule: str = "average",
@@ -72,6 +86,12 @@ def federation(
     base: str = "",
     held_s: float = 20.0,
     state_file: Path | None = None,
+    public: Path | None = None,
+    model: str = "",
+    path: Path | None = None,
+    small_model: str = "",
+    small_path: Path | None = None,
+    mutual: Mapping[str, object] | None = None,
 ) -> Coordinating:
     """The coordinator of a federation in this process; for `large` only.
 
@@ -80,9 +100,13 @@ def federation(
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
             base, held_s: see `FederationSettings`.
+        public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
+            model, which learns from what comes of each round and teaches it: as for the kind "mutual",
+            its other options in `mutual`.
 
     Raises:
-        ConfigError: a setting is out of its range, or `state_file` is that of another federation.
+        ConfigError: a setting is out of its range, or `state_file` is that of another federation; a
+            model is named without `public`.
     """
     try:
         settings = FederationSettings(
@@ -92,4 +116,15 @@ def federation(
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None
-    return Coordinating(settings, state_file)
+    named = {"model": model, "path": path, "small_model": small_model, "small_path": small_path}
+    if public is None:
+        if mutual or any(named.values()):
+            raise ConfigError(
+                "federation: a large and a small model learn from each other on public"
+            )
+        return Coordinating(settings, state_file)
+    kind = "mutual"
+    options = check(
+        models.get(kind), {**(mutual or {}), "public": public}, where="federation: mutual"
+    )
+    return Coordinating(settings, state_file, models.create(kind, **options | named))

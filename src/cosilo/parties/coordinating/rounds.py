@@ -40,7 +40,9 @@ from cosilo.boundary.wire import tensors
 from cosilo.errors import (
     CapabilityError,
     ConfigError,
+    DataError,
     FederationError,
+    ModelError,
     RejectedError,
 )
 from cosilo.federation.updates import OwnerUpdate, Tensors, flat, pairs_of, shaped, vetted
@@ -54,6 +56,7 @@ from cosilo.parties.coordinating.book import (
 )
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
+from cosilo.parties.coordinating.transferring import Transfer
 from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -67,15 +70,23 @@ class Rounds:
         StoreError: it cannot be opened.
     """
 
-    def __init__(self, settings: FederationSettings, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: FederationSettings,
+        path: Path | None = None,
+        transfer: Transfer | None = None,
+    ) -> None:
         self.settings = settings
+        self._transfer = transfer
         self._book = FederationBook(path)
         self._since: tuple[str, int, float] | None = None  # state, round, when it was first seen
-        text = json.dumps(settings.lasting, sort_keys=True)
+        lasting = settings.lasting if transfer is None else transfer.lasting(settings)
+        text = json.dumps(lasting, sort_keys=True)
         found = self._book.standing()
         if found is None:
             name = secrets.token_hex(16)
-            found = Standing(name, text, settings.base, (), "enrolling", 0)
+            base = transfer.model.small_base if transfer is not None else settings.base
+            found = Standing(name, text, base, (), "enrolling", 0)
             self._book.stand(found)
         elif other := _changed(json.loads(found.settings), json.loads(text)):
             self._book.close()
@@ -163,6 +174,7 @@ class Rounds:
             ),
             held=settings.held_s,
             sums=self._sums.terms(owner) if self._sums else None,
+            teaches=self._transfer is not None,
         )
 
     def next(self, owner: str, message: NextRound, now: float) -> RoundState:
@@ -267,7 +279,7 @@ class Rounds:
             raise FederationError(at.why)
         if at.state == "enrolling" or not 1 <= number <= at.number:
             raise RejectedError(f"round {number} has not begun")
-        over = at.state == "ended" or number < at.number
+        over = at.state == "ended" or number < at.number or self._learning(number)
         return f"round {number} had closed" * over
 
     # ── sums ─────────────────────────────────────────────────────────────────
@@ -406,7 +418,9 @@ class Rounds:
                 self._stand(replace(at, state="open", number=1))
             elif late:
                 self._fail(f"{here} of {needed} owners that it needs enrolled")
-        elif at.state in STATES and (self._expected() <= self._there() or self._left(now) <= 0):
+        elif at.state in STATES and (
+            self._learning(at.number) or self._expected() <= self._there() or self._left(now) <= 0
+        ):
             if self._sums is None:
                 self._close_round()
             else:
@@ -433,6 +447,8 @@ class Rounds:
 
     def _close_round(self) -> None:
         number, settings = self._standing.number, self.settings
+        if self._transfer is not None and self._transfer.busy:
+            return None
         kept = [u for u in self._book.updates(number, with_bytes=True) if u.fate == "taken"]
         if len(kept) < settings.needed:
             return self._fail(self._too_few(number, len(kept)))
@@ -447,8 +463,14 @@ class Rounds:
         ]
         try:
             made = settings.made_rule()(updates, self._before(number))
+            if self._transfer is not None:
+                before = self._book.closed(number - 1)
+                learned = self._transfer.of(number, made, before.packed if before else b"")
+                if learned is None:
+                    return None
+                made = learned
             packed = tensors.pack(made.tensors, settings.codec)
-        except ValueError as error:
+        except (ValueError, ModelError, DataError) as error:
             return self._fail(f"nothing comes of round {number}: {error}")
         rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
         closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
@@ -527,7 +549,13 @@ class Rounds:
             self._since = (*here, now)
         steps = here[0] in STATES and here[0] != "open"
         whole = self.settings.step_s if steps else self.settings.deadline_s
+        if self._learning(here[1]):
+            return whole  # it is not the owners who are waited for
         return max(0.0, self._since[2] + whole - now)
+
+    def _learning(self, number: int) -> bool:
+        """Whether the large and the small model learn from each other, of that round."""
+        return self._transfer is not None and self._transfer.began(number)
 
     # ── updates ──────────────────────────────────────────────────────────────
 

@@ -105,6 +105,17 @@ class FederationOwner:
                 f"this owner's base model and tokeniser are {self._base}, and the federation's "
                 f"{enrolled.base}: all owners must have the same"
             )
+        if enrolled.teaches and not how.taught:
+            raise CapabilityError(
+                "a large model of the coordinator's would learn from what comes of each round: take "
+                "part by the strategy fedcollm, if it may"
+            )
+        if how.taught and not enrolled.teaches:
+            raise CapabilityError(
+                f"{how.name} takes part where a large model learns with the owners, and the "
+                'coordinator has none: [model] kind = "mutual" beside [federation] is one, or take '
+                "part by the strategy federated"
+            )
         if not 1 <= enrolled.rounds <= how.rounds:
             raise CapabilityError(
                 f"the federation has {enrolled.rounds} rounds, and this owner takes part in "
@@ -270,7 +281,7 @@ class FederationOwner:
             tables["what came of a round, off the mean of the updates' products, of its norm"] = {
                 f"round {number}": round(error, 6) for number, error in sorted(self.errors.items())
             }
-        return Card(by="federated", title="federation", facts=facts, tables=tables)
+        return Card(by=self.how.name, title="federation", facts=facts, tables=tables)
 
     def _place(self, number: int) -> Path | None:
         """Where the training of a round is kept, and then its update, so that the run can be opened

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cosilo.federation.private import UpdateNoise, in_sum
 from cosilo.privacy.mechanisms import Release
@@ -36,6 +36,10 @@ class Participation:
         seed: of the training.
         checkpoints: a folder from which an interrupted training goes on; a run has one of its own.
     """
+
+    name: ClassVar[str] = "federated"
+    taught: ClassVar[bool] = False
+    """Whether it takes part where a large model of the coordinator's learns from what comes of it."""
 
     rounds: int = 20
     steps: int = 50

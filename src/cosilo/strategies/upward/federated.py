@@ -114,14 +114,14 @@ class Federated(Participation):
         return (*own, *unshared(forecast(self.next())))
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
-        raise ValueError("federated only prepares: answer with the strategy prepare returns")
+        raise ValueError(f"{self.name} only prepares: answer with the strategy prepare returns")
 
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
-        model = require(session.owner.model, Access.WEIGHTS, by="federated")
+        model = require(session.owner.model, Access.WEIGHTS, by=self.name)
         examples = [e for e in session.owner.private if e.target and e.weight > 0]
         if not examples:
             raise DataError(
-                "federated has no examples with targets to train on, so nothing to give"
+                f"{self.name} has no examples with targets to train on, so nothing to give"
             )
         owner = await asyncio.to_thread(FederationOwner, self, model, examples)
         enrolled = await session.lm.send(owner.enrol())

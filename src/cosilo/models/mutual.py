@@ -1,0 +1,74 @@
+"""A large model and a small one that learn from each other, on data that their owner holds.
+
+a round's adapter of the small model ──exchange──▶ that adapter, which has learned from the large model
+                  an adapter of the large model ──▶ that adapter, which has learned from the small one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeGuard
+
+from cosilo.models.base import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanged:
+    """What came of an exchange.
+
+    Attributes:
+        small, large: the adapters' matrices, by name, see `models.low_rank`.
+        losses: "small" and "large" → the loss at the first and at the last step, in nats.
+    """
+
+    small: Mapping[str, Array]
+    large: Mapping[str, Array]
+    losses: Mapping[str, tuple[float, float]]
+
+
+class MutualModel(Protocol):
+    """A large model that learns from a small one, and teaches it."""
+
+    @property
+    def small_base(self) -> str:
+        """The digest of the small model that adapters are for; see `white_box.adapters.base_digest`."""
+
+    @property
+    def settings(self) -> str:
+        """A hash of all that decides what comes of an exchange, besides its arguments."""
+
+    def exchange(
+        self,
+        number: int,
+        small: Mapping[str, Array],
+        scale: float,
+        large: Mapping[str, Array] | None,
+        folder: Path | None,
+    ) -> Exchanged:
+        """Both learn from the other as it was before; the same arguments give the same to the bit.
+
+        Args:
+            number: of the round, from 1.
+            small: the adapter of the small model.
+            scale: what its product is multiplied by.
+            large: the adapter of the large one; None before the first round.
+            folder: where a training that was killed goes on from.
+
+        Raises:
+            ModelError: a loss is not finite.
+            StoreError: `folder` cannot be written.
+        """
+
+    def keep_adapter(self, large: Mapping[str, Array], folder: Path) -> None:
+        """Write the adapter of the large model where it can be opened from.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+
+
+def exchanges(model: object) -> TypeGuard[MutualModel]:
+    """Whether it learns from a small model; asked of its class, as it may have to be loaded."""
+    return hasattr(type(model), "exchange")
