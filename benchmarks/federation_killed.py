@@ -27,7 +27,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -138,10 +137,8 @@ class Federation:
         """Kill the process of Flower's; whoever runs it starts another."""
         what, _, owner = party.partition(" of ")
         parent = self.running[owner or "coordinator"].pid
-        children = Path(f"/proc/{parent}/task").glob("*/children")
-        found = [int(pid) for file in _read(children) for pid in file.split()]
         named = f"{what}.main".encode()
-        ours = [pid for pid in found if any(named in c for c in _read_bytes(pid))]
+        ours = [pid for pid in _children(parent) if named in _file(pid, "cmdline")]
         for pid in ours:
             os.kill(pid, signal.SIGKILL)
         return bool(ours)
@@ -159,7 +156,7 @@ class Federation:
             updates = db.execute(
                 "SELECT round, count(*), sum(fate = 'taken') FROM updates GROUP BY round"
             ).fetchall()
-        return {"adapters": adapters, "updates": updates}
+        return {"adapters": adapters, "updates": [list(row) for row in updates]}
 
     def _cosilo(self, *words: str, at: str = "") -> subprocess.Popen[bytes]:
         folder = self.folder / at
@@ -170,18 +167,16 @@ class Federation:
             )  # fmt: skip
 
 
-def _read(files: Iterable[Path]) -> list[str]:
-    found = []
-    for file in files:
-        with suppress(OSError):
-            found.append(file.read_text())
-    return found
+def _children(parent: int) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    stats = {pid: _file(pid, "stat").rpartition(b")")[2].split() for pid in pids}
+    return [pid for pid, stat in stats.items() if stat[1:2] == [str(parent).encode()]]
 
 
-def _read_bytes(pid: int) -> list[bytes]:
+def _file(pid: int, name: str) -> bytes:
     with suppress(OSError):
-        return [Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return []
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""  # it has ended
 
 
 def _clients() -> list[str]:
