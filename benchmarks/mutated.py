@@ -61,7 +61,7 @@ from cosilo.boundary.messages import (
     Verify,
     encode,
 )
-from cosilo.boundary.messages.federate import SumTerms
+from cosilo.boundary.messages.federate import SumTerms, WalkTerms
 from cosilo.boundary.messages.federate_sums import Advert, Unmasking
 from cosilo.boundary.messages.lend import Described
 from cosilo.boundary.wire import logits, states, tensors, weights
@@ -183,13 +183,14 @@ SAMPLES: tuple[Message, ...] = (
         federation="ef" * 16, number=2, rank=2, packed=ADAPTER,
         release=Release(mechanism=SampledGaussian(noise=1.0, rate=0.1, steps=8)),
     ),
-    Enrol(base="ab" * 16, layers=(("model.q", 8, 4),), rank=2, sums=True),
+    Enrol(base="ab" * 16, layers=(("model.q", 8, 4),), rank=2, sums=True, scalars=True),
     Enrolled(
         version=1, federation="ef" * 16, base="ab" * 16, rounds=3, rule="average", rank=2, scale=2.0,
         codec="fp32", seed=1, counts=True, most=4096, held=20.0,
         sums=SumTerms(
             owner="bank", among=3, threshold=2, largest=8.0, bits=32, most_examples=1000,
         ),
+        walk=WalkTerms(directions=2048, rate=1e-3),
     ),
     Advertise(federation="ef" * 16, number=1, advert=ADVERT),
     HandShares(federation="ef" * 16, number=1, sealed=(("clinic", bytes(148)),)),

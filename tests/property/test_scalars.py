@@ -144,3 +144,27 @@ def test_a_round_takes_less_than_eighteen_kilobytes_both_ways() -> None:
 def test_what_is_out_of_range_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match=r"direction|scalars|epsilon|loss|walk"):
         wrong()  # type: ignore[operator]
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(0, 6))
+def test_a_walk_that_was_broken_off_goes_on_to_the_same_bits(seed: int, broken: int) -> None:
+    directions, start, goal = Directions(3, 5), weights(seed), weights(seed + 1)
+    looked: list[int] = []
+
+    def loss(step: int, w: Mapping[str, NDArray[np.float32]]) -> float:
+        looked.append(step)
+        return float(np.square(flat(w) - flat(goal)).mean())
+
+    numbers: list[float] = []
+    how = {"steps": 6, "rate": 0.01, "seed": seed}
+    end, scalars = walked(loss, start, directions, note=numbers.append, **how)  # type: ignore[arg-type]
+    looked.clear()
+    again: list[float] = []
+    other, same = walked(
+        loss, start, directions, known=numbers[:broken], note=again.append, **how  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert sorted(set(looked)) == list(range(broken, 6))
+    assert numbers[broken:] == again
+    np.testing.assert_array_equal(scalars, same)
+    assert all(np.array_equal(end[n], other[n]) for n in end)

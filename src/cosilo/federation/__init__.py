@@ -8,7 +8,6 @@
     secure/       sums that hide what they are of
 
 Nothing here talks: coordinators and strategies call it.
-`scalars.py` no strategy calls yet.
 """
 
 from __future__ import annotations

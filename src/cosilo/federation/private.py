@@ -108,7 +108,7 @@ class UpdateNoise:
         stated = f"{session}|{self.largest!r}|{self.noise!r}".encode()
         context = hashlib.sha256(b"an update|" + stated + content).digest()
         noisy = draws.added(way, self.sigma, context, step=step)
-        return noisy, self.release(series=session[:200], draw=context.hex())
+        return noisy, self.release(series=session[:200], draw=draws.named(context))
 
 
 def in_sum(noise: UpdateNoise, honest: int) -> Release:

@@ -1,7 +1,5 @@
 """FedKSeed: owners send one number for each of K shared directions, and no weights at all.
 
-No strategy calls it yet.
-
     directions z₁ … z_K, from a seed everybody knows
     owner: at each step one of them, g = (L(w + εz) − L(w − εz)) / 2ε,  w ← w − η g z,  G_j ← G_j + g
     all:   w ← w − η Σ_j G_j z_j,  G the weighted mean of the owners'
@@ -20,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.federation.updates import Doubles, Floats, Shapes, Tensors, shaped
+
+SCALARS = "scalars"
+"""What a tensor of K scalars is called."""
 
 Signs = NDArray[np.int8]
 AnyTensors = Mapping[str, NDArray[Any]]
@@ -102,6 +103,8 @@ def walked(
     epsilon: float = 1e-3,
     seed: int,
     largest: float = math.inf,
+    known: Sequence[float] = (),
+    note: Callable[[float], None] = lambda number: None,
 ) -> tuple[dict[str, Floats], Floats]:
     """An owner's round: the weights where its walk ends, and its scalars, shape (K,): what it sends.
 
@@ -109,6 +112,8 @@ def walked(
         rate: η; the same for all owners of a round.
         seed: what the owner's choice of directions is drawn by, of this round and owner.
         largest: a step's number is cut to this magnitude, so that one batch cannot throw the walk.
+        known: the numbers of the first steps, from a walk with the same arguments that was broken off.
+        note: is told the number of each further step before it is taken.
 
     Raises:
         ValueError: a number is out of its range, or the loss is none.
@@ -121,8 +126,12 @@ def walked(
     chosen = np.random.default_rng(seed).integers(directions.count, size=steps)
     for step, which in enumerate(chosen.tolist()):
         along = directions.signs(which, shapes)
-        number = slope(lambda w, step=step: loss(step, w), at, along, epsilon)  # type: ignore[misc]
-        number = min(max(number, -largest), largest)
+        if step < len(known):
+            number = known[step]
+        else:
+            number = slope(lambda w, step=step: loss(step, w), at, along, epsilon)  # type: ignore[misc]
+            number = min(max(number, -largest), largest)
+            note(number)
         scalars[which] += number
         for name in at:
             at[name] -= rate * number * along[name]

@@ -115,12 +115,13 @@ def vetted(
     largest_norm: float = math.inf,
     scale: float = 1.0,
 ) -> str:
-    """What is wrong with an adapter that came as an update, in words that its owner and a log may read;
+    """What is wrong with tensors that came as an update, in words that its owner and a log may read;
     empty where nothing is.
 
     Args:
-        shapes: of each tensor that it must have, an adapter's; it may have no others.
-        largest_norm: what `product_norm`, with this `scale`, may be at most.
+        shapes: of each tensor that it must have; it may have no others.
+        largest_norm: what `product_norm`, with this `scale`, may be at most; of what is no adapter the
+            Euclidean norm.
     """
     if missing := sorted(shapes.keys() - tensors.keys()):
         return f"it has no tensor {missing[0]!r}"
@@ -132,7 +133,8 @@ def vetted(
     for name in sorted(shapes):
         if not np.isfinite(tensors[name]).all():
             return f"its tensor {name!r} holds what is no number"
-    norm = product_norm(tensors, scale)
+    adapter = any(name.endswith((A, B)) for name in shapes)
+    norm = product_norm(tensors, scale) if adapter else distance_norm(tensors)
     if not norm <= largest_norm:
         return f"its norm, {norm:.4g}, is above {largest_norm:g}"
     return ""

@@ -1,7 +1,5 @@
 """DP-SGD in numbers: how much noise so many steps need, and what they are booked as.
 
-No strategy calls it yet.
-
 Each step draws every record with the same chance, independently, cuts each drawn one's gradient to a
 length, and adds noise to the sum (Abadi et al., arXiv 1607.00133). The ε is that of all steps together,
 for one record added or removed; `privacy.composition` composes it with all else that was released.
@@ -12,6 +10,7 @@ from __future__ import annotations
 import math
 
 from cosilo.errors import PrivacyError
+from cosilo.privacy.accountant import spent
 from cosilo.privacy.composition import composed
 from cosilo.privacy.mechanisms import Release, SampledGaussian, Unit
 
@@ -39,6 +38,16 @@ def release_of_steps(
         mechanism=SampledGaussian(noise=noise, rate=rate, steps=steps),
         unit=unit, series=series, draw=draw,
     )  # fmt: skip
+
+
+def owner_level(noise: float, records: int, steps: int, delta: float) -> float:
+    """ε at δ of all records together, added or removed: so many of them, each at most once in each of
+    all steps. A bound, which mostly says that nothing is promised of them.
+    """
+    try:
+        return spent(noise, delta, rounds=steps, sensitivity=float(records))
+    except (OverflowError, ValueError, PrivacyError):
+        return math.inf
 
 
 def noise_for_steps(epsilon: float, delta: float, *, rate: float, steps: int) -> float:

@@ -37,6 +37,10 @@ class KeyedNoise:
             raise ValueError(f"a key of {len(key)} bytes can be guessed: 32 at least")
         self._key = key
 
+    def named(self, context: bytes) -> str:
+        """A name of what is drawn for `context` under this key, which tells neither."""
+        return hmac.digest(self._key, b"a draw's name|" + context, hashlib.sha256).hex()
+
     def uniforms(self, size: int, context: bytes) -> Floats:
         """From 0 to below 1, in steps of 2^-53, shape (size,)."""
         stream = hmac.digest(self._key, context, hashlib.sha256)

@@ -84,6 +84,18 @@ class SumTerms(Value, frozen=True, kw_only=True):
     most_examples: Count = 0
 
 
+class WalkTerms(Value, frozen=True, kw_only=True):
+    """How owners walk along shared directions; see `federation.scalars`.
+
+    Attributes:
+        directions: how many.
+        rate: how far a step goes for each unit of its number.
+    """
+
+    directions: Annotated[int, Meta(ge=1, le=1 << 20)]
+    rate: Amount
+
+
 class Enrolled(Message, frozen=True, kw_only=True):
     """What an owner takes part in. The same owner, enrolling again, is told the same.
 
@@ -103,6 +115,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
         sums: how updates are summed where the coordinator sees none of them; None where it sees each.
         teaches: a large model of the coordinator's learns from what comes of each round, and
             teaches it.
+        walk: how scalars come about, where these are what is sent, and no adapters.
     """
 
     shows: ClassVar[Shows] = Shows.NOTHING
@@ -120,6 +133,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
     held: Amount
     sums: SumTerms | None = None
     teaches: bool = False
+    walk: WalkTerms | None = None
 
     def passages(self) -> list[Passage]:
         return []
@@ -140,6 +154,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
         examples: how many it trains on, where its owner permits that this is told.
         settings: a hash of all else that decides its updates: the same owner with others is another
             training, and cannot go on with this one.
+        scalars: it sends one number for each shared direction, and no adapter.
         sums: it takes part where the coordinator sees none of its updates, and nowhere else.
     """
 
@@ -152,6 +167,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     examples: Count | None = None
     settings: Digest = ""
     sums: bool = False
+    scalars: bool = False
 
     def passages(self) -> list[Passage]:
         return []  # names of layers and hashes
@@ -207,11 +223,11 @@ class RoundState(Message, frozen=True, kw_only=True):
             raise ValueError("an adapter of no round, or a round without one")
 
     def tampered(self, request: Message, lie: Callable[[str], str]) -> RoundState:
-        """The adapter turned around: what the owners taught, the other way."""
+        """The adapter, or the scalars, turned around: what the owners taught, the other way."""
         if not self.packed:
             return self
         turned = {
-            name: -tensor if name.endswith("B") else tensor
+            name: tensor if name.endswith("A") else -tensor
             for name, tensor in tensors.unpack(self.packed).items()
         }
         return msgspec.structs.replace(self, packed=tensors.pack(turned))

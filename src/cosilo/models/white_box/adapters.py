@@ -313,6 +313,36 @@ def trained_adapter(
     return adapter_of(made), outcome
 
 
+class AdapterLoss:
+    """The mean loss of some sequences' replies at weights of an adapter, without gradients.
+
+    Args:
+        module: its base is what the adapter is around; it stays as it is.
+        adapter: of the layers, rank and scale that all weights have.
+
+    Raises:
+        DataError: the adapter is for another model.
+    """
+
+    def __init__(self, module: Any, adapter: Adapter) -> None:
+        self._module = with_adapter(module, adapter)
+        self._weights: dict[str, Any] = {}
+        for name, part in _base(self._module).named_modules():
+            if hasattr(part, "lora_A") and part.lora_A:
+                (called,) = part.lora_A
+                self._weights[_plain(name) + A] = part.lora_A[called].weight
+                self._weights[_plain(name) + B] = part.lora_B[called].weight
+
+    def __call__(self, tensors: Mapping[str, Floats], sequences: Sequence[Tokens]) -> float:
+        """The loss at `tensors`, an adapter's matrices."""
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+            return float(reply_loss(self._module, sequences))
+
+
 def _identity(adapter: Adapter, sequences: Sequence[Tokens]) -> str:
     found = hashlib.sha256(f"{adapter.rank} {adapter.alpha!r}".encode())
     for name, tensor in sorted(adapter.tensors.items()):

@@ -1,7 +1,5 @@
 """DP-SGD as a loss: the gradient that comes of it is private, and everything around it stays as it is.
 
-No strategy calls it yet.
-
     step ── each record with chance `rate` ──▶ its own gradient, cut to a length ──▶ mean + noise
 
 The loss of a step is a number whose gradient is that noisy mean, so any training loop and optimiser can
@@ -77,6 +75,11 @@ class PrivateLoss:
             about.update(f"|{record.start} {len(record)}|".encode())
             about.update(np.ascontiguousarray(record.ids, "<i4").tobytes())
         self._about = about.digest()
+
+    @property
+    def identity(self) -> str:
+        """A hash of the session, the numbers and the records."""
+        return self._about.hex()
 
     def __call__(self, module: Any, batch: Sequence[Tokens]) -> Any:
         """A scalar whose gradient is the step's noisy mean gradient."""

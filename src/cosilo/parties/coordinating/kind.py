@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cosilo.errors import ConfigError, RejectedError
 from cosilo.models.base import Access, models
@@ -85,6 +85,9 @@ def federation(
     largest_norm: float = 1000.0,
     base: str = "",
     held_s: float = 20.0,
+    method: Literal["adapter", "scalars"] = "adapter",
+    directions: int = 2048,
+    rate: float = 1e-3,
     state_file: Path | None = None,
     public: Path | None = None,
     model: str = "",
@@ -99,7 +102,7 @@ def federation(
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
-            base, held_s: see `FederationSettings`.
+            base, held_s, method, directions, rate: see `FederationSettings`.
         public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
             model, which learns from what comes of each round and teaches it: as for the kind "mutual",
             its other options in `mutual`.
@@ -113,6 +116,7 @@ def federation(
             rounds=rounds, rule=rule, rule_options=rule_options or {},
              quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
             codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
+            method=method, directions=directions, rate=rate,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None

@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
-from cosilo.boundary.messages.federate import VERSION
+from cosilo.boundary.messages.federate import VERSION, WalkTerms
 from cosilo.boundary.wire import tensors
 from cosilo.errors import (
     CapabilityError,
@@ -46,7 +46,7 @@ from cosilo.errors import (
     RejectedError,
 )
 from cosilo.federation.updates import OwnerUpdate, Tensors, flat, pairs_of, shaped, vetted
-from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
+from cosilo.models.low_rank import Layers
 from cosilo.parties.coordinating.book import (
     ClosedRound,
     FederationBook,
@@ -54,7 +54,7 @@ from cosilo.parties.coordinating.book import (
     Member,
     Standing,
 )
-from cosilo.parties.coordinating.settings import FederationSettings
+from cosilo.parties.coordinating.settings import FederationSettings, changed
 from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
 from cosilo.parties.coordinating.transferring import Transfer
 from cosilo.parties.coordinating.updates import flaw, unpacked
@@ -76,6 +76,11 @@ class Rounds:
         path: Path | None = None,
         transfer: Transfer | None = None,
     ) -> None:
+        if transfer is not None and (settings.secure or settings.method == "scalars"):
+            raise ConfigError(
+                "a large model learns from adapters that its coordinator sees: leave out secure, and "
+                'method = "scalars"'
+            )
         self.settings = settings
         self._transfer = transfer
         self._book = FederationBook(path)
@@ -88,7 +93,7 @@ class Rounds:
             base = transfer.model.small_base if transfer is not None else settings.base
             found = Standing(name, text, base, (), "enrolling", 0)
             self._book.stand(found)
-        elif other := _changed(json.loads(found.settings), json.loads(text)):
+        elif other := changed(json.loads(found.settings), json.loads(text)):
             self._book.close()
             raise ConfigError(
                 f"the federation in {str(path)!r} began with other settings ({', '.join(other)}): "
@@ -142,6 +147,11 @@ class Rounds:
                 else "the coordinator would see this owner's updates, and it does not want that: the "
                 "host needs [federation] secure = true, or the owner secure = false"
             )
+        if (settings.method == "scalars") != message.scalars:
+            raise CapabilityError(
+                f"this federation's updates are of method = \"{settings.method}\", and the owner's are "
+                "not: set method"
+            )
         if settings.counts and not (message.examples or settings.secure):
             raise CapabilityError(
                 "this federation weighs updates by how many examples an owner has, and the owner does "
@@ -170,11 +180,14 @@ class Rounds:
             seed=settings.seed,
             counts=settings.counts,
             most=tensors.size_of(
-                matrix_shapes(self._layers, settings.largest_rank), settings.codec
+                settings.shapes(self._layers, settings.largest_rank), settings.codec
             ),
             held=settings.held_s,
             sums=self._sums.terms(owner) if self._sums else None,
             teaches=self._transfer is not None,
+            walk=WalkTerms(directions=settings.directions, rate=settings.rate)
+            if settings.method == "scalars"
+            else None,
         )
 
     def next(self, owner: str, message: NextRound, now: float) -> RoundState:
@@ -341,7 +354,7 @@ class Rounds:
 
     def _size(self) -> int:
         """Numbers in the vector of an update: its own, and its weight."""
-        shapes = matrix_shapes(self._layers, self.settings.rank)
+        shapes = self.settings.shapes(self._layers, self.settings.rank)
         return sum(math.prod(shape) for shape in shapes.values()) + 1
 
     def _there(self) -> set[str]:
@@ -457,7 +470,7 @@ class Rounds:
             OwnerUpdate(
                 u.owner,
                 float(members[u.owner].examples or 1) if settings.counts else 1.0,
-                unpacked(u.packed or b"", matrix_shapes(self._layers, u.rank), settings.codec),
+                unpacked(u.packed or b"", settings.shapes(self._layers, u.rank), settings.codec),
             )
             for u in kept
         ]
@@ -472,7 +485,9 @@ class Rounds:
             packed = tensors.pack(made.tensors, settings.codec)
         except (ValueError, ModelError, DataError) as error:
             return self._fail(f"nothing comes of round {number}: {error}")
-        rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
+        rank = settings.rank
+        if settings.method == "adapter":
+            rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
         closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         return self._closes(closed)
 
@@ -520,8 +535,8 @@ class Rounds:
         settings = self.settings
         found = self._book.closed(number - 1)
         if found is None or found.adds:
-            return first_matrices(self._layers, settings.rank, settings.seed)
-        return unpacked(found.packed, matrix_shapes(self._layers, found.rank), settings.codec)
+            return settings.first(self._layers)
+        return unpacked(found.packed, settings.shapes(self._layers, found.rank), settings.codec)
 
     def _too_few(self, number: int, good: int) -> str:
         dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]
@@ -575,16 +590,6 @@ class Rounds:
         return msgspec.structs.replace(
             state, of=of, packed=found.packed, rank=found.rank, adds=found.adds, error=found.error
         )
-
-
-def _changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Which settings are others; what there was not when it began was as it is when unset."""
-    unset = json.loads(json.dumps(FederationSettings().lasting))
-
-    def value(settings: Mapping[str, object], name: str) -> object:
-        return settings.get(name, unset.get(name))
-
-    return [n for n in sorted(before.keys() | now.keys()) if value(before, n) != value(now, n)]
 
 
 def _said(message: Enrol) -> str:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import ConfigError
 from cosilo.federation.rules import AggregationRule, Ranks, require_securable, rules
+from cosilo.federation.scalars import SCALARS
 from cosilo.federation.secure import keys
 from cosilo.federation.secure.fixed_point import FixedPoint
+from cosilo.federation.updates import Shapes, Tensors
+from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
 from cosilo.tables import check
 
 _MAY_CHANGE = ("deadline_s", "quorum", "held_s", "step_s")
 _LARGEST = 8.0
+_LARGEST_SCALAR = 1024.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +52,15 @@ class FederationSettings:
         base: the hash of base model and tokeniser that owners must have; that of the first who enrols
             when empty.
         held_s: how long a request for the next round may be held.
+        method: "adapter": owners send the adapters that they trained; "scalars": one number for each of
+            `directions` shared ones (FedKSeed), along which their adapters move.
+        directions: how many numbers that are.
+        rate: with "scalars", how far a step goes for each unit of its number.
         secure: sum updates so that nobody sees one of them, the coordinator neither; for named owners,
             all of one rank, and a rule that reads nothing but the sum.
         secure_bits: of the numbers that are summed, 32 or 64.
         secure_largest: the largest magnitude of a number in an update, counted from where the round
-            began; an owner with a larger one drops out. 8 when unset.
+            began; an owner with a larger one drops out. 8 when unset, of scalars 1024.
         most_examples: with `secure` and `counts`, an owner of so many examples weighs 1, one of fewer
             so much less, and none more; what an owner has is in the sum alone.
         step_s: with `secure`, seconds for each of the steps that follow an owner's training.
@@ -73,6 +84,9 @@ class FederationSettings:
     largest_norm: float = 1000.0
     base: str = ""
     held_s: float = 20.0
+    method: Literal["adapter", "scalars"] = "adapter"
+    directions: int = 2048
+    rate: float = 1e-3
     secure: bool = False
     secure_bits: int = 32
     secure_largest: float | None = None
@@ -107,6 +121,14 @@ class FederationSettings:
             raise ValueError(
                 f"quorum = {self.quorum!r} is not from 1 to the number of owners, {most}"
             )
+        if not 1 <= self.directions <= 1 << 20 or not 0 < self.rate < math.inf:
+            raise ValueError(
+                f"directions = {self.directions!r} and rate = {self.rate!r}: 1 to 2²⁰, and positive"
+            )
+        if self.method == "scalars" and self.ranks != "one":
+            raise ValueError(
+                f"{self.rule} puts adapters together, and scalars are none: leave one of the two out"
+            )
         if self.secure:
             self._check_sums()
 
@@ -131,7 +153,8 @@ class FederationSettings:
     @property
     def sums_largest(self) -> float:
         """The largest magnitude of a number in an update that is summed."""
-        return _LARGEST if self.secure_largest is None else self.secure_largest
+        usual = _LARGEST if self.method == "adapter" else _LARGEST_SCALAR
+        return usual if self.secure_largest is None else self.secure_largest
 
     @property
     def needed(self) -> int:
@@ -157,6 +180,18 @@ class FederationSettings:
         stacked = self.rank * (self.sample or len(self.owners))
         return int(self.rule_options.get("rank") or stacked)  # type: ignore[call-overload, no-any-return]
 
+    def shapes(self, layers: Layers, rank: int) -> Shapes:
+        """Of what an owner sends, of an adapter of that rank."""
+        if self.method == "scalars":
+            return {SCALARS: (self.directions,)}
+        return matrix_shapes(layers, rank)
+
+    def first(self, layers: Layers) -> Tensors:
+        """What the first round begins with."""
+        if self.method == "scalars":
+            return {SCALARS: np.zeros(self.directions, np.float32)}
+        return first_matrices(layers, self.rank, self.seed)
+
     def made_rule(self) -> AggregationRule:
         """The rule, with its options.
 
@@ -174,3 +209,13 @@ class FederationSettings:
         if self.sample is None:
             del found["sample"]  # as in the files of federations from before there was one
         return found
+
+
+def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Which settings are others; what there was not when it began was as it is when unset."""
+    unset = json.loads(json.dumps(FederationSettings().lasting))
+
+    def value(settings: Mapping[str, object], name: str) -> object:
+        return settings.get(name, unset.get(name))
+
+    return [n for n in sorted(before.keys() | now.keys()) if value(before, n) != value(now, n)]

@@ -6,7 +6,7 @@ from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import UnexpectedReplyError
 from cosilo.federation.updates import Floats, Shapes, vetted
-from cosilo.models.low_rank import Layers, matrix_shapes
+from cosilo.models.low_rank import Layers
 from cosilo.parties.coordinating.settings import FederationSettings
 
 
@@ -26,7 +26,7 @@ def flaw(
     can be used."""
     if rank != wanted:
         return f"it is of rank {rank}, and {wanted} is wanted"
-    shapes = matrix_shapes(layers, rank)
+    shapes = settings.shapes(layers, rank)
     try:
         found = unpacked(packed, shapes, settings.codec)
     except UnexpectedReplyError as error:

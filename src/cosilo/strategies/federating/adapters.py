@@ -21,6 +21,10 @@ from cosilo.models.white_box.adapters import (
     trained_adapter,
     with_adapter,
 )
+from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.private import PrivateLoss
+from cosilo.models.white_box.tuning import cut_to
+from cosilo.privacy.keyed_noise import KeyedNoise
 from cosilo.strategies.federating.participation import Participation
 
 
@@ -45,10 +49,18 @@ class AdapterTraining:
     Args:
         module: the model that the adapter is around, left as it is.
         sequences: the owner's examples.
+        draws: what noise on steps is drawn by, where there is any.
     """
 
-    def __init__(self, how: Participation, module: Any, sequences: Sequence[Tokens]) -> None:
+    def __init__(
+        self,
+        how: Participation,
+        module: Any,
+        sequences: Sequence[Tokens],
+        draws: KeyedNoise | None = None,
+    ) -> None:
         self._how = how
+        self._draws = draws
         self._module = self._untuned = module
         self._added: list[Adapter] = []
         self._sequences = sequences
@@ -74,9 +86,30 @@ class AdapterTraining:
             return self._first()
         return truncated(found, min(state.rank, self._how.rank))
 
-    def trained(self, number: int, start: Tensors, folder: Path | None) -> tuple[Tensors, float]:
-        """What round `number` makes of `start`, and the loss at its last step."""
+    def private_loss(self, session: str) -> PrivateLoss | None:
+        """What steps with noise learn by; None where there is none.
+
+        Args:
+            session: names the federation and the round.
+        """
         how = self._how
+        if self._draws is None or how.noise_on != "step":
+            return None
+        context = int(getattr(self._module.config, "max_position_embeddings", 1 << 20))
+        return PrivateLoss(
+            [cut_to(s, context) for s in self._sequences],
+            rate=how.rate(len(self._sequences)),
+            largest=how.clip,
+            noise=how.noise,
+            draws=self._draws,
+            session=session,
+        )
+
+    def trained(
+        self, number: int, start: Tensors, folder: Path | None, session: str
+    ) -> tuple[Tensors, float]:
+        """What round `number` makes of `start`, and the loss at its last step."""
+        how, private = self._how, self.private_loss(session)
         adapter, outcome = trained_adapter(
             self._module,
             self._adapter(start),
@@ -86,6 +119,8 @@ class AdapterTraining:
             learning_rate=how.learning_rate,
             seed=(how.seed << 16) + number,
             folder=folder,
+            run="" if private is None else private.identity,
+            loss=reply_loss if private is None else private,
         )
         return adapter.tensors, outcome.losses[-1]
 

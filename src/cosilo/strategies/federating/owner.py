@@ -19,20 +19,25 @@ from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.codecs import codec
 from cosilo.boundary.wire.tensors import TensorLimits
 from cosilo.errors import CapabilityError, UnexpectedReplyError
+from cosilo.federation.private import in_sum
 from cosilo.federation.rules import require_securable
 from cosilo.federation.secure.fixed_point import FixedPoint, weighted
 from cosilo.federation.updates import Tensors, flat
 from cosilo.models.base import Tokens, WeightModel
 from cosilo.models.white_box.adapters import base_digest
+from cosilo.privacy.dp_sgd import owner_level
 from cosilo.privacy.keyed_noise import KeyedNoise
+from cosilo.privacy.mechanisms import Release
 from cosilo.privacy.secret_key import secret_key
 from cosilo.strategies.cards import Card
 from cosilo.strategies.federating.adapters import AdapterTraining
 from cosilo.strategies.federating.files import keep
 from cosilo.strategies.federating.participation import Participation
+from cosilo.strategies.federating.scalars import ScalarTraining
 from cosilo.strategies.federating.summing import SumOwner
 from cosilo.types import Demonstration
 
+_DELTA = 1e-5
 _LOSS = struct.Struct("<d")
 _LARGEST = (1 << 28) - (1 << 16)  # bytes of an adapter, so that a message can hold it
 
@@ -58,23 +63,31 @@ class FederationOwner:
         self._base = base_digest(model)
         sequences: list[Tokens] = [model.tokenize(e.chat, e.target) for e in examples]
         self._examples = len(sequences)
-        self._training = AdapterTraining(how, model.module, sequences)
+        self._draws: KeyedNoise | None = None
+        if how.noise:
+            key = secret_key(how.key_file) if how.key_file is not None else None
+            self._draws = KeyedNoise(key or secrets.token_bytes(32))
+        self._training: AdapterTraining | ScalarTraining
+        if how.method == "scalars":
+            self._training = ScalarTraining(how, model.module, sequences)
+        else:
+            self._training = AdapterTraining(how, model.module, sequences, self._draws)
         self._targets = len({e.target for e in examples})
         self._enrolled: Enrolled
         self._from: Tensors
         self._merged = False
         self._up = 0
         self._encoding: FixedPoint
-        self._draws: KeyedNoise | None = None
-        if how.noise:
-            key = secret_key(how.key_file) if how.key_file is not None else None
-            self._draws = KeyedNoise(key or secrets.token_bytes(32))
 
     def enrol(self) -> Enrol:
         how = self.how
         about: list[object] = [how.steps, how.batch, how.learning_rate, how.seed]
         if how.noise:
             about += [how.noise, how.clip]
+        if how.noise_on == "step":
+            about += [how.noise_on]
+        if how.method == "scalars":
+            about += [how.method, how.epsilon]
         if how.secure:
             about += ["secure", how.relied_on]
         layers = self._training.layers
@@ -85,6 +98,7 @@ class FederationOwner:
             examples=self._examples if how.tell_count else None,
             settings=hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32],
             sums=how.secure,
+            scalars=how.method == "scalars",
         )
 
     def agree(self, enrolled: Enrolled) -> None:
@@ -133,6 +147,10 @@ class FederationOwner:
             raise CapabilityError(
                 f"the federation packs adapters as nobody here can: {error}"
             ) from None
+        if (enrolled.walk is not None) != (how.method == "scalars"):
+            raise CapabilityError(
+                "the federation's updates are of another kind than this owner's: set method"
+            )
         if how.secure:
             self._check_sums(enrolled)
         elif enrolled.sums is not None:
@@ -188,10 +206,10 @@ class FederationOwner:
         """The update for a round: the same bytes each time, also after a kill."""
         self._in_turn(number)
         how = self.how
-        sent, release = self._trained(number), None
+        sent, release = self._trained(number), self._of_steps(number)
         federation, noise = self._enrolled.federation, how.update_noise
         if noise is not None and self._draws is not None:
-            about = f"{federation} {number}"
+            about = self._session(number)
             sent, release = noise.applied(sent, self._from, self._draws, session=about)
         packed = tensors.pack(sent, self._enrolled.codec)
         self._up += len(packed)
@@ -208,14 +226,16 @@ class FederationOwner:
         self._in_turn(number)
         how, enrolled, terms = self.how, self._enrolled, self._enrolled.sums
         assert terms is not None
-        found, release = self._trained(number), how.release()
+        found, release = self._trained(number), self._of_steps(number)
         noise = how.update_noise
-        if noise is not None and self._draws is not None and release is not None:
-            about = f"{enrolled.federation} {number}"
+        if noise is not None and self._draws is not None:
+            about = self._session(number)
             way, drawn = noise.way(
                 found, self._from, self._draws, session=about, step=self._encoding.step
             )
-            release = msgspec.structs.replace(release, series=drawn.series, draw=drawn.draw)
+            release = msgspec.structs.replace(
+                in_sum(noise, how.relied_on), series=drawn.series, draw=drawn.draw
+            )
         else:
             way = flat(found) - flat(self._from)
         share = min(1.0, self._examples / terms.most_examples) if enrolled.counts else 1.0
@@ -232,6 +252,20 @@ class FederationOwner:
         self._up += part.size
         return part
 
+    def _of_steps(self, number: int) -> Release | None:
+        """What an update is booked as where noise is on each step of its training."""
+        session = self._session(number)
+        loss, release = self._training.private_loss(session), self.how.release(self._examples)
+        if loss is None or self._draws is None or release is None:
+            return None
+        how = self.how
+        about = f"{loss.identity} {how.steps} {how.batch} {how.learning_rate!r} {how.seed}".encode()
+        draw = self._draws.named(hashlib.sha256(about + tensors.pack(self._from)).digest())
+        return msgspec.structs.replace(release, series=session, draw=draw)
+
+    def _session(self, number: int) -> str:
+        return f"{self._enrolled.federation} {number}"
+
     def _in_turn(self, number: int) -> None:
         if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
             raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
@@ -242,7 +276,9 @@ class FederationOwner:
             data = kept.read_bytes()
             (self.losses[number],) = _LOSS.unpack_from(data)
             return tensors.unpack(data[_LOSS.size :])
-        found, self.losses[number] = self._training.trained(number, self._from, place)
+        found, self.losses[number] = self._training.trained(
+            number, self._from, place, self._session(number)
+        )
         if place is not None:
             data = _LOSS.pack(self.losses[number]) + tensors.pack(found)
             keep(place.with_suffix(".update"), data)
@@ -268,6 +304,12 @@ class FederationOwner:
             "updates taken": sum(fate == "taken" for fate in self.fates.values()),
             "bytes of updates": self._up,
         }
+        how = self.how
+        if how.noise_on == "step":
+            together = owner_level(how.noise, self._examples, how.steps * max(1, self.have), _DELTA)
+            facts["ε of all of its records together"] = (
+                f"{together:.3g} at δ = {_DELTA:g}, of each record what the book says"
+            )
         if self._targets == 1:
             facts["of its own classes"] = "one: all of this owner's examples have the same target"
         for number, why in sorted(self.notes.items()):

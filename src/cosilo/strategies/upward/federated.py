@@ -126,7 +126,7 @@ class Federated(Participation):
         owner = await asyncio.to_thread(FederationOwner, self, model, examples)
         enrolled = await session.lm.send(owner.enrol())
         owner.agree(enrolled)
-        if (release := self.release()) is not None and session.account is not None:
+        if (release := self.release(len(examples))) is not None and session.account is not None:
             await session.account.require([release] * enrolled.rounds)
         await self._rounds(session, owner, enrolled)
         untuned = self.next().needs.untuned
