@@ -14,7 +14,7 @@ import pytest
 import federations
 from cosilo.boundary.messages import Contribute, Masked, NextStep, SumState
 from cosilo.boundary.messages.federate_sums import Unmasking
-from cosilo.errors import CapabilityError, FederationError, PrivacyError, RejectedError
+from cosilo.errors import CapabilityError, ConfigError, FederationError, PrivacyError, RejectedError
 from cosilo.federation.secure.fixed_point import FixedPoint, weighted
 from cosilo.federation.updates import flat, shaped
 from cosilo.models.low_rank import first_matrices
@@ -324,6 +324,12 @@ def test_who_would_be_seen_and_who_would_not_do_not_meet() -> None:
         Rounds(settings()).enrol("bank", federations.enrol(), 0)
     with pytest.raises(CapabilityError, match=r"needs \[federation\] secure = true"):
         Rounds(federations.settings(*OWNERS)).enrol("bank", federations.enrol(sums=True), 0)
+
+
+@pytest.mark.parametrize("options", [{"secure": True}, {"secure": False, "method": "scalars"}])
+def test_no_large_model_learns_from_what_is_no_adapter_or_is_not_seen(options: Any) -> None:
+    with pytest.raises(ConfigError, match="leave out secure, and method"):
+        Rounds(settings(**options), transfer=object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
