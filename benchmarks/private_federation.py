@@ -14,8 +14,9 @@ Utility is accuracy on the test split. Membership is the area under the ROC curv
 published model (`loss`, `confidence`, `calibrated` with shadows): by the model that came of it all, and
 by what one owner had sent in the last round, which is what the coordinator has; as many strangers of
 each class as records, so that classes tell nothing. The strongest attack counts, by its mean over
-seeds. Seeds draw the division, samples and noise. Rates and lengths to cut to were set on a part of the
-train split (`--tune`). Test items are read once. It resumes: what a seed gave is kept in `--cells`.
+seeds. Seeds draw the division, samples and noise. The rate was set on a part of the train split
+(`--tune`); what gradients and updates are cut to was not tuned. Test items are read once. It resumes:
+what a seed gave is kept in `--cells`.
 """
 
 from __future__ import annotations
