@@ -36,6 +36,7 @@ from cosilo.models.fit.tunable import TunableLM, TuningTerms
 from cosilo.models.tunable import LessonPlan, Lessons
 from cosilo.models.white_box.choosing import choice_logprobs
 from cosilo.models.white_box.lm import TorchModel, torch_lm
+from cosilo.objectives.intervals import wilson
 from cosilo.types import user
 from kept import Kept, json_lines
 
@@ -248,6 +249,10 @@ def report(folder: Path) -> None:
     samples = resampled(right)
     whole = {a: float(r.mean()) for a, r in right.items()}
     for arm in arms:
+        if arm == "untuned":  # one model, and the same questions for every seed
+            low, high = wilson(right[arm][0].sum(), right[arm].shape[1])
+            kept.put(arm, "accuracy", whole[arm], n=right[arm].shape[1], low=low, high=high)
+            continue
         low, high = np.quantile([s[arm] for s in samples], [0.025, 0.975])
         kept.put(arm, "accuracy", whole[arm], n=count, low=low, high=high)
     for arm in ("retrained", "strong", "confident"):
