@@ -39,11 +39,10 @@ _AFTER = re.compile(
 _TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
 _INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
-_PARTICLES = re.compile(
-    r"(?<![\w'’])(?:(?:van|von|vom|de|der|den|del|della|dos|das|du|ter|ten|bin|ibn|af|av|zu|zur|Ó|Ní"
-    r"|Le)[ ]){1,3}$"
-)
+_OF_NAMES = "van von vom de der den del della dos das du ter ten bin ibn af av zu zur Ó Ní Le".split()
+_PARTICLES = re.compile(rf"(?<![\w'’])(?:(?:{'|'.join(_OF_NAMES)})[ ]){{1,3}}$")
 """In English text; elsewhere they are ordinary words, too."""
+_AFTER_PARTICLE = tuple(f"{particle} " for particle in _OF_NAMES)
 _HALF_BEFORE = re.compile(rf"(?<![\w'’\-])[{UPPER}][^\W\d_A-Z]{{1,30}}-$")
 _HALF_AFTER = re.compile(rf"-[{UPPER}][^\W\d_A-Z]{{1,30}}(?!\w)")
 _OF_TOWNS = re.compile(
@@ -105,8 +104,8 @@ def _hyphened(text: str, span: Span) -> Iterator[Span]:
         return
     around = text[max(span.start - 32, 0) : span.start]
     before = _HALF_BEFORE.search(around) if "-" in around else None
-    if before is None and (particles := _PARTICLES.search(around)) is not None:
-        before = particles if language(text) in ("", ENGLISH) else None
+    if before is None and around.endswith(_AFTER_PARTICLE) and language(text) in ("", ENGLISH):
+        before = _PARTICLES.search(around)
     after = _HALF_AFTER.match(text, span.end)
     if before or after:
         start = span.start - (len(before.group()) if before else 0)
@@ -125,7 +124,8 @@ def _rest_of_name(text: str, span: Span) -> Iterator[Span]:
     title = _TITLE.search(text[max(start - 6, 0) : start])
     if title is not None:
         start -= len(title.group())
-    initials = _INITIALS.search(text[max(start - 12, 0) : start])
+    dotted = "." in text[max(start - 2, 0) : start]
+    initials = _INITIALS.search(text[max(start - 12, 0) : start]) if dotted else None
     if initials is not None:
         start -= len(initials.group())
     words = text[span.start : span.end]

@@ -56,6 +56,10 @@ _UNUSED = [
     "tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer", "strings",
 ]  # fmt: skip
 
+# What is asked about a word: by the model, by spaCy's tokenizer, or here.
+_ASKED = ("LOWER", "NORM", "SHAPE", "PREFIX", "SUFFIX", "IS_ALPHA", "IS_SPACE", "LANG")
+_MOST_SPLIT = 50_000  # words that are known to have been taken apart
+
 _TITLED = 2_000  # characters of a text without capitals that are read a second time, with them
 # A long text is read by spaCy in pieces, each with some words before and after it: what is said of a
 # word depends on those around it and on its entity.
@@ -200,6 +204,7 @@ class _Names:
 
     def __init__(self, nlp: Any) -> None:
         self._nlp = nlp
+        self._split: set[int] = set()
         self.language: str = nlp.lang
         try:
             self.entities = EntityReader(nlp).entities
@@ -207,17 +212,23 @@ class _Names:
             self.entities = self._by_spacy
 
     def let_go(self) -> None:
-        """Drop what spaCy itself would need, where it is not asked: 24 MB."""
+        """Drop what spaCy itself would need, where it is not asked: 24 MB, and what it finds out about
+        each new word.
+        """
         if self.entities != self._by_spacy:
-            vectors = self._nlp.vocab.vectors
-            vectors.data = vectors.data[:0]  # its keys tell which words it knows
+            from spacy.attrs import IDS
+
+            vocab = self._nlp.vocab
+            vocab.vectors.data = vocab.vectors.data[:0]  # its keys tell which words it knows
+            for number in set(vocab.lex_attr_getters) - {IDS[name] for name in _ASKED}:
+                del vocab.lex_attr_getters[number]
 
     def find(self, texts: Sequence[str]) -> Steps[list[Found]]:
         """For each of `texts` the entities as (start, end, label), and the strange words."""
         broken = [_broken(text) for text in texts]
         docs = []
         for read, _ in broken:
-            docs.append(self._nlp.make_doc(read))
+            docs.append(self._words(read))
             if due():
                 yield
         entities = yield from self.entities(docs)
@@ -231,6 +242,19 @@ class _Names:
             if due():
                 yield
         return found
+
+    def _words(self, text: str) -> Any:
+        """`text` as spaCy makes words of it. In a text it stops remembering how words come apart once
+        one was a special case, as most texts have it, so each new one is taken apart alone before.
+        """
+        tokenizer = self._nlp.tokenizer
+        for run in set(text.split()):
+            if (name := hash(run)) not in self._split:
+                if len(self._split) >= _MOST_SPLIT:
+                    self._split.clear()
+                self._split.add(name)
+                tokenizer(run)
+        return self._nlp.make_doc(text)
 
     def _found(self, doc: Any, text: str, entities: Iterable[Entity]) -> Found:
         words = doc.to_array(["IDX", "LENGTH", "IS_ALPHA", "ORTH"]).tolist()

@@ -173,6 +173,8 @@ _IDENTIFIER = re.compile(
 
 
 def _is_identifier(word: str) -> bool:
+    if word.isalpha() and word[1:].islower():
+        return False  # most words
     return _IDENTIFIER.fullmatch(word) is not None or _HUMPS.fullmatch(word) is not None
 
 
