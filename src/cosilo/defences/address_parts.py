@@ -51,6 +51,8 @@ _FLAT = (
     r"|bp)\.?"
     r"[ ]?\#?[ ]?\d{0,5}[a-z]?)"
 )
+_OTHER_FLAT = r"(?:(?:Studio|Level|Lot|Shop|Villa|Block|Shed|Hall)(?:[ ]\d{1,4}[a-zA-Z]?)?)"
+"""Of an address before others of its parts; elsewhere it is something else."""
 _REGION = r"(?:[A-Z]{2,3}|nan|NAN)"
 _RIGHT = re.compile(
     rf"(?=[ \t,;|·•\r\n]){_SEPARATED}(?:{_FLAT}(?<=[\dA-Z])|(?P<code>{_CODE})|{_REGION})(?!\w){_ENDS}"
@@ -62,7 +64,7 @@ _TOWN_RIGHT = re.compile(
 _NUMBER_BEFORE = re.compile(
     r"(?<![\w.,:$€£%/\-])\d{1,6}[a-zA-Z]?(?:[/\-]\d{0,5}[a-z]?){0,2}(?:,?[ ](?:bis[ ])?|(?<=[/\-]))$"
 )
-_FLAT_BEFORE = re.compile(rf"(?<!\w){_FLAT}(?:[ ]?[,;/][ ]?|[ ]-[ ]|[ ]|[ ,]{{0,2}}\n[ ]?)$")
+_FLAT_BEFORE = re.compile(rf"(?<!\w)(?:{_FLAT}|{_OTHER_FLAT})(?:[ ]?[,;/][ ]?|[ ]-[ ]|[ ]|[ ,]{{0,2}}\n[ ]?)$")
 _HOUSE_BEFORE = re.compile(
     rf"(?<![\w'’])(?:(?:[Tt]he|THE)[ ])?[{UPPER}][\w'’\-]{{1,20}}[ ](?:(?i:cottage|house|farm"
     rf"|farmhouse|lodge|barn|rectory"
@@ -79,6 +81,9 @@ _BETWEEN = re.compile(
 _NUMBER_AFTER = re.compile(
     r"[ ](?P<number>\d{1,5})[a-zA-Z]?(?![\w%°])(?!\.\d)(?=[ ]{0,2}(?:[,;|/\-–)?!\r\n]|\.|$)"
     rf"|[ ](?:{_FLAT}|[{UPPER}]|\d|(?:in|and|to|for|at|is|was|on|from|after|before|until|it['’]s)\b))"
+)
+_NUMBER_OF_STRANGE = re.compile(
+    r"[ ](?P<number>\d{1,4})[a-zA-Z]?[ ](?=(?!\w{1,20}s\b|percent|times|of\b|per\b|x\b|[kcm]?[gm]\b|mc?g\b|ml\b|am\b|pm\b|min\b|[kmg]?hz\b|[kmgt]b\b)[a-z]{2,20}\b)"
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _STRANGE = 0.36  # the score of a capitalised word that no vocabulary holds, and less
@@ -129,6 +134,8 @@ def _numbered(text: str, parts: Sequence[Span]) -> Iterator[Span]:
         if span.kind == "ADDRESS" or span.kind == "ID":
             continue
         after = _NUMBER_AFTER.match(text, span.end)
+        if after is None and span.kind == "PERSON" and span.score <= _STRANGE:
+            after = _NUMBER_OF_STRANGE.match(text, span.end)
         if after is None or text[span.start : span.end].casefold() in _NOT_BEFORE:
             continue
         number = after["number"]

@@ -39,12 +39,18 @@ harbors harbour haven hollow inlet isle junction junctions key keys knoll knolls
 light lights loaf lock locks lodge mall passage pine pines radial rapids rise rue shores skyway
 stravenue streets throughway trace track trafficway underpass unions viaduct ville walks wall ways
 esplanade precinct promenade strand wynd brae copse croft drove drift fold leaze paddock rectory
-spinney tor warren wharf backs butts"""
+spinney tor warren wharf backs butts amble approach boardwalk circus crossway driveway fairway glade
+gully highroad lookout mead nook outlook quadrant quays retreat ridgeway roadside siding thoroughfare
+tollway tramway waters grange rotary concourse"""
+_SMALL_NAME = """brook brooks landing lodge knoll knolls glen glens hollow cove coves ferry fords inlet lakes
+stravenue throughway trafficway underpass mews quadrant nook"""
+"""Of a street in small letters, after a number and a name."""
 _BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
 avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
 largo rampa contrada piazzale λεωφόρος οδός cours allée ruelle sentier venelle faubourg esplanade route
 ronda glorieta carretera carrera alameda ladeira beco vico borgo piazzetta viottolo calea aleea
-bulevardul șoseaua trg odos leoforos jalan"""
+bulevardul șoseaua trg odos leoforos jalan plac praia feira vila rambla pasaje pasadizo urbanización
+cuesta carrer passeig cañada"""
 _ENDINGS = """straße strasse str weg gasse platz allee straat laan kade plein singel gracht hove hoven
 vej gade gaden vejen vägen gatan gata väg gränd veien gate gaten katu tie kuja polku gatvė iela utca
 náměstí ulice terrasse stræde allé toft bakken parken lia veg vegen vík braut gerði stigen stien
@@ -59,6 +65,7 @@ def _any(words: str) -> str:
 
 _AFTER = rf"(?i:{_any(_AFTER_NAME)})"
 _TITLED_AFTER = rf"(?:{_any(_TITLED_NAME.title())}|{_any(_TITLED_NAME.upper())})"
+_SMALL_AFTER = rf"(?:{_any(_SMALL_NAME)})"
 _BEFORE = rf"(?i:{_any(_BEFORE_NAME)})"
 _ENDED = rf"[{UPPER}][\w'’\-]{{0,40}}(?i:{_any(_ENDINGS)})"
 _UNIT = (
@@ -113,6 +120,7 @@ _CODE_AND_TOWN = rf"(?:(?:[A-Z]{{1,2}}-)?{ZIP}[ ]{TOWN}|{TOWN},?[ ](?:[A-Z]{{2}}
 ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_AFTER}\b\.?(?:{_NUMBER})?{_TAIL})", 0.9),
     (rf"(?P<value>{_HOUSE}{_BODY}[ ]{_TITLED_AFTER}\b(?:{_NUMBER})?{_TAIL})", 0.8),
+    (rf"(?P<value>{_HOUSE}(?:{_CAPITAL}[ ]){{1,2}}{_SMALL_AFTER}\b{_TAIL})", 0.6),
     (rf"(?P<value>{_HOUSE}{_BEFORE}\b\.?[ ]{_BODY}(?:{_NUMBER})?{_TAIL})", 0.9),
     (rf"(?P<value>{_HOUSE}(?:{_BODY}[ ])?{_ENDED}\b(?:{_NUMBER})?{_TAIL})", 0.9),
     (rf"(?P<value>{_HOUSE}{_BODY}{_GAP}{_UNIT}\b{_TAIL})", 0.9),
@@ -162,6 +170,14 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)(?i:[ ](?:is|was|of|to)|[ ]?[:=?\#])?"
      rf"(?:[ ]{{0,9}}|\n)(?P<value>{ZIP})\b",
      0.9),
+    (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)[ ](?i:of|for|in|at)[ ](?:the[ ])?{TOWN}"
+     rf"(?i:[ ](?:is|was)|:|[ ]=)[ ]{{1,3}}(?P<value>{ZIP})\b", 0.9),
+    (rf"\b(?P<value>{ZIP})[ ](?=(?i:(?:is[ ])?(?:the|my|our|your|a|his|her)[ ](?:right[ ]|correct[ ]|same[ ]"
+     r"|new[ ]|old[ ]|wrong[ ])?(?:zip|post(?:al)?[ ]?code))\b)", 0.8),
+    (rf"\b(?i:in|serve|cover|around)[ ]the[ ](?P<value>{ZIP})[ ](?=(?i:area|zip|region|district|postcode)"
+     r"\b)", 0.8),
+    (rf"\b(?i:live[sd]?|living|based|located)[ ](?i:in|at|near)[ ](?P<value>{ZIP})(?=[ ]?(?:[.,;!?)\n]|$)"
+     r"|[ ](?:and|but|with|now)\b)", 0.7),
     (r"(?i:\b(?:house|building|street|door|flat|apartment|apt\.?|home|suite|unit|room|box)"
      r"[ ](?:number|no\.?|nr\.?|\#)(?:[ ](?:is|was)|:)?[ ]{1,3})(?P<value>\d{1,6}[a-zA-Z]?)\b", 0.8),
     (r"(?i:\b(?:house|home|door)[ :]{1,2})(?P<value>\d{1,6}[a-zA-Z]?)(?=[ ]?[.,;!?)\n]|$)", 0.6),

@@ -49,7 +49,15 @@ _OF_TOWNS = re.compile(
     r"(?<![\w'’])(?:Bad|San|Santa|São|St\.?|Ste\.?|Saint|Sainte|Sankt|Los|Las|El|La|Le|Les|Den"
     r"|Port|Fort|Mount|Lake"
     r"|Villa|Nov[ýáéi]|Star[ýáé]|Velk[ýáé]|Mal[ýáé]|Dolní|Horní|Stara|Nowy|Nowa|Wielka|Mala|Upper"
-    r"|Lower|Great|Little|Sault)[ ]$"
+    r"|Lower|Great|Little|Sault|New|Old|North|South|East|West)[ ]$"
+)
+_OF_TOWNS_ONLY = re.compile(r"(?<![\w'’])(?:New|North|South|East|West|Lake|Port|Fort)[ ]$")
+_ENDS_TOWN = re.compile(
+    r"[ ](?:(?:a|al|del|sul)[ ][Mm]are|do[ ](?:Sul|Norte|Oeste|Mar)|d[eo][ ](?:Minas|Cima|Baixo|Fora)"
+    r"|de[l]?[ ](?:Río|Mar|Campo|Monte|Sur|Norte|Arriba|Abajo)|am[ ](?:See|Main|Rhein|Neckar|Inn|Rübenberge)"
+    r"|an[ ]der[ ][A-ZÄÖÜ]\w{2,20}|ob[ ]der[ ]Tauber|in[ ]der[ ]Oberpfalz|sur[ ][A-Z]\w{2,20}|les[ ]Bains"
+    r"|upon[ ][A-Z]\w{2,20}|on[ ](?:Sea|Thames|Wye|Trent)|nad[ ][^\W\d_a-z]\w{2,20}"
+    r"|pod[ ][^\W\d_a-z]\w{2,20})(?!\w)"
 )
 _OF_COUNTRY = re.compile(rf"[ ]\([{UPPER}][\w .]{{1,30}}\)")
 _POSSESSIVE = re.compile(r"['’]s?$")
@@ -60,7 +68,9 @@ _LAST_LINES = re.compile(
     r"(?:[ ]{0,3},?[ ]{0,3}\n[ ,]{0,4}(?:[^\W_][\w.'’ ()\-]{0,40}[ ,]{1,2})?\d{2,6}"
     r"(?:-\d{3,4})?(?=[ ,]{0,3}(?:\n|$))){1,3}"
 )
-_NUMBERED = re.compile(r"[ ]\d{1,4}[a-z]?(?![\w.,:%]|[ ](?:\w{1,20}s\b|percent|times|of\b))")
+_NUMBERED = re.compile(
+    r"(?:[ ]|,[ ](?!(?:19|20)\d\d\b))\d{1,4}[a-z]?(?![\w:%]|[.,]\d|[ ](?:\w{1,20}s\b|percent|times|of\b))"
+)
 _NAMED = ("ORG", "PLACE", "PERSON")
 _AT = re.compile(
     r"(?i)\b(?:to|at|in|on|near|live[sd]?|address(?: is)?:?)[ ](?:[\w.]{1,20}[ ](?:and[ ])?)?$"
@@ -85,9 +95,13 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
             continue
         if span.kind in _NAMED:
             yield from _hyphened(text, span)
-        if span.kind == "PLACE" or (span.kind == "PERSON" and span.score <= 0.4):
-            first = _OF_TOWNS.search(text[max(span.start - 10, 0) : span.start])
-            behind = _OF_COUNTRY.match(text, span.end) if span.kind == "PLACE" else None
+        if span.kind in ("PLACE", "PERSON"):
+            likely = span.kind == "PLACE" or span.score <= 0.4
+            around = text[max(span.start - 10, 0) : span.start]
+            first = (_OF_TOWNS if likely else _OF_TOWNS_ONLY).search(around)
+            behind = _ENDS_TOWN.match(text, span.end)
+            if behind is None and span.kind == "PLACE":
+                behind = _OF_COUNTRY.match(text, span.end)
             if first or behind:
                 start = span.start - (len(first.group()) if first else 0)
                 yield Span(start, behind.end() if behind else span.end, "PLACE", span.score)

@@ -90,6 +90,9 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
     ("PERSON", rf"(?P<value>\b{_WORD}[ ](?:II|III|IV|Jr\.?|Sr\.?)(?!\w))", 0.6, True),
     ("PLACE", rf"\b{_PLACE_CUE}[ ](?P<value>{TOWN})", 0.6, True),
     ("PLACE", rf"\b{_PREPOSITION}[ ](?P<value>{TOWN})(?!\w|[ ]?[:=(_/])", 0.35, True),
+    # 't Veld, 's-Hertogenbosch
+    ("PLACE", rf"(?<![\w'’])(?P<value>['’](?:t[ ](?!Was|Is|Were|Will)|s-)[{UPPER}][\w\-]{{2,30}})(?!\w)",
+     0.5, False),
     ("PLACE", rf"\b(?i:live[sd]?|living)[ ]in[ ](?P<value>{_LOWER}(?:[ ]{_LOWER}){{0,2}})"
      r"(?=[.,!?\n]|$)", 0.5, True),
     ("PLACE", rf"\b(?P<value>{TOWN})[ ](?:Country[ ]Club|Airport|Station|University|Hospital|City"
@@ -113,6 +116,7 @@ _SURE = 0.4
 _COUNT = re.compile(r"[ ]\d")
 _NO_PLACES = NOT_NAMES | NUMBERED | OF_PROGRAMS | OF_QUESTIONS | ORDINARY
 _CALENDAR = frozenset((*MONTHS, *DAYS))
+_TOWNS_BEGIN = frozenset("New Old North South East West Upper Lower Great Little Lake Port Fort".split())
 _LINE = re.compile(rf"(?m)^[ ,]*(?P<value>{TOWN})[ ,]*$")
 _ITEM = rf"(?:{_PART}(?:[ ]{_PART}){{0,2}})"
 _NEXT = re.compile(rf"[ ]*(?:,(?:[ ]*and)?|and|&)[ ]+(?P<value>{_ITEM})(?!\w)")
@@ -135,7 +139,7 @@ def named(anchored: AnchoredText) -> Iterator[Span | None]:
                     continue  # from April 1
                 if first.casefold() in NUMBERED and _COUNT.match(anchored.text, found.end("value")):
                     continue  # from Gate 5
-                if score < _SURE and first.casefold() in _NO_PLACES:
+                if score < _SURE and first.casefold() in _NO_PLACES and not _of_town(found["value"]):
                     continue  # in Section 2, to Customer Service
             if not strict or (is_name(found["value"]) and not is_said(found["value"])):
                 yield Span(*found.span("value"), kind, score)
@@ -147,6 +151,12 @@ def named(anchored: AnchoredText) -> Iterator[Span | None]:
     if lines:
         for line in lines:
             yield Span(*line.span("value"), "PERSON" if not line.start() else "PLACE", 0.5)
+
+
+def _of_town(value: str) -> bool:
+    """Whether the second word is no ordinary one, after one that many towns begin with: New Kathleen."""
+    words = value.split()
+    return len(words) > 1 and words[0] in _TOWNS_BEGIN and words[1].casefold() not in _NO_PLACES
 
 
 def is_said(text: str) -> bool:
