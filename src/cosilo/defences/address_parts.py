@@ -64,7 +64,10 @@ _TOWN_RIGHT = re.compile(
 _NUMBER_BEFORE = re.compile(
     r"(?<![\w.,:$€£%/\-])\d{1,6}[a-zA-Z]?(?:[/\-]\d{0,5}[a-z]?){0,2}(?:,?[ ](?:bis[ ])?|(?<=[/\-]))$"
 )
-_FLAT_BEFORE = re.compile(rf"(?<!\w)(?:{_FLAT}|{_OTHER_FLAT})(?:[ ]?[,;/][ ]?|[ ]-[ ]|[ ]|[ ,]{{0,2}}\n[ ]?)$")
+_FLAT_BEFORE = re.compile(
+    rf"(?<!\w)(?:{_FLAT}|{_OTHER_FLAT}|(?:H\.?|Plot |Door |Shop )?N[or]\.?)"
+    rf"(?:[ ]?[,;/][ ]?|[ ]-[ ]|[ ]|[ ,]{{0,2}}\n[ ]?)$"
+)
 _HOUSE_BEFORE = re.compile(
     rf"(?<![\w'’])(?:(?:[Tt]he|THE)[ ])?[{UPPER}][\w'’\-]{{1,20}}[ ](?:(?i:cottage|house|farm"
     rf"|farmhouse|lodge|barn|rectory"
@@ -73,7 +76,9 @@ _HOUSE_BEFORE = re.compile(
 )
 _WORD_BEFORE = re.compile(
     rf"(?:(?<=[a-z,:][ ])|(?<=\n)|^)(?P<value>[{UPPER}][\w'’\-]{{0,30}}\.?[ ](?:(?:{PARTICLE}"
-    rf"|(?P<small>[a-zà-ž]{{4,12}}))[ ])?|[a-zà-ž]{{2,4}}\.[ ])$"
+    rf"|(?P<small>[a-zà-ž]{{4,12}}))[ ])?|[a-zà-ž]{{2,4}}\.[ ]"
+    r"|(?:plac|pl|ulica|ul|aleja|al|os|rue|rua|via|calle|allée|chemin|quai|largo)[ ]"
+    r"|C/[ ]?|(?:Avda|Ctra|Pza|Plza|Bvar|Urb|Tv|Av|Calz|Blvd)\.?[ ])$"
 )
 _BETWEEN = re.compile(
     rf"(?=[ \t,;|·•\r\n]|$){_SEPARATED}(?:(?:{_CODE}|{_REGION}|{_FLAT})(?!\w){_SEPARATED}){{0,3}}"
@@ -83,7 +88,9 @@ _NUMBER_AFTER = re.compile(
     rf"|[ ](?:{_FLAT}|[{UPPER}]|\d|(?:in|and|to|for|at|is|was|on|from|after|before|until|it['’]s)\b))"
 )
 _NUMBER_OF_STRANGE = re.compile(
-    r"[ ](?P<number>\d{1,4})[a-zA-Z]?[ ](?=(?!\w{1,20}s\b|percent|times|of\b|per\b|x\b|[kcm]?[gm]\b|mc?g\b|ml\b|am\b|pm\b|min\b|[kmg]?hz\b|[kmgt]b\b)[a-z]{2,20}\b)"
+    r"[ ](?P<number>\d{1,4})[a-zA-Z]?[ ](?=(?!\w{1,20}s\b|percent|times|of\b"
+    r"|per\b|x\b|[kcm]?[gm]\b|mc?g\b"
+    r"|ml\b|am\b|pm\b|min\b|[kmg]?hz\b|[kmgt]b\b)[a-z]{2,20}\b)"
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _STRANGE = 0.36  # the score of a capitalised word that no vocabulary holds, and less

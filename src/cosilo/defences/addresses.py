@@ -42,15 +42,15 @@ esplanade precinct promenade strand wynd brae copse croft drove drift fold leaze
 spinney tor warren wharf backs butts amble approach boardwalk circus crossway driveway fairway glade
 gully highroad lookout mead nook outlook quadrant quays retreat ridgeway roadside siding thoroughfare
 tollway tramway waters grange rotary concourse"""
-_SMALL_NAME = """brook brooks landing lodge knoll knolls glen glens hollow cove coves ferry fords inlet lakes
-stravenue throughway trafficway underpass mews quadrant nook"""
+_SMALL_NAME = """brook brooks landing lodge knoll knolls glen glens hollow cove coves ferry fords inlet
+lakes stravenue throughway trafficway underpass mews quadrant nook"""
 """Of a street in small letters, after a number and a name."""
 _BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
 avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
 largo rampa contrada piazzale λεωφόρος οδός cours allée ruelle sentier venelle faubourg esplanade route
 ronda glorieta carretera carrera alameda ladeira beco vico borgo piazzetta viottolo calea aleea
 bulevardul șoseaua trg odos leoforos jalan plac praia feira vila rambla pasaje pasadizo urbanización
-cuesta carrer passeig cañada"""
+cuesta carrer passeig cañada chaussée rodovia quadra"""
 _ENDINGS = """straße strasse str weg gasse platz allee straat laan kade plein singel gracht hove hoven
 vej gade gaden vejen vägen gatan gata väg gränd veien gate gaten katu tie kuja polku gatvė iela utca
 náměstí ulice terrasse stræde allé toft bakken parken lia veg vegen vík braut gerði stigen stien
@@ -172,12 +172,22 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
      0.9),
     (rf"\b(?i:zip|zip[ ]?code|postal[ ]?code|post[ ]?code)[ ](?i:of|for|in|at)[ ](?:the[ ])?{TOWN}"
      rf"(?i:[ ](?:is|was)|:|[ ]=)[ ]{{1,3}}(?P<value>{ZIP})\b", 0.9),
-    (rf"\b(?P<value>{ZIP})[ ](?=(?i:(?:is[ ])?(?:the|my|our|your|a|his|her)[ ](?:right[ ]|correct[ ]|same[ ]"
-     r"|new[ ]|old[ ]|wrong[ ])?(?:zip|post(?:al)?[ ]?code))\b)", 0.8),
-    (rf"\b(?i:in|serve|cover|around)[ ]the[ ](?P<value>{ZIP})[ ](?=(?i:area|zip|region|district|postcode)"
-     r"\b)", 0.8),
-    (rf"\b(?i:live[sd]?|living|based|located)[ ](?i:in|at|near)[ ](?P<value>{ZIP})(?=[ ]?(?:[.,;!?)\n]|$)"
-     r"|[ ](?:and|but|with|now)\b)", 0.7),
+    (rf"\b(?i:(?:zip|post(?:al)?)(?:[ ]?codes?)?)[ ](?:[a-z]{{2,9}}[ ]){{0,3}}(?i:from|to|into|with)[ ]"
+     rf"(?P<value>{ZIP})(?:[ ](?:to|into|with|by)[ ]{ZIP})?(?!\w)", 0.9),
+    (rf"\b(?i:zip|post(?:al)?[ ]?)(?i:[ ]?codes?)?[ ](?:[a-z]{{2,9}}[ ]){{0,3}}(?i:from)[ ]{ZIP}[ ]"
+     rf"(?i:to|into)[ ](?P<value>{ZIP})(?!\w)", 0.9),
+    # Ulica talcev 8, Trg svobode
+    (rf"(?P<value>\b(?:Ulica|Trg|Cesta|Plac|Aleja|Aleje|Náměstí|Námestie|Pot)[ ](?:(?:na|v|pod)[ ])?"
+     rf"[^\W\d_A-Z][^\W\d_]{{2,14}}(?:{_NUMBER}{_TAIL})?)(?!\w)", 0.6),
+    # Vytauto g. 3
+    (rf"(?P<value>\b(?:{_CAPITAL}[ ]){{1,3}}(?:g|al|pr|pl|tn|str|u|ul|rkp)\.[ ]\d{{1,5}}[a-zA-Z]?"
+     rf"{_TAIL})", 0.8),
+    (rf"\b(?P<value>{ZIP})[ ](?=(?i:(?:is[ ])?(?:the|my|our|your|a|his|her)[ ](?:right[ ]|correct[ ]"
+     r"|same[ ]|new[ ]|old[ ]|wrong[ ])?(?:zip|post(?:al)?[ ]?code))\b)", 0.8),
+    (rf"\b(?i:in|serve|cover|around)[ ]the[ ](?P<value>{ZIP})[ ](?=(?i:area|zip|region|district"
+     r"|postcode)\b)", 0.8),
+    (rf"\b(?i:live[sd]?|living|based|located)[ ](?i:in|at|near)[ ](?P<value>{ZIP})"
+     r"(?=[ ]?(?:[.,;!?)\n]|$)|[ ](?:and|but|with|now)\b)", 0.7),
     (r"(?i:\b(?:house|building|street|door|flat|apartment|apt\.?|home|suite|unit|room|box)"
      r"[ ](?:number|no\.?|nr\.?|\#)(?:[ ](?:is|was)|:)?[ ]{1,3})(?P<value>\d{1,6}[a-zA-Z]?)\b", 0.8),
     (r"(?i:\b(?:house|home|door)[ :]{1,2})(?P<value>\d{1,6}[a-zA-Z]?)(?=[ ]?[.,;!?)\n]|$)", 0.6),
@@ -195,7 +205,8 @@ ADDRESSES: tuple[tuple[str, float], ...] = (
     (r"(?P<value>\b[A-Z]{2}[ ]\d{5}(?:-\d{4})?\b)", 0.8),
     (rf"\b(?:in|at|near|to|from)[ ](?P<value>{TOWN}[ ]{ZIP})\b", 0.6),
     (rf"(?P<value>\b{TOWN},[ ]{_STATE})(?!\w)", 0.7),
-    (rf"(?P<value>\b{_ABBREVIATED}(?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_WORD}){{0,3}}"
+    (rf"(?P<value>\b{_ABBREVIATED}(?:(?:gen|ks|dr|św|prof|płk|kpt|Sf|Dr)\.[ ])?"
+     rf"(?:{PARTICLE}[ ]){{0,2}}{_CAPITAL}(?:[ ]{_WORD}){{0,3}}"
      rf"{_NUMBER}{_TAIL})",
      0.8),
 )  # fmt: skip

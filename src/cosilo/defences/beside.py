@@ -39,7 +39,30 @@ _AFTER = re.compile(
 _TITLE = re.compile(r"(?i:\b(?:dr|mr|mrs|ms|mx|prof|rev)\.?|\bSir)[ ]$")
 _INITIAL = re.compile(r"(?<![\w'’])(?P<value>[^\W\d_]{3,20}[ ][b-hj-z]\.?)[ ]$")
 _INITIALS = re.compile(rf"(?<![\w.])(?:[{UPPER}]\.[ ]?){{1,3}}$")
-_OF_NAMES = "van von vom de der den del della dos das du ter ten bin ibn af av zu zur Ó Ní Le".split()
+_OF_NAMES = [
+    "van",
+    "von",
+    "vom",
+    "de",
+    "der",
+    "den",
+    "del",
+    "della",
+    "dos",
+    "das",
+    "du",
+    "ter",
+    "ten",
+    "bin",
+    "ibn",
+    "af",
+    "av",
+    "zu",
+    "zur",
+    "Ó",
+    "Ní",
+    "Le",
+]
 _PARTICLES = re.compile(rf"(?<![\w'’])(?:(?:{'|'.join(_OF_NAMES)})[ ]){{1,3}}$")
 """In English text; elsewhere they are ordinary words, too."""
 _AFTER_PARTICLE = tuple(f"{particle} " for particle in _OF_NAMES)
@@ -49,16 +72,22 @@ _OF_TOWNS = re.compile(
     r"(?<![\w'’])(?:Bad|San|Santa|São|St\.?|Ste\.?|Saint|Sainte|Sankt|Los|Las|El|La|Le|Les|Den"
     r"|Port|Fort|Mount|Lake"
     r"|Villa|Nov[ýáéi]|Star[ýáé]|Velk[ýáé]|Mal[ýáé]|Dolní|Horní|Stara|Nowy|Nowa|Wielka|Mala|Upper"
-    r"|Lower|Great|Little|Sault|New|Old|North|South|East|West)[ ]$"
+    r"|Lower|Great|Little|Sault|New|Old|North|South|East|West|A[nm](?:[ ]de[rnm])?|Auf[ ]de[rm]"
+    r"|Unter[ ]den|Hinter[ ]de[rmn]|Zu[mr]|In[ ]de[rn]|Nad|Pod)[ ]$"
 )
 _OF_TOWNS_ONLY = re.compile(r"(?<![\w'’])(?:New|North|South|East|West|Lake|Port|Fort)[ ]$")
 _ENDS_TOWN = re.compile(
-    r"[ ](?:(?:a|al|del|sul)[ ][Mm]are|do[ ](?:Sul|Norte|Oeste|Mar)|d[eo][ ](?:Minas|Cima|Baixo|Fora)"
-    r"|de[l]?[ ](?:Río|Mar|Campo|Monte|Sur|Norte|Arriba|Abajo)|am[ ](?:See|Main|Rhein|Neckar|Inn|Rübenberge)"
-    r"|an[ ]der[ ][A-ZÄÖÜ]\w{2,20}|ob[ ]der[ ]Tauber|in[ ]der[ ]Oberpfalz|sur[ ][A-Z]\w{2,20}|les[ ]Bains"
+    r"(?<=O['’])[ ][A-Z]\w{2,20}|[ ](?:(?:a|al|del|sul)[ ][Mm]are|do[ ](?:Sul|Norte|Oeste|Mar)"
+    r"|d[eo][ ](?:Minas|Cima|Baixo|Fora)"
+    r"|de[l]?[ ](?:Río|Mar|Campo|Monte|Sur|Norte|Arriba|Abajo)"
+    r"|am[ ](?:See|Main|Rhein|Neckar|Inn|Rübenberge)"
+    r"|an[ ]der[ ][A-ZÄÖÜ]\w{2,20}|ob[ ]der[ ]Tauber|in[ ]der[ ]Oberpfalz|sur[ ][A-Z]\w{2,20}"
+    r"|les[ ]Bains"
     r"|upon[ ][A-Z]\w{2,20}|on[ ](?:Sea|Thames|Wye|Trent)|nad[ ][^\W\d_a-z]\w{2,20}"
-    r"|pod[ ][^\W\d_a-z]\w{2,20})(?!\w)"
+    r"|(?:nell[ae]|nel|l[ao]s?|de[ ]l[ao]s|d[ao]s|del|sull?|bei|pod|pri|u)[ ][^\W\d_a-z]\w{2,20}"
+    r"|(?:North|South|East|West|Heights|Islands?|Beach|Bay|Falls|Springs))(?!\w)"
 )
+_IN_CAPITALS = re.compile(r"[ ](?P<word>[^\W\d_a-z]{4,20})(?!\w)")
 _OF_COUNTRY = re.compile(rf"[ ]\([{UPPER}][\w .]{{1,30}}\)")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _PARTS = re.compile(r"[^\W\d_]{4,30}(?:[-'’][^\W\d_]{2,30})?")
@@ -69,7 +98,8 @@ _LAST_LINES = re.compile(
     r"(?:-\d{3,4})?(?=[ ,]{0,3}(?:\n|$))){1,3}"
 )
 _NUMBERED = re.compile(
-    r"(?:[ ]|,[ ](?!(?:19|20)\d\d\b))\d{1,4}[a-z]?(?![\w:%]|[.,]\d|[ ](?:\w{1,20}s\b|percent|times|of\b))"
+    r"(?:[ ]|,[ ](?!(?:19|20)\d\d\b))\d{1,4}[a-z]?"
+    r"(?![\w:%]|[.,]\d|[ ](?:\w{1,20}s\b|percent|times|of\b))"
 )
 _NAMED = ("ORG", "PLACE", "PERSON")
 _AT = re.compile(
@@ -101,13 +131,28 @@ def beside(text: str, spans: Sequence[Span]) -> Iterator[Span]:
             first = (_OF_TOWNS if likely else _OF_TOWNS_ONLY).search(around)
             behind = _ENDS_TOWN.match(text, span.end)
             if behind is None and span.kind == "PLACE":
-                behind = _OF_COUNTRY.match(text, span.end)
+                behind = _OF_COUNTRY.match(text, span.end) or _shouted(text, span)
             if first or behind:
                 start = span.start - (len(first.group()) if first else 0)
                 yield Span(start, behind.end() if behind else span.end, "PLACE", span.score)
         number = _NUMBERED.match(text, span.end) if span.kind in _NAMED else None
         if number is not None and _AT.search(text[max(span.start - 40, 0) : span.start]):
             yield Span(span.start, number.end(), "ADDRESS", 0.4)
+
+
+def _shouted(text: str, span: Span) -> re.Match[str] | None:
+    """The next word of a town that alone is written in capitals: [UPTON] SCUDAMORE."""
+    after = _IN_CAPITALS.match(text, span.end)
+    if after is None or not text[span.start : span.end].isupper() or span.end - span.start < 4:
+        return None
+    around = text[max(span.start - 12, 0) : span.start] + text[after.end() : after.end() + 12]
+    if (
+        after["word"].casefold() in _NO_NAMES
+        or around.isupper()
+        or not any(map(str.islower, around))
+    ):
+        return None
+    return after
 
 
 def _hyphened(text: str, span: Span) -> Iterator[Span]:

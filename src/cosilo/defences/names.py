@@ -42,12 +42,28 @@ _LOWER_CUE = r"""(?i:my[ ]name(?:['’]s|[ ]is)|(?:last|first|full|middle)[ ]nam
 _SAYS = r"(?:said|says|asked|answered|replied|shouted|told|wrote|added|explained)"
 _DOES = (
     r"(?:lives?|lived|is[ ]from|was[ ]born|comes?[ ]from|spent|moved|works?|worked|flew|met|will[ ]be"
-    r"|is[ ](?:a|the|very|my|our|his|her)|was[ ](?:a|the|very|my|our)|has[ ]been|joined|called|born)"
+    r"|is[ ](?:a|the|very|my|our|his|her)|was[ ](?:a|the|very|my|our)|has[ ]been|joined|called|born"
+    r"|wants[ ]to|loves|hates|married|phoned|grew[ ]up|studied|retired)"
 )
 _PLACE_CUE = r"""(?i:(?:live[sd]?|living|born|based|located|stay(?:ing|s)?|moved|moving|meet
 |arriv(?:ed?|ing)|flew|fly|flying|travel(?:led|ling)?|trip|originally|returned|went|going|coming
 |are|am|i['’]m|here)
 (?:[ ]back|[ ]over)?[ ](?:in|from|to|at|near)|from|where:|city:|country:|place:|town:|location:)"""
+
+# Those that are hardly anything else.
+_COUNTRIES = (
+    "Afghanistan|Albania|Algeria|Andorra|Angola|Argentina|Armenia|Australia|Austria|Azerbaijan|Bahrain"
+    "|Bangladesh|Belarus|Belgium|Belize|Bhutan|Bolivia|Botswana|Brazil|Bulgaria|Burundi|Cambodia|Cameroon"
+    "|Canada|Chile|China|Colombia|Croatia|Cyprus|Czechia|Denmark|Ecuador|Egypt|Eritrea|Estonia|Ethiopia"
+    "|Finland|France|Gabon|Gambia|Germany|Ghana|Greece|Greenland|Guatemala|Guyana|Haiti|Honduras|Hungary"
+    "|Iceland|India|Indonesia|Iran|Iraq|Ireland|Israel|Italy|Jamaica|Japan|Kazakhstan|Kenya|Kuwait|Laos"
+    "|Latvia|Lebanon|Lesotho|Liberia|Libya|Liechtenstein|Lithuania|Luxembourg|Madagascar|Malawi|Malaysia"
+    "|Malta|Mauritius|Mexico|Moldova|Monaco|Mongolia|Montenegro|Morocco|Mozambique|Myanmar|Namibia|Nepal"
+    "|Netherlands|Nicaragua|Nigeria|Norway|Oman|Pakistan|Panama|Paraguay|Peru|Philippines|Poland|Portugal"
+    "|Qatar|Romania|Russia|Rwanda|Senegal|Serbia|Singapore|Slovakia|Slovenia|Somalia|Spain|Sudan|Suriname"
+    "|Sweden|Switzerland|Syria|Taiwan|Tanzania|Thailand|Tunisia|Uganda|Ukraine|Uruguay|Uzbekistan"
+    "|Venezuela|Vietnam|Yemen|Zambia|Zimbabwe"
+)
 
 _PREPOSITION = r"""(?i:in|to|from|near|around|visit(?:ing|ed|s)?|through|outside|leav(?:e|es|ing)
 |reach(?:ed)?|via|towards?|across|between
@@ -90,9 +106,15 @@ _PATTERNS: tuple[tuple[str, str, float, bool], ...] = (
     ("PERSON", rf"(?P<value>\b{_WORD}[ ](?:II|III|IV|Jr\.?|Sr\.?)(?!\w))", 0.6, True),
     ("PLACE", rf"\b{_PLACE_CUE}[ ](?P<value>{TOWN})", 0.6, True),
     ("PLACE", rf"\b{_PREPOSITION}[ ](?P<value>{TOWN})(?!\w|[ ]?[:=(_/])", 0.35, True),
+    ("PLACE", rf"\b(?P<value>{_COUNTRIES})(?![\w-])", 0.5, False),
+    ("PLACE", rf"\b(?P<value>(?:São|Santo|Santa|San|Sankt|Sainte?|MOUNT|Mount|Fort|FORT)[ \-]"
+     rf"(?!Claus){_WORD}(?:[ ]d[aeo]s?[ ]{_WORD})?)(?!\w)", 0.5, False),
+    ("PLACE", rf"\b[Tt]he[ ](?P<value>{TOWN})[ ](?:office|branch|factory|plant|warehouse|depot|council"
+     r"|police)\b", 0.38, True),
+    ("PERSON", rf"\b(?P<value>{_WORD})[ ]and[ ]I\b", 0.5, True),
     # 't Veld, 's-Hertogenbosch
-    ("PLACE", rf"(?<![\w'’])(?P<value>['’](?:t[ ](?!Was|Is|Were|Will)|s-)[{UPPER}][\w\-]{{2,30}})(?!\w)",
-     0.5, False),
+    ("PLACE", rf"(?<![\w'’])(?P<value>['’](?:t[ ](?!Was|Is|Were|Will)|s-)[{UPPER}][\w\-]{{2,30}})"
+     r"(?!\w)", 0.5, False),
     ("PLACE", rf"\b(?i:live[sd]?|living)[ ]in[ ](?P<value>{_LOWER}(?:[ ]{_LOWER}){{0,2}})"
      r"(?=[.,!?\n]|$)", 0.5, True),
     ("PLACE", rf"\b(?P<value>{TOWN})[ ](?:Country[ ]Club|Airport|Station|University|Hospital|City"
@@ -116,7 +138,23 @@ _SURE = 0.4
 _COUNT = re.compile(r"[ ]\d")
 _NO_PLACES = NOT_NAMES | NUMBERED | OF_PROGRAMS | OF_QUESTIONS | ORDINARY
 _CALENDAR = frozenset((*MONTHS, *DAYS))
-_TOWNS_BEGIN = frozenset("New Old North South East West Upper Lower Great Little Lake Port Fort".split())
+_TOWNS_BEGIN = frozenset(
+    [
+        "New",
+        "Old",
+        "North",
+        "South",
+        "East",
+        "West",
+        "Upper",
+        "Lower",
+        "Great",
+        "Little",
+        "Lake",
+        "Port",
+        "Fort",
+    ]
+)
 _LINE = re.compile(rf"(?m)^[ ,]*(?P<value>{TOWN})[ ,]*$")
 _ITEM = rf"(?:{_PART}(?:[ ]{_PART}){{0,2}})"
 _NEXT = re.compile(rf"[ ]*(?:,(?:[ ]*and)?|and|&)[ ]+(?P<value>{_ITEM})(?!\w)")
@@ -133,15 +171,20 @@ def named(anchored: AnchoredText) -> Iterator[Span | None]:
     """
     for kind, form, score, strict in _COMPILED:
         for found in form.find(anchored):
+            town = kind == "PLACE" and _of_town(found["value"])
             if kind == "PLACE":
                 first = found["value"].partition(" ")[0]
                 if first in _CALENDAR:
                     continue  # from April 1
                 if first.casefold() in NUMBERED and _COUNT.match(anchored.text, found.end("value")):
                     continue  # from Gate 5
-                if score < _SURE and first.casefold() in _NO_PLACES and not _of_town(found["value"]):
+                if (
+                    score < _SURE
+                    and first.casefold() in _NO_PLACES
+                    and not _of_town(found["value"])
+                ):
                     continue  # in Section 2, to Customer Service
-            if not strict or (is_name(found["value"]) and not is_said(found["value"])):
+            if not strict or ((town or is_name(found["value"])) and not is_said(found["value"])):
                 yield Span(*found.span("value"), kind, score)
         yield None
     text = anchored.text
@@ -154,7 +197,7 @@ def named(anchored: AnchoredText) -> Iterator[Span | None]:
 
 
 def _of_town(value: str) -> bool:
-    """Whether the second word is no ordinary one, after one that many towns begin with: New Kathleen."""
+    """Whether an unusual word stands after one that many towns begin with: New Kathleen."""
     words = value.split()
     return len(words) > 1 and words[0] in _TOWNS_BEGIN and words[1].casefold() not in _NO_PLACES
 

@@ -248,12 +248,12 @@ class _Names:
         one was a special case, as most texts have it, so each new one is taken apart alone before.
         """
         tokenizer = self._nlp.tokenizer
-        for run in set(text.split()):
-            if (name := hash(run)) not in self._split:
+        for word in set(text.split()):
+            if (name := hash(word)) not in self._split:
                 if len(self._split) >= _MOST_SPLIT:
                     self._split.clear()
                 self._split.add(name)
-                tokenizer(run)
+                tokenizer(word)
         return self._nlp.make_doc(text)
 
     def _found(self, doc: Any, text: str, entities: Iterable[Entity]) -> Found:

@@ -60,6 +60,17 @@ def hidden(text: str) -> set[int]:
         ("Vesterlid 12, 4020 Stavern is the place.", "Vesterlid 12, 4020 Stavern"),
         ("Kornhaus 9\n3011 Thunfeld", "Kornhaus 9\n3011 Thunfeld"),
         ("The office: 2-chome 5 Midori, third floor.", "2-chome 5 Midori"),
+        ("A van stood outside 71c Ogden landing all day.", "71c Ogden landing"),
+        ("6354 Tarrow Quadrant, opposite the bakery.", "6354 Tarrow Quadrant"),
+        ("The sign says Ulica kovačev 80, I think.", "Ulica kovačev 80"),
+        ("Keys for Vytenio g. 3 are here.", "Vytenio g. 3"),
+        ("Look for ul. gen. Borowskiego 23 there.", "ul. gen. Borowskiego 23"),
+        ("The postcode of Wetzikau is 4820.", "4820"),
+        ("Does anybody know if 4820 is the right postcode?", "4820"),
+        ("We serve the 4820 area.", "4820"),
+        ("Our zip has changed from 4820 to 71303.", "4820"),
+        ("Our zip has changed from 4820 to 71303.", "71303"),
+        ("He lives in 4820.", "4820"),
     ],
 )
 def test_an_address_is_found_whole(text: str, value: str) -> None:
@@ -98,6 +109,12 @@ def test_what_is_numbered_otherwise_is_no_address(text: str) -> None:
         ("We reached WETZIKAU after dark.", "WETZIKAU"),
         ("Leaving Maribo tomorrow.", "Maribo"),
         ("Weather Maribo this weekend", "Maribo"),
+        ("Which is the best school in New Tibbets?", "New Tibbets"),
+        ("The flight from Port Ullersmo is late.", "Port Ullersmo"),
+        ("It is colder in 't Harde than here.", "'t Harde"),
+        ("The Sidi Querbach office is shut.", "Sidi Querbach"),
+        ("More tea is drunk in winter; Norway likes coffee.", "Norway"),
+        ("Why is MOUNT QUERBACH so far?", "MOUNT QUERBACH"),
     ],
 )
 def test_a_town_after_a_preposition_is_found(text: str, town: str) -> None:
@@ -113,6 +130,8 @@ def test_a_town_after_a_preposition_is_found(text: str, town: str) -> None:
         "Forward it to Customer Service.",
         "It arrives between Monday and Friday.",
         "Look it up in README.md, or in Docker.",
+        "It is sent to New Customer Service.",
+        "Take 20 in the morning and 100 is the limit.",
     ],
 )
 def test_other_capitals_after_a_preposition_stay(text: str) -> None:

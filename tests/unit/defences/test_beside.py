@@ -99,7 +99,12 @@ def test_the_rest_of_an_address(text: str, found: str, address: str) -> None:
 
 def test_a_place_with_a_number_is_an_address_where_somebody_is_there() -> None:
     assert whole("Please return to Eyrarodda 66 soon.", "Eyrarodda", "ORG") == ["Eyrarodda 66"]
+    assert whole("Return it to Feira do Otto, 99 soon.", "Feira do Otto", "PLACE") == [
+        "Feira do Otto, 99"
+    ]
     assert whole("We flew to Vienna 3 times.", "Vienna", "PLACE") == ["Vienna"]
+    assert whole("We flew to Vienna, 3 times.", "Vienna", "PLACE") == ["Vienna"]
+    assert whole("It moved to Vienna, 1998.", "Vienna", "PLACE") == ["Vienna"]
     assert whole("We use Windows 11 daily.", "Windows", "ORG") == ["Windows"]
 
 
@@ -107,6 +112,11 @@ def test_a_place_with_a_number_is_an_address_where_somebody_is_there() -> None:
     ("text", "found", "town"),
     [
         ("She is in Bad Ottendorf.", "Ottendorf", "Bad Ottendorf"),
+        ("Is East Ottokar far?", "Ottokar", "East Ottokar"),
+        ("San Ottavio a mare is small.", "San Ottavio", "San Ottavio a mare"),
+        ("Ottone nelle Alpi is small.", "Ottone", "Ottone nelle Alpi"),
+        ("Call the UPTON TARRANT shop.", "UPTON", "UPTON TARRANT"),
+        ("It is around An der Ottoburg.", "Ottoburg", "An der Ottoburg"),
         ("Ship it to Port Ottokar", "Ottokar", "Port Ottokar"),
         ("Velké Otrokovy is small", "Otrokovy", "Velké Otrokovy"),
         ("Ruritania (South) won", "Ruritania", "Ruritania (South)"),
