@@ -42,14 +42,14 @@ esplanade precinct promenade strand wynd brae copse croft drove drift fold leaze
 spinney tor warren wharf backs butts amble approach boardwalk circus crossway driveway fairway glade
 gully highroad lookout mead nook outlook quadrant quays retreat ridgeway roadside siding thoroughfare
 tollway tramway waters grange rotary concourse"""
-_SMALL_NAME = """brook brooks landing lodge knoll knolls glen glens hollow cove coves ferry fords inlet
+_SMALL_NAME = """brook brooks landing lodge knoll knolls glen glens hollow cove coves fords inlet
 lakes stravenue throughway trafficway underpass mews quadrant nook"""
 """Of a street in small letters, after a number and a name."""
 _BEFORE_NAME = """rue avenue chemin quai impasse boulevard via viale vicolo piazza corso strada calle
 avenida paseo plaza camino rua r travessa praça ulica ul aleja al náměstí prospekt provinciale
 largo rampa contrada piazzale λεωφόρος οδός cours allée ruelle sentier venelle faubourg esplanade route
 ronda glorieta carretera carrera alameda ladeira beco vico borgo piazzetta viottolo calea aleea
-bulevardul șoseaua trg odos leoforos jalan plac praia feira vila rambla pasaje pasadizo urbanización
+bulevardul șoseaua trg odos leoforos jalan plac praia feira rambla pasaje pasadizo urbanización
 cuesta carrer passeig cañada chaussée rodovia quadra"""
 _ENDINGS = """straße strasse str weg gasse platz allee straat laan kade plein singel gracht hove hoven
 vej gade gaden vejen vägen gatan gata väg gränd veien gate gaten katu tie kuja polku gatvė iela utca

@@ -79,9 +79,9 @@ _OF_TOWNS_ONLY = re.compile(r"(?<![\w'’])(?:New|North|South|East|West|Lake|Por
 _ENDS_TOWN = re.compile(
     r"(?<=O['’])[ ][A-Z]\w{2,20}|[ ](?:(?:a|al|del|sul)[ ][Mm]are|do[ ](?:Sul|Norte|Oeste|Mar)"
     r"|d[eo][ ](?:Minas|Cima|Baixo|Fora)"
-    r"|de[l]?[ ](?:Río|Mar|Campo|Monte|Sur|Norte|Arriba|Abajo)"
+    r"|de[l]?[ ](?:Río|Mar|Campo|Monte|Sur|Norte|Arriba)"
     r"|am[ ](?:See|Main|Rhein|Neckar|Inn|Rübenberge)"
-    r"|an[ ]der[ ][A-ZÄÖÜ]\w{2,20}|ob[ ]der[ ]Tauber|in[ ]der[ ]Oberpfalz|sur[ ][A-Z]\w{2,20}"
+    r"|an[ ]der[ ][A-ZÄÖÜ]\w{2,20}|in[ ]der[ ]Oberpfalz|sur[ ][A-Z]\w{2,20}"
     r"|les[ ]Bains"
     r"|upon[ ][A-Z]\w{2,20}|on[ ](?:Sea|Thames|Wye|Trent)|nad[ ][^\W\d_a-z]\w{2,20}"
     r"|(?:nell[ae]|nel|l[ao]s?|de[ ]l[ao]s|d[ao]s|del|sull?|bei|pod|pri|u)[ ][^\W\d_a-z]\w{2,20}"
