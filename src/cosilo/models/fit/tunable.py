@@ -25,6 +25,7 @@ import numpy as np
 from cosilo.errors import RejectedError, UnknownAdapterError
 from cosilo.models.base import models
 from cosilo.models.fit.client_adapters import ClientAdapters
+from cosilo.models.low_rank import Layers
 from cosilo.models.tunable import Learned, LessonPlan, Lessons
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box import lm as torch_lms
@@ -33,7 +34,7 @@ from cosilo.models.white_box.adapters import (
     adapter_of,
     base_digest,
     first_adapter,
-    layers_to_adapt,
+    upper_layers,
     with_adapter,
 )
 from cosilo.models.white_box.batch import weighed_loss
@@ -43,8 +44,6 @@ from cosilo.models.white_box.choosing import (
     choice_loss,
     confidence_at,
 )
-from cosilo.models.white_box.emulator import layer_in
-from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.lm import Precision, TorchModel
 from cosilo.models.white_box.training import Schedule, TrainingOutcome, order, train
 from cosilo.registry import Loads
@@ -192,16 +191,9 @@ class Work:
     choices: Sequence[Sequence[int]] = ()
 
 
-def upper_layers(module: Any, count: int | None) -> dict[str, tuple[int, int]]:
-    """The linear layers in the last `count` layers of a model, and their shapes; in all when None."""
-    total = len(layers_of(module))
-    upper = range(total - min(total, count or total), total)
-    return {n: shape for n, shape in layers_to_adapt(module).items() if layer_in(n) in upper}
-
-
 def tuned_on(
     module: Any,
-    layers: dict[str, tuple[int, int]],
+    layers: Layers,
     work: Work,
     plan: LessonPlan,
     *,

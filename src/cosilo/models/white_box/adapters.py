@@ -102,8 +102,8 @@ def layers_to_adapt(module: Any, among: Iterable[int] | None = None) -> Layers:
     head = base.get_output_embeddings()
     inside: tuple[str, ...] = ("",)
     if among is not None:
-        every = layers_of(base)
-        wanted = {id(every[i]) for i in among}
+        every, numbers = layers_of(base), set(among)
+        wanted = {id(layer) for i, layer in enumerate(every) if i in numbers}
         inside = tuple(f"{_plain(n)}." for n, part in base.named_modules() if id(part) in wanted)
     return {
         _plain(name): (part.out_features, part.in_features)
@@ -113,6 +113,12 @@ def layers_to_adapt(module: Any, among: Iterable[int] | None = None) -> Layers:
         and "lora_" not in name
         and _plain(name).startswith(inside)
     }
+
+
+def upper_layers(module: Any, count: int | None) -> Layers:
+    """The linear layers in the last `count` decoder layers, as `layers_to_adapt`; in all when None."""
+    total = len(layers_of(_base(module)))
+    return layers_to_adapt(module, range(total - min(total, count or total), total))
 
 
 def usual_loss(module: Any, adapter: Adapter) -> Callable[[Any, Sequence[Tokens]], Any]:

@@ -258,7 +258,7 @@ def ends_of(module: Any, ends: int) -> Layers:
     """The linear layers of a model's first and last so many layers: what an adapter may change."""
     count = len(layers_of(module))
     outer = {*range(ends), *range(count - ends, count)}
-    return {n: shape for n, shape in layers_to_adapt(module).items() if layer_in(n) in outer}
+    return layers_to_adapt(module, outer)
 
 
 def renumbered(adapter: Adapter, number: Mapping[int, int]) -> Adapter:

@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 
 from cosilo.boundary.messages import Enrolled, RoundState
+from cosilo.errors import ConfigError
 from cosilo.federation.low_rank import reduced, truncated
 from cosilo.federation.updates import A, B, Floats, Shapes, Tensors
 from cosilo.models.base import Tokens
-from cosilo.models.low_rank import matrix_shapes
+from cosilo.models.low_rank import Layers, matrix_shapes
 from cosilo.models.white_box.adapters import (
     Adapter,
     first_adapter,
-    layers_to_adapt,
     merged_with,
     trained_adapter,
+    upper_layers,
+    usual_loss,
     with_adapter,
 )
-from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.private import PrivateLoss
 from cosilo.models.white_box.tuning import cut_to
 from cosilo.privacy.keyed_noise import KeyedNoise
@@ -41,6 +43,17 @@ def stacked(adapters: Sequence[Adapter]) -> Adapter:
     if rank > full:
         found, rank = reduced(found, full), full
     return Adapter(rank, float(rank), found)
+
+
+def adapted_layers(how: Participation, module: Any) -> Layers:
+    """The layers that an owner's adapter is on.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    if how.upper > (count := len(layers_of(module))):
+        raise ConfigError(f"upper = {how.upper}: the small model has {count} layers")
+    return upper_layers(module, how.upper or None)
 
 
 class AdapterTraining:
@@ -64,7 +77,8 @@ class AdapterTraining:
         self._module = self._untuned = module
         self._added: list[Adapter] = []
         self._sequences = sequences
-        self.layers = layers_to_adapt(module)
+        self.layers = adapted_layers(how, module)
+        self._loss = usual_loss(module, first_adapter(self.layers, 1, seed=0))
         self._scale = 0.0
         self._seed = 0
 
@@ -120,7 +134,7 @@ class AdapterTraining:
             seed=(how.seed << 16) + number,
             folder=folder,
             run="" if private is None else private.identity,
-            loss=reply_loss if private is None else private,
+            loss=self._loss if private is None else private,
         )
         return adapter.tensors, outcome.losses[-1]
 

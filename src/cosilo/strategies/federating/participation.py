@@ -22,6 +22,8 @@ class Participation:
             direction that it was moved along (FedKSeed), 8 kB; as the federation has it.
         epsilon: with scalars, how far to either side the loss is looked at.
         rank: of the adapter; the federation's, or less where its rule takes several ranks.
+        upper: the adapter is on the last so many layers only, as the other owners have it, and a step
+            costs what they do; on all layers when 0.
         noise: the standard deviation of Gaussian noise, over `clip`; none when 0.
         noise_on: where noise goes: on the "update" that is sent, or on the gradient of each "step" of
             training (DP-SGD), where it costs a record less; `batch` is then how many records a step
@@ -55,6 +57,7 @@ class Participation:
     method: Literal["adapter", "scalars"] = "adapter"
     epsilon: float = 1e-3
     rank: int = 8
+    upper: int = 0
     noise: float = 0.0
     noise_on: Literal["update", "step"] = "update"
     clip: float = 1.0
@@ -71,8 +74,9 @@ class Participation:
         for name in ("rounds", "steps", "batch", "learning_rate", "rank", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
-        if self.noise < 0:
-            raise ValueError(f"noise = {self.noise!r} is negative")
+        for name in ("noise", "upper"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is negative")
         if self.least_owners < 2 or self.relied_on < 1:
             raise ValueError(
                 f"least_owners = {self.least_owners!r}, relied_on = {self.relied_on!r}: two at least, "

@@ -22,11 +22,11 @@ from cosilo.models.white_box.adapters import (
     Adapter,
     AdapterLoss,
     first_adapter,
-    layers_to_adapt,
     with_adapter,
 )
 from cosilo.models.white_box.training import Schedule, order
 from cosilo.models.white_box.tuning import cut_to
+from cosilo.strategies.federating.adapters import adapted_layers
 from cosilo.strategies.federating.participation import Participation
 
 _NUMBER = struct.Struct("<d")
@@ -45,7 +45,7 @@ class ScalarTraining:
         self._module = module
         context = int(getattr(module.config, "max_position_embeddings", 1 << 20))
         self._sequences = [cut_to(s, context) for s in sequences]
-        self.layers = layers_to_adapt(module)
+        self.layers = adapted_layers(how, module)
         self._first: Adapter
         self._directions: Directions
         self._rate = 0.0

@@ -20,8 +20,9 @@ import taught
 from cosilo.errors import ConfigError, ModelError, RejectedError, UnknownAdapterError
 from cosilo.models.base import models
 from cosilo.models.fit import tunable as tunables
-from cosilo.models.fit.tunable import TunableLM, TuningTerms, upper_layers
+from cosilo.models.fit.tunable import TunableLM, TuningTerms
 from cosilo.models.tunable import Learned, LessonPlan, Lessons
+from cosilo.models.white_box.adapters import upper_layers
 from cosilo.types import Sampling, user
 
 PLAN = LessonPlan(steps=30, batch=4, learning_rate=1e-2, rank=4)

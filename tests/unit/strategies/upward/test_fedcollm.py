@@ -26,6 +26,7 @@ from cosilo.models.white_box.adapters import (
     first_adapter,
     layers_to_adapt,
     trained_adapter,
+    upper_layers,
 )
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.settings import FederationSettings
@@ -120,6 +121,22 @@ def test_owners_go_on_from_what_the_large_model_taught(tmp_path: Path) -> None:
     assert all(np.array_equal(there[n], large[n]) for n in large)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert not list(folder.glob("training-*"))
+
+
+def test_owners_may_adapt_the_last_layers_alone() -> None:
+    async def run() -> list[Session]:
+        coordinator = federation("a", "b")
+        try:
+            return await asyncio.gather(
+                *(prepared(coordinator, n, i, rank=2, upper=1) for i, n in enumerate("ab"))
+            )
+        finally:
+            coordinator.stop()
+            coordinator.close()
+
+    one, other = (adapter_of(s.owner.model.module) for s in asyncio.run(run()))
+    assert one.layers == upper_layers(tiny(1).module, 1)
+    assert all(np.array_equal(one.tensors[n], other.tensors[n]) for n in one.tensors)
 
 
 def test_owners_of_unequal_ranks() -> None:

@@ -35,8 +35,9 @@ from cosilo.models.white_box.adapters import (
     first_adapter,
     layers_to_adapt,
     trained_adapter,
+    upper_layers,
 )
-from cosilo.models.white_box.layers import is_adapted
+from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.tuning import mean_loss
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.settings import FederationSettings
@@ -125,6 +126,30 @@ def test_three_owners_end_with_one_adapter_that_knows_all_classes() -> None:
     (card,) = sessions[0].cards
     assert (card.facts["rounds"], card.facts["updates taken"]) == (2, 2)
     assert sessions[0].owner.learned == {e.id for e in examples(0)}
+
+
+def test_owners_may_adapt_the_last_layers_alone() -> None:
+    async def run(**options: Any) -> list[Session]:
+        coordinator = federation("a", "b")
+        try:
+            return await asyncio.gather(
+                prepared(coordinator, "a", 0, upper=1), prepared(coordinator, "b", 1, **options)
+            )
+        finally:
+            coordinator.close()
+
+    model = tiny(1)
+    one, other = (adapter_of(s.owner.model.module) for s in asyncio.run(run(upper=1)))
+    assert one.layers == upper_layers(model.module, 1)
+    assert len(one.layers) < len(layers_to_adapt(model.module))
+    assert all(np.array_equal(one.tensors[n], other.tensors[n]) for n in one.tensors)
+    with pytest.raises(CapabilityError, match="adapts other layers than this federation, 'model"):
+        asyncio.run(run())
+    count = len(layers_of(model.module))
+    with pytest.raises(
+        ConfigError, match=f"upper = {count + 1}: the small model has {count} layers"
+    ):
+        asyncio.run(prepared(federation("a"), "a", upper=count + 1))
 
 
 def test_what_crosses_is_an_adapter_a_round_and_nothing_to_answer() -> None:
@@ -485,3 +510,9 @@ def test_an_update_that_is_refused_ends_nothing() -> None:
 def test_options_are_looked_at(name: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=f"{name} = 0 is not positive"):
         strategies.create("federated", **{name: 0})
+
+
+@pytest.mark.parametrize("name", ["noise", "upper"])
+def test_options_are_not_negative(name: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=f"{name} = -1 is negative"):
+        strategies.create("federated", **{name: -1})
