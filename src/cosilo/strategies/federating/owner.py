@@ -177,6 +177,11 @@ class FederationOwner:
                 "the federation weighs updates, and then owners' noise has several sizes: leave "
                 "relied_on out, or counts"
             )
+        if enrolled.counts and how.update_noise is not None and not how.tell_count:
+            raise CapabilityError(
+                "the federation weighs updates, so how many examples owners have is in the sum, and "
+                "without noise: no ε is for that; set tell_count = true, or leave counts out"
+            )
         try:
             self._encoding = FixedPoint(terms.among, terms.largest, terms.bits)
         except ValueError as error:

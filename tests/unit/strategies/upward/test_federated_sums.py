@@ -219,6 +219,11 @@ def test_numbers_without_room_in_the_sum_are_not_sent() -> None:
             {"secure": True, "relied_on": 2, "noise": 1.0},
             "noise has several sizes",
         ),
+        (
+            {"secure": True, "counts": True, "most_examples": 9},
+            {"secure": True, "noise": 1.0},
+            "without noise: no ε is for that; set tell_count = true",
+        ),
     ],
 )
 def test_it_takes_part_only_where_it_is_summed_as_it_wants(
