@@ -94,12 +94,13 @@ class Federated(Participation):
     @property
     def needs(self) -> Needs:
         after = self.next().needs
+        sealing = ("cryptography",) if self.secure else ()
         return replace(
             after,
             sends=after.sends | (_SUMS if self.secure else _EACH),
             small=Access.WEIGHTS,
             trainable=True,
-            loads=after.loads | Loads(packages=torch_files.PACKAGES),
+            loads=after.loads | Loads(packages=(*torch_files.PACKAGES, *sealing)),
         )
 
     def forecast(self) -> Forecast:

@@ -275,3 +275,5 @@ def test_options_that_do_not_go_together_are_refused() -> None:
             strategies.create("federated", **options)
     needs = strategies.create("federated", secure=True).needs
     assert "Contribute" not in {m.__name__ for m in needs.sends}
+    assert "cryptography" in needs.loads.packages  # said before a round is trained
+    assert "cryptography" not in strategies.create("federated").needs.loads.packages
