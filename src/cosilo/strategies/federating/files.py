@@ -9,7 +9,8 @@ from cosilo.errors import StoreError
 
 
 def keep(path: Path, data: bytes) -> None:
-    """Write `data`, whole or not at all, for its owner alone to read.
+    """Write `data`, whole or not at all, for its owner alone to read; a power cut after it takes
+    neither the bytes nor the name away.
 
     Raises:
         StoreError: it cannot be written.
@@ -23,6 +24,11 @@ def keep(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else an answer may be forgotten, and another one given
+        finally:
+            os.close(folder)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise StoreError(f"{str(path)!r} cannot be written: {error.strerror}") from None
