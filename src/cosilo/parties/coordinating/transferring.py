@@ -110,6 +110,7 @@ class Transfer:
         self._thread.shutdown()
 
     def _exchange(self, number: int, made: Aggregate, before: bytes, key: str) -> Tensors:
+        self._make_folder()  # before a training makes it, for everybody to read
         large = None
         if number > 1:
             large = tensors.unpack(self._large(number - 1, before))
@@ -123,6 +124,13 @@ class Transfer:
         for name, (first, last) in sorted(found.losses.items()):
             log.info("round %d: the %s model's loss %.4f, then %.4f", number, name, first, last)
         return tensors.unpack(given)
+
+    def _make_folder(self) -> None:
+        try:
+            if self._folder is not None:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{str(self._folder)!r} cannot be made: {error.strerror}") from None
 
     def _name(self, number: int, given: bytes) -> str:
         return f"round-{number}-{hashlib.sha256(given).hexdigest()[:16]}"
@@ -146,7 +154,6 @@ class Transfer:
             return
         new = self._folder / f"{name}.new"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with made_private(new).open("wb") as file:
                 file.write(large)
                 file.flush()

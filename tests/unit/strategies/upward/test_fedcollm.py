@@ -116,7 +116,7 @@ def test_owners_go_on_from_what_the_large_model_taught(tmp_path: Path) -> None:
         assert (card.facts["rounds"], card.facts["updates taken"]) == (2, 2)
     folder = tmp_path / "f.mutual"
     (kept,) = folder.glob("round-2-*")
-    assert kept.stat().st_mode & 0o77 == 0
+    assert kept.stat().st_mode & 0o77 == 0 == folder.stat().st_mode & 0o77
     there = tensors.unpack(kept.read_bytes())
     assert all(np.array_equal(there[n], large[n]) for n in large)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
