@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ async def closed(folder: Path, port: int) -> list[int]:
         ("/health", "Content-Length: 0"),
         ("/v1/fleet/pull-messages", f"Content-Length: {1 << 40}"),
         ("/v1/fleet/pull-messages", "Transfer-Encoding: chunked"),
+        ("/v1/fleet/pull-messages", "Content-Length: 1\r\nTransfer-Encoding: chunked"),
         ("/v1/fleet/pull-messages", "Content-Length: 0"),
     ):
         reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
@@ -146,6 +148,12 @@ def test_the_same_adapter_to_the_bit_also_where_superlink_and_supernodes_are_kil
         assert kinds.count("Contribute") == 2
 
 
+def test_no_node_ends_what_is_carried_for_others() -> None:
+    script = Path(__file__).with_name("hostile_nodes.py")
+    done = subprocess.run([python(), str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_an_owner_with_another_base_is_refused_and_so_is_a_stranger(tmp_path: Path) -> None:
     python()
 
@@ -159,7 +167,7 @@ def test_an_owner_with_another_base_is_refused_and_so_is_a_stranger(tmp_path: Pa
                     await takes_part(party(stranger), 2, tmp_path)
                 with pytest.raises(CapabilityError, match="all owners must have the same"):
                     await takes_part(party(other), 1, tmp_path, seed=2)
-                assert await closed(tmp_path, host.port) == [404, 404, 404, 413, 413, 401]
+                assert await closed(tmp_path, host.port) == [404, 404, 404, 413, 413, 400, 401]
             finally:
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
