@@ -27,7 +27,7 @@ def refusal(error: Exception) -> Refused:
         return Refused(kind="", text=type(error).__name__)
     facts = {name: _cut(value) for name, value in vars(error).items() if isinstance(value, Fact)}
     told = {name: value for name, value in facts.items() if _plausible(value)}
-    return Refused(kind=_kind(type(error)), text=_printable(str(error), LONGEST_TEXT), told=told)
+    return Refused(kind=_kind(type(error)), text=printable(str(error), LONGEST_TEXT), told=told)
 
 
 def raised(refused: Refused, *, quoted: bool) -> CosiloError:
@@ -45,9 +45,7 @@ def raised(refused: Refused, *, quoted: bool) -> CosiloError:
         doubt = PrivacyError(f"a crossing failed ({name[:80]}), so nothing more was sent")
         doubt.worked = None
         return doubt
-    error: CosiloError = kind(
-        _printable(refused.text, LONGEST_TEXT), **_options(kind, refused.told)
-    )
+    error: CosiloError = kind(printable(refused.text, LONGEST_TEXT), **_options(kind, refused.told))
     if "worked" in refused.told:
         worked = refused.told["worked"]
         error.worked = worked if type(worked) is int and worked >= 0 else None
@@ -83,10 +81,10 @@ def _plausible(value: Fact) -> bool:
 
 
 def _cut(value: Fact) -> Fact:
-    return _printable(value, _LONGEST_FACT) if isinstance(value, str) else value
+    return printable(value, _LONGEST_FACT) if isinstance(value, str) else value
 
 
-def _printable(text: str, most: int) -> str:
+def printable(text: str, most: int) -> str:
     """`text` without what would write over a terminal or cannot be encoded, at most so long."""
     text = text[:most]
     if text.isprintable():

@@ -11,13 +11,13 @@ under the same id, and is worked on once.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
@@ -25,6 +25,7 @@ from threading import Condition, Thread
 from cosilo.boundary.transports.agreed import OURS, new_id
 from cosilo.boundary.transports.flower.child import FlowerProcess, free_port
 from cosilo.boundary.transports.flower.couriers.frames import packed, received
+from cosilo.boundary.transports.refusals import printable
 from cosilo.errors import CapabilityError, ConfigError, RejectedError, UnreachableError
 
 COURIER_WAITS_S = 30.0
@@ -157,31 +158,32 @@ class _Open:
     def __init__(self, way: OverFlower) -> None:
         self._way = way
         self._folder = Path(tempfile.mkdtemp(prefix="cosilo-"))  # ours alone, and a short name
-        secret, key = self._folder / "secret", self._folder / "key"
-        for path, content in ((secret, secrets.token_bytes(32)), (key, way._openssh)):
-            path.touch(0o600)
-            path.write_bytes(content)
-        place = self._folder / "owner"
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(place))
-        self._listener.listen()
-        Thread(target=self._serve, name="flower-owner", daemon=True).start()
-        given = {
-            "superlink": way.where,
-            "ca": str(way._ca),
-            "key": str(key),
-            "socket": str(place),
-            "secret": str(secret),
-        }
-        self.node = FlowerProcess(
-            "supernode",
-            lambda: {**given, "port": free_port()},
-            folder=self._folder,
-            python=way._python,
-        )
+        place = str(self._folder / "owner")
+        given = {"superlink": way.where, "ca": str(way._ca), "key": way._openssh, "socket": place}
+        try:
+            self._listener.bind(place)
+            self._listener.listen()
+            Thread(target=self._serve, name="flower-owner", daemon=True).start()
+            self.node = FlowerProcess(
+                "supernode",
+                lambda: {**given, "port": free_port()},
+                folder=self._folder,
+                python=way._python,
+            )
+        except BaseException:
+            self._gone()
+            raise
 
     def close(self) -> None:
         self.node.stop()
+        self._gone()
+
+    def _gone(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(
+                socket.SHUT_RDWR
+            )  # closing alone leaves the thread waiting there
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -204,7 +206,7 @@ class _Open:
 def _not_ours(words: dict[str, str], where: str) -> Exception | None:
     """Why an answer is none to take; None where it is one."""
     if words.get("failed"):
-        return RejectedError(f"the coordinator at {where}: {words['failed'][:500]}")
+        return RejectedError(f"the coordinator at {where}: {printable(words['failed'], 500)}")
     if words.get("speaks") != OURS.header:
         return RejectedError(
             f"the coordinator at {where} speaks another version; here it is {OURS}: both sides must "
@@ -214,7 +216,7 @@ def _not_ours(words: dict[str, str], where: str) -> Exception | None:
     return None
 
 
-def _openssh(path: Path) -> bytes:
+def _openssh(path: Path) -> str:
     """The key in the file `path` in the format that a SuperNode reads.
 
     Raises:
@@ -240,4 +242,4 @@ def _openssh(path: Path) -> bytes:
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
-    )
+    ).decode()

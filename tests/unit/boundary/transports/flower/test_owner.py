@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,7 @@ async def test_requests_go_one_after_another(certs: Path) -> None:
     ("words", "why"),
     [
         ({"failed": "the client's certificate is over", "speaks": OURS.header}, "is over"),
+        ({"failed": "\x1b[2Jgone", "speaks": OURS.header}, r": +\[2Jgone$"),
         ({"speaks": "9.9"}, "speaks another version"),
         ({}, "speaks another version"),
     ],
@@ -138,6 +141,40 @@ async def test_a_supernode_that_does_not_run_is_told(
     await made.close()
     await made.close()
     assert not folder.exists()
+
+
+def test_nothing_is_left_where_there_is_no_python(
+    certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be run"):
+        asyncio.run(way(certs, python=str(tmp_path / "none")).carry(b"x"))
+    assert not list(tmp_path.iterdir())
+    for thread in threading.enumerate():
+        if thread.name == "flower-owner":
+            thread.join(5.0)
+            assert not thread.is_alive()
+
+
+def test_the_key_is_told_to_the_supernode_and_no_file_holds_it(
+    certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = {}
+
+    class Process:
+        def __init__(self, which: str, given: Any, *, folder: Path, python: str) -> None:
+            told.update(given(), folder=folder)
+
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr(owner, "FlowerProcess", Process)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened = owner._Open(way(certs))
+    assert "OPENSSH PRIVATE KEY" in told["key"]
+    assert [file.name for file in told["folder"].iterdir()] == ["owner"]  # the socket
+    assert told["folder"].stat().st_mode & 0o077 == 0
+    opened.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_used_is_named(certs: Path, tmp_path: Path) -> None:

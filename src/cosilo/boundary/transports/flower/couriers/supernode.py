@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -45,12 +45,14 @@ def main(given: dict[str, Any]) -> None:
     """A SuperNode until it is told to stop, or whoever started it is gone.
 
     Args:
-        given: superlink, ca, key, socket, secret: the SuperLink's address and files; port: a free one.
+        given: superlink, ca: the SuperLink's address, and a file; key: the owner's, as OpenSSH writes
+            it; socket: of the owner's process; port: a free one.
     """
     start_parent_process_monitor(os.getppid())
     address = f"127.0.0.1:{given['port']}"
+    secret = secrets.token_bytes(32)
     protected = SuperExecAuthHttpInterceptor(
-        master_secret=Path(given["secret"]).read_bytes(),
+        master_secret=secret,
         protected_methods={"/flwr.proto.Runtime/AcquireTask"},
     )
     make = maker(f"http://{address}")
@@ -58,12 +60,20 @@ def main(given: dict[str, Any]) -> None:
     sys.argv = [
         "flower-supernode",
         *("--superlink", given["superlink"], "--root-certificates", given["ca"]),
-        *("--auth-supernode-private-key", given["key"]),
-        *("--isolation", "process", "--superexec-auth-secret-file", given["secret"]),
+        *("--auth-supernode-private-key", _handed(given["key"].encode())),
+        *("--isolation", "process", "--superexec-auth-secret-file", _handed(secret)),
         *("--host", "127.0.0.1", "--port", str(given["port"])),
         *("--node-config", f"{SOCKET}={json.dumps(given['socket'])}"),
     ]
     flower_supernode()
+
+
+def _handed(content: bytes) -> str:
+    """A path that this process reads a few bytes from, once; so no file of them is ever left behind."""
+    reading, writing = os.pipe()
+    with open(writing, "wb") as file:
+        file.write(content)
+    return f"/dev/fd/{reading}"
 
 
 def _works(make: Make, protected: Any) -> None:
