@@ -52,7 +52,7 @@ class SuperLink:
         self._config = config
         self._services = services
         self._keys: Mapping[str, NodeKey] = node_keys(config)
-        self._folder = Path(tempfile.mkdtemp(prefix="cosilo-"))
+        self._folder: Path | None = None
         self._ready = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._process: FlowerProcess | None = None
@@ -64,7 +64,8 @@ class SuperLink:
             CosiloError: it does not run.
         """
         port = self._config.listen.port or free_port()
-        place = str(self._folder / "host")
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="cosilo-"))
+        place = str(folder / "host")
         self._server = await asyncio.start_unix_server(self._exchange, place)
         flower = self._config.flower
         assert flower is not None
@@ -79,7 +80,7 @@ class SuperLink:
         self._process = process = FlowerProcess(
             "superlink",
             lambda: {**given, "owners": [key.pem for key in self._keys.values()]},
-            folder=self._folder,
+            folder=folder,
             python=str(flower.python or ""),
         )
         loop = asyncio.get_running_loop()
@@ -108,7 +109,8 @@ class SuperLink:
             await asyncio.to_thread(process.stop)
         if self._server is not None:
             self._server.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -193,8 +195,11 @@ def _key(path: Path, name: str) -> NodeKey:
         ) from None
     except ValueError:
         raise ConfigError(f"{str(path)!r} holds no certificate, in PEM") from None
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, ValueError):
+        uris = []
     if f"cosilo:client:{name}" not in uris:
         raise ConfigError(f"{str(path)!r} is a certificate of somebody else than client {name!r}")
     public = certificate.public_key().public_bytes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,9 @@ def test_certificates_that_cannot_be_used_are_named(config: HostConfig) -> None:
     bank.write_bytes(town.read_bytes())
     with pytest.raises(ConfigError, match="somebody else than client 'bank'"):
         superlink(config)
+    bank.write_bytes(certificate_without_names())
+    with pytest.raises(ConfigError, match="somebody else than client 'bank'"):
+        superlink(config)
     bank.write_text("no certificate")
     with pytest.raises(ConfigError, match="holds no certificate"):
         superlink(config)
@@ -116,6 +119,17 @@ def test_certificates_that_cannot_be_used_are_named(config: HostConfig) -> None:
         superlink(config)
     bank.write_bytes(kept)
     superlink(config)
+
+
+def certificate_without_names() -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 async def test_a_new_client_has_the_superlink_begin_anew(config: HostConfig) -> None:
