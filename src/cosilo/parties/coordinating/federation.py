@@ -20,7 +20,6 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
-from cosilo.errors import ConfigError
 from cosilo.models.mutual import MutualModel
 from cosilo.parties.coordinating.rounds import Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
@@ -176,17 +175,6 @@ class Federation:
                 self._loop.call_soon_threadsafe(self._tell)
 
     def _made(self, mutual: MutualModel, path: Path | None) -> Transfer:
-        if self.settings.secure:
-            raise ConfigError(
-                "a large model learns where the coordinator puts updates together itself: leave "
-                "[federation] secure or the large model's kind out"
-            )
-        if self.settings.ranks == "stacked":
-            raise ConfigError(
-                f"what comes of the rule {self.settings.rule!r} is added to weights, and a small "
-                "model that a large one teaches goes on from its adapter: average, or hetlora for "
-                "unequal ranks"
-            )
         return Transfer(
             mutual,
             scale=self.settings.scale,

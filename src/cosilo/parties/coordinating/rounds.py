@@ -56,7 +56,7 @@ from cosilo.parties.coordinating.book import (
 )
 from cosilo.parties.coordinating.settings import FederationSettings, changed
 from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
-from cosilo.parties.coordinating.transferring import Transfer
+from cosilo.parties.coordinating.transferring import Transfer, require_teachable
 from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -76,11 +76,8 @@ class Rounds:
         path: Path | None = None,
         transfer: Transfer | None = None,
     ) -> None:
-        if transfer is not None and (settings.secure or settings.method == "scalars"):
-            raise ConfigError(
-                "a large model learns from adapters that its coordinator sees: leave out secure, and "
-                'method = "scalars"'
-            )
+        if transfer is not None:
+            require_teachable(settings)
         self.settings = settings
         self._transfer = transfer
         self._book = FederationBook(path)

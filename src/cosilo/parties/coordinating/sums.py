@@ -154,7 +154,7 @@ class SumRounds:
             return SumState(step="over", why=f"round {number} had closed")
         begins = {"shares": "sharing", "vector": "masking", "unmasking": "unmasking"}[step]
         if order.index(at.state) < order.index(begins):
-            mine = self.part(number, owner, order_before(step))
+            mine = self.part(number, owner, _before(step))
             if mine is not None and mine.why:
                 return SumState(step="over", why=mine.why)
             here, wanted = self.here(at), self.wanted(at) if at.state != "open" else set()
@@ -272,7 +272,7 @@ class SumRounds:
         return msgspec.msgpack.decode(self._kept(number).roster, type=Roster)
 
 
-def order_before(step: Part) -> Step:
+def _before(step: Part) -> Step:
     """The step whose end opens `step`."""
     order = list(STATES.values())
     return order[order.index(step) - 1]

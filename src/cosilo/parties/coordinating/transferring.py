@@ -31,6 +31,24 @@ from cosilo.parties.coordinating.settings import FederationSettings
 log = logging.getLogger("cosilo.federation")
 
 
+def require_teachable(settings: FederationSettings) -> None:
+    """Refuse a large model in a federation that it cannot learn in.
+
+    Raises:
+        ConfigError: its coordinator sees no adapter; what comes of its rule is added to weights.
+    """
+    if settings.secure or settings.method == "scalars":
+        raise ConfigError(
+            "a large model learns from adapters that its coordinator sees: leave out secure, and "
+            'method = "scalars"'
+        )
+    if settings.ranks == "stacked":
+        raise ConfigError(
+            f"what comes of the rule {settings.rule!r} is added to weights, and a small model that a "
+            "large one teaches goes on from its adapter: average, or hetlora for unequal ranks"
+        )
+
+
 class Transfer:
     """The exchanges of one federation.
 

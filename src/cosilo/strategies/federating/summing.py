@@ -87,7 +87,7 @@ class SumOwner:
             case "vector":
                 vector = self._step(
                     lambda before: owner.masked(
-                        before, self._known(), state.owners, self._words, self._encoding(state)
+                        before, self._known(), state.owners, self._words, self._encoding()
                     )
                 )
                 self._sharers = state.owners
@@ -119,7 +119,7 @@ class SumOwner:
             raise PrivacyError("secure aggregation: no roster was shown; nothing was sent")
         return self._roster
 
-    def _encoding(self, state: SumState) -> FixedPoint:
+    def _encoding(self) -> FixedPoint:
         terms = self._terms
         return FixedPoint(terms.among, terms.largest, terms.bits)
 
