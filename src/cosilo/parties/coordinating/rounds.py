@@ -35,10 +35,8 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
-from cosilo.boundary.messages.federate import VERSION, WalkTerms
 from cosilo.boundary.wire import tensors
 from cosilo.errors import (
-    CapabilityError,
     ConfigError,
     DataError,
     FederationError,
@@ -54,6 +52,7 @@ from cosilo.parties.coordinating.book import (
     Member,
     Standing,
 )
+from cosilo.parties.coordinating.enrolling import require_enrollable, said_of, told_to
 from cosilo.parties.coordinating.settings import FederationSettings, changed
 from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
 from cosilo.parties.coordinating.transferring import Transfer, require_teachable
@@ -78,11 +77,11 @@ class Rounds:
     ) -> None:
         if transfer is not None:
             require_teachable(settings)
+        lasting = settings.lasting if transfer is None else transfer.lasting(settings)
         self.settings = settings
         self._transfer = transfer
         self._book = FederationBook(path)
         self._since: tuple[str, int, float] | None = None  # state, round, when it was first seen
-        lasting = settings.lasting if transfer is None else transfer.lasting(settings)
         text = json.dumps(lasting, sort_keys=True)
         found = self._book.standing()
         if found is None:
@@ -120,41 +119,8 @@ class Rounds:
                 trains adapters of another rank; it does not say how many examples it has, and must.
             RejectedError: it is not one of the owners, or enrolled before with other settings.
         """
-        settings = self.settings
-        if message.version != VERSION:
-            raise CapabilityError(
-                f"the owner speaks version {message.version} of the exchange of federations, and the "
-                f"coordinator version {VERSION}: install the same release on both sides"
-            )
-        if settings.owners and owner not in settings.owners:
-            raise RejectedError(
-                f"{owner!r} is not one of this federation's owners", everything=True
-            )
-        self._check_base(message)
-        several = settings.ranks != "one"
-        if not (1 <= message.rank <= settings.rank if several else message.rank == settings.rank):
-            raise CapabilityError(
-                f"the owner trains adapters of rank {message.rank}, and this federation those of rank "
-                f"{'1 to ' * several}{settings.rank}: set rank"
-            )
-        if settings.secure != message.sums:
-            raise CapabilityError(
-                "the coordinator sees no owner's update, only their sum: set secure = true"
-                if settings.secure
-                else "the coordinator would see this owner's updates, and it does not want that: the "
-                "host needs [federation] secure = true, or the owner secure = false"
-            )
-        if (settings.method == "scalars") != message.scalars:
-            raise CapabilityError(
-                f"this federation's updates are of method = \"{settings.method}\", and the owner's are "
-                "not: set method"
-            )
-        if settings.counts and not (message.examples or settings.secure):
-            raise CapabilityError(
-                "this federation weighs updates by how many examples an owner has, and the owner does "
-                "not say, or has none: set tell_count = true, or let each owner count the same"
-            )
-        said = _said(message)
+        require_enrollable(owner, message, self.settings, self._standing)
+        said = said_of(message)
         known = self._member(owner)
         if known is None:
             self._enrol(owner, message, said)
@@ -165,26 +131,13 @@ class Rounds:
                 "for another federation",
                 everything=True,
             )
-        return Enrolled(
-            version=VERSION,
-            federation=self._standing.name,
-            base=self._standing.base,
-            rounds=settings.rounds,
-            rule=settings.rule,
-            rank=message.rank,
-            scale=settings.scale,
-            codec=settings.codec,
-            seed=settings.seed,
-            counts=settings.counts,
-            most=tensors.size_of(
-                settings.shapes(self._layers, settings.largest_rank), settings.codec
-            ),
-            held=settings.held_s,
+        return told_to(
+            message,
+            self.settings,
+            self._standing,
+            self._layers,
             sums=self._sums.terms(owner) if self._sums else None,
             teaches=self._transfer is not None,
-            walk=WalkTerms(directions=settings.directions, rate=settings.rate)
-            if settings.method == "scalars"
-            else None,
         )
 
     def next(self, owner: str, message: NextRound, now: float) -> RoundState:
@@ -370,21 +323,6 @@ class Rounds:
         return at.state == "open" or owner in self._sums.wanted(at)
 
     # ── enrolment ────────────────────────────────────────────────────────────
-
-    def _check_base(self, message: Enrol) -> None:
-        at = self._standing
-        if at.base and message.base != at.base:
-            raise CapabilityError(
-                f"the owner's base model and tokeniser are {message.base}, and this federation's are "
-                f"{at.base}: all owners must have the same"
-            )
-        if not message.layers or list(message.layers) != sorted(set(message.layers)):
-            raise CapabilityError("the owner names no layers to adapt, or not in order")
-        if at.layers and message.layers != at.layers:
-            other = next(iter(set(message.layers) ^ set(at.layers)))
-            raise CapabilityError(
-                f"the owner adapts other layers than this federation, {other[0]!r} among them"
-            )
 
     def _enrol(self, owner: str, message: Enrol, said: str) -> None:
         at = self._standing
@@ -587,8 +525,3 @@ class Rounds:
         return msgspec.structs.replace(
             state, of=of, packed=found.packed, rank=found.rank, adds=found.adds, error=found.error
         )
-
-
-def _said(message: Enrol) -> str:
-    about = [message.base, message.rank, message.examples, message.settings]
-    return json.dumps(about)
