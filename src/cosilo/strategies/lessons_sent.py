@@ -28,7 +28,7 @@ class LessonsSent:
     """
 
     name: str
-    lessons: Tune
+    lessons: Tune = field(repr=False)
     _renamed: list[str] = field(default_factory=list, repr=False)  # behind a defence, it can be
 
     @property

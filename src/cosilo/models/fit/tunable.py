@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cosilo.errors import RejectedError, UnknownAdapterError
+from cosilo.errors import ModelError, RejectedError, UnknownAdapterError
 from cosilo.models.base import models
 from cosilo.models.fit.client_adapters import ClientAdapters
 from cosilo.models.low_rank import Layers
@@ -57,6 +57,7 @@ class TuningTerms:
         layers: the last so many layers are given an adapter; all of them when unset.
         largest_rank: of an adapter.
         most_steps, most_batch, most_lessons, most_choices: of one request.
+        most_tokens: of one step, were all its lessons as long as the longest, choices included.
         adapters: of one client; the one that was longest unused is forgotten when one more comes.
         checkpoints: a folder that trainings and adapters are kept in.
     """
@@ -67,6 +68,7 @@ class TuningTerms:
     most_batch: int = 64
     most_lessons: int = 4096
     most_choices: int = 128
+    most_tokens: int = 1 << 15
     adapters: int = 4
     checkpoints: Path | None = None
 
@@ -81,18 +83,36 @@ class TuningTerms:
         Raises:
             RejectedError: it says of what.
         """
-        for what, asked, most in (
-            ("the adapter's rank", plan.rank, self.largest_rank),
-            ("steps", plan.steps, self.most_steps),
-            ("lessons a step", plan.batch, self.most_batch),
-            ("lessons", len(lessons.chats), self.most_lessons),
-            ("choices", len(lessons.choices), self.most_choices),
-        ):
-            if asked > most:
-                raise RejectedError(
-                    f"the large model's owner tunes within limits: {what} may be {most} at most, and "
-                    f"{asked} were asked for"
-                )
+        self._require("the adapter's rank", plan.rank, self.largest_rank)
+        self._require("steps", plan.steps, self.most_steps)
+        self._require("lessons a step", plan.batch, self.most_batch)
+        self._require("lessons", len(lessons.chats), self.most_lessons)
+        self._require("choices", len(lessons.choices), self.most_choices)
+
+    def require_small(self, work: Work, batch: int, context: int) -> None:
+        """Refuse lessons that a step would need too much memory for.
+
+        Raises:
+            RejectedError: it says of what.
+        """
+        longest = max(work.lengths)
+        if work.choices:  # what a lesson needs grows with the square of it
+            self._require("tokens of a lesson and all choices", longest, context)
+        tokens = longest * min(batch, len(work.lessons))
+        self._require("tokens a step", tokens, self.most_tokens)
+
+    @staticmethod
+    def _require(what: str, asked: int, most: int) -> None:
+        if asked > most:
+            raise RejectedError(
+                f"the large model's owner tunes within limits: {what} may be {most} at most, and "
+                f"{asked} were asked for"
+            )
+
+
+_NOT_FINITE = (
+    "training stopped: the loss or its gradient is not finite. A lower learning rate may do."
+)
 
 
 class TunableLM(TorchModel):
@@ -130,6 +150,7 @@ class TunableLM(TorchModel):
 
     def _tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
         work = self._tokenised(lessons)
+        self.terms.require_small(work, plan.batch, self.context)
         self._base = self._base or base_digest(self)
         name = _name_of(client, self._base, self.terms.layers, lessons, plan)
         try:
@@ -141,7 +162,12 @@ class TunableLM(TorchModel):
         if self.terms.checkpoints is not None:
             folder = self.terms.checkpoints / "training" / name
         layers = upper_layers(self.module, self.terms.layers)
-        adapter, outcome, tokens = tuned_on(self.module, layers, work, plan, folder=folder)
+        try:
+            adapter, outcome, tokens = tuned_on(self.module, layers, work, plan, folder=folder)
+        except ModelError:  # it would end so each time: nothing of it is kept, and no folder named
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise ModelError(_NOT_FINITE) from None
         facts = {"first": outcome.losses[0], "last": outcome.losses[-1]}
         self._adapters.keep(client, name, adapter, facts)
         if folder is not None:
@@ -274,6 +300,7 @@ def tunable(
     most_batch: int = 64,
     most_lessons: int = 4096,
     most_choices: int = 128,
+    most_tokens: int = 1 << 15,
     adapters: int = 4,
     checkpoints: Path | None = None,
 ) -> TunableLM:
@@ -281,8 +308,8 @@ def tunable(
 
     Args:
         model, path, precision, device, threads, parallel: as for "torch".
-        layers, largest_rank, most_steps, most_batch, most_lessons, most_choices, adapters,
-            checkpoints: see `TuningTerms`.
+        layers, largest_rank, most_steps, most_batch, most_lessons, most_choices, most_tokens,
+            adapters, checkpoints: see `TuningTerms`.
 
     Raises:
         CatalogError: the files are not there, or are not safe to load.
@@ -295,6 +322,7 @@ def tunable(
         most_batch=most_batch,
         most_lessons=most_lessons,
         most_choices=most_choices,
+        most_tokens=most_tokens,
         adapters=adapters,
         checkpoints=checkpoints,
     )

@@ -184,7 +184,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(
     ("limit", "change"),
     [
         ({"largest_rank": 3}, {}), ({"most_steps": 2}, {}), ({"most_batch": 3}, {}),
-        ({"most_lessons": 7}, {}), ({"most_choices": 2}, {}),
+        ({"most_lessons": 7}, {}), ({"most_choices": 2}, {}), ({"most_tokens": 40}, {}),
     ],
 )  # fmt: skip
 def test_more_than_the_owner_tunes_is_refused(limit: dict[str, int], change: Any) -> None:
@@ -199,11 +199,29 @@ def test_a_lesson_longer_than_the_context_is_refused() -> None:
         tuned(taught.tunable(), Lessons(chats, lent.LABELS, (), HARD))
 
 
-def test_a_loss_that_explodes_leaves_no_adapter() -> None:
-    model = taught.tunable()
-    with pytest.raises(ModelError, match="training stopped at step"):
+def test_choices_that_together_are_longer_than_the_context_are_refused() -> None:
+    choices = tuple(f"about {i} " * 100 for i in range(3))
+    with pytest.raises(RejectedError, match="all choices may be 512 at most"):
+        tuned(taught.tunable(), Lessons(CHATS, choices, (), HARD))
+
+
+def test_a_step_counts_its_longest_lesson_as_often_as_it_has_lessons() -> None:
+    lessons = Lessons((user("about " * 100), *CHATS[1:]), lent.LABELS, (), HARD)
+    longest = max(taught.tunable()._tokenised(lessons).lengths)
+    tuned(taught.tunable(most_tokens=4 * longest), lessons, steps=1)
+    with pytest.raises(RejectedError, match=f"and {4 * longest} were asked for"):
+        tuned(taught.tunable(most_tokens=4 * longest - 1), lessons, steps=1)
+    tuned(taught.tunable(most_tokens=8 * longest), lessons, steps=1, batch=64)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_loss_that_explodes_leaves_no_adapter(tmp_path: Path, kept: bool) -> None:
+    model = taught.tunable(checkpoints=tmp_path if kept else None)
+    with pytest.raises(ModelError, match="training stopped") as refused:
         tuned(model, learning_rate=1e30)
+    assert str(tmp_path) not in str(refused.value), "the client need not know where"
     assert not model._adapters._own.get("")
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_only_upper_layers_are_changed_where_the_owner_says_so() -> None:
