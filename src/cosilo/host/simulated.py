@@ -198,12 +198,15 @@ class _Served:
     async def _run(self, grid: Any) -> None:
         with ThreadPoolExecutor(1) as thread:
             self._thread, self._grid = thread, grid
-            pulling = asyncio.create_task(self._pull())
+            both = [asyncio.create_task(self._rounds()), asyncio.create_task(self._pull())]
             try:
-                await self._rounds()
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
-                pulling.cancel()
-                await asyncio.gather(pulling, return_exceptions=True)
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
 
     async def _rounds(self) -> None:
         nodes = await self._nodes()

@@ -9,7 +9,10 @@ import pytest
 
 from cosilo.boundary.messages import Ask, Completion, decode, encode
 from cosilo.errors import CapabilityError
+from cosilo.host import simulated
 from cosilo.host.simulated import asks_next
+from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.types import Generation, user
 
 
@@ -52,3 +55,21 @@ async def test_nothing_comes_in_pieces() -> None:
 
     with pytest.raises(CapabilityError, match="no replies in pieces"):
         await asks_next(streams, 0, [])
+
+
+@pytest.mark.timeout(20)
+def test_an_engine_that_fails_ends_the_simulation() -> None:
+    """Where replies are fetched, too, while all else waits for them."""
+
+    class Grid:
+        def get_node_ids(self) -> list[int]:
+            return []
+
+        def pull_messages(self, wanted: list[str]) -> list[Any]:
+            raise RuntimeError("the engine is gone")
+
+    settings = FederationSettings(owners=("bank", "town"), rounds=1, rank=2)
+    served = simulated._Served(Federation(settings, None), settings.owners, None)
+    served._waits["asked"] = Any  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="engine is gone"):
+        served.run(Grid())
