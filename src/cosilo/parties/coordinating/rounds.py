@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from cosilo.boundary.messages import (
     Contribute,
@@ -43,7 +42,7 @@ from cosilo.errors import (
     ModelError,
     RejectedError,
 )
-from cosilo.federation.updates import OwnerUpdate, Tensors, flat, pairs_of, shaped, vetted
+from cosilo.federation.updates import OwnerUpdate, Tensors, pairs_of
 from cosilo.models.low_rank import Layers
 from cosilo.parties.coordinating.book import (
     ClosedRound,
@@ -428,25 +427,15 @@ class Rounds:
 
     def _go_on(self, sums: SumRounds) -> None:
         """The next step of the open round's sum; after the last one it closes."""
-        number, settings = self._standing.number, self.settings
+        number = self._standing.number
         try:
             if self._standing.state != "unmasking":
                 self._standing = sums.go_on(self._standing, self._size())
                 return
-            way, survivors = sums.mean(self._standing)
-            before = self._before(number)
-            shapes = {name: tensor.shape for name, tensor in before.items()}
-            found = shaped((flat(before) + way).astype(np.float32), shapes)
-            if wrong := vetted(
-                found, shapes, largest_norm=settings.largest_norm, scale=settings.scale
-            ):
-                raise ValueError(f"the sum cannot be used: {wrong}")
-            made = settings.made_rule()([OwnerUpdate("sum", 1.0, found)], before)
-            packed = tensors.pack(made.tensors, settings.codec)
+            closed = sums.closed(self._standing, self._before(number))
         except ValueError as error:
             return self._fail(f"nothing comes of round {number}: {error}")
-        closed = ClosedRound(packed, settings.rank, made.adds, None, survivors)
-        self._closes(closed, sums.fates(number, set(survivors)))
+        self._closes(closed, sums.fates(number, set(closed.owners)))
 
     def _closes(self, closed: ClosedRound, fates: Sequence[KeptUpdate] = ()) -> None:
         number = self._standing.number

@@ -16,15 +16,24 @@ from dataclasses import replace
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from cosilo.boundary.messages import Advertise, HandShares, Masked, SumState, Unmask
 from cosilo.boundary.messages.federate import SumTerms
 from cosilo.boundary.messages.federate_sums import Advert, Part, Unmasking
+from cosilo.boundary.wire import tensors
 from cosilo.federation.secure import coordinator
 from cosilo.federation.secure.fixed_point import FixedPoint, mean_of_sum
 from cosilo.federation.secure.sums import Roster
-from cosilo.federation.updates import Doubles
-from cosilo.parties.coordinating.book import FederationBook, KeptSum, KeptUpdate, Standing, SumPart
+from cosilo.federation.updates import Doubles, OwnerUpdate, Tensors, flat, shaped, vetted
+from cosilo.parties.coordinating.book import (
+    ClosedRound,
+    FederationBook,
+    KeptSum,
+    KeptUpdate,
+    Standing,
+    SumPart,
+)
 from cosilo.parties.coordinating.settings import FederationSettings
 
 Sealed = tuple[tuple[str, bytes], ...]
@@ -216,7 +225,26 @@ class SumRounds:
         self._book.fix(number, kept, standing)
         return standing
 
-    def mean(self, at: Standing) -> tuple[Doubles, tuple[str, ...]]:
+    def closed(self, at: Standing, before: Tensors) -> ClosedRound:
+        """What comes of a round that its last step is done in.
+
+        Args:
+            before: what owners began it with.
+
+        Raises:
+            ValueError: too few shares came, or wrong ones; or the sum cannot be used.
+        """
+        settings = self._settings
+        way, survivors = self._mean(at)
+        shapes = {name: tensor.shape for name, tensor in before.items()}
+        found = shaped((flat(before) + way).astype(np.float32), shapes)
+        if wrong := vetted(found, shapes, largest_norm=settings.largest_norm, scale=settings.scale):
+            raise ValueError(f"the sum cannot be used: {wrong}")
+        made = settings.made_rule()([OwnerUpdate("sum", 1.0, found)], before)
+        packed = tensors.pack(made.tensors, settings.codec)
+        return ClosedRound(packed, settings.rank, made.adds, None, survivors)
+
+    def _mean(self, at: Standing) -> tuple[Doubles, tuple[str, ...]]:
         """The weighted mean of how far the survivors' updates are from where the round began, and who
         they are.
 
