@@ -28,7 +28,7 @@ from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.training import Schedule, TrainingOutcome, TrainingProgress, train
-from cosilo.models.white_box.tuning import cut_to, without_adapter
+from cosilo.models.white_box.tuning import fitted, without_adapter
 from cosilo.models.white_box.upper import ReplyLossAbove, can_be_cut
 
 
@@ -300,8 +300,7 @@ def trained_adapter(
         StoreError: `folder` holds another training's checkpoint, or cannot be written.
     """
     made = with_adapter(module, adapter)
-    context = int(getattr(made.config, "max_position_embeddings", 1 << 20))
-    sequences = [cut_to(s, context) for s in sequences]
+    sequences = fitted(sequences, made)
     schedule = Schedule(
         steps=steps,
         batch=min(batch, max(1, len(sequences))),

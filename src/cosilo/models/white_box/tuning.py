@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -164,6 +164,12 @@ def without_adapter(module: Any) -> Any:
 
 def _is_half(module: Any) -> bool:
     return str(module.dtype) == "torch.bfloat16"
+
+
+def fitted(sequences: Iterable[Tokens], module: Any) -> list[Tokens]:
+    """Each of `sequences` as `cut_to` cuts it to what `module` reads."""
+    context = int(getattr(module.config, "max_position_embeddings", 1 << 20))
+    return [cut_to(tokens, context) for tokens in sequences]
 
 
 def cut_to(tokens: Tokens, context: int) -> Tokens:

@@ -25,7 +25,7 @@ from cosilo.models.white_box.adapters import (
 )
 from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.private import PrivateLoss
-from cosilo.models.white_box.tuning import cut_to
+from cosilo.models.white_box.tuning import fitted
 from cosilo.privacy.keyed_noise import KeyedNoise
 from cosilo.strategies.federating.participation import Participation
 
@@ -109,9 +109,8 @@ class AdapterTraining:
         how = self._how
         if self._draws is None or how.noise_on != "step":
             return None
-        context = int(getattr(self._module.config, "max_position_embeddings", 1 << 20))
         return PrivateLoss(
-            [cut_to(s, context) for s in self._sequences],
+            fitted(self._sequences, self._module),
             rate=how.rate(len(self._sequences)),
             largest=how.clip,
             noise=how.noise,

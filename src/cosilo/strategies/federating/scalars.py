@@ -25,7 +25,7 @@ from cosilo.models.white_box.adapters import (
     with_adapter,
 )
 from cosilo.models.white_box.training import Schedule, order
-from cosilo.models.white_box.tuning import cut_to
+from cosilo.models.white_box.tuning import fitted
 from cosilo.strategies.federating.adapters import adapted_layers
 from cosilo.strategies.federating.participation import Participation
 
@@ -43,8 +43,7 @@ class ScalarTraining:
     def __init__(self, how: Participation, module: Any, sequences: Sequence[Tokens]) -> None:
         self._how = how
         self._module = module
-        context = int(getattr(module.config, "max_position_embeddings", 1 << 20))
-        self._sequences = [cut_to(s, context) for s in sequences]
+        self._sequences = fitted(sequences, module)
         self.layers = adapted_layers(how, module)
         self._first: Adapter
         self._directions: Directions

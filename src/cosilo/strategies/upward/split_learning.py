@@ -315,10 +315,9 @@ class SplitLearning:
 
 def _sequences(model: WeightModel, examples: Sequence[Demonstration]) -> list[Tokens]:
     """The examples as the model reads them, cut at the start of the prompt where they are too long."""
-    from cosilo.models.white_box.tuning import cut_to
+    from cosilo.models.white_box.tuning import fitted
 
-    context = int(getattr(model.module.config, "max_position_embeddings", 1 << 20))
-    return [cut_to(model.tokenize(e.chat, e.target), context) for e in examples]
+    return fitted((model.tokenize(e.chat, e.target) for e in examples), model.module)
 
 
 def _digest(sequences: Sequence[Tokens]) -> str:
