@@ -13,10 +13,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -129,6 +130,7 @@ class TunableLM(TorchModel):
         folder = None if terms.checkpoints is None else terms.checkpoints / "adapters"
         self._adapters = ClientAdapters(self, terms.adapters, folder)
         self._trainer: ThreadPoolExecutor | None = None
+        self._closing = Event()
         self._base = ""
 
     async def tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
@@ -144,7 +146,9 @@ class TunableLM(TorchModel):
     async def close(self) -> None:
         trainer, self._trainer = self._trainer, None
         if trainer is not None:
+            self._closing.set()  # what is trained goes on from its checkpoint when it is asked again
             await asyncio.to_thread(trainer.shutdown, cancel_futures=True)
+            self._closing = Event()
         await self._adapters.close()
         await super().close()
 
@@ -163,7 +167,9 @@ class TunableLM(TorchModel):
             folder = self.terms.checkpoints / "training" / name
         layers = upper_layers(self.module, self.terms.layers)
         try:
-            adapter, outcome, tokens = tuned_on(self.module, layers, work, plan, folder=folder)
+            adapter, outcome, tokens = tuned_on(
+                self.module, layers, work, plan, folder=folder, stops=self._closing
+            )
         except ModelError:  # it would end so each time: nothing of it is kept, and no folder named
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -224,10 +230,12 @@ def tuned_on(
     plan: LessonPlan,
     *,
     folder: Path | None = None,
+    stops: Event | None = None,
 ) -> tuple[Adapter, TrainingOutcome, int]:
     """An adapter on `layers` trained on `work`, what training did, and the tokens that it read.
 
     Raises:
+        CancelledError: `stops` was set.
         ModelError: the loss or its gradient is not finite.
         StoreError: `folder` holds another training's checkpoint, or cannot be written.
     """
@@ -239,7 +247,7 @@ def tuned_on(
         patience=0,
         seed=plan.seed,
     )
-    now = _Confidence(plan)
+    now = _Confidence(plan, stops)
     outcome = train(
         made,
         work.lessons,
@@ -257,11 +265,14 @@ def tuned_on(
 class _Confidence:
     """What the model's own opinion counts at the step at hand."""
 
-    def __init__(self, plan: LessonPlan) -> None:
+    def __init__(self, plan: LessonPlan, stops: Event | None) -> None:
         self.plan = plan
+        self.stops = stops
         self.share = 0.0
 
     def begin(self, step: int) -> None:
+        if self.stops is not None and self.stops.is_set():
+            raise CancelledError
         self.share = confidence_at(step, self.plan.steps, self.plan.confidence, self.plan.warmup)
 
 

@@ -117,6 +117,27 @@ async def test_trainings_of_all_clients_go_one_after_another_in_a_thread_of_thei
     await model.close()
 
 
+@pytest.mark.timeout(60)
+async def test_closing_does_not_wait_for_all_that_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, begun = taught.tunable(most_steps=1 << 20), threading.Event()
+    real = tunables.confidence_at
+
+    def noted(*given: Any) -> float:
+        begun.set()
+        return real(*given)
+
+    monkeypatch.setattr(tunables, "confidence_at", noted)
+    asked = asyncio.create_task(model.tune("", LESSONS, replace(PLAN, steps=1 << 20)))
+    await asyncio.to_thread(begun.wait)
+    await model.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert (await model.tune("", LESSONS, replace(PLAN, steps=2))).tokens
+    await model.close()
+
+
 def test_the_confidence_loss_moves_what_is_learned() -> None:
     model = taught.tunable()
     wrong = HARD.copy()
