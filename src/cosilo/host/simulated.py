@@ -24,7 +24,7 @@ from typing import Any
 from cosilo.boundary.messages import Contribute, decode
 from cosilo.boundary.transports.agreed import new_id
 from cosilo.boundary.transports.answering import answered
-from cosilo.boundary.transports.flower.child import QUIET
+from cosilo.boundary.transports.flower.child import quieted
 from cosilo.errors import CapabilityError, FederationError
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.kind import NoModel
@@ -77,7 +77,7 @@ def simulate(
         FederationError: it ended without a result, or an owner's own code failed.
         ConfigError: the file `path` is of another federation.
     """
-    os.environ.update(QUIET)
+    os.environ.update(quieted(os.environ))
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 

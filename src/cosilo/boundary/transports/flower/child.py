@@ -23,15 +23,21 @@ _START = (
     "{which}.main(json.loads(sys.stdin.readline()))"
 )
 _HERE = Path(__file__).parent
-QUIET = {
+_QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TRACING_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "NO_PROXY": "127.0.0.1,localhost,::1",
-    "no_proxy": "127.0.0.1,localhost,::1",
 }
-"""What keeps Flower from asking the internet for anything."""
+_THIS_MACHINE = "127.0.0.1,localhost,::1"
+
+
+def quieted(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with what keeps Flower from asking the internet for anything, and a proxy for this
+    machine."""
+    spared = environ.get("NO_PROXY") or environ.get("no_proxy")
+    direct = f"{spared},{_THIS_MACHINE}" if spared else _THIS_MACHINE
+    return {**environ, **_QUIET, "NO_PROXY": direct, "no_proxy": direct}
 
 
 class FlowerProcess:
@@ -113,7 +119,7 @@ class FlowerProcess:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **home, **QUIET},
+                    env={**quieted(os.environ), **home},
                     start_new_session=True,  # Ctrl-C is for us: we end it
                 )
         except OSError as error:

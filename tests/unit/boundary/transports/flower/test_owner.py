@@ -143,6 +143,13 @@ async def test_a_supernode_that_does_not_run_is_told(
     assert not folder.exists()
 
 
+def test_who_is_reached_without_a_proxy_stays_so() -> None:
+    assert child.quieted({})["NO_PROXY"] == "127.0.0.1,localhost,::1"
+    found = child.quieted({"no_proxy": "silo.example", "PATH": "/bin"})
+    assert found["NO_PROXY"] == found["no_proxy"] == "silo.example,127.0.0.1,localhost,::1"
+    assert (found["PATH"], found["FLWR_TELEMETRY_ENABLED"]) == ("/bin", "0")
+
+
 def test_nothing_is_left_where_there_is_no_python(
     certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
