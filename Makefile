@@ -31,7 +31,7 @@ flower: $(VENV)/.dev .flower/.ready
 		tests/integration/test_flower.py tests/integration/test_flower_simulation.py
 
 .flower/.ready: pyproject.toml | $(BIN)/pip
-	$(PYTHON) -m venv .flower
+	$(BIN)/python -m venv .flower
 	.flower/bin/pip install --disable-pip-version-check 'flwr==1.41.0'
 	cd .flower/lib/python*/site-packages && $(abspath $(BIN)/python) -c \
 		"import site; print(site.getsitepackages()[0])" > zz_cosilo.pth
