@@ -68,8 +68,13 @@ class ReplyLossAbove:
 
         key = sequence.ids.tobytes()
         if (found := self._kept.get(key)) is None:
-            with torch.no_grad():
-                (rows,) = states(module, [sequence], self.first)
+            training = module.training
+            module.eval()  # dropout that is kept would be that of whichever step came first
+            try:
+                with torch.no_grad():
+                    (rows,) = states(module, [sequence], self.first)
+            finally:
+                module.train(training)
             found = torch.from_numpy(rows).to(device_of(module), next(module.parameters()).dtype)
             size = found.nbytes
             if size <= self._left:

@@ -115,3 +115,22 @@ def test_training_gives_the_same_adapter_as_over_the_whole_model() -> None:
         assert np.array_equal(tensor, again.tensors[name])
         moved = np.abs(whole.tensors[name] - adapter.tensors[name]).max()
         assert np.abs(tensor - whole.tensors[name]).max() < max(1e-6, 0.05 * moved)
+
+
+def test_what_is_kept_is_the_same_whenever_it_was_computed() -> None:
+    model = tiny(3)
+    for layer in layers_of(model.module):
+        layer.self_attn.attention_dropout = 0.5
+    adapter = on_the_last(model)
+    module = with_adapter(model.module, adapter).train()
+    given = sequences(model)[:2]
+    kept = []
+    for seed in (0, 1):  # in an early step, and in a later one after a kill
+        torch.manual_seed(seed)
+        above = usual_loss(model.module, adapter)
+        assert isinstance(above, ReplyLossAbove)
+        above(module, given)
+        kept.append(list(above._kept.values()))
+        assert module.training
+    for one, other in zip(*kept, strict=True):
+        assert torch.equal(one, other)
