@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cosilo.boundary.messages import Tune, encode
 from cosilo.boundary.messages.base import decode
 from cosilo.errors import CosiloError, StoreError
 from cosilo.strategies.base import Session
+from cosilo.strategies.federating.files import keep
 from cosilo.strategies.plugged import Again
 
 _FILE, _ABOUT = "lessons.bin", "adapter.json"
@@ -51,15 +51,8 @@ class LessonsSent:
         Raises:
             StoreError: it cannot be written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / _FILE, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-            with open(handle, "wb") as file:
-                file.write(encode(self.lessons))
-            (folder / _ABOUT).write_text(json.dumps({"name": self.called}), "utf-8")
-        except OSError as error:
-            place = repr(str(folder))
-            raise StoreError(f"lessons cannot be kept in {place}: {error.strerror}") from None
+        keep(folder / _FILE, encode(self.lessons))
+        keep(folder / _ABOUT, json.dumps({"name": self.called}).encode())
 
     @classmethod
     def load(cls, folder: Path) -> LessonsSent:

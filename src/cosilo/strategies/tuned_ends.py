@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosilo.boundary.messages import PlugIn
 from cosilo.errors import StoreError
+from cosilo.strategies.federating.files import keep
 
 _FILE, _ABOUT = "adapter.bin", "adapter.json"
 
@@ -27,7 +28,7 @@ class TunedEnds:
     base: str
     rank: int
     alpha: float
-    packed: bytes
+    packed: bytes = field(repr=False)
 
     def message(self, *, again: bool = False) -> PlugIn:
         return PlugIn(
@@ -35,19 +36,14 @@ class TunedEnds:
         )
 
     def save(self, folder: Path) -> None:
-        """Write it into `folder`.
+        """Write it into `folder`, for its owner alone to read.
 
         Raises:
             StoreError: it cannot be written.
         """
         about = {"name": self.name, "base": self.base, "rank": self.rank, "alpha": self.alpha}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _FILE).write_bytes(self.packed)
-            (folder / _ABOUT).write_text(json.dumps(about), "utf-8")
-        except OSError as error:
-            place = repr(str(folder))
-            raise StoreError(f"an adapter cannot be kept in {place}: {error.strerror}") from None
+        keep(folder / _FILE, self.packed)
+        keep(folder / _ABOUT, json.dumps(about).encode())
 
     @classmethod
     def load(cls, folder: Path) -> TunedEnds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,8 @@ def test_a_bundle_holds_what_was_tuned(tmp_path: Path) -> None:
     tuned, _ = prepared(*lent.opened())
     ends = tuned.tuned  # type: ignore[attr-defined]
     ends.save(tmp_path / "tuned")
+    assert stat.S_IMODE((tmp_path / "tuned" / "adapter.bin").stat().st_mode) == 0o600
+    assert "packed" not in repr(ends)
     again = TunedEnds.load(tmp_path / "tuned")
     assert all(
         getattr(again, n) == getattr(ends, n) for n in ("name", "base", "rank", "alpha", "packed")

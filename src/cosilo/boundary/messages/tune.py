@@ -128,7 +128,8 @@ class Tune(Request[Tuned], frozen=True, kw_only=True):
     def tokens_bound(self) -> tuple[int, int]:
         shared = sum(in_utf8(choice) + 1 for choice in self.choices)
         own = [in_utf8(reply) + 1 for reply in self.replies] or [shared] * len(self.chats)
-        once = sum(prompt_bound(chat, more) for chat, more in zip(self.chats, own, strict=True))
+        # Asked before `fault` is, too, where there may be fewer replies than chats.
+        once = sum(prompt_bound(chat, more) for chat, more in zip(self.chats, own, strict=False))
         return once * -(-self.steps * self.batch // len(self.chats)), 0
 
     def runs(self) -> int:

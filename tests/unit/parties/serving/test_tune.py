@@ -73,6 +73,7 @@ def test_what_is_read_is_reserved() -> None:
 )  # fmt: skip
 async def test_lessons_that_do_not_fit_together_are_refused(wrong: dict[str, Any]) -> None:
     message = decode(encode(msgspec.structs.replace(TUNE, **wrong)))
+    assert message.tokens_bound() >= (0, 0)  # type: ignore[attr-defined]  # a host asks it first
     with pytest.raises(RejectedError) as caught:
         await LMOwner(taught.shared()).handle(message)
     assert str(caught.value) == message.fault()  # type: ignore[attr-defined]

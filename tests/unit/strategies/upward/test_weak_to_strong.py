@@ -171,6 +171,7 @@ def test_a_bundle_holds_the_lessons_for_their_owner_alone(tmp_path: Path) -> Non
     sent = replace(strong.sent, name=32 * "a")
     sent.save(tmp_path / "sent")
     assert stat.S_IMODE((tmp_path / "sent" / "lessons.bin").stat().st_mode) == 0o600
+    assert "about" not in repr(sent), "its texts are private"
     again = LessonsSent.load(tmp_path / "sent")
     assert (again.name, again.lessons) == (sent.name, sent.lessons)
     (tmp_path / "sent" / "lessons.bin").write_bytes(b"x")
