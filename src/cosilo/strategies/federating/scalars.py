@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cosilo.boundary.messages import Enrolled, RoundState
+from cosilo.databases import made_private
 from cosilo.errors import CapabilityError, StoreError
 from cosilo.federation.scalars import SCALARS, Directions, moved, walked
 from cosilo.federation.updates import Shapes, Tensors
@@ -127,8 +128,7 @@ class _Noted:
         if self._path is not None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("a+b")
-                self._path.chmod(0o600)
+                self._file = made_private(self._path).open("a+b")
                 self._file.seek(0)
                 data = self._file.read()
                 whole = len(data) // _NUMBER.size * _NUMBER.size
