@@ -17,6 +17,7 @@ import numpy as np
 
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.boundary.messages import Tune
+from cosilo.boundary.messages.tune import WHOLE
 from cosilo.types import last_user
 
 _WIDTH = 0.1  # of cosine similarity: texts nearer by this weigh e times as much
@@ -35,8 +36,11 @@ class Opinions:
             if entry.direction == "up" and isinstance(entry.message, Tune):
                 for label, text, share in said_of(entry.message, labels):
                     known[label].append((text, share))
-        if view.embedder is None:
+        if view.embedder is None or not known:
             return [Guess(target.id, "", 0.5) for target in targets]
+        texts = list(dict.fromkeys(text for said in known.values() for text, _ in said))
+        row = {text: i for i, text in enumerate(texts)}
+        vectors = view.embedder.embed(texts)  # the same texts for every label, as a rule
         found: dict[str, float] = {}
         for label, said in known.items():
             mine = [target for target in targets if target.label == label]
@@ -45,7 +49,7 @@ class Opinions:
             above = np.array([share for _, share in said])
             above = above - above.mean()
             near = view.embedder.embed([last_user(t.chat) for t in mine])
-            near = near @ view.embedder.embed([text for text, _ in said]).T
+            near = near @ vectors[[row[text] for text, _ in said]].T
             weights = np.exp((near - near.max(axis=1, keepdims=True)) / _WIDTH)
             smooth = (weights @ above) / weights.sum(axis=1)
             found |= {target.id: float(s) for target, s in zip(mine, smooth, strict=True)}
@@ -70,4 +74,4 @@ def said_of(tune: Tune, labels: Sequence[str]) -> Iterator[tuple[str, str, float
         asked = last_user(chat)
         named = [label for label in labels if label and f"'{label}'" in asked]
         if named:
-            yield max(named, key=len), tune.replies[i], row[0] / 1000
+            yield max(named, key=len), tune.replies[i], row[0] / WHOLE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -61,6 +63,24 @@ def guessed(choices: bool, leaks: bool) -> float:
 def test_members_are_told_where_the_model_is_surer_around_them(choices: bool) -> None:
     assert guessed(choices, leaks=True) > 0.85
     assert 0.3 < guessed(choices, leaks=False) < 0.7
+
+
+async def test_a_text_is_embedded_once_however_many_labels_there_are() -> None:
+    class Counting(WordEmbedder):
+        seen: ClassVar[list[str]] = []
+
+        def embed(self, texts: Sequence[str]) -> Any:
+            self.seen.extend(texts)
+            return super().embed(texts)
+
+    ledger = MemoryLedger()
+    sent = tune(["a b", "c d", "a b"], [(300, 100), (0, 1), (1, 0)], choices=True)
+    await ledger.append("lessons", "up", sent, encode(sent))
+    targets = [Target(label, "", "member", chat=user(label), label=label) for label in LABELS]
+    view = View(lambda: iter(ledger.entries()), embedder=Counting())
+    found = await attacks.create("opinions").guess(view, targets)
+    assert [guess.value for guess in found] == ["record", "record"]
+    assert sorted(Counting.seen) == ["a b", "billing", "c d", "refund"]
 
 
 def test_without_a_record_or_an_encoder_it_does_not_know() -> None:
