@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 
 from cosilo.boundary.transports.agreed import OURS, new_id
 from cosilo.boundary.transports.flower.child import FlowerProcess, free_port
@@ -79,6 +79,7 @@ class OverFlower:
         self._asks: _Outstanding | None = None
         self._came = False
         self._open: _Open | None = None
+        self._opening = Lock()
 
     async def carry(self, payload: bytes, *, name: str = "") -> bytes:
         """The reply to `payload`, which the coordinator answers once however often it is taken there.
@@ -92,14 +93,13 @@ class OverFlower:
         """
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with turn:
-            if self._open is None:
-                self._open = await asyncio.to_thread(_Open, self)
+            node = await asyncio.to_thread(self._opened)
             asks = _Outstanding(name or new_id(), payload)
             with self._changed:
                 self._asks = asks
                 self._changed.notify_all()
             try:
-                return await self._answered(asks, self._open.node)
+                return await self._answered(asks, node)
             finally:
                 with self._changed:
                     self._asks = None
@@ -111,9 +111,19 @@ class OverFlower:
 
     async def close(self) -> None:
         """End the SuperNode; calling it twice is harmless."""
-        opened, self._open = self._open, None
+        await asyncio.to_thread(self._closed)
+
+    def _opened(self) -> FlowerProcess:
+        """Known also where whoever asked gives up meanwhile, so that closing ends it."""
+        with self._opening:
+            self._open = self._open or _Open(self)
+            return self._open.node
+
+    def _closed(self) -> None:
+        with self._opening:
+            opened, self._open = self._open, None
         if opened is not None:
-            await asyncio.to_thread(opened.close)
+            opened.close()
 
     async def _answered(self, asks: _Outstanding, node: FlowerProcess) -> bytes:
         end = time.monotonic() + self._patience_s

@@ -143,6 +143,35 @@ async def test_a_supernode_that_does_not_run_is_told(
     assert not folder.exists()
 
 
+async def test_what_is_opened_for_who_gave_up_is_closed(
+    certs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on, closed = threading.Event(), threading.Event(), []
+
+    class Open:
+        node = Node()
+
+        def __init__(self, way: OverFlower) -> None:
+            begun.set()
+            goes_on.wait(10.0)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr(owner, "_Open", Open)
+    made = way(certs)
+    asking = asyncio.create_task(made.carry(b"x"))
+    await asyncio.to_thread(begun.wait)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    closing = asyncio.create_task(made.close())
+    goes_on.set()
+    await closing
+    assert len(closed) == 1
+    await made.close()
+    assert len(closed) == 1
+
+
 def test_who_is_reached_without_a_proxy_stays_so() -> None:
     assert child.quieted({})["NO_PROXY"] == "127.0.0.1,localhost,::1"
     found = child.quieted({"no_proxy": "silo.example", "PATH": "/bin"})
