@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 from tests.integration.test_silos import (
     OWNERS,
-    commands,
+    command,
     free_port,
     process,
     rows,
@@ -77,7 +77,9 @@ def test_a_sum_comes_out_the_same_whoever_is_killed_between_its_steps(
     import torch
 
     torch.set_num_threads(1)
-    certs, serve_host, bench, _, _, verify, compare = [c for c in commands() if "pull" not in c]
+    certs, serve_host = command("host", "certs"), command("host", "federation.toml")
+    bench = command("bench")
+    verify, compare = command("audit", "verify"), command("audit", "compare")
     model = tiny_lm.folder(tmp_path / "model", seed=1)
     made = certs.replace("coordinator.example", "localhost").replace(
         " certs certs ", f" certs {tmp_path / 'certs'} "

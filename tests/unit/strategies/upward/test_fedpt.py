@@ -116,7 +116,7 @@ def test_it_needs_and_forecasts_what_both_parts_send() -> None:
     assert Step in strategy.needs.sends
     assert strategy.needs.untuned
     kinds = [e.message.__name__ for e in forecast(strategy)]
-    assert kinds == ["Enrol", "Contribute", "NextRound", "Step", "Step"]
+    assert kinds == ["Enrol", "NextRound", "Contribute", "Step", "Step"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
