@@ -76,12 +76,20 @@ script guarantee benchmarks/guarantee.py
 script votes benchmarks/votes.py
 script rerank_draw benchmarks/rerank.py draw runs/rerank.jsonl
 script rerank benchmarks/rerank.py choose runs/rerank.jsonl
+script rerank_sql benchmarks/rerank_sql.py
 script proxy benchmarks/proxy.py
 script aggregation benchmarks/aggregation.py
 script poisoned benchmarks/poisoned.py
 script private_federation benchmarks/private_federation.py
 script fedkseed benchmarks/fedkseed.py
 script federation_killed benchmarks/federation_killed.py
+script federated benchmarks/federated.py
+script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
+script fedpt benchmarks/fedpt.py
+script weak_to_strong benchmarks/weak_to_strong.py
+script crosslm benchmarks/crosslm.py
+script links benchmarks/links.py measure --repeats 6
+script leak_limit benchmarks/leak_limit.py
 script fusion benchmarks/fusion.py
 script speculative_drawn benchmarks/speculative.py drawn
 script speculative_pays benchmarks/speculative.py pays
@@ -91,5 +99,6 @@ script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
 script retrieve benchmarks/retrieve.py
 script documents_smollm2 benchmarks/documents.py --items 100 --read 100 --minutes 120
+# benchmarks/flower.py needs an environment that holds Flower: make flower.
 # A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
 "$PYTHON" benchmarks/page.py
