@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sqlite3
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +14,7 @@ from tests.integration.test_silos import (
     OWNERS,
     command,
     free_port,
-    process,
+    killed_on_the_way,
     rows,
     written,
 )
@@ -93,38 +90,12 @@ def test_a_sum_comes_out_the_same_whoever_is_killed_between_its_steps(
         plan = tmp_path / owner / "plan.toml"
         plan.write_text(plan.read_text() + "secure = true\n")
     book = tmp_path / "host" / "federation.sqlite"
-    host = process(tmp_path, serve_host)
-    running: dict[str, Any] = {}
-    try:
-        host.wait_for("coordinator serves bank, clinic, town", seconds=60)
-        for owner in OWNERS:
-            running[owner] = process(tmp_path / owner, bench)
-        # After so many parts (of 3 owners, 4 steps, 2 rounds) somebody is killed.
-        plans = {1: "coordinator", 4: "clinic", 7: "coordinator", 10: "town", 14: "bank"}
-        seen = 0
-        while seen < 3 * 4 * ROUNDS:
-            there = rows(book, "SELECT count(*) FROM sum_parts")[0][0]
-            if there == seen:
-                assert any(p.child.poll() is None for p in running.values()), [
-                    "".join(p.lines) for p in running.values()
-                ]
-                time.sleep(0.01)
-                continue
-            for number in range(seen + 1, there + 1):
-                who = plans.get(number)
-                if who == "coordinator":
-                    host.stop(signal.SIGKILL)
-                    host = process(tmp_path, serve_host)
-                    host.wait_for("coordinator serves", seconds=60)
-                elif who is not None:
-                    running[who].stop(signal.SIGKILL)
-                    running[who] = process(tmp_path / who, bench)
-            seen = there
-        for owner in OWNERS:
-            assert running[owner].child.wait(120) == 0, "".join(running[owner].lines)
-    finally:
-        for each in (host, *running.values()):
-            each.stop(signal.SIGKILL)
+    # After so many parts (of 3 owners, 4 steps, 2 rounds) somebody is killed.
+    killed = {1: "coordinator", 4: "clinic", 7: "coordinator", 10: "town", 14: "bank"}
+    killed_on_the_way(
+        tmp_path, serve_host, bench, lambda: rows(book, "SELECT count(*) FROM sum_parts")[0][0],
+        3 * 4 * ROUNDS, killed,
+    )  # fmt: skip
 
     assert final(book) == undisturbed(tmp_path, model)
     assert rows(book, "SELECT fate, count(*) FROM updates GROUP BY fate") == [("taken", 3 * ROUNDS)]

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,47 @@ def final(path: Path) -> bytes:
         return found
 
 
+def killed_on_the_way(
+    folder: Path,
+    serve_host: str,
+    bench: str,
+    there: Callable[[], int],
+    last: int,
+    who: dict[int, str],
+) -> None:
+    """A coordinator and all owners, until the owners are done: when the coordinator has so many pieces,
+    `there`, of `last`, whoever stands at that number in `who` is killed and begins again."""
+    host = process(folder, serve_host)
+    running: dict[str, Any] = {}
+    try:
+        host.wait_for("coordinator serves bank, clinic, town", seconds=60)
+        for owner in OWNERS:
+            running[owner] = process(folder / owner, bench)
+        seen = 0
+        while seen < last:
+            now = there()
+            if now == seen:
+                assert any(p.child.poll() is None for p in running.values()), [
+                    "".join(p.lines) for p in running.values()
+                ]
+                time.sleep(0.01)
+                continue
+            for number in range(seen + 1, now + 1):
+                if who.get(number) == "coordinator":
+                    host.stop(signal.SIGKILL)
+                    host = process(folder, serve_host)
+                    host.wait_for("coordinator serves", seconds=60)
+                elif number in who:
+                    running[who[number]].stop(signal.SIGKILL)
+                    running[who[number]] = process(folder / who[number], bench)
+            seen = now
+        for owner in OWNERS:
+            assert running[owner].child.wait(120) == 0, "".join(running[owner].lines)
+    finally:
+        for each in (host, *running.values()):
+            each.stop(signal.SIGKILL)
+
+
 def rows(path: Path, sql: str) -> list[Any]:
     with sqlite3.connect(path) as db:
         return db.execute(sql).fetchall()
@@ -154,37 +196,15 @@ def test_three_owners_and_a_coordinator_that_are_killed(
     written(tmp_path, free_port(), model)
     book = tmp_path / "host" / "federation.sqlite"
 
-    host = process(tmp_path, serve_host)
-    running = {}
-    try:
-        host.wait_for("coordinator serves bank, clinic, town", seconds=60)
-        for owner in OWNERS:
-            running[owner] = process(tmp_path / owner, bench)
-        seen = 0
-        killed = {2: "coordinator", 4: "clinic"}
-        while seen < 9:  # updates; three owners, three rounds
-            there = rows(book, "SELECT count(*) FROM updates")[0][0]
-            if there == seen:
-                assert any(p.child.poll() is None for p in running.values()), [
-                    "".join(p.lines) for p in running.values()
-                ]
-                time.sleep(0.02)
-                continue
-            for number in range(seen + 1, there + 1):
-                who = killed.get(number)
-                if who == "coordinator":
-                    host.stop(signal.SIGKILL)
-                    host = process(tmp_path, serve_host)
-                    host.wait_for("coordinator serves", seconds=60)
-                elif who is not None:
-                    running[who].stop(signal.SIGKILL)
-                    running[who] = process(tmp_path / who, bench)
-            seen = there
-        for owner in OWNERS:
-            assert running[owner].child.wait(120) == 0, "".join(running[owner].lines)
-    finally:
-        for each in (host, *running.values()):
-            each.stop(signal.SIGKILL)
+    killed = {2: "coordinator", 4: "clinic"}  # after so many updates; three owners, three rounds
+    killed_on_the_way(
+        tmp_path,
+        serve_host,
+        bench,
+        lambda: rows(book, "SELECT count(*) FROM updates")[0][0],
+        9,
+        killed,
+    )
 
     assert final(book) == undisturbed(tmp_path, model)
     assert rows(book, "SELECT fate, count(*), count(packed) FROM updates GROUP BY fate") == [

@@ -18,6 +18,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.errors import CapabilityError
 from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.sums import Given
 from cosilo.parties.serving.base import Owner, serves
 
 
@@ -46,25 +47,10 @@ async def next_step(owner: Owner, message: NextStep) -> SumState:
 
 
 @serves(Advertise)
-async def advertise(owner: Owner, message: Advertise) -> Contributed:
-    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
-    return await _of(owner).give(owner.client, message)
-
-
 @serves(HandShares)
-async def hand_shares(owner: Owner, message: HandShares) -> Contributed:
-    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
-    return await _of(owner).give(owner.client, message)
-
-
 @serves(Masked)
-async def masked(owner: Owner, message: Masked) -> Contributed:
-    """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
-    return await _of(owner).give(owner.client, message)
-
-
 @serves(Unmask)
-async def unmask(owner: Owner, message: Unmask) -> Contributed:
+async def give(owner: Owner, message: Given) -> Contributed:
     """Raises: what `Rounds.give` does; CapabilityError where no federation is coordinated."""
     return await _of(owner).give(owner.client, message)
 
