@@ -13,12 +13,14 @@ What a back end does in threads of its own is seen by neither; a model states th
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from time import perf_counter, thread_time
+from pathlib import Path
+from time import perf_counter, process_time, thread_time
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +37,56 @@ class Clock:
     def add(self, seconds: float, cpu_seconds: float) -> None:
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a piece of work took of the process that did it, with all of its threads.
+
+    Attributes:
+        seconds: on the wall, waiting included.
+        cpu_seconds: of the whole process.
+        memory: peak resident bytes of the whole process meanwhile, and of what it held before.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    memory: int = 0
+
+    def __add__(self, later: Effort) -> Effort:
+        return Effort(
+            self.seconds + later.seconds,
+            self.cpu_seconds + later.cpu_seconds,
+            max(self.memory, later.memory),
+        )
+
+
+class Stopwatch:
+    """Measures the effort of this process from its making on."""
+
+    def __init__(self) -> None:
+        reset_peak_memory()
+        self._began = perf_counter(), process_time()
+
+    def read(self) -> Effort:
+        """The effort so far."""
+        wall, cpu = self._began
+        return Effort(perf_counter() - wall, process_time() - cpu, peak_memory())
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel count this process's peak memory anew, where it can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Peak resident bytes since `reset_peak_memory`, or of the process where that cannot be."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 _now: ContextVar[Clock | None] = ContextVar("cosilo_clock", default=None)

@@ -25,6 +25,7 @@ import tiny_lm
 from cosilo.benchmark.parts import load_data, make_owner
 from cosilo.benchmark.plan import load_plan
 from cosilo.cli import main
+from cosilo.host.used import used
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.models.white_box.lm import torch_lm
 from cosilo.parties.coordinating.federation import Federation
@@ -217,6 +218,16 @@ def test_three_owners_and_a_coordinator_that_are_killed(
         told = compare.replace("HOST_FOLDER", str(tmp_path / "host")).replace("bank", owner)
         assert main(told.split()[1:]) == 0
     assert "no differences" in capsys.readouterr().out
+    assert (
+        main(command("host", "used").replace("HOST_FOLDER", str(tmp_path / "host")).split()[1:])
+        == 0
+    )
+    served = used(tmp_path / "host")
+    assert {name: client.turns for name, client in served.clients.items()} == {
+        owner: {"round": 3} for owner in OWNERS
+    }
+    assert served.processes == 2
+    assert re.search(r"by 2 processes: [\d.]+ s of CPU, [\d.]+ MB", capsys.readouterr().out)
     assert main(bundle.split()[1:]) == 0
     assert (tmp_path / "town" / "tickets.bundle" / "small").is_dir()
 

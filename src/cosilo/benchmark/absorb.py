@@ -38,7 +38,17 @@ from cosilo.parties.remote import NETWORK
 TRIALS = "trials"
 """Where in a run's folder the trials' own lie."""
 
-_OF_TRIAL = ("items", "faults", "marks", "heads", "cards", "said", "results", "guesses")
+_OF_TRIAL = (
+    "items",
+    "faults",
+    "marks",
+    "heads",
+    "cards",
+    "preparing",
+    "said",
+    "results",
+    "guesses",
+)
 _BEFORE = 0
 """The number of the booking, in a trial's folder, of what was spent outside of it."""
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cosilo.benchmark.missing import no_run
 from cosilo.benchmark.places import plan_of
 from cosilo.benchmark.plan import Plan, limit_texts
 from cosilo.benchmark.record import fault
 from cosilo.benchmark.rows import Result, Trial
-from cosilo.benchmark.store import Store, no_run
+from cosilo.benchmark.store import Store
 from cosilo.errors import ConfigError, StoreError
 from cosilo.objectives.base import Measurement
 from cosilo.registry import unknown

@@ -31,6 +31,7 @@ import msgspec
 import numpy as np
 
 from cosilo.benchmark.lock import take_lock
+from cosilo.benchmark.missing import no_run
 from cosilo.benchmark.published import SaidByModel
 from cosilo.benchmark.rows import (
     PUBLIC,
@@ -45,8 +46,9 @@ from cosilo.benchmark.rows import (
 )
 from cosilo.boundary.meter import Totals
 from cosilo.boundary.record.ledger import Entry, connect, read_entries
+from cosilo.clock import Effort
 from cosilo.databases import made_private
-from cosilo.errors import ConfigError, StoreError
+from cosilo.errors import StoreError
 from cosilo.models.kept.replay import request_key
 from cosilo.objectives.base import Item, Measurement
 from cosilo.objectives.scoring import Made
@@ -191,6 +193,25 @@ class Store:
         """What the trial's `prepare` found."""
         rows = self.rows("SELECT cards FROM cards WHERE trial = ? AND pass = ?", (trial, which))
         return msgspec.msgpack.decode(rows[0][0], type=tuple[Card, ...]) if rows else ()
+
+    def add_preparing(self, trial: str, effort: Effort) -> None:
+        """Add what an attempt to prepare the trial took, which ended well or not; what one took that
+        was killed is never known."""
+        with self.change() as db:
+            db.execute(
+                "INSERT INTO preparing VALUES (?,?,?,?) ON CONFLICT (trial) DO UPDATE SET"
+                " seconds = seconds + excluded.seconds,"
+                " cpu_seconds = cpu_seconds + excluded.cpu_seconds,"
+                " memory = max(memory, excluded.memory)",
+                (trial, effort.seconds, effort.cpu_seconds, effort.memory),
+            )
+
+    def preparing(self, trial: str) -> Effort | None:
+        """What the trial's attempts to prepare took together; None where an older version made them."""
+        rows = self.rows(
+            "SELECT seconds, cpu_seconds, memory FROM preparing WHERE trial = ?", (trial,)
+        )
+        return Effort(*rows[0]) if rows else None
 
     def put_said(self, trial: str, said: SaidByModel) -> None:
         """Keep what the trial's small model says of texts, instead of what an earlier attempt's did."""
@@ -541,25 +562,6 @@ class SmallAnswers:
 
 
 _pack = msgspec.msgpack.encode
-
-
-_RUNS_SHOWN = 5
-
-
-def no_run(path: Path) -> ConfigError:
-    """The error that says there is no run at `path`, and which ones lie in it or beside it."""
-    if path.is_dir():
-        places, why = [path, path / "runs"], "it has no run.sqlite"
-    else:
-        places, why = [path.parent], "there is no such folder"
-    found = sorted(str(run.parent) for place in places for run in place.glob("*/run.sqlite"))
-    runs = ", ".join(map(repr, found[:_RUNS_SHOWN])) + (", …" if len(found) > _RUNS_SHOWN else "")
-    advice = (
-        f"runs are there: {runs}"
-        if found
-        else "`cosilo bench PLAN` makes one, runs/NAME beside the plan"
-    )
-    return ConfigError(f"{str(path)!r} is not a run: {why}; {advice}")
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +38,7 @@ from cosilo.benchmark.rows import Pass, Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.meter import Budget
 from cosilo.boundary.transports.inside import InProcess
+from cosilo.clock import Stopwatch, peak_memory, reset_peak_memory
 from cosilo.errors import (
     BudgetExceededError,
     CosiloError,
@@ -195,7 +194,11 @@ class Trials:
                 watch=[self._heard(trial, peer) for peer in roads.peers.values()],
             )
             begun = session.owner
-            strategy, session = await strategy.prepare(session)
+            watch = Stopwatch()
+            try:
+                strategy, session = await strategy.prepare(session)
+            finally:
+                store.add_preparing(trial.id, watch.read())
             session = await asyncio.to_thread(with_book, session, account)
             trial = replace(trial, attempt=roads.attempt)
             store.put_trial(trial)
@@ -366,18 +369,3 @@ async def run_trial(
         if loaded is None:
             await kept.close()
         store.close()
-
-
-def reset_peak_memory() -> None:
-    """Let the kernel count this process's peak memory anew, where it can (Linux)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int:
-    """Peak resident bytes since `reset_peak_memory`, or of the process where that cannot be."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -210,7 +210,8 @@ def _prepared(results: Results) -> Iterator[tuple[str, Prepared]]:
             # Where nothing was sent to prepare it, nothing was bought.
             bought = found if found is not None and found.size else None
             over = None if after.sides else over_links(after.prepare(), results.plan.links)
-            yield point.name, Prepared(cards=cards, gain=bought, over_links=over)
+            effort = results.store.preparing(results.trial(point.name).id)
+            yield point.name, Prepared(cards=cards, gain=bought, over_links=over, effort=effort)
 
 
 def _reliability(results: Results) -> Iterator[tuple[str, Reliability]]:

@@ -3,6 +3,7 @@
     host/ledger.sqlite   entries, heads   one hash-chained chain for each client
                          requests         under way, or answered of late: a retry gets the same bytes
                          taken, prompts   for limits, by client and day
+                         processes        what each took of this machine (`used.py`)
          lock                             one process at a time
 
 What belongs together is one transaction: a request's entry with what is set aside for it, a reply's
@@ -20,6 +21,7 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +32,8 @@ from cosilo.boundary.record.ledger import Keep, SqliteLedger, Statement, connect
 from cosilo.databases import made_private
 from cosilo.errors import StoreError
 from cosilo.host.limits import NAMES, ClientAccount, ClientLimits, Taken, day_of, taken
-
-LEDGER = "ledger.sqlite"
+from cosilo.host.used import LEDGER, OwnEffort
+from cosilo.host.used import SCHEMA as USED
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS requests (
@@ -47,6 +49,7 @@ CREATE TABLE IF NOT EXISTS prompts (
     client TEXT NOT NULL, prompt BLOB NOT NULL, PRIMARY KEY (client, prompt)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS salt (salt BLOB NOT NULL);
+{USED}
 """
 _TAKE = (
     f"INSERT INTO taken VALUES (?,?,{','.join('?' * len(NAMES))})"
@@ -121,6 +124,7 @@ class HostBooks:
             if found is None:
                 found = (secrets.token_bytes(32),)
                 self._db.execute("INSERT INTO salt VALUES (?)", found)
+            self._effort = OwnEffort(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {str(self.path)!r}: {error}") from None
         self._salt: bytes = found[0]
@@ -151,10 +155,12 @@ class HostBooks:
         account = ClientAccount(client, total, day, before=before, today=now, held=held)
         answered = OrderedDict((row[0], (row[4], row[5])) for row in rows if row[5] is not None)
         return ClientBooks(
-            client, account, ledger, self._db, self._salt, self._kept, begun, answered
+            client, account, ledger, self._db, self._salt, self._effort, self._kept, begun, answered
         )
 
     def close(self) -> None:
+        with suppress(sqlite3.Error):  # the disk is full: what was served stays served
+            self._effort.close()
         self._db.close()
         os.close(self._lock)
 
@@ -169,6 +175,7 @@ class ClientBooks:
         ledger: SqliteLedger,
         db: sqlite3.Connection,
         salt: bytes,
+        effort: OwnEffort,
         kept: KeptAnswers,
         begun: dict[str, Begun],
         answered: OrderedDict[str, tuple[float, int]],
@@ -178,6 +185,7 @@ class ClientBooks:
         self.ledger = ledger
         self._db = db
         self._salt = salt
+        self._effort = effort
         self._kept = kept
         self._begun = begun
         self._answered = answered  # when, and how many bytes
@@ -277,7 +285,7 @@ class ClientBooks:
         """
         now = time.time()
         beside = [self._take(cost), (_ANSWERED, (answer, now, self.client, name))]
-        beside += self._forgotten(len(answer), now)
+        beside += [*self._forgotten(len(answer), now), *self._effort.due()]
         if reply is None:
             self._write(beside)
         else:

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Sequence
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.report.data import FAMILIES, Report
 from cosilo.report.screen import Column, Screen, ScreenRow, wrapped
-from cosilo.report.words import arrow, bought, count, found, interval, number, paced, titled, unit
+from cosilo.report.words import (
+    arrow,
+    bought,
+    count,
+    effort_in_words,
+    found,
+    interval,
+    number,
+    paced,
+    titled,
+    unit,
+)
 from cosilo.selection import Point
 
 _COLUMNS = 6  # as many as fit into 80 characters
@@ -82,6 +93,8 @@ def _prepared(report: Report) -> Iterator[str]:
             yield f"{name}: {card.title}: {facts}"
         if prepared.over_links is not None:
             yield f"{name}: {paced(prepared.over_links)}"
+        if prepared.effort is not None:
+            yield f"{name}: {effort_in_words(prepared.effort)}"
         if prepared.gain is not None:
             yield f"{name}: {', '.join(bought(prepared.gain))}"
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from cosilo.boundary.meter import Price, Totals
 from cosilo.boundary.record.ledger import Direction
+from cosilo.clock import Effort
 from cosilo.objectives.base import Link, Objective
 from cosilo.objectives.links import OverLinks
 from cosilo.objectives.reliability import Reliability
@@ -160,15 +161,21 @@ class Gain:
         value, low, high: utility after less utility of the small model alone, paired, with its 95 %
             interval, as shares.
         items: test items both answered.
-        size, usd: bytes both ways and money that preparing took, in all.
+        up, down, usd: bytes either way and money that preparing took, in all.
     """
 
     value: float
     low: float
     high: float
     items: int
-    size: int
+    up: int
+    down: int
     usd: float
+
+    @property
+    def size(self) -> int:
+        """Bytes both ways."""
+        return self.up + self.down
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +186,13 @@ class Prepared:
     cards: what the point's strategies found while preparing.
     gain: None where the run has no point that is the small model alone.
     over_links: what its record says of other networks, where it went by rounds or steps.
+    effort: what preparing took of the owner's machine; None where that was not noted.
     """
 
     cards: tuple[Card, ...]
     gain: Gain | None = None
     over_links: OverLinks | None = None
+    effort: Effort | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

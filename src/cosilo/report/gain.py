@@ -24,6 +24,7 @@ def gain(before: Run, after: Run) -> Gain | None:
         low=low,
         high=high,
         items=len(pairs),
-        size=spent.bytes_up + spent.bytes_down,
+        up=spent.bytes_up,
+        down=spent.bytes_down,
         usd=spent.usd,
     )

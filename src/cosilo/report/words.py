@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from cosilo.clock import Effort
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.objectives.links import OverLinks
 from cosilo.objectives.wording import amount, label
@@ -149,6 +150,14 @@ def paced(over: OverLinks) -> str:
     said = ", ".join(f"{in_seconds(over.each(name))} over {name}" for name in over.seconds)
     ran = in_seconds(over.ran / over.turns)
     return f"a {over.turn} of {over.turns:,} took {ran} as it ran; predicted: {said}"
+
+
+def effort_in_words(effort: Effort) -> str:
+    """ "preparing took 12 s, 11 s of CPU and 412 MB at its peak"."""
+    return (
+        f"preparing took {in_seconds(effort.seconds)}, {in_seconds(effort.cpu_seconds)} of CPU and "
+        f"{size(effort.memory)} at its peak"
+    )
 
 
 def in_seconds(seconds: float) -> str:

@@ -15,6 +15,7 @@ from cosilo.benchmark.rows import Result, Trial
 from cosilo.benchmark.store import SmallAnswers, Store
 from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.clock import Effort
 from cosilo.errors import ConfigError, RunBusyError, StoreError
 from cosilo.objectives.base import Item, Measurement, Objective
 from cosilo.strategies.cards import Card
@@ -122,6 +123,14 @@ def test_the_small_models_answers_outlive_the_process(store: Store) -> None:
     assert memory.get(user("q"), Sampling(max_tokens=3)) is None
     assert memory.get(user("r"), Sampling()) is None
     assert other.get(user("q"), Sampling()) is None
+
+
+def test_what_attempts_to_prepare_took_is_added_up(store: Store) -> None:
+    assert store.preparing("t") is None
+    store.add_preparing("t", Effort(1.5, 2.0, 900))
+    store.add_preparing("t", Effort(0.5, 0.25, 400))
+    store.add_preparing("other", Effort(9.0, 9.0, 9000))
+    assert store.preparing("t") == Effort(2.0, 2.25, 900)
 
 
 def test_files_can_be_read_by_their_owner_only(store: Store) -> None:

@@ -11,6 +11,7 @@ import made_up
 from cosilo.boundary.messages import Ask, Completion, encode
 from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.clock import Effort
 from cosilo.objectives.base import Item, Run
 from cosilo.objectives.links import OverLinks
 from cosilo.report.console import show
@@ -30,13 +31,14 @@ CARD = Card(
     tables={"dropped": {"too short": 31, "near-duplicate": 104}},
     examples=("</pre><script>alert(1)</script>",),
 )
-GAIN = Gain(value=0.0312, low=0.004, high=0.058, items=400, size=312_000, usd=0.78)
+GAIN = Gain(value=0.0312, low=0.004, high=0.058, items=400, up=212_000, down=100_000, usd=0.78)
+EFFORT = Effort(12.0, 41.0, 812_000_000)
 
 
 def report() -> Report:
     made = made_up.report()
     over = OverLinks("round", 4, 8.0, {"LAN": 8.4, "20 Mbit/s at 100 ms": 61.2})
-    prepared = Prepared(cards=(CARD,), gain=GAIN, over_links=over)
+    prepared = Prepared(cards=(CARD,), gain=GAIN, over_links=over, effort=EFFORT)
     return replace(made, prepared={"distil_labels": prepared})
 
 
@@ -51,6 +53,10 @@ def test_the_page_shows_cards_and_gain() -> None:
         "100 kB, $0.25 per",
         "Seconds of a round, of 4",
         "predicted over 20 Mbit/s at 100 ms",
+        'bytes up in a round</th><td class="n">53 kB',
+        'bytes down for a point gained</th><td class="n">32.1 kB',
+        'CPU of this process</th><td class="n">41 s',
+        'peak memory of this process</th><td class="n">812 MB',
     ):
         assert words in page
     assert "<script>alert(1)" not in page
@@ -62,6 +68,7 @@ def test_the_console_says_it_in_a_line() -> None:
     show(report(), screen=Screen(out, width=80))
     said = " ".join(out.getvalue().split())
     assert "distil_labels: generated data: kept 1,412, bytes up per kept example 211" in said
+    assert "distil_labels: preparing took 12 s, 41 s of CPU and 812 MB at its peak" in said
     assert "+3.1 points of utility over small alone [0.4, 5.8]" in said
     assert (
         "a round of 4 took 2 s as it ran; predicted: 2.1 s over LAN, 15 s over 20 Mbit/s at 100 ms"
@@ -72,7 +79,7 @@ def test_what_bought_nothing_has_no_price_per_point() -> None:
     said, price = bought(replace(GAIN, value=-0.01, low=-0.03, high=0.01))
     assert said.startswith("−1.0 points")
     assert price == "312 kB, $0.78 in all"
-    assert bought(replace(GAIN, size=0))[1] == "nothing crossed"
+    assert bought(replace(GAIN, up=0, down=0))[1] == "nothing crossed"
 
 
 def test_values_of_cards_are_written_for_people() -> None:
@@ -100,6 +107,6 @@ def test_the_gain_is_paired_and_counts_what_preparing_sent() -> None:
     assert bought_ is not None
     assert bought_.value == pytest.approx(0.25)
     assert 0 < bought_.low < 0.25 < bought_.high
-    assert bought_.size == len(encode(up)) + len(encode(down))
+    assert (bought_.up, bought_.down) == (len(encode(up)), len(encode(down)))
     assert bought_.usd == pytest.approx((50 * 2 + 1 * 10) / 1e6)
     assert gain(run([], ledger), after) is None

@@ -10,7 +10,7 @@ from cosilo.objectives.links import OverLinks
 from cosilo.report.data import Prepared, Report
 from cosilo.report.markup import Markup, tag
 from cosilo.report.page.blocks import right, section, table
-from cosilo.report.words import bought, found, in_seconds
+from cosilo.report.words import bought, found, in_seconds, size
 from cosilo.strategies.cards import Card, Number
 
 
@@ -25,7 +25,9 @@ def preparing(report: Report) -> Markup | None:
         tag(
             "p",
             "Counted once, while the point was prepared. Texts shown here were written by the large "
-            "model or are public; none is an item of the data owner's.",
+            "model or are public; none is an item of the data owner's. CPU and memory are of the whole "
+            "process, with the large model's where it runs in it; the other side has its own with "
+            "`cosilo host used`.",
             class_="note",
         ),
         *(_prepared(point.name, prepared) for point, prepared in shown),
@@ -47,9 +49,33 @@ def _prepared(name: str, prepared: Prepared) -> Markup:
             tag("div", tag("div", *_counts(card)), tag("div", *_texts(card)))
             for card in prepared.cards
         ],
+        _took(prepared),
         _over_links(prepared.over_links),
         class_="point",
     )
+
+
+def _took(prepared: Prepared) -> Markup | None:
+    """What preparing took: of the owner's machine, and bytes each way, by round and by point gained."""
+    gain, over, effort = prepared.gain, prepared.over_links, prepared.effort
+    told: list[tuple[str, str]] = []
+    if gain is not None:
+        for way, sent in (("up", gain.up), ("down", gain.down)):
+            told.append((f"bytes {way}", size(sent)))
+            if over is not None:
+                told.append((f"bytes {way} in a {over.turn}", size(sent / over.turns)))
+            if gain.value > 0:
+                told.append((f"bytes {way} for a point gained", size(sent / (100 * gain.value))))
+    if effort is not None:
+        told.append(("on the clock", in_seconds(effort.seconds)))
+        told.append(("CPU of this process", in_seconds(effort.cpu_seconds)))
+        told.append(("peak memory of this process", size(effort.memory)))
+    if not told:
+        return None
+    rows = [[tag("th", name, scope="row"), right(said)] for name, said in told]
+    head: list[str | Markup] = ["", right("", cell="th")]
+    label = "What preparing took here"
+    return tag("div", tag("h3", label), table(head, rows, label=label))
 
 
 def _over_links(over: OverLinks | None) -> Markup | None:
