@@ -31,6 +31,7 @@ BREACHES = [
     ("The core imports without torch", "objectives.mean", "torch"),
     ("The gateway never names torch", "gateway.metrics", "torch"),
     ("No two siblings import each other", "defences.words", "defences.pseudonyms"),
+    ("Lineage knows nothing of what it", "lineage.requests", "tasks.base"),
     ("Inside models", "models.chat.words", "models.remote.sse"),
     ("Inside the boundary", "boundary.wire.states", "boundary.messages.ask"),
     ("Inside the federation", "federation.updates", "federation.rules"),
