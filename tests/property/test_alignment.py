@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosilo.boundary.wire.alignment import Spelling, same_places
 from cosilo.boundary.wire.logits import TopK, top_k
 from cosilo.errors import UnexpectedReplyError
-from cosilo.strategies.downward.alignment import Spelling, same_places
 
 
 @st.composite

@@ -6,12 +6,16 @@ a round's adapter of the small model ──exchange──▶ that adapter, which
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
-from cosilo.models.base import Array
+import numpy as np
+from numpy.typing import NDArray
+
+from cosilo.models.base import Array, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,33 @@ class Exchanged:
     small: Mapping[str, Array]
     large: Mapping[str, Array]
     losses: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class TaughtLesson:
+    """A reply, and what a teacher would have said at some of its places.
+
+    Attributes:
+        places: which of the reply's tokens, shape (m,).
+        ids, logprobs: tokens of the student's, ascending, and how likely they are, shape (m, k).
+        rest: log of what all others have, shape (m,).
+        size: of the student's vocabulary.
+    """
+
+    tokens: Tokens
+    places: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    logprobs: Array
+    rest: Array
+    size: int
+
+    @property
+    def digest(self) -> str:
+        """A hash of all of it but the reply."""
+        found = hashlib.sha256(f"{self.size} {self.logprobs.shape}".encode())
+        for array in (self.places, self.ids, self.logprobs, self.rest):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:16]
 
 
 class MutualModel(Protocol):

@@ -6,9 +6,10 @@
                      loss = −log p(reply) + weight × distance at these places
 
 Two distances. "aligned": the large model's tokens, respelt as the first token that the small one
-would write (in the manner of FuseLLM, arXiv 2401.10491, and FedMKT, arXiv 2406.02224; see `alignment`),
-by forward KL. "uld": sorted probabilities, whatever the tokens (Boizard et al., arXiv 2402.12030), so
-that no token ids need to cross; the paper pairs places by number, here they are aligned.
+would write (in the manner of FuseLLM, arXiv 2401.10491, and FedMKT, arXiv 2406.02224; see
+`boundary.wire.alignment`), by forward KL. "uld": sorted probabilities, whatever the tokens (Boizard et
+al., arXiv 2402.12030), so that no token ids need to cross; the paper pairs places by number, here they
+are aligned.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from cosilo.boundary.messages import Ask, Score, Scored
+from cosilo.boundary.wire.alignment import Integers, Spelling, same_places
 from cosilo.boundary.wire.logits import TopK
 from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.registry import Loads
 from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategies
-from cosilo.strategies.downward.alignment import Integers, Spelling, same_places
 from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Opinion, Question, opinions
 from cosilo.strategies.guide import Guide
