@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cosilo.defences.addresses import PARTICLE, UPPER
+from cosilo.defences.by_lists import is_full_name
 from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps, due
-from cosilo.defences.layout import FIELD, LINE, Cell, cells
+from cosilo.defences.layout import FIELD, LINE, ROW, Cell, cells
 from cosilo.defences.names import is_said
 from cosilo.defences.technical import Technical, is_of_programs
+from cosilo.defences.words import of
 
-Look = Callable[[str], Steps[list[Span]]]
+Look = Callable[[Sequence[str]], Steps[list[list[Span]]]]
 
 _SURE = frozenset({"EMAIL", "IBAN", "CARD", "SSN", "SECRET", "WALLET", "BIRTH"})
 """Kinds with a form of their own: they count under any label."""
@@ -32,14 +34,24 @@ _SURE = frozenset({"EMAIL", "IBAN", "CARD", "SSN", "SECRET", "WALLET", "BIRTH"})
 _OWN = _SURE | {"USER"}
 """Kinds that a public label does not speak for: a name stands in the name of a file, too."""
 
+_OF_WORDS = frozenset({"PERSON", "ORG", "PLACE", "ADDRESS"})
+"""Kinds of which what is found is words in a row, with or without a number."""
+
+_NAMES = frozenset({"PERSON", "ORG"})
+
 _AT_ONCE = 15_000  # characters of cells that are looked through together
 _SHORT = 60  # characters of a cell that its column's name, or its neighbours, can speak for
 _FEW = 5  # cells; in fewer a column shows no habits
 _WORDS = 3  # of a status, a size, a category; a longer value is a sentence, whatever its label
 _BY_FORM = 0.95  # as sure as the form or the place of a credential makes it
+_BY_WORDS = 0.6  # as sure as a street's words make it
 _FOUND = 0.45  # less is a guess by what a word is not
+_LISTED = 0.9  # as sure as a list of names makes it
+_APART = 12  # years between the oldest and the youngest of a column of people
 _LABELLED = 0.95  # as sure as a label makes it
 
+_MAY_BE = re.compile(r"[^\W\d_]|(?:\d[ .,:\-()/]{0,3}){6}")
+"""What a value has at least of which a form tells that it is private."""
 _DATE = re.compile(
     r"(?:(?P<y1>\d{4})[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?P<y2>\d{4}))"
 )
@@ -64,11 +76,11 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
     """What is private in `text`, given what was `found` in it as it looks.
 
     Args:
-        look: finds private values in another text of ours, made of the cells.
+        look: finds private values in other texts of ours, made of the cells.
     """
     here = yield from cells(text)
     technical = Technical(text)
-    found = technical.plausible(found)
+    found = technical.plausible(_parted(text, found))
     if not here:
         return found
     kept, inside = _by_cell(text, here, found)
@@ -87,6 +99,7 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
             spans = inside[number]
             likely = set(technical.plausible(spans))
             inside[number] = [s for s in spans if s in likely or _is_whole(text, here[number], s)]
+    _of_people(text, here, inside)
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
         if due():
@@ -94,11 +107,42 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
     return kept
 
 
+_PARTS = re.compile(r"&#?\w{1,10};|(?P<mark>[|\t]|;(?=\S))")
+
+
+def _parted(text: str, spans: Sequence[Span]) -> list[Span]:
+    """`spans`, with those of names that run over a bar or a tab apart: neither stands in a name, so on
+    its two sides are two values.
+    """
+    if not any(mark in text for mark in "|\t;"):
+        return list(spans)
+    parted: list[Span] = []
+    for span in spans:
+        at = span.start
+        for mark in _PARTS.finditer(text, at, span.end) if span.kind in _OF_WORDS else ():
+            if mark["mark"]:
+                parted.append(span.at(at, mark.start()))
+                at = mark.end()
+        if at == span.start:
+            parted.append(span)
+            continue
+        parted.append(span.at(at, span.end))
+    letters = str.isalpha, str.isalnum  # of a person, and of an address
+    return [s for s in parted if any(map(letters[s.kind not in _NAMES], text[s.start : s.end]))]
+
+
 def _is_label(text: str) -> bool:
     """Whether a key is what programs and tables call things, rather than somebody's name."""
-    if says(text):
+    if says(text) or text.casefold() in _PLACES:
         return True
     return " " not in text and not (text.istitle() and text.isalpha())
+
+
+_PLACES = of("""
+    city town village country county province region state district ort stadt wohnort land kreis ville
+    pays commune région país provincia città paese comune stad gemeente cidade miasto kraj
+""")
+"""Names of columns of places, which are none."""
 
 
 def _by_cell(
@@ -118,9 +162,11 @@ def _by_cell(
         if span.kind == "SECRET" and span.score >= _BY_FORM:
             outside.append(span)  # it may hold what looks like a field: "…key=0a1b…"
             continue
-        if len(values) > 1:
+        if len(values) > 1 and not all(cell.column.startswith(ROW) for cell in values):
             continue
-        goes_on = all(cell.column.startswith(LINE) for cell in values)  # as an address on its lines
+        goes_on = all(
+            cell.column.startswith((LINE, ROW)) for cell in values
+        )  # as an address on lines
         at = span.start
         for number in touched:
             cell = here[number]
@@ -141,42 +187,86 @@ def _read_alone(
     look: Look,
     inside: dict[int, list[Span]],
 ) -> Steps[None]:
-    """Look through the cells `numbers`, each on a line of its own; what is found goes into `inside`."""
-    lines: list[str] = []
-    places: list[
-        tuple[int, int]
-    ] = []  # where the cell begins in the text made of them, and its number
-    at = 0
-
-    def read() -> Steps[None]:
-        made = "\n".join(lines)
-        begins = [place for place, _ in places]
-        for span in (yield from look(made)):
-            index = bisect_right(begins, span.start) - 1
-            if index < 0:
-                continue
-            begin, number = places[index]
-            cell = here[number]
-            end = begin + cell.end - cell.start
-            if span.end <= end:
-                offset = cell.start - begin
-                inside[number].append(
-                    Span(span.start + offset, span.end + offset, span.kind, span.score)
-                )
-
+    """Look through the cells `numbers`; what is found goes into `inside`. Those of a row that stands by
+    itself are texts of their own; others a line each, as many of a column read quicker.
+    """
+    some: list[_Made] = []
+    size = 0
+    lines = _Made()
     for number in numbers:
         cell = here[number]
         value = text[cell.start : cell.end].replace("\n", " ")
         label = re.sub(r"[\W_]+", " ", cell.label).strip()
         line = f"{label}: {value}" if label and not label[-1].isdigit() else value
-        if at + len(line) > _AT_ONCE:
-            yield from read()
-            lines, places, at = [], [], 0
-        places.append((at + len(line) - len(value), number))
-        lines.append(line)
-        at += len(line) + 1
-    if lines:
-        yield from read()
+        if cell.column.startswith(ROW):
+            if not _MAY_BE.search(value):
+                continue
+            some.append(_Made())
+            some[-1].add(line, len(value), number)
+        else:
+            if not lines.lines:
+                some.append(lines)
+            lines.add(line, len(value), number)
+        size += len(line) + 1
+        if size > _AT_ONCE:
+            yield from _look_at(some, here, look, inside)
+            some, size, lines = [], 0, _Made()
+    yield from _look_at(some, here, look, inside)
+
+
+def _of_people(text: str, here: Sequence[Cell], inside: dict[int, list[Span]]) -> None:
+    """Add the full names that fill a cell of a row by itself, and the days of birth beside a person."""
+    by_row: dict[str, list[int]] = defaultdict(list)
+    for number, cell in enumerate(here):
+        if cell.column.startswith(ROW) and not cell.names:
+            by_row[cell.column.rpartition(" ")[0]].append(number)
+    for numbers in by_row.values():
+        people = False
+        for number in numbers:
+            cell = here[number]
+            value = text[cell.start : cell.end]
+            if is_full_name(value) and not is_of_programs(value):
+                inside[number].append(Span(cell.start, cell.end, "PERSON", _LISTED))
+            people = people or any(_is_full_name(text, s) for s in inside.get(number, ()))
+        for number in numbers if people else ():
+            cell = here[number]
+            years = _years([text[cell.start : cell.end]])
+            if years and _was_born(years[0]):
+                inside[number].append(Span(cell.start, cell.end, "BIRTH", _LISTED))
+
+
+class _Made:
+    """A text made of cells: where each begins in it, and its number."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.places: list[tuple[int, int]] = []
+        self._size = 0
+
+    def add(self, line: str, letters: int, number: int) -> None:
+        """A line that ends with the `letters` of cell `number`."""
+        self.places.append((self._size + len(line) - letters, number))
+        self.lines.append(line)
+        self._size += len(line) + 1
+
+
+def _look_at(
+    some: Sequence[_Made], here: Sequence[Cell], look: Look, inside: dict[int, list[Span]]
+) -> Steps[None]:
+    if not some:
+        return
+    found = yield from look(["\n".join(made.lines) for made in some])
+    for made, spans in zip(some, found, strict=True):
+        begins = [place for place, _ in made.places]
+        for span in spans:
+            index = bisect_right(begins, span.start) - 1
+            if index < 0:
+                continue
+            begin, number = made.places[index]
+            cell = here[number]
+            if span.end <= begin + cell.end - cell.start:
+                offset = cell.start - begin
+                inside[number].append(span.at(span.start + offset, span.end + offset))
 
 
 @dataclass(frozen=True)
@@ -235,6 +325,8 @@ def _column(
 def _is_whole(text: str, cell: Cell, span: Span) -> bool:
     """Whether a cell is nothing but the name that was found in it; a setting or a line of text may be
     a word of programs."""
+    if span.kind == "ADDRESS" and cell.column.startswith(ROW):
+        return span.score >= _BY_WORDS and (span.start, span.end) == (cell.start, cell.end)
     return (
         span.score > 0.7
         and not cell.column.startswith((LINE, FIELD))
@@ -331,4 +423,8 @@ def _years(texts: Sequence[str]) -> list[int]:
 
 def _lifetimes(years: Sequence[int]) -> bool:
     """Whether these are years in which people were born: far apart, and none of the last ones."""
-    return max(years) - min(years) >= 12 and max(years) <= 2015 and min(years) >= 1900
+    return max(years) - min(years) >= _APART and _was_born(max(years)) and _was_born(min(years))
+
+
+def _was_born(year: int) -> bool:
+    return 1900 <= year <= 2015

@@ -30,6 +30,7 @@ from cosilo.defences.words import (
     OF_PROGRAMS,
     OF_QUESTIONS,
     ORDINARY,
+    SURNAMES_TOO,
 )
 
 _SCORE = 0.4
@@ -128,6 +129,31 @@ def by_lists(text: str) -> Iterator[Span]:
         if span is not None:
             end = span.end
             yield span
+
+
+def is_full_name(words: str) -> bool:
+    """Whether `words`, which fill a cell, are a given name and a family name."""
+    found = _FILLS.fullmatch(words)
+    if found is None or not (words.istitle() or words.islower() or words.isupper()):
+        return False
+    first, last = found["first"].casefold(), found["last"].casefold()
+    if found["comma"]:
+        first, last = last, first
+    first, last = first.partition("-")[0], last.rpartition("-")[2]
+    if first not in GIVEN and not _may_be(first, _GIVEN):
+        return False
+    common, english, listed = _known(last)
+    if last in _WORDS or (english and _OF_ENGLISH.search(last)):
+        return False
+    if words.islower() and (first in ALSO_WORDS or first in ALSO_NAMES):
+        return not english
+    return not common or bool(listed & _FAMILY) or last in SURNAMES_TOO
+
+
+_FILLS = re.compile(
+    rf"(?P<first>[^\W\d_]{{2,24}}(?:-[^\W\d_]{{2,24}})?)(?P<comma>,)?[ ]"
+    rf"(?:(?:{PARTICLE}|[^\W\d_]\.?)[ ]){{0,2}}(?P<last>[^\W\d_]{{2,24}}(?:['’-][^\W\d_]{{2,24}})?)"
+)
 
 
 def _is_titled_name(word: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from cosilo.defences.columns import says
 from cosilo.defences.detection import Steps, due
+from cosilo.defences.lone_rows import is_of_pairs, lone_row, lone_rows, set_in
 from cosilo.defences.technical import is_code
 from cosilo.defences.words import of
 
@@ -39,6 +40,9 @@ class Cell:
 FIELD = "field "
 LINE = "line "
 """What the columns of `key: value` lines begin with: their text may go on in the next lines."""
+
+ROW = "row "
+"""What the columns of a row that stands by itself begin with."""
 
 _LONGEST = 2_000  # characters of a cell
 _STRING = r'"(?P<{0}>(?:[^"\\\n]|\\.){{0,{1}}})"'
@@ -104,6 +108,7 @@ def cells(text: str) -> Steps[list[Cell]]:
                 taken[start:end] = b"\1" * (end - start)
             if number % 200 == 199 and due():
                 yield
+    found = [part for cell in found for part in _parts(text, cell)]
     found.sort(key=lambda cell: cell.start)
     return found
 
@@ -416,6 +421,7 @@ def _table(text: str, rows: list[Row], block: int) -> Iterator[Cell]:
     if full and all(_LABEL.fullmatch(name) for name in first) and len(set(first)) == len(first):
         below = [text[a:b] for row in full for a, b in row]
         said = any(any(c.isdigit() for c in cell) for cell in below) or len(full) > 1
+        said = said or not rows[1] or any(map(says, first))  # a rule stands under it
         if said and _is_header(first, [[text[a:b].strip() for a, b in row] for row in full]):
             names = first
     if names:
@@ -435,12 +441,53 @@ def _is_header(first: list[str], below: list[list[str]]) -> bool:
     return named >= len(first) * 0.8 and not repeats
 
 
+# ── rows by themselves ───────────────────────────────────────────────────────────────────────────
+
+
+def _lone(text: str) -> Iterator[Cell]:
+    for number, places in enumerate(lone_rows(text)):
+        for place, (start, end) in enumerate(places):
+            yield from _of_row(text, start, end, f"{ROW}{number} {place}")
+
+
+def _of_row(text: str, start: int, end: int, column: str) -> Iterator[Cell]:
+    start, end = _trimmed(text, start, end)
+    cell = text[start:end]
+    if is_of_pairs(cell):
+        return  # `_fields` reads them
+    key, at = set_in(cell)
+    if key:
+        yield Cell(start, start + len(key), key, "", names=True)
+        start += at
+    yield Cell(start, end, key, column)
+
+
+def _parts(text: str, cell: Cell) -> Iterator[Cell]:
+    """A cell, or those of the row that it holds: `{"line": "7|Sofia Lindqvist|Lund"}`."""
+    held = text[cell.start : cell.end]
+    if (
+        cell.names
+        or cell.column.startswith(ROW)
+        or "\n" in held
+        or "\\" in held
+        or says(cell.label)
+    ):
+        yield cell
+        return
+    places = lone_row(text, cell.start, cell.end)
+    for place, (start, end) in enumerate(places):
+        yield from _of_row(text, start, end, f"{ROW}{cell.column} {place}")
+    if not places:
+        yield cell
+
+
 _FORMS: tuple[tuple[Callable[[str], Iterator[Cell]], _Signs], ...] = (
     (_inserts, (("'", "("), ("'", "="))),
     (_pairs, (('"', ":"), ("'", ":", "{"))),
     (_lists, (("[", "]", ","),)),
     (_elements, (("<", ">"),)),
     (_tables, tuple(("\n", delimiter) for delimiter in _DELIMITERS)),
+    (_lone, tuple((delimiter,) for delimiter in _DELIMITERS)),
     (_fields, (("=",),)),
     (_bracketed, (("[", "]", "\n"),)),
     (_lines, ((":", "\n"),)),

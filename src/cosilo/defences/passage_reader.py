@@ -268,8 +268,8 @@ class PassageReader:
     def _arranged(self, text: str, found: Sequence[Span], public: str) -> Steps[list[Span]]:
         """What is private in `text`, as it looks and by the form that it has."""
 
-        def look(made: str) -> Steps[list[Span]]:
-            return (yield from self._look([made], public))[0]
+        def look(made: Sequence[str]) -> Steps[list[list[Span]]]:
+            return (yield from self._look(made, public))
 
         return (yield from arranged(text, found, look))
 

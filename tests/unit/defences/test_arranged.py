@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from cosilo.defences.arranged import arranged
-from cosilo.defences.detection import Span, Steps, run
+from cosilo.defences.detection import Span, Steps, looked, run
 from cosilo.defences.patterns import PatternDetector
 
 
-def look(text: str) -> Steps[list[Span]]:
-    return (yield from PatternDetector().steps(text))
+def look(texts: Sequence[str]) -> Steps[list[list[Span]]]:
+    return (yield from looked(PatternDetector(), texts, ""))
 
 
 def hidden(text: str, raw: Iterable[Span] | None = None) -> list[str]:
@@ -148,10 +148,10 @@ def test_what_somebody_says_in_a_chat_is_no_name_though_their_role_stands_before
 def test_a_cell_that_is_nothing_but_a_name_is_hidden_in_technical_text_too(text: str) -> None:
     at = text.index("Vienna")
 
-    def seen(made: str) -> Steps[list[Span]]:
+    def seen(texts: Sequence[str]) -> Steps[list[list[Span]]]:
         yield
-        start = made.find("Vienna")
-        return [Span(start, start + 6, "PLACE", 0.85)] if start >= 0 else []
+        starts = [made.find("Vienna") for made in texts]
+        return [[Span(at, at + 6, "PLACE", 0.85)] if at >= 0 else [] for at in starts]
 
     spans = run(arranged(text, [Span(at, at + 6, "PLACE", 0.85)], seen))
     assert "Vienna" in {text[s.start : s.end] for s in spans}
