@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import cosilo
+from cosilo.benchmark.noting import note_made, of_file
 from cosilo.benchmark.reopen import Reopened, reopen
 from cosilo.benchmark.results import opened
 from cosilo.bundle import SEVERAL, Bundle, kept_model, making, spelt_out, write
 from cosilo.errors import ConfigError
+from cosilo.lineage.artifacts import ArtifactKind
 from cosilo.models.base import TextModel
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.parties.around.exposed import Exposed
@@ -56,6 +58,7 @@ async def make_bundle(
             cannot be written down.
         DataError: the run's data are needed and not there.
     """
+    note_bundle(run, point, out)
     with making(out) as folder:
         found = reopen(run, [point])
         try:
@@ -98,6 +101,19 @@ async def make_bundle(
         finally:
             await found.close()
     return Made(about)
+
+
+def note_bundle(run: Path, point: str, out: Path) -> None:
+    """Note in the run's lineage that `point` is about to be written to `out`.
+
+    Raises:
+        ConfigError: there is no run, or no such point.
+        StoreError: it cannot be noted.
+    """
+    with opened(run) as results:
+        trial = results.trial(point).id
+    artifact = of_file(ArtifactKind.BUNDLE, out, made_by=f"cosilo bundle, point {point}")
+    note_made(run, artifact, [trial])
 
 
 def _learned(count: int) -> str:

@@ -137,6 +137,7 @@ class Loaded:
         small: the small model, trained where the plan says so.
         large: the large models of this process, by name.
         encoder: that attackers are given; `(None,)` where they have none.
+        recorded: where replies are recorded, where it is not where the plan says.
     """
 
     task: Task | None = None
@@ -144,6 +145,7 @@ class Loaded:
     embedder: TextModel | None = None
     large: dict[str, TextModel] = field(default_factory=dict)
     encoder: tuple[Embedder | None] | None = None
+    recorded: ReplayStore | None = None
 
     async def close(self) -> None:
         for model in (self.small, self.embedder, *self.large.values()):
@@ -183,7 +185,7 @@ def open_parts(plan: Plan, store: Store, loaded: Loaded, *, offline: bool = Fals
     identity = small_identity(plan, task=task_identity(plan))
     small = remembering(loaded.small, SmallAnswers(store, identity))
     embedder = loaded.embedder or loaded.small
-    replay = ReplayStore(made_private(replay_path(plan, store)))
+    replay = loaded.recorded or ReplayStore(made_private(replay_path(plan, store)))
     purse, network = Purse(store, plan.budget), store.path / NETWORK
     peers = {}
     for name, config in plan.peers.items():

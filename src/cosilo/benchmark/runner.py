@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from time import monotonic
 
 import cosilo
@@ -46,6 +47,7 @@ from cosilo.benchmark.store import Store
 from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.benchmark.trial import ANSWERED, Outcome, Trials
 from cosilo.boundary.meter import Budget
+from cosilo.models.kept.replay import ReplayStore
 from cosilo.models.present import require_present
 from cosilo.session import PointConfig, make_strategy, require_all
 from cosilo.strategies.base import forecast
@@ -90,6 +92,8 @@ class Runner:
         executor: where trials run, `jobs` at once; in this process, one after another, where there
             is none. What a search proposes runs here, as each proposal learns from those before.
         task: the plan's task, where it is loaded already.
+        lineage: the folder whose lineage notes what is made; the run's own by default.
+        recorded: replies that were recorded elsewhere, instead of those where the plan says.
     """
 
     def __init__(
@@ -103,14 +107,23 @@ class Runner:
         task: Task | None = None,
         executor: Executor | None = None,
         jobs: int = 1,
+        lineage: Path | None = None,
+        recorded: ReplayStore | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
         self._offline = offline
         self._reports = reports or Silent()
         self._confirm = confirm
-        self._loaded = Loaded(task)
-        self._trials = Trials(plan, store, self, offline=offline, loaded=self._loaded)
+        self._loaded = Loaded(task, recorded=recorded)
+        self._trials = Trials(
+            plan,
+            store,
+            self,
+            offline=offline,
+            loaded=self._loaded,
+            lineage=lineage or store.path,
+        )
         self._calls_before, self._busy_before = 0, 0.0
         self._ahead: list[tuple[PointConfig, Work]] = []
         self._behind: list[tuple[PointConfig, Work]] = []  # points whose questions were asked
@@ -289,6 +302,9 @@ class Runner:
         ]
         if todo:
             require_present(loads.scoring(self.plan))
+        for point, id, _ in todo:
+            if not self._done(id):
+                self._trials.note(point, id)
         await self._trials.close()
         await self._loaded.close()  # the models are the workers' to load
         jobs = Jobs(

@@ -27,6 +27,7 @@ from cosilo.benchmark.measure import (
     measuring_version,
     tampering,
 )
+from cosilo.benchmark.noting import Notes
 from cosilo.benchmark.parts import Loaded, Parts, open_parts, ready, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import RunSpent
@@ -94,6 +95,8 @@ class Trials:
         offline: make no LM call; what is not recorded is an error.
         loaded: what is loaded already; all else is added, and left there.
         keys: the folder of the secret keys; that of the recorded answers where none is given.
+        lineage: the folder whose lineage notes what they make; None where whoever lent the folder has
+            noted it.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Trials:
         offline: bool = False,
         loaded: Loaded | None = None,
         keys: Path | None = None,
+        lineage: Path | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -115,6 +119,7 @@ class Trials:
         self._offline = offline
         self._loaded = loaded or Loaded()
         self._keys = keys or replay_path(plan, store).parent
+        self._lineage = lineage
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
 
@@ -138,6 +143,20 @@ class Trials:
         """The items of `split` that the trial called `id` has not answered."""
         done = self.store.answered(id, which, split).keys() - self.record.lacking(id, which, split)
         return [e for e in self.parts().task.splits.get(split, ()) if e.id not in done]
+
+    def note(self, point: PointConfig, id: str) -> Notes | None:
+        """Note in the lineage all that the trial called `id` is about to make; None without one.
+
+        Raises:
+            StoreError: it cannot be noted, and so must not be made.
+        """
+        if self._lineage is None:
+            return None
+        splits = {s: [e.id for e in found] for s, found in self.parts().task.splits.items()}
+        notes = Notes(self._lineage, self.task_id, splits)
+        sends = bool(make_strategy(point).needs.sends)
+        notes.trial(id, point, plan=self.plan, store=self.store, sends=sends)
+        return notes
 
     async def run(self, point: PointConfig, id: str) -> Outcome:
         """Finish the trial called `id` of `point`: what is answered or measured is not done again.
@@ -184,6 +203,7 @@ class Trials:
         todo = {s: self.left(trial.id, "plain", s) for s in ANSWERED}
         self._watch.begun(point, todo)
         reset_peak_memory()
+        notes = self.note(point, trial.id)
         account = self._account(point)
         roads = Roads(self.plan, point, trial, "plain", store)
         try:
@@ -200,6 +220,8 @@ class Trials:
             finally:
                 store.add_preparing(trial.id, watch.read())
             session = await asyncio.to_thread(with_book, session, account)
+            if notes is not None:
+                notes.prepared(trial.id, point, strategy, begun, session.owner)
             trial = replace(trial, attempt=roads.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)

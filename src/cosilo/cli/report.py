@@ -55,14 +55,21 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cosilo.benchmark.noting import note_made, of_file
     from cosilo.benchmark.results import opened
     from cosilo.errors import StoreError
+    from cosilo.lineage.artifacts import ArtifactKind
     from cosilo.report.html import write_html
     from cosilo.report.tables import write_csv, write_parquet
 
     target = arguments.output or arguments.run / "report.html"
     with opened(arguments.run) as results:
         report = make_report(results, arguments.limit, arguments.at_least, quote=arguments.quote)
+        trials = [point.id for point in report.points]
+        for path in (target, arguments.csv, arguments.parquet):
+            if path is not None:
+                made = of_file(ArtifactKind.REPORT, path, made_by="cosilo report")
+                note_made(arguments.run, made, trials)
         write_html(report, target)
         print(f"report: {target}")
         if arguments.csv is not None:

@@ -68,11 +68,29 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if report.certificate is None:
             raise ConfigError("no limit is given: add --limit NAME=VALUE or --at-least NAME=VALUE")
+        note_certificate(arguments.run, report)
         if arguments.json:
             print(json.dumps(as_json(report), indent=2))
         else:
             console.show(report)
     return 0 if report.chosen in report.certificate.certified else NOT_CERTIFIED
+
+
+def note_certificate(run: Path, report: Report) -> None:
+    """Note in the run's lineage that a certificate is given: a record of its items that is forgotten
+    withdraws it."""
+    from cosilo.benchmark.identity import hash_of, plain
+    from cosilo.benchmark.noting import note_made
+    from cosilo.lineage.artifacts import Artifact, ArtifactKind
+
+    assert report.certificate is not None
+    given = Artifact(
+        id=f"certificate/{hash_of(plain(report.certificate))}",
+        kind=ArtifactKind.CERTIFICATE,
+        place="what `cosilo select` printed",
+        made_by="cosilo select",
+    )
+    note_made(run, given, [point.id for point in report.points])
 
 
 def as_json(report: Report) -> dict[str, object]:

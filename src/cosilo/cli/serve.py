@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -101,9 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
         named = ", ".join(arguments.point)
         print(f"cosilo: preparing {named} from what the run recorded", file=sys.stderr, flush=True)
 
+    main = os.getpid()
+
+    def note(*, anew: bool) -> None:
+        if run:
+            _note_served(arguments.source, arguments.point, main, anew=anew)
+
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
     ) -> Coroutine[None, None, None]:
+        note(anew=False)
         return work(
             load,
             listener,
@@ -112,11 +120,33 @@ def run(arguments: argparse.Namespace) -> int:
             page=page,
             # A bundle is prepared already.
             preparer=None if is_bundle(arguments.source) else _Elsewhere(arguments, checked),
+            adopted=lambda: note(anew=True),
         )
 
     if server.workers == 1:
         return run_one(listener, serve)
     return run_many(server.workers, listener, serve, drain_seconds=server.drain_seconds)
+
+
+def _note_served(run: Path, points: list[str], main: int, *, anew: bool) -> None:
+    """Note in the run's lineage that this process serves these points.
+
+    Args:
+        main: the process that a SIGTERM ends all of them by.
+        anew: they were prepared again, and nothing serves what they were before.
+    """
+    from cosilo.benchmark.noting import note_made
+    from cosilo.benchmark.results import opened
+    from cosilo.lineage.artifacts import Artifact, ArtifactKind
+    from cosilo.lineage.processes import this_process
+
+    place = this_process(main)
+    with opened(run) as results:
+        trials = [results.trial(point).id for point in points]
+    artifact = Artifact(
+        id=f"served/{place}", kind=ArtifactKind.SERVED, place=place, made_by="cosilo serve"
+    )
+    note_made(run, artifact, trials, anew=anew)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,12 @@ class Lineage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is noted inside is committed at once at the end, or none of it."""
+        with self._guarded(), self._writing():
+            yield
+
     # ── what was made ────────────────────────────────────────────────────────
 
     def name(self, record: str) -> bytes:
@@ -392,7 +398,10 @@ class Lineage:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, which no other process's falls into."""
+        """One transaction, which no other process's falls into; the one that is under way, if any."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

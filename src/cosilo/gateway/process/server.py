@@ -98,6 +98,7 @@ async def work(
     worker: int = 0,
     page: MakePage | None = None,
     preparer: Preparer | None = None,
+    adopted: Callable[[], None] | None = None,
 ) -> None:
     """Serve until told to stop.
 
@@ -108,6 +109,7 @@ async def work(
         page: makes what is served under `/ui`.
         preparer: prepares the points of a configuration that is read again in another process; without
             one they are prepared in this.
+        adopted: is told when a configuration that was read again is in use.
 
     Raises:
         CosiloError: it could not start.
@@ -147,7 +149,7 @@ async def work(
                 _ready(layout, setup, listener, worker)
 
         uvicorn_server = Server(http_config(gateway, server))
-        reloads = _Reloads(load, gateway, preparer)
+        reloads = _Reloads(load, gateway, preparer, adopted)
         loop = asyncio.get_running_loop()
 
         def stop(signum: int) -> None:
@@ -211,10 +213,17 @@ async def _forget(store: GatewayStore, config: StoreConfig) -> None:
 class _Reloads:
     """Reads the configuration again, one reading at a time; the last one asked for counts."""
 
-    def __init__(self, load: Load, gateway: Gateway, preparer: Preparer | None = None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        gateway: Gateway,
+        preparer: Preparer | None = None,
+        adopted: Callable[[], None] | None = None,
+    ) -> None:
         self._load = load
         self._gateway = gateway
         self._preparer = preparer
+        self._adopted = adopted
         self._task: asyncio.Task[None] | None = None
         self._again = False
 
@@ -264,6 +273,8 @@ class _Reloads:
                 gateway.cors = CrossOrigin(layout.server.origins)
                 result = "done"
                 log.warning("configuration read again: %d points", len(setup.points))
+                if self._adopted is not None:
+                    await interrupts.in_thread(self._adopted)
             except CosiloError as error:
                 log.error("configuration not taken, the one before stays: %s", error.logged)
             except Exception as error:

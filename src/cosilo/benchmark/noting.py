@@ -1,0 +1,278 @@
+"""What a run makes of its records, noted in the run's lineage before it is made.
+
+    splits ──▶ the run's copy of the data
+        ├────▶ trial (what preparing makes) ──▶ answers, what crossed, recorded replies, what was sent
+        └──────────────────────────────────┘              └──▶ bundles, reports, certificates, served
+
+Strategies know nothing of it. A trial may read every record of `train` and `tune`, so all that it makes
+counts as made from all of them; what stands in the run of `validation`, `certificate` and `test` counts
+as made from these, too. What preparing made in particular is read off the strategy it returned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+
+from cosilo.benchmark.parts import keyed, replay_path
+from cosilo.benchmark.plan import Plan
+from cosilo.benchmark.rows import Trial
+from cosilo.benchmark.store import Store
+from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
+from cosilo.lineage.store import Lineage, has_lineage
+from cosilo.models.parts import has_parts
+from cosilo.parties.data_owner import DataOwner
+from cosilo.session import PointConfig, make_strategy
+from cosilo.strategies.base import Strategy
+from cosilo.tasks.base import SPLITS, Split
+from cosilo.types import Demonstration, Turn
+
+LEARNED_FROM: tuple[Split, ...] = ("train", "tune")
+"""What preparing may read; the rest of a task's splits it never sees."""
+
+FORGOTTEN = "forgotten.json"
+"""In a run's folder: what was forgotten of it, for its reports. See `cosilo forget`."""
+
+
+def set_of(task: str, split: str) -> str:
+    """What a split of a task is called in the lineage."""
+    return f"task/{task}/{split}"
+
+
+class Notes:
+    """The lineage of the run in `folder`, and what its trials are called there.
+
+    Args:
+        splits: split → ids of the task's examples.
+    """
+
+    def __init__(self, folder: Path, task: str, splits: Mapping[Split, Sequence[str]]) -> None:
+        self._folder = folder
+        self._task = task
+        self._splits = {split: ids for split, ids in splits.items() if ids}
+
+    def trial(
+        self, trial: str, point: PointConfig, *, plan: Plan, store: Store, sends: bool
+    ) -> None:
+        """Note all that a trial is about to make.
+
+        Raises:
+            StoreError: it cannot be noted; then it must not be made.
+        """
+        peers = list(plan.peers_of(point)) if sends else []
+        replies = replay_path(plan, store)
+        options = keyed(point, replies.parent).options
+        checkpoints = options.get("checkpoints")
+        with Lineage(self._folder) as lineage, lineage.together():
+            self._gathered(lineage)
+            note_trial(
+                lineage,
+                trial,
+                point.name,
+                read=self._sets(LEARNED_FROM),
+                answered=self._sets(s for s in SPLITS if s not in LEARNED_FROM),
+                replies=str(replies) if sends else "",
+                peers=peers,
+                checkpoints=str(checkpoints) if checkpoints else "",
+            )
+
+    def prepared(
+        self,
+        trial: str,
+        point: PointConfig,
+        strategy: Strategy,
+        before: DataOwner,
+        after: DataOwner,
+    ) -> None:
+        """Note what preparing made: it is there as long as the process is, and each time anew."""
+        source = MadeFrom(artifacts=frozenset({trial_artifact(trial)}))
+        known = {id for ids in self._splits.values() for id in ids}
+        with Lineage(self._folder) as lineage, lineage.together():
+            for name, kind in made_by_preparing(point, strategy, before, after):
+                artifact = Artifact(
+                    id=f"{trial_artifact(trial)}/{name}",
+                    kind=kind,
+                    place="made anew whenever the point is prepared",
+                    made_by=point.name,
+                )
+                lineage.note(artifact, source)
+            if after.learned - before.learned - known:
+                texts = f"{trial_artifact(trial)}/texts"
+                kind = ArtifactKind.SYNTHETIC
+                lineage.note(
+                    Artifact(id=texts, kind=kind, place="run.sqlite#cards", made_by=point.name),
+                    source,
+                )
+
+    def _gathered(self, lineage: Lineage) -> None:
+        for split, ids in self._splits.items():
+            lineage.gather(set_of(self._task, split), ids)
+        data = Artifact(
+            id=f"task/{self._task}",
+            kind=ArtifactKind.DATA,
+            place="run.sqlite#examples",
+            made_by="cosilo bench",
+        )
+        lineage.note(data, MadeFrom(sets=self._sets(SPLITS)))
+
+    def _sets(self, splits: Iterator[Split] | Sequence[Split]) -> frozenset[str]:
+        return frozenset(set_of(self._task, split) for split in splits if split in self._splits)
+
+
+def trial_artifact(trial: str) -> str:
+    """What a trial is called in the lineage: all that preparing it makes."""
+    return f"trial/{trial}"
+
+
+def note_trial(
+    lineage: Lineage,
+    trial: str,
+    point: str,
+    *,
+    read: frozenset[str],
+    answered: frozenset[str],
+    replies: str,
+    peers: Sequence[str],
+    checkpoints: str = "",
+) -> None:
+    """Note the trial of that id, and what comes of it.
+
+    Args:
+        read, answered: the names of the sets that preparing reads, and that are answered.
+        replies: where the large models' replies are recorded; empty where nothing crosses.
+    """
+    whole = trial_artifact(trial)
+    base = Artifact(id=whole, kind=ArtifactKind.STATE, place="run.sqlite#cards", made_by=point)
+    lineage.note(base, MadeFrom(sets=read))
+    found = [("answers", ArtifactKind.MEASUREMENT, "run.sqlite#items")]
+    if replies:
+        found += [
+            ("record", ArtifactKind.SEALED, f"ledger.sqlite#{trial}"),
+            ("replies", ArtifactKind.ANSWER, replies),
+        ]
+    if checkpoints:
+        found.append(("checkpoints", ArtifactKind.STATE, checkpoints))
+    found += [(f"sent/{peer}", ArtifactKind.ABROAD, peer) for peer in peers]
+    sources = MadeFrom(sets=answered, artifacts=frozenset({whole}))
+    for name, kind, place in found:
+        artifact = Artifact(id=f"{whole}/{name}", kind=kind, place=place, made_by=point)
+        lineage.note(artifact, sources)
+
+
+def made_by_preparing(
+    point: PointConfig, strategy: Strategy, before: DataOwner, after: DataOwner
+) -> Iterator[tuple[str, ArtifactKind]]:
+    """What preparing `point` made, by name: the small model where it learned from records, and what of
+    the strategy it returned is not as configured."""
+    if after.model is not before.model or after.learned:
+        yield "model", ArtifactKind.ADAPTER if has_parts(after.model) else ArtifactKind.HEAD
+    if not is_dataclass(strategy):
+        return
+    configured: object = make_strategy(point)
+    for field in fields(strategy):
+        value = getattr(strategy, field.name)
+        was = field.default
+        if type(configured) is type(strategy):
+            was = getattr(configured, field.name)
+        if value is was or (was is not MISSING and _same(value, was)):
+            continue
+        kind = kind_of(value)
+        if kind is not None:
+            yield field.name, kind
+
+
+def kind_of(value: object) -> ArtifactKind | None:
+    """What an option is that preparing set; None where it is nothing that is made from records."""
+    if isinstance(value, bool | Path | None):
+        return None
+    if isinstance(value, int | float):
+        return ArtifactKind.THRESHOLD
+    if isinstance(value, str | Turn | Demonstration):
+        return ArtifactKind.PROMPT
+    if isinstance(value, Mapping):
+        return next(filter(None, map(kind_of, value.values())), None)
+    if isinstance(value, Sequence):
+        return next(filter(None, map(kind_of, value)), None)
+    return ArtifactKind.ROUTER if callable(getattr(value, "save", None)) else ArtifactKind.STATE
+
+
+def _same(value: object, was: object) -> bool:
+    try:
+        return bool(value == was)
+    except ValueError:  # arrays, of which nobody can say it in one word
+        return False
+
+
+def run_lineage(store: Store) -> Lineage:
+    """The lineage of a run, opened for writing. Where an older version made the run, all that stands in
+    it is noted as made from all of its records: nobody can say it closer."""
+    known = has_lineage(store.path)
+    lineage = Lineage(store.path)
+    if not known:
+        with lineage.together():
+            note_older(lineage, store)
+    return lineage
+
+
+def note_older(lineage: Lineage, store: Store) -> None:
+    """Note what the database of the run says it holds: every trial of it counts as made from every
+    record in it."""
+    read: set[str] = set()
+    answered: set[str] = set()
+    for (task,) in store.rows("SELECT id FROM tasks"):
+        for split in SPLITS:
+            ids = [example.id for example in store.examples(task, split)]
+            if ids:
+                name = set_of(task, split)
+                lineage.gather(name, ids)
+                (read if split in LEARNED_FROM else answered).add(name)
+        data = Artifact(id=f"task/{task}", kind=ArtifactKind.DATA, place="run.sqlite#examples")
+        whole = frozenset(n for n in read | answered if n.startswith(set_of(task, "")))
+        lineage.note(data, MadeFrom(sets=whole))
+    for trial in store.trials().values():
+        note_trial(
+            lineage,
+            trial.id,
+            trial.point,
+            read=frozenset(read),
+            answered=frozenset(answered),
+            replies="replay.sqlite",
+            peers=_named_peers(trial),
+        )
+
+
+def _named_peers(trial: Trial) -> Sequence[str]:
+    return tuple(json.loads(trial.settings).get("sides", ())) or ("large",)
+
+
+def note_made(run: Path, artifact: Artifact, trials: Sequence[str], *, anew: bool = False) -> None:
+    """Note something that is about to be made from finished trials of a run: a bundle, a report, a
+    certificate, a served point.
+
+    Args:
+        run: its folder.
+        trials: their ids.
+        anew: nothing is left of what it was made from before.
+
+    Raises:
+        StoreError: it cannot be noted; then it must not be made.
+    """
+    store = Store(run, write=False)
+    try:
+        with run_lineage(store) as lineage, lineage.together():
+            known = {a.id for a in lineage.standing()}
+            wanted = {trial_artifact(trial) for trial in trials}
+            sources = {id for id in wanted | {f"{id}/answers" for id in wanted} if id in known}
+            if anew and artifact.id in known:
+                lineage.gone(artifact.id, "made anew")
+            lineage.note(artifact, MadeFrom(artifacts=frozenset(sources)))
+    finally:
+        store.close()
+
+
+def of_file(kind: ArtifactKind, path: Path, *, made_by: str) -> Artifact:
+    """The artifact that a file or folder at `path` is."""
+    place = str(path.absolute())
+    return Artifact(id=f"{kind}/{place}", kind=kind, place=place, made_by=made_by)
