@@ -1,7 +1,7 @@
 """Eight owners of unlike customers' questions: each alone, in a federation, and all data in one place.
 
     python benchmarks/federated.py [--seeds 0 1 2] [--minutes 60]
-    python benchmarks/federated.py --tune [--rates 1e-3 2e-3]     # on training items alone
+    python benchmarks/federated.py --tune [--momentum 0.7 …]      # on training items alone
 
 Data: twelve intents of ../shared/data/banking77, drawn by the seed among those whose names begin with
 different tokens, forty training items of each and twenty test items. An intent's training items are
@@ -11,14 +11,17 @@ below say of a text is computed once (`upper.ReplyLossAbove`), as on two cores a
 day. The model learns to write the intent's name; its answer is the one of the twelve whose first token
 is likeliest. Alone, an owner trains as many steps as it does in all rounds together; pooled, one
 training of as many steps as all owners take together, on all of their items. In a federation each
-round is `--steps` steps at home and the rule of `cosilo.federation`, as the strategy `federated`
-does it.
+round is `--steps` steps at home, the rule of `cosilo.federation` with the owners' numbers of items as
+weights, and the coordinator's own step with momentum, as the strategy `federated` and its coordinator
+do it.
 
 Every training and every test answer is kept in --cells, by seed, owner and round; a run that was
-stopped goes on there, and one that is out of --minutes ends after what it is at. What is reported
-are the seeds that are whole. An owner's own test mix weighs each intent as its training items do.
-Intervals are a bootstrap of test items within intents, the same draws for all that are compared.
-Settings were chosen with --tune: other training items of another seed's intents in place of test items.
+stopped goes on there, and one that is out of --minutes ends after what it is at. Test items are read
+once all of a seed is trained. What is reported are the seeds that are whole. An owner's own test mix
+weighs each intent as its training items do. Intervals are a bootstrap of test items within intents,
+the same draws for all that are compared; over all seeds, of the seeds' mean. Settings were chosen
+with --tune: other training items of another seed's intents in place of test items, looked at every
+few rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ import numpy as np
 
 from cosilo.boundary.messages import Contribute, encode
 from cosilo.boundary.wire import tensors
-from cosilo.federation import OwnerUpdate, rules
+from cosilo.federation import OwnerUpdate, ServerStep, rules
 from cosilo.models.base import Tokens, models
 from cosilo.models.white_box.adapters import (
     Adapter,
@@ -53,9 +56,9 @@ from kept import Kept, json_lines
 
 DATA = Path("../shared/data/banking77")
 MODEL = "smollm2-135m-instruct"
-OWNERS, INTENTS, TRAIN, TEST, ALPHA, RANK, BATCH, UPPER = 8, 12, 40, 20, 0.3, 8, 8, 4
+OWNERS, INTENTS, TRAIN, TEST, ALPHA, RANK, UPPER = 8, 12, 40, 20, 0.3, 8, 4
 SYSTEM = "Intent?"  # short, as every token is paid for at every step
-DRAWS, TUNE_SEED = 2000, 100
+DRAWS, TUNE_SEED, LOOK = 2000, 100, 4
 
 Item = tuple[str, str]
 
@@ -100,7 +103,9 @@ class Seed:
             if not owner:
                 most = max(self.owners, key=len)
                 owner.append(most.pop())
-        self.cells = cells / f"seed-{seed}-{how.rule}-{how.rounds}x{how.steps}-{how.rate:g}"
+        trained = f"{how.rounds}x{how.steps}x{how.batch}-{how.rate:g}"
+        server = f"{how.momentum:g}-{how.server_rate:g}"
+        self.cells = cells / f"seed-{seed}-{how.rule}-{trained}-server-{server}"
         self.cells.mkdir(parents=True, exist_ok=True)
 
     def own_mix(self, owner: int) -> np.ndarray:
@@ -139,7 +144,7 @@ class Bench:
             found, outcome = trained_adapter(
                 self.model.module if module is None else module, start,
                 [self.tokens(item) for item in items], loss=self.loss,
-                steps=steps, batch=BATCH, learning_rate=self.how.rate, seed=draw,
+                steps=steps, batch=self.how.batch, learning_rate=self.how.rate, seed=draw,
             )  # fmt: skip
             spent = time.process_time() - before
             print(
@@ -180,8 +185,28 @@ class Bench:
     def run(self, seed: Seed) -> dict[str, Any]:
         how, module = self.how, self.model.module
         first = first_adapter(self.layers, RANK, seed=seed.seed)
-        found: dict[str, Any] = {"before": self.right(seed, "before", module)}
-        base, start = module, first
+        everything = [item for owner in seed.owners for item in owner]
+        steps = how.rounds * how.steps
+        found: dict[str, Any] = {}
+        ended = self.federated(seed, first, found)
+        pooled = self.trained(seed, "pooled", first, everything, OWNERS * steps, seed.seed)
+        alone = [
+            self.trained(seed, f"alone-{owner}", first, items, steps, seed.seed)
+            for owner, items in enumerate(() if how.tune else seed.owners)
+        ]
+        found["before"] = self.right(seed, "before", module)
+        found["federated"] = self.right(seed, "federated", ended)
+        found["pooled"] = self.right(seed, "pooled", with_adapter(module, pooled))
+        for owner, adapter in enumerate(alone):
+            name = f"alone-{owner}"
+            found[name] = self.right(seed, name, with_adapter(module, adapter))
+        return found
+
+    def federated(self, seed: Seed, first: Adapter, found: dict[str, Any]) -> Any:
+        """The model after all rounds; how far each round's average is off goes to `found`."""
+        how, module = self.how, self.model.module
+        step = ServerStep(how.momentum, how.server_rate)
+        base, start, earlier = module, first, None
         for number in range(1, how.rounds + 1):
             updates = []
             for owner, items in enumerate(seed.owners):
@@ -191,27 +216,22 @@ class Bench:
                 )
                 updates.append(OwnerUpdate(f"{owner:02}", len(items), adapter.tensors))
             made = rules.create(how.rule)(updates, start.tensors)
+            made = step(made, start.tensors, earlier)
             if made.adds:
                 rank = max(len(t) for n, t in made.tensors.items() if n.endswith(".lora_A"))
                 base = merged_with(base, Adapter(rank, 2.0 * rank, made.tensors))
             else:
-                start = Adapter(RANK, 2.0 * RANK, made.tensors)
+                earlier, start = start.tensors, Adapter(RANK, 2.0 * RANK, made.tensors)
             found[f"error {number}"] = made.error or 0.0
-        ended = base if made.adds else with_adapter(base, start)
-        found["federated"] = self.right(seed, "federated", ended)
-        everything = [item for owner in seed.owners for item in owner]
-        steps = how.rounds * how.steps
-        pooled = self.trained(seed, "pooled", first, everything, OWNERS * steps, seed.seed)
-        found["pooled"] = self.right(seed, "pooled", with_adapter(module, pooled))
-        for owner, items in enumerate(seed.owners):
-            alone = self.trained(seed, f"alone-{owner}", first, items, steps, seed.seed)
-            name = f"alone-{owner}"
-            found[name] = self.right(seed, name, with_adapter(module, alone))
-        return found
+            ended = base if made.adds else with_adapter(base, start)
+            if how.tune and number % LOOK == 0:
+                self.right(seed, f"round-{number}", ended)
+        return ended
 
 
-def measured(seed: Seed, found: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """Name → (value, low, high) of one seed: accuracies, and what a federation gains."""
+def measured(seed: Seed, found: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Of one seed: accuracies, and what a federation gains, by name; each as it is, and then as it is
+    in every draw of the bootstrap."""
     rng = np.random.default_rng(0)
     at = np.arange(len(seed.test)).reshape(INTENTS, TEST)
     draws = [np.arange(len(seed.test))]
@@ -244,43 +264,66 @@ def measured(seed: Seed, found: dict[str, Any]) -> dict[str, tuple[float, float,
             "own mix, federated": together,
             "own mix, pooled": pooled,
             "own mix, federated less alone": together - own_alone,
+            "own mix, federated of pooled": together / max(pooled, 1e-9),
+            **{
+                f"owner {o}, federated less alone": even["federated"] - float(a[chosen].mean())
+                for o, a in enumerate(alone)
+            },
+            **{
+                f"owner {o}, own mix, federated less alone": (
+                    (mixes[o] * (found["federated"] - a))[chosen].sum() / mixes[o][chosen].sum()
+                )
+                for o, a in enumerate(alone)
+            },
         }
 
     drawn = [values(chosen) for chosen in draws]
-    out = {}
-    for name, value in drawn[0].items():
-        low, high = np.quantile([d[name] for d in drawn[1:]], [0.025, 0.975])
-        out[name] = (value, float(low), float(high))
-    return out
+    return {name: np.array([d[name] for d in drawn]) for name in drawn[0]}
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float, float]:
+    low, high = np.quantile(drawn[1:], [0.025, 0.975])
+    return float(drawn[0]), float(low), float(high)
+
+
+def owners_better(every: Sequence[dict[str, np.ndarray]], mix: str) -> tuple[int, int, float]:
+    """(owners whose gain's interval is above 0, those whose gain is, the least gain), of all seeds."""
+    gains = [
+        interval(values[f"owner {owner}, {mix}federated less alone"])
+        for values in every
+        for owner in range(OWNERS)
+    ]
+    above = sum(low > 0 for _, low, _ in gains), sum(value > 0 for value, _, _ in gains)
+    return *above, min(value for value, _, _ in gains)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--tune", action="store_true", help="try --rates on training items alone")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3])
+    parser.add_argument("--momentum", type=float, default=0.8)
+    parser.add_argument("--server-rate", type=float, default=1.0)
+    parser.add_argument("--tune", action="store_true", help="on training items alone")
     parser.add_argument("--rule", default="average")
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--cells", type=Path, default=Path("/tmp/federated_cells"))
     how = parser.parse_args()
     bench = Bench(how, model())
     if how.tune:
-        how.cells = how.cells / "tune"
-        for rate in how.rates:
-            how.rate = rate
-            bench.run(Seed(TUNE_SEED, how.cells, how))
+        bench.run(Seed(TUNE_SEED, how.cells / "tune", how))
         return
     kept = Kept(
         f"federated_{how.rule}",
         settings={
-            "rounds": how.rounds, "steps": how.steps, "rate": how.rate, "rank": RANK,
+            "rounds": how.rounds, "steps": how.steps, "batch": how.batch, "rate": how.rate,
+            "momentum": how.momentum, "server rate": how.server_rate, "rank": RANK,
             "upper layers": UPPER, "owners": OWNERS,
         },
     )  # fmt: skip
-    every: list[dict[str, tuple[float, float, float]]] = []
+    every: list[dict[str, np.ndarray]] = []
     for number in how.seeds:
         seed = Seed(number, how.cells, how)
         try:
@@ -290,17 +333,23 @@ def main() -> None:
             break
         values = measured(seed, found)
         every.append(values)
-        for name, (value, low, high) in values.items():
+        for name, drawn in values.items():
+            value, low, high = interval(drawn)
             kept.put(f"seed {number}", name, value, n=len(seed.test), low=low, high=high)
         for rounds in range(1, how.rounds + 1):
             kept.put(f"seed {number}", f"error of round {rounds}", found[f"error {rounds}"])
     if not every:
         return
+    items = sum(len(Seed(number, how.cells, how).test) for number in how.seeds[: len(every)])
     for name in every[0]:
-        each = [values[name][0] for values in every]
-        kept.put(
-            "all seeds", name, float(np.mean(each)), n=len(each), low=min(each), high=max(each)
-        )
+        if not name.startswith("owner "):  # they are others in each seed
+            value, low, high = interval(np.mean([values[name] for values in every], axis=0))
+            kept.put("all seeds", name, value, n=items, low=low, high=high)
+    for mix, row in (("", "each owner"), ("own mix, ", "each owner, own mix")):
+        surely, better, least = owners_better(every, mix)
+        kept.put(row, "gain with its interval above 0", surely, n=OWNERS * len(every))
+        kept.put(row, "gain above 0", better, n=OWNERS * len(every))
+        kept.put(row, "least gain", least, n=OWNERS * len(every))
     packed = tensors.pack(first_adapter(bench.layers, RANK, seed=0).tensors)
     numbers = sum(RANK * (out + into) for out, into in bench.layers.values())
     message = Contribute(federation="0" * 32, number=1, rank=RANK, packed=packed)

@@ -64,7 +64,7 @@ def adapters(path: Path) -> list[bytes]:
 def undisturbed(folder: Path, rounds: int) -> list[bytes]:
     """The adapter of each round where all is in this process."""
     path = folder / "undisturbed.sqlite"
-    settings = FederationSettings(owners=OWNERS, rounds=rounds, rank=2)
+    settings = FederationSettings(owners=OWNERS, rounds=rounds, rank=2, momentum=0.7)
 
     async def run() -> None:
         at = Federation(settings, path)
@@ -115,9 +115,10 @@ def test_the_same_adapter_to_the_bit_also_where_superlink_and_supernodes_are_kil
 ) -> None:
     python()
     ledgers = [MemoryLedger(name) for name in OWNERS]
+    file = coordinator(tmp_path, federation="momentum = 0.7")
 
     async def run() -> None:
-        async with listening(load_host(coordinator(tmp_path)), NoModel()) as host:
+        async with listening(load_host(file), NoModel()) as host:
             ways = [way(tmp_path, host.port, name) for name in OWNERS]
             book = tmp_path / "host" / "federation.sqlite"
             tasks = [

@@ -42,7 +42,9 @@ def final(path: Path) -> bytes:
 
 
 def undisturbed(folder: Path, model: Path) -> bytes:
-    settings = FederationSettings(owners=OWNERS, rounds=ROUNDS, rank=4, quorum=3, secure=True)
+    settings = FederationSettings(
+        owners=OWNERS, rounds=ROUNDS, rank=4, quorum=3, secure=True, momentum=0.7
+    )
     path = folder / "undisturbed.sqlite"
 
     async def run() -> None:
@@ -84,14 +86,21 @@ def test_a_sum_comes_out_the_same_whoever_is_killed_between_its_steps(
     assert main(made.split()[1:]) == 0
     written(tmp_path, free_port(), model)
     file = tmp_path / "federation.toml"
-    text = file.read_text().replace("quorum = 2", "quorum = 3\nsecure = true")
+    text = file.read_text().replace("quorum = 2", "quorum = 3\nsecure = true\nmomentum = 0.7")
     file.write_text(text.replace("rounds = 3", f"rounds = {ROUNDS}"))
     for owner in OWNERS:
         plan = tmp_path / owner / "plan.toml"
         plan.write_text(plan.read_text() + "secure = true\n")
     book = tmp_path / "host" / "federation.sqlite"
     # After so many parts (of 3 owners, 4 steps, 2 rounds) somebody is killed.
-    killed = {1: "coordinator", 4: "clinic", 7: "coordinator", 10: "town", 14: "bank"}
+    killed = {
+        1: "coordinator",
+        4: "clinic",
+        7: "coordinator",
+        10: "town",
+        14: "bank",
+        20: "coordinator",
+    }
     killed_on_the_way(
         tmp_path, serve_host, bench, lambda: rows(book, "SELECT count(*) FROM sum_parts")[0][0],
         3 * 4 * ROUNDS, killed,

@@ -101,7 +101,7 @@ def written(folder: Path, port: int, model: Path) -> None:
 
 def undisturbed(folder: Path, model: Path) -> bytes:
     """What comes of it where nobody is killed, in this process."""
-    settings = FederationSettings(owners=OWNERS, rounds=3, rank=4, quorum=2)
+    settings = FederationSettings(owners=OWNERS, rounds=3, rank=4, quorum=2, momentum=0.7)
     path = folder / "undisturbed.sqlite"
 
     async def run() -> None:
@@ -195,9 +195,12 @@ def test_three_owners_and_a_coordinator_that_are_killed(
     )
     assert main(made.split()[1:]) == 0
     written(tmp_path, free_port(), model)
+    host = tmp_path / "federation.toml"
+    host.write_text(host.read_text().replace("quorum = 2", "quorum = 2\nmomentum = 0.7"))
     book = tmp_path / "host" / "federation.sqlite"
 
-    killed = {2: "coordinator", 4: "clinic"}  # after so many updates; three owners, three rounds
+    # After so many updates, of three owners in three rounds; the last time with a velocity.
+    killed = {2: "coordinator", 4: "clinic", 8: "coordinator"}
     killed_on_the_way(
         tmp_path,
         serve_host,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cosilo.federation import Aggregate, OwnerUpdate, rules
+from cosilo.federation import Aggregate, OwnerUpdate, ServerStep, rules
 from cosilo.federation.low_rank import reduced, truncated
 from cosilo.federation.robust import squared_distances
 from cosilo.federation.updates import A, B, distance_norm, product_norm
@@ -242,3 +242,55 @@ def test_distances_are_between_all_numbers_together() -> None:
     for i, j in itertools.product(range(4), range(4)):
         slow = distance_norm(updates[i].tensors, updates[j].tensors) ** 2
         assert found[i, j] == pytest.approx(slow, rel=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(["average", "median", "norm_bounded"]),
+    momentum=st.floats(0, 0.95),
+    rate=st.floats(0.1, 2),
+    rounds=st.integers(1, 5),
+    seed=seeds,
+)
+def test_steps_from_two_rounds_adapters_are_those_with_a_velocity_kept(
+    name: str, momentum: float, rate: float, rounds: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    step, rule = ServerStep(momentum, rate), rules.create(name)
+    earlier, at = None, adapter(rng, 2)
+    velocity = {n: np.zeros(t.shape) for n, t in at.items()}
+    written_out = {n: t.astype(np.float64) for n, t in at.items()}
+    for _ in range(rounds):
+        made = rule([OwnerUpdate(f"owner {i}", 1.0, adapter(rng, 2)) for i in range(3)], at)
+        for n, tensor in made.tensors.items():
+            for place in np.ndindex(*tensor.shape):
+                way = float(tensor[place]) - float(at[n][place])
+                velocity[n][place] = momentum * velocity[n][place] + way
+                written_out[n][place] += rate * velocity[n][place]
+        stepped = step(made, at, earlier)
+        assert (stepped.weights, stepped.error, stepped.adds) == (made.weights, made.error, False)
+        earlier, at = at, dict(stepped.tensors)
+        # The next round is one of the adapter as it is, in float32: so is the written-out version.
+        for n, tensor in at.items():
+            assert tensor.dtype == np.float32
+            np.testing.assert_allclose(tensor, written_out[n], rtol=1e-5, atol=1e-4)
+
+
+@given(seed=seeds)
+def test_no_momentum_and_the_whole_way_change_no_bit(seed: int) -> None:
+    made = rules.create("average")(updates_of([2, 2], seed))
+    before = adapter(np.random.default_rng(seed), 2)
+    assert ServerStep()(made, before, None) is made
+    assert ServerStep()(made, before, before) is made
+
+
+def test_there_is_no_step_to_what_is_added_to_weights_or_has_other_shapes() -> None:
+    before = adapter(np.random.default_rng(0), 2)
+    added = rules.create("flora")(updates_of([2, 2], 0))
+    with pytest.raises(ValueError, match="added to weights"):
+        ServerStep(0.5)(added, before, None)
+    larger = rules.create("average")(updates_of([3, 3], 0))
+    with pytest.raises(ValueError, match="other shapes"):
+        ServerStep(0.5)(larger, before, None)
+    with pytest.raises(ValueError, match="other shapes"):
+        ServerStep(0.5)(rules.create("average")(updates_of([2, 2], 0)), before, larger.tensors)

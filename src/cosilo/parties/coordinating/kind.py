@@ -88,6 +88,8 @@ def federation(
     method: Literal["adapter", "scalars"] = "adapter",
     directions: int = 2048,
     rate: float = 1e-3,
+    momentum: float = 0.0,
+    server_rate: float = 1.0,
     state_file: Path | None = None,
     public: Path | None = None,
     model: str = "",
@@ -102,7 +104,7 @@ def federation(
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
-            base, held_s, method, directions, rate: see `FederationSettings`.
+            base, held_s, method, directions, rate, momentum, server_rate: see `FederationSettings`.
         public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
             model, which learns from what comes of each round and teaches it: as for the kind "mutual",
             its other options in `mutual`.
@@ -116,7 +118,7 @@ def federation(
             rounds=rounds, rule=rule, rule_options=rule_options or {},
              quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
             codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
-            method=method, directions=directions, rate=rate,
+            method=method, directions=directions, rate=rate, momentum=momentum, server_rate=server_rate,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None

@@ -410,6 +410,7 @@ class Rounds:
         ]
         try:
             made = settings.made_rule()(updates, self._before(number))
+            made = settings.stepped(made, *self._began(number))
             if self._transfer is not None:
                 before = self._book.closed(number - 1)
                 learned = self._transfer.of(number, made, before.packed if before else b"")
@@ -432,7 +433,7 @@ class Rounds:
             if self._standing.state != "unmasking":
                 self._standing = sums.go_on(self._standing, self._size())
                 return
-            closed = sums.closed(self._standing, self._before(number))
+            closed = sums.closed(self._standing, *self._began(number))
         except ValueError as error:
             return self._fail(f"nothing comes of round {number}: {error}")
         self._closes(closed, sums.fates(number, set(closed.owners)))
@@ -461,6 +462,11 @@ class Rounds:
         if found is None or found.adds:
             return settings.first(self._layers)
         return unpacked(found.packed, settings.shapes(self._layers, found.rank), settings.codec)
+
+    def _began(self, number: int) -> tuple[Tensors, Tensors | None]:
+        """What owners began the round with, and the one before it, where that is looked at."""
+        looked_at = number > 1 and self.settings.momentum > 0
+        return self._before(number), self._before(number - 1) if looked_at else None
 
     def _too_few(self, number: int, good: int) -> str:
         dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]

@@ -13,11 +13,12 @@ import numpy as np
 
 from cosilo.boundary.wire.codecs import codec
 from cosilo.errors import ConfigError
-from cosilo.federation.rules import AggregationRule, Ranks, require_securable, rules
+from cosilo.federation.momentum import ServerStep
+from cosilo.federation.rules import Aggregate, AggregationRule, Ranks, require_securable, rules
 from cosilo.federation.scalars import SCALARS
 from cosilo.federation.secure import keys
 from cosilo.federation.secure.fixed_point import FixedPoint
-from cosilo.federation.updates import Shapes, Tensors
+from cosilo.federation.updates import Shapes, Tensors, vetted
 from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
 from cosilo.tables import check
 
@@ -56,6 +57,8 @@ class FederationSettings:
             `directions` shared ones (FedKSeed), along which their adapters move.
         directions: how many numbers that are.
         rate: with "scalars", how far a step goes for each unit of its number.
+        momentum, server_rate: how far owners go on where a round's updates lead, and how much of the
+            last round's step comes again; see `federation.momentum`.
         secure: sum updates so that nobody sees one of them, the coordinator neither; for named owners,
             all of one rank, and a rule that reads nothing but the sum.
         secure_bits: of the numbers that are summed, 32 or 64.
@@ -87,6 +90,8 @@ class FederationSettings:
     method: Literal["adapter", "scalars"] = "adapter"
     directions: int = 2048
     rate: float = 1e-3
+    momentum: float = 0.0
+    server_rate: float = 1.0
     secure: bool = False
     secure_bits: int = 32
     secure_largest: float | None = None
@@ -129,8 +134,27 @@ class FederationSettings:
             raise ValueError(
                 f"{self.rule} puts adapters together, and scalars are none: leave one of the two out"
             )
+        if not self.server_step.whole:
+            self._check_step()
         if self.secure:
             self._check_sums()
+
+    def _check_step(self) -> None:
+        if self.method == "scalars":
+            raise ValueError(
+                "momentum and server_rate are of adapters, and scalars go as far as rate says: leave "
+                "them out"
+            )
+        if self.ranks == "stacked":
+            raise ValueError(
+                f"what comes of {self.rule} is added to weights and owners begin anew, so there is no "
+                "step to go on with: leave out momentum and server_rate, or average"
+            )
+        if self.ranks != "one":
+            raise ValueError(
+                f"{self.rule} fills up smaller ranks with zeros, and momentum would go on towards "
+                "them: leave out momentum and server_rate, or let all owners have one rank and average"
+            )
 
     def _check_sums(self) -> None:
         try:
@@ -179,6 +203,29 @@ class FederationSettings:
             return self.rank
         stacked = self.rank * (self.sample or len(self.owners))
         return int(self.rule_options.get("rank") or stacked)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def server_step(self) -> ServerStep:
+        """What is made of a rule's result before owners go on from it."""
+        return ServerStep(self.momentum, self.server_rate)
+
+    def stepped(self, made: Aggregate, before: Tensors, earlier: Tensors | None) -> Aggregate:
+        """What owners go on from after a round; see `ServerStep`.
+
+        Raises:
+            ValueError: it holds what is no number, or is larger than an update may be.
+        """
+        step = self.server_step
+        found = step(made, before, earlier)
+        if step.whole:
+            return found
+        shapes = {name: tensor.shape for name, tensor in before.items()}
+        wrong = vetted(found.tensors, shapes, largest_norm=self.largest_norm, scale=self.scale)
+        if wrong:
+            raise ValueError(
+                f"where momentum and server_rate lead cannot be used: {wrong}; smaller ones may help"
+            )
+        return found
 
     def shapes(self, layers: Layers, rank: int) -> Shapes:
         """Of what an owner sends, of an adapter of that rank."""

@@ -225,11 +225,12 @@ class SumRounds:
         self._book.fix(number, kept, standing)
         return standing
 
-    def closed(self, at: Standing, before: Tensors) -> ClosedRound:
+    def closed(self, at: Standing, before: Tensors, earlier: Tensors | None) -> ClosedRound:
         """What comes of a round that its last step is done in.
 
         Args:
             before: what owners began it with.
+            earlier: what they began the round before it with, if there was one.
 
         Raises:
             ValueError: too few shares came, or wrong ones; or the sum cannot be used.
@@ -241,6 +242,7 @@ class SumRounds:
         if wrong := vetted(found, shapes, largest_norm=settings.largest_norm, scale=settings.scale):
             raise ValueError(f"the sum cannot be used: {wrong}")
         made = settings.made_rule()([OwnerUpdate("sum", 1.0, found)], before)
+        made = settings.stepped(made, before, earlier)
         packed = tensors.pack(made.tensors, settings.codec)
         return ClosedRound(packed, settings.rank, made.adds, None, survivors)
 

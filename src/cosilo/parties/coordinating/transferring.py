@@ -35,7 +35,8 @@ def require_teachable(settings: FederationSettings) -> None:
     """Refuse a large model in a federation that it cannot learn in.
 
     Raises:
-        ConfigError: its coordinator sees no adapter; what comes of its rule is added to weights.
+        ConfigError: its coordinator sees no adapter; what comes of its rule is added to weights; it
+            goes on by momentum.
     """
     if settings.secure or settings.method == "scalars":
         raise ConfigError(
@@ -46,6 +47,11 @@ def require_teachable(settings: FederationSettings) -> None:
         raise ConfigError(
             f"what comes of the rule {settings.rule!r} is added to weights, and a small model that a "
             "large one teaches goes on from its adapter: average, or hetlora for unequal ranks"
+        )
+    if not settings.server_step.whole:
+        raise ConfigError(
+            "momentum would repeat what the large model taught as if owners had learnt it again: leave "
+            "out momentum and server_rate"
         )
 
 

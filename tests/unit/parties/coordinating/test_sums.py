@@ -43,6 +43,11 @@ class Federation:
                 **getattr(self, "terms", {}),
                 owner: self.rounds.enrol(owner, federations.enrol(sums=True), 0).sums,
             }
+        self.begin(1)
+
+    def begin(self, number: int) -> None:
+        """Owners go on to a round, each with the same way as in the first."""
+        self.number = number
         self.owners = {owner: self.owner(owner) for owner in OWNERS}
         self.said: dict[tuple[str, str], Any] = {}
         self.states: dict[str, SumState] = {}
@@ -60,8 +65,9 @@ class Federation:
     def name(self) -> str:
         return self._rounds.standing.name
 
-    def owner(self, owner: str, *, number: int = 1, share: float = 1.0) -> SumOwner:
+    def owner(self, owner: str, *, number: int | None = None, share: float = 1.0) -> SumOwner:
         """`owner`, as a process begins it."""
+        number = self.number if number is None else number
         terms = self.terms[owner]
         encoding = FixedPoint(terms.among, terms.largest, terms.bits)
         words = encoding.encoded(weighted(way(owner), share))
@@ -98,7 +104,7 @@ class Federation:
         return told
 
     def state(self, owner: str, step: Any, now: float = 1.0) -> SumState:
-        asked = NextStep(federation=self.name, number=1, step=step, among=len(OWNERS))
+        asked = NextStep(federation=self.name, number=self.number, step=step, among=len(OWNERS))
         return self.rounds.step(owner, asked, now)
 
     def adapter(self, now: float = 1.0) -> dict[str, Any]:
@@ -159,6 +165,17 @@ def test_a_round_gives_the_mean_of_updates_and_the_file_none_of_them(tmp_path: P
             assert not any(content[:least] in data for data in files)
         words = FixedPoint(4, 8.0).encoded(weighted(way(owner), 1.0))
         assert not any(words.tobytes()[:40] in data for data in files)
+
+
+def test_a_sum_goes_on_by_momentum_as_it_is_written_out(tmp_path: Path) -> None:
+    one = Federation(tmp_path, killed=True, rounds=2, momentum=0.5, server_rate=0.4)
+    run(one, {})
+    one.begin(2)
+    run(one, {})
+    first = 0.4 * np.mean([way(owner) for owner in OWNERS], axis=0)
+    second = first + 0.4 * (0.5 * first / 0.4 + np.mean([way(owner) for owner in OWNERS], axis=0))
+    wanted = shaped(flat(BEGUN) + second, {n: t.shape for n, t in BEGUN.items()})
+    assert close_to(one.adapter(), wanted)
 
 
 @pytest.mark.parametrize("step", ["advert", *STEPS])
@@ -330,6 +347,12 @@ def test_who_would_be_seen_and_who_would_not_do_not_meet() -> None:
 def test_no_large_model_learns_from_what_is_no_adapter_or_is_not_seen(options: Any) -> None:
     with pytest.raises(ConfigError, match="leave out secure, and method"):
         Rounds(settings(**options), transfer=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"server_rate": 0.5}])
+def test_no_large_model_teaches_where_its_teaching_would_be_repeated(options: Any) -> None:
+    with pytest.raises(ConfigError, match="repeat what the large model taught"):
+        Rounds(settings(secure=False, **options), transfer=object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
