@@ -30,6 +30,8 @@ from cosilo.boundary.messages import (
     Embeddings,
     Enrol,
     Enrolled,
+    Forget,
+    Forgotten,
     Forward,
     Gradients,
     HandShares,
@@ -63,6 +65,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.federate import SumTerms, WalkTerms
 from cosilo.boundary.messages.federate_sums import Advert, Unmasking
+from cosilo.boundary.messages.forget import ForgottenItem, InFederation
 from cosilo.boundary.messages.lend import Described
 from cosilo.boundary.wire import logits, states, tensors, weights
 from cosilo.boundary.wire.codecs import codec
@@ -230,6 +233,21 @@ SAMPLES: tuple[Message, ...] = (
         confidence=0.5,
     ),
     Tuned(name=32 * "a", first=2.0, last=1.0, prompt_tokens=99),
+    Forget(
+        forget=32 * "f", part=1, requests=(32 * "1", 32 * "2"), adapters=(32 * "a",),
+        federations=(InFederation(federation="ef" * 16, rounds=(2, 3)),), bodies=(40 * "b",),
+    ),
+    Forget(forget=32 * "f", everything=True),
+    Forgotten(
+        forget=32 * "f", part=1, asked=64 * "c", client="clinic", by="lm-owner", at=1.7e9,
+        outcomes=(
+            ForgottenItem(what="request", how="deleted", names=(32 * "1",), count=1, left=("digests",)),
+            ForgottenItem(what="federation", how="redone", names=("ef" * 16,), count=1, before=64 * "d",
+                    after=64 * "e", first=2, last=3, left=("others were given it",)),
+            ForgottenItem(what="body", how="nothing", names=(40 * "b",)),
+        ),
+        chain=(bytes(range(99)),), signature=bytes(70),
+    ),
 )  # fmt: skip
 ENCODED = tuple(encode(m) for m in SAMPLES)
 

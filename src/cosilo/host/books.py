@@ -4,6 +4,7 @@
                          requests         under way, or answered of late: a retry gets the same bytes
                          taken, prompts   for limits, by client and day
                          processes        what each took of this machine (`used.py`)
+                         forgets          what clients asked to forget, and what they were told
          lock                             one process at a time
 
 What belongs together is one transaction: a request's entry with what is set aside for it, a reply's
@@ -20,7 +21,7 @@ import secrets
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,11 @@ CREATE TABLE IF NOT EXISTS taken (
     PRIMARY KEY (client, day)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS prompts (
-    client TEXT NOT NULL, prompt BLOB NOT NULL, PRIMARY KEY (client, prompt)
+    client TEXT NOT NULL, prompt BLOB NOT NULL, request TEXT, PRIMARY KEY (client, prompt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forgets (
+    client TEXT NOT NULL, id TEXT NOT NULL, part INTEGER NOT NULL, asked TEXT NOT NULL,
+    planned BLOB NOT NULL, answer BLOB, PRIMARY KEY (client, id, part)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS salt (salt BLOB NOT NULL);
 {USED}
@@ -60,7 +65,8 @@ _BEGUN = "INSERT INTO requests VALUES (?,?,?,?,?,?,NULL)"
 _REFUSED = "INSERT INTO requests VALUES (?,?,?,?,?,?,?)"
 _ANSWERED = "UPDATE requests SET answer = ?, at = ? WHERE client = ? AND id = ?"
 _FORGET = "DELETE FROM requests WHERE client = ? AND id = ?"
-_PROMPT = "INSERT OR IGNORE INTO prompts VALUES (?,?)"
+_PROMPT = "INSERT OR IGNORE INTO prompts (client, prompt, request) VALUES (?,?,?)"
+_COLUMNS = "SELECT name FROM pragma_table_info('prompts')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +126,10 @@ class HostBooks:
         try:
             self._db = connect(made_private(self.path))
             self._db.executescript(_SCHEMA)
+            if ("request",) not in self._db.execute(
+                _COLUMNS
+            ).fetchall():  # begun before it was noted
+                self._db.execute("ALTER TABLE prompts ADD COLUMN request TEXT")
             found = self._db.execute("SELECT salt FROM salt").fetchone()
             if found is None:
                 found = (secrets.token_bytes(32),)
@@ -166,7 +176,12 @@ class HostBooks:
 
 
 class ClientBooks:
-    """One client's chain, account, and requests that it may send again."""
+    """One client's chain, account, and requests that it may send again.
+
+    Attributes:
+        db: where they are.
+        working: the ids of its requests that are worked on now.
+    """
 
     def __init__(
         self,
@@ -183,13 +198,14 @@ class ClientBooks:
         self.client = client
         self.account = account
         self.ledger = ledger
-        self._db = db
+        self.db = db
         self._salt = salt
         self._effort = effort
         self._kept = kept
         self._begun = begun
         self._answered = answered  # when, and how many bytes
         self._bytes = sum(size for _, size in answered.values())
+        self.working: Collection[str] = ()
 
     def begun(self, name: str) -> Begun | None:
         """The request `name`, where it is under way or its answer is kept."""
@@ -205,7 +221,7 @@ class ClientBooks:
             return None
         query = "SELECT answer FROM requests WHERE client = ? AND id = ?"
         try:
-            row = self._db.execute(query, (self.client, name)).fetchone()
+            row = self.db.execute(query, (self.client, name)).fetchone()
         except sqlite3.Error as error:
             raise StoreError(f"an answer cannot be read: {error}") from None
         if row is None or not isinstance(row[0], bytes):
@@ -216,7 +232,7 @@ class ClientBooks:
         """Whether the request `name` was ever worked on for this client."""
         query = "SELECT 1 FROM entries WHERE request = ? AND chain = ? LIMIT 1"
         try:
-            return self._db.execute(query, (name, self.client)).fetchone() is not None
+            return self.db.execute(query, (name, self.client)).fetchone() is not None
         except sqlite3.Error as error:
             raise StoreError(f"the ledger cannot be read: {error}") from None
 
@@ -227,7 +243,7 @@ class ClientBooks:
             for prompt in prompts
         }
         query = "SELECT 1 FROM prompts WHERE client = ? AND prompt = ?"
-        return [h for h in hashed if not self._db.execute(query, (self.client, h)).fetchone()]
+        return [h for h in hashed if not self.db.execute(query, (self.client, h)).fetchone()]
 
     async def begin(
         self,
@@ -247,7 +263,7 @@ class ClientBooks:
         digest = hashlib.sha256(payload).digest()
         row = (self.client, name, pieces, digest, msgspec.msgpack.encode(held), time.time())
         beside: list[Statement] = [(_BEGUN, row)]
-        beside += [(_PROMPT, (self.client, prompt)) for prompt in prompts]
+        beside += [(_PROMPT, (self.client, prompt, name)) for prompt in prompts]
         number = await self.ledger.append(name, "up", message, payload, beside=beside)
         begun = self._begun[name] = Begun(pieces, digest, number, held)
         return begun
@@ -294,6 +310,22 @@ class ClientBooks:
         self.account.settle(begun.held, cost)
         self._keep(name, begun, len(answer), now)
 
+    def let_go(self, names: Sequence[str]) -> list[Statement]:
+        """Keep no answers to these requests any longer, and what was set aside for those that a former
+        process did not answer as taken; none is worked on now. What that takes in the database."""
+        done: list[Statement] = []
+        for name in names:
+            begun = self._begun.pop(name, None)
+            if begun is None:
+                continue
+            if name in self._answered:
+                self._bytes -= self._answered.pop(name)[1]
+            else:
+                done.append(self._take(begun.held))
+                self.account.settle(begun.held, begun.held)
+            done.append((_FORGET, (self.client, name)))
+        return done
+
     def close(self) -> None:
         self.ledger.close()
 
@@ -324,17 +356,17 @@ class ClientBooks:
 
     def _number(self, name: str) -> int:
         query = "SELECT number FROM entries WHERE request = ? AND chain = ? AND direction = 'up'"
-        return int(self._db.execute(query, (name, self.client)).fetchone()[0])
+        return int(self.db.execute(query, (name, self.client)).fetchone()[0])
 
     def _write(self, statements: Sequence[Statement]) -> None:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self.db.execute("BEGIN IMMEDIATE")
             for sql, values in statements:
-                self._db.execute(sql, values)
-            self._db.execute("COMMIT")
+                self.db.execute(sql, values)
+            self.db.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
             raise StoreError(f"cannot write {LEDGER}: {error}") from None
 
 

@@ -8,6 +8,7 @@ name = "lm-owner"      books = "host"      keep = "digest"
 [tls]                  ca, cert, key: the authority of the clients, and who the host is
 [flower]               Flower carries what clients ask, in place of HTTPS
 [answers]              how long an answer is kept for a client that did not receive it
+[forget]               what becomes of the record of what a client asks to forget
 [clients.NAME]         NAME is the one that the client's certificate bears
 [clients.NAME.total]   limits in all: messages, tokens_in, tokens_out, usd, logits, states,
 [clients.NAME.day]     gradients, prompts; and for one day of UTC
@@ -26,6 +27,7 @@ from cosilo.boundary.meter import Price
 from cosilo.errors import ConfigError
 from cosilo.host.books import KeptAnswers
 from cosilo.host.certificates import NAME
+from cosilo.host.forgets import ForgetTerms
 from cosilo.host.limits import ClientLimits
 from cosilo.models.base import Shows
 from cosilo.parties.coordinating.kind import FEDERATION
@@ -130,6 +132,7 @@ class HostConfig:
     Attributes:
         model: None where it only coordinates a federation.
         flower: None where clients ask over HTTPS.
+        forget: what becomes of the record of what a client asks to forget.
     """
 
     name: str
@@ -142,6 +145,7 @@ class HostConfig:
     answers: KeptAnswers
     clients: Mapping[str, ClientConfig]
     flower: FlowerConfig | None = None
+    forget: ForgetTerms = field(default_factory=ForgetTerms)
 
     def exposes(self, client: str) -> Shows:
         """What `client` may see."""
@@ -170,6 +174,7 @@ class _File:
     keep: Literal["digest", "content"] = "digest"
     listen: Listening = field(default_factory=Listening)
     answers: KeptAnswers = field(default_factory=KeptAnswers)
+    forget: ForgetTerms = field(default_factory=ForgetTerms)
 
 
 def load_host(path: Path) -> HostConfig:
@@ -220,6 +225,7 @@ def load_host(path: Path) -> HostConfig:
         answers=file.answers,
         clients=file.clients,
         flower=flower,
+        forget=file.forget,
     )
 
 

@@ -19,11 +19,13 @@ from dataclasses import replace
 from aiohttp import web
 
 from cosilo import interrupts
+from cosilo.boundary.record.signed import SigningKey
 from cosilo.boundary.transports import tls
 from cosilo.errors import CosiloError
 from cosilo.host.books import HostBooks
 from cosilo.host.config import HostConfig
 from cosilo.host.flower import SuperLink, node_keys
+from cosilo.host.forgets import ClientForgets
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
@@ -85,6 +87,8 @@ class Listener:
         self._threads = Threads()
         self._bodies = bodies_of(model, config.model.body if config.model else None)
         self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
+        self._key = SigningKey.read(config.tls.cert, config.tls.key)
+        self._forgets: dict[str, ClientForgets] = {}
         self.services = {name: self._service(config, name) for name in config.clients}
         hello = hello_of(config.name, model.name)
         self._server = HostServer(dict(self.services), hello, config.listen)
@@ -129,10 +133,13 @@ class Listener:
             }
             self._context.load_cert_chain(new.tls.cert, new.tls.key)
             keys = node_keys(replace(new, flower=self._config.flower)) if self._superlink else {}
+            self._key = SigningKey.read(new.tls.cert, new.tls.key)
         except (CosiloError, OSError) as error:
             log.error("configuration not taken, the one before stays: %s", error)
             return
         self.services.update(made)
+        for forgets in self._forgets.values():
+            forgets.key = self._key
         for name, client in new.clients.items():
             self.services[name].limit(client.total, client.day)
         self._server.services = {name: self.services[name] for name in new.clients}
@@ -157,8 +164,12 @@ class Listener:
 
     def _service(self, config: HostConfig, name: str) -> ClientService:
         client, exposes = config.clients[name], config.exposes(name)
+        books = self._books.of(name, client.total, client.day)
+        sent_on = bool(getattr(self._model, "place", ""))
+        forgets = ClientForgets(books, config.forget, self._key, sent_on=sent_on)
+        self._forgets[name] = forgets
         return ClientService(
-            self._books.of(name, client.total, client.day),
+            books,
             # An owner of its own, so that nothing one client has begun is another's to go on with.
             LMOwner(
                 self._model,
@@ -168,6 +179,7 @@ class Listener:
                 federation=self._federation,
                 threads=self._threads,
                 bodies=self._bodies,
+                forgets=forgets,
             ),
             exposes=exposes,
             price=config.price,

@@ -140,6 +140,7 @@ class ClientService:
         self._linger_s = linger_s
         self._under_way: dict[str, UnderWay] = {}
         self._closing = False
+        books.working = self._under_way
 
     async def answer(self, name: str, payload: bytes) -> bytes:
         """The encoded reply, or `Refused`, to the request `name`.

@@ -5,6 +5,7 @@ tune ──▶ name ──▶ plugged: the model, with that adapter
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeGuard
 
@@ -70,6 +71,21 @@ class PluggingModel(Protocol):
         """
 
 
+class ForgettingModel(PluggingModel, Protocol):
+    """One that can be told to forget an adapter."""
+
+    async def adapters_of(self, client: str) -> Mapping[str, str]:
+        """The name of each adapter that is kept for the client, and a hash of it."""
+
+    async def forget_adapter(self, client: str, name: str) -> None:
+        """Keep nothing of that adapter any longer, in memory or on disk, nor of a training of that
+        name; nothing happens where there is none.
+
+        Raises:
+            StoreError: a file of it cannot be taken away.
+        """
+
+
 class TunableModel(PluggingModel, Protocol):
     async def tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
         """Train an adapter; the same lessons and plan are the same adapter, trained once.
@@ -88,3 +104,8 @@ def plugs(model: TextModel) -> TypeGuard[PluggingModel]:
 def tunes(model: TextModel) -> TypeGuard[TunableModel]:
     """Whether its owner tunes it for clients; asked of its class."""
     return hasattr(type(model), "tune") and plugs(model)
+
+
+def forgets_adapters(model: TextModel) -> TypeGuard[ForgettingModel]:
+    """Whether it can forget an adapter; asked of its class."""
+    return hasattr(type(model), "forget_adapter") and plugs(model)

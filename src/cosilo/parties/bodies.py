@@ -12,6 +12,7 @@ of it is on the disk before a step is answered.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from urllib.parse import quote
 from cosilo.boundary.messages.body import Body, BodyVersion, OpenBody
 from cosilo.boundary.messages.forward import Backward
 from cosilo.boundary.wire import states
-from cosilo.errors import RejectedError, UnknownThreadError
+from cosilo.errors import RejectedError, StoreError, UnknownThreadError
 from cosilo.models.base import Array
 from cosilo.models.parts import LayerRange, PartModel, PartTuning, Passed
 from cosilo.parties.threads import KeptState
@@ -250,6 +251,37 @@ class ClientBodies:
                 return kept
         raise UnknownThreadError(_GONE)
 
+    def versions(self, client: str) -> dict[str, tuple[str, ...]]:
+        """Each adapter of the client's, by the name of its first version: the names of those that are
+        kept, the last one first; in memory or on disk."""
+        found = {
+            name.hex(): tuple(version.hex() for version in kept.versions)
+            for name, kept in self._kept.get(client, {}).items()
+        }
+        folder = self._folder(client)
+        if folder is not None and folder.is_dir():
+            for place in sorted(folder.iterdir()):
+                files = sorted(place.glob("*.safetensors"), reverse=True)
+                names = tuple(_version(file) for file in files) or (place.name,)
+                found.setdefault(place.name, names)
+        return found
+
+    async def forget(self, client: str, first: str) -> None:
+        """Keep nothing of the adapter whose first version has that name, in memory or on disk; nothing
+        happens where there is none.
+
+        Raises:
+            StoreError: its folder cannot be taken away.
+        """
+        async with self._opening:
+            own = self._kept.get(client, {})
+            kept = own.get(bytes.fromhex(first))
+            async with kept.lock if kept is not None else asyncio.Lock():
+                folder = self._folder(client)
+                if folder is not None:
+                    await asyncio.to_thread(_taken_away, folder / first)
+                own.pop(bytes.fromhex(first), None)
+
     async def _taken_up(
         self, client: str, model: PartModel, asked: OpenBody, first: BodyVersion
     ) -> KeptBody:
@@ -279,6 +311,19 @@ class ClientBodies:
         if self.tuning.folder is None:
             return None
         return self.tuning.folder / f"client-{quote(client, safe='')}"
+
+
+def _version(file: Path) -> str:
+    """The name of the version in a file."""
+    return file.stem.partition("-")[2]
+
+
+def _taken_away(place: Path) -> None:
+    try:
+        if place.is_dir():
+            shutil.rmtree(place)
+    except OSError as error:
+        raise StoreError(f"{str(place)!r} cannot be taken away: {error.strerror}") from None
 
 
 _GONE = "the large model's owner has no such version of an adapter (any more): training begins anew"

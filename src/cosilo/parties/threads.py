@@ -161,6 +161,14 @@ class Threads:
         kept.names = {}
         self._kept.pop(kept, None)
 
+    async def forget_all(self, client: str) -> int:
+        """Forget all of a client's, those that are worked on once that is done; how many."""
+        own = [kept for kept in self._kept if kept.client == client]
+        for kept in own:
+            async with kept.lock:
+                self.forget(kept)
+        return len(own)
+
     def _shrink(self, used: KeptState) -> None:
         own = [k for k in self._kept if k.client == used.client]
         count, size = len(own), sum(self._kept[k] for k in own)

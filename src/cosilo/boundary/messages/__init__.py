@@ -40,6 +40,7 @@ from cosilo.boundary.messages.federate_sums import (
     SumState,
     Unmask,
 )
+from cosilo.boundary.messages.forget import Forget, Forgotten
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
 from cosilo.boundary.messages.lend import Lend, Lent, PluggedIn, PlugIn
 from cosilo.boundary.messages.read import Read, States
@@ -51,9 +52,9 @@ from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
     "LARGEST", "SMALL", "Advertise", "Ask", "Backward", "Body", "Completion", "Contribute",
-    "Contributed", "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forward", "Gradients",
-    "HandShares", "Lend", "Lent", "Masked", "Message", "NextRound", "NextStep", "OpenBody",
-    "Outputs", "Piece", "PlugIn", "PluggedIn", "Read", "Refused", "Request", "RoundState", "Score",
-    "Scored", "Scores", "States", "Step", "Steps", "SumState", "Tune", "Tuned", "Unmask",
-    "Verified", "Verify", "decode", "encode",
+    "Contributed", "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forget", "Forgotten",
+    "Forward", "Gradients", "HandShares", "Lend", "Lent", "Masked", "Message", "NextRound",
+    "NextStep", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read", "Refused", "Request",
+    "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps", "SumState", "Tune",
+    "Tuned", "Unmask", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cosilo.errors import UnknownAdapterError
+from cosilo.errors import StoreError, UnknownAdapterError
 from cosilo.models.white_box import checkpoint
 from cosilo.models.white_box.adapters import Adapter, merged_with
 from cosilo.models.white_box.lm import TorchModel
@@ -98,6 +98,46 @@ class ClientAdapters:
             return found
         return await asyncio.to_thread(self._plug, client, name)
 
+    def digests(self, client: str) -> dict[str, str]:
+        """The name of each adapter of this client's, and the SHA-256 of its tensors.
+
+        Raises:
+            StoreError: a file cannot be read.
+        """
+        with self.lock:
+            names = set(self._own.get(client, ()))
+            if self._folder is not None:
+                there = self._file(self._folder, client, "").parent
+                names |= {f.stem for f in there.glob("*.safetensors") if _NAME.fullmatch(f.stem)}
+            # Read without being kept in mind, so that looking makes none of them forgotten.
+            return {name: _digest(self._looked_at(client, name)) for name in sorted(names)}
+
+    def _looked_at(self, client: str, name: str) -> Adapter:
+        own = self._own.get(client, OrderedDict())
+        if name in own or self._folder is None:
+            return own[name][0]
+        return _read(self._file(self._folder, client, name))[0]
+
+    def drop(self, client: str, name: str) -> None:
+        """Keep nothing of an adapter any longer.
+
+        Raises:
+            StoreError: its file cannot be taken away.
+        """
+        with self.lock:
+            if self._folder is not None and _NAME.fullmatch(name):
+                file = self._file(self._folder, client, name)
+                try:
+                    # A process that was killed may have left one half written.
+                    for each in (file, *file.parent.glob(f".{file.name}.*")):
+                        each.unlink(missing_ok=True)
+                except OSError as error:
+                    raise StoreError(
+                        f"{str(file)!r} cannot be taken away: {error.strerror}"
+                    ) from None
+            self._plugged.pop((client, name), None)
+            self._own.get(client, OrderedDict()).pop(name, None)
+
     async def close(self) -> None:
         for model in list(self._plugged.values()):
             await model.close()
@@ -127,7 +167,20 @@ class ClientAdapters:
 
     @staticmethod
     def _file(folder: Path, client: str, name: str) -> Path:
-        return folder / hashlib.sha256(client.encode()).hexdigest()[:16] / f"{name}.safetensors"
+        return folder / folder_of(client) / f"{name}.safetensors"
+
+
+def folder_of(client: str) -> str:
+    """What a client's folder is called."""
+    return hashlib.sha256(client.encode()).hexdigest()[:16]
+
+
+def _digest(adapter: Adapter) -> str:
+    found = hashlib.sha256(repr((adapter.rank, adapter.alpha)).encode())
+    for name, tensor in sorted(adapter.tensors.items()):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return found.hexdigest()
 
 
 def _write(file: Path, adapter: Adapter, facts: Facts) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import math
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -129,6 +130,12 @@ class Lender(TorchModel):
     async def plugged(self, client: str, name: str) -> TorchModel:
         return await self._adapters.plugged(client, name)
 
+    async def adapters_of(self, client: str) -> Mapping[str, str]:
+        return await asyncio.to_thread(self._adapters.digests, client)
+
+    async def forget_adapter(self, client: str, name: str) -> None:
+        await asyncio.to_thread(self._forget, client, name)
+
     async def close(self) -> None:
         await self._adapters.close()
         await super().close()
@@ -231,6 +238,15 @@ class Lender(TorchModel):
     def _emulator_file(self) -> Path:
         assert self.terms.checkpoints is not None
         return self.terms.checkpoints / "emulator.safetensors"
+
+    def _forget(self, client: str, name: str) -> None:
+        with self._lending:
+            self._aligned.pop((client, name), None)
+            so_far = self._alignments.get(client, set())
+            if name in so_far:  # one less to be aligned to all the same
+                so_far.remove(name)
+                so_far.add(secrets.token_hex(16))
+            self._adapters.drop(client, name)
 
     # ── what comes back ──────────────────────────────────────────────────────
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,9 +23,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cosilo.errors import ModelError, RejectedError, UnknownAdapterError
+from cosilo.errors import ModelError, RejectedError, StoreError, UnknownAdapterError
 from cosilo.models.base import models
-from cosilo.models.fit.client_adapters import ClientAdapters
+from cosilo.models.fit.client_adapters import ClientAdapters, folder_of
 from cosilo.models.low_rank import Layers
 from cosilo.models.tunable import Learned, LessonPlan, Lessons
 from cosilo.models.white_box import files as torch_files
@@ -143,6 +143,14 @@ class TunableLM(TorchModel):
     async def plugged(self, client: str, name: str) -> TorchModel:
         return await self._adapters.plugged(client, name)
 
+    async def adapters_of(self, client: str) -> Mapping[str, str]:
+        return await asyncio.to_thread(self._kept_of, client)
+
+    async def forget_adapter(self, client: str, name: str) -> None:
+        # Behind a training that is under way, which may be of this very adapter.
+        loop, trainer = asyncio.get_running_loop(), self._trainer
+        await loop.run_in_executor(trainer, self._forget, client, name)
+
     async def close(self) -> None:
         trainer, self._trainer = self._trainer, None
         if trainer is not None:
@@ -151,6 +159,26 @@ class TunableLM(TorchModel):
             self._closing = Event()
         await self._adapters.close()
         await super().close()
+
+    def _kept_of(self, client: str) -> Mapping[str, str]:
+        begun = self._training(client, "")
+        names = [] if begun is None or not begun.is_dir() else [f.name for f in begun.iterdir()]
+        return dict.fromkeys(names, "") | self._adapters.digests(client)
+
+    def _forget(self, client: str, name: str) -> None:
+        folder = self._training(client, name)
+        try:
+            if folder is not None and folder.is_dir():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise StoreError(f"{str(folder)!r} cannot be taken away: {error.strerror}") from None
+        self._adapters.drop(client, name)
+
+    def _training(self, client: str, name: str) -> Path | None:
+        """Where a client's training of that name is kept; all of its trainings, without one."""
+        if self.terms.checkpoints is None:
+            return None
+        return self.terms.checkpoints / "training" / folder_of(client) / name
 
     def _tune(self, client: str, lessons: Lessons, plan: LessonPlan) -> Learned:
         work = self._tokenised(lessons)
@@ -162,9 +190,10 @@ class TunableLM(TorchModel):
             return Learned(name, facts["first"], facts["last"], 0)
         except UnknownAdapterError:
             pass
-        folder = None
-        if self.terms.checkpoints is not None:
-            folder = self.terms.checkpoints / "training" / name
+        folder = self._training(client, name)
+        if folder is not None and (before := folder.parents[1] / name).is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            before.rename(folder)  # trainings had no folder for each client once
         layers = upper_layers(self.module, self.terms.layers)
         try:
             adapter, outcome, tokens = tuned_on(

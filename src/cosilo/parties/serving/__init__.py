@@ -13,6 +13,7 @@ from cosilo.parties.serving import (  # noqa: F401  they register themselves
     ask,
     embed,
     federate,
+    forget,
     forward,
     lend,
     read,

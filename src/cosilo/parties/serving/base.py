@@ -12,6 +12,7 @@ from cosilo.models.base import TextModel
 from cosilo.models.tunable import plugs
 from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.forgets import ForgetBook
 from cosilo.parties.threads import Threads
 from cosilo.types import Delta
 
@@ -41,6 +42,10 @@ class Owner(Protocol):
     @property
     def bodies(self) -> ClientBodies | None:
         """The adapters that it trains for clients; None where it trains none."""
+
+    @property
+    def forgets(self) -> ForgetBook:
+        """What it notes of requests to forget."""
 
 
 async def answering(owner: Owner, adapter: str) -> TextModel:

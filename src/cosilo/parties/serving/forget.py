@@ -1,0 +1,147 @@
+"""What a client names is forgotten: looked for among its own, noted, taken away, and told."""
+
+from __future__ import annotations
+
+import time
+from asyncio import to_thread
+from collections.abc import Iterable, Mapping
+
+from msgspec.structs import replace
+
+from cosilo.boundary.messages import Forget, Forgotten, decode, encode
+from cosilo.boundary.messages.forget import ForgottenItem, How, Left, What
+from cosilo.errors import RejectedError, StoreError
+from cosilo.models.tunable import forgets_adapters, plugs
+from cosilo.parties.forgets import KeptForget, Planned
+from cosilo.parties.serving.base import Owner, serves
+
+
+@serves(Forget)
+async def forget(owner: Owner, message: Forget) -> Forgotten:
+    """Forgets, or tells what was forgotten before.
+
+    Raises:
+        RejectedError: this id is of another request; or what it names is worked on now, and nothing was
+            taken away.
+        StoreError: something cannot be taken away; what can was, and asking again goes on.
+    """
+    book, about = owner.forgets, (owner.client, message.forget, message.part)
+    async with book.lock:
+        kept = book.find(*about)
+        if kept is not None and kept.asked != message.asked:
+            raise RejectedError("another request to forget has this id: use a new one")
+        if kept is not None and kept.answer is not None:
+            answer = decode(kept.answer)
+            if not isinstance(answer, Forgotten):
+                raise StoreError("what was answered to this request to forget cannot be read")
+            return answer
+        if kept is None:
+            kept = KeptForget(message.asked, await _looked_for(owner, message))
+            book.plan(*about, kept)
+        outcomes = [await _taken_away(owner, planned, message) for planned in kept.planned]
+        told = Forgotten(
+            forget=message.forget,
+            part=message.part,
+            asked=message.asked,
+            client=owner.client,
+            by=owner.name,
+            at=time.time(),
+            outcomes=tuple(outcomes),
+        )
+        told = book.signed(told)
+        book.answered(*about, encode(told))
+        return told
+
+
+async def _looked_for(owner: Owner, message: Forget) -> tuple[Planned, ...]:
+    """What there is of what is named, before any of it is taken away."""
+    found = _requests(owner, message)
+    found += await _adapters(owner, message)
+    found += await _bodies(owner, message)
+    found += _federations(owner, message)
+    return tuple(found)
+
+
+def _requests(owner: Owner, message: Forget) -> list[Planned]:
+    book, client = owner.forgets, owner.client
+    if message.everything:
+        count = book.count(client)
+        return [Planned(ForgottenItem(what="request", how="deleted", count=count))] * bool(count)
+    known = book.known(client, message.requests)
+    here = tuple(name for name in message.requests if name in known)
+    gone = tuple(name for name in message.requests if name not in known)
+    return _all("request", "deleted", here) + _all("request", "nothing", gone)
+
+
+async def _adapters(owner: Owner, message: Forget) -> list[Planned]:
+    model, asked = owner.model, message.adapters
+    if not asked and not message.everything:
+        return []
+    if not forgets_adapters(model):
+        return _all("adapter", "cannot" if plugs(model) else "nothing", asked)
+    kept = await model.adapters_of(owner.client)
+    return _each("adapter", kept if message.everything else asked, kept)
+
+
+async def _bodies(owner: Owner, message: Forget) -> list[Planned]:
+    bodies, asked = owner.bodies, message.bodies
+    if not asked and not message.everything:
+        return []
+    versions = {} if bodies is None else await to_thread(bodies.versions, owner.client)
+    last = {name: kept[0] for first, kept in versions.items() for name in (first, *kept)}
+    firsts = {name: first for first, kept in versions.items() for name in (first, *kept)}
+    found = _each("body", versions if message.everything else asked, last)
+    return [
+        Planned(outcome, tuple(firsts[name] for name in outcome.names if name in firsts))
+        for outcome, _ in found
+    ]
+
+
+def _federations(owner: Owner, message: Forget) -> list[Planned]:
+    own = owner.federation
+    names = [each.federation for each in message.federations]
+    here = tuple(name for name in names if own is not None and own.name == name)
+    gone = tuple(name for name in names if name not in here)
+    return _all("federation", "cannot", here) + _all("federation", "nothing", gone)
+
+
+def _each(what: What, names: Iterable[str], kept: Mapping[str, str]) -> list[Planned]:
+    """One for each that there is, with its hash; one for all that there are not."""
+    found = [
+        Planned(ForgottenItem(what=what, how="deleted", names=(name,), count=1, before=kept[name]))
+        for name in names
+        if name in kept
+    ]
+    return found + _all(what, "nothing", tuple(name for name in names if name not in kept))
+
+
+def _all(what: What, how: How, names: tuple[str, ...]) -> list[Planned]:
+    count = len(names) if how != "nothing" else 0
+    left: tuple[Left, ...] = ("settings",) if how == "cannot" else ()
+    outcome = ForgottenItem(what=what, how=how, names=names, count=count, left=left)
+    return [Planned(outcome)] if names else []
+
+
+async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:
+    """What is told of something, once it is taken away; doing it twice does no harm."""
+    outcome = planned.outcome
+    if outcome.how != "deleted":
+        return outcome
+    # What was computed of a thread says what it was made of, and which request brought that is not
+    # known: a client opens again what it goes on with.
+    await owner.threads.forget_all(owner.client)
+    match outcome.what:
+        case "request":
+            book = owner.forgets
+            book.forget(owner.client, None if message.everything else outcome.names)
+            how: How = "cannot" if "contents" in book.left else "deleted"
+            return replace(outcome, how=how, left=book.left)
+        case "adapter" if forgets_adapters(owner.model):
+            for name in outcome.names:
+                await owner.model.forget_adapter(owner.client, name)
+        case "body" if owner.bodies is not None:
+            for first in planned.places:
+                await owner.bodies.forget(owner.client, first)
+        case _:  # it was there before this owner was begun with another configuration
+            return replace(outcome, how="cannot", left=("settings",))
+    return outcome
