@@ -31,6 +31,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from cosilo.boundary.record.ledger import read_entries
 from cosilo.objectives.base import Measurement
 from cosilo.strategies.cards import Card
 from cosilo.types import Answer
@@ -121,10 +122,6 @@ class Run:
         found: dict[str, list[tuple[bytes, ...]]] = {}
         if not (self.path / "ledger.sqlite").exists():
             return found
-        query = (
-            "SELECT request, coalesce(answers, number), coalesce(payload, digest) FROM entries"
-            " WHERE chain = ? ORDER BY number"
-        )
         with _read(self.path / "ledger.sqlite") as db:
             chains = [row[0] for row in db.execute("SELECT DISTINCT chain FROM entries")]
             for point, trial in self.points.items():
@@ -132,8 +129,10 @@ class Run:
                     if not chain.startswith(trial):
                         continue
                     sent: dict[tuple[str, int], list[bytes]] = {}
-                    for request, number, said in db.execute(query, (chain,)):
-                        sent.setdefault((request, number), []).append(said)
+                    for entry in read_entries(db, chain):
+                        number = entry.number if entry.answers is None else entry.answers
+                        said = entry.payload or entry.content_digest or b"forgotten"
+                        sent.setdefault((entry.request, number), []).append(said)
                     for (request, _), each in sent.items():
                         where = f"{point}{chain.removeprefix(trial)} {request}"
                         found.setdefault(where, []).append(tuple(each))

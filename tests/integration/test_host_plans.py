@@ -16,6 +16,7 @@ import tiny_lm
 from cosilo.boundary.messages import Completion, decode, encode
 from cosilo.cli import main
 from cosilo.errors import ConfigError
+from cosilo.gateway.record.audit import open_record
 from cosilo.session import ModelConfig, make_model, read_model
 from same import Run, compared
 from tiny_run import PLAN, bench, write_data
@@ -193,12 +194,15 @@ def test_a_stream_through_the_gateway(tmp_path: Path) -> None:
             client.close()
             assert said["there"] == said["here"]
             assert "".join(filter(None, said["there"])) == "Hello to you all"
-    with sqlite3.connect(folder / "store" / "ledger.sqlite") as db:
-        query = "SELECT direction, digest, size FROM entries ORDER BY at"
-        up, down, up_here, down_here = db.execute(query).fetchall()
-        assert (up, down) == (up_here, down_here)
-    with sqlite3.connect(lm / "host" / "ledger.sqlite") as db:
-        assert db.execute(query).fetchall() == [up, down]
+    up, down, up_here, down_here = crossed(folder / "store")
+    assert (up, down) == (up_here, down_here)
+    assert crossed(lm / "host") == [up, down]
+
+
+def crossed(folder: Path) -> list[tuple[str, bytes | None, int]]:
+    with open_record(str(folder)) as record:
+        entries = sorted(record.entries(), key=lambda entry: entry.at)
+    return [(entry.direction, entry.content_digest, entry.size) for entry in entries]
 
 
 def test_another_owner_is_no_small_model(tmp_path: Path) -> None:

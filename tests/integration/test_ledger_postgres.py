@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ def put(ledger: Any, i: int) -> None:
 
 def test_a_ledger_begun_before_replies_said_what_they_answer_goes_on(connect: Open) -> None:
     older = PostgresLedger(connect, "chain", key=KEY)
+    older._how = None  # type: ignore[assignment]  # what it recorded was hidden by no key
     put(older, 0)
     older.close()
-    connect().execute("ALTER TABLE cosilo.entries DROP COLUMN answers")  # as it was made then
+    alter = "ALTER TABLE cosilo.entries DROP COLUMN answers, DROP COLUMN key_id"
+    connect().execute(alter)  # as it was made then
     assert verify(connect(), key=KEY) == []
     connect().execute(SCHEMA)
     newer, reply = PostgresLedger(connect, "chain", key=KEY), Ask(chat=user("a reply"))
@@ -65,7 +68,10 @@ def test_it_records_what_the_one_in_a_file_does(
     for i in range(5):
         put(here, i)
         put(file, i)
-    assert list(here.entries()) == list(file.entries())
+    for a, b in zip(here.entries(), file.entries(), strict=True):
+        hidden = {"key_id": None, "digest": b"", "hash": b""}  # by keys of their own
+        assert replace(a, **hidden) == replace(b, **hidden)
+        assert a.content_digest == b.content_digest
     assert next(here.entries()).message == Ask(chat=user("message 0"))
     assert verify(connect(), key=KEY) == []
     assert verify(connect(), key=b"x" * 32) != []

@@ -34,6 +34,7 @@ from cosilo.databases import made_private
 from cosilo.errors import RunBusyError, StoreError
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.parties.remote import NETWORK
+from cosilo.record_keys import copied, keys_path, take_over
 
 TRIALS = "trials"
 """Where in a run's folder the trials' own lie."""
@@ -86,8 +87,12 @@ def lend(store: Store, trial: Trial, task: str, *, recorded: Path | None = None)
             db.execute(copied, (task,))
         for path in (store.ledger_path, folder / "ledger.sqlite"):
             SqliteLedger(path, trial.id).close()  # makes it, and gives an old one today's columns
+        chains = [chain_of(trial.id, road) for road in roads_of(trial)]
+        for chain in chains:
+            keys = keys_path(store.ledger_path)
+            take_over(keys_path(folder / "ledger.sqlite"), keys, chain=chain)
         with _beside(store.ledger_path, folder / "ledger.sqlite") as db:
-            for chain in (chain_of(trial.id, road) for road in roads_of(trial)):
+            for chain in chains:
                 for table in ("entries", "heads"):
                     copied = f"INSERT INTO trial.{table} SELECT * FROM main.{table} WHERE chain = ?"
                     db.execute(copied, (chain,))
@@ -103,6 +108,7 @@ def _copy(source: Path, target: Path) -> None:
         with closing(connect(source)) as db:
             db.execute("VACUUM INTO ?", (str(target),))
         target.chmod(0o600)
+        copied(keys_path(source), keys_path(target))
 
 
 def lease(store: Store, folder: Path, allowance: Budget, *, before: Totals | None = None) -> None:
@@ -195,7 +201,9 @@ def _absorb_answers(folder: Path, replay: Path) -> None:
 
 
 def _absorb_chains(path: Path, other: Path) -> None:
-    SqliteLedger(path, "").close()  # makes its tables
+    for ledger in (path, other):
+        SqliteLedger(ledger, "").close()  # makes its tables, and gives an old one today's columns
+    take_over(keys_path(path), keys_path(other))
     with _beside(path, other) as db:
         for chain, count, last, mac in db.execute("SELECT * FROM trial.heads").fetchall():
             head = db.execute("SELECT count, hash FROM main.heads WHERE chain = ?", (chain,))

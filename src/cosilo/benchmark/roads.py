@@ -34,7 +34,9 @@ class Roads:
         self._which = which
         self._ledgers: dict[Road, SqliteLedger] = {}
         for road in trial.roads(which):
-            self._ledgers[road] = SqliteLedger(store.ledger_path, chain_of(trial.id, road))
+            # Items are named by a hash of their content, so what they are called is hidden as well.
+            chain = chain_of(trial.id, road)
+            self._ledgers[road] = SqliteLedger(store.ledger_path, chain, hide_names=True)
         self.attempt = max(ledger.attempt for ledger in self._ledgers.values())
         for ledger in self._ledgers.values():
             ledger.attempt = self.attempt

@@ -20,8 +20,8 @@ from cosilo.benchmark.plan import Plan, Replay
 from cosilo.benchmark.store import Store
 from cosilo.errors import StoreError
 
-_SQLITE = ("", "-wal")
-"""A database, and what was committed to it and not moved there yet."""
+_SQLITE = ("", "-wal", ".keys", ".keys-wal")
+"""A database, what was committed to it and not moved there yet, and the same of its records' keys."""
 
 
 @contextmanager

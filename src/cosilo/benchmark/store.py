@@ -4,7 +4,8 @@
         run.json        versions, seeds, machine
         run.sqlite      trials, what preparing found, what a published model says, items with their
                         answers, measurements, what was paid, how far the ledger had come
-        ledger.sqlite   what crossed: one chain per trial, another while replies were tampered with
+        ledger.sqlite   what crossed: one chain per trial, another while replies were tampered with;
+                        ledger.sqlite.keys hides what, until it is forgotten
         replay.sqlite   every LM answer and score (unless the plan shares one between runs)
         lock            held by the one process that works on the run
         trials/…        trials under way in other processes, each a folder like this one (`absorb`)
@@ -52,6 +53,7 @@ from cosilo.errors import StoreError
 from cosilo.models.kept.replay import request_key
 from cosilo.objectives.base import Item, Measurement
 from cosilo.objectives.scoring import Made
+from cosilo.record_keys import ENDINGS
 from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Split, Task
 from cosilo.types import Answer, Chat, Generation, Sampling
@@ -395,7 +397,12 @@ class Store:
         """What crossed while the strategy was prepared, in the attempt that counts."""
         answering = tuple(f"{split}/" for split in splits)
         for entry in self._chain(chain):
-            if entry.attempt == attempt and not entry.request.startswith(answering):
+            shredded = entry.key == "forgotten"  # nobody knows any more what it was for
+            if (
+                entry.attempt == attempt
+                and not entry.request.startswith(answering)
+                and not shredded
+            ):
                 yield entry
 
     def sync(self, name: str = "ledger.sqlite") -> None:
@@ -414,7 +421,7 @@ class Store:
         with _guarded(self.path):
             number = 1 + len(list(self.path.glob("ledger.damaged-*.sqlite")))
             aside = self.path / f"ledger.damaged-{number}.sqlite"
-            for end in ("", "-wal", "-shm"):
+            for end in ("", "-wal", "-shm", *ENDINGS):
                 with suppress(FileNotFoundError):
                     (self.path / f"ledger.sqlite{end}").rename(f"{aside}{end}")
         return aside

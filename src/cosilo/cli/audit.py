@@ -216,6 +216,15 @@ def _verify(arguments: argparse.Namespace) -> int:
         screen.say(f"{verdict.archived} noted heads lie in an archive: verify that with them too")
     if verdict.unread:
         screen.say(f"{verdict.unread} sealed contents were not checked: give --content-keys")
+    if verdict.forgotten:
+        screen.say(
+            f"{verdict.forgotten} entries are forgotten: nothing tells any more what was in them"
+        )
+    if verdict.guessable:
+        screen.say(
+            f"{verdict.guessable} entries are guessable, and cannot be reached: their digests are not"
+            " masked, so they confirm a guess of what crossed"
+        )
     if unnoted:
         screen.say(f"{unnoted} trials of an older version could not be held against the run")
     return 1 if faults else 0
@@ -333,9 +342,11 @@ def _about(
         way = "left" if entry.direction == "up" else "came"
         if side := sides.get(entry.chain):
             way += f" {'for' if entry.direction == 'up' else 'from'} {side}"
+        digest = entry.content_digest
+        told = f"sha256 {digest.hex()[:16]}…" if digest is not None else "forgotten"
         yield (
             f"  {_when(entry.at)} {way}: {entry.kind}, {entry.size} bytes,"
-            f" sha256 {entry.digest.hex()[:16]}…, {entry.chain} #{entry.number}"
+            f" {told}, {entry.chain} #{entry.number}"
         )
         if content:
             yield f"    {_content(entry.payload)}"
@@ -441,6 +452,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     screen.say(f"{len(faults) or 'no'} differences; {agreement.agreed} exchanges are the same")
     if agreement.unheard:
         screen.say(f"{agreement.unheard} requests without a reply are on one record alone")
+    if agreement.forgotten:
+        screen.say(
+            f"{agreement.forgotten} exchanges are forgotten on one side: what was in them cannot be"
+            " compared any more"
+        )
     if agreement.overtook:
         screen.say(f"{agreement.overtook} requests overtook others on the way")
     if abs(agreement.clock) > 1:

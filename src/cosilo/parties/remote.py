@@ -11,12 +11,13 @@ import hashlib
 import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from cosilo.boundary.messages import Ask, Completion, Message, encode
-from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.boundary.record.ledger import Entry, SqliteLedger, connect, keys_of, opened
 from cosilo.boundary.transports.agreed import new_id
 from cosilo.boundary.transports.base import Transport
 from cosilo.boundary.transports.far_end import Arrived, reply_in
@@ -27,7 +28,8 @@ from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.models.base import EVERYTHING, Access, Shows, TextModel, models
 from cosilo.parties.exposure import Peer
 from cosilo.registry import Loads
-from cosilo.types import Delta, assemble, closing
+from cosilo.types import Delta, assemble
+from cosilo.types import closing as ending
 
 PARTY = "party"
 """The kind of a large model that is not a model here but its owner elsewhere."""
@@ -131,7 +133,7 @@ class RemoteOwner:
         attempts = 1
         arrived = Arrived(quoted=self.transport.remote)
         try:
-            async with closing(self.transport.carry_stream(payload, name=name)) as pieces:
+            async with ending(self.transport.carry_stream(payload, name=name)) as pieces:
                 async for data in pieces:
                     said.append(arrived.take(data))
                     yield said[-1]
@@ -258,17 +260,16 @@ def flower(
 def _unanswered(path: Path, peer: str) -> dict[bytes, list[str]]:
     """Digest → the ids of requests to `peer` that have no answer."""
     query = (
-        "SELECT digest, request FROM entries AS sent WHERE direction = 'up' AND chain GLOB ?"
+        "SELECT * FROM entries AS sent WHERE direction = 'up' AND chain GLOB ?"
         " AND NOT EXISTS (SELECT 1 FROM entries WHERE request = sent.request AND direction = 'down')"
     )
     found: dict[bytes, list[str]] = {}
     try:
-        db = sqlite3.connect(path)
-        try:
-            for digest, name in db.execute(query, (f"{peer}/????????",)):
-                found.setdefault(digest, []).append(name)
-        finally:
-            db.close()
+        with closing(connect(path)) as db, closing(keys_of(db)) as keys:
+            for row in db.execute(query, (f"{peer}/????????",)):
+                entry = opened(Entry(*row), keys)
+                if (digest := entry.content_digest) is not None:
+                    found.setdefault(digest, []).append(entry.request)
     except sqlite3.Error as error:
         raise StoreError(f"cannot read {str(path)!r}: {error}") from None
     return found

@@ -8,7 +8,7 @@ side, by its id where both have it and by its content otherwise, and the pair is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -24,8 +24,16 @@ class RecordedExchange:
     reply: Entry | None
 
     @property
-    def content(self) -> tuple[bytes, bytes | None]:
-        return self.sent.digest, self.reply.digest if self.reply is not None else None
+    def content(self) -> tuple[bytes | None, bytes | None]:
+        return (
+            self.sent.content_digest,
+            self.reply.content_digest if self.reply is not None else None,
+        )
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether one of its contents is, so that it cannot be compared."""
+        return any(e is not None and e.content_digest is None for e in (self.sent, self.reply))
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Agreement:
         agreed: exchanges that are the same on both sides.
         unheard: requests without a reply that are on one side's record alone: they never arrived, or
             were refused without a record.
+        forgotten: exchanges that are on both records and that one side has forgotten: what was in them
+            cannot be compared any more.
         overtook: how many requests are in another order on the other side.
         clock: seconds by which the other side's clock is ahead, in the middle.
     """
@@ -46,6 +56,7 @@ class Agreement:
     unheard: int
     overtook: int
     clock: float
+    forgotten: int = 0
 
 
 def exchanges(entries: Iterable[Entry]) -> tuple[list[RecordedExchange], list[str]]:
@@ -75,10 +86,12 @@ def compare(ours: Iterable[Entry], theirs: Iterable[Entry], *, by_id: bool) -> A
     others, more = exchanges(theirs)
     faults += more
     pairs, left_mine, left_others = (_by_id if by_id else _by_content)(mine, others, faults)
-    agreed = 0
+    agreed = forgotten = 0
     for one, other in pairs:
         fault = _differs(one, other)
-        agreed += not fault
+        gone = one.forgotten or other.forgotten
+        forgotten += gone and not fault
+        agreed += not gone and not fault
         faults += [fault] if fault else []
     unheard = 0
     for found, side in ((left_mine, "there"), (left_others, "here")):
@@ -91,7 +104,9 @@ def compare(ours: Iterable[Entry], theirs: Iterable[Entry], *, by_id: bool) -> A
     order = [places[id(other)] for _, other in pairs]
     overtook = sum(a > b for a, b in pairwise(order))
     ahead = [other.sent.at - one.sent.at for one, other in pairs]
-    return Agreement(tuple(faults), agreed, unheard, overtook, median(ahead) if ahead else 0.0)
+    return Agreement(
+        tuple(faults), agreed, unheard, overtook, median(ahead) if ahead else 0.0, forgotten
+    )
 
 
 Paired = tuple[
@@ -122,38 +137,93 @@ def _by_id(
 def _by_content(
     mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], _: list[str]
 ) -> Paired:
-    waiting: dict[tuple[bytes, bytes | None], list[RecordedExchange]] = {}
+    pairs, mine, others = _alike(
+        mine, others, lambda exchange: None if exchange.forgotten else exchange.content
+    )
+    # What one side has forgotten may be any on the other that is as long and of the same kind.
+    for gone_here in (True, False):
+        gone, left = (mine, others) if gone_here else (others, mine)
+        rest = [exchange for exchange in gone if not exchange.forgotten]
+        found, gone, left = _alike([e for e in gone if e.forgotten], left, _shape)
+        pairs += found if gone_here else [(one, other) for other, one in found]
+        mine, others = (rest + gone, left) if gone_here else (left, rest + gone)
+    return pairs, mine, others
+
+
+def _alike(
+    mine: Sequence[RecordedExchange],
+    others: Sequence[RecordedExchange],
+    key: Callable[[RecordedExchange], Hashable],
+) -> tuple[
+    list[tuple[RecordedExchange, RecordedExchange]], list[RecordedExchange], list[RecordedExchange]
+]:
+    """Pairs with the same key, in order, and what is left on each side; None is like nothing."""
+    waiting: dict[Hashable, list[RecordedExchange]] = {}
     for other in reversed(others):
-        waiting.setdefault(other.content, []).append(other)
+        waiting.setdefault(key(other), []).append(other)
     pairs, left = [], []
     for one in mine:
-        found = waiting.get(one.content)
+        found = waiting.get(key(one)) if key(one) is not None else None
         if found:
             pairs.append((one, found.pop()))
         else:
             left.append(one)
-    return pairs, left, [other for rest in waiting.values() for other in reversed(rest)]
+    paired = {id(other) for _, other in pairs}
+    return pairs, left, [other for other in others if id(other) not in paired]
+
+
+def _shape(exchange: RecordedExchange) -> Hashable:
+    sent, reply = exchange.sent, exchange.reply
+    return sent.kind, sent.size, (reply.kind, reply.size) if reply is not None else None
 
 
 def _differs(one: RecordedExchange, other: RecordedExchange) -> str:
-    mine, theirs = one.sent, other.sent
-    if (mine.digest, mine.size, mine.kind) != (theirs.digest, theirs.size, theirs.kind):
-        return f"{_where(mine)} is another message than {_where(theirs)} there"
+    if not _same(one.sent, other.sent):
+        return f"{_where(one.sent)} is another message than {_where(other.sent)} there"
     if one.reply is None and other.reply is None:
         return ""
     if one.reply is None:
-        return f"the reply to {_where(mine)} is on record there, and did not come here"
+        return f"the reply to {_where(one.sent)} is on record there, and did not come here"
     if other.reply is None:
-        return f"the reply to {_where(mine)} came here, and is not on record there"
-    if (one.reply.digest, one.reply.size) != (other.reply.digest, other.reply.size):
+        return f"the reply to {_where(one.sent)} came here, and is not on record there"
+    if not _same(one.reply, other.reply):
         return f"{_where(one.reply)} is another message than {_where(other.reply)} there"
     return ""
 
 
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two entries may be of the same message, as far as neither side has forgotten it."""
+    known = None not in (one.content_digest, other.content_digest)
+    alike = not known or one.content_digest == other.content_digest
+    return alike and (one.size, one.kind) == (other.size, other.kind)
+
+
 def missing(ours: Iterable[Entry], record: Iterable[Entry]) -> int:
-    """How many entries of `ours` have a content that is nowhere on `record`."""
-    known = Counter((entry.direction, entry.digest) for entry in record)
-    return sum((entry.direction, entry.digest) not in known for entry in ours)
+    """How many entries of `ours` have a content that is nowhere on `record`.
+
+    One that is forgotten here is there if any as long is; one that is forgotten there may be any as
+    long.
+    """
+    known: set[tuple[str, bytes]] = set()
+    gone: Counter[tuple[str, str, int]] = Counter()
+    shapes: Counter[tuple[str, str, int]] = Counter()
+    for entry in record:
+        shape = (entry.direction, entry.kind, entry.size)
+        shapes[shape] += 1
+        if entry.content_digest is None:
+            gone[shape] += 1
+        else:
+            known.add((entry.direction, entry.content_digest))
+    count = 0
+    for entry in sorted(ours, key=lambda entry: entry.content_digest is not None):
+        shape = (entry.direction, entry.kind, entry.size)
+        if (entry.direction, entry.content_digest) in known:
+            continue
+        if gone[shape]:
+            gone[shape] -= 1
+        else:
+            count += entry.content_digest is not None or not shapes[shape]
+    return count
 
 
 def _where(entry: Entry) -> str:

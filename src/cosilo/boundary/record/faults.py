@@ -41,7 +41,7 @@ def find_faults(
     unseal: Seal | None,
     bases: Mapping[str, Base],
 ) -> list[str]:
-    """What is wrong with the chains, wherever they are stored; payloads come as they are stored."""
+    """What is wrong with the chains, wherever they are stored."""
     faults = []
     for chain in sorted({*chains, *heads, *bases}):
         head, base = heads.get(chain), bases.get(chain)
@@ -61,7 +61,7 @@ def chain_faults(
     """What is wrong with one chain; empty when it is whole.
 
     Args:
-        entries: as they are stored, by number.
+        entries: by number, opened with their keys.
         head: the chain's own; None where there is none.
         base: where the chain goes on, if its beginning was put into an archive.
     """
@@ -71,7 +71,7 @@ def chain_faults(
         previous, expected = base.hash, base.count
         if not base.holds(key):
             faults.append("its base's seal does not match (altered, or another key)")
-    misfits, held = _Misfits(), 0
+    misfits, held, lost = _Misfits(), 0, 0
     for entry in entries:
         held += 1
         gap = entry.number != expected
@@ -80,11 +80,14 @@ def chain_faults(
             misfits.missing(expected, entry.number)
         fits = entry_hash(previous, entry) == entry.hash
         misfits.see(entry, fits=fits, after_gap=gap)
+        lost += entry.key == "lost"
         content = _content_fault(entry, unseal)
         if content:
             faults.append(content)
         previous, expected = entry.hash, entry.number + 1
     faults += misfits.faults()
+    if lost:
+        faults.append(f"the keys of {lost} entries are gone: nobody can say what is in them")
     if head is None:
         if held or base is not None:
             faults.append("the head is missing")
@@ -104,13 +107,22 @@ def chain_faults(
 
 
 def _content_fault(entry: Entry, unseal: Seal | None) -> str:
+    if entry.named_otherwise:
+        if entry.key == "lost":
+            return ""
+        if entry.key == "forgotten":
+            return (
+                f"entry {entry.number} is forgotten and still has a name: forgetting it was stopped,"
+                " and is to be done again"
+            )
+        return f"entry {entry.number} was altered"
     if entry.payload is None:
         return ""
     try:
         content = unseal(entry.payload) if unseal is not None else entry.payload
     except StoreError as error:
         return f"the content of entry {entry.number}: {error}"
-    if hashlib.sha256(content).digest() != entry.digest:
+    if hashlib.sha256(content).digest() != entry.content_digest:
         return f"the content of entry {entry.number} was altered"
     return ""
 

@@ -8,6 +8,10 @@ what is wrong with a chain.
 
 A *chain* is one writer's sequence (a trial, a gateway worker); `attempt` numbers the writer's
 restarts, so that a measure can leave out what an interrupted attempt sent.
+
+What an entry in a file says of its content is hidden by a key of its own (`cosilo.record_keys`): its
+digest is masked, its content sealed. The chain is made of what is stored, so it can be verified whether
+or not the key is there; once the key is deleted (`shredding`), nothing tells any more what crossed.
 """
 
 from __future__ import annotations
@@ -17,29 +21,51 @@ import hmac
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol
 
 from cosilo.boundary.messages import Message, decode
 from cosilo.boundary.record.batches import Batches
 from cosilo.databases import in_wal, made_private
 from cosilo.errors import StoreError
+from cosilo.record_keys import (
+    FileKeys,
+    KeyFile,
+    KeyReader,
+    Missing,
+    Writing,
+    keys_path,
+    masked,
+    sealed,
+    unsealed,
+)
 
 Direction = Literal["up", "down"]  # up: data owner → LM owner; down: LM owner → data owner
 Keep = Literal["content", "digest"]
 Seal = Callable[[bytes], bytes]
 
 GENESIS = bytes(32)
+_WITH_NAME = 64  # bytes of a digest that has that of the name in it
+
+FORGOTTEN = "forgotten"
+"""The name of an entry whose own was hidden, and whose key is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One crossing, as it left: after every guard, before the wire.
 
-    `size` is in bytes; `digest` is the SHA-256 of the encoded message; `payload` is that encoding,
-    or None when only digests are kept; `answers` is the number of the entry that a reply answers,
-    None for requests and for replies recorded before ledgers said so.
+    Attributes:
+        size: of the encoded message, in bytes.
+        digest: as the chain has it: the SHA-256 of the encoded message, masked by the entry's key.
+            Where the name is hidden, too, the SHA-256 of `request` follows it.
+        payload: the encoded message; None when only digests are kept, or it is forgotten.
+        answers: the number of the entry that a reply answers; None for requests, and for replies
+            recorded before ledgers said so.
+        key_id: what its key is kept under; None for entries whose digest is masked by none.
+        key: its key, or why there is none; None as it is stored.
     """
 
     chain: str
@@ -55,6 +81,30 @@ class Entry:
     payload: bytes | None
     hash: bytes
     answers: int | None = None
+    key_id: int | None = None
+    key: bytes | Missing | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def content_digest(self) -> bytes | None:
+        """The SHA-256 of the encoded message; None where it is forgotten."""
+        return self._digests[:32] or None
+
+    @property
+    def named_otherwise(self) -> bool:
+        """Whether `request` is another name than the one it was recorded under."""
+        if len(self.digest) != _WITH_NAME:  # the chain has the name itself
+            return False
+        if not (digests := self._digests):
+            return self.request != FORGOTTEN
+        return digests[32:] != hashlib.sha256(self.request.encode()).digest()
+
+    @property
+    def _digests(self) -> bytes:
+        if self.key_id is None:
+            return self.digest
+        if not isinstance(self.key, bytes):
+            return b""
+        return masked(self.key, self.digest)
 
     @property
     def message(self) -> Message:
@@ -115,7 +165,7 @@ def entry_hash(previous: bytes, entry: Entry) -> bytes:
     e = entry
     return _hash(
         previous, e.chain, e.number, e.attempt, e.request, e.direction, e.kind, e.size, e.digest,
-        e.at, e.epsilon, e.answers,
+        e.at, e.epsilon, e.answers, e.key_id,
     )  # fmt: skip
 
 
@@ -132,13 +182,19 @@ def _hash(
     at: float,
     epsilon: float,
     answers: int | None,
+    key_id: int | None,
 ) -> bytes:
+    hidden = len(digest) == _WITH_NAME
+    if hidden:
+        request = ""
     text = (
         f"{chain}\x1f{number}\x1f{attempt}\x1f{request}\x1f{direction}\x1f{kind}\x1f{size}"
         f"\x1f{at!r}\x1f{epsilon!r}"
     )
     if answers is not None:
         text = f"{text}\x1f{answers}"
+    if key_id is not None:
+        text = f"{text}\x1f{'hidden' if hidden else 'key'} {key_id}"
     return hashlib.sha256(previous + digest + text.encode()).digest()
 
 
@@ -161,7 +217,8 @@ class MemoryLedger:
         before = self._entries[-1].hash if self._entries else GENESIS
         crossing = Crossing(request, direction, message, payload, answers)
         number = len(self._entries)
-        self._entries.append(Entry(*recorded(self.chain, number, 0, crossing, self.keep, before)))
+        row = recorded(self.chain, number, 0, crossing, self.keep, before)
+        self._entries.append(Entry(*row))
         return _Done(number)
 
     def entries(self) -> Iterator[Entry]:
@@ -184,7 +241,7 @@ CREATE TABLE IF NOT EXISTS entries (
     chain TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, request TEXT NOT NULL,
     direction TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
     at REAL NOT NULL, epsilon REAL NOT NULL, payload BLOB, hash BLOB NOT NULL, answers INTEGER,
-    PRIMARY KEY (chain, number)
+    key_id INTEGER, PRIMARY KEY (chain, number)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_by_request ON entries (request);
 CREATE INDEX IF NOT EXISTS entries_with_content ON entries (at) WHERE payload IS NOT NULL;
@@ -196,8 +253,13 @@ CREATE TABLE IF NOT EXISTS bases (
     at REAL NOT NULL, mac BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE OF
-    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash, answers
-    ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    chain, number, attempt, request, direction, kind, size, digest, at, epsilon, hash, answers, key_id
+    ON entries WHEN NOT (length(OLD.digest) = 64 AND NEW.request = 'forgotten' AND
+        (NEW.chain, NEW.number, NEW.attempt, NEW.direction, NEW.kind, NEW.size, NEW.digest, NEW.at,
+         NEW.epsilon, NEW.hash, NEW.answers, NEW.key_id) IS
+        (OLD.chain, OLD.number, OLD.attempt, OLD.direction, OLD.kind, OLD.size, OLD.digest, OLD.at,
+         OLD.epsilon, OLD.hash, OLD.answers, OLD.key_id))
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
@@ -215,6 +277,8 @@ class SqliteLedger:
         keep: whether the encoded messages are kept or only their digests.
         key: secret for the head's HMAC; empty for a plain hash.
         seal: applied to a payload before it is stored (encryption at rest).
+        hide_names: what requests are called is made of what they hold, so it is hidden by the entries'
+            keys as well, and forgotten with them.
         timeout: seconds to wait for another process's transaction.
 
     Raises:
@@ -229,13 +293,15 @@ class SqliteLedger:
         keep: Keep = "content",
         key: bytes = b"",
         seal: Seal | None = None,
+        hide_names: bool = False,
         timeout: float = 30.0,
     ) -> None:
         self.path = Path(path)
         self.chain = chain
         self.keep: Keep = keep
         self._key = key
-        self._seal = seal
+        self._keys = KeyFile(keys_path(self.path), timeout=timeout)
+        self._how = EntryHiding(Writing(self._keys.keep), seal, hide_names)
         self._batches = Batches(self._write)
         try:
             self._db = connect(made_private(self.path), timeout=timeout)
@@ -272,13 +338,13 @@ class SqliteLedger:
 
     async def _write(self, batch: Sequence[Crossing]) -> Sequence[int | Exception]:
         rows, last = link(
-            self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal
+            self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._how
         )
         count = self._count + len(batch)
         mac = head_mac(self._key, self.chain, count, last)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.executemany("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
             for crossing in batch:
                 for sql, values in crossing.beside:
                     self._db.execute(sql, values)
@@ -329,6 +395,7 @@ class SqliteLedger:
 
     def close(self) -> None:
         self._db.close()
+        self._keys.close()
 
 
 def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
@@ -346,16 +413,18 @@ def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    """Give a ledger that was begun before replies said what they answer the column for it."""
+    """Give a ledger that was begun by an earlier version the columns that came since."""
     columns = "SELECT name FROM pragma_table_info('entries')"
-    known = db.execute(columns).fetchall()
-    if not known or ("answers",) in known:
+    known = {row[0] for row in db.execute(columns)}
+    if not known or known.issuperset(_ADDED):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        if ("answers",) not in db.execute(columns).fetchall():  # no other process was quicker
-            db.execute("ALTER TABLE entries ADD COLUMN answers INTEGER")
-            db.execute("DROP TRIGGER IF EXISTS entries_no_update")  # the new one guards it too
+        known = {row[0] for row in db.execute(columns)}
+        for name in _ADDED:
+            if name not in known:  # no other process was quicker
+                db.execute(f"ALTER TABLE entries ADD COLUMN {name} INTEGER")
+        db.execute("DROP TRIGGER IF EXISTS entries_no_update")  # the new one guards them too
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -363,15 +432,43 @@ def _migrate(db: sqlite3.Connection) -> None:
         raise
 
 
+_ADDED = ("answers", "key_id")
+"""In the order in which versions added them, so that all ledgers have the same order of columns."""
+
+
 def read_entries(
     db: sqlite3.Connection, chain: str, *, unseal: Seal | None = None
 ) -> Iterator[Entry]:
-    """The entries of `chain` in order, in bounded memory."""
-    for row in db.execute("SELECT * FROM entries WHERE chain = ? ORDER BY number", (chain,)):
-        entry = Entry(*row)
-        if unseal is not None and entry.payload is not None:
-            entry = replace(entry, payload=unseal(entry.payload))
-        yield entry
+    """The entries of `chain` in order, in bounded memory, opened with their keys.
+
+    Args:
+        unseal: what a gateway's contents were sealed with besides.
+    """
+    with closing(keys_of(db)) as keys:
+        for row in db.execute("SELECT * FROM entries WHERE chain = ? ORDER BY number", (chain,)):
+            entry = opened(Entry(*row), keys)
+            if unseal is not None and entry.payload is not None:
+                entry = replace(entry, payload=unseal(entry.payload))
+            yield entry
+
+
+def keys_of(db: sqlite3.Connection) -> FileKeys:
+    """The keys of the ledger that is open in `db`."""
+    main = next(row for row in db.execute("PRAGMA database_list") if row[1] == "main")
+    return FileKeys(keys_path(Path(main[2])))
+
+
+def opened(entry: Entry, keys: KeyReader) -> Entry:
+    """`entry`, as it is stored, with its key, and its content unsealed with that; without a key it has
+    no content. A content that was altered stays as it is."""
+    if entry.key_id is None:
+        return entry
+    key, payload = keys.of(entry.key_id), entry.payload
+    if not isinstance(key, bytes):
+        payload = None
+    elif isinstance(payload, bytes):
+        payload = unsealed(key, payload) or payload
+    return replace(entry, key=key, payload=payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,26 +518,55 @@ def _base_mac(key: bytes, chain: str, count: int, last: bytes, attempt: int, at:
 
 
 EntryRow = tuple[
-    str, int, int, str, Direction, str, int, bytes, float, float, bytes | None, bytes, int | None
+    str, int, int, str, Direction, str, int, bytes, float, float, bytes | None, bytes, int | None,
+    int | None,
 ]  # fmt: skip
-"""The fields of an `Entry`, in their order."""
+"""The fields of an `Entry` that are stored, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryHiding:
+    """How what an entry says of its content is hidden.
+
+    Attributes:
+        seal: applied to a content before its entry's own key is.
+        names: whether what requests are called is hidden as well.
+    """
+
+    keys: Writing
+    seal: Seal | None
+    names: bool = False
 
 
 def recorded(
-    chain: str, number: int, attempt: int, crossing: Crossing, keep: Keep, previous: bytes
+    chain: str,
+    number: int,
+    attempt: int,
+    crossing: Crossing,
+    keep: Keep,
+    previous: bytes,
+    how: EntryHiding | None = None,
 ) -> EntryRow:
     """What is recorded of `crossing` after the entry with hash `previous`."""
     request, direction, message, payload, answers, _ = crossing
     kind, size, at = type(message).__name__, len(payload), time.time()
     digest = hashlib.sha256(payload).digest()
-    seal = _hash(
-        previous, chain, number, attempt, request, direction, kind, size, digest, at,
-        message.epsilon, answers,
-    )  # fmt: skip
     kept = payload if keep == "content" else None
+    key_id = None
+    if how is not None:
+        key_id, key = how.keys.next(chain)
+        if how.names:
+            digest += hashlib.sha256(request.encode()).digest()
+        digest = masked(key, digest)
+        if kept is not None:
+            kept = sealed(key, how.seal(kept) if how.seal is not None else kept)
+    last = _hash(
+        previous, chain, number, attempt, request, direction, kind, size, digest, at,
+        message.epsilon, answers, key_id,
+    )  # fmt: skip
     return (
         chain, number, attempt, request, direction, kind, size, digest, at, message.epsilon, kept,
-        seal, answers,
+        last, answers, key_id,
     )  # fmt: skip
 
 
@@ -451,14 +577,16 @@ def link(
     batch: Sequence[Crossing],
     keep: Keep,
     previous: bytes,
-    seal: Seal | None,
+    how: EntryHiding,
 ) -> tuple[list[EntryRow], bytes]:
-    """The rows that record `batch` at the end of a chain of `count` entries, and the last hash."""
+    """The rows that record `batch` at the end of a chain of `count` entries, and the last hash.
+
+    Raises:
+        StoreError: there are no keys for them.
+    """
     rows: list[EntryRow] = []
     for number, crossing in enumerate(batch, count):
-        row = recorded(chain, number, attempt, crossing, keep, previous)
-        previous = row[-2]
-        if seal is not None and (payload := row[-3]) is not None:
-            row = cast(EntryRow, (*row[:-3], seal(payload), *row[-2:]))
+        row = recorded(chain, number, attempt, crossing, keep, previous, how)
+        previous = row[11]
         rows.append(row)
     return rows, previous

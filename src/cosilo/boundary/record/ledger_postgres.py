@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,14 +25,18 @@ from cosilo.boundary.record.ledger import (
     Crossing,
     Direction,
     Entry,
+    EntryHiding,
     EntryRow,
     Head,
     Keep,
     Seal,
     head_mac,
     link,
+    opened,
 )
+from cosilo.boundary.record.shredding import heads_digest
 from cosilo.errors import ConfigError, StoreError
+from cosilo.record_keys import SPAN, Block, KeyReader, Shredded, Writing, by_block
 
 if TYPE_CHECKING:
     import psycopg
@@ -47,13 +51,17 @@ CREATE TABLE IF NOT EXISTS cosilo.entries (
     chain TEXT NOT NULL, number BIGINT NOT NULL, attempt BIGINT NOT NULL, request TEXT NOT NULL,
     direction TEXT NOT NULL, kind TEXT NOT NULL, size BIGINT NOT NULL, digest BYTEA NOT NULL,
     at DOUBLE PRECISION NOT NULL, epsilon DOUBLE PRECISION NOT NULL, payload BYTEA,
-    hash BYTEA NOT NULL, answers BIGINT, PRIMARY KEY (chain, number)
+    hash BYTEA NOT NULL, answers BIGINT, key_id BIGINT, PRIMARY KEY (chain, number)
 );
 CREATE INDEX IF NOT EXISTS entries_by_request ON cosilo.entries (request);
 CREATE INDEX IF NOT EXISTS entries_with_content ON cosilo.entries (at) WHERE payload IS NOT NULL;
 CREATE TABLE IF NOT EXISTS cosilo.heads (
     chain TEXT PRIMARY KEY, count BIGINT NOT NULL, hash BYTEA NOT NULL, mac BYTEA NOT NULL
 );
+CREATE TABLE IF NOT EXISTS cosilo.key_blocks (
+    id BIGINT PRIMARY KEY, chain TEXT NOT NULL, key BYTEA
+);
+CREATE TABLE IF NOT EXISTS cosilo.key_leaves (id BIGINT PRIMARY KEY, key BYTEA NOT NULL);
 CREATE TABLE IF NOT EXISTS cosilo.bases (
     chain TEXT PRIMARY KEY, count BIGINT NOT NULL, hash BYTEA NOT NULL, attempt BIGINT NOT NULL,
     at DOUBLE PRECISION NOT NULL, mac BYTEA NOT NULL
@@ -76,6 +84,10 @@ DO $$ BEGIN  -- an ALTER that finds nothing to do would still wait for every rea
                    WHERE attrelid = 'cosilo.entries'::regclass AND attname = 'answers') THEN
         ALTER TABLE cosilo.entries ADD COLUMN IF NOT EXISTS answers BIGINT;
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                   WHERE attrelid = 'cosilo.entries'::regclass AND attname = 'key_id') THEN
+        ALTER TABLE cosilo.entries ADD COLUMN IF NOT EXISTS key_id BIGINT;
+    END IF;
 END $$;
 """
 
@@ -83,7 +95,8 @@ _APPEND = """
 WITH entry AS (
     INSERT INTO cosilo.entries SELECT * FROM unnest(
         %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-        %s::bytea[], %s::float8[], %s::float8[], %s::bytea[], %s::bytea[], %s::bigint[])
+        %s::bytea[], %s::float8[], %s::float8[], %s::bytea[], %s::bytea[], %s::bigint[],
+        %s::bigint[])
 )
 INSERT INTO cosilo.heads VALUES (%s,%s,%s,%s)
 ON CONFLICT (chain) DO UPDATE SET count = excluded.count, hash = excluded.hash, mac = excluded.mac
@@ -101,7 +114,7 @@ class PostgresLedger:
         chain: this writer's chain; a chain that exists is continued.
         keep: whether the encoded messages are kept or only their digests.
         key: secret for the head's HMAC.
-        seal: applied to a payload before it is stored.
+        seal: applied to a payload before its entry's own key is.
 
     Raises:
         StoreError: the database cannot be read, or another writer holds the chain.
@@ -120,7 +133,7 @@ class PostgresLedger:
         self.keep: Keep = keep
         self._open = open
         self._key = key
-        self._seal = seal
+        self._how = EntryHiding(Writing(self._keep_block), seal)
         self._batches = Batches(self._write)
         self._using = threading.Lock()  # the connection, and where the chain ends
         self._count, self._hash = 0, GENESIS
@@ -166,7 +179,17 @@ class PostgresLedger:
             return self._count
 
     def _link(self, batch: Sequence[Crossing]) -> tuple[list[EntryRow], bytes]:
-        return link(self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._seal)
+        return link(self.chain, self._count, self.attempt, batch, self.keep, self._hash, self._how)
+
+    def _keep_block(self, block: Block) -> None:
+        row = (block.id, block.chain, block.key)
+        put = "INSERT INTO cosilo.key_blocks VALUES (%s,%s,%s) ON CONFLICT DO NOTHING"
+        try:
+            self._ask(lambda db: db.execute(put, row))
+        except StoreError:  # the connection may have gone stale
+            self._db.close()
+            self._db = self._connect()
+            self._ask(lambda db: db.execute(put, row))
 
     def _insert(self, rows: Sequence[EntryRow], last: bytes) -> None:
         count = self._count + len(rows)
@@ -224,6 +247,22 @@ class PostgresLedger:
         return _asking(lambda: question(self._db))
 
 
+class StoredKeys(KeyReader):
+    """The keys of what is recorded in the database `db`."""
+
+    def __init__(self, db: Connection) -> None:
+        super().__init__()
+        self._db = db
+
+    def _look(self, first: int) -> Block | dict[int, bytes] | None:
+        query = "SELECT id, chain, key FROM cosilo.key_blocks WHERE id = %s"
+        row = self._db.execute(query, (first,)).fetchone()
+        if row is None or row[2] is not None:
+            return Block(*row) if row is not None else None
+        query = "SELECT id, key FROM cosilo.key_leaves WHERE id BETWEEN %s AND %s"
+        return dict(self._db.execute(query, (first, first + SPAN - 1)).fetchall())
+
+
 class ChainBusyError(StoreError):
     """Another process writes this chain."""
 
@@ -235,22 +274,69 @@ def lock_number(chain: str) -> int:
 
 
 def read_entries(db: Connection, chain: str) -> Iterator[Entry]:
-    """The entries of `chain` in order, payloads as stored, in bounded memory."""
-    at = 0
+    """The entries of `chain` in order, opened with their keys, in bounded memory."""
+    at, keys = 0, StoredKeys(db)
     while True:
         rows = db.execute(
             "SELECT * FROM cosilo.entries WHERE chain = %s AND number >= %s"
             " ORDER BY number LIMIT 1000",
             (chain, at),
         ).fetchall()
-        yield from (entry_of(row) for row in rows)
+        yield from (opened(Entry(*row), keys) for row in rows)
         if len(rows) < 1000:
             return
         at = rows[-1][1] + 1
 
 
-def entry_of(row: tuple[Any, ...]) -> Entry:
-    return Entry(*row)
+def shred(db: Connection, requests: Collection[str]) -> Shredded:
+    """Forget what crossed for `requests`, as `shredding.shred` does; writers may go on meanwhile.
+
+    The tables of keys are rewritten. The server's own log (`pg_wal`) holds what was deleted until its
+    files are used again, and so do backups and replicas.
+
+    Args:
+        db: in autocommit mode, to a database that has `SCHEMA`.
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+
+    def forget() -> Shredded:
+        asked = (list(requests),)
+        which = "FROM cosilo.entries WHERE request = ANY(%s)"
+        with db.transaction():
+            found = db.execute(f"SELECT key_id {which}", asked).fetchall()
+            blocks = by_block(id for (id,) in found if id is not None)
+            keys = sum(_punctured(db, first, gone) for first, gone in sorted(blocks.items()))
+            bare = sum(id is None for (id,) in found)
+            db.execute(
+                "UPDATE cosilo.entries SET payload = NULL"
+                " WHERE request = ANY(%s) AND payload IS NOT NULL",
+                asked,
+            )
+        db.execute("SET statement_timeout = 0")
+        db.execute("VACUUM FULL cosilo.key_blocks")
+        db.execute("VACUUM FULL cosilo.key_leaves")
+        if bare:
+            db.execute("VACUUM cosilo.entries")
+        db.execute("RESET statement_timeout")
+        heads = db.execute('SELECT chain, count, hash FROM cosilo.heads ORDER BY chain COLLATE "C"')
+        return Shredded("PostgreSQL", len(found), keys, bare, heads_digest(heads.fetchall()))
+
+    return _asking(forget)
+
+
+def _punctured(db: Connection, first: int, gone: set[int]) -> int:
+    query = "SELECT id, chain, key FROM cosilo.key_blocks WHERE id = %s FOR UPDATE"
+    row = db.execute(query, (first,)).fetchone()
+    if row is None or row[2] is None:
+        deleted = "DELETE FROM cosilo.key_leaves WHERE id = ANY(%s)"
+        return db.execute(deleted, (list(gone),)).rowcount
+    with db.cursor() as cursor:
+        put = "INSERT INTO cosilo.key_leaves VALUES (%s,%s)"
+        cursor.executemany(put, Block(*row).without(gone))
+    db.execute("UPDATE cosilo.key_blocks SET key = NULL WHERE id = %s", (first,))
+    return len(gone)
 
 
 def verify(db: Connection, *, key: bytes = b"", unseal: Seal | None = None) -> list[str]:

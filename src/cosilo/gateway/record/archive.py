@@ -1,6 +1,7 @@
 """Put a store's record so far into an archive, and let its chains go on from there.
 
     STORE/ledger.sqlite   ──▶  ARCHIVE/ledger.sqlite     all entries, with their heads
+          ledger.sqlite.keys           ledger.sqlite.keys   what hides what they hold
           accounts.sqlite ──▶          accounts.sqlite   the finished requests
     STORE/ledger.sqlite        empty but for the bases: where each chain goes on, sealed
 
@@ -24,6 +25,7 @@ from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive
 from cosilo.gateway.record.store_records import SLOTS, worker_name
 from cosilo.gateway.record.store_sqlite import SCHEMA, SqliteStore, try_lock
+from cosilo.record_keys import ENDINGS, copied, keys_path
 
 
 def archive(store: Path, folder: Path, secret: bytes) -> int:
@@ -47,8 +49,11 @@ def archive(store: Path, folder: Path, secret: bytes) -> int:
             count = _seal_bases(ledger, store / ".ledger.new", secret)
             _copy_requests(store / "accounts.sqlite", folder / "accounts.sqlite")
             shutil.copy2(ledger, folder / "ledger.sqlite")
-            _sync(folder / "ledger.sqlite", folder, store / ".ledger.new")
+            copied(keys_path(ledger), keys_path(folder / "ledger.sqlite"))
+            _sync(*folder.iterdir(), folder, store / ".ledger.new")
             os.replace(store / ".ledger.new", ledger)
+            for ending in ENDINGS:
+                ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
             _sync(store)
         return count
     except FileExistsError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ import msgspec
 
 from cosilo.boundary.record import ledger
 from cosilo.boundary.record.faults import find_faults
-from cosilo.boundary.record.ledger import BASES, Base, Entry, Head, connect
+from cosilo.boundary.record.ledger import BASES, Base, Entry, Head, connect, opened
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive, find_key, id_of, read_secret
 from cosilo.gateway.record.retention import SealVault, is_sealed
 from cosilo.gateway.record.store import folder_of, is_postgres
 from cosilo.gateway.record.store_records import ROWS, RequestRow, postgres, row_of, rows_of
+from cosilo.record_keys import KeyReader
 
 _ENTRY = "SELECT * FROM entries"  # a record begun by an earlier version has a column less
 
@@ -41,6 +42,9 @@ class Verdict:
         unread: contents that could not be checked, as they are sealed and no key was given.
         unsealed: whether heads were checked against a secret.
         archived: noted heads that lie before what is here, to be checked in the archive.
+        forgotten: entries whose key was deleted: nothing tells any more what crossed.
+        guessable: entries of an earlier version, whose digest confirms a guess of what crossed; that
+            cannot be changed any more.
     """
 
     faults: Sequence[str]
@@ -49,6 +53,8 @@ class Verdict:
     unread: int
     unsealed: bool
     archived: int = 0
+    forgotten: int = 0
+    guessable: int = 0
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -72,6 +78,7 @@ class OpenRecord:
     """A ledger, with the finished requests where there are any. Made by `open_record`.
 
     Args:
+        entries: those of a chain, opened with their keys.
         columns: of the table of finished requests; none where there is no such table.
     """
 
@@ -79,6 +86,7 @@ class OpenRecord:
         self,
         query: Callable[[str, Mapping[str, object]], list[tuple[Any, ...]]],
         entries: Callable[[str], Iterator[Entry]],
+        keys: KeyReader,
         *,
         columns: Collection[str],
         secret: bytes | None,
@@ -86,15 +94,16 @@ class OpenRecord:
     ) -> None:
         self._query = query
         self._entries = entries
+        self._keys = keys
         self._finished = bool(columns)
         self._finished_query = rows_of(columns)
         self._secret = secret
         self._vault = vault
-        self._unread = 0
+        self._unread = self._forgotten = self._guessable = 0
 
     def verify(self, anchors: Sequence[Anchor] = ()) -> Verdict:
         """Whether every entry is there, unaltered and in its place."""
-        self._unread = 0
+        self._unread = self._forgotten = self._guessable = 0
         # Finished requests first: all that they sent is on record by now.
         rows = self._rows(ROWS, any_request=1, request="", any_key=1, key="", since=0.0, until=1e18)
         heads = self.heads()
@@ -112,8 +121,9 @@ class OpenRecord:
         finished = [row for row in map(row_of, rows) if row.at >= begun]
         faults += self._against_requests(finished)
         return Verdict(
-            faults, {c: n for c, n in chains}, len(finished), self._unread, sealed, len(archived)
-        )
+            faults, {c: n for c, n in chains}, len(finished), self._unread, sealed, len(archived),
+            self._forgotten, self._guessable,
+        )  # fmt: skip
 
     def entries(self, chain: str = "") -> Iterator[Entry]:
         """The entries of a chain in order, contents as they were kept; of all, one after the other."""
@@ -159,7 +169,9 @@ class OpenRecord:
             if key and row is not None and row.key != key:
                 continue
             if row is not None or entries:
-                yield RequestRecord(name, row, [self._read(Entry(*e)) for e in entries])
+                yield RequestRecord(
+                    name, row, [self._read(opened(Entry(*e), self._keys)) for e in entries]
+                )
 
     def key_id(self, given: str) -> str:
         """The id of the key that `given` names: by its id, its name, or its whole text (of which
@@ -245,6 +257,8 @@ class OpenRecord:
 
     def _checkable(self, chain: str) -> Iterator[Entry]:
         for entry in self._entries(chain):
+            self._forgotten += entry.key == "forgotten"
+            self._guessable += entry.key_id is None
             if entry.payload is not None and is_sealed(entry.payload) and self._vault is None:
                 self._unread += 1
                 yield replace(entry, payload=None)
@@ -303,6 +317,7 @@ def open_record(
                 yield OpenRecord(
                     lambda query, marks: db.execute(postgres(query), marks).fetchall(),
                     lambda chain: ledger_postgres.read_entries(db, chain),
+                    ledger_postgres.StoredKeys(db),
                     columns=[row[0] for row in found], secret=secret, vault=vault,
                 )  # fmt: skip
         except psycopg.Error as error:
@@ -315,21 +330,21 @@ def open_record(
     accounts = file.with_name("accounts.sqlite")
     columns: list[tuple[Any, ...]] = []
     try:
-        local = connect(file)
-        try:
+        with ExitStack() as held:
+            local = held.enter_context(closing(connect(file)))
             if accounts.is_file():
                 local.execute("ATTACH DATABASE ? AS accounts", (str(accounts),))
                 columns = local.execute(
                     "SELECT name FROM pragma_table_info('requests', 'accounts')"
                 ).fetchall()
             local.execute("PRAGMA query_only = ON")
+            keys = held.enter_context(closing(ledger.keys_of(local)))
             yield OpenRecord(
                 lambda query, marks: local.execute(query, marks).fetchall(),
                 lambda chain: ledger.read_entries(local, chain),
+                keys,
                 columns=[row[0] for row in columns], secret=secret, vault=vault,
             )  # fmt: skip
-        finally:
-            local.close()
     except sqlite3.Error as error:
         raise StoreError(f"the ledger {str(file)!r} cannot be read: {error}") from error
 

@@ -197,8 +197,8 @@ def test_memory_and_sqlite_record_the_same(tmp_path: Path) -> None:
         memory.append(f"item-{i}", "up" if i % 2 == 0 else "down", message, encode(message))
     on_disk = list(filled(tmp_path / "l.sqlite").entries())
     for a, b in zip(memory.entries(), on_disk, strict=True):
-        assert (a.number, a.request, a.direction, a.kind, a.size, a.digest) == (
-            b.number, b.request, b.direction, b.kind, b.size, b.digest,
+        assert (a.number, a.request, a.direction, a.kind, a.size, a.content_digest) == (
+            b.number, b.request, b.direction, b.kind, b.size, b.content_digest,
         )  # fmt: skip
 
 
