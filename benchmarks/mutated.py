@@ -63,11 +63,11 @@ from cosilo.boundary.messages import (
     Verify,
     encode,
 )
-from cosilo.boundary.messages.federate import SumTerms, WalkTerms
+from cosilo.boundary.messages.federate import OpinionTerms, SumTerms, WalkTerms
 from cosilo.boundary.messages.federate_sums import Advert, Unmasking
 from cosilo.boundary.messages.forget import ForgottenItem, InFederation
 from cosilo.boundary.messages.lend import Described
-from cosilo.boundary.wire import logits, states, tensors, weights
+from cosilo.boundary.wire import logits, opinions, states, tensors, weights
 from cosilo.boundary.wire.codecs import codec
 from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
@@ -97,6 +97,19 @@ FEW = logits.top_k(_RNG.normal(size=(4, 3000)).astype(np.float32) * 3, 8)
 SCALED = states.pack_scaled(STATES)
 HALF = codec("fp16").pack(STATES)
 WEIGHTS = weights.pack_weights({"m": STATES, "v": STATES[0]}, "int8")
+SAID, STANDS = opinions.spoken(
+    _RNG.normal(size=(6, 300)).astype(np.float32), 8, np.array([97, 98, 0, 99, 97, 0], np.int32)
+)
+_SPELT = {i: bytes([i]) if i in (97, 98, 99) else b"x%d" % i * (i > 0) for i in range(300)}
+OPINIONS = opinions.pack(
+    opinions.PublicOpinions(
+        SAID,
+        STANDS,
+        ((b"a", b"b", b""), (b"c", b"a", b"")),
+        {int(i): _SPELT[int(i)] for i in np.unique(SAID.ids)},
+        "v",
+    )
+)
 PACKED = [logits.pack(top) for top in (TOP, SORTED, SPREAD)]
 PACKED += [logits.pack_few(FEW), logits.pack_few(FEW.rows(np.array([1])))]
 
@@ -179,6 +192,15 @@ SAMPLES: tuple[Message, ...] = (
         codec="fp32", seed=1, counts=True, most=4096, held=20.0,
     ),
     NextRound(federation="ef" * 16, have=1, most=4096, patience=20.0),
+    Enrol(base="ab" * 16, layers=(), rank=0, settings="cd", public="ef" * 16),
+    Enrolled(
+        version=1, federation="ef" * 16, base="ab" * 16, rounds=3, rule="average", rank=0, scale=2.0,
+        codec="fp32", seed=1, counts=False, most=4096, held=20.0, teaches=True,
+        opinions=OpinionTerms(public="ef" * 16, top=8),
+    ),
+    NextRound(federation="ef" * 16, have=1, most=4096, patience=20.0, top=8, most_places=40),
+    RoundState(state="open", number=2, closed=1, of=1, packed=OPINIONS),
+    Contribute(federation="ef" * 16, number=2, rank=0, packed=OPINIONS),
     RoundState(state="open", number=2, closed=1, of=1, packed=ADAPTER, rank=2, adds=True),
     RoundState(state="wait", number=1, closed=0, waits_for="updates", here=1, wanted=3, left=9.5),
     RoundState(state="ended", number=2, closed=2, fate="dropped", why="its norm is too large"),

@@ -41,6 +41,7 @@ MADE: list[tuple[Registry[Any], str, dict[str, Any], tuple[str, ...]]] = [
     (models, "lending", {"model": SMOL}, (SMOL,)),
     (models, "tunable", {"model": SMOL}, (SMOL,)),
     (models, "mutual", {"model": SMOL, "small_model": SMOL, "public": Path("p")}, (SMOL,)),
+    (models, "taught", {"model": SMOL, "public": Path("p")}, (SMOL,)),
     (models, "openai", {"base_url": "http://127.0.0.1/v1", "model": "m"}, ()),
     (models, "party", {"url": "http://127.0.0.1:1"}, ()),
     (models, "recorded", {"model": "m"}, ()),

@@ -13,7 +13,7 @@ import pytest
 from a_writer import WordEmbedder, writes
 from bag import Bag
 from cosilo.gateway.process.config import _Served
-from cosilo.models.base import TextModel
+from cosilo.models.base import Access, TextModel
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.settings import FederationSettings
@@ -211,6 +211,31 @@ class TestFedCoLLM(TestFederated):
         )
 
 
+class TestFedMKT(TestFederated):
+    """One owner, and a large model that learns from what its own says of public texts."""
+
+    @pytest.fixture(autouse=True)
+    def public(self, torch: None, tmp_path: Path) -> None:
+        from taught_pair import public_file
+
+        self.file = public_file(tmp_path / "public.jsonl")
+
+    def strategy(self) -> Strategy:
+        return strategies.create(
+            "fedmkt", public=self.file, steps=2, batch=4, rank=2, taught_steps=2, learning_rate=1e-2
+        )
+
+    def open(self, **options: Any) -> Session:
+        from taught_pair import taught
+
+        settings = FederationSettings(rounds=1, method="opinions", top=8)
+        federation = Federation(settings, mutual=taught())
+        lm = LMOwner(self.large(), exposes=Access.LOGITS.shows, federation=federation)
+        return open_session(
+            self.owner(), lm, self.strategy(), sampling=Sampling(choices=LABELS), **options
+        )
+
+
 class TestDistilLabels(StrategyContract):
     def strategy(self) -> Strategy:
         return strategies.create("distil_labels")
@@ -305,7 +330,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # with one whose owner tunes for clients, there too
         "weak_to_strong", "crosslm",
         # with a coordinator, there too
-        "federated", "fedcollm",
+        "federated", "fedcollm", "fedmkt",
     }  # fmt: skip
     assert set(strategies.names()) == covered
 

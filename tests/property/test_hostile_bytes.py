@@ -28,12 +28,12 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.base import classes
 from cosilo.boundary.record.ledger import SqliteLedger
-from cosilo.boundary.wire import logits, states
+from cosilo.boundary.wire import logits, opinions, states
 from cosilo.errors import BoundaryError, CosiloError, StoreError, UnexpectedReplyError
 from cosilo.models.kept.replay import ReplayStore
 from cosilo.types import Generation
 from hostile import Found, Hostile, examine
-from mutated import ENCODED, PACKED, REPLY, SAMPLES, STATES, altered, changed, fattest
+from mutated import ENCODED, OPINIONS, PACKED, REPLY, SAMPLES, STATES, altered, changed, fattest
 
 
 @st.composite
@@ -86,6 +86,28 @@ def test_changed_states_are_numbers_or_refused(data: bytes, count: int) -> None:
     if isinstance(found, np.ndarray):
         assert np.isfinite(found).all()
         assert len(found) == count
+
+
+@settings(max_examples=1500)
+@given(mutated([OPINIONS]))
+def test_changed_opinions_are_of_their_texts_or_refused(data: bytes) -> None:
+    found = read_or_refused(lambda: opinions.unpack(data, ("ab", "ca"), 8))
+    if isinstance(found, opinions.PublicOpinions):
+        assert [b"".join(pieces) for pieces in found.pieces] == [b"ab", b"ca"]
+        assert np.isfinite(found.losses()).all()
+    assert opinions.named_in(data) >= 0
+
+
+def test_opinions_take_memory_by_what_was_asked_for() -> None:
+    front = data_of(OPINIONS)
+    for more in (zlib.compress(bytes(1 << 25), 9), b""):
+        data = front + more
+        assert memory_of(lambda d=data: opinions.unpack(d, ("ab", "ca"), 8)) < 2_000_000  # type: ignore[misc]
+
+
+def data_of(packed: bytes) -> bytes:
+    """Opinions without their cuts and spellings."""
+    return packed[: opinions._HEAD.size + opinions._HEAD.unpack_from(packed)[1]]
 
 
 # What no random change is likely to hit.

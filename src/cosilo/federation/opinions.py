@@ -11,18 +11,53 @@ between models that cut texts into more or fewer of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.boundary.wire.alignment import Spelling, same_places
-from cosilo.boundary.wire.logits import TopK
-from cosilo.boundary.wire.opinions import PublicOpinions
-from cosilo.models.base import Tokens
+from cosilo.boundary.wire.logits import TopK, joined
+from cosilo.boundary.wire.opinions import PublicOpinions, spoken
+from cosilo.errors import ModelError
+from cosilo.models.base import Array, Tokens
 from cosilo.models.mutual import TaughtLesson
 
 Losses = NDArray[np.float64]
+
+
+def opinions_of(
+    predicted: Iterable[Array],
+    tokens: Sequence[Tokens],
+    piece: Callable[[int], bytes],
+    vocabulary: str,
+    top: int,
+) -> PublicOpinions:
+    """What a model would say of public texts.
+
+    Args:
+        predicted: of each text the logits that predicted its reply's tokens, (tokens, vocabulary).
+        tokens: the texts as the model's.
+        piece: what an id stands for.
+        vocabulary: the tokeniser's hash.
+        top: tokens that are named at a place.
+
+    Raises:
+        ModelError: a prediction is no distribution.
+    """
+    rows: list[tuple[TopK, NDArray[np.int64]]] = []
+    for logits, sequence in zip(predicted, tokens, strict=True):
+        try:
+            rows.append(spoken(logits, top, sequence.ids[sequence.start :]))
+        except ValueError as error:
+            raise ModelError(
+                f"what the model predicts for a public text is of no use: {error}"
+            ) from None
+    whole = joined([said for said, _ in rows])
+    assert whole.ids is not None
+    spelt = {i: piece(i) for i in np.unique(whole.ids).tolist()}
+    own = np.concatenate([own for _, own in rows])
+    return PublicOpinions(whole, own, tuple(each.pieces for each in tokens), spelt, vocabulary)
 
 
 def better(own: Losses, others: Mapping[str, Losses]) -> list[str | None]:

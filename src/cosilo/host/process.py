@@ -29,7 +29,7 @@ from cosilo.host.forgets import ClientForgets
 from cosilo.host.server import HostServer, hello_of
 from cosilo.host.work import ClientService
 from cosilo.models.base import TextModel
-from cosilo.models.mutual import exchanges
+from cosilo.models.mutual import exchanges, is_taught
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.kind import NoModel
 from cosilo.parties.lm_owner import LMOwner
@@ -200,9 +200,8 @@ async def listening(config: HostConfig, model: TextModel) -> AsyncIterator[Liste
         try:
             federation = None
             if (wanted := config.federation) is not None:
-                federation = Federation(
-                    wanted.settings, wanted.file, mutual=model if exchanges(model) else None
-                )
+                mutual = model if exchanges(model) or is_taught(model) else None
+                federation = Federation(wanted.settings, wanted.file, mutual=mutual)
             try:
                 host = Listener(config, model, books, federation)
                 try:

@@ -7,7 +7,7 @@ a round's adapter of the small model ──exchange──▶ that adapter, which
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeGuard
@@ -16,6 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.models.base import Array, Tokens
+from cosilo.types import Chat
+
+
+@dataclass(frozen=True)
+class PublicExample:
+    """A chat and what is right to reply."""
+
+    chat: Chat
+    target: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,3 +112,70 @@ class MutualModel(Protocol):
 def exchanges(model: object) -> TypeGuard[MutualModel]:
     """Whether it learns from a small model; asked of its class, as it may have to be loaded."""
     return hasattr(type(model), "exchange")
+
+
+class TaughtModel(Protocol):
+    """A large model that learns from what others would say of public examples, and says so itself."""
+
+    @property
+    def public(self) -> Sequence[PublicExample]: ...
+
+    @property
+    def sequences(self) -> Sequence[Tokens]:
+        """The public examples as its tokens."""
+
+    @property
+    def settings(self) -> str:
+        """A hash of all that decides what it learns, besides the arguments."""
+
+    @property
+    def vocabulary(self) -> str:
+        """A hash of its tokeniser."""
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    def piece(self, token: int) -> bytes:
+        """What a token stands for."""
+
+    def tokenize(self, chat: Chat, reply: str) -> Tokens:
+        """Prompt and reply as the model sees them."""
+
+    def predictions(self, large: Mapping[str, Array] | None) -> Iterator[Array]:
+        """The logits that predicted each public target's tokens, (tokens, vocabulary_size).
+
+        Args:
+            large: the adapter that it predicts with; None for none.
+        """
+
+    def learn(
+        self,
+        number: int,
+        lessons: Sequence[TaughtLesson],
+        large: Mapping[str, Array] | None,
+        folder: Path | None,
+    ) -> Mapping[str, Array]:
+        """The adapter once it has learned; the same arguments give the same to the bit.
+
+        Args:
+            number: of the round, from 1.
+            lessons: of what others know better; where there are none the adapter stays as it is.
+            large: the adapter before; None before the first round.
+            folder: where a training that was killed goes on from.
+
+        Raises:
+            ModelError: a loss is not finite.
+            StoreError: `folder` cannot be written.
+        """
+
+    def keep_adapter(self, large: Mapping[str, Array], folder: Path) -> None:
+        """Write the adapter where it can be opened from.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+
+
+def is_taught(model: object) -> TypeGuard[TaughtModel]:
+    """Whether it learns from others' opinions; asked of its class, as it may have to be loaded."""
+    return hasattr(type(model), "learn") and hasattr(type(model), "predictions")

@@ -21,7 +21,6 @@ from cosilo.boundary.messages.federate import Contribute
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.matching import FuzzyPool, Pool, as_written, normalised
-from cosilo.models.base import Shows
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
 from cosilo.types import last_user
@@ -120,7 +119,7 @@ class Reading:
     @cached_property
     def scored(self) -> int:
         """Places of replies that the LM gave its probabilities for."""
-        kinds = {k.__name__ for k in classes().values() if Shows.LOGITS in k.shows}
+        kinds = {k.__name__ for k in classes().values() if k.places is not Message.places}
         return sum(entry.message.places() for entry in self.everything() if entry.kind in kinds)
 
     @cached_property

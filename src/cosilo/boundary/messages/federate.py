@@ -11,7 +11,8 @@ sent again, by a process that was killed and began anew: the coordinator knows b
 content what it has, and counts nothing twice.
 
 What comes back is an adapter of a base model that the owner holds itself, made of owners' updates: it
-shows nothing of a model of the coordinator's.
+shows nothing of a model of the coordinator's. Where owners send what their models say of public texts,
+and no adapters, what comes back is what the coordinator's large model says of them, which shows logits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from msgspec import Meta
 from cosilo.boundary.messages.base import Drawn, Message, Request
 from cosilo.boundary.messages.bounds import FIELDS
 from cosilo.boundary.messages.passages import Passage
-from cosilo.boundary.wire import tensors
+from cosilo.boundary.wire import opinions, tensors
+from cosilo.errors import CapabilityError
 from cosilo.models.base import Shows
 from cosilo.types import Amount, Count, Value
 
@@ -96,6 +98,18 @@ class WalkTerms(Value, frozen=True, kw_only=True):
     rate: Amount
 
 
+class OpinionTerms(Value, frozen=True, kw_only=True):
+    """What owners say of public examples, see `boundary.wire.opinions`.
+
+    Attributes:
+        public: a hash of the examples, in their order.
+        top: tokens that are named at a place.
+    """
+
+    public: Digest
+    top: Annotated[int, Meta(ge=opinions.LEAST_TOP, le=opinions.MOST_TOP)]
+
+
 class Enrolled(Message, frozen=True, kw_only=True):
     """What an owner takes part in. The same owner, enrolling again, is told the same.
 
@@ -116,6 +130,8 @@ class Enrolled(Message, frozen=True, kw_only=True):
         teaches: a large model of the coordinator's learns from what comes of each round, and
             teaches it.
         walk: how scalars come about, where these are what is sent, and no adapters.
+        opinions: of what owners send opinions, where these are what is sent, and no adapters: then an
+            owner's base may be any, and the large model's opinions come back.
     """
 
     shows: ClassVar[Shows] = Shows.NOTHING
@@ -134,6 +150,7 @@ class Enrolled(Message, frozen=True, kw_only=True):
     sums: SumTerms | None = None
     teaches: bool = False
     walk: WalkTerms | None = None
+    opinions: OpinionTerms | None = None
 
     def passages(self) -> list[Passage]:
         return []
@@ -156,6 +173,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
             training, and cannot go on with this one.
         scalars: it sends one number for each shared direction, and no adapter.
         sums: it takes part where the coordinator sees none of its updates, and nowhere else.
+        public: it sends opinions of public examples with this hash, and no adapter.
     """
 
     reply: ClassVar[type[Message]] = Enrolled
@@ -168,6 +186,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     settings: Digest = ""
     sums: bool = False
     scalars: bool = False
+    public: Digest = ""
 
     def passages(self) -> list[Passage]:
         return []  # names of layers and hashes
@@ -185,7 +204,8 @@ class RoundState(Message, frozen=True, kw_only=True):
         number: the round under way, from 1; the last one where it has ended.
         closed: how many rounds have closed, each with an adapter.
         of: the round whose adapter is in `packed`; 0 where none is.
-        packed: `boundary.wire.tensors.pack` of that adapter.
+        packed: `boundary.wire.tensors.pack` of that adapter; where owners send opinions, those of the
+            large model, `boundary.wire.opinions.pack`.
         rank: of that adapter.
         error: how far what that adapter adds to the weights is from the mean of what the updates add,
             over the latter's norm; None where that is not what the rule is after.
@@ -222,10 +242,23 @@ class RoundState(Message, frozen=True, kw_only=True):
         if (self.of == 0) == bool(self.packed) or self.of > self.closed:
             raise ValueError("an adapter of no round, or a round without one")
 
+    def shown(self, exposes: Shows) -> RoundState:
+        if opinions.is_packed(self.packed) and Shows.LOGITS not in exposes:
+            raise CapabilityError(
+                "the large model's opinions show its logits, which are not exposed"
+            )
+        return self
+
+    def places(self) -> int:
+        return opinions.named_in(self.packed)
+
     def tampered(self, request: Message, lie: Callable[[str], str]) -> RoundState:
-        """The adapter, or the scalars, turned around: what the owners taught, the other way."""
+        """The adapter, or the scalars, turned around: what the owners taught, the other way. Opinions
+        are turned but for the texts' own tokens: who gives these less is not learned from."""
         if not self.packed:
             return self
+        if opinions.is_packed(self.packed):
+            return msgspec.structs.replace(self, packed=opinions.turned(self.packed))
         turned = {
             name: tensor if name.endswith("A") else -tensor
             for name, tensor in tensors.unpack(self.packed).items()
@@ -242,6 +275,8 @@ class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
         gave: the last round that it sent an update for.
         most: bytes of an adapter that it is ready to take.
         patience: seconds after which it wants to be told to wait.
+        top: it asks for the large model's opinions, with so many tokens at a place, and no adapter,
+        most_places: at so many places at most.
     """
 
     reply: ClassVar[type[Message]] = RoundState
@@ -251,9 +286,18 @@ class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
     gave: Count = 0
     most: Count
     patience: Amount = 0.0
+    top: Annotated[int, Meta(ge=0, le=opinions.MOST_TOP)] = 0
+    most_places: Count = 0
 
     def passages(self) -> list[Passage]:
         return []
+
+    def wants(self) -> Shows:
+        return self.shows | Shows.LOGITS if self.top else self.shows
+
+    def drawn(self, reply: Message | None = None) -> Drawn:
+        places = reply.places() if isinstance(reply, RoundState) else self.most_places
+        return Drawn(logits=places * self.top)
 
     def lasts(self, reply: Message) -> bool:
         """Not where it only says to wait."""
@@ -262,6 +306,8 @@ class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
     def check_reply(self, reply: Message) -> None:
         if isinstance(reply, RoundState) and len(reply.packed) > self.most:
             raise ValueError("an adapter larger than was agreed")
+        if isinstance(reply, RoundState) and reply.places() > self.most_places * (self.top > 0):
+            raise ValueError("opinions that were not asked for")
 
     def reply_bound(self, tokens: int) -> int:
         return FIELDS + self.most
@@ -288,13 +334,14 @@ class Contributed(Message, frozen=True, kw_only=True):
 
 
 class Contribute(ToCoordinator, Request[Contributed], frozen=True, kw_only=True):
-    """An owner's update for a round: the adapter that it trained. Sent again, it is the same update.
+    """An owner's update for a round: the adapter that it trained, or what its model then says of public
+    texts. Sent again, it is the same update.
 
     Attributes:
         federation: its name.
         number: the round, from 1.
         rank: of the adapter.
-        packed: `boundary.wire.tensors.pack` of it.
+        packed: `boundary.wire.tensors.pack` of it; of opinions `boundary.wire.opinions.pack`.
     """
 
     reply: ClassVar[type[Message]] = Contributed

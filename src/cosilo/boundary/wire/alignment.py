@@ -16,12 +16,15 @@ it, else the longest of the student's tokens that it begins with.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.boundary.wire.logits import TopK
 from cosilo.errors import UnexpectedReplyError
+from cosilo.models.base import Tokens
+from cosilo.types import Chat
 
 Integers = NDArray[np.int64]
 
@@ -46,6 +49,15 @@ def same_places(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[Int
 def _starts(pieces: Sequence[bytes]) -> Integers:
     lengths = np.array([len(p) for p in pieces], np.int64)
     return np.cumsum(lengths) - lengths
+
+
+class Tokenises(Protocol):
+    """A model, as far as its tokens are looked at."""
+
+    @property
+    def vocabulary_size(self) -> int: ...
+    def piece(self, token: int) -> bytes: ...
+    def tokenize(self, chat: Chat, reply: str) -> Tokens: ...
 
 
 class Spelling:
@@ -96,6 +108,16 @@ class Spelling:
             logprobs = np.log(shares).astype(np.float32)
             rest = np.log(np.clip(1 - shares.sum(axis=1), 0, 1)).astype(np.float32)
         return TopK(ids, logprobs, rest, size)
+
+
+def vocabulary_of(model: Tokenises, chat: Chat) -> dict[bytes, int]:
+    """What `model`'s tokens stand for → their ids; the empty piece is the end of a turn.
+
+    Args:
+        chat: any chat that the model takes.
+    """
+    found = {model.piece(token): token for token in reversed(range(model.vocabulary_size))}
+    return found | {b"": int(model.tokenize(chat, "").ids[-1])}
 
 
 def _merged(

@@ -15,7 +15,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import msgspec
@@ -156,6 +156,22 @@ def pack(opinions: PublicOpinions) -> bytes:
 def is_packed(data: bytes) -> bool:
     """Whether `data` begins as what `pack` gives."""
     return data[:1] == bytes([_VERSION])
+
+
+def turned(data: bytes) -> bytes:
+    """What `pack` gave, with the same probability for the tokens that stand there, and of the others at
+    each place the likeliest the least likely: what a hostile model would say to be believed."""
+    size = _HEAD.unpack_from(data)[1]
+    front, tail = data[_HEAD.size : _HEAD.size + size], data[_HEAD.size + size :]
+    top = logits.unpack(front)
+    rest = msgspec.msgpack.decode(zlib.decompress(tail), type=_Rest)
+    logprobs = top.logprobs.copy()
+    for row, own in zip(logprobs, _numbers(rest.own, "u1").tolist(), strict=True):
+        others = np.delete(np.arange(len(row)), own)
+        order = others[row[others].argsort()]
+        row[order] = row[order[::-1]]
+    packed = logits.pack(replace(top, logprobs=logprobs))
+    return _HEAD.pack(_VERSION, len(packed)) + packed + tail
 
 
 def named_in(data: bytes) -> int:

@@ -26,6 +26,7 @@ from cosilo.errors import CapabilityError, ConfigError, DataError
 from cosilo.models.base import Tokens, models
 from cosilo.models.low_rank import A, Floats
 from cosilo.models.mutual import Exchanged
+from cosilo.models.mutual import PublicExample as PublicExample
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box import lm as torch_lms
 from cosilo.models.white_box.adapters import (
@@ -41,15 +42,7 @@ from cosilo.models.white_box.lm import Precision, TorchModel
 from cosilo.models.white_box.losses import Teacher, divergence
 from cosilo.models.white_box.training import TrainingOutcome
 from cosilo.registry import Loads
-from cosilo.types import Chat, Turn
-
-
-@dataclass(frozen=True)
-class PublicExample:
-    """A chat and what is right to reply."""
-
-    chat: Chat
-    target: str
+from cosilo.types import Turn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,17 @@ Needs torch; its tensors are typed `Any` here, as everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from cosilo.models.base import Tokens
-from cosilo.models.mutual import TaughtLesson
+from cosilo.errors import DataError
+from cosilo.models.base import Array, Tokens, WeightModel
+from cosilo.models.mutual import PublicExample, TaughtLesson
+from cosilo.models.white_box.adapters import Adapter, trained_adapter
 from cosilo.models.white_box.batch import device_of, pad, predict
 from cosilo.models.white_box.losses import Teacher, divergence
+from cosilo.models.white_box.training import TrainingOutcome
 from cosilo.models.white_box.upper import ReplyLossAbove
 
 Logits = Callable[[Any, Sequence[Tokens]], Any]
@@ -64,6 +68,73 @@ class TaughtLoss:
                 far.append(_distances(rows, lesson))
         loss = self._share * loss
         return loss + (1 - self._share) * torch.cat(far).mean() if far else loss
+
+
+def public_sequences(model: WeightModel, public: Sequence[PublicExample]) -> list[Tokens]:
+    """Public examples as `model`'s tokens.
+
+    Raises:
+        DataError: one does not fit its context.
+    """
+    context = int(getattr(model.module.config, "max_position_embeddings", 1 << 20))
+    found = [model.tokenize(each.chat, each.target) for each in public]
+    for number, tokens in enumerate(found, 1):
+        if len(tokens) > context:
+            raise DataError(
+                f"public example {number} has {len(tokens)} tokens, and {model.name!r} reads "
+                f"{context}: leave it out, on every side"
+            )
+    return found
+
+
+def predictions(
+    module: Any, sequences: Sequence[Tokens], above: ReplyLossAbove | None = None
+) -> Iterator[Array]:
+    """The logits that predicted each reply's tokens, float32, (tokens, vocabulary) of each: one after
+    another, so that what they are does not depend on the others."""
+    import torch
+
+    logits = reply_logits if above is None else above.logits
+    was_training = module.training
+    module.eval()
+    try:
+        for sequence in sequences:
+            with torch.no_grad():
+                rows = logits(module, [sequence]).float().cpu().numpy()
+            yield rows
+    finally:
+        module.train(was_training)
+
+
+def taught_adapter(
+    module: Any,
+    adapter: Adapter,
+    lessons: Sequence[TaughtLesson],
+    *,
+    share: float,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    folder: Path | None = None,
+    run: str = "",
+    above: ReplyLossAbove | None = None,
+) -> tuple[Adapter, TrainingOutcome]:
+    """`adapter` once it was trained on `lessons`, see `TaughtLoss` and `adapters.trained_adapter`;
+    where there are none as it was.
+
+    Raises:
+        ModelError: the loss or its gradient is not finite.
+        StoreError: `folder` holds another training's checkpoint, or cannot be written.
+    """
+    if not lessons:
+        return adapter, TrainingOutcome()
+    loss = TaughtLoss(lessons, share, above)
+    return trained_adapter(
+        module, adapter, [lesson.tokens for lesson in lessons],
+        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed,
+        folder=folder, run=f"{run} {loss.identity}", loss=loss,
+    )  # fmt: skip
 
 
 def _distances(rows: Any, lesson: TaughtLesson) -> Any:

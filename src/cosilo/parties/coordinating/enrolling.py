@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cosilo.boundary.messages import Enrol, Enrolled
-from cosilo.boundary.messages.federate import VERSION, SumTerms, WalkTerms
+from cosilo.boundary.messages.federate import VERSION, OpinionTerms, SumTerms, WalkTerms
 from cosilo.boundary.wire import tensors
 from cosilo.errors import CapabilityError, RejectedError
 from cosilo.models.low_rank import Layers
@@ -14,13 +14,21 @@ from cosilo.parties.coordinating.settings import FederationSettings
 
 
 def require_enrollable(
-    owner: str, message: Enrol, settings: FederationSettings, at: Standing
+    owner: str,
+    message: Enrol,
+    settings: FederationSettings,
+    at: Standing,
+    opinions: OpinionTerms | None = None,
 ) -> None:
     """Refuse an owner that cannot take part.
 
+    Args:
+        opinions: what owners send opinions of, where they do.
+
     Raises:
         CapabilityError: it speaks another version, has another base model, or other layers; it trains
-            adapters of another rank; it does not say how many examples it has, and must.
+            adapters of another rank; it does not say how many examples it has, and must; it has other
+            public examples.
         RejectedError: it is not one of the owners.
     """
     if message.version != VERSION:
@@ -30,6 +38,8 @@ def require_enrollable(
         )
     if settings.owners and owner not in settings.owners:
         raise RejectedError(f"{owner!r} is not one of this federation's owners", everything=True)
+    if opinions is not None or message.public:
+        return _check_public(message, opinions)
     _check_base(message, at)
     several = settings.ranks != "one"
     if not (1 <= message.rank <= settings.rank if several else message.rank == settings.rank):
@@ -64,6 +74,8 @@ def told_to(
     *,
     sums: SumTerms | None,
     teaches: bool,
+    opinions: OpinionTerms | None = None,
+    most: int = 0,
 ) -> Enrolled:
     """What an owner takes part in.
 
@@ -71,11 +83,13 @@ def told_to(
         layers: of the base model.
         sums: how updates are summed, where the coordinator sees none of them.
         teaches: a large model of the coordinator's learns with the owners.
+        opinions: what owners send opinions of, where they do, and
+        most: bytes of the longest.
     """
     return Enrolled(
         version=VERSION,
         federation=at.name,
-        base=at.base,
+        base=at.base if opinions is None else message.base,
         rounds=settings.rounds,
         rule=settings.rule,
         rank=message.rank,
@@ -83,20 +97,44 @@ def told_to(
         codec=settings.codec,
         seed=settings.seed,
         counts=settings.counts,
-        most=tensors.size_of(settings.shapes(layers, settings.largest_rank), settings.codec),
+        most=most
+        or tensors.size_of(settings.shapes(layers, settings.largest_rank), settings.codec),
         held=settings.held_s,
         sums=sums,
         teaches=teaches,
         walk=WalkTerms(directions=settings.directions, rate=settings.rate)
         if settings.method == "scalars"
         else None,
+        opinions=opinions,
     )
 
 
 def said_of(message: Enrol) -> str:
     """All that an owner said of itself, as text."""
     about = [message.base, message.rank, message.examples, message.settings]
+    if message.public:
+        about.append(message.public)
     return json.dumps(about)
+
+
+def _check_public(message: Enrol, opinions: OpinionTerms | None) -> None:
+    if opinions is None:
+        raise CapabilityError(
+            "the owner sends opinions of public texts, and this federation's owners send something "
+            "else: take part by another strategy, federated or fedcollm"
+        )
+    if not message.public:
+        raise CapabilityError(
+            "this federation's owners send opinions of public texts, and the owner something else: "
+            "take part by the strategy fedmkt"
+        )
+    if message.public != opinions.public:
+        raise CapabilityError(
+            f"the owner's public examples are {message.public}, and this federation's "
+            f"{opinions.public}: all must have the same file"
+        )
+    if message.layers or message.rank:
+        raise CapabilityError("the owner names layers of an adapter, which stays at home here")
 
 
 def _check_base(message: Enrol, at: Standing) -> None:

@@ -20,7 +20,8 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
-from cosilo.models.mutual import MutualModel
+from cosilo.models.mutual import MutualModel, TaughtModel, exchanges, is_taught
+from cosilo.parties.coordinating.opinions import OpinionExchange
 from cosilo.parties.coordinating.rounds import Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.sums import Given
@@ -37,7 +38,8 @@ class Federation:
 
     Args:
         path: the file that it lives in; it is forgotten with the process where None.
-        mutual: a large model that learns from what comes of each round, and teaches it.
+        mutual: a large model that learns from what comes of each round, and teaches it; with opinions,
+            from these.
         clock: seconds that only go forward, for deadlines.
 
     Raises:
@@ -52,7 +54,7 @@ class Federation:
         settings: FederationSettings,
         path: Path | None = None,
         *,
-        mutual: MutualModel | None = None,
+        mutual: MutualModel | TaughtModel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -174,11 +176,17 @@ class Federation:
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._tell)
 
-    def _made(self, mutual: MutualModel, path: Path | None) -> Transfer:
+    def _made(
+        self, mutual: MutualModel | TaughtModel, path: Path | None
+    ) -> Transfer | OpinionExchange:
+        folder = None if path is None else path.with_suffix(".mutual")
+        if is_taught(mutual):
+            return OpinionExchange(mutual, top=self.settings.top, folder=folder, told=self._learned)
+        assert exchanges(mutual)
         return Transfer(
             mutual,
             scale=self.settings.scale,
             codec=self.settings.codec,
-            folder=None if path is None else path.with_suffix(".mutual"),
+            folder=folder,
             told=self._learned,
         )

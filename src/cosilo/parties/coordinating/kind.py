@@ -63,10 +63,17 @@ class Coordinating(NoModel):
 
 
 def _loads(
-    model: str, path: Path | None, small_model: str, small_path: Path | None, public: Path | None
+    model: str,
+    path: Path | None,
+    small_model: str,
+    small_path: Path | None,
+    public: Path | None,
+    method: str,
 ) -> Loads:
     if public is None:
         return Loads()
+    if method == "opinions":
+        return models.loads("taught", {"model": model, "public": public})
     return models.loads("mutual", {"model": model, "small_model": small_model, "public": public})
 
 
@@ -85,7 +92,8 @@ def federation(
     largest_norm: float = 1000.0,
     base: str = "",
     held_s: float = 20.0,
-    method: Literal["adapter", "scalars"] = "adapter",
+    method: Literal["adapter", "scalars", "opinions"] = "adapter",
+    top: int = 32,
     directions: int = 2048,
     rate: float = 1e-3,
     momentum: float = 0.0,
@@ -104,10 +112,11 @@ def federation(
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
-            base, held_s, method, directions, rate, momentum, server_rate: see `FederationSettings`.
+            base, held_s, method, top, directions, rate, momentum, server_rate: see
+            `FederationSettings`.
         public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
             model, which learns from what comes of each round and teaches it: as for the kind "mutual",
-            its other options in `mutual`.
+            its other options in `mutual`; with method = "opinions" as for the kind "taught".
 
     Raises:
         ConfigError: a setting is out of its range, or `state_file` is that of another federation; a
@@ -118,7 +127,8 @@ def federation(
             rounds=rounds, rule=rule, rule_options=rule_options or {},
              quorum=quorum, deadline_s=deadline_s, rank=rank, scale=scale,
             codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
-            method=method, directions=directions, rate=rate, momentum=momentum, server_rate=server_rate,
+            method=method, top=top, directions=directions, rate=rate, momentum=momentum,
+            server_rate=server_rate,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None
@@ -130,6 +140,11 @@ def federation(
             )
         return Coordinating(settings, state_file)
     kind = "mutual"
+    if method == "opinions":
+        kind = "taught"
+        if small_model or small_path is not None:
+            raise ConfigError("federation: owners who send opinions have small models of their own")
+        del named["small_model"], named["small_path"]
     options = check(
         models.get(kind), {**(mutual or {}), "public": public}, where="federation: mutual"
     )

@@ -52,9 +52,10 @@ from cosilo.parties.coordinating.book import (
     Standing,
 )
 from cosilo.parties.coordinating.enrolling import require_enrollable, said_of, told_to
+from cosilo.parties.coordinating.opinions import OpinionExchange
 from cosilo.parties.coordinating.settings import FederationSettings, changed
 from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
-from cosilo.parties.coordinating.transferring import Transfer, require_teachable
+from cosilo.parties.coordinating.transferring import Transfer
 from cosilo.parties.coordinating.updates import flaw, unpacked
 
 log = logging.getLogger("cosilo.federation")
@@ -72,10 +73,13 @@ class Rounds:
         self,
         settings: FederationSettings,
         path: Path | None = None,
-        transfer: Transfer | None = None,
+        transfer: Transfer | OpinionExchange | None = None,
     ) -> None:
-        if transfer is not None:
-            require_teachable(settings)
+        if transfer is None and settings.method == "opinions":
+            raise ConfigError(
+                "opinions teach a large model, and the coordinator has none with public examples: "
+                '[model] kind = "taught" beside [federation] is one'
+            )
         lasting = settings.lasting if transfer is None else transfer.lasting(settings)
         self.settings = settings
         self._transfer = transfer
@@ -85,7 +89,7 @@ class Rounds:
         found = self._book.standing()
         if found is None:
             name = secrets.token_hex(16)
-            base = transfer.model.small_base if transfer is not None else settings.base
+            base = transfer.base if transfer is not None else settings.base
             found = Standing(name, text, base, (), "enrolling", 0)
             self._book.stand(found)
         elif other := changed(json.loads(found.settings), json.loads(text)):
@@ -96,6 +100,7 @@ class Rounds:
             )
         self._standing = found
         self._sums = SumRounds(self._book, settings, found.name) if settings.secure else None
+        self._opinions = transfer if isinstance(transfer, OpinionExchange) else None
 
     @property
     def standing(self) -> Standing:
@@ -118,13 +123,15 @@ class Rounds:
                 trains adapters of another rank; it does not say how many examples it has, and must.
             RejectedError: it is not one of the owners, or enrolled before with other settings.
         """
-        require_enrollable(owner, message, self.settings, self._standing)
-        said = said_of(message)
+        said = self._opinions
+        terms = None if said is None else said.terms
+        require_enrollable(owner, message, self.settings, self._standing, terms)
+        about = said_of(message)
         known = self._member(owner)
         if known is None:
-            self._enrol(owner, message, said)
+            self._enrol(owner, message, about)
             self._tick(now)
-        elif known.said != said:
+        elif known.said != about:
             raise RejectedError(
                 "this owner takes part already, with other settings; go on with those, or wait "
                 "for another federation",
@@ -137,6 +144,8 @@ class Rounds:
             self._layers,
             sums=self._sums.terms(owner) if self._sums else None,
             teaches=self._transfer is not None,
+            opinions=terms,
+            most=0 if said is None else said.most,
         )
 
     def next(self, owner: str, message: NextRound, now: float) -> RoundState:
@@ -144,9 +153,12 @@ class Rounds:
 
         Raises:
             FederationError: the federation failed.
-            RejectedError: the owner did not enrol here, or says that it has more than there is.
+            RejectedError: the owner did not enrol here, or says that it has more than there is, or asks
+                for something else than the federation gives.
         """
         self._known(owner, message.federation)
+        if message.top != (self._opinions.terms.top if self._opinions is not None else 0):
+            raise RejectedError("this federation's rounds end in something else than is asked for")
         self._tick(now)
         at = self._standing
         if at.state == "failed":
@@ -204,7 +216,11 @@ class Rounds:
         if closed := self._closed(message.number):
             return Contributed(fate="late", why=closed)
         self._check_drawn(owner, message.number)
-        why = flaw(message.packed, message.rank, member.rank, self._layers, self.settings)
+        why = (
+            flaw(message.packed, message.rank, member.rank, self._layers, self.settings)
+            if self._opinions is None
+            else self._opinions.flaw(message.packed)
+        )
         kept = KeptUpdate(
             owner, digest, "dropped" if why else "taken", why, message.rank,
             None if why else message.packed,
@@ -325,7 +341,8 @@ class Rounds:
 
     def _enrol(self, owner: str, message: Enrol, said: str) -> None:
         at = self._standing
-        at = replace(at, base=message.base, layers=message.layers)
+        if self._opinions is None:
+            at = replace(at, base=message.base, layers=message.layers)
         since = at.number + 1  # the round under way is not kept waiting for it
         self._book.enrol(Member(owner, said, message.rank, message.examples, since), at)
         self._standing = at
@@ -399,6 +416,8 @@ class Rounds:
         kept = [u for u in self._book.updates(number, with_bytes=True) if u.fate == "taken"]
         if len(kept) < settings.needed:
             return self._fail(self._too_few(number, len(kept)))
+        if self._opinions is not None:
+            return self._close_on_opinions(self._opinions, kept)
         members = {m.owner: m for m in self._book.members()}
         updates = [
             OwnerUpdate(
@@ -411,7 +430,7 @@ class Rounds:
         try:
             made = settings.made_rule()(updates, self._before(number))
             made = settings.stepped(made, *self._began(number))
-            if self._transfer is not None:
+            if isinstance(self._transfer, Transfer):
                 before = self._book.closed(number - 1)
                 learned = self._transfer.of(number, made, before.packed if before else b"")
                 if learned is None:
@@ -425,6 +444,18 @@ class Rounds:
             rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
         closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         return self._closes(closed)
+
+    def _close_on_opinions(self, opinions: OpinionExchange, kept: Sequence[KeptUpdate]) -> None:
+        number = self._standing.number
+        before = self._book.closed(number - 1)
+        try:
+            said = opinions.of(
+                number, {u.owner: u.packed or b"" for u in kept}, before.packed if before else b""
+            )
+        except (ValueError, ModelError, DataError) as error:
+            return self._fail(f"nothing comes of round {number}: {error}")
+        if said is not None:
+            self._closes(ClosedRound(said, 0, False, None, tuple(u.owner for u in kept)))
 
     def _go_on(self, sums: SumRounds) -> None:
         """The next step of the open round's sum; after the last one it closes."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cosilo.boundary.wire.codecs import codec
+from cosilo.boundary.wire.opinions import LEAST_TOP, MOST_TOP
 from cosilo.errors import ConfigError
 from cosilo.federation.momentum import ServerStep
 from cosilo.federation.rules import Aggregate, AggregationRule, Ranks, require_securable, rules
@@ -54,7 +55,9 @@ class FederationSettings:
             when empty.
         held_s: how long a request for the next round may be held.
         method: "adapter": owners send the adapters that they trained; "scalars": one number for each of
-            `directions` shared ones (FedKSeed), along which their adapters move.
+            `directions` shared ones (FedKSeed), along which their adapters move; "opinions": what their
+            models, which may be any, say of public texts (FedMKT).
+        top: with "opinions", tokens that are named at each place of these texts.
         directions: how many numbers that are.
         rate: with "scalars", how far a step goes for each unit of its number.
         momentum, server_rate: how far owners go on where a round's updates lead, and how much of the
@@ -87,7 +90,8 @@ class FederationSettings:
     largest_norm: float = 1000.0
     base: str = ""
     held_s: float = 20.0
-    method: Literal["adapter", "scalars"] = "adapter"
+    method: Literal["adapter", "scalars", "opinions"] = "adapter"
+    top: int = 32
     directions: int = 2048
     rate: float = 1e-3
     momentum: float = 0.0
@@ -136,14 +140,30 @@ class FederationSettings:
             )
         if not self.server_step.whole:
             self._check_step()
+        if not LEAST_TOP <= self.top <= MOST_TOP:
+            raise ValueError(f"top = {self.top!r} is not from {LEAST_TOP} to {MOST_TOP}")
+        if self.method == "opinions":
+            self._check_opinions()
         if self.secure:
             self._check_sums()
 
-    def _check_step(self) -> None:
-        if self.method == "scalars":
+    def _check_opinions(self) -> None:
+        """Of opinions no two are put together: for each text one is learned from."""
+        if self.rule != "average" or self.rule_options:
             raise ValueError(
-                "momentum and server_rate are of adapters, and scalars go as far as rate says: leave "
-                "them out"
+                f"{self.rule} puts adapters together, and opinions are none: leave it out"
+            )
+        if self.secure or self.counts or self.base:
+            raise ValueError(
+                "opinions are looked at one by one, weigh by how well they know a text, and are of any "
+                "base model: leave out secure, counts and base"
+            )
+
+    def _check_step(self) -> None:
+        if self.method != "adapter":
+            raise ValueError(
+                f"momentum and server_rate are of adapters, and {self.method} go as far as they say: "
+                "leave them out"
             )
         if self.ranks == "stacked":
             raise ValueError(

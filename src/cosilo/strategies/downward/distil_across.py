@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from cosilo.boundary.messages import Ask, Score, Scored
-from cosilo.boundary.wire.alignment import Integers, Spelling, same_places
+from cosilo.boundary.wire.alignment import Integers, Spelling, same_places, vocabulary_of
 from cosilo.boundary.wire.logits import TopK
 from cosilo.models.base import Access, Tokens, WeightModel, require
 from cosilo.models.white_box import files as torch_files
@@ -31,7 +31,6 @@ from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategie
 from cosilo.strategies.downward.learning import Learning
 from cosilo.strategies.downward.scoring import Opinion, Question, opinions
 from cosilo.strategies.guide import Guide
-from cosilo.types import Chat
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +163,3 @@ def lessons_from(
             top = spelling.respelt(top, opinion.spelt, model.vocabulary_size)
         lessons.append(AlignedLesson(tokens, ours, top))
     return lessons
-
-
-def vocabulary_of(model: WeightModel, chat: Chat) -> dict[bytes, int]:
-    """What `model`'s tokens stand for → their ids; the empty piece is the end of a turn.
-
-    Args:
-        chat: any chat that the model takes.
-    """
-    found = {model.piece(token): token for token in reversed(range(model.vocabulary_size))}
-    return found | {b"": int(model.tokenize(chat, "").ids[-1])}

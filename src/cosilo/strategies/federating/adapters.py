@@ -26,6 +26,7 @@ from cosilo.models.white_box.adapters import (
 from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.private import PrivateLoss
 from cosilo.models.white_box.tuning import fitted
+from cosilo.models.white_box.upper import ReplyLossAbove
 from cosilo.privacy.keyed_noise import KeyedNoise
 from cosilo.strategies.federating.participation import Participation
 
@@ -100,6 +101,16 @@ class AdapterTraining:
             return self._first()
         return truncated(found, min(state.rank, self._how.rank))
 
+    @property
+    def above(self) -> ReplyLossAbove | None:
+        """What keeps the states of the layers below, where upper layers alone are adapted."""
+        return self._loss if isinstance(self._loss, ReplyLossAbove) else None
+
+    def adapter(self, tensors: Tensors) -> Adapter:
+        """The adapter of these matrices."""
+        rank = min(len(t) for name, t in tensors.items() if name.endswith(A))
+        return Adapter(rank, self._scale * rank, tensors)
+
     def private_loss(self, session: str) -> PrivateLoss | None:
         """What steps with noise learn by; None where there is none.
 
@@ -125,7 +136,7 @@ class AdapterTraining:
         how, private = self._how, self.private_loss(session)
         adapter, outcome = trained_adapter(
             self._module,
-            self._adapter(start),
+            self.adapter(start),
             self._sequences,
             steps=how.steps,
             batch=how.batch,
@@ -142,11 +153,7 @@ class AdapterTraining:
         it is needed `untuned`, too."""
         if merged and untuned:
             return with_adapter(self._untuned, stacked(self._added))
-        return self._module if merged else with_adapter(self._module, self._adapter(start))
-
-    def _adapter(self, tensors: Tensors) -> Adapter:
-        rank = min(len(t) for name, t in tensors.items() if name.endswith(A))
-        return Adapter(rank, self._scale * rank, tensors)
+        return self._module if merged else with_adapter(self._module, self.adapter(start))
 
     def _first(self) -> Tensors:
         rank = self._how.rank

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cosilo.boundary.messages import Contribute, Enrol, Enrolled, RoundState
+from cosilo.boundary.messages import Contribute, Enrol, Enrolled, NextRound, RoundState
 from cosilo.boundary.messages.federate import VERSION
 from cosilo.boundary.wire import tensors
 from cosilo.boundary.wire.codecs import codec
@@ -114,6 +114,11 @@ class FederationOwner:
                 f"the coordinator speaks version {enrolled.version} of the exchange of federations, "
                 f"and this owner version {VERSION}: install the same release on both sides"
             )
+        if enrolled.opinions is not None:
+            raise CapabilityError(
+                "the federation's owners send opinions of public texts, and no adapters: take part by "
+                "the strategy fedmkt"
+            )
         if enrolled.base != self._base:
             raise CapabilityError(
                 f"this owner's base model and tokeniser are {self._base}, and the federation's "
@@ -186,6 +191,16 @@ class FederationOwner:
             self._encoding = FixedPoint(terms.among, terms.largest, terms.bits)
         except ValueError as error:
             raise CapabilityError(f"the federation's sums have no room: {error}") from None
+
+    def next_round(self) -> NextRound:
+        """What is to do next?"""
+        return NextRound(
+            federation=self._enrolled.federation,
+            have=self.have,
+            gave=self.gave,
+            most=self._enrolled.most,
+            patience=self._enrolled.held,
+        )
 
     def take(self, state: RoundState) -> None:
         """Go on from the adapter of a closed round.

@@ -33,7 +33,7 @@ from cosilo.boundary.messages import (
     Unmask,
 )
 from cosilo.boundary.messages.federate_sums import Part
-from cosilo.errors import DataError, RejectedError
+from cosilo.errors import DataError
 from cosilo.models.base import Access, require
 from cosilo.models.white_box import files as torch_files
 from cosilo.registry import Loads
@@ -47,6 +47,7 @@ from cosilo.strategies.base import (
     strategies,
     unshared,
 )
+from cosilo.strategies.federating.all_rounds import SOON_S, all_rounds
 from cosilo.strategies.federating.owner import FederationOwner
 from cosilo.strategies.federating.participation import Participation
 from cosilo.strategies.guide import Guide
@@ -59,7 +60,6 @@ _EACH: frozenset[type[Message]] = frozenset({Enrol, NextRound, Contribute})
 _SUMS: frozenset[type[Message]] = frozenset(
     {Enrol, NextRound, Advertise, HandShares, Masked, Unmask, NextStep}
 )
-_SOON_S = 1.0  # a coordinator that says "wait" at once is asked again after this
 
 
 @strategies.register("federated")
@@ -129,41 +129,13 @@ class Federated(Participation):
         owner.agree(enrolled)
         if (release := self.release(len(examples))) is not None and session.account is not None:
             await session.account.require([release] * enrolled.rounds)
-        await self._rounds(session, owner, enrolled)
+        give = self._sum if self.secure else self._give
+        await all_rounds(session, owner, lambda number: give(session, owner, number, enrolled))
         untuned = self.next().needs.untuned
         trained = model.with_module(await asyncio.to_thread(owner.module, untuned=untuned))
         taught = session.owner.taught(trained, examples, further=True)
         session = replace(session, owner=taught).with_card(owner.card())
         return await self.next().prepare(session)
-
-    async def _rounds(self, session: Session, owner: FederationOwner, enrolled: Enrolled) -> None:
-        while True:
-            asked = monotonic()
-            state = await session.lm.send(
-                NextRound(
-                    federation=enrolled.federation,
-                    have=owner.have,
-                    gave=owner.gave,
-                    most=enrolled.most,
-                    patience=enrolled.held,
-                )
-            )
-            if state.packed:
-                await asyncio.to_thread(owner.take, state)
-            if state.fate not in (None, "taken"):
-                owner.notes[state.closed] = f"{state.fate}: {state.why}"
-            if state.state == "ended" and owner.have == state.closed > 0:
-                return
-            if state.state == "open" and owner.have == state.closed:
-                give = self._sum if self.secure else self._give
-                try:
-                    told = await give(session, owner, state.number, enrolled)
-                except RejectedError as error:
-                    owner.told(state.number, "refused", str(error))
-                else:
-                    owner.told(state.number, told.fate, told.why)
-            elif not state.packed and monotonic() - asked < _SOON_S:
-                await asyncio.sleep(_SOON_S)
 
     async def _give(
         self, session: Session, owner: FederationOwner, number: int, _: Enrolled
@@ -206,5 +178,5 @@ class Federated(Participation):
             )
             if state.step != "wait":
                 return state
-            if monotonic() - asked < _SOON_S:
-                await asyncio.sleep(_SOON_S)
+            if monotonic() - asked < SOON_S:
+                await asyncio.sleep(SOON_S)

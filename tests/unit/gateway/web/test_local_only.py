@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cascade": {"threshold": 1.0},
     "router": {"calls": 1.0},
     "retrieve": {"documents": "/nowhere", "index": "/nowhere/index"},
+    "fedmkt": {"public": Path("/nowhere")},
     "decompose_tables": {"database": "/nowhere.sqlite"},
 }
 HEADER = [(b"x-cosilo-local-only", b"true")]

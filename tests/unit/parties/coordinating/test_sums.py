@@ -19,6 +19,7 @@ from cosilo.federation.secure.fixed_point import FixedPoint, weighted
 from cosilo.federation.updates import flat, shaped
 from cosilo.models.low_rank import first_matrices
 from cosilo.parties.coordinating.rounds import Rounds
+from cosilo.parties.coordinating.transferring import Transfer
 from cosilo.strategies.federating.summing import SumOwner
 
 OWNERS = ("bank", "clinic", "harbour", "town")
@@ -346,13 +347,13 @@ def test_who_would_be_seen_and_who_would_not_do_not_meet() -> None:
 @pytest.mark.parametrize("options", [{"secure": True}, {"secure": False, "method": "scalars"}])
 def test_no_large_model_learns_from_what_is_no_adapter_or_is_not_seen(options: Any) -> None:
     with pytest.raises(ConfigError, match="leave out secure, and method"):
-        Rounds(settings(**options), transfer=object())  # type: ignore[arg-type]
+        Rounds(settings(**options), transfer=unteachable())
 
 
 @pytest.mark.parametrize("options", [{"momentum": 0.5}, {"server_rate": 0.5}])
 def test_no_large_model_teaches_where_its_teaching_would_be_repeated(options: Any) -> None:
     with pytest.raises(ConfigError, match="repeat what the large model taught"):
-        Rounds(settings(secure=False, **options), transfer=object())  # type: ignore[arg-type]
+        Rounds(settings(secure=False, **options), transfer=unteachable())
 
 
 @pytest.mark.parametrize(
@@ -470,3 +471,9 @@ def test_a_state_of_another_update_or_sum_is_not_gone_on_from(tmp_path: Path) ->
     file.write_bytes(b"?")
     with pytest.raises(Exception, match="out of the round"):
         one.owner("bank").advertise()
+
+
+def unteachable() -> Transfer:
+    """Where a large model would learn, that is not looked at before it is refused."""
+    model: Any = object()
+    return Transfer(model, scale=2.0, codec="fp32", folder=None, told=lambda: None)
