@@ -13,6 +13,7 @@ CosiloError                     exit code 1
 │   │   └── PrivacyBudgetError  the owner's records would have spent more ε than they may
 │   ├── LocalOnlyError          the request may not leave, so nothing was sent
 │   └── PrivacyError            a guard was in doubt, so nothing was sent
+│       └── UnprotectableError  this request holds what cannot be protected here; another may not
 ├── ModelError                  a model or its endpoint failed
 │   ├── UnreachableError        worth retrying: refused, reset, timed out, 429, 5xx
 │   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
@@ -91,6 +92,10 @@ class LocalOnlyError(BoundaryError): ...
 
 
 class PrivacyError(BoundaryError): ...
+
+
+class UnprotectableError(PrivacyError):
+    """What was asked cannot be protected as it is, and would not be the next time; nothing was sent."""
 
 
 class ModelError(CosiloError):

@@ -1,7 +1,7 @@
 """Every word of a chat is replaced at random before it crosses; nothing is put back.
 
     Ask ─▶ words, without case and signs ─▶ a draw for each ─▶ the LM ─▶ reply, as it came
-            └ anything else than plain texts: PrivacyError, and nothing was sent
+            └ anything else than plain texts: UnprotectableError, and nothing was sent
 
 The mechanisms, their papers and what they promise stand in `privacy.word_noise`. Draws are derived
 under a key from the text, so that who asks the same again says the same again and spends nothing more,
@@ -21,11 +21,11 @@ from typing import Literal
 import msgspec
 
 from cosilo.boundary.channel import Handler, StreamHandler
-from cosilo.boundary.messages import Ask, Message
+from cosilo.boundary.messages import Ask, Embed, Message
 from cosilo.boundary.messages.passages import Passage
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.recent import Recent
-from cosilo.errors import CosiloError, PrivacyError
+from cosilo.errors import CosiloError, PrivacyError, UnprotectableError
 from cosilo.models.encoder.encoder import encoder_loads
 from cosilo.models.encoder.word_table import WordTable, word_table, words_in
 from cosilo.privacy.mechanisms import Release, WordNoise
@@ -125,7 +125,8 @@ class TextDP(Defence):
         """Replace and send.
 
         Raises:
-            PrivacyError: there is more in it than plain texts; nothing was sent.
+            UnprotectableError: there is more in it than plain texts; nothing was sent.
+            PrivacyError: its words could not be replaced.
         """
         return await forward(await self._replaced(message, request))
 
@@ -138,13 +139,14 @@ class TextDP(Defence):
 
     async def _replaced(self, message: Message, request: str) -> Ask:
         if not isinstance(message, Ask):
-            raise PrivacyError(
+            error = UnprotectableError if isinstance(message, Embed) else PrivacyError
+            raise error(
                 f"the text_dp defence replaces the words of chats, and this is a "
                 f"{type(message).__name__}, so nothing was sent"
             )
         other = sorted({p.what for p in message.passages()} - {"said", "label"})
         if other:
-            raise PrivacyError(
+            raise UnprotectableError(
                 "the text_dp defence replaces words of plain chats, and this one holds more: "
                 f"{', '.join(other)}; nothing was sent"
             )

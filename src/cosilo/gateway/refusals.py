@@ -25,6 +25,7 @@ from cosilo.errors import (
     RequestBudgetError,
     StoreError,
     UnexpectedReplyError,
+    UnprotectableError,
     UnreachableError,
 )
 from cosilo.gateway.accounts.accounts import OverBudgetError
@@ -113,6 +114,10 @@ def refusal(error: BaseException) -> Refusal:
             return Refusal(429, text, "insufficient_quota", "insufficient_quota", headers=_NO_RETRY)
         case LocalOnlyError():
             return Refusal(403, text, "permission_error", "local_only", headers=_NO_RETRY)
+        case UnprotectableError():
+            return Refusal(
+                400, text, "invalid_request_error", "cannot_be_protected", headers=_NO_RETRY
+            )
         case PrivacyError():
             return Refusal(503, text, "privacy_error", "privacy_guard_failed", headers=_NO_RETRY)
         case BreakerOpenError():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cosilo.errors import RejectedError
+from cosilo.models.asked import generator
 from cosilo.models.base import NextTokens
 from cosilo.types import Sampling
 
@@ -19,15 +19,10 @@ from cosilo.types import Sampling
 def chances(sampling: Sampling, first: int, count: int) -> Sequence[float]:
     """The numbers in [0, 1) that decide `count` tokens of a reply, from its token `first` on; none
     where nothing is drawn.
-
-    Raises:
-        RejectedError: the seed is negative.
     """
     if sampling.temperature <= 0:
         return ()
-    if sampling.seed < 0:
-        raise RejectedError(f"seed = {sampling.seed} is negative", param="seed")
-    found: list[float] = np.random.default_rng(sampling.seed).random(first + count).tolist()
+    found: list[float] = generator(sampling).random(first + count).tolist()
     return found[first:]
 
 

@@ -85,7 +85,9 @@ async def rounds(
         crossed = perf_counter()
         if whole and not opens and reply.vocabulary:
             at = 0  # the LM's owner had forgotten the thread, and has begun it again
-        if not at < reply.at <= limit or bool(reply.thread) == bool(reply.finish):
+        full = reply.finish == "length" and reply.at == at > 0  # no room for a token more
+        came = full or at < reply.at <= limit
+        if not came or bool(reply.thread) == bool(reply.finish):
             raise UnexpectedReplyError("a reply did not come on by a token at least")
         if reply.vocabulary:
             told(reply.vocabulary)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cosilo.models.asked import generator
 from cosilo.models.base import Array, NextTokens, SplitModel, ThreadModel
 from cosilo.types import Delta, FinishReason, Sampling, TokenLogprob
 
@@ -36,7 +37,7 @@ class HomeWriter:
         self.finish: FinishReason | None = None
         self._model = model
         self._sampling = sampling
-        self._random = np.random.default_rng(sampling.seed % (1 << 63))
+        self._random = generator(sampling)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
         self._text = ""

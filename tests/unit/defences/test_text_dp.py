@@ -15,7 +15,7 @@ from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences import text_dp
 from cosilo.defences.base import Defence, defences
 from cosilo.defences.text_dp import TextDP
-from cosilo.errors import ConfigError, PrivacyError
+from cosilo.errors import ConfigError, PrivacyError, UnprotectableError
 from cosilo.models.encoder.word_table import WordTable, words_in
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
@@ -173,7 +173,7 @@ async def test_labels_and_the_tasks_own_lines_stay(tmp_path: Path) -> None:
 async def test_what_is_no_plain_text_is_not_sent(
     tmp_path: Path, turn: Turn, sampling: Any, what: str
 ) -> None:
-    with pytest.raises(PrivacyError, match=what) as caught:
+    with pytest.raises(UnprotectableError, match=what) as caught:
         await sent(make(tmp_path), (turn,), **sampling)
     assert "Jane" not in str(caught.value)
 

@@ -12,7 +12,7 @@ import pytest
 
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.defences.base import defences
-from cosilo.errors import ConfigError, PrivacyError, UnexpectedReplyError
+from cosilo.errors import ConfigError, UnexpectedReplyError, UnprotectableError
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -173,13 +173,13 @@ def test_of_several_databases_the_schema_tells_which(tmp_path: Path) -> None:
     chat = (Turn("system", "CREATE TABLE drivers (id, name, city);"), *user("Who drives?"))
     said, _ = replied(folder, chat, "SELECT name FROM drivers")
     assert said == "name\nDan"
-    with pytest.raises(ConfigError, match="0 databases"):
+    with pytest.raises(UnprotectableError, match="0 databases"):
         replied(folder, user("Who?"), "SELECT 1")
 
 
 def test_what_is_no_text_is_not_sent(tmp_path: Path) -> None:
     turn = Turn("user", "Who?", tool_calls=(ToolCall("1", "f", "{}"),))
-    with pytest.raises(PrivacyError, match="tools"):
+    with pytest.raises(UnprotectableError, match="tools"):
         replied(made(tmp_path / "x.sqlite"), (turn,), "SELECT 1")
 
 

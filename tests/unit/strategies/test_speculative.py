@@ -362,3 +362,16 @@ async def test_a_small_model_whose_context_is_full_drafts_nothing() -> None:
     strategy, session = opened(large, Short(never_ending(2)))
     alone = await large.generate(CHAT, LONG)
     assert (await strategy.answer(session.bind("1"), CHAT)).text == alone.text
+
+
+async def test_a_reply_ends_where_the_large_models_context_is_full() -> None:
+    class Short(FewWords):
+        async def read(self, past: Any, ids: Sequence[int], **options: Any) -> Any:
+            if len(ids) + len(past.ids if past is not None else ()) > 6:
+                raise RejectedError("too long")
+            return await super().read(past, ids, **options)
+
+    strategy, session = opened(Short(never_ending(2)), FewWords(never_ending(2)))
+    answer = await strategy.answer(session.bind("1"), CHAT)
+    assert answer.generation.finish_reason == "length"
+    assert answer.text

@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
+from cosilo.models.asked import generator
 from cosilo.models.chat.fields import values
 from cosilo.types import Delta, FinishReason, Sampling, TokenLogprob
 
@@ -61,7 +60,7 @@ class Writer:
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._random = np.random.default_rng(sampling.seed)
+        self._random = generator(sampling)
         given: dict[str, Any] = values(sampling.fields)
         self.top_k = int(given.get("top_k", 0))
         self.min_p = float(given.get("min_p", 0.0))

@@ -27,6 +27,7 @@ import msgspec
 
 from cosilo.errors import CatalogError, ConfigError, ModelError, RejectedError
 from cosilo.models import catalog
+from cosilo.models.asked import too_long
 from cosilo.models.base import Access, models, require_honoured
 from cosilo.models.busy import Busy, Share
 from cosilo.models.chat import chat_api
@@ -479,12 +480,14 @@ class _translated:  # noqa: N801 — reads as a word where it is used
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         match error:
             case chat_api.ReportedError(kind="context_length_exceeded"):
-                raise RejectedError(
+                raise too_long(
                     "the prompt is longer than the model's context; a larger n_ctx may help"
                 ) from None
             case chat_api.ReportedError():
-                kind_ = RejectedError if 400 <= error.code < 500 else ModelError
-                raise kind_(f"llama.cpp refused the request: {error.kind}") from None
+                refused = f"llama.cpp refused the request: {error.kind}"
+                if 400 <= error.code < 500:
+                    raise RejectedError(refused, status=error.code) from None
+                raise ModelError(refused) from None
             case chat_api.MalformedReplyError():
                 raise ModelError(f"llama.cpp gave no reply that can be read: {error}") from None
             case ValueError() | RuntimeError() | TypeError():

@@ -15,7 +15,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from cosilo.errors import CapabilityError, ModelError, RejectedError
+from cosilo.errors import CapabilityError, ModelError
+from cosilo.models.asked import too_long
 from cosilo.models.base import Cut, NextTokens, Past, unfinished
 from cosilo.models.gguf.vocabulary import Vocabulary, read_vocabulary
 from cosilo.types import Chat
@@ -108,7 +109,7 @@ class LlamaCppThreads:
     ) -> tuple[Past, NextTokens]:
         whole = [*(past.ids if past is not None else ()), *ids]
         if len(whole) >= self.n_ctx:
-            raise RejectedError(
+            raise too_long(
                 f"the thread has {len(whole)} tokens, and the model's context {self.n_ctx}; a larger "
                 "n_ctx may help"
             )

@@ -30,6 +30,7 @@ from cosilo.errors import (
     RejectedError,
 )
 from cosilo.models import catalog
+from cosilo.models.asked import generator, require_plain, too_long
 from cosilo.models.base import Access, Array, Tokens, models, require_honoured
 from cosilo.models.chat.writer import Writer
 from cosilo.models.digests import file_digest
@@ -180,7 +181,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts):
             ModelError: it failed.
         """
         require_honoured(self, sampling)
-        _require_plain(sampling)
+        require_plain(sampling)
         if sampling.choices:
             choice = await self._run(_Job("choose", (chat, sampling)))
             assert isinstance(choice, Generation)
@@ -198,7 +199,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts):
             what `generate` does.
         """
         require_honoured(self, sampling)
-        _require_plain(sampling)
+        require_plain(sampling)
         if sampling.choices:
             yield disassemble(await self.generate(chat, sampling))
             return
@@ -381,7 +382,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts):
         prompt = self.tokens.prompt(chat)
         room = self.context - len(prompt)
         if room < 1:
-            raise RejectedError(
+            raise too_long(
                 f"the prompt has {len(prompt)} tokens, and the model's context {self.context}"
             )
         return Writer(
@@ -407,7 +408,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts):
         replies = [self.tokens.reply(choice)[0] for choice in choices]
         longest = len(prompt) + max(map(len, replies))
         if longest > self.context:
-            raise RejectedError(
+            raise too_long(
                 f"prompt and choice have {longest} tokens, and the model's context {self.context}"
             )
         scores = np.array(score(self.module, prompt, replies), np.float64)
@@ -483,16 +484,8 @@ def _picked(logprobs: Any, sampling: Sampling) -> int:
     if sampling.temperature <= 0:
         return int(np.argmax(logprobs))
     weights = np.exp((logprobs - logprobs.max()) / sampling.temperature)
-    rng = np.random.default_rng(sampling.seed)
+    rng = generator(sampling)
     return int(rng.choice(len(weights), p=weights / weights.sum()))
-
-
-def _require_plain(sampling: Sampling) -> None:
-    for name in ("tools", "response_format"):
-        if getattr(sampling, name):
-            raise RejectedError(
-                f"the torch back end knows no {name}; the llamacpp back end does", everything=True
-            )
 
 
 def _failure(error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cosilo.errors import RejectedError
+from cosilo.models.asked import too_long
 from cosilo.models.base import Array, NextTokens, StatePast
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.held import TorchHeld, finite_array
@@ -47,7 +48,7 @@ class TorchSplit(TorchHeld):
             known = past if isinstance(past, TorchStatePast) else None
             whole = states if known is None else np.concatenate([known.states, states])
             if len(whole) > self.context:
-                raise RejectedError(
+                raise too_long(
                     f"the thread has {len(whole)} positions, and the model's context {self.context}"
                 )
             begun = known.past if known is not None else TorchPast()

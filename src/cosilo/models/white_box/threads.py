@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cosilo.errors import ModelError, RejectedError
+from cosilo.errors import ModelError
+from cosilo.models.asked import too_long
 from cosilo.models.base import Cut, NextTokens, Past, unfinished
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.held import TorchHeld
@@ -109,7 +110,7 @@ class TorchThreads(TorchHeld):
         wall, cpu = perf_counter(), thread_time()
         whole = [*past.ids, *ids]
         if len(whole) > self.context:
-            raise RejectedError(
+            raise too_long(
                 f"the thread has {len(whole)} tokens, and the model's context {self.context}"
             )
         new = torch.tensor([whole[past.held :]], device=device_of(self.module))

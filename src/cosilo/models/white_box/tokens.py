@@ -72,7 +72,9 @@ class ChatTokens:
             self._render(chat, True), add_special_tokens=False
         ).ids
         if not ids:
-            raise RejectedError("the chat is empty, so there is nothing to answer")
+            raise RejectedError(
+                "the chat is empty, so there is nothing to answer", status=400, param="messages"
+            )
         return ids
 
     def reply(self, text: str) -> tuple[list[int], tuple[bytes, ...]]:
@@ -134,7 +136,9 @@ class ChatTokens:
         except (TemplateError, TypeError, ValueError) as error:
             raise RejectedError(
                 f"the model's chat template does not take this chat ({type(error).__name__}): its "
-                f"turns are {', '.join(t.role for t in chat) or 'none'}"
+                f"turns are {', '.join(t.role for t in chat) or 'none'}",
+                status=400,
+                param="messages",
             ) from None
 
     def _end_of_turn(self) -> int:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.databases import made_private
-from cosilo.errors import PrivacyError, StoreError
+from cosilo.errors import StoreError, UnprotectableError
 
 RUN = 16
 """Letters in a row, about three words, that are no coincidence."""
@@ -173,7 +173,7 @@ class ShareMeter:
         send.
 
         Raises:
-            PrivacyError: it holds more of one than may leave.
+            UnprotectableError: it holds more of one than may leave.
             StoreError: it cannot be kept.
         """
 
@@ -182,7 +182,7 @@ class ShareMeter:
             return LeftHome(left.places | places, left.loose)
 
         if not all(self._change(documents, lambda _: add, known=True)):
-            raise PrivacyError(
+            raise UnprotectableError(
                 f"the chat itself holds more than the share {self.most:g} of a document, so nothing "
                 "was sent"
             )

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from cosilo.boundary.messages import Ask
-from cosilo.errors import ConfigError, PrivacyError
+from cosilo.errors import ConfigError, UnprotectableError
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.guide import Guide
@@ -85,7 +85,9 @@ class DecomposeTables:
 
     async def answer(self, session: Session, chat: Chat) -> Answer:
         if any(turn.tool_calls or turn.other_texts or turn.extra for turn in chat):
-            raise PrivacyError("tools and files cannot be asked about with decompose_tables")
+            raise UnprotectableError(
+                "tools and files cannot be asked about with decompose_tables, so nothing was sent"
+            )
         database = await asyncio.to_thread(self._about, chat)
         asked, hidden = await asyncio.to_thread(asked_of_tables, database, chat)
         sampling = Sampling(max_tokens=self.tokens)  # nothing of the caller's, such as stop words
@@ -111,16 +113,16 @@ class DecomposeTables:
         """The database that `chat` is about.
 
         Raises:
-            ConfigError: it names the tables of none, or of several.
+            UnprotectableError: it names the tables of none, or of several.
         """
         found = self._databases()
         if len(found) > 1:
             text = "\n".join(turn.content for turn in chat)
             found = [each for each in found if named_in(text, each)]
         if len(found) != 1:
-            raise ConfigError(
-                f"the chat names the tables of {len(found)} databases in {self.database!r}, not of "
-                "one: put its schema into the system turn, or give `database` one file"
+            raise UnprotectableError(
+                f"the chat names the tables of {len(found)} databases, not of one, so nothing was "
+                "sent: put its schema into the system turn, or give `database` one file"
             )
         return found[0]
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from cosilo.boundary.messages.bounds import LONGEST_TOKEN
 from cosilo.errors import RejectedError
+from cosilo.models.asked import generator
 from cosilo.models.chat.writer import Writer
 from cosilo.strategies.mixing.mixture import Source
 from cosilo.strategies.mixing.numbers import Row, drawn, normalised, require_drawable
@@ -97,7 +98,7 @@ async def _chosen(source: Source, sampling: Sampling) -> Generation:
     """
     prompt = await source.prompt_tokens()
     units = {choice: source.units(choice) for choice in dict.fromkeys(sampling.choices)}
-    random = np.random.default_rng(sampling.seed)
+    random = generator(sampling)
     alive, depth, logprob = list(units), 0, 0.0
     while len(alive) > 1:
         ways: dict[int, list[str]] = {}  # -1: the reply ends here

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.errors import PrivacyError, StoreError
+from cosilo.errors import StoreError, UnprotectableError
 from cosilo.strategies.documents.share import RUN, InFile, InMemory, ShareMeter, aligned, letters
 
 WORDS = [
@@ -105,7 +105,7 @@ def test_what_the_user_quotes_counts_and_may_be_too_much() -> None:
     meter = ShareMeter(SHARE)
     meter.begin([DOCUMENT], "what of " + " ".join(WORDS[:4]) + "?")
     assert meter.share(DOCUMENT) > 0
-    with pytest.raises(PrivacyError, match=r"share 0\.1") as caught:
+    with pytest.raises(UnprotectableError, match=r"share 0\.1") as caught:
         meter.begin([DOCUMENT], " ".join(WORDS[40:80]))
     assert WORDS[40] not in str(caught.value)
     meter.begin([DOCUMENT], "what of " + " ".join(WORDS[:4]) + "?")  # nothing new leaves
