@@ -58,7 +58,7 @@ DATA = Path("../shared/data/banking77")
 MODEL = "smollm2-135m-instruct"
 OWNERS, INTENTS, TRAIN, TEST, ALPHA, RANK, UPPER = 8, 12, 40, 20, 0.3, 8, 4
 SYSTEM = "Intent?"  # short, as every token is paid for at every step
-DRAWS, TUNE_SEED, LOOK = 2000, 100, 4
+DRAWS, TUNE_SEED, LOOK = 2000, 100, 8
 
 Item = tuple[str, str]
 
@@ -103,10 +103,18 @@ class Seed:
             if not owner:
                 most = max(self.owners, key=len)
                 owner.append(most.pop())
-        trained = f"{how.rounds}x{how.steps}x{how.batch}-{how.rate:g}"
-        server = f"{how.momentum:g}-{how.server_rate:g}"
-        self.cells = cells / f"seed-{seed}-{how.rule}-{trained}-server-{server}"
-        self.cells.mkdir(parents=True, exist_ok=True)
+        how_long = f"{how.batch}-{how.rate:g}"
+        server = f"{how.rule}-{how.momentum:g}-{how.server_rate:g}"
+        self.cells = cells / f"seed-{seed}-{how.rounds}x{how.steps}x{how_long}-{server}"
+        self.apart = (
+            cells / f"seed-{seed}-{how.rounds * how.steps}x{how_long}"
+        )  # without a federation
+        for folder in (self.cells, self.apart):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def place(self, name: str) -> Path:
+        """Where the cell of that name is."""
+        return (self.cells if name.startswith(("round", "federated")) else self.apart) / name
 
     def own_mix(self, owner: int) -> np.ndarray:
         """The weight of each test item in an owner's own mix; together 1."""
@@ -137,7 +145,7 @@ class Bench:
         module: Any = None,
     ) -> Adapter:  # fmt: skip
         """`start` trained on `items`; the kept one where there is one."""
-        path = seed.cells / f"{name}.adapter"
+        path = seed.place(f"{name}.adapter")
         if not path.exists():
             self.require_time()
             before = time.process_time()
@@ -148,7 +156,7 @@ class Bench:
             )  # fmt: skip
             spent = time.process_time() - before
             print(
-                f"{seed.cells.name} {name}: {outcome.losses[-1]:.3f} nats, {spent:.0f} s",
+                f"{path.parent.name} {name}: {outcome.losses[-1]:.3f} nats, {spent:.0f} s",
                 flush=True,
             )
             path.with_suffix(".new").write_bytes(tensors.pack(found.tensors))
@@ -158,7 +166,7 @@ class Bench:
 
     def right(self, seed: Seed, name: str, module: Any) -> np.ndarray:
         """Whether each test item is answered right; kept."""
-        path = seed.cells / f"{name}.right.json"
+        path = seed.place(f"{name}.right.json")
         if not path.exists():
             self.require_time()
             import torch
@@ -173,7 +181,7 @@ class Bench:
                     said += [
                         int(s.ids[s.start] == firsts[c]) for s, c in zip(part, chosen, strict=True)
                     ]
-            print(f"{seed.cells.name} {name}: {np.mean(said):.3f} right", flush=True)
+            print(f"{path.parent.name} {name}: {np.mean(said):.3f} right", flush=True)
             path.with_suffix(".new").write_text(json.dumps(said))
             path.with_suffix(".new").replace(path)
         return np.array(json.loads(path.read_text()), np.float64)
@@ -183,23 +191,27 @@ class Bench:
             raise TimeoutError
 
     def run(self, seed: Seed) -> dict[str, Any]:
-        how, module = self.how, self.model.module
+        module = self.model.module
         first = first_adapter(self.layers, RANK, seed=seed.seed)
-        everything = [item for owner in seed.owners for item in owner]
-        steps = how.rounds * how.steps
         found: dict[str, Any] = {}
         ended = self.federated(seed, first, found)
-        pooled = self.trained(seed, "pooled", first, everything, OWNERS * steps, seed.seed)
-        alone = [
-            self.trained(seed, f"alone-{owner}", first, items, steps, seed.seed)
-            for owner, items in enumerate(() if how.tune else seed.owners)
-        ]
+        pooled, *alone = self.apart(seed, first)
         found["before"] = self.right(seed, "before", module)
         found["federated"] = self.right(seed, "federated", ended)
         found["pooled"] = self.right(seed, "pooled", with_adapter(module, pooled))
         for owner, adapter in enumerate(alone):
             name = f"alone-{owner}"
             found[name] = self.right(seed, name, with_adapter(module, adapter))
+        return found
+
+    def apart(self, seed: Seed, first: Adapter) -> list[Adapter]:
+        """What all items in one place make of `first`, and what each owner's alone; while tuning the
+        first of these only."""
+        steps = self.how.rounds * self.how.steps
+        everything = [item for owner in seed.owners for item in owner]
+        found = [self.trained(seed, "pooled", first, everything, OWNERS * steps, seed.seed)]
+        for owner, items in enumerate(() if self.how.tune else seed.owners):
+            found.append(self.trained(seed, f"alone-{owner}", first, items, steps, seed.seed))
         return found
 
     def federated(self, seed: Seed, first: Adapter, found: dict[str, Any]) -> Any:
@@ -300,11 +312,11 @@ def owners_better(every: Sequence[dict[str, np.ndarray]], mix: str) -> tuple[int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--momentum", type=float, default=0.8)
+    parser.add_argument("--momentum", type=float, default=0.85)
     parser.add_argument("--server-rate", type=float, default=1.0)
     parser.add_argument("--tune", action="store_true", help="on training items alone")
     parser.add_argument("--rule", default="average")

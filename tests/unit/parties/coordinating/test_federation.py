@@ -10,6 +10,7 @@ import pytest
 
 from cosilo.boundary.messages import NextRound
 from cosilo.errors import CapabilityError, FederationError, RejectedError
+from cosilo.federation import ServerStep
 from cosilo.models.base import Shows
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.coordinating.federation import Federation
@@ -134,12 +135,20 @@ def test_an_owner_of_a_model_coordinates_nothing() -> None:
 
 def test_the_kind_federation_is_a_coordinator_and_no_model(tmp_path: Path) -> None:
     config = read_model(
-        {"kind": "federation", "rounds": 1, "rank": 2, "state_file": "f.sqlite"},
+        {
+            "kind": "federation",
+            "rounds": 1,
+            "rank": 2,
+            "state_file": "f.sqlite",
+            "momentum": 0.5,
+            "server_rate": 0.5,
+        },
         where="x",
         base=tmp_path,
     )
     model = make_model(config)
     assert isinstance(model, Coordinating)
+    assert model.federation.settings.server_step == ServerStep(0.5, 0.5)
     party = owned(model, Shows.TEXT)
 
     async def run() -> None:
