@@ -31,6 +31,8 @@ script structured benchmarks/pseudonyms/structured.py
 script structured_test benchmarks/pseudonyms/structured.py --split test
 script credentials benchmarks/pseudonyms/credentials.py
 script credentials_test benchmarks/pseudonyms/credentials.py --split test
+script rows benchmarks/pseudonyms/rows.py
+script rows_test benchmarks/pseudonyms/rows.py --split test
 script technical benchmarks/pseudonyms/technical.py
 script technical_test benchmarks/pseudonyms/technical.py --split test
 script vectors benchmarks/pseudonyms/vectors.py

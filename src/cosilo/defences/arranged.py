@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cosilo.defences.addresses import PARTICLE, UPPER
-from cosilo.defences.by_lists import is_full_name
+from cosilo.defences.by_lists import is_everyday, is_full_name
 from cosilo.defences.columns import PUBLIC, says
 from cosilo.defences.credentials import can_be_secret
 from cosilo.defences.detection import Span, Steps, due
@@ -99,6 +99,8 @@ def arranged(text: str, found: Sequence[Span], look: Look) -> Steps[list[Span]]:
             spans = inside[number]
             likely = set(technical.plausible(spans))
             inside[number] = [s for s in spans if s in likely or _is_whole(text, here[number], s)]
+            if here[number].column.startswith(ROW):
+                inside[number] = [s for s in inside[number] if not _is_nobody(text, s)]
     _of_people(text, here, inside)
     for name, numbers in columns.items():
         kept += _column(text, here, numbers, verdicts[name], inside)
@@ -164,6 +166,7 @@ def _by_cell(
             continue
         if len(values) > 1 and not all(cell.column.startswith(ROW) for cell in values):
             continue
+        alone = any(cell.column.startswith(ROW) for cell in values)
         goes_on = all(
             cell.column.startswith((LINE, ROW)) for cell in values
         )  # as an address on lines
@@ -171,13 +174,25 @@ def _by_cell(
         for number in touched:
             cell = here[number]
             start, end = max(span.start, cell.start), min(span.end, cell.end)
-            inside[number].append(span.at(start, end))
+            if not (alone and _is_small(text, span, start, end)):
+                inside[number].append(span.at(start, end))
             if goes_on and any(c.isalnum() for c in text[at:start]):
                 outside.append(span.at(at, start))
             at = end
         if not touched or (goes_on and any(c.isalnum() for c in text[at : span.end])):
             outside.append(span.at(at, span.end))
     return outside, inside
+
+
+def _is_small(text: str, span: Span, start: int, end: int) -> bool:
+    """Whether a part of what was taken for a name is no more than a number of up to three digits."""
+    part = text[start:end].strip()
+    return (
+        (start, end) != (span.start, span.end)
+        and span.kind in _OF_WORDS
+        and len(part) < 4
+        and part.isdecimal()
+    )
 
 
 def _read_alone(
@@ -230,9 +245,11 @@ def _of_people(text: str, here: Sequence[Cell], inside: dict[int, list[Span]]) -
             people = people or any(_is_full_name(text, s) for s in inside.get(number, ()))
         for number in numbers if people else ():
             cell = here[number]
-            years = _years([text[cell.start : cell.end]])
-            if years and _was_born(years[0]):
-                inside[number].append(Span(cell.start, cell.end, "BIRTH", _LISTED))
+            date = _DATE.match(text, cell.start, cell.end)
+            if date is None or text[date.end() : date.end() + 1].isalnum():
+                continue
+            if _was_born(int(date["y1"] or date["y2"])):
+                inside[number].append(Span(*date.span(), "BIRTH", _LISTED))
 
 
 class _Made:
@@ -320,6 +337,17 @@ def _column(
         else:
             found += spans
     return found
+
+
+def _is_nobody(text: str, span: Span) -> bool:
+    """Whether a name was guessed where everyday words stand alone, as a colour or a status does, or a
+    number or a time.
+    """
+    words = text[span.start : span.end]
+    letters = sum(map(str.isalpha, words))
+    if span.kind == "ADDRESS":
+        return words.isdecimal() and len(words) < 4
+    return span.kind in _OF_WORDS and (4 * letters < len(words) or is_everyday(words))
 
 
 def _is_whole(text: str, cell: Cell, span: Span) -> bool:

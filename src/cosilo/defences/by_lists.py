@@ -146,8 +146,15 @@ def is_full_name(words: str) -> bool:
     if last in _WORDS or (english and _OF_ENGLISH.search(last)):
         return False
     if words.islower() and (first in ALSO_WORDS or first in ALSO_NAMES):
-        return not english
+        return not common
     return not common or bool(listed & _FAMILY) or last in SURNAMES_TOO
+
+
+def is_everyday(words: str) -> bool:
+    """Whether `words` are written small and each is one of the commonest English ones."""
+    if not words.islower():
+        return False
+    return all(w in _WORDS or _known(w)[0] for part in words.split() for w in _JOINT.split(part))
 
 
 _FILLS = re.compile(

@@ -39,7 +39,7 @@ from cosilo.defences.texts import (
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 12
+VERSION = 13
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")

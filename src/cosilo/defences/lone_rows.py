@@ -38,6 +38,7 @@ _CAPITAL = re.compile(rf"[{UPPER}][^\W\d_A-Z]{{2,30}}")
 _PAIR = re.compile(
     r"(?P<key>[A-Za-z_][\w.\-]{0,40}(?: [\w.\-]{1,20}){0,2})(?: ?= ?|: )(?P<text>\S[^\n]{0,400})"
 )
+_ENDED = re.compile(r'[ ]?"(?P<cell>[^"]{1,400})" ')
 _SAID = re.compile(r"[^\W_]")
 _SET = re.compile(r"\w=")
 _OPERATORS = re.compile(r"(?:^|\s)\|\|(?:\s|$)|\|[=>&]")
@@ -79,8 +80,11 @@ def lone_row(text: str, start: int, end: int) -> list[Range]:
     for delimiter in "|\t;,":
         if delimiter in line:
             cells = [(a, b) for a, b in _split(line, delimiter) if _SAID.search(line, a, b)]
-            if len(cells) > 1 and _is_row(line, cells, delimiter):
-                return [(start + a, start + b) for a, b in cells]
+            if len(cells) > 1:
+                cells[0] = _begun(line, *cells[0])
+                cells[-1] = _ended(line, *cells[-1])
+                if _is_row(line, cells, delimiter):
+                    return [(start + a, start + b) for a, b in cells]
     return []
 
 
@@ -120,6 +124,23 @@ def _split(line: str, delimiter: str) -> Iterator[Range]:
         if at < end:
             yield at, end
         at = end + 1
+
+
+def _begun(line: str, start: int, end: int) -> Range:
+    """The first cell without what is said before it: `the row is: 7|…`, `import: "7"|…`."""
+    if _PAIR.fullmatch(line, start, end) and line[end - 1] != '"':
+        return start, end
+    said = max(line.rfind(sign, start, end) for sign in (": ", "> ", "= "))
+    if said >= 0 and _SAID.search(line, said + 2, end):
+        start = said + 2
+    opened = line.find('"', start, end - 1)
+    return (opened + 1, end - 1) if opened >= 0 and line[end - 1] == '"' else (start, end)
+
+
+def _ended(line: str, start: int, end: int) -> Range:
+    """The last cell without what is said after it, where it is quoted: `…|"7" is the last`."""
+    quoted = _ENDED.match(line, start, end)
+    return quoted.span("cell") if quoted else (start, end)
 
 
 def _is_row(line: str, places: list[Range], delimiter: str) -> bool:

@@ -162,3 +162,24 @@ def test_each_value_is_hidden_by_itself(name: str, hiding: Hiding) -> None:
 @pytest.mark.parametrize("text", LEFT)
 def test_and_nothing_else_is(text: str, hiding: Hiding) -> None:
     assert found(hiding, text) == []
+
+
+@pytest.mark.models
+def test_everyday_words_numbers_and_times_in_a_row_are_nobodys_names(hiding: Hiding) -> None:
+    row = "4089|Bastian Marchetti|dark green|on hold|navy blue|grey|2026-08-27T09:02:32Z|27|315.58"
+    assert found(hiding, row) == ["Bastian Marchetti"]
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "text",
+    [
+        'INFO import: "Hugo Lindqvist"|"0"|"open"',
+        "INFO import: Hugo Lindqvist|0|open",
+        'the row is "4"|"open"|"Hugo Lindqvist" and it looks wrong',
+    ],
+)
+def test_what_is_said_before_and_after_a_row_is_in_none_of_its_cells(
+    text: str, hiding: Hiding
+) -> None:
+    assert found(hiding, text) == ["Hugo Lindqvist"]
