@@ -27,6 +27,7 @@ class View:
         published: the data owner's trained small model, where it is given away or its answers are
             sold, as far as it is a `Classifier` or scores replies; None where nobody else holds it.
         untrained: the public model that it was trained from, where that is known and scores replies.
+        public: public chats and their replies that all parties have, where what crossed is about them.
     """
 
     entries: Callable[[], Iterator[Entry]]
@@ -34,6 +35,7 @@ class View:
     embedder: Embedder | None = None
     published: object | None = None
     untrained: object | None = None
+    public: Sequence[tuple[Chat, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Attack(Protocol):
         came from), "replies" (what the LM would answer), "model" (what the LM is like inside),
         "members" (whether preparing learned from a text, by what it sent), "published" (the same, by
         the small model it trained) or "updates" (which words the updates of a federation were made of).
+    An attack that also reads what was said of `View.public` says `reads_public = True`: it is made
+    where what went up is no text, too.
     """
 
     about: ClassVar[str]

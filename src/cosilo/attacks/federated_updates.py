@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cosilo.attacks.base import Guess, Target, View, attacks
 from cosilo.attacks.updates import first_rows, log_shares, pursue
 from cosilo.boundary.messages import Contribute, Enrol, Enrolled, RoundState
-from cosilo.boundary.wire import tensors
+from cosilo.boundary.wire import opinions, tensors
 from cosilo.models.base import Access, Array, WeightModel, require
 from cosilo.types import user
 
@@ -67,9 +67,9 @@ def changes_on(view: View) -> Iterator[Mapping[str, Array]]:
                 layers = {name: (out, into) for name, out, into in named}
             case Enrolled() as enrolled:
                 told, came = enrolled, None
-            case RoundState(packed=packed, adds=adds) if packed:
+            case RoundState(packed=packed, adds=adds) if packed and not opinions.is_packed(packed):
                 came = None if adds else tensors.unpack(packed)
-            case Contribute(packed=packed, rank=rank) if told is not None:
+            case Contribute(packed=packed, rank=rank) if told is not None and not told.opinions:
                 given = tensors.unpack(packed)
                 before = came
                 if before is None:

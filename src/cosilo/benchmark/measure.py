@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from hashlib import sha256
@@ -21,14 +22,15 @@ from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.meter import Price
 from cosilo.boundary.transports.base import Handles
+from cosilo.errors import DataError
 from cosilo.models.base import Array, Embedder
 from cosilo.objectives import attacked, item_values, measure_all
 from cosilo.objectives.base import Run, objectives
 from cosilo.objectives.reading import Entries, together
 from cosilo.objectives.scoring import attack_of, made
-from cosilo.session import make_model
+from cosilo.session import make_model, make_strategy
 from cosilo.tasks.base import Split
-from cosilo.types import Delta
+from cosilo.types import Chat, Delta
 
 VERSION = 1
 MEASURED: tuple[Split, ...] = ("validation", "certificate", "test")
@@ -163,6 +165,17 @@ def attackers_encoder(plan: Plan) -> Embedder | None:
     return Recalling(model) if isinstance(model, Embedder) else None
 
 
+def _public(plan: Plan, trial: Trial) -> tuple[tuple[Chat, str], ...]:
+    """The public examples that the trial's strategy shares with other parties; none where the plan or
+    the file has them no more."""
+    for point in plan.points:
+        shared = getattr(make_strategy(point), "shared_examples", None)
+        if point.name == trial.point and shared is not None:
+            with suppress(DataError):
+                return tuple(shared())
+    return ()
+
+
 def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) -> Run:
     """What a measure may read of `trial` on `split`; `task` is the task's identity."""
     about = store.about(task)
@@ -194,6 +207,7 @@ def load_run(plan: Plan, store: Store, task: str, trial: Trial, split: Split) ->
         labels=about.labels,
         gold_secrets=about.gold_secrets,
         peak_memory=trial.memory,
+        public=_public(plan, trial),
     )
     sides = [
         replace(

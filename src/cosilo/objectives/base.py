@@ -18,7 +18,7 @@ from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import Entry
 from cosilo.registry import Registry
 from cosilo.tasks.base import Example
-from cosilo.types import Answer
+from cosilo.types import Answer, Chat
 
 Floats = NDArray[np.float64]
 
@@ -103,6 +103,7 @@ class Run:
         tampered_ids: items whose replies were tampered with there.
         labels: the closed set of answers, where there is one.
         peak_memory: bytes, of the process that ran it, and earlier points before it.
+        public: public chats and their replies that all parties have, where what crossed is about them.
         sides: where there are several other sides, name → this run as that one saw it: its own record,
             price, link and guesses. Then `entries`, `prepare` and the guesses above are of all of them
             together, as if they told one another everything.
@@ -123,6 +124,7 @@ class Run:
     labels: tuple[str, ...] = ()
     gold_secrets: bool = True
     peak_memory: int = 0
+    public: tuple[tuple[Chat, str], ...] = ()
     sides: Mapping[str, Run] = field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.messages.federate import Contribute
 from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
+from cosilo.boundary.wire.opinions import is_packed
 from cosilo.matching import FuzzyPool, Pool, as_written, normalised
 from cosilo.objectives.base import Link, Run
 from cosilo.tasks.base import Example
@@ -139,8 +140,9 @@ class Reading:
 
     @cached_property
     def contributed(self) -> bool:
-        """Whether preparing gave a federation updates."""
-        return any(entry.kind == CONTRIBUTE for entry in self._run.prepare())
+        """Whether preparing gave a federation updates of weights."""
+        some = (e.message for e in self._run.prepare() if e.kind == CONTRIBUTE)
+        return any(isinstance(m, Contribute) and not is_packed(m.packed) for m in some)
 
     @cached_property
     def records(self) -> frozenset[str]:

@@ -86,7 +86,7 @@ async def attacked(
             untrained=untrained,
             known=own,
         )
-    record = View(run.entries, embedder=embedder)
+    record = View(run.entries, embedder=embedder, public=run.public)
     whole = reading(run).everything  # the LM is the same while preparing
     nothing = replace(record, entries=lambda: iter(()))
     views = {
@@ -106,7 +106,8 @@ async def attacked(
             continue
         if attack.about == "updates" and not reading(run).contributed:
             continue
-        if attack.about not in ("model", "published", "updates") and not reading(run).has_texts:
+        read = attack.about in ("model", "published", "updates") or reading(run).has_texts
+        if not read and not (run.public and getattr(attack, "reads_public", False)):
             continue
         if attack.about == "replies":
             guesses[name] = await _held_out(attack, run, record, seed)

@@ -12,8 +12,9 @@ import pytest
 from a_writer import WordEmbedder
 from cosilo.attacks.base import Target, View, attacks
 from cosilo.attacks.opinions import said_of
-from cosilo.boundary.messages import Tune, encode
+from cosilo.boundary.messages import Contribute, Tune, encode
 from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.boundary.wire import opinions
 from cosilo.objectives.membership import auc
 from cosilo.types import user
 
@@ -96,3 +97,48 @@ def test_opinions_are_read_of_choices_and_of_replies() -> None:
     of_replies = tune(["a b"], [(300,)], choices=False)
     assert list(said_of(of_replies, LABELS)) == [("billing", "a b", 0.3)]
     assert list(said_of(of_replies, ["else"])) == []
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+def test_members_are_told_by_what_a_model_says_of_public_texts(leaks: bool) -> None:
+    rng = np.random.default_rng(0)
+    topics = [[f"w{t}x{i}" for i in range(8)] for t in range(40)]
+    public = [
+        (user(" ".join(rng.choice(topics[t], 4, replace=False))), "ab")
+        for t in range(40)
+        for _ in "1234"
+    ]
+    sent = [
+        contribution([4 + rng.normal() / 2 + (leaks and i // 4 < 20) for i in range(len(public))])
+        for _ in range(2)
+    ]
+    ledger = MemoryLedger()
+
+    async def record() -> None:
+        for number, message in enumerate(sent):
+            await ledger.append(f"{number}", "up", message, encode(message))
+
+    asyncio.run(record())
+    # A label that no public reply has is held against all of them.
+    targets = [
+        Target(f"{t}", "", "member", chat=user(" ".join(words[:4])), label="ab" if t % 2 else "x")
+        for t, words in enumerate(topics)
+    ]
+    view = View(lambda: iter(ledger.entries()), embedder=WordEmbedder(256), public=public)
+    found = asyncio.run(attacks.create("opinions").guess(view, targets))
+    scores = np.array([guess.score for guess in found])
+    value = auc(scores[:20], scores[20:])[0]
+    assert value > 0.85 if leaks else 0.3 < value < 0.7
+    blind = View(lambda: iter(ledger.entries()), embedder=WordEmbedder(256))
+    assert {g.score for g in asyncio.run(attacks.create("opinions").guess(blind, targets))} == {0.5}
+
+
+def contribution(logits: list[float]) -> Contribute:
+    """Opinions of replies "ab": a model that gives "ab" these logits beside zeros."""
+    rows = np.zeros((2 * len(logits), 9), np.float32)
+    rows[::2, 3], rows[1::2, 0] = logits, 9
+    top, own = opinions.spoken(rows, 3, np.array([3, 0] * len(logits), np.int32))
+    assert top.ids is not None
+    spelt = {int(i): b"ab" if i == 3 else b"" if i == 0 else b"x" for i in np.unique(top.ids)}
+    said = opinions.PublicOpinions(top, own, ((b"ab", b""),) * len(logits), spelt, "v")
+    return Contribute(federation="f", number=1, rank=0, packed=opinions.pack(said))

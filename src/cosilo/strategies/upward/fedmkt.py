@@ -136,6 +136,14 @@ class FedMKT:
             checkpoints=self.checkpoints,
         )
 
+    def shared_examples(self) -> list[tuple[Chat, str]]:
+        """The public examples, which attackers know, too.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return [(each.chat, each.target) for each in read_public(self.public)]
+
     def next(self) -> Strategy:
         """The strategy that answers, not prepared."""
         return strategies.create(self.then, **self.then_options)
