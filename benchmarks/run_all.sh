@@ -87,6 +87,7 @@ script fedkseed benchmarks/fedkseed.py
 script federation_killed benchmarks/federation_killed.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
+script fedmkt benchmarks/fedmkt.py --seeds 0 1 2
 script fedpt benchmarks/fedpt.py
 script weak_to_strong benchmarks/weak_to_strong.py
 script crosslm benchmarks/crosslm.py

@@ -157,6 +157,13 @@ def test_a_tokeniser_that_rewrites_texts_cannot_take_part() -> None:
         pack(PublicOpinions(there.top, there.own, there.pieces, spelt, "v"))
 
 
+def test_more_opinions_than_a_message_holds_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, _ = said(["abc"], 4, 1)
+    monkeypatch.setattr(opinions, "MOST_NUMBERS", there.top.logprobs.size - 1)
+    with pytest.raises(CapabilityError, match="fewer public texts"):
+        pack(there)
+
+
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(0, 4))
 def test_the_better_teacher_wins(seed: int, texts: int, teachers: int) -> None:
     rng = np.random.default_rng(seed)

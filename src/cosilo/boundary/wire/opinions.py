@@ -30,6 +30,9 @@ LEAST_TOP, MOST_TOP = 2, 256
 """Tokens that may be named at a place: the likeliest and the one that stands there, as otherwise a
 small probability would be rounded by much; and as many as one byte tells apart."""
 
+MOST_NUMBERS = 1 << 24
+"""Log-probabilities in one message."""
+
 _VERSION = 0x4F
 _HEAD = struct.Struct("<BI")
 _LONGEST = 1 << 12  # bytes that a token stands for
@@ -127,10 +130,17 @@ def pack(opinions: PublicOpinions) -> bytes:
     """`opinions` in few bytes: the same for the same.
 
     Raises:
-        CapabilityError: the tokeniser's tokens are not what the replies are made of.
+        CapabilityError: the tokeniser's tokens are not what the replies are made of, or they are more
+            than a message holds.
     """
     top = opinions.top
     assert top.ids is not None
+    if top.logprobs.size > MOST_NUMBERS:
+        n, k = top.logprobs.shape
+        raise CapabilityError(
+            f"{n} places with {k} tokens each are more than the {MOST_NUMBERS} numbers of a message: "
+            "take fewer public texts, or a smaller top"
+        )
     try:
         _check(opinions)
     except ValueError as error:

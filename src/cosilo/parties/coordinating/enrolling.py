@@ -133,8 +133,10 @@ def _check_public(message: Enrol, opinions: OpinionTerms | None) -> None:
             f"the owner's public examples are {message.public}, and this federation's "
             f"{opinions.public}: all must have the same file"
         )
-    if message.layers or message.rank:
-        raise CapabilityError("the owner names layers of an adapter, which stays at home here")
+    if message.layers or message.rank or message.sums or message.scalars:
+        raise CapabilityError(
+            "the owner would send an adapter, or sum it in secret, and adapters stay at home here"
+        )
 
 
 def _check_base(message: Enrol, at: Standing) -> None:
