@@ -344,6 +344,15 @@ def test_who_may_not_take_part_is_told_before_anything_is_trained(tmp_path: Path
         coordinator.close()
 
 
+async def test_an_owner_that_would_send_an_adapter_is_refused() -> None:
+    coordinator, digest = federation("a"), opinions.digest_of(public())
+    for more in ({"sums": True}, {"scalars": True}, {"rank": 2}, {"layers": (("q", 2, 2),)}):
+        asked = {"base": "b", "layers": (), "rank": 0, "public": digest} | more
+        with pytest.raises(CapabilityError, match="adapters stay at home"):
+            await coordinator.enrol("a", Enrol(**asked))
+    coordinator.close()
+
+
 def test_coordinators_that_cannot_be(tmp_path: Path) -> None:
     settings = {"owners": ("a",), "method": "opinions"}
     with pytest.raises(ConfigError, match="opinions teach a large model"):
