@@ -50,17 +50,22 @@ class ReplyLossAbove:
     def logits(self, module: Any, sequences: Sequence[Tokens]) -> Any:
         """The logits that predicted the tokens of the replies, one reply after another, shape (sum of
         the replies' lengths, vocabulary)."""
+        inner = module.get_base_model() if is_adapted(module) else module
+        rows = self.states(module, sequences, len(layers_of(module)))
+        return inner.get_output_embeddings()(inner.get_decoder().norm(rows))
+
+    def states(self, module: Any, sequences: Sequence[Tokens], last: int) -> Any:
+        """The states behind `last` layers at the places that predict the tokens of the replies, one
+        reply after another, shape (sum of the replies' lengths, width)."""
         import torch
 
         below = [self._below(module, s) for s in sequences]
         padded = torch.nn.utils.rnn.pad_sequence(below, batch_first=True)
-        last = len(layers_of(module))
         made = between(module, self.first, last)(inputs_embeds=padded, use_cache=False)
         rows = [
             made.last_hidden_state[i, s.start - 1 : len(s) - 1] for i, s in enumerate(sequences)
         ]
-        inner = module.get_base_model() if is_adapted(module) else module
-        return inner.get_output_embeddings()(inner.get_decoder().norm(torch.cat(rows)))
+        return torch.cat(rows)
 
     def _below(self, module: Any, sequence: Tokens) -> Any:
         """What the first layers give for a text, shape (its length, width)."""

@@ -1,0 +1,182 @@
+"""What a model says of replies, and what its layers make of them, for losses that compare two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from cosilo.models.base import Tokens
+from cosilo.models.white_box.batch import device_of, pad, predict
+from cosilo.models.white_box.upper import ReplyLossAbove
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of B replies of n tokens together.
+
+    Attributes:
+        logits: that predicted each token, one reply after another, shape (n, vocabulary).
+        targets: the tokens, (n,).
+        tokens: how many each reply has, (B,).
+    """
+
+    logits: Any
+    targets: Any
+    tokens: Any
+
+    @cached_property
+    def nll(self) -> Any:
+        """The negative log-likelihood of each reply, nats, shape (B,)."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        each = cross_entropy(self.logits.float(), self.targets, reduction="none")
+        whose = torch.repeat_interleave(
+            torch.arange(len(self.tokens), device=each.device), self.tokens
+        )
+        return torch.zeros(len(self.tokens), device=each.device).index_add(0, whose, each)
+
+
+class Reader(Protocol):
+    """Says what a model, as its weights are now, makes of sequences."""
+
+    def said(self, module: Any, sequences: Sequence[Tokens]) -> Said: ...
+
+    def states(self, module: Any, sequences: Sequence[Tokens], layer: int) -> Any:
+        """Behind `layer` layers, at the places that predict a reply's tokens: (n, width)."""
+
+
+class ModuleReader:
+    """Reads a module whole, or, where its lower layers stay as they are, these once for each text.
+
+    Args:
+        loss: what `adapters.usual_loss` gives for the module.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        self._above = loss if isinstance(loss, ReplyLossAbove) else None
+
+    @property
+    def first(self) -> int:
+        """How many layers stay as they are."""
+        return self._above.first if self._above is not None else 0
+
+    def said(self, module: Any, sequences: Sequence[Tokens]) -> Said:
+        if self._above is not None:
+            logits = self._above.logits(module, sequences)
+        else:
+            batch = pad(sequences, device_of(module))
+            logits = predict(module, batch)[batch.counted]
+        return _said(logits, sequences)
+
+    def states(self, module: Any, sequences: Sequence[Tokens], layer: int) -> Any:
+        if self._above is not None and layer > self._above.first:
+            return self._above.states(module, sequences, layer)
+        batch = pad(sequences, device_of(module))
+        made = module(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            use_cache=False,
+            output_hidden_states=True,
+        ).hidden_states[layer]
+        return made[:, -batch.targets.shape[1] - 1 : -1][batch.counted]
+
+
+def _said(logits: Any, sequences: Sequence[Tokens]) -> Said:
+    import torch
+
+    ids = [torch.as_tensor(s.ids[s.start :], dtype=torch.long) for s in sequences]
+    lengths = torch.tensor([len(each) for each in ids], device=logits.device)
+    return Said(logits, torch.cat(ids).to(logits.device), lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """One record to forget and one to keep.
+
+    Attributes:
+        forget, retain: the records.
+        instead: what is to be said of the first one's question, where it is known to the method.
+    """
+
+    forget: Tokens
+    retain: Tokens
+    instead: Tokens
+
+
+class Seen:
+    """A batch of exercises as two models see it: the one that learns to forget, and it as it came.
+    Computed when it is asked for.
+
+    Args:
+        was: the module as it came.
+        drawn: a random direction in the space of states, (width,).
+        layer: whose states a method moves.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        module: Any,
+        was: Any,
+        batch: Sequence[Exercise],
+        *,
+        drawn: Any,
+        layer: int,
+    ) -> None:
+        self._reader, self._module, self._was = reader, module, was
+        self._forget = [e.forget for e in batch]
+        self._retain = [e.retain for e in batch]
+        self._instead = [e.instead for e in batch]
+        self._layer = layer
+        self.drawn = drawn
+
+    @cached_property
+    def forget(self) -> Said:
+        return self._reader.said(self._module, self._forget)
+
+    @cached_property
+    def retain(self) -> Said:
+        return self._reader.said(self._module, self._retain)
+
+    @cached_property
+    def instead(self) -> Said:
+        return self._reader.said(self._module, self._instead)
+
+    @cached_property
+    def forget_before(self) -> Said:
+        return self._before(self._forget)
+
+    @cached_property
+    def retain_before(self) -> Said:
+        return self._before(self._retain)
+
+    @cached_property
+    def instead_before(self) -> Said:
+        return self._before(self._instead)
+
+    @cached_property
+    def forget_states(self) -> tuple[Any, Any]:
+        """Now and before."""
+        return self._states(self._forget)
+
+    @cached_property
+    def retain_states(self) -> tuple[Any, Any]:
+        """Now and before."""
+        return self._states(self._retain)
+
+    def _before(self, sequences: Sequence[Tokens]) -> Said:
+        import torch
+
+        with torch.no_grad():
+            return self._reader.said(self._was, sequences)
+
+    def _states(self, sequences: Sequence[Tokens]) -> tuple[Any, Any]:
+        import torch
+
+        with torch.no_grad():
+            before = self._reader.states(self._was, sequences, self._layer)
+        return self._reader.states(self._module, sequences, self._layer), before
