@@ -74,6 +74,12 @@ def rouge_l(reference: str, answer: str) -> float:
     return 2 * common_subsequence(a, b) / (len(a) + len(b))
 
 
+def rouge_l_recall(reference: str, answer: str) -> float:
+    """The share of the reference's words that a common subsequence has, 0 to 1."""
+    a, b = _WORD.findall(reference.casefold()), _WORD.findall(answer.casefold())
+    return common_subsequence(a, b) / len(a) if a else float(not b)
+
+
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """The length of the longest common subsequence.
 
