@@ -40,8 +40,8 @@ from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import fitted, without_adapter
-from cosilo.models.white_box.unlearning.methods import Method, TaskVector, methods
-from cosilo.models.white_box.unlearning.reading import Exercise, ModuleReader, Reader, Seen
+from cosilo.models.white_box.unlearning.methods import TaskVector, UnlearningMethod, methods
+from cosilo.models.white_box.unlearning.reading import Exercise, ModuleReader, ReplyReader, Seen
 from cosilo.types import Demonstration
 
 Doubles = NDArray[np.float64]
@@ -158,6 +158,7 @@ def unlearn(
     wrong: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    above: Any = None,
     report: Callable[[TrainingProgress], None] | None = None,
 ) -> Unlearned:
     """`model` without what it learned of `forget`; it stays as it is.
@@ -174,6 +175,8 @@ def unlearn(
         wrong: for each record to forget, replies that are as good as its own but for being wrong; by
             default those of other records.
         folder: where checkpoints lie; of this alone.
+        above: what `adapters.usual_loss` gave for this base and adapter before, so that what lower
+            layers say of a text is not computed again.
 
     Raises:
         ConfigError: no such method or option.
@@ -183,7 +186,7 @@ def unlearn(
     """
     started = perf_counter()
     chosen = methods.create(method, **dict(options or {}))
-    job = _Job(model, forget, retain, how, untuned, wrong, seed)
+    job = _Job(model, forget, retain, how, untuned, wrong, seed, above)
     if isinstance(chosen, TaskVector):
         adapter, steps, best = job.subtracted(chosen, folder, report)
     else:
@@ -217,8 +220,8 @@ class Compared:
 
     def __init__(
         self,
-        reader: Reader,
-        untuned: tuple[Any, Reader],
+        reader: ReplyReader,
+        untuned: tuple[Any, ReplyReader],
         forget: Sequence[Tokens],
         wrong: Sequence[Sequence[Tokens]],
         retain: Sequence[Tokens],
@@ -237,7 +240,7 @@ class Compared:
             forget, retain,
         )  # fmt: skip
 
-    def _margins(self, module: Any, reader: Reader) -> tuple[Doubles, float]:
+    def _margins(self, module: Any, reader: ReplyReader) -> tuple[Doubles, float]:
         every = [*self._forget, *(t for each in self._wrong for t in each)]
         nats = reply_nats(reader, module, every)
         tokens = np.array([len(t) - t.start for t in every])
@@ -248,7 +251,7 @@ class Compared:
         return wrong - each[:first], float(nats[:first].sum() / tokens[:first].sum())
 
 
-def reply_nats(reader: Reader, module: Any, sequences: Sequence[Tokens]) -> Doubles:
+def reply_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> Doubles:
     """The negative log-likelihood of each reply, nats."""
     import torch
 
@@ -261,7 +264,7 @@ def reply_nats(reader: Reader, module: Any, sequences: Sequence[Tokens]) -> Doub
     return found
 
 
-def mean_nats(reader: Reader, module: Any, sequences: Sequence[Tokens]) -> float:
+def mean_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> float:
     """Nats for each token of all replies."""
     tokens = sum(len(s) - s.start for s in sequences)
     return float(reply_nats(reader, module, sequences).sum()) / tokens
@@ -306,6 +309,7 @@ class _Job:
         untuned: TorchModel | None,
         wrong: Sequence[Sequence[str]] | None,
         seed: int,
+        above: Any,
     ) -> None:
         if not forget or not retain or not all(e.target for e in (*forget, *retain)):
             raise DataError(
@@ -327,7 +331,7 @@ class _Job:
             else first_adapter(upper_layers(module, how.layers), how.rank, seed=seed)
         )
         self.was = with_adapter(self.base, self.adapter)
-        self.loss = usual_loss(self.base, self.adapter)
+        self.loss = above or usual_loss(self.base, self.adapter)
         self.reader = ModuleReader(self.loss)
         self.forget, self.retain = (
             fitted([model.tokenize(e.chat, e.target) for e in some], module)
@@ -379,7 +383,7 @@ class _Job:
 
     def trained(
         self,
-        method: Method,
+        method: UnlearningMethod,
         name: str,
         options: Mapping[str, object],
         folder: Path | None,

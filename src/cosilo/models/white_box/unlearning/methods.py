@@ -12,14 +12,14 @@ from cosilo.registry import Registry
 
 
 @runtime_checkable
-class Method(Protocol):
+class UnlearningMethod(Protocol):
     """A loss that is trained on."""
 
     def loss(self, seen: Seen) -> Any:
         """A scalar with its gradient."""
 
 
-methods: Registry[Method | TaskVector] = Registry("unlearning method")
+methods: Registry[UnlearningMethod | TaskVector] = Registry("unlearning method")
 
 
 def _positive(**numbers: float) -> None:

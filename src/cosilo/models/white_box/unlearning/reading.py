@@ -39,7 +39,7 @@ class Said:
         return torch.zeros(len(self.tokens), device=each.device).index_add(0, whose, each)
 
 
-class Reader(Protocol):
+class ReplyReader(Protocol):
     """Says what a model, as its weights are now, makes of sequences."""
 
     def said(self, module: Any, sequences: Sequence[Tokens]) -> Said: ...
@@ -119,7 +119,7 @@ class Seen:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ReplyReader,
         module: Any,
         was: Any,
         batch: Sequence[Exercise],
