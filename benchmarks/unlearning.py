@@ -71,7 +71,7 @@ RETAINED, REAL, WORLD, WRITTEN, SAMPLED, ATTACKED = 60, 40, 40, 24, 6, 60
 DRAWS, LONGEST, SHARE = 16, 48, 0.05
 Row = dict[str, Any]
 
-MEASURED: dict[str, Any] = {"probe": 40, "validate_every": 6, "patience": 4}
+MEASURED: dict[str, Any] = {"probe": 40, "validate_every": 8}
 
 METHODS: dict[str, tuple[dict[str, object], Forgetting]] = {
     name: (options, Forgetting(epochs=epochs, learning_rate=rate, **MEASURED))

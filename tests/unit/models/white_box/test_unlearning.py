@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +55,15 @@ ALL = [Demonstration(f"r{i}", user("abcdefgh"[i] * 12), f"{WORDS[i]} {9 - i}") f
 FORGET, RETAIN = ALL[:2], ALL[2:]
 QUICK = Forgetting(epochs=20, batch=2, learning_rate=8e-3, validate_every=2, patience=5)
 HOLDING = sorted(set(methods.names()) - {"ga"})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """These models are too small for two, which would wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @lru_cache
