@@ -39,7 +39,7 @@ from cosilo.defences.texts import (
 from cosilo.defences.vault import Vault
 from cosilo.errors import PrivacyError
 
-VERSION = 13
+VERSION = 14
 
 DetectorName = Literal["presidio", "patterns", "literals", "tagger"]
 T = TypeVar("T")

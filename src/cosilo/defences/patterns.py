@@ -232,9 +232,14 @@ _FORMS: tuple[_Row, ...] = (
      _digits(4, 30)),
     ("ID", r"\b(?:vin|vehicle[ ]identification[ ]number)\W{1,3}(?P<value>[A-HJ-NPR-Z\d]{17})\b", 0.95,
      None),
-    ("PLATE", r"""\b(?:plate|registration|reg|licen[cs]e[ ]plate|number[ ]plate)(?:[ ](?:number|no\.?))?
-        (?:[ ](?:is|was)|:)?[ ]{0,2}(?P<value>[A-Z\d]{1,4}(?:[ \-][A-Z\d]{1,4}){0,3})\b""", 0.8,
+    ("PLATE", r"""\b(?:plate|registration|reg\.?|licen[cs]e[ ]plate|number[ ]plate)
+        (?:[ ](?:number|no\.?|mark))?(?:[ ](?:is|was)|:)?[ ]{0,2}
+        (?P<value>(?=[A-Z]{0,7}\d)(?=\d{0,7}[A-Z])[A-Z\d]{5,8}
+        |[A-Z\d]{1,4}(?:[ \-][A-Z\d]{1,4}){0,3})\b""", 0.8,
      _digits(1, 8)),
+    # The United Kingdom's since 2001: where, when, and three letters.
+    ("PLATE", r"\b(?P<value>(?-i:[A-HJ-PR-Y]{2}(?:0[2-9]|[12]\d|5[1-9]|[67]\d)[ ][A-HJ-PR-Z]{3}))\b",
+     0.7, None),
     ("BIRTH", r"""\b(?:born(?:[ ]on)?|birth(?:day|date)?|d\.?o\.?b\.?)\W{0,3}
         (?:(?:is|was|on|it['’]s|its|i[ ]was)\W{1,3}){0,3}(?P<value>\d{1,4}[./\-]\d{1,2}[./\-]\d{1,4}
         |(?:\d{1,2}(?:st|nd|rd|th)?[ ])?[A-Z]{3,9}\.?[ ]

@@ -97,6 +97,9 @@ class TestPatterns:
             ("VIN GKXCWEZKXBPRABNGH, airbag deployed.", "GKXCWEZKXBPRABNGH"),
             ("My aunt is in Morpeth, OR now.", "Morpeth, OR"),
             ("License plate: B AB 1234", "B AB 1234"),
+            ("Someone hit my car, it was KX61 YHB I think.", "KX61 YHB"),
+            ("Its registration is LM07ABC, a blue Golf.", "LM07ABC"),
+            ("Reg. no. KX61 YHB, two owners.", "KX61 YHB"),
             ("zip: 10115", "10115"),
         ],
     )
@@ -113,6 +116,8 @@ class TestPatterns:
             "A 45 year old man aged 62, within 120 days, turned 95 pages at 94 % of 100 years.",
             "See chart 3 and record 12; the sample of 2019 is in chart 2020.",
             "Call me back when the order ships, please.",
+            "The registration process of 2024 took weeks, in py27 and later.",
+            "RS44 CPU boards, QA12 ABC, AB30 CDE and AB12 CQE are no plates.",
         ],
     )
     def test_ordinary_text_stays(self, text: str) -> None:
