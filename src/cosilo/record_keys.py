@@ -3,6 +3,7 @@
     FILE         what was recorded, each digest masked and each content sealed by its record's key
     FILE.keys    blocks    one random key for every 128 records of a writer; their keys derive from it
                  leaves    of a block of which some were shredded: the keys of those that were not
+                 naming    the key of names, where records are found by what they answer
 
 `FILE` may be copied, archived and backed up at will: once a record's key is gone, no copy tells what
 was in it, or lets a guess of it be confirmed. The file of keys is small, so it is rewritten whole when
@@ -38,11 +39,17 @@ SPAN = 128
 """How many records of a writer have keys that derive from one."""
 
 _NONCE = bytes(12)  # a key seals once
-_RECORD, _MASK, _CONTENT = b"cosilo record", b"cosilo digest", b"cosilo content"
+_NAME, _RECORD, _MASK, _CONTENT = (
+    b"cosilo name",
+    b"cosilo record",
+    b"cosilo digest",
+    b"cosilo content",
+)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS blocks (id INTEGER PRIMARY KEY, chain TEXT NOT NULL, key BLOB);
 CREATE TABLE IF NOT EXISTS leaves (id INTEGER PRIMARY KEY, key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS naming (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL);
 """
 
 
@@ -53,6 +60,11 @@ ENDINGS = (".keys", ".keys-wal", ".keys-shm")
 def keys_path(path: Path) -> Path:
     """The file of the keys of what is recorded in `path`."""
     return path.with_name(f"{path.name}.keys")
+
+
+def named(key: bytes, what: bytes) -> bytes:
+    """What a record about `what` is called under the key of names, without which nobody finds it."""
+    return blake2b(what, key=key, digest_size=32, person=_NAME).digest()
 
 
 def masked(key: bytes, digests: bytes) -> bytes:
@@ -232,10 +244,28 @@ class KeyFile:
             StoreError: the file cannot be written.
         """
         with guarded(self.path):
-            if self._db is None:
-                self._db = _opened(made_private(self.path), timeout=self._timeout)
             row = (block.id, block.chain, block.key)
-            self._db.execute("INSERT INTO blocks VALUES (?,?,?)", row)
+            self._open().execute("INSERT INTO blocks VALUES (?,?,?)", row)
+
+    def naming(self) -> bytes:
+        """The key that records' names are made with (`named`), the same for all who use the file.
+
+        Raises:
+            StoreError: the file cannot be read or written.
+        """
+        with guarded(self.path):
+            db = self._open()
+            row = db.execute("SELECT key FROM naming").fetchone()
+            if row is None:
+                new = secrets.token_bytes(32)
+                db.execute("INSERT OR IGNORE INTO naming VALUES (1, ?)", (new,))
+                row = db.execute("SELECT key FROM naming").fetchone()
+        return bytes(row[0])
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = _opened(made_private(self.path), timeout=self._timeout)
+        return self._db
 
     def close(self) -> None:
         if self._db is not None:

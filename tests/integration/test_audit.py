@@ -20,12 +20,15 @@ from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.record.ledger import SqliteLedger, head_mac
+from cosilo.boundary.record.shredding import shred
 from cosilo.cli import main
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive, read_secret
+from cosilo.gateway.record.archive import archive
 from cosilo.gateway.record.audit import open_record
 from cosilo.gateway.record.retention import SealVault, add_content_key, read_vault
 from cosilo.gateway.record.store import open_store
+from cosilo.record_keys import keys_path
 from cosilo.types import user
 
 TAMPERINGS = {
@@ -322,3 +325,80 @@ def test_broken_content_keys_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match="content keys"):
         read_vault(path)
+
+
+# Forgetting.
+
+
+def test_what_crossed_for_a_request_is_forgotten_and_its_cost_is_not(
+    url: str, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url, secret, keep="content")
+
+    async def forget(*names: str) -> tuple[int, int, str]:
+        store = await open_store(url, secret=secret, work=False)
+        try:
+            done = await store.shred(names)
+            return done.records, done.keys, done.after
+        finally:
+            await store.close()
+
+    records, keys, after = asyncio.run(forget("request-1", "request-3", "unknown"))
+    assert (records, keys) == (4, 4)
+    assert asyncio.run(forget("request-1")) == (2, 0, after)
+    with open_record(url, secret=read_secret(secret, make=False)) as record:
+        verdict = record.verify(record.anchors())
+        assert (verdict.faults, verdict.forgotten, verdict.guessable) == ([], 4, 0)
+        told = {left.request: left for left in record.left()}
+        for i in range(4):
+            left = told[f"request-{i}"]
+            assert left.row is not None
+            assert left.row.spent.usd == 0.5
+            up = left.entries[0]
+            gone = i in (1, 3)
+            assert (up.payload is None, up.content_digest is None) == (gone, gone)
+            if not gone:
+                assert up.message == Ask(chat=user(f"{WORDS} {i}"))
+    where = [url, "--secret", str(secret)]
+    assert main(["audit", "verify", *where]) == 0
+    assert "4 entries are forgotten" in capsys.readouterr().out
+    assert main(["audit", "show", url, "--request", "request-1", "--content"]) == 0
+    shown = capsys.readouterr().out
+    assert "forgotten" in shown
+    assert "sha256" not in shown
+    fill_more(url, secret)  # a worker goes on
+    assert faults(url, secret) == []
+
+
+def test_an_archive_takes_the_keys_along(tmp_path: Path, secret: Path) -> None:
+    store, moved = tmp_path / "store", tmp_path / "moved"
+    fill(str(store), secret, keep="content")
+    before = keys_path(store / "ledger.sqlite").read_bytes()
+    archive(store, moved, read_secret(secret, make=False))
+    assert not keys_path(store / "ledger.sqlite").exists()
+    assert keys_path(moved / "ledger.sqlite").stat().st_mode & 0o077 == 0
+    assert before
+    with open_record(str(moved), secret=read_secret(secret, make=False)) as record:
+        assert record.verify().faults == []
+        assert next(record.left(request="request-2")).entries[0].message is not None
+    (done,) = shred(moved / "ledger.sqlite", ["request-2"])
+    assert (done.records, done.keys) == (2, 2)
+    with open_record(str(moved), secret=read_secret(secret, make=False)) as record:
+        assert (record.verify().faults, record.verify().forgotten) == ([], 2)
+    fill_more(str(store), secret)
+    assert faults(str(store), secret) == []
+
+
+def test_what_an_earlier_version_wrote_is_counted_as_guessable(
+    url: str, secret: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("ledger", "ledger_postgres"):
+        monkeypatch.setattr(f"cosilo.boundary.record.{module}.EntryHiding", lambda *_: None)
+    fill(url, secret, 2, keep="content")
+    monkeypatch.undo()
+    fill_more(url, secret)
+    where = [url, "--secret", str(secret)]
+    assert main(["audit", "verify", *where]) == 0
+    assert "4 entries are guessable, and cannot be reached" in capsys.readouterr().out
+    with open_record(url, secret=read_secret(secret, make=False)) as record:
+        assert next(record.left(request="request-1")).entries[0].message is not None

@@ -19,8 +19,9 @@ from tests.integration.endpoint import Endpoint, serving
 from tests.integration.gateway import Process
 
 from cosilo.benchmark.plan import load_plan
+from cosilo.boundary.record.ledger import connect, read_entries
 from cosilo.models.base import identity
-from cosilo.models.kept.replay import request_key
+from cosilo.models.kept.replay import ReplayStore, request_key
 from cosilo.session import make_model
 from cosilo.tasks.config import load_task
 from cosilo.types import Answer, last_user
@@ -118,13 +119,18 @@ def outcome(run: Path) -> dict[str, list[tuple[object, ...]]]:
         (row[0], f"{row[2]}/{row[3]}"): row[-1] for row in items if row[1] == "plain"
     }
     prepared = {id: attempt for id, _, attempt in trials}
-    with closing(sqlite3.connect(run / "ledger.sqlite")) as db:
-        entries = db.execute("SELECT chain, request, direction, digest, attempt FROM entries")
+    with closing(connect(run / "ledger.sqlite")) as db:
         crossed = [
             # A reply holds the seconds it took, which differ between two calls of the endpoint.
-            (named[chain], request, direction, digest if direction == "up" else b"")
-            for chain, request, direction, digest, attempt in entries
-            if chain in named and counted.get((chain, request), prepared[chain]) == attempt
+            (
+                named[e.chain],
+                e.request,
+                e.direction,
+                e.content_digest if e.direction == "up" else b"",
+            )
+            for chain in named
+            for e in read_entries(db, chain)
+            if counted.get((e.chain, e.request), prepared[e.chain]) == e.attempt
         ]
     return {
         "items": sorted(
@@ -229,11 +235,8 @@ def recorded(run: Path, keys: Mapping[bytes, str]) -> list[str]:
     """The questions whose answers are kept."""
     if not (run / "replay.sqlite").exists():
         return []
-    with closing(sqlite3.connect(run / "replay.sqlite")) as db:
-        try:
-            return [keys[row[0]] for row in db.execute("SELECT key FROM answers")]
-        except sqlite3.OperationalError:  # killed before the table was made
-            return []
+    with closing(ReplayStore(run / "replay.sqlite")) as store:
+        return [keys[key] for key in store.questions()]
 
 
 def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,13 @@ import pytest
 
 from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.record.ledger import SqliteLedger
-from cosilo.boundary.record.ledger_postgres import SCHEMA, ChainBusyError, PostgresLedger, verify
+from cosilo.boundary.record.ledger_postgres import (
+    SCHEMA,
+    ChainBusyError,
+    PostgresLedger,
+    shred,
+    verify,
+)
 from cosilo.errors import StoreError
 from cosilo.gateway.accounts.accounts import Limits, RequestFacts, Spend
 from cosilo.types import user
@@ -234,3 +241,39 @@ async def test_a_reservation_whose_answer_was_lost_is_made_once(
     assert (now.held.usd, now.held.requests) == (0.75, 1)
     assert held.most == Spend(usd=0.75, requests=1)
     await store.close()
+
+
+def test_what_is_forgotten_is_in_no_table_of_the_server(
+    connect: Open, postgres: Callable[[], str]
+) -> None:
+    """Its own log (`pg_wal`) keeps a deleted key until it is used again; of a message it has none."""
+    import psycopg.conninfo
+
+    ledger = PostgresLedger(connect, "chain", key=KEY)
+    for i in range(6):
+        put(ledger, i)
+    db = connect()
+    (old,) = db.execute("SELECT key FROM cosilo.key_blocks").fetchone()
+    said = encode(Ask(chat=user("message 2")))
+    data = Path(str(psycopg.conninfo.conninfo_to_dict(ledger._db.info.dsn)["host"])) / "data"
+
+    def holds(trace: bytes, *, log: bool) -> bool:
+        db.execute("CHECKPOINT")
+        files = [f for f in data.rglob("*") if f.is_file() and ("pg_wal" in f.parts) is log]
+        return any(trace in file.read_bytes() for file in files)
+
+    assert holds(old, log=False)
+    done = shred(db, ["request-2"])
+    assert (done.records, done.keys, done.guessable) == (1, 1, 0)
+    assert shred(db, ["request-2"]).keys == 0
+    assert not holds(old, log=False)
+    for trace in (said, b"message 2", hashlib.sha256(said).digest()):
+        assert not holds(trace, log=False)
+        assert not holds(trace, log=True)
+    entries = list(ledger.entries())
+    assert [e.payload is None for e in entries] == [i == 2 for i in range(6)]
+    assert [e.content_digest is None for e in entries] == [i == 2 for i in range(6)]
+    put(ledger, 6)  # in the block that was shredded in part
+    assert list(ledger.entries())[-1].message == Ask(chat=user("message 6"))
+    assert verify(connect(), key=KEY) == []
+    ledger.close()

@@ -50,7 +50,8 @@ def told(a: Path, b: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str
 def test_a_run_made_again_from_the_recorded_answers_is_the_same(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copyfile(made / "run/replay.sqlite", tmp_path / "shared.sqlite")
+    for ending in ("", ".keys"):
+        shutil.copyfile(made / f"run/replay.sqlite{ending}", tmp_path / f"shared.sqlite{ending}")
     write_data(tmp_path, PLAN + '[replay]\npath = "shared.sqlite"\n')
     bench(tmp_path, PLAN + '[replay]\npath = "shared.sqlite"\n', offline=True)
     code, out = told(made / "run", tmp_path / "run", capsys)

@@ -193,11 +193,11 @@ def absorb(store: Store, folder: Path, replay: Path) -> None:
 
 
 def _absorb_answers(folder: Path, replay: Path) -> None:
-    ReplayStore(made_private(replay)).close()  # makes its tables
-    with _beside(replay, folder / "replay.sqlite") as db:
-        tables = "SELECT name FROM trial.sqlite_master WHERE type = 'table'"
-        for (table,) in db.execute(tables).fetchall():
-            db.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM trial.{table}")
+    with (
+        closing(ReplayStore(made_private(replay))) as here,
+        closing(ReplayStore(folder / "replay.sqlite")) as there,
+    ):
+        here.take_over(there)
 
 
 def _absorb_chains(path: Path, other: Path) -> None:

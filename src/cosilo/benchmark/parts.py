@@ -21,7 +21,8 @@ from cosilo.benchmark.identity import small_identity, task_identity
 from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
-from cosilo.benchmark.store import SmallAnswers, Store
+from cosilo.benchmark.small_answers import SmallAnswers
+from cosilo.benchmark.store import Store
 from cosilo.boundary.meter import Price
 from cosilo.databases import made_private
 from cosilo.defences.base import defences

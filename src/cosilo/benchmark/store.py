@@ -50,13 +50,12 @@ from cosilo.boundary.record.ledger import Entry, connect, read_entries
 from cosilo.clock import Effort
 from cosilo.databases import made_private
 from cosilo.errors import StoreError
-from cosilo.models.kept.replay import request_key
 from cosilo.objectives.base import Item, Measurement
 from cosilo.objectives.scoring import Made
 from cosilo.record_keys import ENDINGS
 from cosilo.strategies.cards import Card
 from cosilo.tasks.base import Example, Split, Task
-from cosilo.types import Answer, Chat, Generation, Sampling
+from cosilo.types import Answer
 
 
 class Store:
@@ -548,24 +547,6 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-class SmallAnswers:
-    """What the small model called `identity` answered, kept in the run: the memory of it."""
-
-    def __init__(self, store: Store, identity: str) -> None:
-        self._store = store
-        self._identity = identity
-
-    def get(self, chat: Chat, sampling: Sampling) -> Generation | None:
-        key = request_key(self._identity, chat, sampling)
-        rows = self._store.rows("SELECT answer FROM small WHERE key = ?", (key,))
-        return msgspec.msgpack.decode(rows[0][0], type=Generation) if rows else None
-
-    def put(self, chat: Chat, sampling: Sampling, answer: Generation) -> None:
-        key = request_key(self._identity, chat, sampling)
-        with self._store.change() as db:
-            db.execute("INSERT OR IGNORE INTO small VALUES (?,?)", (key, _pack(answer)))
 
 
 _pack = msgspec.msgpack.encode

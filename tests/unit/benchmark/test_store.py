@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cosilo.benchmark.rows import Result, Trial
-from cosilo.benchmark.store import SmallAnswers, Store
+from cosilo.benchmark.small_answers import SmallAnswers
+from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, encode
 from cosilo.boundary.record.ledger import SqliteLedger
 from cosilo.clock import Effort

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +31,7 @@ from cosilo.boundary.record.ledger_postgres import (
     import_psycopg,
     lock_number,
     said,
+    shred,
 )
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.accounts import (
@@ -61,6 +62,7 @@ from cosilo.gateway.record.store_records import (
     what_was,
     worker_name,
 )
+from cosilo.record_keys import Shredded
 
 if TYPE_CHECKING:
     import psycopg
@@ -440,6 +442,16 @@ class PostgresStore(Desk, Place):
             return count
 
         return await self._ask(forget)
+
+    async def shred(self, requests: Collection[str]) -> Shredded:
+        def forget() -> Shredded:
+            try:
+                with self._open() as db:
+                    return shred(db, requests)
+            except import_psycopg().Error as error:
+                raise StoreError(f"PostgreSQL: {said(error)}") from error
+
+        return await asyncio.to_thread(forget)
 
     # ── the database ─────────────────────────────────────────────────────────
 

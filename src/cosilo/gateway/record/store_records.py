@@ -27,6 +27,7 @@ from cosilo.gateway.accounts.accounts import (
     SpendKind,
 )
 from cosilo.gateway.accounts.keys import KeyState, KeyStore
+from cosilo.record_keys import Shredded
 
 NANO = 1_000_000_000
 MOST = 1 << 52  # exact as a float, and two thousand of them fit a database's integer
@@ -237,6 +238,15 @@ class GatewayStore(AccountStore, Accounts, KeyStore, Sessions, Protocol):
     async def purge(self, *, before: float) -> int:
         """Delete the contents of messages recorded before `before` (seconds since the epoch);
         returns how many. Their digests stay, so the chains can still be verified.
+        """
+
+    async def shred(self, requests: Collection[str]) -> Shredded:
+        """Forget what crossed for `requests`: their entries' keys are deleted, and with them what was
+        said, and whatever could confirm a guess of it. The chains can still be verified; what the
+        requests cost stays. Doing it again does no harm.
+
+        Raises:
+            StoreError: nothing can be said to be forgotten; it is to be done again.
         """
 
     async def forget_requests(self, *, before: float) -> None:

@@ -25,7 +25,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 
 from cosilo.boundary.record.batches import Batches
 from cosilo.boundary.record.ledger import Keep, Seal, SqliteLedger, connect
+from cosilo.boundary.record.shredding import shred
 from cosilo.databases import made_private
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.accounts import (
@@ -68,6 +69,7 @@ from cosilo.gateway.record.store_records import (
     cost_of_killed,
     facts_of_killed,
 )
+from cosilo.record_keys import Shredded
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
 
@@ -362,6 +364,10 @@ class SqliteStore(Desk, Place):
 
     async def purge(self, *, before: float) -> int:
         return await asyncio.to_thread(purge_sqlite, self.folder / "ledger.sqlite", before)
+
+    async def shred(self, requests: Collection[str]) -> Shredded:
+        *_, done = await asyncio.to_thread(shred, self.folder / "ledger.sqlite", requests)
+        return done
 
     # ── the database ─────────────────────────────────────────────────────────
 

@@ -12,11 +12,12 @@ message ──▶ key ──▶ recorded? ── yes ──▶ the recorded repl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
 from cosilo.boundary.messages import Ask, Completion, Message, Refused, Request, decode, encode
+from cosilo.boundary.record.ledger import Entry
 from cosilo.boundary.transports.base import Handles
 from cosilo.boundary.transports.far_end import reply_in
 from cosilo.boundary.transports.refusals import raised, refusal
@@ -234,8 +235,7 @@ class Recorded:
         With a larger limit it would have been the same. Earlier versions allowed a label just as
         many tokens as it is long.
         """
-        sampling = ask.sampling
-        if not sampling.choices or sampling.max_tokens > _FEW:
+        if not _few_choices(ask):
             return None
         for less in _with_less(ask):
             for model in self._known_as:
@@ -253,6 +253,33 @@ class Recorded:
         if former and (own, former) not in self._inherits:
             self._inherits[own, former] = self.store.inherits(own, former)
         return (own, former) if self._inherits.get((own, former)) else (own,)
+
+
+def questions(entries: Iterable[Entry], models: Collection[str]) -> set[bytes]:
+    """The keys that the replies to what went up may be recorded under.
+
+    Args:
+        entries: of a record; those that keep a content count.
+        models: the identities of those who may have been asked (`ReplayStore.models`).
+    """
+    found: set[bytes] = set()
+    for entry in entries:
+        if entry.direction != "up" or entry.payload is None:
+            continue
+        message = entry.message
+        asked: list[Message] = [message]
+        if isinstance(message, Ask) and _few_choices(message):  # what `Recorded` would take for it
+            asked += _with_less(message)
+        for each in asked:
+            if isinstance(each, Request) and (question := each.question()) is not None:
+                found |= {question_key(model, question) for model in models}
+    return found
+
+
+def _few_choices(message: Message) -> bool:
+    if not isinstance(message, Ask):
+        return False
+    return bool(message.sampling.choices) and message.sampling.max_tokens <= _FEW
 
 
 def _judged(reply: Message) -> Message:
