@@ -85,6 +85,7 @@ script poisoned benchmarks/poisoned.py
 script private_federation benchmarks/private_federation.py
 script fedkseed benchmarks/fedkseed.py
 script federation_killed benchmarks/federation_killed.py
+script forget_killed benchmarks/forget_killed.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
 script fedmkt benchmarks/fedmkt.py --seeds 0 1 2

@@ -112,7 +112,7 @@ def note_bundle(run: Path, point: str, out: Path) -> None:
     """
     with opened(run) as results:
         trial = results.trial(point).id
-    artifact = of_file(ArtifactKind.BUNDLE, out, made_by=f"cosilo bundle, point {point}")
+    artifact = of_file(ArtifactKind.BUNDLE, out, run, made_by=f"cosilo bundle, point {point}")
     note_made(run, artifact, [trial])
 
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from cosilo.benchmark.parts import keyed, replay_path
 from cosilo.benchmark.plan import Plan
@@ -34,6 +37,37 @@ LEARNED_FROM: tuple[Split, ...] = ("train", "tune")
 
 FORGOTTEN = "forgotten.json"
 """In a run's folder: what was forgotten of it, for its reports. See `cosilo forget`."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Certificates of a run that were withdrawn for a request to forget.
+
+    Attributes:
+        at: when the request began, in seconds of the machine's clock.
+        records: how many it was about.
+    """
+
+    request: str
+    at: float
+    records: int
+
+    def __str__(self) -> str:
+        day = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d")
+        whom = "a record" if self.records == 1 else f"{self.records} records"
+        return (
+            f"{whom} of this run's data had to be forgotten (request {self.request[:12]}, {day}): "
+            "certificates and reports given before are withdrawn, and all numbers here are of what is "
+            "left"
+        )
+
+
+def forgotten_of(run: Path) -> list[Withdrawal]:
+    """What was forgotten of the run in the folder `run`, the newest last."""
+    try:
+        return msgspec.json.decode((run / FORGOTTEN).read_bytes(), type=list[Withdrawal])
+    except (OSError, msgspec.DecodeError):
+        return []
 
 
 def set_of(task: str, split: str) -> str:
@@ -73,9 +107,9 @@ class Notes:
                 point.name,
                 read=self._sets(LEARNED_FROM),
                 answered=self._sets(s for s in SPLITS if s not in LEARNED_FROM),
-                replies=str(replies) if sends else "",
+                replies=place_of(replies, self._folder) if sends else "",
                 peers=peers,
-                checkpoints=str(checkpoints) if checkpoints else "",
+                checkpoints=place_of(checkpoints, self._folder) if checkpoints else "",
             )
 
     def prepared(
@@ -272,7 +306,13 @@ def note_made(run: Path, artifact: Artifact, trials: Sequence[str], *, anew: boo
         store.close()
 
 
-def of_file(kind: ArtifactKind, path: Path, *, made_by: str) -> Artifact:
-    """The artifact that a file or folder at `path` is."""
-    place = str(path.absolute())
+def place_of(path: Path, run: Path) -> str:
+    """`path` as an artifact's place: from the run's folder where it is in it, as runs are moved."""
+    path, run = path.resolve(), run.resolve()
+    return str(path.relative_to(run) if path.is_relative_to(run) else path)
+
+
+def of_file(kind: ArtifactKind, path: Path, run: Path, *, made_by: str) -> Artifact:
+    """The artifact that a file or folder at `path` is, made from `run`."""
+    place = place_of(path, run)
     return Artifact(id=f"{kind}/{place}", kind=kind, place=place, made_by=made_by)

@@ -44,6 +44,7 @@ ORDER = (
     "host",
     "audit",
     "privacy",
+    "forget",
 )
 
 

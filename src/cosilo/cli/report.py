@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         trials = [point.id for point in report.points]
         for path in (target, arguments.csv, arguments.parquet):
             if path is not None:
-                made = of_file(ArtifactKind.REPORT, path, made_by="cosilo report")
+                made = of_file(ArtifactKind.REPORT, path, arguments.run, made_by="cosilo report")
                 note_made(arguments.run, made, trials)
         write_html(report, target)
         print(f"report: {target}")
@@ -105,6 +105,7 @@ def make_report(
     Raises:
         ConfigError: a limit names an unknown objective or point.
     """
+    from cosilo.benchmark.noting import forgotten_of
     from cosilo.benchmark.results import ceilings_of, compared, limits_for
     from cosilo.report.data import Report, TaskFacts
     from cosilo.selection import certify, pareto_front
@@ -149,7 +150,7 @@ def make_report(
         prepared=prepared,
         reliability=dict(_reliability(results)) if full else {},
         unfinished=results.unfinished,
-        notes=tuple(_faults(results)),
+        notes=(*map(str, forgotten_of(results.store.path)), *_faults(results)),
         damaged=results.damaged,
         versions=_versions(described),
         seed=results.plan.seed,

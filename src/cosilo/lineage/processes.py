@@ -66,4 +66,7 @@ def _begun(pid: int) -> int:
         told = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
-    return int(told.rpartition(b")")[2].split()[19])
+    state, *rest = told.rpartition(b")")[2].split()
+    return (
+        0 if state in (b"Z", b"X") else int(rest[18])
+    )  # it has ended; its parent has not looked yet

@@ -31,6 +31,7 @@ class Method(StrEnum):
     WITHDRAW = "withdrawn"
     TAKE_DOWN = "taken down"
     ASK = "asked of another party"
+    VERIFY = "verified"
     NONE = "cannot be reached"
 
 

@@ -378,6 +378,20 @@ class Lineage:
             rows = self._db.execute("SELECT record FROM asked WHERE request = ?", (request,))
             return frozenset(name for (name,) in rows)
 
+    def part_with(self, request: str) -> None:
+        """Forget here, too, which records the request was about, and what was made from them: what is
+        to be done for it stands in its steps."""
+        with self._guarded(), self._writing():
+            for table in ("members", "from_records"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE record IN"
+                    " (SELECT record FROM asked WHERE request = ?)",
+                    (request,),
+                )
+            # A set has now another content than it was said to have.
+            self._db.execute("UPDATE sets SET digest = x''")
+            self._db.execute("DELETE FROM asked WHERE request = ?", (request,))
+
     def forgotten(self) -> frozenset[bytes]:
         """The names of all records that any request was about: they are taken in no more."""
         with self._guarded():

@@ -181,6 +181,18 @@ def load_task(config: TaskConfig, base: Path, *, detect: Detect | None = None) -
     )
 
 
+def located(config: TaskConfig, base: Path) -> dict[str, FileRow]:
+    """Every record of the task's files, also such as no split takes, by its id: the row it stands in.
+
+    Raises:
+        what `load_task` does.
+    """
+    kind = read(kinds.get(config.kind), config.options, where=f"options of {config.kind!r}")
+    sources = _sources(config, kind, base, [])
+    _distinct_ids(sources)
+    return {item.id: item.row for items in sources.values() for item in items}
+
+
 def grader(config: TaskConfig, kept: Kept) -> Grade:
     """How answers to the task are graded, where only `kept` of its data is at hand.
 

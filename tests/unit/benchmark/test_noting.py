@@ -77,7 +77,7 @@ def test_bundles_reports_and_certificates_are_noted_before_they_are_made(
         of_certified = {(a.kind, a.place) for a in lineage.derived([certified])}
     assert (ArtifactKind.BUNDLE, str(out)) in of_tuned
     for kind, place in (
-        (ArtifactKind.REPORT, str(run / "report.html")),
+        (ArtifactKind.REPORT, "report.html"),
         (ArtifactKind.REPORT, str(csv)),
         (ArtifactKind.CERTIFICATE, "what `cosilo select` printed"),
     ):

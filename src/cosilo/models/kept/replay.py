@@ -194,6 +194,14 @@ class ReplayStore:
         """
         return [row[1] for row in self._rows()]
 
+    def models_of(self) -> dict[bytes, str]:
+        """The key of each question whose reply is recorded → the identity of the model that gave it.
+
+        Raises:
+            StoreError: the file cannot be read, or an entry is damaged.
+        """
+        return {row[1]: row[2] for row in self._rows()}
+
     def take_over(self, other: ReplayStore) -> None:
         """Record all that `other` has and this one has not, in one transaction.
 

@@ -1,0 +1,217 @@
+"""`cosilo forget`: a request to forget records, followed to everything that was made from them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosilo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cosilo.forget.asked import AskedRecords
+    from cosilo.forget.home import DataHome
+    from cosilo.lineage.requests import ForgetRequest
+    from cosilo.lineage.store import Lineage
+
+DESCRIPTION = """\
+Forget records: leave them out of the data files, make every run of these files again as if it had never
+seen them (from recorded answers; no large model is called), delete bundles and reports, withdraw
+certificates, have what serves a point prepare it again, search all files for what is left, and sign
+what was done. What was made from what, the runs have noted (lineage.sqlite).
+
+    cosilo forget RUN --ids @ids.txt --plan        say what would be done, and what it costs
+    cosilo forget RUN --ids @ids.txt               do it; the same command goes on after a kill
+    cosilo forget data.jsonl --where @where.toml   records with  customer = "C-17"
+    cosilo forget RUN --ids -                      ids from standard input, one a line
+    cosilo forget status RUN                       what of earlier requests still stands
+    cosilo forget verify erasure-….json            check the signature of a certificate
+
+Ids and conditions come from a file or standard input, never from the command line, and stand in no
+log and no error: these name lines. Exit code: 0 all that can be done at home is done; 1 a step is open;
+2 an id that no record has, or no run of these data; 4 a store that can only be read, or another forget
+is under way."""
+
+OPEN = 1
+
+
+def register(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "forget",
+        help="forget records, and all that was made from them",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target",
+        nargs="+",
+        metavar="DATA|RUN",
+        help="a data file, a folder of some, or a run of them; or: status DATA|RUN; verify FILE",
+    )
+    whom = parser.add_mutually_exclusive_group()
+    whom.add_argument("--ids", metavar="@FILE|-", help="ids of records, one a line")
+    whom.add_argument(
+        "--where", metavar="@FILE|-", help="a TOML table: column = value, or a list of values"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say what would be done and stop; nothing is changed"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where else runs of the data are; repeatable",
+    )
+    parser.add_argument(
+        "--no-retrain",
+        action="store_true",
+        help="empty the runs and make nothing again: `cosilo bench` does it later",
+    )
+    parser.add_argument(
+        "--take-down",
+        action="store_true",
+        help="end what serves a point made from the records, instead of having it prepared again",
+    )
+    parser.add_argument("--key", default="", metavar="HEX", help="verify: the key it must have")
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    verb, *rest = arguments.target
+    if verb == "verify" and rest:
+        return _verify(Path(_only(rest)), arguments.key)
+    if verb == "status" and rest:
+        return _status(Path(_only(rest)), arguments.runs)
+    return _forget(arguments, Path(_only(arguments.target)))
+
+
+def _only(given: list[str]) -> str:
+    if len(given) != 1:
+        raise ConfigError(f"{len(given)} targets are given; one at a time")
+    return given[0]
+
+
+def _forget(arguments: argparse.Namespace, target: Path) -> int:
+    from cosilo.forget.asked import read_ids, read_where
+    from cosilo.forget.carrying_out import begin, carry_out, left, one_at_a_time
+    from cosilo.forget.erasure import LOADS
+    from cosilo.forget.home import home_of, refuse_read_only, rows_of
+    from cosilo.forget.planning import plan_for, said
+    from cosilo.forget.remaking import refuse_under_way
+    from cosilo.lineage.store import Lineage
+    from cosilo.models.present import require_present
+
+    asked = None
+    if arguments.ids is not None:
+        asked = read_ids(arguments.ids)
+    elif arguments.where is not None:
+        asked = read_where(arguments.where)
+    home = home_of(target, arguments.runs)
+    options = {"take_down": arguments.take_down, "retrain": not arguments.no_retrain}
+    if arguments.plan:
+        if asked is None:
+            raise ConfigError("--plan: say whom to forget, with --ids or --where")
+        print(
+            "\n".join(
+                said(plan_for(home, rows_of(home, asked), **options), retrain=options["retrain"])
+            )
+        )
+        return 0
+    require_present(LOADS)
+    refuse_read_only(home)
+    with one_at_a_time(home):
+        for found in home.runs:
+            refuse_under_way(found)
+        with Lineage(home.folder) as lineage:
+            carried = None
+            for request in left(home, lineage):
+                print(f"request {request.id[:12]} goes on")
+                carried = carry_out(home, lineage, request, _say)
+            rows = {} if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
+            if rows:
+                plan = plan_for(home, rows, **options)
+                _preflight(home, retrain=options["retrain"])
+                for line in said(plan, retrain=options["retrain"]):
+                    print(line)
+                request = begin(home, lineage, rows, plan)
+                carried = carry_out(home, lineage, request, _say)
+            elif asked is None and carried is None:
+                raise ConfigError("nothing is under way here; say whom to forget: --ids or --where")
+            elif asked is not None and carried is None:
+                print("no record fits, or all that do were forgotten before")
+                return 0
+    assert carried is not None
+    for line in _summary(carried.request):
+        print(line)
+    print(f"certificate: {carried.certificate}")
+    return 0 if all(step.settled for step in carried.request.steps) else OPEN
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _gone_ids(lineage: Lineage, asked: AskedRecords) -> set[str]:
+    known = lineage.forgotten()
+    return {id for id in asked.ids if lineage.name(id) in known}
+
+
+def _preflight(home: DataHome, *, retrain: bool) -> None:
+    """Refuse what could not be made again for want of a model file, before anything is touched."""
+    from cosilo.benchmark import loads
+    from cosilo.models.present import require_present
+
+    for found in home.runs if retrain else ():
+        require_present(loads.running(found.plan))
+        require_present(loads.scoring(found.plan))
+
+
+def _summary(request: ForgetRequest) -> list[str]:
+    """How a request stands."""
+    from cosilo.lineage.requests import StepState
+
+    begun = datetime.fromtimestamp(request.at, UTC).strftime("%Y-%m-%d %H:%M")
+    done = len(request.steps) - len(request.standing)
+    head = f"request {request.id[:12]} of {begun} UTC, {request.records} records: {done} of "
+    lines = [f"{head}{len(request.steps)} steps done"]
+    if request.erased:
+        return [*lines, "  erased: nothing stands"]
+    for step in request.standing:
+        state = str(step.state)
+        if step.state is StepState.OPEN and step.deadline:
+            late = " (passed)" if step.deadline < time.time() else ""
+            state += f" until {datetime.fromtimestamp(step.deadline, UTC):%Y-%m-%d}{late}"
+        lines.append(f"  {state}: {step.kind or 'all files'} in {step.place}: {step.note}")
+    return [*lines, "  not erased: what is listed stands"]
+
+
+def _status(target: Path, more: list[Path]) -> int:
+    from cosilo.forget.home import home_of
+    from cosilo.lineage.store import Lineage, has_lineage
+
+    home = home_of(target, more)
+    if not has_lineage(home.folder):
+        print("nothing was ever asked to be forgotten here")
+        return 0
+    with Lineage(home.folder, write=False) as lineage:
+        requests = lineage.requests()
+    for request in requests:
+        print("\n".join(_summary(request)))
+    if not requests:
+        print("nothing was ever asked to be forgotten here")
+    return 0 if all(step.settled for r in requests for step in r.steps) else OPEN
+
+
+def _verify(path: Path, key: str) -> int:
+    from cosilo.forget.erasure import checked, fingerprint
+
+    told = checked(path, key=key)
+    print(f"the signature is right, by the key {told['key']}")
+    print(f"  (fingerprint {fingerprint(told['key'])}; compare it with one noted elsewhere)")
+    print(f"request {told['request']}: {len(told['records'])} records, {len(told['steps'])} steps")
+    print("  erased" if told["erased"] else f"  not erased: {told['standing']} steps stand")
+    return 0

@@ -1,0 +1,360 @@
+"""A request carried out, step by step; killed at any moment, the same command goes on.
+
+Each step does its work before it is noted as done, and does no harm when it is done twice. Nothing is
+said to be erased while a step stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cosilo.benchmark.lock import take_lock
+from cosilo.benchmark.noting import FORGOTTEN, Withdrawal, forgotten_of
+from cosilo.databases import made_private
+from cosilo.errors import RunBusyError, StoreError
+from cosilo.forget import erasure
+from cosilo.forget.data_rows import leave_out, overwrite, pinned
+from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
+from cosilo.forget.planning import WITH_RUN, ForgetPlan
+from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
+from cosilo.forget.searching import holding, pieces_of
+from cosilo.lineage.artifacts import ArtifactKind
+from cosilo.lineage.processes import ServingProcess
+from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, Method, StepState
+from cosilo.lineage.store import Lineage
+from cosilo.tasks.config import located
+from cosilo.tasks.files import FileRow, lookup
+
+LOCK = "forget.lock"
+
+_LONG_ID = 12  # characters from which an id is looked for in files, as it stands in none by chance
+_SWAPPED = 180.0  # seconds for a point to be prepared again
+_ENDED = 60.0  # seconds for a process to end
+_LOOK = 0.1
+
+
+@contextmanager
+def one_at_a_time(home: DataHome) -> Iterator[None]:
+    """Nothing else forgets any of these data, and nothing works on their runs, meanwhile.
+
+    Raises:
+        RunBusyError: something does; nothing was touched.
+    """
+    with ExitStack() as locks:
+        try:
+            locks.callback(os.close, take_lock(home.folder / LOCK))
+        except RunBusyError:
+            raise RunBusyError(
+                f"another `cosilo forget` works on the data in {str(home.folder)!r}; wait for it"
+            ) from None
+        for run in home.runs:
+            locks.callback(os.close, held(run))
+        yield
+
+
+def begin(
+    home: DataHome, lineage: Lineage, rows: Mapping[str, FileRow], plan: ForgetPlan
+) -> ForgetRequest:
+    """Keep the request, so that it is carried out whatever happens from here on; nothing is touched
+    yet.
+
+    Raises:
+        DataError, StoreError: it cannot be.
+    """
+    steps = [
+        pinned(step, lineage)
+        if step.kind == ArtifactKind.DATA and step.note.startswith("[")
+        else step
+        for step in plan.steps
+    ]
+    id = os.urandom(16).hex()
+    by_file: dict[Path, set[str]] = {}
+    for row in rows.values():
+        by_file.setdefault(file_of(row.where), set()).add(resolved(row.where))
+    for run in home.runs:
+        with Lineage(run.folder) as there:
+            there.begin([there.name(i) for i in ids_in(run, by_file)], (), id=id)
+    _keep_pieces(home, id, rows)
+    return lineage.begin([lineage.name(i) for i in rows], steps, id=id)
+
+
+def certificate_of(home: DataHome, request: ForgetRequest) -> Path:
+    """Where the certificate of a request is once all is done that can be."""
+    return home.folder / f"erasure-{request.id[:12]}.json"
+
+
+def left(home: DataHome, lineage: Lineage) -> list[ForgetRequest]:
+    """Requests with something left to do here, the oldest first."""
+    return [
+        request
+        for request in lineage.requests()
+        if not all(step.settled for step in request.steps)
+        or not certificate_of(home, request).exists()
+    ]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A request as far as it was carried out.
+
+    Attributes:
+        certificate: where its certificate is.
+    """
+
+    request: ForgetRequest
+    certificate: Path
+
+
+def carry_out(
+    home: DataHome, lineage: Lineage, request: ForgetRequest, say: Callable[[str], None]
+) -> Carried:
+    """Do what is left of `request`, and write its certificate anew; the caller holds `one_at_a_time`.
+
+    Raises:
+        StoreError: something cannot be read or written; the request goes on where it stopped.
+    """
+    began, cpu = time.time(), time.process_time()
+    work = _Work(home, lineage, request, say)
+    for number, step in enumerate(request.steps):
+        if not step.settled and number not in work.over:
+            work.do(number, step)
+    (now,) = (r for r in lineage.requests() if r.id == request.id)
+    settled = all(step.settled for step in now.steps)
+    for run in home.runs:
+        clear(run, request.id)
+        if settled:  # until then it is asked whether something serves what was made from them
+            with Lineage(run.folder) as there:
+                there.part_with(request.id)
+    verification = {
+        "seconds": round(time.time() - began, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+    }
+    told = erasure.statement(
+        now, sorted(lineage.names_of(now.id)), ended=time.time(), verification=verification
+    )
+    path = certificate_of(home, now)
+    erasure.write(erasure.signed(told, home.folder), path)
+    return Carried(now, path)
+
+
+class _Work:
+    """Does the steps of one request.
+
+    Attributes:
+        over: numbers of steps that were done with another.
+    """
+
+    def __init__(
+        self,
+        home: DataHome,
+        lineage: Lineage,
+        request: ForgetRequest,
+        say: Callable[[str], None],
+    ) -> None:
+        self.over: set[int] = set()
+        self._home = home
+        self._lineage = lineage
+        self._request = request
+        self._say = say
+        self._remade: dict[Path, Remade] = {}
+
+    def do(self, number: int, step: ForgetStep) -> None:
+        run = next((r for r in self._home.runs if str(r.folder) == step.place), None)
+        if step.kind == ArtifactKind.DATA and step.note.startswith("{"):
+            self._doing(number)
+            self._done(number, leave_out(step, self._lineage))
+            self._say(f"rows left out of {step.place}")
+        elif step.method is Method.VERIFY:
+            self._search(number)
+        elif step.kind == ArtifactKind.ANSWER and run is None:
+            self._doing(number)
+            gone = drop_unasked(Path(step.place), self._home.runs, self._request.id)
+            self._done(number, Evidence(what="recorded replies deleted", count=gone))
+        elif step.kind == ArtifactKind.SERVED:
+            self._served(number, step, run)
+        elif step.kind == ArtifactKind.CERTIFICATE and run is not None:
+            self._doing(number)
+            _tell_of(run, self._request)
+            self._gone(run, [step])
+            self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
+        elif step.kind in (ArtifactKind.BUNDLE, ArtifactKind.REPORT) or (
+            step.artifact.endswith("/checkpoints")
+        ):
+            self._doing(number)
+            count = _deleted(Path(step.place) / step.note)  # an absolute path stays one
+            if run is not None:
+                self._gone(run, [step])
+            self._done(number, Evidence(what="files deleted", count=count))
+        elif step.kind == ArtifactKind.ABROAD:
+            self._done(number, Evidence(what="nothing was sent"))
+        elif run is not None and step.kind in WITH_RUN:
+            self._run(run)
+
+    # ── a run ────────────────────────────────────────────────────────────────
+
+    def _run(self, run: DataRun) -> None:
+        """Make a run again, which is all of its steps at once."""
+        steps = {
+            n: s
+            for n, s in enumerate(self._request.steps)
+            if s.place == str(run.folder)
+            and s.kind in WITH_RUN
+            and not s.settled
+            and not s.artifact.endswith("/checkpoints")
+        }
+        retrain = any(s.method in (Method.RETRAIN, Method.RECHOOSE) for s in steps.values())
+        with self._lineage.together():
+            for number in steps:
+                self._doing(number)
+        self._say(f"{run.folder}: is made again" if retrain else f"{run.folder}: is emptied")
+        made = self._remade[run.folder] = remake(run, self._request.id, retrain=retrain)
+        self._gone(run, list(steps.values()))
+        left = f"; {len(made.lost)} points are not there again" if made.lost else ""
+        what = f"run made anew, {len(made.points)} points{left}" if retrain else "run emptied"
+        evidence = Evidence(what=what, count=len(made.old), digest=_digest(run))
+        with self._lineage.together():
+            for number in steps:
+                self._done(number, evidence)
+        self.over |= steps.keys()
+        for name, why in made.lost:
+            self._say(f"  {name}: deleted and not made again: {why}")
+        if made.lost:
+            self._say(f"  `cosilo bench {run.plan.path}` makes what is missing, and asks for it")
+
+    def _gone(self, run: DataRun, steps: Sequence[ForgetStep]) -> None:
+        with Lineage(run.folder) as there, there.together():
+            known = {a.id for a in there.standing()}
+            for step in steps:
+                if step.artifact in known:
+                    there.gone(step.artifact, str(step.method))
+
+    # ── what serves ──────────────────────────────────────────────────────────
+
+    def _served(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
+        process = ServingProcess.at(step.note.partition(": ")[0])
+        if process is None or run is None or not process.here:
+            self._lineage.move(self._request.id, number, StepState.OPEN)
+            return
+        self._doing(number)
+        made = self._remade.get(run.folder)
+        swap = step.method is Method.RETRAIN and not (made is not None and made.lost)
+        if process.runs:
+            self._say(f"{step.note}: {'prepares its points again' if swap else 'is ended'}")
+            with suppress(OSError):
+                process.tell(signal.SIGHUP if swap else signal.SIGTERM)
+        until = time.monotonic() + (_SWAPPED if swap else _ENDED)
+        while process.runs and not (swap and self._swapped(run, step)):
+            if time.monotonic() > until:
+                self._lineage.move(self._request.id, number, StepState.OPEN)
+                self._say(f"{step.note}: still serves it; end it, then forget again")
+                return
+            time.sleep(_LOOK)
+        if process.runs:
+            self._done(number, Evidence(what="serves a point that was prepared again", count=1))
+            return
+        self._gone(run, [step])
+        self._done(number, Evidence(what="serves no more", count=1))
+
+    def _swapped(self, run: DataRun, step: ForgetStep) -> bool:
+        with Lineage(run.folder, write=False) as there:
+            derived = there.derived_from(there.names_of(self._request.id))
+        return step.artifact not in {artifact.id for artifact in derived}
+
+    # ── the search ───────────────────────────────────────────────────────────
+
+    def _search(self, number: int) -> None:
+        """Look for what is left in every file of the runs and beside the data."""
+        kept = _pieces_file(self._home, self._request.id)
+        self._doing(number)
+        if kept.is_file():
+            told = json.loads(kept.read_text("utf-8"))
+            pieces = [bytes.fromhex(piece) for piece in told["pieces"]]
+            beside = {f.parent for f in self._home.files}
+            near = [f for folder in beside for f in folder.iterdir() if f.is_file() and f != kept]
+            found, read = holding(pieces, [*(run.folder for run in self._home.runs), *near])
+            if found:
+                named = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+                note = f"still found in {named}: delete it there, then forget again"
+                self._lineage.move(self._request.id, number, StepState.OPEN, note=note)
+                self._say(note)
+                return
+            what = f"byte search of {read} files found nothing"
+            if told["without"]:
+                what += f"; {told['without']} texts are too short, or in other records"
+            self._done(number, Evidence(what=what, count=len(pieces)))
+            with kept.open("r+b") as file:
+                overwrite(file.fileno())
+            kept.unlink()
+        else:  # it was found to be clean, and the kill came between the last two lines
+            self._done(number, Evidence(what="byte search found nothing"))
+
+    def _doing(self, number: int) -> None:
+        self._lineage.move(self._request.id, number, StepState.DOING)
+
+    def _done(self, number: int, evidence: Evidence) -> None:
+        self._lineage.move(self._request.id, number, StepState.DONE, evidence=evidence)
+
+
+def _tell_of(run: DataRun, request: ForgetRequest) -> None:
+    """Have the run's reports say that certificates were withdrawn."""
+    told = [w for w in forgotten_of(run.folder) if w.request != request.id]
+    told.append(Withdrawal(request.id, request.at, request.records))
+    new = run.folder / f".{FORGOTTEN}.new"
+    made_private(new).write_bytes(msgspec.json.encode(told))
+    new.replace(run.folder / FORGOTTEN)
+
+
+def _deleted(path: Path) -> int:
+    """Delete a file or a folder; how many files that were."""
+    try:
+        files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+        there = [f for f in files if f.exists() and not f.is_symlink()]
+        for file in there:
+            with suppress(OSError), file.open("r+b") as old:
+                overwrite(old.fileno())
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be deleted: {error.strerror}") from None
+    return len(there)
+
+
+def _digest(run: DataRun) -> str:
+    """Of the data that the run is made of now."""
+    try:
+        about = json.loads((run.folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(about.get("task", ""))
+
+
+def _pieces_file(home: DataHome, request: str) -> Path:
+    return home.folder / f".forget-{request[:12]}.pieces"
+
+
+def _keep_pieces(home: DataHome, request: str, rows: Mapping[str, FileRow]) -> None:
+    """What the search looks for, kept until it has looked: what it is of is gone by then."""
+    texts, others = [id for id in rows if len(id) >= _LONG_ID], []
+    for run in home.runs:
+        columns = run.plan.task.columns.texts
+        for id, row in located(run.plan.task, run.plan.base).items():
+            told = [str(lookup(row.values, column, "")) for column in columns]
+            if id in rows:
+                texts += told
+            else:
+                others += [id, *told]
+    pieces, without = pieces_of(dict.fromkeys(texts), dict.fromkeys(others))
+    kept = {"pieces": [piece.hex() for piece in pieces], "without": without}
+    made_private(_pieces_file(home, request)).write_text(json.dumps(kept), "utf-8")

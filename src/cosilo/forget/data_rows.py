@@ -1,0 +1,93 @@
+"""Rows left out of data files, once, however often it is begun.
+
+A row is known by its number, which means another row once the file was changed. So the step says what
+the file was before (keyed: with a plain digest a guess of the row could be checked) and is to be after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from cosilo.databases import made_private
+from cosilo.errors import StoreError
+from cosilo.lineage.requests import Evidence, ForgetStep
+from cosilo.lineage.store import Lineage
+from cosilo.tasks.dropping import without_rows
+
+
+def pinned(step: ForgetStep, lineage: Lineage) -> ForgetStep:
+    """The step with what its file is now and will be.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path, rows = Path(step.place), json.loads(step.note)
+    after = without_rows(path, [f"{path} {row}" for row in rows])
+    told = {
+        "rows": rows,
+        "before": _keyed(path.read_bytes(), lineage),
+        "after": hashlib.sha256(after).hexdigest(),
+    }
+    return replace(step, note=json.dumps(told))
+
+
+def leave_out(step: ForgetStep, lineage: Lineage) -> Evidence:
+    """Leave the rows out of the file; its mode stays.
+
+    Raises:
+        StoreError: the file is neither as it was when the request began nor as it is to be.
+        DataError: it cannot be read.
+    """
+    path, told = Path(step.place), json.loads(step.note)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != told["after"]:
+        if _keyed(data, lineage) != told["before"]:
+            raise StoreError(
+                f"{str(path)!r} was changed by something else since the request began: put the file "
+                "back as it was then, and forget again"
+            )
+        _replace(path, without_rows(path, [f"{path} {row}" for row in told["rows"]]))
+    return Evidence(what="rows left out", count=len(told["rows"]), digest=told["after"])
+
+
+def _keyed(data: bytes, lineage: Lineage) -> str:
+    return lineage.name(hashlib.sha256(data).hexdigest()).hex()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """`path` with this content, whole at any moment; what it held is overwritten where it lay."""
+    mode = path.stat().st_mode & 0o777
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with made_private(new).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.chmod(mode)
+        with path.open("r+b") as old:
+            new.replace(path)
+            overwrite(old.fileno())
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be changed: {error.strerror}") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def overwrite(handle: int) -> None:
+    """Write zeros over what an open file holds. On a file system that copies what it writes, or on a
+    disk that moves it, the old bytes may still lie somewhere."""
+    left = os.fstat(handle).st_size
+    os.lseek(handle, 0, os.SEEK_SET)
+    while left > 0:
+        left -= os.write(handle, bytes(min(left, 1 << 20)))
+    os.fsync(handle)

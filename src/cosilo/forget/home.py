@@ -1,0 +1,208 @@
+"""What there is at home of some data: the files, and every run that was made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosilo.benchmark import places
+from cosilo.benchmark.plan import Plan
+from cosilo.errors import ConfigError, CosiloError, StoreError
+from cosilo.forget.asked import AskedRecords, refuse_unknown
+from cosilo.tasks.config import located
+from cosilo.tasks.files import FileRow
+
+_DEEP = 3
+"""So many folders deep runs are looked for."""
+
+
+@dataclass(frozen=True)
+class DataRun:
+    """A run of the data.
+
+    Attributes:
+        folder: where it is, absolute.
+        plan: with its paths from where its files are now.
+    """
+
+    folder: Path
+    plan: Plan
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The data files that hold its records, resolved."""
+        named = [name for names in self.plan.task.files.values() for name in names]
+        return tuple(dict.fromkeys((self.plan.base / name).resolve() for name in named))
+
+
+@dataclass(frozen=True)
+class DataHome:
+    """Data files and the runs made of them.
+
+    Attributes:
+        files: every file of records of any of the runs.
+        unread: folders near them that look like runs and cannot be read: nobody knows what is in them.
+    """
+
+    files: tuple[Path, ...]
+    runs: tuple[DataRun, ...]
+    unread: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the requests about these data are kept: beside the first file."""
+        return self.files[0].parent
+
+
+def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
+    """What there is of the data that `target` names.
+
+    Args:
+        target: a data file, a folder of some, or a run.
+        more: further folders to look for runs in.
+
+    Raises:
+        ConfigError: no run was made of them, as far as can be seen.
+    """
+    target = target.absolute()
+    if (target / "run.sqlite").is_file():
+        wanted = run_at(target).files
+        around = [target.parent, *(f.parent for f in wanted), *(f.parent / "runs" for f in wanted)]
+    elif target.is_dir():
+        inside = target.resolve()
+        wanted, around = (), [target, target / "runs", target.parent / "runs"]
+    elif target.is_file():
+        wanted, around = (target.resolve(),), [target.parent]
+    else:
+        raise ConfigError(
+            f"{str(target)!r} is neither a data file, nor a folder of some, nor a run"
+        )
+    unread: list[Path] = []
+    found = {run.folder: run for run in _runs([target, *around, *more], unread)}
+    known = set(wanted)
+    if not wanted:
+        known = {f for run in found.values() for f in run.files if f.is_relative_to(inside)}
+    while True:  # a run may join files of several that others were made of
+        runs = [run for run in found.values() if known & set(run.files)]
+        files = {f for run in runs for f in run.files}
+        if files <= known:
+            break
+        known |= files
+    if not runs:
+        raise ConfigError(
+            f"no run of the data in {str(target)!r} was found near them; name the run itself, or the "
+            "folder of its runs with --runs"
+        )
+    ordered = tuple(sorted(runs, key=lambda run: run.folder))
+    return DataHome(tuple(sorted(known)), ordered, tuple(unread))
+
+
+def run_at(folder: Path) -> DataRun:
+    """The run in `folder`.
+
+    Raises:
+        ConfigError, StoreError: there is none that can be read.
+    """
+    try:
+        about = json.loads((folder / "run.json").read_text("utf-8"))
+        text = (folder / "plan.toml").read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"the run {str(folder)!r} cannot be read ({type(error).__name__})"
+        ) from None
+    return DataRun(folder.resolve(), places.plan_of(about, text, folder))
+
+
+def rows_of(
+    home: DataHome, asked: AskedRecords, forgotten: Iterable[str] = ()
+) -> dict[str, FileRow]:
+    """The records that `asked` names, by their id, and the rows they stand in.
+
+    Args:
+        forgotten: ids of `asked` that an earlier request has forgotten: they are known, and gone.
+
+    Raises:
+        ConfigError: an id that no run's plan gives any record, by the number of its line.
+        DataError: the data cannot be read.
+    """
+    found: dict[str, FileRow] = {}
+    for run in home.runs:
+        for id, row in located(run.plan.task, run.plan.base).items():
+            if id in asked.ids or asked.fits(row.values):
+                found.setdefault(id, row)
+    refuse_unknown(
+        [line for id, line in asked.ids.items() if id not in found and id not in set(forgotten)]
+    )
+    return found
+
+
+def ids_in(run: DataRun, rows: Mapping[Path, set[str]]) -> list[str]:
+    """The ids that the run's plan gives the records at these places of these files."""
+    named = {place for places in rows.values() for place in places}
+    return [
+        id
+        for id, row in located(run.plan.task, run.plan.base).items()
+        if resolved(row.where) in named
+    ]
+
+
+def resolved(where: str) -> str:
+    """A row's place with its file's path resolved, so that two plans call one row the same."""
+    path, _, number = where.rpartition(" ")
+    path, _, what = path.rpartition(" ")
+    return f"{Path(path).resolve()} {what} {number}"
+
+
+def file_of(where: str) -> Path:
+    """The file that a row's place is in."""
+    return Path(where.rpartition(" ")[0].rpartition(" ")[0]).resolve()
+
+
+def refuse_read_only(home: DataHome, others: Iterable[Path] = ()) -> None:
+    """Refuse to begin where something that has to be changed cannot be.
+
+    Raises:
+        StoreError: it cannot; nothing was touched.
+    """
+    wanted = [*home.files, home.folder, *others]
+    for run in home.runs:
+        wanted += [run.folder, *(f for f in run.folder.iterdir() if f.is_file())]
+    for path in wanted:
+        if path.exists() and not _writable(path):
+            raise StoreError(
+                f"{str(path)!r} can only be read, so nothing could be forgotten there; nothing was "
+                "touched"
+            )
+
+
+def _writable(path: Path) -> bool:
+    # The superuser may write what nobody may; that is no permission to.
+    return os.access(path, os.W_OK) and bool(path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP))
+
+
+def _runs(folders: Iterable[Path], unread: list[Path]) -> Iterator[DataRun]:
+    seen: set[Path] = set()
+    for folder in folders:
+        for found in _folders(folder, _DEEP):
+            if found.resolve() in seen:
+                continue
+            seen.add(found.resolve())
+            if (found / "run.sqlite").is_file() and (found / "run.json").is_file():
+                try:
+                    yield run_at(found)
+                except CosiloError:
+                    unread.append(found.resolve())
+
+
+def _folders(folder: Path, deep: int) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    yield folder
+    if deep and not (folder / "run.sqlite").is_file():
+        for inner in sorted(folder.iterdir()):
+            if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith("."):
+                yield from _folders(inner, deep - 1)

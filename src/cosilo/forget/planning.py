@@ -1,0 +1,335 @@
+"""What a request would do: a list of steps, each for one thing that was made from the records.
+
+served (where told to) ─▶ bundles, reports, certificates, checkpoints ─▶ rows of the data files
+─▶ each run made again ─▶ shared recorded replies ─▶ served points swapped ─▶ what others hold
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cosilo.benchmark.noting import run_lineage
+from cosilo.benchmark.store import Store
+from cosilo.boundary.record.ledger import connect
+from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
+from cosilo.lineage.artifacts import Artifact, ArtifactKind
+from cosilo.lineage.processes import ServingProcess
+from cosilo.lineage.requests import ForgetStep, Method, StepState
+from cosilo.lineage.store import has_lineage
+from cosilo.tasks.files import FileRow
+
+OUTSIDE: Mapping[ArtifactKind, Method] = {
+    ArtifactKind.BUNDLE: Method.DELETE,
+    ArtifactKind.REPORT: Method.DELETE,
+    ArtifactKind.CERTIFICATE: Method.WITHDRAW,
+    ArtifactKind.SERVED: Method.TAKE_DOWN,
+    ArtifactKind.ABROAD: Method.NONE,
+}
+"""What was made of a run and is not in its folder's databases: undone one by one."""
+
+WITH_RUN: Mapping[ArtifactKind, Method] = {
+    ArtifactKind.DATA: Method.DELETE,
+    ArtifactKind.STATE: Method.RETRAIN,
+    ArtifactKind.HEAD: Method.RETRAIN,
+    ArtifactKind.ADAPTER: Method.RETRAIN,
+    ArtifactKind.WEIGHTS: Method.RETRAIN,
+    ArtifactKind.THRESHOLD: Method.RECHOOSE,
+    ArtifactKind.ROUTER: Method.RECHOOSE,
+    ArtifactKind.PROMPT: Method.RECHOOSE,
+    ArtifactKind.SYNTHETIC: Method.RETRAIN,
+    ArtifactKind.MEASUREMENT: Method.RETRAIN,
+    ArtifactKind.ANSWER: Method.DELETE,
+    ArtifactKind.SEALED: Method.DELETE,
+}
+"""What goes when a run is made again in a folder of its own, which then takes the old one's place."""
+
+WEEK = 7 * 86400.0
+
+
+@dataclass(frozen=True)
+class RemakingCost:
+    """What making the runs again takes, by what it took before.
+
+    Attributes:
+        answers: that were made, and are made again.
+        cpu_seconds, seconds: of them; calls of large models are replayed and cost neither.
+    """
+
+    answers: int = 0
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ForgetPlan:
+    """What would be done, and what is worth knowing before.
+
+    Attributes:
+        records: how many are forgotten.
+        notes: without any text or id of a record.
+    """
+
+    records: int
+    steps: tuple[ForgetStep, ...]
+    notes: tuple[str, ...]
+    cost: RemakingCost
+
+
+def plan_for(
+    home: DataHome, rows: Mapping[str, FileRow], *, take_down: bool = False, retrain: bool = True
+) -> ForgetPlan:
+    """The plan for forgetting the records in `rows`.
+
+    Args:
+        take_down: end what serves a point, instead of having it prepare the point again.
+        retrain: make runs again; otherwise all that was made in them is deleted.
+
+    Raises:
+        StoreError: a run cannot be read.
+    """
+    by_file: dict[Path, set[str]] = {}
+    for row in rows.values():
+        by_file.setdefault(file_of(row.where), set()).add(resolved(row.where))
+    first: list[ForgetStep] = []
+    remade: list[ForgetStep] = []
+    last: list[ForgetStep] = []
+    notes: list[str] = []
+    costs: list[RemakingCost] = []
+    for run in home.runs:
+        ids = ids_in(run, by_file)
+        store = Store(run.folder, write=False)
+        try:
+            known = has_lineage(run.folder)
+            with run_lineage(store) as lineage:
+                derived = lineage.derived(ids)
+                certified = {
+                    name
+                    for id in ids
+                    for name in lineage.sets_of(id)
+                    if name.endswith("/certificate")
+                }
+            if not known:
+                notes.append(
+                    f"{run.folder}: made before lineage: everything of this run counts as made from "
+                    "the record; bundles, reports and served points made of it are not known"
+                )
+            if certified:
+                notes.append(
+                    f"{run.folder}: a record is in the certificate split, so certificates given so far "
+                    "are withdrawn"
+                )
+            if derived:  # its reports say so, also where nobody noted a certificate
+                first.append(
+                    ForgetStep(
+                        method=Method.WITHDRAW,
+                        kind=ArtifactKind.CERTIFICATE,
+                        place=str(run.folder),
+                        note="whatever was certified of this run",
+                    )
+                )
+            for artifact in derived:
+                _place(run, artifact, take_down, first, remade, last)
+            remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
+            if retrain:
+                costs.append(_cost(store))
+            shared = run.plan.replay.path
+            if shared is not None and str(shared) not in {s.place for s in last}:
+                last.append(
+                    ForgetStep(
+                        method=Method.DELETE,
+                        kind=ArtifactKind.ANSWER,
+                        place=str(shared),
+                        note="replies that only runs as they were had asked for",
+                    )
+                )
+        finally:
+            store.close()
+    data = [
+        ForgetStep(
+            method=Method.DELETE,
+            kind=ArtifactKind.DATA,
+            place=str(path),
+            note=_positions(path, places),
+        )
+        for path, places in sorted(by_file.items())
+    ]
+    unread = [
+        ForgetStep(
+            method=Method.NONE,
+            state=StepState.UNREACHABLE,
+            place=str(path),
+            note="it looks like a run and cannot be read: nobody knows what is in it",
+        )
+        for path in home.unread
+    ]
+    last.sort(key=lambda step: step.method is Method.NONE)
+    search = ForgetStep(method=Method.VERIFY, place=str(home.folder), note="a search of all files")
+    if not retrain:
+        remade = [_deleted(step) for step in remade]
+    return ForgetPlan(
+        records=len(rows),
+        steps=(*first, *data, *remade, *last, search, *unread),
+        notes=tuple(notes),
+        cost=RemakingCost(
+            sum(c.answers for c in costs),
+            sum(c.cpu_seconds for c in costs),
+            sum(c.seconds for c in costs),
+        ),
+    )
+
+
+def _place(
+    run: DataRun,
+    artifact: Artifact,
+    take_down: bool,
+    first: list[ForgetStep],
+    remade: list[ForgetStep],
+    last: list[ForgetStep],
+) -> None:
+    """Put the step for `artifact` where it belongs."""
+    step = ForgetStep(
+        method=OUTSIDE.get(artifact.kind) or WITH_RUN.get(artifact.kind) or Method.NONE,
+        artifact=artifact.id,
+        kind=artifact.kind,
+        place=str(run.folder),
+        note=artifact.place,
+    )
+    if artifact.kind in WITH_RUN and not _elsewhere(artifact):
+        remade.append(step)
+    elif artifact.kind is ArtifactKind.SERVED:
+        _served(step, artifact, take_down, first, last)
+    elif artifact.kind is ArtifactKind.ABROAD:
+        last.append(_sent(step, run, artifact))
+    elif step.method is Method.NONE:
+        last.append(
+            _changed(step, state=StepState.UNREACHABLE, note=f"{artifact.place}: no step yet")
+        )
+    else:
+        first.append(step if artifact.kind in OUTSIDE else _changed(step, method=Method.DELETE))
+
+
+def _elsewhere(artifact: Artifact) -> bool:
+    """Whether it is work under way in a folder that the plan named."""
+    return artifact.id.endswith("/checkpoints")
+
+
+def _served(
+    step: ForgetStep,
+    artifact: Artifact,
+    take_down: bool,
+    first: list[ForgetStep],
+    last: list[ForgetStep],
+) -> None:
+    process = ServingProcess.at(artifact.place)
+    if process is not None and not process.here:
+        note = f"{artifact.place}: on another machine; end it there, then forget again"
+        last.append(_changed(step, state=StepState.OPEN, note=note, deadline=time.time() + WEEK))
+    elif take_down:
+        first.append(step)
+    else:
+        last.append(_changed(step, method=Method.RETRAIN))
+
+
+def _sent(step: ForgetStep, run: DataRun, artifact: Artifact) -> ForgetStep:
+    trial = artifact.id.split("/")[1]
+    sent = _messages(run.folder / "ledger.sqlite", trial)
+    if sent == 0:  # nothing had crossed: there is nothing to reach
+        return _changed(step, method=Method.DELETE, note=f"{artifact.place}: nothing was sent")
+    what = "messages" if sent is None else f"{sent} messages"
+    note = (
+        f"{artifact.place}: {what} were sent to it, some of which may hold the record; what it kept of "
+        "them is not known here"
+    )
+    return _changed(step, state=StepState.UNREACHABLE, note=note)
+
+
+def _messages(ledger: Path, trial: str) -> int | None:
+    """How many messages crossed upwards in the trial; None where nobody can say."""
+    if not ledger.is_file():
+        return None
+    db = connect(ledger)
+    try:
+        query = (
+            "SELECT count(*) FROM entries WHERE direction = 'up'"
+            " AND (chain = ?1 OR chain GLOB ?1 || '/*')"
+        )
+        return int(db.execute(query, (trial,)).fetchone()[0])
+    finally:
+        db.close()
+
+
+def _whole_run(run: DataRun, there: Iterable[str]) -> Iterator[ForgetStep]:
+    """The step for the run itself where none of its artifacts brings one: its data file changes, so
+    that it has to be made again also where it never had the record."""
+    if not set(there):
+        yield ForgetStep(
+            method=Method.RETRAIN,
+            kind=ArtifactKind.MEASUREMENT,
+            place=str(run.folder),
+            note="made again, as its data file is another",
+        )
+
+
+def _deleted(step: ForgetStep) -> ForgetStep:
+    return _changed(step, method=Method.DELETE)
+
+
+def _cost(store: Store) -> RemakingCost:
+    query = "SELECT count(*), sum(cpu_seconds), sum(seconds) FROM items"
+    answers, cpu, seconds = store.rows(query)[0]
+    return RemakingCost(int(answers), float(cpu or 0), float(seconds or 0))
+
+
+def _positions(path: Path, places: Iterable[str]) -> str:
+    """Which rows, as `data_rows` reads them again: by number, which says nothing of anybody."""
+    return json.dumps(sorted(place.removeprefix(f"{path} ") for place in places))
+
+
+def _changed(step: ForgetStep, **changes: object) -> ForgetStep:
+    return replace(step, **changes)  # type: ignore[arg-type]
+
+
+def said(plan: ForgetPlan, *, retrain: bool) -> list[str]:
+    """The plan in lines, in the order in which it would be carried out."""
+    count = f"{plan.records} record{'s' if plan.records != 1 else ''}"
+    lines = [f"to forget {count}:"]
+    for method, steps in _grouped(plan.steps):
+        lines.append(f"  {method}")
+        lines += [f"    {line}" for line in _lines(steps)]
+    lines += [f"note: {note}" for note in plan.notes]
+    cost = plan.cost
+    if retrain:
+        lines.append(
+            f"cost: {cost.answers} answers are made again, which took {cost.cpu_seconds:.0f} s of CPU, "
+            "training not counted; no large model is called"
+        )
+    else:
+        lines.append("cost: nothing is made again; `cosilo bench` does it when you want it")
+    return lines
+
+
+def _grouped(steps: Sequence[ForgetStep]) -> Iterator[tuple[str, list[ForgetStep]]]:
+    found: dict[str, list[ForgetStep]] = {}
+    for step in steps:
+        name = str(step.method)
+        if step.state is StepState.OPEN:
+            name = "open, waits for others"
+        found.setdefault(name, []).append(step)
+    yield from found.items()
+
+
+def _lines(steps: Sequence[ForgetStep]) -> Iterator[str]:
+    """Several things of one kind in one place are one line."""
+    counted: dict[tuple[str, str, str], int] = {}
+    for step in steps:
+        note = "" if step.kind == ArtifactKind.DATA and step.note.startswith("[") else step.note
+        of_run = step.kind in WITH_RUN and not note.startswith("made")
+        key = (step.kind, step.place, "" if of_run else note)
+        counted[key] = counted.get(key, 0) + 1
+    for (kind, place, note), count in counted.items():
+        times = f"{count} × " if count > 1 else ""
+        yield f"{times}{kind or 'all'} in {place}" + (f" ({note})" if note else "")
