@@ -204,6 +204,7 @@ SAMPLES: tuple[Message, ...] = (
     RoundState(state="open", number=2, closed=1, of=1, packed=ADAPTER, rank=2, adds=True),
     RoundState(state="wait", number=1, closed=0, waits_for="updates", here=1, wanted=3, left=9.5),
     RoundState(state="ended", number=2, closed=2, fate="dropped", why="its norm is too large"),
+    RoundState(state="back", number=2, closed=1, epoch=1),
     Contribute(
         federation="ef" * 16, number=2, rank=2, packed=ADAPTER,
         release=Release(mechanism=SampledGaussian(noise=1.0, rate=0.1, steps=8)),

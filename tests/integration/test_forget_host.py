@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,20 @@ import pytest
 from tests.integration import hosts
 from tests.integration.hosts import CLIENT, Asking, HostProcess, a_host, the_way, write_host
 
-from cosilo.boundary.messages import Ask, Forget, Forgotten, decode, encode
-from cosilo.boundary.messages.forget import ForgottenItem
-from cosilo.boundary.record.ledger import MemoryLedger
+import federations
+from cosilo.boundary.messages import (
+    Ask,
+    Contributed,
+    Enrolled,
+    Forget,
+    Forgotten,
+    NextRound,
+    RoundState,
+    decode,
+    encode,
+)
+from cosilo.boundary.messages.forget import ForgottenItem, InFederation
+from cosilo.boundary.record.ledger import Entry, MemoryLedger, connect, keys_of, opened
 from cosilo.boundary.record.signed import Trust, require_signed
 from cosilo.boundary.transports.agreed import new_id
 from cosilo.cli import main
@@ -45,9 +57,13 @@ def written(folder: Path, more: str = "", **options: Any) -> Path:
     return path
 
 
-def bytes_of(folder: Path) -> bytes:
-    """All that the books have on disk, their log included."""
-    return b"".join(p.read_bytes() for p in sorted((folder / "host").iterdir()))
+def known(folder: Path, said: bytes) -> bool:
+    """Whether it is in the books: as it stands in any file, or to who has all of them."""
+    whole = b"".join(p.read_bytes() for p in sorted((folder / "host").iterdir()))
+    path = folder / "host" / "ledger.sqlite"
+    with closing(connect(path)) as db, closing(keys_of(db)) as keys:
+        entries = [opened(Entry(*row), keys) for row in db.execute("SELECT * FROM entries")]
+    return said in whole or any(said in e.payload for e in entries if e.payload is not None)
 
 
 async def test_a_request_that_is_forgotten_is_in_no_file_of_the_hosts(
@@ -59,21 +75,19 @@ async def test_a_request_that_is_forgotten_is_in_no_file_of_the_hosts(
         way, first, second = asking(host.port), new_id(), new_id()
         await way.carry(encode(ask()), name=first)
         await way.carry(encode(ask("Kept for good")), name=second)
-        assert b"Zillow" in bytes_of(tmp_path)
+        assert known(tmp_path, b"Zillow")
         ledger = MemoryLedger()
         message = forget(first, 32 * "0")
         told = await ask_to_forget(way, message, until=1e12, trust=trust(tmp_path), ledger=ledger)
         assert isinstance(told, Forgotten)
         assert (told.client, told.by, told.stands) == (CLIENT, "lm-owner", False)
         assert told.outcomes == (
-            ForgottenItem(
-                what="request", how="deleted", names=(first,), count=1, left=("digests",)
-            ),
+            ForgottenItem(what="request", how="deleted", names=(first,), count=1),
             ForgottenItem(what="request", how="nothing", names=(32 * "0",)),
         )
-        assert b"Zillow" not in bytes_of(tmp_path)
-        assert b"Quark rests" not in bytes_of(tmp_path)
-        assert b"Kept for good" in bytes_of(tmp_path)
+        assert not known(tmp_path, b"Zillow")
+        assert not known(tmp_path, b"Quark rests")
+        assert known(tmp_path, b"Kept for good")
         assert [entry.kind for entry in ledger.entries()] == ["Forget", "Forgotten"]
         with pytest.raises(RejectedError, match="kept no longer"):
             await way.carry(encode(ask()), name=first)
@@ -99,13 +113,13 @@ async def test_anothers_request_is_nothing(tmp_path: Path, asking: Asking) -> No
         told = await ask_to_forget(theirs, everything, until=1e12, trust=trust(tmp_path))
         assert isinstance(told, Forgotten)
         assert told.outcomes == ()
-        assert b"Zillow" in bytes_of(tmp_path)
+        assert known(tmp_path, b"Zillow")
         own = await ask_to_forget(
             asking(host.port), forget(everything=True), until=1e12, trust=trust(tmp_path)
         )
         assert isinstance(own, Forgotten)
         assert [(o.how, o.count) for o in own.outcomes] == [("deleted", 1)]
-        assert b"Zillow" not in bytes_of(tmp_path)
+        assert not known(tmp_path, b"Zillow")
 
 
 async def test_what_law_has_kept_is_told(tmp_path: Path, asking: Asking) -> None:
@@ -118,7 +132,7 @@ async def test_what_law_has_kept_is_told(tmp_path: Path, asking: Asking) -> None
         assert told.outcomes[0].how == "cannot"
         assert told.outcomes[0].left == ("digests", "contents")
         assert told.stands
-        assert b"Zillow" in bytes_of(tmp_path)
+        assert known(tmp_path, b"Zillow")
         with pytest.raises(RejectedError, match="kept no longer"):
             await way.carry(encode(ask()), name=name)
 
@@ -146,7 +160,7 @@ async def test_what_was_under_way_when_a_host_died_is_taken_and_gone(
         assert account.taken.tokens_in >= taken.tokens_in
     async with a_host(path, ScriptedModel()) as host:
         assert host.services[CLIENT].books.account.taken.messages == 2
-        assert b"Zillow" not in bytes_of(tmp_path)
+        assert not known(tmp_path, b"Zillow")
 
 
 async def test_what_is_worked_on_stays_open(tmp_path: Path, asking: Asking) -> None:
@@ -244,9 +258,9 @@ async def test_a_fault_at_any_moment_leaves_it_open_and_changes_no_answer(
         told = await ask_to_forget(way, message, until=1e12, trust=trust(tmp_path))
         assert isinstance(told, Forgotten)
         assert told.outcomes == (
-            ForgottenItem(what="request", how="deleted", names=(name,), count=1, left=("digests",)),
+            ForgottenItem(what="request", how="deleted", names=(name,), count=1),
         )
-        assert b"Zillow" not in bytes_of(tmp_path)
+        assert not known(tmp_path, b"Zillow")
 
 
 def test_killed_in_the_midst_it_ends_in_the_same_answer(
@@ -282,10 +296,97 @@ def test_killed_in_the_midst_it_ends_in_the_same_answer(
         told = asyncio.run(asked(host.port))
         assert isinstance(told, Forgotten), told
         assert told.outcomes == (
-            ForgottenItem(what="request", how="deleted", names=(name,), count=1, left=("digests",)),
+            ForgottenItem(what="request", how="deleted", names=(name,), count=1),
         )
-        assert b"Zillow" not in bytes_of(tmp_path)
+        assert not known(tmp_path, b"Zillow")
         assert asyncio.run(asked(host.port)) == told
+    finally:
+        host.kill()
+    assert main(["audit", "verify", str(tmp_path / "host")]) == 0
+
+
+FEDERATION = "[federation]\nrounds = 2\nrank = 2\nkeep_updates = 1\n"
+KILLS = """
+import os, signal
+from cosilo.parties.coordinating.book import FederationBook
+inner = FederationBook.take_back
+def dies(self, *args):
+    inner(self, *args)
+    os.kill(os.getpid(), signal.SIGKILL)
+FederationBook.take_back = dies
+"""
+
+
+async def gave(way: Any, number: int, seed: int, have: int = 0, epoch: int = 0) -> str:
+    """An owner enrols and gives an update; the federation's name."""
+    enrolled = decode(await way.carry(encode(federations.enrol(epoch=epoch))))
+    assert isinstance(enrolled, Enrolled)
+    update = federations.update(enrolled.federation, number, seed, epoch=epoch)
+    told = decode(await way.carry(encode(update)))
+    assert isinstance(told, Contributed), told
+    assert told.fate == "taken"
+    return enrolled.federation
+
+
+def test_a_coordinator_killed_in_the_midst_tells_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, more=FEDERATION)
+    message = forget(32 * "0")
+    packed = federations.update("x", 1, seed=1).packed
+
+    async def rounds(port: int) -> str:
+        mine, theirs = (the_way(tmp_path, port, client=name) for name in (CLIENT, "other"))
+        await theirs.carry(encode(federations.enrol()))
+        name = await gave(mine, 1, seed=1)
+        await gave(theirs, 1, seed=2)
+        await mine.close()
+        await theirs.close()
+        return name
+
+    async def asked(port: int, client: str = CLIENT, patience_s: float = 20.0) -> Any:
+        way = the_way(tmp_path, port, client=client, patience_s=patience_s)
+        try:
+            return await ask_to_forget(way, message, until=1e12, trust=trust(tmp_path))
+        finally:
+            await way.close()
+
+    usual = hosts.MAIN
+    monkeypatch.setattr(hosts, "MAIN", KILLS + usual)
+    host = HostProcess(path)
+    try:
+        name = asyncio.run(rounds(host.port))
+        assert known(tmp_path, packed[200:260])
+        own = InFederation(federation=name)
+        message = Forget(forget=new_id(), federations=(own, InFederation(federation=32 * "0")))
+        assert isinstance(asyncio.run(asked(host.port, patience_s=0.5)), StillOpen)
+    finally:
+        host.kill()
+    monkeypatch.setattr(hosts, "MAIN", usual)
+    host = HostProcess(path)
+    try:
+        told = asyncio.run(asked(host.port))
+        assert isinstance(told, Forgotten), told
+        found, nothing = told.outcomes
+        assert (found.how, found.first, found.last, found.names) == ("redone", 1, 1, (name,))
+        assert found.before != found.after != ""
+        assert found.left == ("others were given it", "others' records")
+        assert nothing.how == "nothing"
+        assert not known(tmp_path, packed[200:260])
+
+        async def goes_on() -> None:
+            other = the_way(tmp_path, host.port, client="other")
+            state = decode(await other.carry(encode(NextRound(federation=name, have=0, most=9999))))
+            assert isinstance(state, RoundState)
+            assert (state.state, state.closed, state.epoch) == ("back", 1, 1)
+            await gave(other, 2, seed=4, epoch=1)
+            last = NextRound(federation=name, have=1, most=9999, epoch=1)
+            state = decode(await other.carry(encode(last)))
+            assert isinstance(state, RoundState)
+            assert (state.state, state.closed) == ("ended", 2)
+            await other.close()
+
+        asyncio.run(goes_on())
     finally:
         host.kill()
     assert main(["audit", "verify", str(tmp_path / "host")]) == 0

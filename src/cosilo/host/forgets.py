@@ -1,8 +1,9 @@
 """A host's notes on what one client asked to forget, in its books, and what it takes out of these.
 
 Of a request that is forgotten the books keep that there was one, how large it was and what it took: its
-entry stays in the chain, which is verified as before. Its content, its answer, and the keyed hashes of
-its prompts go, and are overwritten in the file and its log.
+entry stays in the chain, which is verified as before. Its content goes with its key, by which alone a
+guess of it could be confirmed; its answer, and the keyed hashes of its prompts, go as well, and are
+overwritten in the file and its log. Entries from before there were such keys keep their digests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cosilo.boundary.messages import Advertise, Contribute, HandShares, Masked, Unmask
 from cosilo.boundary.messages.forget import Forgotten, Left
+from cosilo.boundary.record.shredding import shred
 from cosilo.boundary.record.signed import SigningKey
 from cosilo.errors import RejectedError, StoreError
 from cosilo.host.books import ClientBooks
@@ -98,7 +101,7 @@ class ClientForgets:
         self._require_idle(set(self._books.working) - own)
         return int(count)
 
-    def forget(self, client: str, names: Sequence[str] | None) -> None:
+    def forget(self, client: str, names: Sequence[str] | None) -> tuple[Left, ...]:
         """As `ForgetBook.forget`; raises RejectedError where one of them is worked on again."""
         if names is None:
             with self._reading() as db:
@@ -111,9 +114,6 @@ class ClientForgets:
                 db.execute(sql, values)
             for some in _cut(names):
                 where = _among(some)
-                if self._terms.contents:
-                    blank = f"UPDATE entries SET payload = NULL WHERE chain = ? AND {where}"
-                    db.execute(blank, (client, *some))
                 # They go on counting: a client sees no more of the model for having forgotten.
                 query = f"SELECT prompt FROM prompts WHERE client = ? AND {where}"
                 for (prompt,) in db.execute(query, (client, *some)).fetchall():
@@ -121,15 +121,40 @@ class ClientForgets:
                     db.execute(_OTHER_PROMPT, (other, client, prompt))
         with suppress(sqlite3.Error):  # it is done all the same; another one empties the log
             self._books.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        found = self._shredded(client, names)
+        return (*found, *(("sent on",) if self._sent_on else ()))
+
+    def _shredded(self, client: str, names: Sequence[str]) -> tuple[Left, ...]:
+        """Take requests out of the ledger; what is left of them there."""
+        ledger = self._books.ledger
+        if not names:
+            return ()
+        if not self._terms.contents:
+            return ("digests", "contents") if ledger.keep == "content" else ("digests",)
+        shared: set[str] = set()
+        with self._reading() as db:
+            for some in _cut(names):
+                query = f"SELECT request FROM entries WHERE chain != ? AND {_among(some)}"
+                shared |= {row[0] for row in db.execute(query, (client, *some))}
+        if shared:  # another client chose the same ids, on purpose, and keeps its entries
+            with self._writing() as db:
+                for some in _cut(sorted(shared)):
+                    blank = f"UPDATE entries SET payload = NULL WHERE chain = ? AND {_among(some)}"
+                    db.execute(blank, (client, *some))
+        done = shred(ledger.path, [name for name in names if name not in shared])
+        return ("digests",) if shared or any(each.guessable for each in done) else ()
 
     @property
-    def left(self) -> tuple[Left, ...]:
-        found: list[Left] = ["digests"]
-        if not self._terms.contents and self._books.ledger.keep == "content":
-            found.append("contents")
-        if self._sent_on:
-            found.append("sent on")
-        return tuple(found)
+    def left_of_rounds(self) -> tuple[Left, ...]:
+        return (
+            "others' records",
+        )  # answers that are kept for a while, and contents where they are
+
+    def updates(self, client: str) -> list[str]:
+        kinds = ",".join("?" * len(_UPDATES))
+        query = f"SELECT DISTINCT request FROM entries WHERE chain = ? AND kind IN ({kinds})"
+        with self._reading() as db:
+            return [row[0] for row in db.execute(query, (client, *_UPDATES))]
 
     def signed(self, answer: Forgotten) -> Forgotten:
         return answer if self.key is None else self.key.signed(answer)
@@ -164,6 +189,7 @@ class ClientForgets:
             raise StoreError(f"the books cannot be written: {error}") from None
 
 
+_UPDATES = tuple(kind.__name__ for kind in (Contribute, Advertise, HandShares, Masked, Unmask))
 _OTHER_PROMPT = "UPDATE prompts SET prompt = ?, request = NULL WHERE client = ? AND prompt = ?"
 _PLANNED = tuple[Planned, ...]
 

@@ -23,10 +23,12 @@ class Planned(NamedTuple):
     Attributes:
         outcome: what will be told of it, once it is done.
         places: what this owner has it under, where that is not what it was named by.
+        rounds: of a federation, those that are named.
     """
 
     outcome: ForgottenItem
     places: tuple[str, ...] = ()
+    rounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,20 @@ class ForgetBook(Protocol):
     def count(self, client: str) -> int:
         """How many requests of the client's there are."""
 
-    def forget(self, client: str, names: Sequence[str] | None) -> None:
+    def forget(self, client: str, names: Sequence[str] | None) -> tuple[Left, ...]:
         """Keep no content of these requests nor of their replies any longer; of none at all where
-        `names` is None.
+        `names` is None. What is left of them.
 
         Raises:
             StoreError: it cannot be written.
         """
 
     @property
-    def left(self) -> tuple[Left, ...]:
-        """What is left of a request that was forgotten."""
+    def left_of_rounds(self) -> tuple[Left, ...]:
+        """What is left of rounds of a federation that were taken back."""
+
+    def updates(self, client: str) -> list[str]:
+        """The ids of requests by which the client gave updates to a federation."""
 
     def signed(self, answer: Forgotten) -> Forgotten:
         """`answer`, signed where this owner can sign."""
@@ -99,7 +104,7 @@ class MemoryForgets:
 
     kept: dict[tuple[str, str, int], KeptForget] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    left: tuple[Left, ...] = ()
+    left_of_rounds: tuple[Left, ...] = ()
 
     def find(self, client: str, forget: str, part: int) -> KeptForget | None:
         return self.kept.get((client, forget, part))
@@ -117,7 +122,11 @@ class MemoryForgets:
     def count(self, client: str) -> int:
         return 0
 
-    def forget(self, client: str, names: Sequence[str] | None) -> None: ...
+    def forget(self, client: str, names: Sequence[str] | None) -> tuple[Left, ...]:
+        return ()
+
+    def updates(self, client: str) -> list[str]:
+        return []
 
     def signed(self, answer: Forgotten) -> Forgotten:
         return answer

@@ -130,6 +130,8 @@ class Enrolled(Message, frozen=True, kw_only=True):
         teaches: a large model of the coordinator's learns from what comes of each round, and
             teaches it.
         walk: how scalars come about, where these are what is sent, and no adapters.
+        epoch: how often rounds were taken back so far, since an owner's updates were to be forgotten.
+        keeps: of so many rounds that closed last the coordinator keeps all owners' updates.
         opinions: of what owners send opinions, where these are what is sent, and no adapters: then an
             owner's base may be any, and the large model's opinions come back.
     """
@@ -151,6 +153,8 @@ class Enrolled(Message, frozen=True, kw_only=True):
     teaches: bool = False
     walk: WalkTerms | None = None
     opinions: OpinionTerms | None = None
+    epoch: Count = 0
+    keeps: Count = 0
 
     def passages(self) -> list[Passage]:
         return []
@@ -174,6 +178,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
         scalars: it sends one number for each shared direction, and no adapter.
         sums: it takes part where the coordinator sees none of its updates, and nowhere else.
         public: it sends opinions of public examples with this hash, and no adapter.
+        epoch: it was told that rounds were taken back so often, and takes part in what follows.
     """
 
     reply: ClassVar[type[Message]] = Enrolled
@@ -187,6 +192,7 @@ class Enrol(ToCoordinator, Request[Enrolled], frozen=True, kw_only=True):
     sums: bool = False
     scalars: bool = False
     public: Digest = ""
+    epoch: Count = 0
 
     def passages(self) -> list[Passage]:
         return []  # names of layers and hashes
@@ -200,7 +206,8 @@ class RoundState(Message, frozen=True, kw_only=True):
 
     Attributes:
         state: "open": an update of this owner's is wanted for round `number`. "wait": nothing is wanted
-            yet; ask again. "ended": there will be no more rounds.
+            yet; ask again. "ended": there will be no more rounds. "back": rounds that this owner knows
+            of were taken back; it enrols again and begins from what stands.
         number: the round under way, from 1; the last one where it has ended.
         closed: how many rounds have closed, each with an adapter.
         of: the round whose adapter is in `packed`; 0 where none is.
@@ -216,11 +223,12 @@ class RoundState(Message, frozen=True, kw_only=True):
         left: seconds until the round closes with what has come, or fails.
         fate, why: what became of this owner's update for the round that closed last, where something
             else than "taken" was found when it closed.
+        epoch: with "back", how often rounds were taken back so far.
     """
 
     shows: ClassVar[Shows] = Shows.NOTHING
     largest: ClassVar[int] = 1 << 28
-    state: Literal["open", "wait", "ended"]
+    state: Literal["open", "wait", "ended", "back"]
     number: Count
     closed: Count
     of: Count = 0
@@ -234,6 +242,7 @@ class RoundState(Message, frozen=True, kw_only=True):
     left: Amount = 0.0
     fate: Fate | None = None
     why: Text = ""
+    epoch: Count = 0
 
     def passages(self) -> list[Passage]:
         return []  # numbers
@@ -275,6 +284,7 @@ class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
         gave: the last round that it sent an update for.
         most: bytes of an adapter that it is ready to take.
         patience: seconds after which it wants to be told to wait.
+        epoch: how often rounds were taken back, as it was told.
         top: it asks for the large model's opinions, with so many tokens at a place, and no adapter,
         most_places: at so many places at most.
     """
@@ -286,6 +296,7 @@ class NextRound(ToCoordinator, Request[RoundState], frozen=True, kw_only=True):
     gave: Count = 0
     most: Count
     patience: Amount = 0.0
+    epoch: Count = 0
     top: Annotated[int, Meta(ge=0, le=opinions.MOST_TOP)] = 0
     most_places: Count = 0
 
@@ -342,6 +353,7 @@ class Contribute(ToCoordinator, Request[Contributed], frozen=True, kw_only=True)
         number: the round, from 1.
         rank: of the adapter.
         packed: `boundary.wire.tensors.pack` of it; of opinions `boundary.wire.opinions.pack`.
+        epoch: how often rounds had been taken back when it was made.
     """
 
     reply: ClassVar[type[Message]] = Contributed
@@ -352,6 +364,7 @@ class Contribute(ToCoordinator, Request[Contributed], frozen=True, kw_only=True)
     number: Count
     rank: Rank
     packed: bytes
+    epoch: Count = 0
 
     def passages(self) -> list[Passage]:
         return []  # texts can be read out of an update, though: see attacks on gradients

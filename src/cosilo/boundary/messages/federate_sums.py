@@ -76,8 +76,8 @@ class Unmasking(Value, frozen=True, kw_only=True):
 
 
 class _ToSum(ToCoordinator):
-    """What all that an owner gives to a sum has in common: the federation's name, and the round's
-    number, from 1."""
+    """What all that an owner gives to a sum has in common: the federation's name, the round's number,
+    from 1, and how often rounds had been taken back when it was made."""
 
     __slots__ = ()
 
@@ -96,6 +96,7 @@ class Advertise(_ToSum, Request[Contributed], frozen=True, kw_only=True):
     federation: Digest
     number: Count
     advert: Advert
+    epoch: Count = 0
 
 
 class HandShares(_ToSum, Request[Contributed], frozen=True, kw_only=True):
@@ -107,6 +108,7 @@ class HandShares(_ToSum, Request[Contributed], frozen=True, kw_only=True):
     federation: Digest
     number: Count
     sealed: Seals
+    epoch: Count = 0
 
 
 class Masked(_ToSum, Request[Contributed], frozen=True, kw_only=True):
@@ -119,6 +121,7 @@ class Masked(_ToSum, Request[Contributed], frozen=True, kw_only=True):
     federation: Digest
     number: Count
     vector: bytes
+    epoch: Count = 0
 
 
 class Unmask(_ToSum, Request[Contributed], frozen=True, kw_only=True):
@@ -130,6 +133,7 @@ class Unmask(_ToSum, Request[Contributed], frozen=True, kw_only=True):
     federation: Digest
     number: Count
     shares: Unmasking
+    epoch: Count = 0
 
 
 class SumState(Message, frozen=True, kw_only=True):
@@ -175,6 +179,7 @@ class NextStep(ToCoordinator, Request[SumState], frozen=True, kw_only=True):
         step: the one that it wants to do.
         among: how many owners there may be at most.
         patience: seconds after which it wants to be told to wait.
+        epoch: how often rounds were taken back, as it was told.
     """
 
     reply: ClassVar[type[Message]] = SumState
@@ -184,6 +189,7 @@ class NextStep(ToCoordinator, Request[SumState], frozen=True, kw_only=True):
     step: Part
     among: Annotated[int, Meta(ge=0, le=1 << 13)]
     patience: Amount = 0.0
+    epoch: Count = 0
 
     def passages(self) -> list[Passage]:
         return []

@@ -48,7 +48,13 @@ How = Literal["deleted", "redone", "rolled back", "approximate", "nothing", "can
 """
 
 Left = Literal[
-    "digests", "contents", "sent on", "others were given it", "others' records", "settings"
+    "digests",
+    "contents",
+    "sent on",
+    "others were given it",
+    "others' records",
+    "a model learned",
+    "settings",
 ]
 """What there is of it all the same:
 
@@ -57,6 +63,7 @@ Left = Literal[
 * `sent on`: texts that a model elsewhere was asked with;
 * `others were given it`: what was made of it, at other owners;
 * `others' records`: the same, in what is on record of what they were told;
+* `a model learned`: all of it; a large model has learned from what was made of it;
 * `settings`: all of it; this owner takes nothing back, by its settings or as it has no way to.
 """
 

@@ -82,6 +82,12 @@ class OwnerState(Value, frozen=True, kw_only=True):
         return f"OwnerState(session={self.session!r}, owner={self.owner!r})"
 
 
+def in_epoch(federation: str, epoch: int) -> str:
+    """What names a federation in the sessions of its sums: another name, each time that rounds were
+    taken back."""
+    return f"{federation}/{epoch}" if epoch else federation
+
+
 def flaw(roster: Roster) -> str:
     """What is wrong with a roster; empty where nothing is."""
     n = len(roster.adverts)

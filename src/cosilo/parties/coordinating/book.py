@@ -6,18 +6,19 @@
     sums         round → who is in each step of a sum of updates that nobody sees
     sum_parts    round, owner, step → what the owner gave in it; bytes while the round is open
     rounds       closed ones → the adapter that came of each, and the owners in it
+    taken_back   owner, request to forget → what became of its updates, and of the rounds they were in
 
 What belongs together is one transaction, on the disk before anybody is told: after a `kill -9` all of
-it is there, or nothing. An update's bytes are deleted in the transaction that closes its round, or ends
-the federation without a result, and then overwritten in the file and its log; texts can be read out of
-them.
+it is there, or nothing. An update's bytes are deleted in the transaction that closes its round (or,
+where updates are kept, that many later ones), or ends the federation without a result, and then
+overwritten in the file and its log; texts can be read out of them.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,10 @@ CREATE TABLE IF NOT EXISTS sum_parts (
     round INTEGER NOT NULL, owner TEXT NOT NULL, step TEXT NOT NULL, digest BLOB NOT NULL,
     why TEXT NOT NULL, content BLOB, PRIMARY KEY (round, step, owner)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS taken_back (
+    owner TEXT NOT NULL, request TEXT NOT NULL, epoch INTEGER NOT NULL, outcome BLOB NOT NULL,
+    PRIMARY KEY (owner, request)
+) WITHOUT ROWID;
 """
 _TIMEOUT_S = 30.0
 
@@ -64,6 +69,7 @@ class Standing:
         state: "enrolling", "open" (round `number` is; the steps of a sum have states of their own, see
             `sums.py`), "ended" or "failed", and `why`.
         layers: of the base model, as the first owner said them; empty before.
+        epoch: how often rounds were taken back.
     """
 
     name: str
@@ -73,6 +79,12 @@ class Standing:
     state: str
     number: int
     why: str = ""
+    epoch: int = 0
+
+    @property
+    def closed(self) -> int:
+        """How many rounds have closed."""
+        return self.number if self.state == "ended" else max(0, self.number - 1)
 
 
 @dataclass(frozen=True)
@@ -144,12 +156,16 @@ class SumPart:
 class FederationBook:
     """One federation's file, or memory where `path` is None. It is used by one thread at a time.
 
+    Args:
+        keeps: of so many rounds that closed last updates are kept.
+
     Raises:
         StoreError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, keeps: int = 0) -> None:
         self.path = path
+        self._keeps = keeps
         try:
             place = ":memory:" if path is None else str(made_private(path))
             self._db = sqlite3.connect(
@@ -170,7 +186,8 @@ class FederationBook:
         if row is None:
             return None
         layers = tuple((str(n), int(o), int(i)) for n, o, i in json.loads(row[3]))
-        return Standing(row[0], row[1], row[2], layers, row[4], row[5], row[6])
+        (epoch,) = self._one("SELECT coalesce(max(epoch), 0) FROM taken_back") or (0,)
+        return Standing(row[0], row[1], row[2], layers, row[4], row[5], row[6], epoch)
 
     def members(self) -> list[Member]:
         """In the order of their names."""
@@ -253,7 +270,7 @@ class FederationBook:
             fates: what became of updates that were never kept one by one.
         """
         row = (number, closed.packed, closed.rank, closed.adds, closed.error)
-        with self._forgetting():
+        with self._forgetting(number - self._keeps + 1):
             self._do("INSERT INTO rounds VALUES (?,?,?,?,?,?)", (*row, json.dumps(closed.owners)))
             for update in fates:
                 self._keep(number, update)
@@ -276,12 +293,67 @@ class FederationBook:
         row = (s.name, s.settings, s.base, json.dumps(s.layers), s.state, s.number, s.why)
         self._do("INSERT OR REPLACE INTO federation VALUES (1,?,?,?,?,?,?,?)", row)
 
+    def gone(self) -> set[str]:
+        """Owners whose updates were taken back."""
+        return {row[0] for row in self._all("SELECT DISTINCT owner FROM taken_back")}
+
+    def taken_back(self, owner: str, request: str) -> bytes | None:
+        """What became of the owner's updates when it made that request; None where it did not."""
+        query = "SELECT outcome FROM taken_back WHERE owner = ? AND request = ?"
+        found = self._one(query, owner, request)
+        return None if found is None else found[0]
+
+    def take_back(
+        self,
+        owner: str,
+        request: str,
+        outcome: bytes,
+        standing: Standing,
+        again: Mapping[int, ClosedRound],
+    ) -> None:
+        """Note that an owner's updates are taken back, and keep nothing of what came of them.
+
+        Args:
+            standing: where the federation stands then. Where its epoch is another one, what came of
+                rounds that have not closed in it goes, and what all owners gave for them.
+            again: what came of some of the rounds before when they were put together without it.
+        """
+        last, epoch = standing.closed, standing.epoch
+        known = self.standing()
+        with self._together():
+            self._do("DELETE FROM updates WHERE owner = ?", (owner,))
+            self._do("DELETE FROM sum_parts WHERE owner = ? AND step != 'advert'", (owner,))
+            if known is None or known.epoch != epoch:
+                for table, column in (
+                    ("updates", "round"),
+                    ("rounds", "number"),
+                    ("sums", "round"),
+                ):
+                    self._do(f"DELETE FROM {table} WHERE {column} > ?", (last,))
+                self._do("DELETE FROM sum_parts WHERE round > ? AND step != 'advert'", (last,))
+                # No key may be shown a second time, so adverts stay: with a round that there is not.
+                move = "UPDATE sum_parts SET round = -(round + ? * 1000000) WHERE round > ?"
+                self._do(move, (epoch, last))
+            self._do("DELETE FROM owners WHERE owner = ?", (owner,))
+            for number, closed in again.items():
+                names = json.dumps(closed.owners)
+                row = (closed.packed, closed.rank, closed.adds, closed.error, names, number)
+                update = "packed = ?, rank = ?, adds = ?, error = ?, owners = ?"
+                self._do(f"UPDATE rounds SET {update} WHERE number = ?", row)
+            if standing.state == "failed":
+                self._do("UPDATE updates SET packed = NULL", ())
+            self._do("INSERT INTO taken_back VALUES (?,?,?,?)", (owner, request, epoch, outcome))
+            self._stand(standing)
+        with suppress(sqlite3.Error):
+            self._empty_log()
+
     @contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        """`_together`, and without the bytes of any update after it."""
+    def _forgetting(self, kept: int | None = None) -> Iterator[None]:
+        """`_together`, and after it without the bytes of any update but of rounds from `kept` on."""
         with self._together():
             yield
-            self._do("UPDATE updates SET packed = NULL WHERE packed IS NOT NULL", ())
+            bytes_of = "packed IS NOT NULL AND (?1 IS NULL OR round < ?1)"
+            self._do(f"UPDATE updates SET packed = NULL WHERE {bytes_of}", (kept,))
             self._do(
                 "UPDATE sum_parts SET content = NULL WHERE content IS NOT NULL AND step != 'advert'",
                 (),

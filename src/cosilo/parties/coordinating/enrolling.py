@@ -102,6 +102,8 @@ def told_to(
         held=settings.held_s,
         sums=sums,
         teaches=teaches,
+        epoch=at.epoch,
+        keeps=settings.keep_updates,
         walk=WalkTerms(directions=settings.directions, rate=settings.rate)
         if settings.method == "scalars"
         else None,

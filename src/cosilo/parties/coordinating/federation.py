@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +20,7 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
+from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.models.mutual import MutualModel, TaughtModel, exchanges, is_taught
 from cosilo.parties.coordinating.opinions import OpinionExchange
 from cosilo.parties.coordinating.rounds import Rounds
@@ -125,6 +126,14 @@ class Federation:
         return await self._held(
             lambda: self._rounds.step(owner, message, self._clock()), waits, message.patience
         )
+
+    async def take_back(
+        self, owner: str, federation: str, request: str, rounds: Sequence[int]
+    ) -> ForgottenItem | None:
+        """See `Rounds.take_back`; None where this is another federation."""
+        if federation != self.name:
+            return None
+        return await self._do(lambda: self._rounds.take_back(owner, request, rounds))
 
     def stop(self) -> None:
         """Hold nobody any longer."""

@@ -98,6 +98,8 @@ def federation(
     rate: float = 1e-3,
     momentum: float = 0.0,
     server_rate: float = 1.0,
+    keep_updates: int = 0,
+    forgets: Literal["again", "approximately", "no"] = "again",
     state_file: Path | None = None,
     public: Path | None = None,
     model: str = "",
@@ -112,7 +114,8 @@ def federation(
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
-            base, held_s, method, top, directions, rate, momentum, server_rate: see
+            base, held_s, method, top, directions, rate, momentum, server_rate,
+            keep_updates, forgets: see
             `FederationSettings`.
         public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
             model, which learns from what comes of each round and teaches it: as for the kind "mutual",
@@ -129,6 +132,7 @@ def federation(
             codec=codec, seed=seed, counts=counts, largest_norm=largest_norm, base=base, held_s=held_s,
             method=method, top=top, directions=directions, rate=rate, momentum=momentum,
             server_rate=server_rate,
+            keep_updates=keep_updates, forgets=forgets,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"federation: {error}") from None

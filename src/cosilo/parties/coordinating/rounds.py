@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from cosilo.boundary.messages import (
     RoundState,
     SumState,
 )
-from cosilo.boundary.wire import tensors
+from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.errors import (
     ConfigError,
     DataError,
@@ -42,7 +42,6 @@ from cosilo.errors import (
     ModelError,
     RejectedError,
 )
-from cosilo.federation.updates import OwnerUpdate, Tensors, pairs_of
 from cosilo.models.low_rank import Layers
 from cosilo.parties.coordinating.book import (
     ClosedRound,
@@ -53,12 +52,23 @@ from cosilo.parties.coordinating.book import (
 )
 from cosilo.parties.coordinating.enrolling import require_enrollable, said_of, told_to
 from cosilo.parties.coordinating.opinions import OpinionExchange
+from cosilo.parties.coordinating.results import RoundResults
 from cosilo.parties.coordinating.settings import FederationSettings, changed
-from cosilo.parties.coordinating.sums import STATES, Given, SumRounds, digest_of, step_of
+from cosilo.parties.coordinating.sums import (
+    STATES,
+    Given,
+    SumRounds,
+    digest_of,
+    session_of,
+    step_of,
+)
+from cosilo.parties.coordinating.taking_back import after_way, told_of, way_back, why_not
 from cosilo.parties.coordinating.transferring import Transfer
-from cosilo.parties.coordinating.updates import flaw, unpacked
+from cosilo.parties.coordinating.updates import flaw
 
 log = logging.getLogger("cosilo.federation")
+
+_BACK = "rounds were taken back since it was made"
 
 
 class Rounds:
@@ -81,9 +91,9 @@ class Rounds:
                 '[model] kind = "taught" beside [federation] is one'
             )
         lasting = settings.lasting if transfer is None else transfer.lasting(settings)
-        self.settings = settings
+        self.settings = self._configured = settings
         self._transfer = transfer
-        self._book = FederationBook(path)
+        self._book = FederationBook(path, settings.keep_updates)
         self._since: tuple[str, int, float] | None = None  # state, round, when it was first seen
         text = json.dumps(lasting, sort_keys=True)
         found = self._book.standing()
@@ -99,12 +109,27 @@ class Rounds:
                 "restore them, or name another file for another federation"
             )
         self._standing = found
-        self._sums = SumRounds(self._book, settings, found.name) if settings.secure else None
+        self._sums: SumRounds | None = None
+        self._without(self._book.gone())
         self._opinions = transfer if isinstance(transfer, OpinionExchange) else None
+
+    def _without(self, gone: Set[str]) -> bool:
+        """Go on by the settings of those who are left; whether it can."""
+        try:
+            self.settings = self._configured.without(gone)
+        except ValueError:
+            return False
+        if self.settings.secure:
+            self._sums = SumRounds(self._book, self.settings, session_of(self._standing))
+        return True
 
     @property
     def standing(self) -> Standing:
         return self._standing
+
+    @property
+    def _results(self) -> RoundResults:
+        return RoundResults(self.settings, self._layers, self._book.closed)
 
     @property
     def _layers(self) -> Layers:
@@ -123,6 +148,7 @@ class Rounds:
                 trains adapters of another rank; it does not say how many examples it has, and must.
             RejectedError: it is not one of the owners, or enrolled before with other settings.
         """
+        self._require_here(owner)
         said = self._opinions
         terms = None if said is None else said.terms
         require_enrollable(owner, message, self.settings, self._standing, terms)
@@ -163,7 +189,9 @@ class Rounds:
         at = self._standing
         if at.state == "failed":
             raise FederationError(at.why)
-        closed = at.number if at.state == "ended" else max(0, at.number - 1)
+        closed = at.closed
+        if message.epoch != at.epoch:
+            return RoundState(state="back", number=max(1, at.number), closed=closed, epoch=at.epoch)
         if message.have > closed:
             raise RejectedError(f"round {message.have} has not closed")
         state = RoundState(state="wait", number=max(1, at.number), closed=closed)
@@ -205,6 +233,8 @@ class Rounds:
             )
         self._tick(now)
         at = self._standing
+        if message.epoch != at.epoch:
+            return Contributed(fate="late", why=_BACK)
         digest = hashlib.sha256(f"{message.rank} ".encode() + message.packed).digest()
         before = self._update(message.number, owner)
         if before is not None:
@@ -230,6 +260,33 @@ class Rounds:
             log.warning("round %d: the update of %r is dropped: %s", at.number, owner, why)
         self._tick(now)
         return Contributed(fate=kept.fate, why=kept.why)
+
+    def take_back(self, owner: str, request: str, rounds: Sequence[int]) -> ForgottenItem:
+        """Keep nothing of what `owner` gave for these rounds and of what came of it, and go on without
+        this owner; or tell what became of it before. See `taking_back`.
+
+        Args:
+            request: names the request to forget, so that it is done once.
+            rounds: all that it gave something for, when empty.
+        """
+        if (done := self._book.taken_back(owner, request)) is not None:
+            return msgspec.msgpack.decode(done, type=ForgottenItem)
+        at, gone, member = self._standing, self._book.gone(), self._member(owner)
+        learned = self._transfer is not None and bool(at.closed or self._there())
+        if member is not None and (why := why_not(self._configured, at, learned=learned)):
+            return told_of(at, "cannot", why)
+        before, goes_on = self.settings, self._without(gone | {owner})
+        way = way_back(owner, rounds, at, self._book, self._results)
+        if way is None:
+            self._without(gone)
+            return told_of(at, "nothing")
+        told = way.item(at, self._book, others=len(self._book.members()) > 1)
+        after = after_way(at, way, fresh=bool(way.first) or before.secure, goes_on=goes_on)
+        self._book.take_back(owner, request, msgspec.msgpack.encode(told), after, way.again)
+        self._standing, self._since = after, None
+        self._without(gone | {owner})
+        log.warning("what %r gave is forgotten (%s): %d rounds stand", owner, way.how, way.stands)
+        return told
 
     def waits_for(self, now: float) -> set[str]:
         """Whom nothing goes on without, of those who are named or have enrolled."""
@@ -273,6 +330,8 @@ class Rounds:
         self._known(owner, message.federation)
         sums, number, step = self._summing(), message.number, step_of(message)
         self._tick(now)
+        if message.epoch != self._standing.epoch:
+            return Contributed(fate="late", why=_BACK)
         before = sums.part(number, owner, step)
         if before is not None:
             if before.digest != digest_of(message):
@@ -308,6 +367,8 @@ class Rounds:
         self._known(owner, message.federation)
         sums = self._summing()
         self._tick(now)
+        if message.epoch != self._standing.epoch:
+            return SumState(step="over", why=_BACK)
         self._closed(message.number)
         found = sums.state(owner, message.number, message.step, self._standing)
         return msgspec.structs.replace(found, left=self._left(now))
@@ -358,7 +419,16 @@ class Rounds:
     def _member(self, owner: str) -> Member | None:
         return next((m for m in self._book.members() if m.owner == owner), None)
 
+    def _require_here(self, owner: str) -> None:
+        if owner in self._book.gone():
+            raise RejectedError(
+                "this owner's updates were taken back when it asked that they be forgotten, and it has "
+                "left this federation: take part in another one",
+                everything=True,
+            )
+
     def _known(self, owner: str, federation: str) -> Member:
+        self._require_here(owner)
         member = self._member(owner)
         if member is None or federation != self._standing.name:
             raise RejectedError(
@@ -419,30 +489,17 @@ class Rounds:
         if self._opinions is not None:
             return self._close_on_opinions(self._opinions, kept)
         members = {m.owner: m for m in self._book.members()}
-        updates = [
-            OwnerUpdate(
-                u.owner,
-                float(members[u.owner].examples or 1) if settings.counts else 1.0,
-                unpacked(u.packed or b"", settings.shapes(self._layers, u.rank), settings.codec),
-            )
-            for u in kept
-        ]
         try:
-            made = settings.made_rule()(updates, self._before(number))
-            made = settings.stepped(made, *self._began(number))
+            made = self._results.made(number, kept, members)
             if isinstance(self._transfer, Transfer):
                 before = self._book.closed(number - 1)
                 learned = self._transfer.of(number, made, before.packed if before else b"")
                 if learned is None:
                     return None
                 made = learned
-            packed = tensors.pack(made.tensors, settings.codec)
+            closed = self._results.packed(made, kept)
         except (ValueError, ModelError, DataError) as error:
             return self._fail(f"nothing comes of round {number}: {error}")
-        rank = settings.rank
-        if settings.method == "adapter":
-            rank = max(len(a) for a, _ in pairs_of(made.tensors).values())
-        closed = ClosedRound(packed, rank, made.adds, made.error, tuple(u.owner for u in updates))
         return self._closes(closed)
 
     def _close_on_opinions(self, opinions: OpinionExchange, kept: Sequence[KeptUpdate]) -> None:
@@ -464,7 +521,7 @@ class Rounds:
             if self._standing.state != "unmasking":
                 self._standing = sums.go_on(self._standing, self._size())
                 return
-            closed = sums.closed(self._standing, *self._began(number))
+            closed = sums.closed(self._standing, *self._results.began(number))
         except ValueError as error:
             return self._fail(f"nothing comes of round {number}: {error}")
         self._closes(closed, sums.fates(number, set(closed.owners)))
@@ -485,19 +542,6 @@ class Rounds:
         log.info("round %d closed with %d updates", number, len(closed.owners))
         if missing:
             log.warning("round %d closed without %s", number, ", ".join(map(repr, missing)))
-
-    def _before(self, number: int) -> Tensors:
-        """What owners began the round with: those of the largest rank, where there are several."""
-        settings = self.settings
-        found = self._book.closed(number - 1)
-        if found is None or found.adds:
-            return settings.first(self._layers)
-        return unpacked(found.packed, settings.shapes(self._layers, found.rank), settings.codec)
-
-    def _began(self, number: int) -> tuple[Tensors, Tensors | None]:
-        """What owners began the round with, and the one before it, where that is looked at."""
-        looked_at = number > 1 and self.settings.momentum > 0
-        return self._before(number), self._before(number - 1) if looked_at else None
 
     def _too_few(self, number: int, good: int) -> str:
         dropped = [u for u in self._book.updates(number) if u.fate == "dropped"]

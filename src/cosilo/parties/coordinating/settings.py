@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from cosilo.federation.updates import Shapes, Tensors, vetted
 from cosilo.models.low_rank import Layers, first_matrices, matrix_shapes
 from cosilo.tables import check
 
-_MAY_CHANGE = ("deadline_s", "quorum", "held_s", "step_s")
+_MAY_CHANGE = ("deadline_s", "quorum", "held_s", "step_s", "forgets")
 _LARGEST = 8.0
 _LARGEST_SCALAR = 1024.0
 
@@ -70,6 +70,13 @@ class FederationSettings:
         most_examples: with `secure` and `counts`, an owner of so many examples weighs 1, one of fewer
             so much less, and none more; what an owner has is in the sum alone.
         step_s: with `secure`, seconds for each of the steps that follow an owner's training.
+        keep_updates: of so many rounds that closed last all updates are kept, so that one that is to be
+            forgotten can be left out of a round without owners' training it again. They are private to
+            their owners, who are told, and take part only where they allow it.
+        forgets: what becomes of rounds that an owner's updates are in when it asks that these be
+            forgotten: "again": they are taken back, and trained again without it; "approximately": they
+            are put together again without it, of updates that had learned from its own, where all of
+            these are kept; "no": nothing.
 
     Raises:
         ValueError: a number is out of its range, or a name is unknown.
@@ -101,6 +108,8 @@ class FederationSettings:
     secure_largest: float | None = None
     most_examples: int = 0
     step_s: float = 120.0
+    keep_updates: int = 0
+    forgets: Literal["again", "approximately", "no"] = "again"
 
     def __post_init__(self) -> None:
         for name in ("rounds", "rank", "deadline_s", "largest_norm", "scale", "step_s"):
@@ -140,6 +149,10 @@ class FederationSettings:
             )
         if not self.server_step.whole:
             self._check_step()
+        if self.keep_updates < 0 or (self.keep_updates and self.secure):
+            raise ValueError(
+                f"keep_updates = {self.keep_updates!r}: 0 or more, and with secure there are none"
+            )
         if not LEAST_TOP <= self.top <= MOST_TOP:
             raise ValueError(f"top = {self.top!r} is not from {LEAST_TOP} to {MOST_TOP}")
         if self.method == "opinions":
@@ -193,6 +206,19 @@ class FederationSettings:
             )
         keys.require_cryptography()
         FixedPoint(len(self.owners), self.sums_largest, self.secure_bits)
+
+    def without(self, gone: Set[str]) -> FederationSettings:
+        """As it goes on when these owners have left.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if not gone & set(self.owners):
+            return self
+        left = tuple(owner for owner in self.owners if owner not in gone)
+        if not left:
+            raise ValueError("all owners have left")
+        return replace(self, owners=left)
 
     @property
     def sums_largest(self) -> float:

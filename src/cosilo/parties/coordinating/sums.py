@@ -24,7 +24,7 @@ from cosilo.boundary.messages.federate_sums import Advert, Part, Unmasking
 from cosilo.boundary.wire import tensors
 from cosilo.federation.secure import coordinator
 from cosilo.federation.secure.fixed_point import FixedPoint, mean_of_sum
-from cosilo.federation.secure.sums import Roster
+from cosilo.federation.secure.sums import Roster, in_epoch
 from cosilo.federation.updates import Doubles, OwnerUpdate, Tensors, flat, shaped, vetted
 from cosilo.parties.coordinating.book import (
     ClosedRound,
@@ -70,7 +70,7 @@ class SumRounds:
     """The sums of one federation's rounds, in its book.
 
     Args:
-        federation: its name.
+        federation: what names it in sessions of its sums; see `session_of`.
     """
 
     def __init__(self, book: FederationBook, settings: FederationSettings, federation: str) -> None:
@@ -306,6 +306,11 @@ def _before(step: Part) -> Step:
     """The step whose end opens `step`."""
     order = list(STATES.values())
     return order[order.index(step) - 1]
+
+
+def session_of(standing: Standing) -> str:
+    """What names a federation in sessions of its sums: another one, once rounds were taken back."""
+    return in_epoch(standing.name, standing.epoch)
 
 
 def digest_of(message: Given) -> bytes:

@@ -92,17 +92,20 @@ async def _bodies(owner: Owner, message: Forget) -> list[Planned]:
     firsts = {name: first for first, kept in versions.items() for name in (first, *kept)}
     found = _each("body", versions if message.everything else asked, last)
     return [
-        Planned(outcome, tuple(firsts[name] for name in outcome.names if name in firsts))
-        for outcome, _ in found
+        each._replace(places=tuple(firsts[n] for n in each.outcome.names if n in firsts))
+        for each in found
     ]
 
 
 def _federations(owner: Owner, message: Forget) -> list[Planned]:
-    own = owner.federation
-    names = [each.federation for each in message.federations]
-    here = tuple(name for name in names if own is not None and own.name == name)
-    gone = tuple(name for name in names if name not in here)
-    return _all("federation", "cannot", here) + _all("federation", "nothing", gone)
+    """What becomes of each stands in the federation's own book, where it is done."""
+    named = [(each.federation, each.rounds) for each in message.federations]
+    if message.everything and owner.federation is not None:
+        named = [(owner.federation.name, ())]
+    return [
+        Planned(ForgottenItem(what="federation", how="nothing", names=(name,)), rounds=rounds)
+        for name, rounds in named
+    ]
 
 
 def _each(what: What, names: Iterable[str], kept: Mapping[str, str]) -> list[Planned]:
@@ -125,6 +128,8 @@ def _all(what: What, how: How, names: tuple[str, ...]) -> list[Planned]:
 async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:
     """What is told of something, once it is taken away; doing it twice does no harm."""
     outcome = planned.outcome
+    if outcome.what == "federation":
+        return await _taken_back(owner, planned, message)
     if outcome.how != "deleted":
         return outcome
     # What was computed of a thread says what it was made of, and which request brought that is not
@@ -132,10 +137,9 @@ async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> Forgot
     await owner.threads.forget_all(owner.client)
     match outcome.what:
         case "request":
-            book = owner.forgets
-            book.forget(owner.client, None if message.everything else outcome.names)
-            how: How = "cannot" if "contents" in book.left else "deleted"
-            return replace(outcome, how=how, left=book.left)
+            left = owner.forgets.forget(owner.client, None if message.everything else outcome.names)
+            how: How = "cannot" if "contents" in left else "deleted"
+            return replace(outcome, how=how, left=left)
         case "adapter" if forgets_adapters(owner.model):
             for name in outcome.names:
                 await owner.model.forget_adapter(owner.client, name)
@@ -145,3 +149,16 @@ async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> Forgot
         case _:  # it was there before this owner was begun with another configuration
             return replace(outcome, how="cannot", left=("settings",))
     return outcome
+
+
+async def _taken_back(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:
+    """What became of a client's updates in a federation."""
+    if owner.federation is None:
+        return planned.outcome
+    (name,), book = planned.outcome.names, owner.forgets
+    request = f"{message.forget} {message.part}"
+    told = await owner.federation.take_back(owner.client, name, request, planned.rounds)
+    if told is None or told.how in ("nothing", "cannot"):
+        return told or planned.outcome
+    book.forget(owner.client, book.updates(owner.client))
+    return replace(told, left=(*told.left, *(book.left_of_rounds if told.first else ())))

@@ -86,6 +86,7 @@ class AdapterTraining:
     def first(self, enrolled: Enrolled) -> Tensors:
         """What the first round begins with."""
         self._scale, self._seed = enrolled.scale, enrolled.seed
+        self._module, self._added = self._untuned, []
         return self._first()
 
     def shapes(self, rank: int) -> Shapes:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Protocol
 
 from cosilo.boundary.messages import Contributed, NextRound, RoundState
-from cosilo.errors import RejectedError
+from cosilo.errors import RejectedError, UnexpectedReplyError
 from cosilo.strategies.base import Session
 
 SOON_S = 1.0
@@ -32,19 +32,29 @@ class RoundOwner(Protocol):
 
 
 async def all_rounds(
-    session: Session, owner: RoundOwner, give: Callable[[int], Awaitable[Contributed]]
+    session: Session,
+    owner: RoundOwner,
+    give: Callable[[int], Awaitable[Contributed]],
+    back: Callable[[int], Awaitable[None]] | None = None,
 ) -> None:
     """Take part until the last round has closed.
 
     Args:
         give: sends the owner's update for a round.
+        back: enrols again once rounds were taken back so often; it is an error where None.
 
     Raises:
         FederationError: the federation failed.
+        UnexpectedReplyError: rounds were taken back that nobody here can do without.
     """
     while True:
         asked = monotonic()
         state = await session.lm.send(owner.next_round())
+        if state.state == "back":
+            if back is None:
+                raise UnexpectedReplyError("rounds were taken back, and cannot be here")
+            await back(state.epoch)
+            continue
         if state.packed:
             await asyncio.to_thread(owner.take, state)
         if state.fate not in (None, "taken"):

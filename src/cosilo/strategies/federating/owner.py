@@ -22,6 +22,7 @@ from cosilo.errors import CapabilityError, UnexpectedReplyError
 from cosilo.federation.private import in_sum
 from cosilo.federation.rules import require_securable
 from cosilo.federation.secure.fixed_point import FixedPoint, weighted
+from cosilo.federation.secure.sums import in_epoch
 from cosilo.federation.updates import Tensors, flat
 from cosilo.models.base import Tokens, WeightModel
 from cosilo.models.white_box.adapters import base_digest
@@ -48,6 +49,7 @@ class FederationOwner:
     Attributes:
         have: of how many closed rounds it has what came of them.
         gave: the last round that it is done with.
+        epoch: how often rounds were taken back.
         notes: round → what was wrong with its update.
     """
 
@@ -55,7 +57,7 @@ class FederationOwner:
         self, how: Participation, model: WeightModel, examples: Sequence[Demonstration]
     ) -> None:
         self.how = how
-        self.have = self.gave = 0
+        self.have = self.gave = self.epoch = 0
         self.losses: dict[int, float] = {}
         self.notes: dict[int, str] = {}
         self.fates: dict[int, str] = {}
@@ -76,6 +78,7 @@ class FederationOwner:
         self._enrolled: Enrolled
         self._from: Tensors
         self._merged = False
+        self._given = 0
         self._up = 0
         self._encoding: FixedPoint
 
@@ -99,6 +102,7 @@ class FederationOwner:
             settings=hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32],
             sums=how.secure,
             scalars=how.method == "scalars",
+            epoch=self.epoch,
         )
 
     def agree(self, enrolled: Enrolled) -> None:
@@ -113,6 +117,11 @@ class FederationOwner:
             raise CapabilityError(
                 f"the coordinator speaks version {enrolled.version} of the exchange of federations, "
                 f"and this owner version {VERSION}: install the same release on both sides"
+            )
+        if enrolled.keeps > how.kept_updates:
+            raise CapabilityError(
+                f"the coordinator keeps owners' updates of the last {enrolled.keeps} rounds, and this "
+                f"owner allows {how.kept_updates}: set kept_updates, or the host's keep_updates"
             )
         if enrolled.opinions is not None:
             raise CapabilityError(
@@ -160,8 +169,21 @@ class FederationOwner:
             self._check_sums(enrolled)
         elif enrolled.sums is not None:
             raise CapabilityError("the federation sums in secret: set secure = true")
-        self._enrolled = enrolled
-        self._from = self._training.first(enrolled)
+        self._enrolled, self.epoch = enrolled, enrolled.epoch
+        self._from, self._merged = self._training.first(enrolled), False
+
+    def begin_again(self, epoch: int) -> None:
+        """Rounds were taken back: know of none, until the coordinator tells what stands. What was given
+        before counts as given: this owner gives no more updates than `rounds`."""
+        self.epoch = epoch
+        self.have = self.gave = 0
+        self.fates, self.losses, self.errors = {}, {}, {}
+        self.notes = {}
+
+    @property
+    def enrolled(self) -> Enrolled:
+        """What this owner takes part in."""
+        return self._enrolled
 
     def _check_sums(self, enrolled: Enrolled) -> None:
         how, terms = self.how, enrolled.sums
@@ -200,6 +222,7 @@ class FederationOwner:
             gave=self.gave,
             most=self._enrolled.most,
             patience=self._enrolled.held,
+            epoch=self.epoch,
         )
 
     def take(self, state: RoundState) -> None:
@@ -234,7 +257,12 @@ class FederationOwner:
         packed = tensors.pack(sent, self._enrolled.codec)
         self._up += len(packed)
         return Contribute(
-            federation=federation, number=number, rank=how.rank, packed=packed, release=release
+            federation=federation,
+            number=number,
+            rank=how.rank,
+            packed=packed,
+            release=release,
+            epoch=self.epoch,
         )
 
     def summed(self, number: int) -> SumOwner:
@@ -268,6 +296,7 @@ class FederationOwner:
             least=max(how.least_owners, how.relied_on),
             release=release,
             file=None if place is None else place.with_suffix(".sum"),
+            epoch=self.epoch,
         )
         self._up += part.size
         return part
@@ -284,11 +313,16 @@ class FederationOwner:
         return msgspec.structs.replace(release, series=session, draw=draw)
 
     def _session(self, number: int) -> str:
-        return f"{self._enrolled.federation} {number}"
+        return f"{in_epoch(self._enrolled.federation, self.epoch)} {number}"
 
     def _in_turn(self, number: int) -> None:
         if self.fates.get(number) is not None or not self.have < number <= self._enrolled.rounds:
             raise UnexpectedReplyError(f"an update for round {number} is wanted out of turn")
+        if self._given >= self.how.rounds:
+            raise CapabilityError(
+                f"rounds were taken back, and this owner has given {self._given} updates, which is as "
+                "many as it takes part with: set rounds"
+            )
 
     def _trained(self, number: int) -> Tensors:
         place = self._place(number)
@@ -308,6 +342,7 @@ class FederationOwner:
     def told(self, number: int, fate: str, why: str) -> None:
         """What became of the update for a round."""
         self.gave = number
+        self._given += 1
         self.fates[number] = fate
         if fate != "taken":
             self.notes[number] = f"{fate}: {why}"
@@ -324,6 +359,8 @@ class FederationOwner:
             "updates taken": sum(fate == "taken" for fate in self.fates.values()),
             "bytes of updates": self._up,
         }
+        if self.epoch:
+            facts["rounds were taken back"] = f"{self.epoch} times; what stands here is since then"
         how = self.how
         if how.noise_on == "step":
             together = owner_level(how.noise, self._examples, how.steps * max(1, self.have), _DELTA)
@@ -351,6 +388,6 @@ class FederationOwner:
         if self.how.checkpoints is None:
             return None
         start = tensors.pack(self._from)
-        about = f"{self._enrolled.federation} {number}".encode()
+        about = self._session(number).encode()
         name = hashlib.sha256(about + start).hexdigest()[:16]
         return self.how.checkpoints / f"round-{number}-{name}"

@@ -41,6 +41,8 @@ class Participation:
         relied_on: with `secure` and `noise`, so many owners in each sum, this one among them, are
             relied on to add such noise and to keep it to themselves: ε is booked for what the sum says,
             with the square root of that many times the noise.
+        kept_updates: the coordinator may keep updates of so many rounds that have closed, so that one
+            that is to be forgotten can be left out; of none when 0, and then it deletes them.
         tell_count: tell the coordinator how many examples there are, where it weighs updates by that.
         seed: of the training.
         checkpoints: a folder from which an interrupted training goes on; a run has one of its own.
@@ -66,6 +68,7 @@ class Participation:
     secure: bool = False
     least_owners: int = 3
     relied_on: int = 1
+    kept_updates: int = 0
     tell_count: bool = False
     seed: int = 0
     checkpoints: Path | None = None
@@ -74,7 +77,7 @@ class Participation:
         for name in ("rounds", "steps", "batch", "learning_rate", "rank", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
-        for name in ("noise", "upper"):
+        for name in ("noise", "upper", "kept_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is negative")
         if self.least_owners < 2 or self.relied_on < 1:

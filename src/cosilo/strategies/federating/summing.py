@@ -22,7 +22,7 @@ from cosilo.boundary.messages.federate import SumTerms
 from cosilo.errors import PrivacyError, StoreError
 from cosilo.federation.secure import owner
 from cosilo.federation.secure.fixed_point import FixedPoint, Words
-from cosilo.federation.secure.sums import OwnerState, Roster
+from cosilo.federation.secure.sums import OwnerState, Roster, in_epoch
 from cosilo.privacy.mechanisms import Release
 from cosilo.strategies.federating.files import keep
 
@@ -38,6 +38,7 @@ class SumOwner:
         words: the encoded update.
         release: what the sum says of this owner, where its update has noise.
         file: where its state is kept; in memory where None, and then a kill is a drop-out.
+        epoch: how often rounds were taken back.
 
     Raises:
         StoreError: the file cannot be used, or is of another sum.
@@ -53,9 +54,10 @@ class SumOwner:
         least: int,
         release: Release | None = None,
         file: Path | None = None,
+        epoch: int = 0,
     ) -> None:
-        self._about = {"federation": federation, "number": number}
-        self._session = f"{federation} {number}"
+        self._about = {"federation": federation, "number": number, "epoch": epoch}
+        self._session = f"{in_epoch(federation, epoch)} {number}"
         self._terms, self._least = terms, least
         self._words, self._release = words, release
         self._file = file

@@ -130,21 +130,22 @@ class Federated(Participation):
         if (release := self.release(len(examples))) is not None and session.account is not None:
             await session.account.require([release] * enrolled.rounds)
         give = self._sum if self.secure else self._give
-        await all_rounds(session, owner, lambda number: give(session, owner, number, enrolled))
+
+        async def back(epoch: int) -> None:
+            owner.begin_again(epoch)
+            owner.agree(await session.lm.send(owner.enrol()))
+
+        await all_rounds(session, owner, lambda number: give(session, owner, number), back)
         untuned = self.next().needs.untuned
         trained = model.with_module(await asyncio.to_thread(owner.module, untuned=untuned))
         taught = session.owner.taught(trained, examples, further=True)
         session = replace(session, owner=taught).with_card(owner.card())
         return await self.next().prepare(session)
 
-    async def _give(
-        self, session: Session, owner: FederationOwner, number: int, _: Enrolled
-    ) -> Contributed:
+    async def _give(self, session: Session, owner: FederationOwner, number: int) -> Contributed:
         return await session.lm.send(await asyncio.to_thread(owner.update, number))
 
-    async def _sum(
-        self, session: Session, owner: FederationOwner, number: int, enrolled: Enrolled
-    ) -> Contributed:
+    async def _sum(self, session: Session, owner: FederationOwner, number: int) -> Contributed:
         """Give the round's update to a sum that hides it."""
         try:
             part = await asyncio.to_thread(owner.summed, number)
@@ -154,7 +155,7 @@ class Federated(Participation):
         for step in PARTS:
             if told.fate != "taken":
                 break
-            state = await self._step(session, enrolled, number, step)
+            state = await self._step(session, owner.enrolled, number, step)
             if state.step != step:
                 return Contributed(fate="late", why=state.why)
             told = await session.lm.send(await asyncio.to_thread(part.answer, state))
@@ -174,6 +175,7 @@ class Federated(Participation):
                     step=step,
                     among=enrolled.sums.among,
                     patience=enrolled.held,
+                    epoch=enrolled.epoch,
                 )
             )
             if state.step != "wait":
