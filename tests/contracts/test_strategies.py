@@ -320,7 +320,7 @@ def test_every_registered_strategy_is_under_contract() -> None:
         # on tiny models with weights, in tests/unit/strategies
         "distil_logits", "distil_across",
         # on threads, there too
-        "fusion", "proxy",
+        "fusion", "offset", "proxy",
         # with an LM that shows states, there too
         "distil_states", "split", "split_learning",
         # with one that goes on from what it has read, there too

@@ -32,12 +32,14 @@ validation = "validation.jsonl"
 test = "test.jsonl"
 public = "public.jsonl"
 [task.columns]
+id = "id"
 secrets = "secrets"
 [models.small]
 kind = "torch"
 path = "model"
 precision = "float32"
-epochs = 1
+epochs = 5
+learning_rate = 0.01
 [models.large.one]
 kind = "torch"
 path = "model"
@@ -66,6 +68,7 @@ OPTIONS = {
     "rerank": 'samples = 2\njudge = "majority"',
     "speculative": "anyway = true\nprobe = 2",
     "fusion": "weight = 0.5",
+    "offset": 'forget = "gone.txt"\nepochs = 20\nlearning_rate = 0.0001\nbatch = 2',
     "proxy": "",
     "split": "layers = 1\nnoise = 0.2\ndenoise = 8",
 }
@@ -88,6 +91,7 @@ def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_lm.folder(tmp_path / "model", seed=0, scale=5.0, context=4096)
+    (tmp_path / "gone.txt").write_text("train-0\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text(
         "The lift is late. " * 20 + "A card that is lost is blocked."
@@ -99,6 +103,7 @@ def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
     for split, size in {"train": 16, "tune": 20, "validation": 2, "test": 2, "public": 8}.items():
         rows = [
             {
+                "id": f"{split}-{i}",
                 "text": f"{split} about {i}: {NAMES[i % 3]} lost a card",
                 "label": ("refund", "billing")[i % 2],
                 "secrets": [{"type": "person", "value": NAMES[i % 3]}],

@@ -29,11 +29,14 @@ validation = "validation.jsonl"
 test = "test.jsonl"
 [task.options]
 max_tokens = 6
+[task.columns]
+id = "id"
 [models.small]
 kind = "torch"
 path = "small"
 precision = "float32"
-epochs = 1
+epochs = 20
+learning_rate = 0.02
 [models.large]
 kind = "torch"
 path = "large"
@@ -42,6 +45,10 @@ exposes = "logits"
 """
 POINTS = {
     "proxy": '[[points]]\nstrategy = "proxy"\n',
+    "offset": (
+        '[[points]]\nstrategy = "offset"\nforget = "gone.txt"\nepochs = 20\nbatch = 2\n'
+        "learning_rate = 0.0001\n"
+    ),
     "fusion": '[[points]]\nstrategy = "fusion"\n',
     "defer": '[[points]]\nname = "defer"\nstrategy = "fusion"\nrule = "defer"\n',
     "bytes": '[[points]]\nname = "bytes"\nstrategy = "proxy"\nby = "bytes"\n',
@@ -61,8 +68,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_lm.folder(folder / "large", seed=0, scale=5.0)
     tiny_lm.folder(folder / "small", seed=1, scale=5.0, layers=1)
     for split, size in {"train": 12, "tune": 3, "validation": 2, "test": 2}.items():
-        rows = [{"text": f"{split} about {i}", "label": "the refund"} for i in range(size)]
+        rows = [
+            {
+                "id": f"{split}-{i}",
+                "text": f"{split} about {i}",
+                "label": ("the refund", "billing about", "hello world")[i % 3],
+            }
+            for i in range(size)
+        ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "gone.txt").write_text("train-0\n")
     (folder / "desk.toml").write_text(PLAN + "".join(POINTS.values()))
     assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
     return folder / "runs" / "desk"
@@ -78,7 +93,7 @@ def test_points_are_measured(run: Path) -> None:
             assert point.test["output_layer"].n  # what the large model's owner shows is looked at
 
 
-@pytest.mark.parametrize("point", ["proxy", "fusion", "speculative"])
+@pytest.mark.parametrize("point", ["proxy", "offset", "fusion", "speculative"])
 def test_the_client_gets_the_reply_token_by_token(run: Path, tmp_path: Path, point: str) -> None:
     with served_point(run, point, tmp_path) as client:
         whole, pieces = whole_and_pieces(client, MESSAGES)

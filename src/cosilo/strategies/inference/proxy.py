@@ -91,7 +91,7 @@ class Proxy:
     async def prepare(self, session: Session) -> tuple[Strategy, Session]:
         model = require(session.owner.model, Access.WEIGHTS, by="proxy")
         threads = require_threads(model, by="proxy")
-        adapted = await asyncio.to_thread(_is_adapted, model)
+        adapted = await asyncio.to_thread(has_adapter, model)
         examples = [e for e in session.owner.private if e.target]
         if not (adapted or examples):
             raise DataError(
@@ -104,7 +104,7 @@ class Proxy:
             return self, session
         learner = require_trainable(model, by="proxy")
         tuned = await asyncio.to_thread(learner.fit, examples, seed=self.seed)
-        if not await asyncio.to_thread(_is_adapted, tuned):
+        if not await asyncio.to_thread(has_adapter, tuned):
             raise CapabilityError(
                 f"proxy needs the small model as it was before training too, and training left no "
                 f"adapter on {model.name!r} that could be taken off: set method = 'lora' for it"
@@ -138,14 +138,14 @@ def untuned(model: WeightModel) -> WeightModel:
     """
     from cosilo.models.white_box.tuning import without_adapter
 
-    if not _is_adapted(model):
+    if not has_adapter(model):
         raise CapabilityError(f"proxy was not prepared: {model.name!r} has no adapter")
     if model not in _untuned:
         _untuned[model] = model.with_module(without_adapter(model.module))
     return _untuned[model]
 
 
-def _is_adapted(model: object) -> bool:
+def has_adapter(model: object) -> bool:
     from cosilo.models.white_box.layers import is_adapted
 
     return is_adapted(getattr(model, "module", None))

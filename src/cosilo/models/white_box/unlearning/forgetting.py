@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError, DataError
-from cosilo.models.base import Tokens
+from cosilo.models.base import Tokens, WeightModel
 from cosilo.models.low_rank import A, B, Floats
 from cosilo.models.white_box.adapters import (
     Adapter,
@@ -37,11 +37,16 @@ from cosilo.models.white_box.adapters import (
 )
 from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted, layers_of
-from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import fitted, without_adapter
 from cosilo.models.white_box.unlearning.methods import TaskVector, UnlearningMethod, methods
-from cosilo.models.white_box.unlearning.reading import Exercise, ModuleReader, ReplyReader, Seen
+from cosilo.models.white_box.unlearning.reading import (
+    AdapterReader,
+    Exercise,
+    ModuleReader,
+    ReplyReader,
+    Seen,
+)
 from cosilo.types import Demonstration
 
 Doubles = NDArray[np.float64]
@@ -129,7 +134,7 @@ class Unlearned:
         digest_before, digest: of the trained weights.
     """
 
-    model: TorchModel
+    model: WeightModel
     method: str
     records: int
     kept: int
@@ -148,14 +153,14 @@ class Unlearned:
 
 
 def unlearn(
-    model: TorchModel,
+    model: WeightModel,
     forget: Sequence[Demonstration],
     retain: Sequence[Demonstration],
     method: str = "npo",
     *,
     options: Mapping[str, object] | None = None,
     how: Forgetting = Forgetting(),
-    untuned: TorchModel | None = None,
+    untuned: WeightModel | None = None,
     wrong: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -187,21 +192,37 @@ def unlearn(
     """
     started = perf_counter()
     chosen = methods.create(method, **dict(options or {}))
-    job = _Job(model, forget, retain, how, untuned, wrong, seed, above)
+    module, had = model.module, is_adapted(model.module)
+    if not had and untuned is None:
+        raise DataError(
+            f"{model.name!r} has no adapter that could be taken off, so that nothing says how a "
+            "model looks that never saw these records: give the one that it was tuned from"
+        )
+    base = without_adapter(module)
+    start = (
+        adapter_of(module)
+        if had
+        else first_adapter(upper_layers(module, how.layers), how.rank, seed=seed)
+    )
+    loss = above or usual_loss(base, start)
+    reader = ModuleReader(loss)
+    never = (base, reader) if untuned is None else (untuned.module, ModuleReader(reply_loss))
+    job = UnlearningJob(model, base, start, reader, never, forget, retain, how, wrong, seed)
     if isinstance(chosen, TaskVector):
-        adapter, steps, best = job.subtracted(chosen, folder, report)
+        adapter, steps, best = job.subtracted(chosen, loss, folder, report)
     else:
         adapter, steps, best = job.trained(chosen, method, options or {}, folder, report)
+    make = with_adapter if had else merged_with
     return Unlearned(
-        job.holding(adapter),
+        model.with_module(make(base, adapter)),
         method,
         len(job.forget),
         len(job.retain),
         steps,
         best,
         job.before,
-        job.compared.distance(with_adapter(job.base, adapter)),
-        adapter_digest(job.adapter),
+        job.compared.distance(with_adapter(base, adapter)),
+        adapter_digest(start),
         adapter_digest(adapter),
         perf_counter() - started,
     )
@@ -298,44 +319,40 @@ def taken_away(adapter: Adapter, further: Adapter, share: float) -> Adapter:
     return Adapter(rank, adapter.scale * rank, tensors)
 
 
-class _Job:
-    """All that methods work with."""
+class UnlearningJob:
+    """All that methods work with.
+
+    Args:
+        base: what adapters are put around.
+        adapter: the one that training begins with.
+        reader: of modules with adapters.
+        untuned: a module that never saw the records, and its reader.
+        others: see `unlearn`.
+    """
 
     def __init__(
         self,
-        model: TorchModel,
+        model: WeightModel,
+        base: Any,
+        adapter: Adapter,
+        reader: AdapterReader,
+        untuned: tuple[Any, ReplyReader],
         forget: Sequence[Demonstration],
         retain: Sequence[Demonstration],
         how: Forgetting,
-        untuned: TorchModel | None,
         wrong: Sequence[Sequence[str]] | None,
         seed: int,
-        above: Any,
     ) -> None:
         if not forget or not retain or not all(e.target for e in (*forget, *retain)):
             raise DataError(
                 f"unlearning takes records to forget ({len(forget)} were given) and records to keep "
                 f"({len(retain)}), all with the replies that were learned"
             )
-        self.model, self.how, self.seed = model, how, seed
-        module = model.module
-        self.had = is_adapted(module)
-        if not self.had and untuned is None:
-            raise DataError(
-                f"{model.name!r} has no adapter that could be taken off, so that nothing says how a "
-                "model looks that never saw these records: give the one that it was tuned from"
-            )
-        self.base = without_adapter(module)
-        self.adapter = (
-            adapter_of(module)
-            if self.had
-            else first_adapter(upper_layers(module, how.layers), how.rank, seed=seed)
-        )
-        self.was = with_adapter(self.base, self.adapter)
-        self.loss = above or usual_loss(self.base, self.adapter)
-        self.reader = ModuleReader(self.loss)
+        self.base, self.adapter, self.reader = base, adapter, reader
+        self.how, self.seed = how, seed
+        self.was = with_adapter(base, adapter)
         self.forget, self.retain = (
-            fitted([model.tokenize(e.chat, e.target) for e in some], module)
+            fitted([model.tokenize(e.chat, e.target) for e in some], base)
             for some in (forget, retain)
         )
         rng = np.random.default_rng([seed, 1])
@@ -346,22 +363,17 @@ class _Job:
                     forget, rng.integers(len(NOTHING_KNOWN), size=len(forget)), strict=True
                 )
             ],
-            module,
+            base,
         )
         asked = _some(rng, len(forget), how.probe)
         replies = wrong if wrong is not None else others(forget, retain, rng)
         if len(replies) != len(forget) or not all(replies):
             raise DataError("each record to forget needs one or more wrong replies to its question")
         self.compared = Compared(
-            self.reader,
-            (self.base, self.reader)
-            if untuned is None
-            else (untuned.module, ModuleReader(reply_loss)),
+            reader,
+            untuned,
             [self.forget[i] for i in asked],
-            [
-                fitted([model.tokenize(forget[i].chat, r) for r in replies[i]], module)
-                for i in asked
-            ],
+            [fitted([model.tokenize(forget[i].chat, r) for r in replies[i]], base) for i in asked],
             [self.retain[i] for i in _some(rng, len(retain), how.probe)],
             self.was,
         )
@@ -416,13 +428,14 @@ class _Job:
     def subtracted(
         self,
         method: TaskVector,
+        loss: Any,
         folder: Path | None,
         report: Callable[[TrainingProgress], None] | None,
     ) -> tuple[Adapter, int, int]:
         """As `trained`: trained further on what is to be forgotten, and that taken away."""
         learning = with_adapter(self.base, self.adapter)
         outcome = train(
-            learning, self.forget, self.loss, self.schedule(),
+            learning, self.forget, loss, self.schedule(),
             folder=folder, run=self.identity("task_vector"), report=report,
             precision="bfloat16" if str(self.base.dtype) == "torch.bfloat16" else "float32",
         )  # fmt: skip
@@ -458,11 +471,6 @@ class _Job:
             found.update(f"{sequence.start} {len(sequence)};".encode())
             found.update(np.ascontiguousarray(sequence.ids, "<i4").tobytes())
         return found.hexdigest()
-
-    def holding(self, adapter: Adapter) -> TorchModel:
-        """The model with `adapter` in the place of the one that it had; merged where it had none."""
-        make = with_adapter if self.had else merged_with
-        return self.model.with_module(make(self.base, adapter))
 
 
 def others(

@@ -48,6 +48,14 @@ class ReplyReader(Protocol):
         """Behind `layer` layers, at the places that predict a reply's tokens: (n, width)."""
 
 
+class AdapterReader(ReplyReader, Protocol):
+    """Of modules whose lower layers may stay as they are."""
+
+    @property
+    def first(self) -> int:
+        """How many layers do."""
+
+
 class ModuleReader:
     """Reads a module whole, or, where its lower layers stay as they are, these once for each text.
 
