@@ -22,6 +22,7 @@ from cosilo.boundary.record.ledger_postgres import (
 )
 from cosilo.errors import StoreError
 from cosilo.gateway.accounts.accounts import Limits, RequestFacts, Spend
+from cosilo.record_keys import SPAN
 from cosilo.types import user
 
 Open = Callable[[], Any]
@@ -273,7 +274,13 @@ def test_what_is_forgotten_is_in_no_table_of_the_server(
     entries = list(ledger.entries())
     assert [e.payload is None for e in entries] == [i == 2 for i in range(6)]
     assert [e.content_digest is None for e in entries] == [i == 2 for i in range(6)]
-    put(ledger, 6)  # in the block that was shredded in part
-    assert list(ledger.entries())[-1].message == Ask(chat=user("message 6"))
+    for i in range(6, SPAN):  # in the block that was shredded in part
+        put(ledger, i)
+    last = list(ledger.entries())[-1]
+    assert last.message == Ask(chat=user(f"message {SPAN - 1}"))
+    assert isinstance(last.key, bytes)
+    assert holds(last.key, log=False)
+    assert shred(db, [last.request]).keys == 1
+    assert not holds(last.key, log=False)
     assert verify(connect(), key=KEY) == []
     ledger.close()

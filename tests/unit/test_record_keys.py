@@ -53,6 +53,8 @@ def test_a_writer_that_begins_anew_takes_new_keys(tmp_path: Path) -> None:
 
 def test_of_a_block_all_others_are_left(tmp_path: Path) -> None:
     path = tmp_path / "k"
+    user = KeyFile(path)  # who has the file open keeps its log from being deleted
+    user.naming()
     made = written(path, SPAN + 5)
     ids = list(made)
     gone = {ids[0], ids[7], ids[SPAN]}
@@ -64,6 +66,7 @@ def test_of_a_block_all_others_are_left(tmp_path: Path) -> None:
     assert set(read(path, ids)) == {"forgotten"}
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert not [key for key in made.values() if key in stored]
+    user.close()
 
 
 def test_the_keys_of_records_to_come_are_left_too(tmp_path: Path) -> None:
