@@ -12,10 +12,12 @@ to the question most like this one, about this author. Short answers (real autho
 paraphrased, and wrong ones are the answers to the questions most like theirs.
 
 There are five wrong answers to each question of `forget` and `retain`: the first two are the owner's,
-who stops unlearning by them, the other three measure it. They were fixed before any model was trained:
-66 drawn items were read by hand then, and the rules mended by what was found. Of those as they are now,
-no wrong answer is right; some paraphrases and some wrong answers are clumsy English ("rivalry and
-rivalry", "the Deaf kind of literature"), which is why both are made of the same clumsy words.
+who stops unlearning by them, the other three measure it. They were fixed before any model was trained;
+about seventy drawn items were read by hand while the rules were made. 45 drawn ones as they are now
+were read once more: all paraphrases keep the sense, and in four items a wrong answer misses the
+question rather than contradicts it ("specific details about series almanacs are not offered"). Some
+paraphrases and wrong answers are clumsy English ("the horror kind of literature"), both of the same
+clumsy words.
 Figures made with them are not comparable with published ones of TOFU, whose perturbed answers a large
 model wrote.
 """
