@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Forget records: leave them out of the data files, make every run of these files again as if it had never
 seen them (from recorded answers; no large model is called), delete bundles and reports, withdraw
-certificates, have what serves a point prepare it again, search all files for what is left, and sign
-what was done. What was made from what, the runs have noted (lineage.sqlite).
+certificates, have what serves a point prepare it again, search all files for what is left, ask the
+parties elsewhere that runs spoke to, and sign what was done. What was made from what, the runs have
+noted (lineage.sqlite).
 
     cosilo forget RUN --ids @ids.txt --plan        say what would be done, and what it costs
     cosilo forget RUN --ids @ids.txt               do it; the same command goes on after a kill
@@ -30,7 +32,8 @@ what was done. What was made from what, the runs have noted (lineage.sqlite).
     cosilo forget verify erasure-….json            check the signature of a certificate
 
 Ids and conditions come from a file or standard input, never from the command line, and stand in no
-log and no error: these name lines. Exit code: 0 all that can be done at home is done; 1 a step is open;
+log and no error: these name lines; parties elsewhere are told random ids and hashes. Exit code: 0 all
+that can be done is done; 1 a step is open, as a party has not answered: the same command asks it again;
 2 an id that no record has, or no run of these data; 4 a store that can only be read, or another forget
 is under way."""
 
@@ -76,6 +79,13 @@ def register(verbs: Any) -> None:
         action="store_true",
         help="end what serves a point made from the records, instead of having it prepared again",
     )
+    parser.add_argument(
+        "--deadline-days",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="days that other parties have to answer before status says that the time is over",
+    )
     parser.add_argument("--key", default="", metavar="HEX", help="verify: the key it must have")
     parser.set_defaults(command=run)
 
@@ -111,15 +121,22 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     elif arguments.where is not None:
         asked = read_where(arguments.where)
     home = home_of(target, arguments.runs)
-    options = {"take_down": arguments.take_down, "retrain": not arguments.no_retrain}
+    if not 0 < arguments.deadline_days < 36500:
+        raise ConfigError(
+            f"--deadline-days {arguments.deadline_days:g} is no number of days above 0"
+        )
+    retrain = not arguments.no_retrain
+    planned = partial(
+        plan_for,
+        home,
+        take_down=arguments.take_down,
+        retrain=retrain,
+        days=arguments.deadline_days,
+    )
     if arguments.plan:
         if asked is None:
             raise ConfigError("--plan: say whom to forget, with --ids or --where")
-        print(
-            "\n".join(
-                said(plan_for(home, rows_of(home, asked), **options), retrain=options["retrain"])
-            )
-        )
+        print("\n".join(said(planned(rows_of(home, asked)), retrain=retrain)))
         return 0
     require_present(LOADS)
     refuse_read_only(home)
@@ -133,9 +150,9 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
                 carried = carry_out(home, lineage, request, _say)
             rows = {} if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
             if rows:
-                plan = plan_for(home, rows, **options)
-                _preflight(home, retrain=options["retrain"])
-                for line in said(plan, retrain=options["retrain"]):
+                plan = planned(rows)
+                _preflight(home, retrain=retrain)
+                for line in said(plan, retrain=retrain):
                     print(line)
                 request = begin(home, lineage, rows, plan)
                 carried = carry_out(home, lineage, request, _say)

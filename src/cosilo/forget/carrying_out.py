@@ -6,6 +6,7 @@ said to be erased while a step stands.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from cosilo.databases import made_private
 from cosilo.errors import RunBusyError, StoreError
 from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, overwrite, pinned
+from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
 from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
@@ -85,6 +87,9 @@ def begin(
         with Lineage(run.folder) as there:
             there.begin([there.name(i) for i in ids_in(run, by_file)], (), id=id)
     _keep_pieces(home, id, rows)
+    for number, step in enumerate(steps):
+        if step.method is Method.ASK:
+            keep_names(_names_file(home, id, number), plan.held[step.place, step.artifact])
     return lineage.begin([lineage.name(i) for i in rows], steps, id=id)
 
 
@@ -195,6 +200,8 @@ class _Work:
             if run is not None:
                 self._gone(run, [step])
             self._done(number, Evidence(what="files deleted", count=count))
+        elif step.method is Method.ASK:
+            self._ask(number, step, run)
         elif step.kind == ArtifactKind.ABROAD:
             self._done(number, Evidence(what="nothing was sent"))
         elif run is not None and step.kind in WITH_RUN:
@@ -264,6 +271,27 @@ class _Work:
             return
         self._gone(run, [step])
         self._done(number, Evidence(what="serves no more", count=1))
+
+    def _ask(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
+        """Have another party forget what it has of the run."""
+        about = step.note.partition("; ")[0]
+        if run is None or peer_of(step) not in run.plan.peers:
+            note = f"{about}; the run that asked it is not here any more, or its plan is another"
+            self._lineage.move(self._request.id, number, StepState.OPEN, note=note)
+            return
+        self._doing(number)
+        self._say(f"{about}: is asked")
+        told = ask_party(
+            run,
+            peer_of(step),
+            forget=_asked_as(self._request.id, number),
+            until=step.deadline,
+            names=_names_file(self._home, self._request.id, number),
+            answers=answers_of(self._home, self._request.id, number),
+            say=self._say,
+        )
+        note = f"{about}; {told.note}" if told.note else about
+        self._lineage.move(self._request.id, number, told.state, evidence=told.evidence, note=note)
 
     def _swapped(self, run: DataRun, step: ForgetStep) -> bool:
         with Lineage(run.folder, write=False) as there:
@@ -338,6 +366,20 @@ def _digest(run: DataRun) -> str:
     except (OSError, ValueError):
         return ""
     return str(about.get("task", ""))
+
+
+def answers_of(home: DataHome, request: str, number: int) -> Path:
+    """Where the answers are kept that a party signed for step `number` of a request."""
+    return home.folder / f"forgotten-{request[:12]}-{number}.json"
+
+
+def _names_file(home: DataHome, request: str, number: int) -> Path:
+    return home.folder / f".forget-{request[:12]}-{number}.names"
+
+
+def _asked_as(request: str, number: int) -> str:
+    """What one party is asked under: two runs may have the same one, and an id is for one question."""
+    return hashlib.sha256(f"{request}/{number}".encode()).hexdigest()[:32]
 
 
 def _pieces_file(home: DataHome, request: str) -> Path:

@@ -1,7 +1,7 @@
 """What a request would do: a list of steps, each for one thing that was made from the records.
 
 served (where told to) ─▶ bundles, reports, certificates, checkpoints ─▶ rows of the data files
-─▶ each run made again ─▶ shared recorded replies ─▶ served points swapped ─▶ what others hold
+─▶ each run made again ─▶ shared recorded replies ─▶ served points swapped ─▶ a search ─▶ other parties
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosilo.benchmark.noting import run_lineage
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
+from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
 from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import ForgetStep, Method, StepState
 from cosilo.lineage.store import has_lineage
+from cosilo.parties.held_elsewhere import HeldElsewhere
 from cosilo.tasks.files import FileRow
 
 OUTSIDE: Mapping[ArtifactKind, Method] = {
@@ -47,7 +49,8 @@ WITH_RUN: Mapping[ArtifactKind, Method] = {
 }
 """What goes when a run is made again in a folder of its own, which then takes the old one's place."""
 
-WEEK = 7 * 86400.0
+DAY = 86400.0
+WEEK = 7 * DAY
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,30 @@ class ForgetPlan:
     Attributes:
         records: how many are forgotten.
         notes: without any text or id of a record.
+        held: place and artifact of a step that asks a party → what it has besides requests.
     """
 
     records: int
     steps: tuple[ForgetStep, ...]
     notes: tuple[str, ...]
     cost: RemakingCost
+    held: Mapping[tuple[str, str], HeldElsewhere] = field(default_factory=dict)
 
 
 def plan_for(
-    home: DataHome, rows: Mapping[str, FileRow], *, take_down: bool = False, retrain: bool = True
+    home: DataHome,
+    rows: Mapping[str, FileRow],
+    *,
+    take_down: bool = False,
+    retrain: bool = True,
+    days: float = 30.0,
 ) -> ForgetPlan:
     """The plan for forgetting the records in `rows`.
 
     Args:
         take_down: end what serves a point, instead of having it prepare the point again.
         retrain: make runs again; otherwise all that was made in them is deleted.
+        days: that other parties have to answer.
 
     Raises:
         StoreError: a run cannot be read.
@@ -97,6 +108,8 @@ def plan_for(
     first: list[ForgetStep] = []
     remade: list[ForgetStep] = []
     last: list[ForgetStep] = []
+    parties: list[ForgetStep] = []
+    held: dict[tuple[str, str], HeldElsewhere] = {}
     notes: list[str] = []
     costs: list[RemakingCost] = []
     for run in home.runs:
@@ -131,7 +144,13 @@ def plan_for(
                         note="whatever was certified of this run",
                     )
                 )
+            for step, theirs in _asked(run, derived, time.time() + days * DAY):
+                parties.append(step)
+                held[step.place, step.artifact] = theirs
+            can = {peer_of(step) for step in parties if step.place == str(run.folder)}
             for artifact in derived:
+                if artifact.kind is ArtifactKind.ABROAD and artifact.place in can:
+                    continue
                 _place(run, artifact, take_down, first, remade, last)
             remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
             if retrain:
@@ -172,7 +191,8 @@ def plan_for(
         remade = [_deleted(step) for step in remade]
     return ForgetPlan(
         records=len(rows),
-        steps=(*first, *data, *remade, *last, search, *unread),
+        steps=(*first, *data, *remade, *last, search, *parties, *unread),
+        held=held,
         notes=tuple(notes),
         cost=RemakingCost(
             sum(c.answers for c in costs),
@@ -247,6 +267,38 @@ def _sent(step: ForgetStep, run: DataRun, artifact: Artifact) -> ForgetStep:
     return _changed(step, state=StepState.UNREACHABLE, note=note)
 
 
+def _asked(
+    run: DataRun, derived: Sequence[Artifact], until: float
+) -> Iterator[tuple[ForgetStep, HeldElsewhere]]:
+    """The steps that ask parties which can be asked, and what these have besides requests."""
+    known = {artifact.id for artifact in derived}
+    sent: dict[str, Artifact] = {}
+    trials: dict[str, set[str]] = {}
+    for artifact in derived:
+        if artifact.kind is ArtifactKind.ABROAD:
+            sent[artifact.place] = artifact
+            whole = artifact.id.partition("/sent/")[0]
+            if whole in known:  # what preparing made is made from it, not only what was answered
+                trials.setdefault(artifact.place, set()).add(whole.partition("/")[2])
+    for peer, artifact in sent.items():
+        if not askable(run, peer):
+            continue
+        held = held_of(run, peer, trials.get(peer, set()))
+        many = len(held.federations), len(held.adapters) + len(held.bodies)
+        more = f", updates in {many[0]} federations and {many[1]} adapters" if any(many) else ""
+        yield (
+            ForgetStep(
+                method=Method.ASK,
+                artifact=artifact.id,
+                kind=artifact.kind,
+                place=str(run.folder),
+                note=f"{peer} at {address_of(run, peer)}: requests that the run no longer makes{more}",
+                deadline=until,
+            ),
+            held,
+        )
+
+
 def _messages(ledger: Path, trial: str) -> int | None:
     """How many messages crossed upwards in the trial; None where nobody can say."""
     if not ledger.is_file():
@@ -316,7 +368,11 @@ def _grouped(steps: Sequence[ForgetStep]) -> Iterator[tuple[str, list[ForgetStep
     found: dict[str, list[ForgetStep]] = {}
     for step in steps:
         name = str(step.method)
-        if step.state is StepState.OPEN:
+        if step.method is Method.ASK:
+            name += (
+                f", to be answered until {time.strftime('%Y-%m-%d', time.gmtime(step.deadline))}"
+            )
+        elif step.state is StepState.OPEN:
             name = "open, waits for others"
         found.setdefault(name, []).append(step)
     yield from found.items()

@@ -1,7 +1,8 @@
 """A request to forget, and the steps it takes: values that `Lineage` keeps.
 
 A step goes from `planned` over `doing` to `done`. One whose end others decide is `open` until a
-deadline, one that nobody can do is `unreachable`. A request is *erased* when every step is done, and
+deadline, one that nobody can do is `unreachable`, and one that another party can do only nearly is
+`approximate`. A request is *erased* when every step is done, and
 not before.
 """
 
@@ -18,6 +19,8 @@ class StepState(StrEnum):
     OPEN = "open"
     """Asked of another party, or waiting for something that only the owner can start."""
     UNREACHABLE = "cannot be reached"
+    APPROXIMATE = "approximate"
+    """Done by another party as well as it can be, which is not as if it had never had the record."""
 
 
 class Method(StrEnum):
@@ -74,7 +77,7 @@ class ForgetStep:
     @property
     def settled(self) -> bool:
         """Nothing is left to do here; it may still stand elsewhere."""
-        return self.state in (StepState.DONE, StepState.UNREACHABLE)
+        return self.state in (StepState.DONE, StepState.UNREACHABLE, StepState.APPROXIMATE)
 
 
 @dataclass(frozen=True, kw_only=True)
