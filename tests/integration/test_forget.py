@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO, TextIOWrapper
@@ -26,7 +27,10 @@ from cosilo.forget import carrying_out
 from cosilo.lineage.artifacts import ArtifactKind
 from cosilo.lineage.store import FILE, Lineage
 from cosilo.models.kept.replay import ReplayStore
+from cosilo.report.made_from import Became
+from cosilo.tasks.base import Split
 from cosilo.types import Answer
+from pages import Page
 from tiny_run import LABELS, bench
 
 pytestmark = pytest.mark.timeout(300)
@@ -239,6 +243,46 @@ def test_a_plan_changes_nothing_and_says_what_would_be_done(
     assert id not in said
     after = {f: f.read_bytes() for f in home.rglob("*") if f.is_file() and FILE not in f.name}
     assert after == before
+
+
+def test_the_page_draws_what_would_become_of_it_and_names_nobody(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = home / "run", home.parent / "plan.html"
+    ids = ids_in(run, "train", "test")
+    assert main(["report", str(run)]) == 0
+    assert 'id="lineage"' in (run / "report.html").read_text()
+    before = {f: f.read_bytes() for f in home.rglob("*") if f.is_file() and FILE not in f.name}
+    assert forget(home, *ids, more=("--page", str(page))) == 2
+    assert "--plan" in capsys.readouterr().err
+    assert forget(home, *ids, more=("--plan", "--page", str(page))) == 0
+    after = {f: f.read_bytes() for f in home.rglob("*") if f.is_file() and FILE not in f.name}
+    assert after == before
+    text = page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    found = Page(text)
+    assert found.open == []
+    told = " ".join(found.texts["tr"])
+    for state in (Became.AGAIN, Became.DELETED, Became.UNREACHABLE):
+        assert state in told
+    assert Became.STANDS not in told
+    with Lineage(run, write=False) as lineage:
+        graph = lineage.graph(ids)
+    made = f"{len(graph.artifacts)} things were made from the records in this run"
+    assert made in text
+    assert f"1 of {len(results_ids(run, 'test'))} records" in told
+    for private in ("patient-", "garden gate", "Keller", "whom.txt"):
+        assert private not in text
+    assert forget(home, *ids) == 0
+    assert main(["report", str(run)]) == 0
+    rows = Page((run / "report.html").read_text()).texts["tr"]
+    for state in (Became.AGAIN, Became.DELETED, Became.UNREACHABLE, Became.STANDS):
+        assert any(state in row for row in rows), "what became of it stays in the run's report"
+
+
+def results_ids(run: Path, split: Split) -> list[str]:
+    with opened(run) as results:
+        return [example.id for example in results.store.examples(results.task, split)]
 
 
 def test_certificates_are_withdrawn_and_reports_say_so(

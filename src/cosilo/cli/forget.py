@@ -25,6 +25,7 @@ parties elsewhere that runs spoke to, and sign what was done. What was made from
 noted (lineage.sqlite).
 
     cosilo forget RUN --ids @ids.txt --plan        say what would be done, and what it costs
+    cosilo forget RUN --ids @ids.txt --plan --page plan.html    the same, drawn as a graph
     cosilo forget RUN --ids @ids.txt               do it; the same command goes on after a kill
     cosilo forget data.jsonl --where @where.toml   records with  customer = "C-17"
     cosilo forget RUN --ids -                      ids from standard input, one a line
@@ -60,6 +61,12 @@ def register(verbs: Any) -> None:
     )
     parser.add_argument(
         "--plan", action="store_true", help="say what would be done and stop; nothing is changed"
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="with --plan: draw what was made from the records, and what would become of it (HTML)",
     )
     parser.add_argument(
         "--runs",
@@ -110,10 +117,12 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     from cosilo.forget.carrying_out import begin, carry_out, left, one_at_a_time
     from cosilo.forget.erasure import LOADS
     from cosilo.forget.home import home_of, refuse_read_only, rows_of
+    from cosilo.forget.picture import plan_page
     from cosilo.forget.planning import plan_for, said
     from cosilo.forget.remaking import refuse_under_way
     from cosilo.lineage.store import Lineage
     from cosilo.models.present import require_present
+    from cosilo.report.html import write_page
 
     asked = None
     if arguments.ids is not None:
@@ -136,8 +145,15 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     if arguments.plan:
         if asked is None:
             raise ConfigError("--plan: say whom to forget, with --ids or --where")
-        print("\n".join(said(planned(rows_of(home, asked)), retrain=retrain)))
+        rows = rows_of(home, asked)
+        plan = planned(rows)
+        print("\n".join(said(plan, retrain=retrain)))
+        if arguments.page is not None:
+            write_page(plan_page(home, rows, plan), arguments.page)
+            print(f"page: {arguments.page}")
         return 0
+    if arguments.page is not None:
+        raise ConfigError("--page draws a plan: give it with --plan")
     require_present(LOADS)
     refuse_read_only(home)
     with one_at_a_time(home):

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from cosilo.objectives import Reliability
     from cosilo.objectives.base import Run
     from cosilo.report.data import Crossed, ModelFacts, Prepared, Report
+    from cosilo.report.made_from import MadeFromRecords
     from cosilo.selection import Certificate, Limit
 
 DESCRIPTION = """\
 Write what a run found: the front, every point with intervals, limits and the certificate, what left
-the building, cost and latency, and how far the small model's confidence can be believed. The HTML is
+the building, cost and latency, how far the small model's confidence can be believed, and what was made
+from the records. The HTML is
 one file that loads nothing from the network, and like the run it is its owner's alone to read (mode
 0600). Where a record is not whole, its point has no numbers, nothing is certified, and the exit code
 is 4.
@@ -70,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             if path is not None:
                 made = of_file(ArtifactKind.REPORT, path, arguments.run, made_by="cosilo report")
                 note_made(arguments.run, made, trials)
-        write_html(report, target)
+        write_html(replace(report, made_from=_made_from(arguments.run)), target)
         print(f"report: {target}")
         if arguments.csv is not None:
             write_csv(report, arguments.csv)
@@ -83,6 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"cosilo: {name} has no numbers: {wrong}", file=sys.stderr)
             raise StoreError(f"nothing is certified, as a record is not whole: {results.way_on}")
     return 0
+
+
+def _made_from(run: Path) -> MadeFromRecords:
+    """What was made from the run's records, this report included; with what a request beside the data
+    says of what another party has."""
+    from cosilo.forget.picture import known_of
+    from cosilo.lineage.store import Lineage
+    from cosilo.report.made_from import made_from
+
+    with Lineage(run, write=False) as lineage:
+        graph = lineage.graph()
+    return made_from(graph, known_of(run, graph))
 
 
 def make_report(

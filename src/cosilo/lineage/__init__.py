@@ -3,6 +3,7 @@
     records ──┬───────────────▶ artifact ──▶ artifact ──▶ …      `Lineage.note`, before it is made
               └──▶ named set ──────┘                             `Lineage.derived`: all that follows
 
-`artifacts.py` has the closed list of kinds; `store.py` the file; `requests.py` the requests to forget
-and their steps, in the same file. Reasons: docs/decisions/0062-what-was-made-from-what.md.
+`artifacts.py` has the closed list of kinds; `store.py` the file; `graph.py` what a picture of it is
+drawn from; `requests.py` the requests to forget and their steps, in the same file. Reasons:
+docs/decisions/0062-what-was-made-from-what.md.
 """

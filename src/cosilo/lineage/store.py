@@ -29,6 +29,7 @@ import msgspec
 from cosilo.databases import in_wal, made_private
 from cosilo.errors import StoreError
 from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
+from cosilo.lineage.graph import LineageGraph, RecordSet
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, StepState
 from cosilo.privacy.secret_key import secret_key
 
@@ -251,23 +252,63 @@ class Lineage:
 
     def derived_from(self, names: Iterable[bytes]) -> tuple[Artifact, ...]:
         """`derived`, of records by their names in this file."""
+        with self._asked_for(names):
+            reached = {number for (number,) in self._db.execute(_DERIVED)}
+            order, found = self._artifacts(reached)
+        return tuple(found[number] for number in order if not found[number].gone)
+
+    def graph(self, records: Iterable[str] | None = None) -> LineageGraph:
+        """What was made from any of `records`, and by what way; of all records where it is None. What
+        is gone is in it."""
+        every = records is None
+        wanted = "" if every else " JOIN wanted USING (record)"
+        with self._asked_for(() if records is None else map(self.name, records)):
+            query = "SELECT number FROM artifacts" if every else _DERIVED
+            order, found = self._artifacts({number for (number,) in self._db.execute(query)})
+            sizes = dict.fromkeys((n for (n,) in self._db.execute("SELECT name FROM sets")), 0)
+            sizes |= dict(self._db.execute("SELECT name, count(*) FROM members GROUP BY name"))
+            within = sizes
+            if not every:
+                members = f"SELECT name, count(*) FROM members{wanted} GROUP BY name"
+                within = dict(self._db.execute(members))
+            query = f"SELECT artifact, record FROM from_records{wanted}"
+            alone = self._db.execute(query).fetchall()
+            from_sets = self._db.execute("SELECT name, artifact FROM from_sets").fetchall()
+            edges = self._db.execute("SELECT source, artifact FROM from_artifacts").fetchall()
+        used = {(n, a) for n, a in from_sets if n in within and a in found}
+        return LineageGraph(
+            artifacts=tuple(found[number] for number in order),
+            sets=tuple(
+                RecordSet(name=name, records=within[name], size=sizes[name])
+                for name in sorted({name for name, _ in used})
+            ),
+            alone=len({record for _, record in alone}),
+            from_alone=frozenset(found[a].id for a, _ in alone),
+            from_sets=frozenset((n, found[a].id) for n, a in used),
+            from_artifacts=frozenset(
+                (found[s].id, found[a].id) for s, a in edges if s in found and a in found
+            ),
+        )
+
+    @contextmanager
+    def _asked_for(self, names: Iterable[bytes]) -> Iterator[None]:
+        """These names in the table `wanted`; what is read meanwhile is of one moment."""
         with self._guarded():
-            self._db.execute("BEGIN")  # what is read is of one moment
+            self._db.execute("BEGIN")
             try:
                 self._db.execute("DELETE FROM wanted")
                 self._db.executemany(
                     "INSERT OR IGNORE INTO wanted VALUES (?)", [(name,) for name in names]
                 )
-                reached = {number for (number,) in self._db.execute(_DERIVED)}
-                order = in_order(
-                    reached, self._db.execute("SELECT source, artifact FROM from_artifacts")
-                )
-                found = {
-                    a[0]: _artifact(*a[1:]) for a in self._db.execute("SELECT * FROM artifacts")
-                }
+                yield
             finally:
                 self._db.execute("ROLLBACK")
-        return tuple(found[number] for number in order if not found[number].gone)
+
+    def _artifacts(self, numbers: set[int]) -> tuple[list[int], dict[int, Artifact]]:
+        """These artifacts by number, and their numbers with each after what it was made from."""
+        order = in_order(numbers, self._db.execute("SELECT source, artifact FROM from_artifacts"))
+        rows = self._db.execute("SELECT * FROM artifacts")
+        return order, {row[0]: _artifact(*row[1:]) for row in rows if row[0] in numbers}
 
     def standing(self) -> tuple[Artifact, ...]:
         """All artifacts that are not gone, in the order of noting."""

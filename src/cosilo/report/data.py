@@ -14,6 +14,7 @@ from cosilo.clock import Effort
 from cosilo.objectives.base import Link, Objective
 from cosilo.objectives.links import OverLinks
 from cosilo.objectives.reliability import Reliability
+from cosilo.report.made_from import MadeFromRecords
 from cosilo.selection import Certificate, Limit, Point, objectives_of, passed_over
 from cosilo.strategies.cards import Card
 
@@ -213,6 +214,7 @@ class Report:
         versions: package or part → version.
         quoted: whether messages may be shown, their secrets masked.
         commands: what reproduces the run and this file, one shell line each.
+        made_from: what was made from the records; None where nobody noted it.
         made: when, as the reader shall see it; empty leaves it out.
     """
 
@@ -238,6 +240,7 @@ class Report:
     seed: int = 0
     quoted: bool = False
     commands: tuple[str, ...] = ()
+    made_from: MadeFromRecords | None = None
     made: str = ""
 
     @property

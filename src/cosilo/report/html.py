@@ -21,10 +21,13 @@ from cosilo.report.page.costs import confidence, costs
 from cosilo.report.page.crossings import crossings
 from cosilo.report.page.facts import facts, provenance
 from cosilo.report.page.front import drawn_from, front
+from cosilo.report.page.made_from import lineage_section
 from cosilo.report.page.points import no_points, points
 from cosilo.report.page.preparing import preparing
 from cosilo.report.page.verdict import verdict
 from cosilo.report.private_file import private_file
+
+_LINEAGE = "What was made from the records"
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -33,20 +36,25 @@ def write_html(report: Report, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
+    write_page(html(report), path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Write a page to `path`, for its owner alone to read.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     try:
-        private_file(path).write_text(html(report), encoding="utf-8")
+        private_file(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"cannot write the report {str(path)!r}: {error.strerror}") from None
 
 
 def html(report: Report) -> str:
     """The whole report as HTML, style sheet and script included."""
-    style, script = _part("style.css"), _part("script.js")
+    script = _part("script.js")
     axes = default_axes(report) if report.points else None
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     body = joined(
         tag(
             "header",
@@ -68,6 +76,7 @@ def html(report: Report) -> str:
             preparing(report),
             costs(report),
             confidence(report),
+            _made_from(report),
             provenance(report),
         ),
         tag("footer", "Made by Cosilo. This file is whole: it asks no network for anything."),
@@ -76,7 +85,21 @@ def html(report: Report) -> str:
         else None,
         tag("script", trusted(script)) if axes else None,
     )
-    page = tag(
+    return whole_page(f"{report.title}: Cosilo report", body, script)
+
+
+def whole_page(title: str, body: Markup, script: str = "") -> str:
+    """A whole page with the report's style sheet.
+
+    Args:
+        script: the one that `body` has, which alone may run.
+    """
+    style = _part("style.css")
+    runs = f"script-src '{_hash(script)}'; " if script else ""
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; {runs}base-uri 'none'; form-action 'none'"
+    )
+    made = tag(
         "html",
         tag(
             "head",
@@ -84,13 +107,13 @@ def html(report: Report) -> str:
             tag("meta", http_equiv="Content-Security-Policy", content=policy),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="referrer", content="no-referrer"),
-            tag("title", f"{report.title}: Cosilo report"),
+            tag("title", title),
             tag("style", trusted(style)),
         ),
         tag("body", body),
         lang="en",
     )
-    return f"<!DOCTYPE html>\n{page}\n"
+    return f"<!DOCTYPE html>\n{made}\n"
 
 
 def _contents(report: Report, has_front: bool) -> Markup:
@@ -102,10 +125,24 @@ def _contents(report: Report, has_front: bool) -> Markup:
         ("preparing", "What preparing found", bool(report.prepared)),
         ("cost", "Cost and latency", bool(report.costs)),
         ("confidence", "Confidence", bool(report.reliability)),
+        ("lineage", _LINEAGE, report.made_from is not None),
         ("made", "How this was made", True),
     ]
     shown = [tag("a", words, href=f"#{id}") for id, words, there in links if there]
     return tag("nav", shown, aria_label="Contents")
+
+
+def _made_from(report: Report) -> Markup | None:
+    if report.made_from is None:
+        return None
+    return lineage_section(
+        "lineage",
+        _LINEAGE,
+        report.made_from,
+        "From left to right: the records, what was made from them, and what was made from that. What a "
+        "request to forget changed stays in the picture with what became of it. Whatever could read a "
+        "set counts as made from all of it.",
+    )
 
 
 def _json(data: object) -> str:

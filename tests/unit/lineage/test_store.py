@@ -14,6 +14,7 @@ import pytest
 
 from cosilo.errors import ConfigError, StoreError
 from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
+from cosilo.lineage.graph import LineageGraph
 from cosilo.lineage.requests import Evidence, ForgetStep, Method, StepState
 from cosilo.lineage.store import FILE, KEY, Lineage, has_lineage
 
@@ -55,6 +56,28 @@ def test_what_was_made_from_a_record_is_found_over_sets_and_artifacts(tmp_path: 
         ]
         with pytest.raises(StoreError, match="readonly"):
             again.gather("train", ["eve"])
+
+
+def test_the_graph_has_the_ways_and_counts_records(tmp_path: Path) -> None:
+    with made_of(tmp_path) as lineage:
+        prompt = Artifact(id="prompt", kind=ArtifactKind.PROMPT)
+        lineage.note(prompt, MadeFrom(records=frozenset({"cyd", "ada"}), sets=frozenset({"tune"})))
+        lineage.gone(HEAD.id, "deleted")
+        found = lineage.graph(["ada"])
+        assert ids(found.artifacts) == [HEAD.id, BUNDLE.id, "prompt"]
+        assert found.artifacts[0].gone == "deleted"
+        assert [(s.name, s.records, s.size) for s in found.sets] == [("train", 1, 2)]
+        assert (found.alone, found.from_alone) == (1, {"prompt"})
+        assert found.from_sets == {("train", HEAD.id)}
+        assert found.from_artifacts == {(HEAD.id, BUNDLE.id)}
+        every = lineage.graph()
+        assert [(s.name, s.records, s.size) for s in every.sets] == [
+            ("train", 2, 2),
+            ("tune", 1, 1),
+        ]
+        assert every.from_sets == {("train", HEAD.id), ("tune", "prompt")}
+        assert every.alone == 2
+        assert lineage.graph(["nobody"]) == lineage.graph([]) == LineageGraph(artifacts=())
 
 
 def test_what_is_gone_is_found_no_more_but_what_was_made_from_it_is(tmp_path: Path) -> None:
