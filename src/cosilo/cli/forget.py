@@ -13,6 +13,7 @@ from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cosilo.forget.asked import AskedRecords
+    from cosilo.forget.gateway_store import GatewayHome
     from cosilo.forget.home import DataHome
     from cosilo.lineage.requests import ForgetRequest
     from cosilo.lineage.store import Lineage
@@ -29,6 +30,7 @@ noted (lineage.sqlite).
     cosilo forget RUN --ids @ids.txt               do it; the same command goes on after a kill
     cosilo forget data.jsonl --where @where.toml   records with  customer = "C-17"
     cosilo forget RUN --ids -                      ids from standard input, one a line
+    cosilo forget STORE --ids @requests.txt        requests that a gateway answered, in its store
     cosilo forget status RUN                       what of earlier requests still stands
     cosilo forget verify erasure-….json            check the signature of a certificate
 
@@ -51,11 +53,14 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "target",
         nargs="+",
-        metavar="DATA|RUN",
-        help="a data file, a folder of some, or a run of them; or: status DATA|RUN; verify FILE",
+        metavar="DATA|RUN|STORE",
+        help="a data file, a folder of some, a run of them, or a gateway's store; or: status TARGET; "
+        "verify FILE",
     )
     whom = parser.add_mutually_exclusive_group()
-    whom.add_argument("--ids", metavar="@FILE|-", help="ids of records, one a line")
+    whom.add_argument(
+        "--ids", metavar="@FILE|-", help="ids of records, or of a gateway's requests, one a line"
+    )
     whom.add_argument(
         "--where", metavar="@FILE|-", help="a TOML table: column = value, or a list of values"
     )
@@ -93,6 +98,15 @@ def register(verbs: Any) -> None:
         metavar="N",
         help="days that other parties have to answer before status says that the time is over",
     )
+    parser.add_argument(
+        "--secret", type=Path, metavar="FILE", help="of a gateway, for a store in PostgreSQL"
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="DIR",
+        help="where the request and its certificate are kept for a store in PostgreSQL",
+    )
     parser.add_argument("--key", default="", metavar="HEX", help="verify: the key it must have")
     parser.set_defaults(command=run)
 
@@ -102,8 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     if verb == "verify" and rest:
         return _verify(Path(_only(rest)), arguments.key)
     if verb == "status" and rest:
-        return _status(Path(_only(rest)), arguments.runs)
-    return _forget(arguments, Path(_only(arguments.target)))
+        return _status(arguments, _only(rest))
+    target = _only(arguments.target)
+    if (gateway := _gateway(arguments, target)) is not None:
+        return _forget_requests(arguments, gateway)
+    return _forget(arguments, Path(target))
 
 
 def _only(given: list[str]) -> str:
@@ -184,6 +201,47 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     return 0 if all(step.settled for step in carried.request.steps) else OPEN
 
 
+def _gateway(arguments: argparse.Namespace, target: str) -> GatewayHome | None:
+    from cosilo.forget.gateway_store import gateway_at
+
+    return gateway_at(target, beside=arguments.beside, secret=arguments.secret)
+
+
+def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
+    """Forget requests in a gateway's store."""
+    from cosilo.forget import gateway_store
+    from cosilo.forget.asked import read_ids
+    from cosilo.lineage.store import Lineage
+
+    if arguments.where is not None:
+        raise ConfigError("--where: a gateway's requests have no columns; name them with --ids")
+    asked = {} if arguments.ids is None else read_ids(arguments.ids).ids
+    if arguments.plan:
+        if not asked:
+            raise ConfigError("--plan: say which requests to forget, with --ids")
+        found = gateway_store.stored(home, asked)
+        print(f"to forget {len(found.ids)} requests:")
+        for step in gateway_store.steps_for(home, found):
+            print(f"  {step.method}: {step.kind or 'all'} in {step.place} ({step.note})")
+        return 0
+    with gateway_store.alone(home), Lineage(home.folder) as lineage:
+        requests = gateway_store.left_at(home, lineage)
+        for request in requests:
+            print(f"request {request.id[:12]} goes on")
+        known = frozenset[bytes]().union(*(lineage.names_of(r.id) for r in requests))
+        asked = {id: line for id, line in asked.items() if lineage.name(id) not in known}
+        if asked:
+            found = gateway_store.stored(home, asked)
+            requests.append(gateway_store.begin_at(home, lineage, found))
+        if not requests:
+            raise ConfigError("nothing is under way here; say which requests to forget: --ids")
+        done = [gateway_store.carry_out_at(home, lineage, r, _say) for r in requests]
+    for request in done:
+        print("\n".join(_summary(request)))
+        print(f"certificate: {home.certificate(request.id)}")
+    return 0 if all(step.settled for r in done for step in r.steps) else OPEN
+
+
 def _say(text: str) -> None:
     print(text, flush=True)
 
@@ -222,15 +280,16 @@ def _summary(request: ForgetRequest) -> list[str]:
     return [*lines, "  not erased: what is listed stands"]
 
 
-def _status(target: Path, more: list[Path]) -> int:
+def _status(arguments: argparse.Namespace, target: str) -> int:
     from cosilo.forget.home import home_of
     from cosilo.lineage.store import Lineage, has_lineage
 
-    home = home_of(target, more)
-    if not has_lineage(home.folder):
+    gateway = _gateway(arguments, target)
+    folder = home_of(Path(target), arguments.runs).folder if gateway is None else gateway.folder
+    if not has_lineage(folder):
         print("nothing was ever asked to be forgotten here")
         return 0
-    with Lineage(home.folder, write=False) as lineage:
+    with Lineage(folder, write=False) as lineage:
         requests = lineage.requests()
     for request in requests:
         print("\n".join(_summary(request)))
