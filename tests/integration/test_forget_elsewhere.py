@@ -121,6 +121,15 @@ def test_a_host_is_asked_and_what_it_signs_is_kept(
     assert isinstance(told, Forgotten)
     require_signed(told, Trust.of(host_url(made), made[0] / "lm" / "certs" / "ca.pem"))
     assert forgotten_ids(there) == 1
+    capsys.readouterr()
+    ca = made[0] / "lm" / "certs" / "ca.pem"
+    assert main(["forget", "verify", str(path), "--ca", str(ca)]) == 0
+    assert "1 × request: deleted" in capsys.readouterr().out
+    flipped = answer.replace(b"deleted".hex(), b"nothing".hex())
+    changed = there / "changed.json"
+    changed.write_text(path.read_text().replace(answer, flipped))
+    assert main(["forget", "verify", str(changed), "--ca", str(ca)]) != 0
+    assert "the signature is right" not in capsys.readouterr().out
     host.stop()
     for record in (home / "run", home / "run" / "network.sqlite", there / "lm" / "host"):
         assert main(["audit", "verify", str(record)]) == 0

@@ -33,6 +33,7 @@ noted (lineage.sqlite).
     cosilo forget STORE --ids @requests.txt        requests that a gateway answered, in its store
     cosilo forget status RUN                       what of earlier requests still stands
     cosilo forget verify erasure-….json            check the signature of a certificate
+    cosilo forget verify forgotten-….json --ca CA  check what a party signed
 
 Ids and conditions come from a file or standard input, never from the command line, and stand in no
 log and no error: these name lines; parties elsewhere are told random ids and hashes. Exit code: 0 all
@@ -108,12 +109,20 @@ def register(verbs: Any) -> None:
         help="where the request and its certificate are kept for a store in PostgreSQL",
     )
     parser.add_argument("--key", default="", metavar="HEX", help="verify: the key it must have")
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="verify: what a party signed (forgotten-….json), by the authority that vouches for it",
+    )
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     verb, *rest = arguments.target
     if verb == "verify" and rest:
+        if arguments.ca is not None:
+            return _verify_answers(Path(_only(rest)), arguments.ca)
         return _verify(Path(_only(rest)), arguments.key)
     if verb == "status" and rest:
         return _status(arguments, _only(rest))
@@ -306,4 +315,18 @@ def _verify(path: Path, key: str) -> int:
     print(f"  (fingerprint {fingerprint(told['key'])}; compare it with one noted elsewhere)")
     print(f"request {told['request']}: {len(told['records'])} records, {len(told['steps'])} steps")
     print("  erased" if told["erased"] else f"  not erased: {told['standing']} steps stand")
+    return 0
+
+
+def _verify_answers(path: Path, ca: Path) -> int:
+    from cosilo.forget.elsewhere import signed_answers
+
+    if not path.is_file():
+        raise ConfigError(f"there is no file {str(path)!r}")
+    for answer in signed_answers(path, ca):
+        day = datetime.fromtimestamp(answer.at, UTC).strftime("%Y-%m-%d %H:%M")
+        print(f"the signature is right; signed {day} UTC by the host's clock")
+        for told in answer.outcomes:
+            left = f"; left there: {', '.join(told.left)}" if told.left else ""
+            print(f"  {max(len(told.names), 1)} × {told.what}: {told.how}{left}")
     return 0

@@ -30,7 +30,7 @@ from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Forget, Forgotten, decode, encode
 from cosilo.boundary.record.ledger import Entry, connect, read_entries
 from cosilo.boundary.record.shredding import shred
-from cosilo.boundary.record.signed import Trust
+from cosilo.boundary.record.signed import Trust, require_signed
 from cosilo.databases import made_private
 from cosilo.errors import CosiloError, StoreError
 from cosilo.forget.home import DataRun
@@ -128,16 +128,41 @@ def ask_party(
     return _verdict(answers)
 
 
-def _verdict(path: Path) -> PartyAnswer:
-    data = path.read_bytes()
+def signed_answers(path: Path, ca: Path) -> list[Forgotten]:
+    """What a party signed, as `ask_party` kept it, each signature looked at.
+
+    Args:
+        ca: the file of the authority that vouches for the party.
+
+    Raises:
+        StoreError: it holds no answers.
+        ConfigError: the authority's file cannot be read.
+        UnexpectedReplyError: one is not signed by the host that the file names, or was changed.
+    """
+    host, found = _answers(path.read_bytes(), path)
+    trust = Trust.of(f"https://{host}", ca, host)
+    for answer in found:
+        require_signed(answer, trust)
+    return found
+
+
+def _answers(data: bytes, path: Path) -> tuple[str, list[Forgotten]]:
     try:
-        found = [decode(bytes.fromhex(answer)) for answer in json.loads(data)["answers"]]
+        told = json.loads(data)
+        found = [decode(bytes.fromhex(answer)) for answer in told["answers"]]
+        host = str(told["host"])
     except (ValueError, KeyError, TypeError, CosiloError) as error:
         raise StoreError(
             f"{str(path)!r} does not hold what a party signed ({type(error).__name__}); move it away "
             "to have it asked again"
         ) from None
-    outcomes = [o for answer in found if isinstance(answer, Forgotten) for o in answer.outcomes]
+    return host, [answer for answer in found if isinstance(answer, Forgotten)]
+
+
+def _verdict(path: Path) -> PartyAnswer:
+    data = path.read_bytes()
+    _, found = _answers(data, path)
+    outcomes = [o for answer in found for o in answer.outcomes]
     counts: Counter[str] = Counter()
     for outcome in outcomes:
         counts[outcome.how] += max(len(outcome.names), 1)
