@@ -400,7 +400,7 @@ def _write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def report(kept: Kept, every: list[dict[str, Any]]) -> None:
+def report(kept: Kept, every: list[dict[str, Any]], rounds: int) -> None:
     rng = np.random.default_rng(0)
     facts = [fact for found in every for fact in found.pop("facts")]
     whole: Mapping[str, np.ndarray] = {
@@ -427,9 +427,7 @@ def report(kept: Kept, every: list[dict[str, Any]]) -> None:
         places = sum(fact[f"places {way}"] for fact in facts)
         size = sum(fact[way] for fact in facts)
         kept.put(way, "bytes a place", size / places, n=places)
-        kept.put(
-            way, "bytes an owner and round", size / (len(facts) * kept_rounds(kept)), n=len(facts)
-        )
+        kept.put(way, "bytes an owner and round", size / (len(facts) * rounds), n=len(facts))
     # Scores of one owner are not those of another, so each is ranked within its own.
     inside, outside = [], []
     for fact in facts:
@@ -441,10 +439,6 @@ def report(kept: Kept, every: list[dict[str, Any]]) -> None:
     n = sum(map(len, inside)) + sum(map(len, outside))
     kept.put("opinions", "AUC", value, n=n, low=low, high=high)
     kept.put("seeds", "count", len(every))
-
-
-def kept_rounds(kept: Kept) -> int:
-    return int(kept.settings["rounds"])
 
 
 def main() -> None:
@@ -469,7 +463,7 @@ def main() -> None:
                 "share": SHARE,
             },
         )  # fmt: skip
-        report(kept, every)
+        report(kept, every, how.rounds)
         kept.write()
 
 

@@ -142,6 +142,30 @@ def test_an_entry_written_whose_answer_was_lost_stays_and_the_next_follows_it(
     ledger.close()
 
 
+def test_a_writer_waits_until_the_server_lets_its_own_last_connection_go(
+    connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = PostgresLedger(connect, "chain", key=KEY)
+    put(ledger, 0)
+    # Its last connection ends only once the new one has found the chain held by it.
+    last, real, found = ledger._db, ledger._holder, []
+    backend = last.info.backend_pid
+    broken = connect()
+    broken.close()
+    ledger._db = broken
+
+    def holder(db: Any) -> int | None:
+        found.append(real(db))
+        last.close()
+        return found[-1]
+
+    monkeypatch.setattr(ledger, "_holder", holder)
+    put(ledger, 1)
+    assert found[0] == backend
+    assert [e.request for e in ledger.entries()] == ["request-0", "request-1"]
+    ledger.close()
+
+
 def test_a_chain_taken_over_while_the_connection_was_lost_is_not_written(connect: Open) -> None:
     ledger = PostgresLedger(connect, "chain")
     put(ledger, 0)

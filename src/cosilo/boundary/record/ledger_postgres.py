@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,6 +92,9 @@ DO $$ BEGIN  -- an ALTER that finds nothing to do would still wait for every rea
 END $$;
 """
 
+_NOTICED_S = 10.0
+"""How long a server may take to notice that a connection has ended."""
+
 _APPEND = """
 WITH entry AS (
     INSERT INTO cosilo.entries SELECT * FROM unnest(
@@ -168,8 +172,7 @@ class PostgresLedger:
             except StoreError:
                 # The connection may have gone stale, and whether the batch was written is not known:
                 # where the chain ends now says so.
-                self._db.close()
-                self._db = self._connect()
+                self._reconnect()
                 if self._hash == last:
                     return self._count
                 rows, last = self._link(batch)
@@ -187,8 +190,7 @@ class PostgresLedger:
         try:
             self._ask(lambda db: db.execute(put, row))
         except StoreError:  # the connection may have gone stale
-            self._db.close()
-            self._db = self._connect()
+            self._reconnect()
             self._ask(lambda db: db.execute(put, row))
 
     def _insert(self, rows: Sequence[EntryRow], last: bytes) -> None:
@@ -211,8 +213,7 @@ class PostgresLedger:
             try:
                 self._ask(lambda db: db.execute("SELECT 1"))
             except StoreError:
-                self._db.close()
-                self._db = self._connect()
+                self._reconnect()
 
     def close(self) -> None:
         # The server lets the lock go by itself, but only once it has noticed that we left.
@@ -222,16 +223,26 @@ class PostgresLedger:
             )
         self._db.close()
 
-    def _connect(self) -> Connection:
+    def _reconnect(self) -> None:
+        self._db.close()
+        self._db = self._connect(before=self._backend)
+
+    def _connect(self, *, before: int | None = None) -> Connection:
+        """A new connection that holds the chain.
+
+        Args:
+            before: the server's process of this writer's last connection, which holds the chain until
+                it has noticed that we left.
+        """
         db = _asking(self._open)
         try:
-            free = _asking(
-                lambda: db.execute(
-                    "SELECT pg_try_advisory_lock(%s)", (lock_number(self.chain),)
-                ).fetchone()
-            )
-            if not free or not free[0]:
-                raise ChainBusyError(f"another process writes the chain {self.chain!r}")
+            until = time.monotonic() + _NOTICED_S
+            while not _asking(lambda: self._held(db)):
+                own = before is not None and _asking(lambda: self._holder(db)) in (before, None)
+                if not own or time.monotonic() > until:
+                    raise ChainBusyError(f"another process writes the chain {self.chain!r}")
+                time.sleep(0.005)
+            self._backend = db.info.backend_pid
             head = _asking(
                 lambda: db.execute(
                     "SELECT count, hash FROM cosilo.heads WHERE chain = %s", (self.chain,)
@@ -242,6 +253,22 @@ class PostgresLedger:
             raise
         self._count, self._hash = (head[0], bytes(head[1])) if head else (0, GENESIS)
         return db
+
+    def _held(self, db: Connection) -> bool:
+        query = "SELECT pg_try_advisory_lock(%s)"
+        free = db.execute(query, (lock_number(self.chain),)).fetchone()
+        return bool(free and free[0])
+
+    def _holder(self, db: Connection) -> int | None:
+        """The server's process that holds the chain; None where nobody does any more."""
+        number = lock_number(self.chain) % 2**64
+        query = (
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND classid::bigint = %s AND objid::bigint = %s"
+        )
+        row = db.execute(query, (number >> 32, number % 2**32)).fetchone()
+        return int(row[0]) if row else None
 
     def _ask(self, question: Callable[[Connection], T]) -> T:
         return _asking(lambda: question(self._db))
