@@ -230,7 +230,7 @@ def test_three_owners_and_a_coordinator_that_are_killed(
         owner: {"round": 3} for owner in OWNERS
     }
     assert served.processes >= 2  # it was killed, and begun again
-    assert re.search(r"by \d processes: [\d.]+ s of CPU, [\d.]+ MB", capsys.readouterr().out)
+    assert re.search(r"by \d processes: [\d.]+ s of CPU, [\d.]+ [MG]B", capsys.readouterr().out)
     assert main(bundle.split()[1:]) == 0
     assert (tmp_path / "town" / "tickets.bundle" / "small").is_dir()
 

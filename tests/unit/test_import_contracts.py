@@ -30,7 +30,7 @@ BREACHES = [
     ("The three directions are independent", "strategies.upward.supericl", "strategies.downward"),
     ("The core imports without torch", "objectives.mean", "torch"),
     ("The gateway never names torch", "gateway.metrics", "torch"),
-    ("No two siblings import each other", "defences.words", "defences.pseudonyms"),
+    ("No two siblings import each other", "tasks.base", "tasks.text"),
     ("Lineage knows nothing of what it", "lineage.requests", "tasks.base"),
     ("Inside models", "models.chat.words", "models.remote.sse"),
     ("Inside the boundary", "boundary.wire.states", "boundary.messages.ask"),

@@ -9,7 +9,6 @@ ends: after a `kill -9` as much as its last second is missing.
 
 from __future__ import annotations
 
-import resource
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from cosilo.boundary.messages.base import classes
 from cosilo.boundary.record.ledger import Statement
-from cosilo.clock import Effort
+from cosilo.clock import Effort, peak_memory
 from cosilo.errors import StoreError
 
 LEDGER = "ledger.sqlite"
@@ -59,8 +58,7 @@ class OwnEffort:
 
 def _process() -> tuple[float, int]:
     """CPU seconds and peak resident bytes of this process since it began, all threads together."""
-    taken = resource.getrusage(resource.RUSAGE_SELF)
-    return taken.ru_utime + taken.ru_stime, taken.ru_maxrss * 1024
+    return time.process_time(), peak_memory()
 
 
 @dataclass(frozen=True)

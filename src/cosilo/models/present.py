@@ -29,7 +29,6 @@ EXTRAS: Mapping[str, str] = {
     "spacy": "pii",
     "pyarrow": "data",
     "optuna": "bench",
-    "cryptography": "gateway",
     "uvicorn": "gateway",
     "pypdf": "pdf",
     "psycopg": "postgres",

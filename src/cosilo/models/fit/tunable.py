@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -161,8 +162,9 @@ class TunableLM(TorchModel):
         await super().close()
 
     def _kept_of(self, client: str) -> Mapping[str, str]:
-        begun = self._training(client, "")
-        names = [] if begun is None or not begun.is_dir() else [f.name for f in begun.iterdir()]
+        begun, names = self._training(client, ""), []
+        with suppress(FileNotFoundError):  # none is under way, or the last of them has just ended
+            names = [f.name for f in begun.iterdir()] if begun is not None else []
         return dict.fromkeys(names, "") | self._adapters.digests(client)
 
     def _forget(self, client: str, name: str) -> None:
@@ -170,6 +172,7 @@ class TunableLM(TorchModel):
         try:
             if folder is not None and folder.is_dir():
                 shutil.rmtree(folder)
+                _without_others(folder)
         except OSError as error:
             raise StoreError(f"{str(folder)!r} cannot be taken away: {error.strerror}") from None
         self._adapters.drop(client, name)
@@ -200,13 +203,11 @@ class TunableLM(TorchModel):
                 self.module, layers, work, plan, folder=folder, stops=self._closing
             )
         except ModelError:  # it would end so each time: nothing of it is kept, and no folder named
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            _ended(folder)
             raise ModelError(_NOT_FINITE) from None
         facts = {"first": outcome.losses[0], "last": outcome.losses[-1]}
         self._adapters.keep(client, name, adapter, facts)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        _ended(folder)
         return Learned(name, facts["first"], facts["last"], tokens)
 
     def _tokenised(self, lessons: Lessons) -> Work:
@@ -250,6 +251,19 @@ class Work:
     lessons: Sequence[Any]
     lengths: Sequence[int]
     choices: Sequence[Sequence[int]] = ()
+
+
+def _ended(folder: Path | None) -> None:
+    """Nothing is left of the training in `folder`."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        _without_others(folder)
+
+
+def _without_others(folder: Path) -> None:
+    """The client's own folder goes, too, where no other training of its is in it."""
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def tuned_on(

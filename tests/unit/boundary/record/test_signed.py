@@ -24,8 +24,9 @@ from cosilo.boundary.record.signed import SigningKey, Trust, require_signed
 from cosilo.errors import ConfigError, UnexpectedReplyError
 from cosilo.host import certificates
 
+# Certificates are made when the tests run, which is later than this is read.
 ANSWER = Forgotten(
-    forget=32 * "f", asked=64 * "a", client="clinic", by="lm-owner", at=time.time(),
+    forget=32 * "f", asked=64 * "a", client="clinic", by="lm-owner", at=time.time() + 3600,
     outcomes=(ForgottenItem(what="adapter", how="deleted", names=(32 * "b",), count=1),),
 )  # fmt: skip
 
