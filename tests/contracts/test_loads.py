@@ -132,7 +132,7 @@ def test_every_optional_package_has_an_extra_that_installs_it() -> None:
 BY_FLOWER = {"httpx", "starlette"}
 """What Flower brings, for our couriers in its processes."""
 
-ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "httptools", "yarl", "rich"}
+ALWAYS = {"cosilo", "msgspec", "numpy", "aiohttp", "httptools", "yarl", "rich", "cryptography"}
 """What the core installs; aiohttp brings yarl, for its URLs."""
 
 
