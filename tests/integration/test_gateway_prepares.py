@@ -187,9 +187,10 @@ def test_a_point_that_cannot_be_prepared_leaves_those_before(
         tell(gateway, folder, large(mock) + slow(folder, more if fails != "killed" else ""))
         if fails == "killed":
             end = time.monotonic() + 60
-            while not (folder / "trace").exists() and time.monotonic() < end:
+            trace = folder / "trace"  # it is there a moment before its number is in it
+            while not (trace.exists() and trace.read_text().split()) and time.monotonic() < end:
                 time.sleep(0.01)
-            os.kill(int((folder / "trace").read_text().split()[0]), signal.SIGKILL)
+            os.kill(int(trace.read_text().split()[0]), signal.SIGKILL)
         gateway.process.wait_for(f"not taken, the one before stays: .*{said}", seconds=60)
         asking = Asking(gateway)
         assert asking.once("ok")

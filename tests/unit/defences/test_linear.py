@@ -211,12 +211,12 @@ async def test_a_long_message_lets_others_have_their_turn() -> None:
             await asyncio.sleep(0)
             turns += 1
 
+    text = guests(60_000)
     task = asyncio.create_task(other())
-    began = time.process_time()
-    await hiding().hide(Ask(chat=user(guests(60_000))), Vault(b"key", "c"))
-    took = time.process_time() - began
+    await hiding().hide(Ask(chat=user(text)), Vault(b"key", "c"))
     task.cancel()
-    assert turns > took / 0.05
+    # 25 ms of CPU on a machine at rest, but CPU time grows where cores are shared; pieces do not.
+    assert turns >= len(text) / 10_000
 
 
 async def test_two_messages_have_turns_in_turn_and_the_short_one_is_done_first() -> None:
