@@ -122,6 +122,32 @@ async def test_anothers_request_is_nothing(tmp_path: Path, asking: Asking) -> No
         assert not known(tmp_path, b"Zillow")
 
 
+async def test_an_id_that_another_chose_too_is_forgotten_for_the_one_alone(
+    tmp_path: Path, asking: Asking
+) -> None:
+    async with a_host(written(tmp_path), ScriptedModel({"Zillow": "Quark rests."})) as host:
+        way, theirs, name = asking(host.port), asking(host.port, client="other"), new_id()
+        await way.carry(encode(ask()), name=name)
+        await theirs.carry(encode(ask("Kept for good")), name=name)
+        told = await ask_to_forget(way, forget(name), until=1e12, trust=trust(tmp_path))
+        assert isinstance(told, Forgotten)
+        assert told.outcomes == (  # as if nobody else had it, so nobody learns that
+            ForgottenItem(what="request", how="deleted", names=(name,), count=1),
+        )
+        assert not known(tmp_path, b"Zillow")
+        assert known(tmp_path, b"Kept for good")
+        with (
+            closing(connect(tmp_path / "host" / "ledger.sqlite")) as db,
+            closing(keys_of(db)) as keys,
+        ):
+            rows = db.execute("SELECT * FROM entries WHERE request = ?", (name,)).fetchall()
+            left = {
+                (e.chain, e.key == "forgotten") for e in (opened(Entry(*r), keys) for r in rows)
+            }
+        assert left == {(CLIENT, True), ("other", False)}
+        assert decode(await theirs.carry(encode(ask("Kept for good")), name=name))
+
+
 async def test_what_law_has_kept_is_told(tmp_path: Path, asking: Asking) -> None:
     path = written(tmp_path, more="[forget]\ncontents = false\n")
     async with a_host(path, ScriptedModel({"Zillow": "Rest."})) as host:

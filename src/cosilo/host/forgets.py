@@ -131,18 +131,9 @@ class ClientForgets:
             return ()
         if not self._terms.contents:
             return ("digests", "contents") if ledger.keep == "content" else ("digests",)
-        shared: set[str] = set()
-        with self._reading() as db:
-            for some in _cut(names):
-                query = f"SELECT request FROM entries WHERE chain != ? AND {_among(some)}"
-                shared |= {row[0] for row in db.execute(query, (client, *some))}
-        if shared:  # another client chose the same ids, on purpose, and keeps its entries
-            with self._writing() as db:
-                for some in _cut(sorted(shared)):
-                    blank = f"UPDATE entries SET payload = NULL WHERE chain = ? AND {_among(some)}"
-                    db.execute(blank, (client, *some))
-        done = shred(ledger.path, [name for name in names if name not in shared])
-        return ("digests",) if shared or any(each.guessable for each in done) else ()
+        # Another client may have chosen the same ids, on purpose, and keeps its entries.
+        done = shred(ledger.path, names, chain=client)
+        return ("digests",) if any(each.guessable for each in done) else ()
 
     @property
     def left_of_rounds(self) -> tuple[Left, ...]:

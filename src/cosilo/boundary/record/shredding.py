@@ -36,7 +36,11 @@ from cosilo.record_keys import Shredded, guarded, keys_path
 
 
 def shred(
-    path: Path, requests: Collection[str], *, also: Sequence[Path] = ()
+    path: Path,
+    requests: Collection[str],
+    *,
+    chain: str | None = None,
+    also: Sequence[Path] = (),
 ) -> tuple[Shredded, ...]:
     """Forget what crossed for `requests` in the ledger at `path`.
 
@@ -44,6 +48,7 @@ def shred(
 
     Args:
         requests: as the entries name them.
+        chain: the only one whose entries are meant, where writers may choose the same names.
         also: ledgers that have the same messages under other names, as that of what went over the
             network; what went up is found there by its content, with its reply.
 
@@ -58,7 +63,7 @@ def shred(
         return ()
     SqliteLedger(path, "").close()  # gives an old one today's columns
     with guarded(path), closing(connect(path)) as db:
-        entries = _named(db, requests)
+        entries = _named(db, requests, chain)
     sent = {e.content_digest for e in entries if e.direction == "up"} - {None}
     done = []
     for other in also:
@@ -70,11 +75,12 @@ def shred(
     return (*done, _shred(path, entries))
 
 
-def _named(db: sqlite3.Connection, requests: Collection[str]) -> list[Entry]:
+def _named(db: sqlite3.Connection, requests: Collection[str], chain: str | None) -> list[Entry]:
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute("CREATE TEMP TABLE asked (request TEXT PRIMARY KEY) WITHOUT ROWID")
     db.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((name,) for name in requests))
-    return _opened(db, "SELECT e.* FROM asked JOIN entries e USING (request)")
+    query = "SELECT e.* FROM asked JOIN entries e USING (request) WHERE ?1 IS NULL OR chain = ?1"
+    return _opened(db, query, (chain,))
 
 
 def _with_content(db: sqlite3.Connection, digests: Collection[bytes | None]) -> list[Entry]:
