@@ -20,7 +20,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -110,7 +110,7 @@ class Block:
 
     id: int
     chain: str
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def new(cls, chain: str) -> Block:

@@ -45,6 +45,12 @@ def test_each_record_has_a_key_of_its_own_that_is_found_again(tmp_path: Path) ->
     assert (tmp_path / "k").stat().st_size <= 4 * 4096
 
 
+def test_a_block_is_shown_without_its_key() -> None:
+    block = Block.new("trial")
+    assert "trial" in repr(block)
+    assert repr(block.key) not in repr(block)
+
+
 def test_a_writer_that_begins_anew_takes_new_keys(tmp_path: Path) -> None:
     one, two = written(tmp_path / "k", 3), written(tmp_path / "k", 3)
     assert not set(one) & set(two)
