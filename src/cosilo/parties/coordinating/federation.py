@@ -78,8 +78,7 @@ class Federation:
     @property
     def closed(self) -> int:
         """How many rounds have closed."""
-        at = self._rounds.standing
-        return at.number if at.state == "ended" else max(0, at.number - 1)
+        return self._rounds.standing.closed
 
     @property
     def over(self) -> bool:

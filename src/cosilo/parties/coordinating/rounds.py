@@ -110,18 +110,16 @@ class Rounds:
             )
         self._standing = found
         self._sums: SumRounds | None = None
-        self._without(self._book.gone())
+        self._go_on_without(self._book.gone())
         self._opinions = transfer if isinstance(transfer, OpinionExchange) else None
 
-    def _without(self, gone: Set[str]) -> bool:
-        """Go on by the settings of those who are left; whether it can."""
-        try:
-            self.settings = self._configured.without(gone)
-        except ValueError:
-            return False
-        if self.settings.secure:
-            self._sums = SumRounds(self._book, self.settings, session_of(self._standing))
-        return True
+    def _go_on_without(self, gone: Set[str]) -> None:
+        """Go on by the settings of those who are left, if they can."""
+        if (settings := self._configured.without(gone)) is None:
+            return
+        self.settings = settings
+        if settings.secure:
+            self._sums = SumRounds(self._book, settings, session_of(self._standing))
 
     @property
     def standing(self) -> Standing:
@@ -275,16 +273,17 @@ class Rounds:
         learned = self._transfer is not None and bool(at.closed or self._there())
         if member is not None and (why := why_not(self._configured, at, learned=learned)):
             return told_of(at, "cannot", why)
-        before, goes_on = self.settings, self._without(gone | {owner})
-        way = way_back(owner, rounds, at, self._book, self._results)
+        left = self._configured.without(gone | {owner})
+        results = RoundResults(left or self.settings, self._layers, self._book.closed)
+        way = way_back(owner, rounds, at, self._book, results)
         if way is None:
-            self._without(gone)
             return told_of(at, "nothing")
         told = way.item(at, self._book, others=len(self._book.members()) > 1)
-        after = after_way(at, way, fresh=bool(way.first) or before.secure, goes_on=goes_on)
+        fresh = bool(way.first) or self.settings.secure
+        after = after_way(at, way, fresh=fresh, goes_on=left is not None)
         self._book.take_back(owner, request, msgspec.msgpack.encode(told), after, way.again)
         self._standing, self._since = after, None
-        self._without(gone | {owner})
+        self._go_on_without(gone | {owner})
         log.warning("what %r gave is forgotten (%s): %d rounds stand", owner, way.how, way.stands)
         return told
 

@@ -207,18 +207,15 @@ class FederationSettings:
         keys.require_cryptography()
         FixedPoint(len(self.owners), self.sums_largest, self.secure_bits)
 
-    def without(self, gone: Set[str]) -> FederationSettings:
-        """As it goes on when these owners have left.
-
-        Raises:
-            ValueError: it cannot.
-        """
+    def without(self, gone: Set[str]) -> FederationSettings | None:
+        """As it goes on when these owners have left; None where it cannot."""
         if not gone & set(self.owners):
             return self
         left = tuple(owner for owner in self.owners if owner not in gone)
-        if not left:
-            raise ValueError("all owners have left")
-        return replace(self, owners=left)
+        try:
+            return replace(self, owners=left) if left else None
+        except ValueError:  # too few
+            return None
 
     @property
     def sums_largest(self) -> float:
