@@ -148,6 +148,29 @@ async def test_an_id_that_another_chose_too_is_forgotten_for_the_one_alone(
         assert decode(await theirs.carry(encode(ask("Kept for good")), name=name))
 
 
+async def test_an_answer_that_was_kept_no_longer_is_in_no_free_page(
+    tmp_path: Path, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = sqlite3.connect
+
+    def as_built_elsewhere(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = inner(*args, **options)
+        db.execute("PRAGMA secure_delete = OFF")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", as_built_elsewhere)
+    model = ScriptedModel({"Zillow": "Quark rests. " * 1000, "Kept": "As ever."})
+    async with a_host(written(tmp_path, more="[answers]\ncount = 1\n"), model) as host:
+        way, name = asking(host.port), new_id()
+        await way.carry(encode(ask()), name=name)
+        await way.carry(encode(ask("Kept for good")))
+        assert not host.services[CLIENT].books.begun(name)
+        told = await ask_to_forget(way, forget(name), until=1e12, trust=trust(tmp_path))
+        assert isinstance(told, Forgotten)
+        assert told.outcomes[0].how == "deleted"
+        assert not known(tmp_path, b"Quark rests")
+
+
 async def test_what_law_has_kept_is_told(tmp_path: Path, asking: Asking) -> None:
     path = written(tmp_path, more="[forget]\ncontents = false\n")
     async with a_host(path, ScriptedModel({"Zillow": "Rest."})) as host:

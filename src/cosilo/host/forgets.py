@@ -168,7 +168,6 @@ class ClientForgets:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         db = self._books.db
         try:
-            db.execute("PRAGMA secure_delete = ON")
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")

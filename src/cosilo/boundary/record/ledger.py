@@ -399,7 +399,7 @@ class SqliteLedger:
 
 
 def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
-    """An autocommit connection in WAL mode that waits for other writers.
+    """An autocommit connection in WAL mode that waits for other writers and overwrites what it deletes.
 
     `synchronous = NORMAL` keeps every commit through a process crash, and all but the last moments
     through a power cut.
@@ -407,6 +407,7 @@ def connect(path: Path, *, timeout: float = 30.0) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     in_wal(db, timeout=timeout)
     db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA secure_delete = ON")  # not every build of SQLite begins so
     # Pages that are written again and again (heads, keys) are copied into the file less often.
     db.execute("PRAGMA wal_autocheckpoint = 4000")
     return db

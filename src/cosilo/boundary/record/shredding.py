@@ -103,7 +103,6 @@ def _shred(path: Path, entries: Sequence[Entry]) -> Shredded:
     keys = record_keys.shred(keys_path(path), ids)
     bare = len(entries) - len(ids)
     with guarded(path), closing(connect(path)) as db:
-        db.execute("PRAGMA secure_delete = ON")
         where = "WHERE chain = ? AND number = ?"
         places = [(entry.chain, entry.number) for entry in entries]
         with record_keys.transaction(db):

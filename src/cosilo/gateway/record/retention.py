@@ -133,7 +133,6 @@ def purge_sqlite(path: Path, before: float) -> int:
     try:
         db = connect(path)
         try:
-            db.execute("PRAGMA secure_delete = ON")
             while True:  # in small steps, so that no request waits long
                 done = db.execute(
                     "UPDATE entries SET payload = NULL WHERE (chain, number) IN (SELECT chain,"
