@@ -68,6 +68,7 @@ strategy = "cascade"
 strategy = "supericl"
 examples = 4
 """
+POINTS = ("small", "large+hide", "cascade", "supericl")
 
 
 def row_of(number: int, label: str) -> str:
@@ -177,6 +178,11 @@ def test_what_is_left_is_what_would_have_been_without_the_records(home: Path) ->
         assert here == kept, name
     assert set(ours["asked"]) <= set(theirs["asked"])  # type: ignore[call-overload]
     assert main(["audit", "verify", str(run)]) == 0
+    with Lineage(run, write=False) as lineage:
+        trials = [a for a in lineage.graph().artifacts if a.kind is ArtifactKind.STATE and a.gone]
+    assert {a.made_by: a.gone for a in trials} == {
+        point: "deleted" if point == "supericl" else "retrained exactly" for point in POINTS
+    }
 
 
 def test_canaries_in_every_kind_of_artifact_are_found_and_gone(

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +225,7 @@ class _Work:
                 self._doing(number)
         self._say(f"{run.folder}: is made again" if retrain else f"{run.folder}: is emptied")
         made = self._remade[run.folder] = remake(run, self._request.id, retrain=retrain)
-        self._gone(run, list(steps.values()))
+        self._gone(run, list(steps.values()), lost={name for name, _ in made.lost})
         left = f"; {len(made.lost)} points are not there again" if made.lost else ""
         what = f"run made anew, {len(made.points)} points{left}" if retrain else "run emptied"
         evidence = Evidence(what=what, count=len(made.old), digest=_digest(run))
@@ -238,12 +238,22 @@ class _Work:
         if made.lost:
             self._say(f"  `cosilo bench {run.plan.path}` makes what is missing, and asks for it")
 
-    def _gone(self, run: DataRun, steps: Sequence[ForgetStep]) -> None:
+    def _gone(
+        self,
+        run: DataRun,
+        steps: Sequence[ForgetStep],
+        *,
+        by: Method | None = None,
+        lost: Collection[str] = (),
+    ) -> None:
+        """Note what the steps undid: by their methods, or `by` another; what points in `lost` had made
+        is deleted."""
         with Lineage(run.folder) as there, there.together():
-            known = {a.id for a in there.standing()}
+            maker = {a.id: a.made_by for a in there.standing()}
             for step in steps:
-                if step.artifact in known:
-                    there.gone(step.artifact, str(step.method))
+                if step.artifact in maker:
+                    method = Method.DELETE if maker[step.artifact] in lost else by or step.method
+                    there.gone(step.artifact, str(method))
 
     # ── what serves ──────────────────────────────────────────────────────────
 
@@ -269,7 +279,7 @@ class _Work:
         if process.runs:
             self._done(number, Evidence(what="serves a point that was prepared again", count=1))
             return
-        self._gone(run, [step])
+        self._gone(run, [step], by=Method.TAKE_DOWN)
         self._done(number, Evidence(what="serves no more", count=1))
 
     def _ask(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
