@@ -404,6 +404,8 @@ def killed(home: Path, ids: list[str], where: str, count: int) -> None:
         Path.replace = die_at(count, Path.replace)  # type: ignore[method-assign,assignment]
     elif where == "move":
         Lineage.move = die_at(count, Lineage.move)  # type: ignore[method-assign,assignment]
+    elif where == "noted":
+        Lineage.begin = die_at(count, Lineage.begin)  # type: ignore[method-assign,assignment]
     else:
         setattr(carrying_out, where, die_at(count, getattr(carrying_out, where)))
     os._exit(forget(home, *ids))
@@ -420,7 +422,14 @@ def ended(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
 
 @pytest.mark.parametrize(
     ("where", "count"),
-    [("begin", 1), ("move", 5), ("replace", 9), ("clear", 1)],
+    [
+        ("begin", 1),
+        ("noted", 2),
+        ("move", 5),
+        ("replace", 9),
+        ("drop_kept", 2),
+        ("clear", 1),
+    ],
 )
 def test_killed_at_any_moment_it_ends_in_the_same_state(
     home: Path, ended: dict[str, object], where: str, count: int
@@ -433,7 +442,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_state(
     assert process.exitcode == -signal.SIGKILL
     for certificate in home.glob("erasure-*.json"):
         assert not json.loads(certificate.read_text())["erased"]
-    if where not in ("begin", "clear"):
+    if where not in ("begin", "noted", "drop_kept", "clear"):
         assert main(["forget", "status", str(home)]) == 1
     assert forget(home, *ids) == 0
     assert told(home / "run") == ended
@@ -441,6 +450,47 @@ def test_killed_at_any_moment_it_ends_in_the_same_state(
         assert holding(home, canary(id)) == holding(home, id) == set()
     assert not list(home.rglob(".forget-*"))
     assert main(["forget", "status", str(home)]) == 0
+
+
+def test_what_nobody_can_search_for_is_not_called_erased(home: Path) -> None:
+    ids = ids_in(home / "run", "train")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=killed, args=(home, ids, "holding", 1))
+    process.start()
+    process.join()
+    (kept,) = home.glob(".forget-*.pieces")
+    kept.unlink()
+    assert main(["forget", str(home)]) == 0
+    found = json.loads(next(home.glob("erasure-*.json")).read_text())
+    (search,) = (step for step in found["steps"] if step["method"] == "verified")
+    assert search["state"] == "cannot be reached"
+    assert not found["erased"]
+
+
+def test_a_request_about_other_data_beside_these_waits_for_its_own_run(home: Path) -> None:
+    run, other = home / "run", home / "other"
+    shutil.copytree(run, other)
+    text = (home / "data.csv").read_text()
+    for here, there in (("Ada", "Eva"), ("Keller", "Kramer"), ("garden", "kitchen")):
+        text = text.replace(here, there)
+    (home / "other.csv").write_text(text)
+    plan = other / "plan.toml"
+    plan.write_text(plan.read_text().replace("data.csv", "other.csv"))
+    mine, theirs = ids_in(run, "train", "test")
+    stray = other / "notes.txt"
+    stray.write_text(text)
+    asked = ["--ids", whom(home, theirs), "--no-retrain"]
+    assert main(["forget", str(other), *asked]) == 1
+    (before,) = home.glob("erasure-*.json")
+    (kept,) = home.glob(".forget-*.pieces")
+    told = before.read_bytes()
+    assert forget(home, mine, more=("--no-retrain",)) == 0
+    assert before.read_bytes() == told
+    assert kept.exists()
+    assert main(["forget", "status", str(home)]) == 1
+    stray.unlink()
+    assert main(["forget", str(other)]) == 0
+    assert not list(home.rglob(".forget-*"))
 
 
 def test_nothing_is_done_to_a_file_that_something_else_has_changed(

@@ -220,6 +220,7 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     """Forget requests in a gateway's store."""
     from cosilo.forget import gateway_store
     from cosilo.forget.asked import read_ids
+    from cosilo.forget.erasure import certificate_at
     from cosilo.lineage.store import Lineage
 
     if arguments.where is not None:
@@ -247,7 +248,7 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
         done = [gateway_store.carry_out_at(home, lineage, r, _say) for r in requests]
     for request in done:
         print("\n".join(_summary(request)))
-        print(f"certificate: {home.certificate(request.id)}")
+        print(f"certificate: {certificate_at(home.folder, request.id)}")
     return 0 if all(step.settled for r in done for step in r.steps) else OPEN
 
 

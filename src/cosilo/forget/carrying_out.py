@@ -29,7 +29,7 @@ from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
 from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
-from cosilo.forget.searching import holding, pieces_of
+from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
 from cosilo.lineage.artifacts import ArtifactKind
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, Method, StepState
@@ -93,18 +93,17 @@ def begin(
     return lineage.begin([lineage.name(i) for i in rows], steps, id=id)
 
 
-def certificate_of(home: DataHome, request: ForgetRequest) -> Path:
-    """Where the certificate of a request is once all is done that can be."""
-    return home.folder / f"erasure-{request.id[:12]}.json"
-
-
 def left(home: DataHome, lineage: Lineage) -> list[ForgetRequest]:
-    """Requests with something left to do here, the oldest first."""
+    """Requests about these data with something left to do, the oldest first; others beside them have
+    runs that nobody has found or locked here."""
+    requests = lineage.requests()
+    drop_kept(home.folder, requests)
+    files = frozenset(map(str, home.files))
     return [
         request
-        for request in lineage.requests()
-        if not all(step.settled for step in request.steps)
-        or not certificate_of(home, request).exists()
+        for request in requests
+        if any(step.kind == ArtifactKind.DATA and step.place in files for step in request.steps)
+        and not erasure.finished(request, home.folder)
     ]
 
 
@@ -129,6 +128,8 @@ def carry_out(
         StoreError: something cannot be read or written; the request goes on where it stopped.
     """
     began, cpu = time.time(), time.process_time()
+    # One of a request that goes on is another in the end; without it, `left` has it go on to there.
+    erasure.certificate_at(home.folder, request.id).unlink(missing_ok=True)
     work = _Work(home, lineage, request, say)
     for number, step in enumerate(request.steps):
         if not step.settled and number not in work.over:
@@ -140,16 +141,7 @@ def carry_out(
         if settled:  # until then it is asked whether something serves what was made from them
             with Lineage(run.folder) as there:
                 there.part_with(request.id)
-    verification = {
-        "seconds": round(time.time() - began, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-    }
-    told = erasure.statement(
-        now, sorted(lineage.names_of(now.id)), ended=time.time(), verification=verification
-    )
-    path = certificate_of(home, now)
-    erasure.write(erasure.signed(told, home.folder), path)
-    return Carried(now, path)
+    return Carried(now, erasure.certify(lineage, now, home.folder, began=began, cpu=cpu))
 
 
 class _Work:
@@ -181,7 +173,7 @@ class _Work:
             self._say(f"rows left out of {step.place}")
         elif step.method is Method.VERIFY:
             self._search(number)
-        elif step.kind == ArtifactKind.ANSWER and run is None:
+        elif step.kind == ArtifactKind.ANSWER and not step.artifact:  # a store that runs share
             self._doing(number)
             gone = drop_unasked(Path(step.place), self._home.runs, self._request.id)
             self._done(number, Evidence(what="recorded replies deleted", count=gone))
@@ -312,7 +304,7 @@ class _Work:
 
     def _search(self, number: int) -> None:
         """Look for what is left in every file of the runs and beside the data."""
-        kept = _pieces_file(self._home, self._request.id)
+        kept = pieces_file(self._home.folder, self._request.id)
         self._doing(number)
         if kept.is_file():
             told = json.loads(kept.read_text("utf-8"))
@@ -330,11 +322,10 @@ class _Work:
             if told["without"]:
                 what += f"; {told['without']} texts are too short, or in other records"
             self._done(number, Evidence(what=what, count=len(pieces)))
-            with kept.open("r+b") as file:
-                overwrite(file.fileno())
-            kept.unlink()
-        else:  # it was found to be clean, and the kill came between the last two lines
-            self._done(number, Evidence(what="byte search found nothing"))
+            drop_kept(self._home.folder, self._lineage.requests())
+        else:
+            note = f"{str(kept)!r} is gone, which says what to look for: nobody has searched"
+            self._lineage.move(self._request.id, number, StepState.UNREACHABLE, note=note)
 
     def _doing(self, number: int) -> None:
         self._lineage.move(self._request.id, number, StepState.DOING)
@@ -392,10 +383,6 @@ def _asked_as(request: str, number: int) -> str:
     return hashlib.sha256(f"{request}/{number}".encode()).hexdigest()[:32]
 
 
-def _pieces_file(home: DataHome, request: str) -> Path:
-    return home.folder / f".forget-{request[:12]}.pieces"
-
-
 def _keep_pieces(home: DataHome, request: str, rows: Mapping[str, FileRow]) -> None:
     """What the search looks for, kept until it has looked: what it is of is gone by then."""
     texts, others = [id for id in rows if len(id) >= _LONG_ID], []
@@ -409,4 +396,4 @@ def _keep_pieces(home: DataHome, request: str, rows: Mapping[str, FileRow]) -> N
                 others += [id, *told]
     pieces, without = pieces_of(dict.fromkeys(texts), dict.fromkeys(others))
     kept = {"pieces": [piece.hex() for piece in pieces], "without": without}
-    made_private(_pieces_file(home, request)).write_text(json.dumps(kept), "utf-8")
+    keep_pieces(pieces_file(home.folder, request), kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import cosilo
 from cosilo.errors import ConfigError, StoreError
 from cosilo.lineage.requests import ForgetRequest
+from cosilo.lineage.store import Lineage
 from cosilo.models.present import require_present
 from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Loads
@@ -25,6 +27,41 @@ from cosilo.report.private_file import private_file
 SIGNING = "erasure.key"
 FORMAT = 1
 LOADS = Loads(packages=("cryptography",))
+
+
+def certificate_at(folder: Path, request: str) -> Path:
+    """Where the certificate of a request is once all is done that can be."""
+    return folder / f"erasure-{request[:12]}.json"
+
+
+def finished(request: ForgetRequest, folder: Path) -> bool:
+    """Whether nothing is left to do here for the request, and its certificate says so."""
+    settled = all(step.settled for step in request.steps)
+    return settled and certificate_at(folder, request.id).exists()
+
+
+def certify(
+    lineage: Lineage, request: ForgetRequest, folder: Path, *, began: float, cpu: float
+) -> Path:
+    """Sign how the request stands, and write that to where its certificate is.
+
+    Args:
+        began, cpu: the time, and this process's CPU time, when work on it began.
+
+    Raises:
+        StoreError: it cannot be written.
+        ConfigError: it cannot be signed.
+    """
+    ended = time.time()
+    verification = {
+        "seconds": round(ended - began, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+    }
+    names = sorted(lineage.names_of(request.id))
+    told = statement(request, names, ended=ended, verification=verification)
+    path = certificate_at(folder, request.id)
+    write(signed(told, folder), path)
+    return path
 
 
 def statement(

@@ -21,12 +21,10 @@ from cosilo import interrupts
 from cosilo.benchmark.lock import take_lock
 from cosilo.boundary.record.ledger import Entry
 from cosilo.boundary.record.shredding import shred
-from cosilo.databases import made_private
 from cosilo.errors import ConfigError, CosiloError, RunBusyError, StoreError
 from cosilo.forget import erasure
 from cosilo.forget.asked import refuse_unknown
-from cosilo.forget.data_rows import overwrite
-from cosilo.forget.searching import holding, pieces_of
+from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
 from cosilo.gateway.record.audit import open_record
 from cosilo.gateway.record.store import folder_of, is_postgres, open_store
 from cosilo.lineage.artifacts import ArtifactKind
@@ -57,13 +55,9 @@ class GatewayHome:
         found = urlsplit(self.url)
         return f"postgresql://{found.hostname or ''}{found.path}"
 
-    def certificate(self, request: str) -> Path:
-        """Where the certificate of a request is once all is done that can be."""
-        return self.folder / f"erasure-{request[:12]}.json"
-
     def names(self, request: str) -> Path:
         """Where the ids, and what is searched for, are kept while a request is under way."""
-        return self.folder / f".forget-{request[:12]}.pieces"
+        return pieces_file(self.folder, request)
 
 
 def gateway_at(target: str, *, beside: Path | None, secret: Path | None) -> GatewayHome | None:
@@ -178,17 +172,19 @@ def begin_at(home: GatewayHome, lineage: Lineage, found: StoredRequests) -> Forg
     id = os.urandom(16).hex()
     pieces, without = pieces_of(dict.fromkeys(found.texts), dict.fromkeys(found.others))
     kept = {"requests": found.ids, "pieces": [p.hex() for p in pieces], "without": without}
-    made_private(home.names(id)).write_text(json.dumps(kept), "utf-8")
+    keep_pieces(home.names(id), kept)
     return lineage.begin([lineage.name(i) for i in found.ids], steps_for(home, found), id=id)
 
 
 def left_at(home: GatewayHome, lineage: Lineage) -> list[ForgetRequest]:
     """Requests with something left to do, the oldest first."""
+    requests = lineage.requests()
+    drop_kept(home.folder, requests)
     return [
         request
-        for request in lineage.requests()
-        if not all(step.settled for step in request.steps)
-        or not home.certificate(request.id).exists()
+        for request in requests
+        if any(step.method is Method.SHRED for step in request.steps)  # else it is about data there
+        and not erasure.finished(request, home.folder)
     ]
 
 
@@ -201,6 +197,8 @@ def carry_out_at(
         StoreError: something cannot be read or written; the request goes on where it stopped.
     """
     began, cpu = time.time(), time.process_time()
+    # One of a request that goes on is another in the end; without it, `left_at` has it go on to there.
+    erasure.certificate_at(home.folder, request.id).unlink(missing_ok=True)
     path = home.names(request.id)
     if path.is_file():
         kept = json.loads(path.read_text("utf-8"))
@@ -229,17 +227,8 @@ def carry_out_at(
             else:
                 _verify(home, lineage, request.id, number, kept, say)
     (now,) = (r for r in lineage.requests() if r.id == request.id)
-    verification = {
-        "seconds": round(time.time() - began, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-    }
-    names = sorted(lineage.names_of(now.id))
-    told_all = erasure.statement(now, names, ended=time.time(), verification=verification)
-    if all(step.settled for step in now.steps) and path.is_file():
-        with path.open("r+b") as file:
-            overwrite(file.fileno())
-        path.unlink()
-    erasure.write(erasure.signed(told_all, home.folder), home.certificate(now.id))
+    drop_kept(home.folder, lineage.requests())
+    erasure.certify(lineage, now, home.folder, began=began, cpu=cpu)
     return now
 
 

@@ -8,8 +8,12 @@ database cuts a long text in pieces, so several pieces of a text are looked for,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from cosilo.databases import made_private
+from cosilo.forget.data_rows import overwrite
+from cosilo.lineage.requests import ForgetRequest, Method
 
 PIECE = 24
 """Bytes of a piece: shorter ones stand in other texts by chance."""
@@ -46,6 +50,33 @@ def holding(pieces: Sequence[bytes], places: Iterable[Path]) -> tuple[list[Path]
         if _holds(path, pieces):
             found.append(path)
     return found, read
+
+
+def pieces_file(folder: Path, request: str) -> Path:
+    """Where is kept what the search for a request looks for: what it is of is gone by then."""
+    return folder / f".forget-{request[:12]}.pieces"
+
+
+def keep_pieces(path: Path, kept: Mapping[str, object]) -> None:
+    """Keep it until the search has ended, for its owner alone to read."""
+    made_private(path).write_text(json.dumps(kept), "utf-8")
+
+
+def drop_kept(folder: Path, requests: Iterable[ForgetRequest]) -> None:
+    """Delete what is kept in `folder` for none of `requests` that still has to search: whoever kept it
+    was stopped before its request began, or once its search had ended."""
+    known = {request.id[:12]: request for request in requests}
+    for path in folder.glob(".forget-*"):
+        request = known.get(path.name.removeprefix(".forget-")[:12])
+        over = path.suffix == ".pieces" and request is not None and not _searches(request)
+        if path.is_file() and (request is None or over):
+            with path.open("r+b") as file:
+                overwrite(file.fileno())
+            path.unlink()
+
+
+def _searches(request: ForgetRequest) -> bool:
+    return any(step.method is Method.VERIFY and not step.settled for step in request.steps)
 
 
 def _files(place: Path) -> Iterator[Path]:
