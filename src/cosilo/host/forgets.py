@@ -137,9 +137,8 @@ class ClientForgets:
 
     @property
     def left_of_rounds(self) -> tuple[Left, ...]:
-        return (
-            "others' records",
-        )  # answers that are kept for a while, and contents where they are
+        # In answers that are kept for a while, and in contents where these are.
+        return ("others' records",)
 
     def updates(self, client: str) -> list[str]:
         kinds = ",".join("?" * len(_UPDATES))

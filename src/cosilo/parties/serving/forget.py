@@ -39,6 +39,8 @@ async def forget(owner: Owner, message: Forget) -> Forgotten:
             kept = KeptForget(message.asked, await _looked_for(owner, message))
             book.plan(*about, kept)
         outcomes = [await _taken_away(owner, planned, message) for planned in kept.planned]
+        if message.everything:  # it names nothing, and is told no name that is another's
+            outcomes = [outcome for outcome in outcomes if outcome.how != "nothing"]
         told = Forgotten(
             forget=message.forget,
             part=message.part,
@@ -122,7 +124,7 @@ def _all(what: What, how: How, names: tuple[str, ...]) -> list[Planned]:
     count = len(names) if how != "nothing" else 0
     left: tuple[Left, ...] = ("settings",) if how == "cannot" else ()
     outcome = ForgottenItem(what=what, how=how, names=names, count=count, left=left)
-    return [Planned(outcome)] if names else []
+    return [Planned(outcome)] if names or how == "cannot" else []
 
 
 async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:

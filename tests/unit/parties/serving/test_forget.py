@@ -13,6 +13,8 @@ from cosilo.boundary.transports.inside import InProcess
 from cosilo.errors import RejectedError, StoreError, UnknownAdapterError, UnknownThreadError
 from cosilo.models.base import EVERYTHING
 from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.coordinating.federation import Federation
+from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.forgets import MemoryForgets
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.to_forget import ask_to_forget
@@ -115,6 +117,17 @@ async def test_everything_is_what_there_is() -> None:
     assert await told(LMOwner(ScriptedModel(), client="clinic"), asked(everything=True)) == ()
 
 
+async def test_everything_names_no_federation_that_the_client_is_not_in() -> None:
+    federation = Federation(FederationSettings(rounds=1, rank=2, owners=("other",), quorum=1))
+    try:
+        owner = LMOwner(ScriptedModel(), client="clinic", federation=federation)
+        assert await told(owner, asked(everything=True)) == ()
+        named = asked(forget=32 * "e", federations=(InFederation(federation=federation.name),))
+        assert [o.how for o in await told(owner, named)] == ["nothing"]
+    finally:
+        federation.close()
+
+
 async def test_who_keeps_nothing_has_nothing_of_any_name() -> None:
     owner = LMOwner(ScriptedModel(), client="clinic")
     message = asked(
@@ -131,10 +144,11 @@ async def test_who_cannot_forget_says_so() -> None:
         async def plugged(self, client: str, name: str) -> ScriptedModel:
             return self
 
-    answer = await LMOwner(Old(), client="clinic").handle(asked(adapters=(NAME,)))
-    assert isinstance(answer, Forgotten)
-    assert answer.outcomes[0].how == "cannot"
-    assert answer.stands
+    for message in (asked(adapters=(NAME,)), asked(everything=True)):
+        answer = await LMOwner(Old(), client="clinic").handle(message)
+        assert isinstance(answer, Forgotten)
+        assert [outcome.how for outcome in answer.outcomes] == ["cannot"]
+        assert answer.stands
 
 
 async def test_asking_leaves_open_what_was_not_answered() -> None:
