@@ -34,6 +34,12 @@ from cosilo.boundary.record.ledger import (
 )
 from cosilo.record_keys import Shredded, guarded, keys_path
 
+_BARE = (
+    "chain, number, attempt, request, direction, kind, size, digest, at, epsilon, NULL, hash, answers,"
+    " key_id"
+)
+"""An entry's columns, but its content: that is deleted unseen, and may be large."""
+
 
 def shred(
     path: Path,
@@ -79,16 +85,16 @@ def _named(db: sqlite3.Connection, requests: Collection[str], chain: str | None)
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute("CREATE TEMP TABLE asked (request TEXT PRIMARY KEY) WITHOUT ROWID")
     db.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((name,) for name in requests))
-    query = "SELECT e.* FROM asked JOIN entries e USING (request) WHERE ?1 IS NULL OR chain = ?1"
-    return _opened(db, query, (chain,))
+    named = f"SELECT {_BARE} FROM asked CROSS JOIN entries USING (request)"  # in that order
+    return _opened(db, f"{named} WHERE ?1 IS NULL OR chain = ?1", (chain,))
 
 
 def _with_content(db: sqlite3.Connection, digests: Collection[bytes | None]) -> list[Entry]:
     if not digests:
         return []
-    sent = _opened(db, "SELECT * FROM entries WHERE direction = 'up'")
+    sent = _opened(db, f"SELECT {_BARE} FROM entries WHERE direction = 'up'")
     found = [entry for entry in sent if entry.content_digest in digests]
-    query = "SELECT * FROM entries WHERE chain = ? AND answers = ?"
+    query = f"SELECT {_BARE} FROM entries WHERE chain = ? AND answers = ?"
     replies = [e for up in found for e in _opened(db, query, (up.chain, up.number))]
     return found + replies
 
@@ -114,8 +120,9 @@ def _shred(path: Path, entries: Sequence[Entry]) -> Shredded:
                 f" AND request != '{FORGOTTEN}'",
                 places,
             )
-        hidden = "SELECT EXISTS (SELECT 1 FROM entries WHERE length(digest) = 64)"
-        if bare or db.execute(hidden).fetchone()[0]:
+        # Those of one that was stopped are among them; nobody can say which these are.
+        renamed = "SELECT 1 FROM entries WHERE request = ? AND length(digest) = 64 LIMIT 1"
+        if bare or db.execute(renamed, (FORGOTTEN,)).fetchone() is not None:
             record_keys.rewrite(db, path)
         heads = db.execute("SELECT chain, count, hash FROM heads ORDER BY chain").fetchall()
     return Shredded(str(path), len(entries), keys, bare, heads_digest(heads))
