@@ -26,7 +26,7 @@ from cosilo.errors import RunBusyError, StoreError
 from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, overwrite, pinned
 from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
-from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
+from cosilo.forget.home import DataHome, DataRun, ids_in
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
@@ -80,12 +80,9 @@ def begin(
         for step in plan.steps
     ]
     id = os.urandom(16).hex()
-    by_file: dict[Path, set[str]] = {}
-    for row in rows.values():
-        by_file.setdefault(file_of(row.where), set()).add(resolved(row.where))
     for run in home.runs:
         with Lineage(run.folder) as there:
-            there.begin([there.name(i) for i in ids_in(run, by_file)], (), id=id)
+            there.begin([there.name(i) for i in ids_in(run, rows.values())], (), id=id)
     _keep_pieces(home, id, rows)
     for number, step in enumerate(steps):
         if step.method is Method.ASK:

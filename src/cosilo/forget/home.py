@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,15 +134,14 @@ def rows_of(
         for id, row in located(run.plan.task, run.plan.base).items():
             if id in asked.ids or asked.fits(row.values):
                 found.setdefault(id, row)
-    refuse_unknown(
-        [line for id, line in asked.ids.items() if id not in found and id not in set(forgotten)]
-    )
+    known = found.keys() | set(forgotten)
+    refuse_unknown([line for id, line in asked.ids.items() if id not in known])
     return found
 
 
-def ids_in(run: DataRun, rows: Mapping[Path, set[str]]) -> list[str]:
-    """The ids that the run's plan gives the records at these places of these files."""
-    named = {place for places in rows.values() for place in places}
+def ids_in(run: DataRun, rows: Iterable[FileRow]) -> list[str]:
+    """The ids that the run's plan gives the records in these rows."""
+    named = {resolved(row.where) for row in rows}
     return [
         id
         for id, row in located(run.plan.task, run.plan.base).items()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosilo.errors import CosiloError
 from cosilo.forget.elsewhere import peer_of
-from cosilo.forget.home import DataHome, file_of, ids_in, resolved, run_at
+from cosilo.forget.home import DataHome, ids_in, run_at
 from cosilo.forget.planning import ForgetPlan
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.graph import LineageGraph
@@ -27,13 +27,10 @@ def plan_page(home: DataHome, rows: Mapping[str, FileRow], plan: ForgetPlan) -> 
     Raises:
         StoreError: a run's lineage cannot be read.
     """
-    by_file: dict[Path, set[str]] = {}
-    for row in rows.values():
-        by_file.setdefault(file_of(row.where), set()).add(resolved(row.where))
     sections = []
     for number, run in enumerate(home.runs, 1):
         with Lineage(run.folder, write=False) as lineage:
-            graph = lineage.graph(ids_in(run, by_file))
+            graph = lineage.graph(ids_in(run, rows.values()))
         made = made_from(graph, _by_steps(graph.artifacts, plan.steps, run.folder))
         name = run.plan.name if len(home.runs) == 1 else f"{run.plan.name}, run {number}"
         if not made.boxes:

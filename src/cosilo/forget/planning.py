@@ -113,7 +113,7 @@ def plan_for(
     notes: list[str] = []
     costs: list[RemakingCost] = []
     for run in home.runs:
-        ids = ids_in(run, by_file)
+        ids = ids_in(run, rows.values())
         store = Store(run.folder, write=False)
         try:
             known = has_lineage(run.folder)

@@ -32,6 +32,7 @@ from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.graph import LineageGraph, RecordSet
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, StepState
 from cosilo.privacy.secret_key import secret_key
+from cosilo.record_keys import transaction
 
 FILE = "lineage.sqlite"
 KEY = "lineage.key"
@@ -457,13 +458,8 @@ class Lineage:
         if self._db.in_transaction:
             yield
             return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ from cosilo.databases import in_wal, made_private
 from cosilo.errors import PrivacyBudgetError, PrivacyError, StoreError
 from cosilo.privacy.composition import Figure, composed
 from cosilo.privacy.mechanisms import Release
+from cosilo.record_keys import transaction
 
 USUAL_DELTA = 1e-5
 """The δ at which a book's figures are stated where nobody said another."""
@@ -154,7 +155,7 @@ class PrivacyBook:
                 self._db.execute("PRAGMA synchronous = FULL")
                 if write:
                     in_wal(self._db, timeout=_WAIT)
-                    with self._writing():
+                    with transaction(self._db):
                         self._made()
                 found = dict(self._db.execute("SELECT name, value FROM about"))
             if found.get("format") != _FORMAT:
@@ -184,7 +185,7 @@ class PrivacyBook:
                 "nobody could add it up; nothing was sent"
             )
         digest = hashlib.sha256(b"".join(found)).digest()
-        with self._guarded(), self._writing():
+        with self._guarded(), transaction(self._db):
             known = self._db.execute("SELECT number FROM data WHERE digest = ?", (digest,))
             for (number,) in known:
                 return int(number)
@@ -245,7 +246,7 @@ class PrivacyBook:
         except ValueError:
             raise PrivacyError(f"no mechanism has these numbers: {release.mechanism}") from None
         id = self._id(data, release)
-        with self._guarded(), self._writing():
+        with self._guarded(), transaction(self._db):
             again = self._db.execute("UPDATE releases SET claims = claims + 1 WHERE id = ?", (id,))
             if again.rowcount:
                 return id
@@ -261,7 +262,7 @@ class PrivacyBook:
     def cancel(self, id: bytes) -> None:
         """The message that was to carry the release of this id has not left, and will not. It stays
         where another message has carried the same draw, or is about to."""
-        with self._guarded(), self._writing():
+        with self._guarded(), transaction(self._db):
             self._db.execute("UPDATE releases SET claims = claims - 1 WHERE id = ?", (id,))
             self._db.execute("DELETE FROM releases WHERE id = ? AND claims <= 0", (id,))
 
@@ -338,17 +339,6 @@ class PrivacyBook:
             self._db.execute(statement)
         about = [("format", _FORMAT), ("key", secrets.token_bytes(32))]
         self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction, which no other process's falls into."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
