@@ -146,7 +146,7 @@ def test_a_host_that_is_down_is_an_open_item_and_asked_again(
 ) -> None:
     home = there / "home"
     (gone,) = ids_in(home / "run", "test")
-    assert forget(home, gone, more=("--deadline-days", "0.00001")) == 1
+    assert forget(home, gone, more=("--deadline-days", "1e-9")) == 1
     said = capsys.readouterr()
     assert "not erased" in said.out
     assert gone not in said.out + said.err
@@ -170,7 +170,7 @@ def test_a_host_that_is_down_is_an_open_item_and_asked_again(
     assert not list(home.rglob(".forget-*"))
 
 
-@pytest.mark.parametrize("where", ["shred", "_keep"])
+@pytest.mark.parametrize("where", ["shred", "replace_file"])
 def test_stopped_between_an_answer_and_its_note_it_ends_the_same(
     there: Path, host: HostProcess, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +179,7 @@ def test_stopped_between_an_answer_and_its_note_it_ends_the_same(
     inner, calls = getattr(asking, where), iter(range(9))
 
     def stopped(*arguments: object) -> object:
-        if next(calls) == (2 if where == "_keep" else 0):
+        if next(calls) == (2 if where == "replace_file" else 0):
             raise StoppedError
         return inner(*arguments)
 

@@ -21,11 +21,11 @@ import msgspec
 
 from cosilo.benchmark.lock import take_lock
 from cosilo.benchmark.noting import FORGOTTEN, Withdrawal, forgotten_of
-from cosilo.databases import made_private
 from cosilo.errors import RunBusyError, StoreError
 from cosilo.forget import erasure
-from cosilo.forget.data_rows import leave_out, overwrite, pinned
+from cosilo.forget.data_rows import leave_out, pinned
 from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
+from cosilo.forget.files import overwrite, replace_file
 from cosilo.forget.home import DataHome, DataRun, ids_in
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
@@ -335,9 +335,7 @@ def _tell_of(run: DataRun, request: ForgetRequest) -> None:
     """Have the run's reports say that certificates were withdrawn."""
     told = [w for w in forgotten_of(run.folder) if w.request != request.id]
     told.append(Withdrawal(request.id, request.at, request.records))
-    new = run.folder / f".{FORGOTTEN}.new"
-    made_private(new).write_bytes(msgspec.json.encode(told))
-    new.replace(run.folder / FORGOTTEN)
+    replace_file(run.folder / FORGOTTEN, msgspec.json.encode(told))
 
 
 def _deleted(path: Path) -> int:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from dataclasses import replace
 from pathlib import Path
 
-from cosilo.databases import made_private
 from cosilo.errors import StoreError
+from cosilo.forget.files import overwrite, replace_file
 from cosilo.lineage.requests import Evidence, ForgetStep
 from cosilo.lineage.store import Lineage
 from cosilo.tasks.dropping import without_rows
@@ -60,34 +59,10 @@ def _keyed(data: bytes, lineage: Lineage) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """`path` with this content, whole at any moment; what it held is overwritten where it lay."""
-    mode = path.stat().st_mode & 0o777
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """`path` with this content; what it held is overwritten where it lay."""
     try:
-        with made_private(new).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.chmod(mode)
         with path.open("r+b") as old:
-            new.replace(path)
+            replace_file(path, data, mode=os.fstat(old.fileno()).st_mode & 0o777)
             overwrite(old.fileno())
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be changed: {error.strerror}") from None
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def overwrite(handle: int) -> None:
-    """Write zeros over what an open file holds. On a file system that copies what it writes, or on a
-    disk that moves it, the old bytes may still lie somewhere."""
-    left = os.fstat(handle).st_size
-    os.lseek(handle, 0, os.SEEK_SET)
-    while left > 0:
-        left -= os.write(handle, bytes(min(left, 1 << 20)))
-    os.fsync(handle)

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from cosilo.boundary.record.shredding import shred
 from cosilo.boundary.record.signed import Trust, require_signed
 from cosilo.databases import made_private
 from cosilo.errors import CosiloError, StoreError
+from cosilo.forget.files import replace_file
 from cosilo.forget.home import DataRun
 from cosilo.lineage.requests import Evidence, ForgetStep, StepState
 from cosilo.parties.held_elsewhere import HeldElsewhere, held_elsewhere
@@ -74,7 +74,7 @@ def held_of(run: DataRun, peer: str, trials: Collection[str]) -> HeldElsewhere:
 
 def keep_names(path: Path, held: HeldElsewhere) -> None:
     """Keep what will be asked, but the ids of requests: these are known once the run is made again."""
-    _keep(path, msgspec.json.encode({"held": held, "requests": None}))
+    replace_file(path, msgspec.json.encode({"held": held, "requests": None}))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def ask_party(
             "host": _trust(run, peer).host,
             "answers": [encode(answer).hex() for answer in told],
         }
-        _keep(answers, (json.dumps(kept, indent=1) + "\n").encode())
+        replace_file(answers, (json.dumps(kept, indent=1) + "\n").encode())
     if names.is_file():
         shred(run.folder / NETWORK, _names(run, peer, names).requests)
         names.unlink()
@@ -239,7 +239,7 @@ def _names(run: DataRun, peer: str, path: Path) -> HeldElsewhere:
         now.add(None)  # was forgotten before
         there = [entry for entry in _sent(run, peer) if entry.content_digest not in now]
         kept.requests = held_elsewhere(there, ()).requests
-        _keep(path, msgspec.json.encode(kept))
+        replace_file(path, msgspec.json.encode(kept))
     return replace(kept.held, requests=kept.requests)
 
 
@@ -281,18 +281,3 @@ def _sent(run: DataRun, peer: str) -> Iterator[Entry]:
 
 def _chains(db: sqlite3.Connection) -> list[str]:
     return [chain for (chain,) in db.execute("SELECT chain FROM heads ORDER BY chain").fetchall()]
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Write it whole or not at all, for its owner alone to read."""
-    new = path.with_name(f".{path.name.lstrip('.')}.new")
-    try:
-        with suppress(FileNotFoundError):
-            new.unlink()
-        with made_private(new).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be written: {error.strerror}") from None

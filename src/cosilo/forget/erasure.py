@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import cosilo
-from cosilo.errors import ConfigError, StoreError
+from cosilo.errors import ConfigError
+from cosilo.forget.files import replace_file
 from cosilo.lineage.requests import ForgetRequest
 from cosilo.lineage.store import Lineage
 from cosilo.models.present import require_present
 from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Loads
-from cosilo.report.private_file import private_file
 
 SIGNING = "erasure.key"
 FORMAT = 1
@@ -106,12 +106,7 @@ def write(certificate: Mapping[str, Any], path: Path) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    new = path.with_name(f".{path.name}.new")
-    try:
-        private_file(new).write_text(json.dumps(certificate, indent=1) + "\n", "utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+    replace_file(path, (json.dumps(certificate, indent=1) + "\n").encode())
 
 
 def checked(path: Path, *, key: str = "") -> dict[str, Any]:

@@ -31,6 +31,7 @@ from cosilo.boundary.meter import Totals
 from cosilo.boundary.record.ledger import connect, read_entries
 from cosilo.databases import made_private
 from cosilo.errors import CosiloError, RunBusyError, StoreError, UnexpectedReplyError
+from cosilo.forget.files import replace_file, sync_folder
 from cosilo.forget.home import DataRun
 from cosilo.lineage.store import FILE, KEY
 from cosilo.models.kept.inherited import Inherited
@@ -78,7 +79,7 @@ def remake(run: DataRun, request: str, *, retrain: bool = True) -> Remade:
     if not (folder / READY).is_file():
         told = _made(run, folder, retrain=retrain)
         told["files"] = [f.name for f in _own(run, folder)]
-        _write(folder / READY, json.dumps(told))
+        replace_file(folder / READY, json.dumps(told).encode())
     told = json.loads((folder / READY).read_text("utf-8"))
     _swap(run, folder, told["files"])
     return Remade(tuple(told["points"]), tuple((n, w) for n, w in told["lost"]), tuple(told["old"]))
@@ -154,7 +155,7 @@ def _made(run: DataRun, folder: Path, *, retrain: bool) -> dict[str, object]:
             made_private(folder / key.name).write_bytes(key.read_bytes())
     if shared_store(run) is not None:
         asked = [key.hex() for key in _asked(run.folder / "ledger.sqlite", recorded)]
-        _write(folder / "asked.json", json.dumps(asked))
+        replace_file(folder / "asked.json", json.dumps(asked).encode())
     plan = replace(run.plan, replay=Replay())
     points: list[str] = []
     lost: list[tuple[str, str]] = []
@@ -254,7 +255,7 @@ def _swap(run: DataRun, folder: Path, names: Sequence[str]) -> None:
             # By the ids on the network, and nothing else, another party can be asked to forget.
             if f"{old.name.partition('.sqlite')[0]}.sqlite" not in (*names, FILE, NETWORK):
                 _remove(old)
-        _sync(run.folder)
+        sync_folder(run.folder)
     except OSError as error:
         raise StoreError(
             f"the run {str(run.folder)!r} cannot be changed: {error.strerror}"
@@ -266,24 +267,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    with made_private(new).open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    _sync(path.parent)
 
 
 # ── recorded replies ─────────────────────────────────────────────────────────

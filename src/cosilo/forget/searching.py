@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cosilo.databases import made_private
-from cosilo.forget.data_rows import overwrite
+from cosilo.forget.files import overwrite, replace_file
 from cosilo.lineage.requests import ForgetRequest, Method
 
 PIECE = 24
@@ -59,7 +58,7 @@ def pieces_file(folder: Path, request: str) -> Path:
 
 def keep_pieces(path: Path, kept: Mapping[str, object]) -> None:
     """Keep it until the search has ended, for its owner alone to read."""
-    made_private(path).write_text(json.dumps(kept), "utf-8")
+    replace_file(path, json.dumps(kept).encode())
 
 
 def drop_kept(folder: Path, requests: Iterable[ForgetRequest]) -> None:
