@@ -126,9 +126,8 @@ class HostBooks:
         try:
             self._db = connect(made_private(self.path))
             self._db.executescript(_SCHEMA)
-            if ("request",) not in self._db.execute(
-                _COLUMNS
-            ).fetchall():  # begun before it was noted
+            columns = {row[0] for row in self._db.execute(_COLUMNS)}
+            if "request" not in columns:  # begun before it was noted
                 self._db.execute("ALTER TABLE prompts ADD COLUMN request TEXT")
             found = self._db.execute("SELECT salt FROM salt").fetchone()
             if found is None:

@@ -343,9 +343,9 @@ def _migrate(db: sqlite3.Connection) -> None:
     for table in _TABLES:
         columns = f"SELECT name FROM pragma_table_info('{table}')"
         known = {row[0] for row in db.execute(columns)}
-        if known and "key_id" not in known:
-            with transaction(db):
-                if ("key_id",) not in db.execute(
-                    columns
-                ).fetchall():  # no other process was quicker
-                    db.execute(f"ALTER TABLE {table} ADD COLUMN key_id INTEGER")
+        if not known or "key_id" in known:
+            continue
+        with transaction(db):
+            known = {row[0] for row in db.execute(columns)}
+            if "key_id" not in known:  # no other process was quicker
+                db.execute(f"ALTER TABLE {table} ADD COLUMN key_id INTEGER")

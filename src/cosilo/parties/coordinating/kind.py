@@ -114,9 +114,8 @@ def federation(
         state_file: where the federation lives; without one it is forgotten with the process, and a run
             that took part cannot be opened again.
         rounds, rule, rule_options, quorum, deadline_s, rank, scale, codec, seed, counts, largest_norm,
-            base, held_s, method, top, directions, rate, momentum, server_rate,
-            keep_updates, forgets: see
-            `FederationSettings`.
+            base, held_s, method, top, directions, rate, momentum, server_rate, keep_updates,
+            forgets: see `FederationSettings`.
         public, model, path, small_model, small_path, mutual: with `public` the coordinator has a large
             model, which learns from what comes of each round and teaches it: as for the kind "mutual",
             its other options in `mutual`; with method = "opinions" as for the kind "taught".
