@@ -9,6 +9,8 @@ from pathlib import Path
 import cosilo
 from cosilo.benchmark.plan import parse_plan
 from cosilo.cli import make_parser
+from cosilo.defences.base import defences
+from cosilo.strategies.base import strategies
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -32,6 +34,14 @@ def test_the_commands_in_the_readme_are_understood() -> None:
 def test_the_files_the_readme_points_to_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_readme_names_every_strategy_and_defence_of_ours() -> None:
+    text = README.read_text(encoding="utf-8")
+    for registry in (strategies, defences):
+        for name in registry.names():
+            ours = registry.get(name).__module__.startswith("cosilo.")
+            assert not ours or f"`{name}`" in text, name
 
 
 def test_the_extras_and_the_wheel_in_the_readme_are_ours() -> None:
