@@ -2,6 +2,7 @@
 
     python benchmarks/gateway/private_cpu.py              # five rounds
     python benchmarks/gateway/private_cpu.py --rounds 2 --only short
+    python benchmarks/gateway/private_cpu.py --before ../checkout --keep
 
 Measured is CPU time (user and system, of all processes of the gateway), not time on the clock. Every
 round has a key of its own, so that nothing of it is remembered from the round before; requests are
@@ -13,6 +14,9 @@ asked one after the other. The plain figure is that of the same request at a poi
     tenth turn   the tenth request of a conversation (all its turns again); its new words alone
 
 The load average of each round (the mean of that at its beginning and at its end) is kept beside.
+
+With --before, a gateway of another checkout is asked the same, round about: what is kept, in a file of
+its own, is how many times as much CPU today's takes, which another machine's speed does not change.
 """
 
 from __future__ import annotations
@@ -23,9 +27,11 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +41,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadgen import cpu_seconds
+from side_by_side import make_key
 from tests.integration.gateway import Gateway, mocking, serving, upstream
 
-from cosilo.gateway.accounts.accounts import Limits
 from kept import Kept
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "presidio_synth"
@@ -135,8 +141,11 @@ def conversation(draw: random.Random) -> Messages:
 class Asker:
     """Asks a gateway, and says what that cost it."""
 
-    def __init__(self, gateway: Gateway, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, gateway: Gateway, checkout: Path | None, session: aiohttp.ClientSession
+    ) -> None:
         self.gateway = gateway
+        self.checkout = checkout
         self.session = session
 
     async def cost(self, point: str, requests: Sequence[Messages], key: str) -> float:
@@ -153,8 +162,10 @@ class Asker:
         return 1000 * (cpu_seconds(self.gateway.pid) - before)
 
 
-def key_of(gateway: Gateway, name: str) -> str:
-    return gateway.key(name, Limits(usd=10**6, requests_per_minute=10**6))
+def key_of(gateway: Gateway, checkout: Path | None, name: str) -> str:
+    """A new key. The code that serves it makes it: an earlier one knows only its own tables."""
+    with code_of(checkout):
+        return make_key(gateway.folder, dict(os.environ), name)
 
 
 async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) -> dict[str, float]:
@@ -162,7 +173,7 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
     draw = random.Random(number)
     found: dict[str, float] = {}
     load = [os.getloadavg()[0]]
-    key = await asyncio.to_thread(key_of, ask.gateway, f"round {number}")
+    key = await asyncio.to_thread(key_of, ask.gateway, ask.checkout, f"round {number}")
     if "short" in only:
         some = [short(draw) for _ in range(count)]
         for point in ("private", "plain"):
@@ -177,7 +188,7 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
         talks = [conversation(draw) for _ in range(TALKS)]
         for turn in range(1, 2 * TURNS - 1, 2):
             await ask.cost("private", [talk[:turn] for talk in talks], key)
-        other = await asyncio.to_thread(key_of, ask.gateway, f"alone in round {number}")
+        other = await asyncio.to_thread(key_of, ask.gateway, ask.checkout, f"alone {number}")
         tenth = alone = 0.0
         # The tenth turn brings an answer and a question. Half of the talks come first alone: spaCy
         # reads a word that it has not seen in some microseconds more.
@@ -195,15 +206,46 @@ async def one_round(ask: Asker, number: int, only: Sequence[str], count: int) ->
     return found
 
 
-async def measured(gateway: Gateway, a: Any) -> list[dict[str, float]]:
+async def measured(
+    gateways: Sequence[tuple[Gateway, Path | None]], a: Any
+) -> list[list[dict[str, float]]]:
+    """The rounds of each gateway; they take turns, and who begins changes from round to round."""
+    found: list[list[dict[str, float]]] = [[] for _ in gateways]
     async with aiohttp.ClientSession() as session:
-        ask = Asker(gateway, session)
-        await one_round(ask, 1_000, a.only, 30)  # loads what is loaded when it is first needed
-        found = []
+        asks = [Asker(gateway, checkout, session) for gateway, checkout in gateways]
+        for ask in asks:
+            await one_round(ask, 1_000, a.only, 30)  # loads what is loaded when it is first needed
         for number in range(a.rounds):
-            found.append(await one_round(ask, number, a.only, a.n))
-            print(json.dumps({k: round(v, 2) for k, v in found[-1].items()}), flush=True)
-        return found
+            for at in sorted(range(len(asks)), reverse=number % 2 == 1):
+                found[at].append(await one_round(asks[at], number, a.only, a.n))
+                print(json.dumps({k: round(v, 2) for k, v in found[at][-1].items()}), flush=True)
+    return found
+
+
+@contextmanager
+def code_of(checkout: Path | None) -> Iterator[None]:
+    """A context in which gateways are started from a checkout; from this one where it is None."""
+    if checkout is None:
+        yield
+        return
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str((checkout / "src").resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def commit_of(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def unit_of(case: str) -> str:
+    return "ratio" if "times" in case else "jobs" if "load" in case else "CPU-ms"
 
 
 def main() -> None:
@@ -211,24 +253,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--n", type=int, default=200, help="short prompts to a round")
     parser.add_argument("--only", nargs="+", default=["short", "prose", "json", "mixed", "turns"])
-    parser.add_argument(
-        "--keep", action="store_true", help="write benchmarks/results/private_cpu.json"
-    )
+    parser.add_argument("--keep", action="store_true", help="write into benchmarks/results")
+    parser.add_argument("--before", type=Path, help="a checkout of other code, asked by turns")
     a = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="cosilo-cpu-") as name,
-        mocking() as mock,
-        serving(Path(name), upstream("lm", mock, "ok") + CONFIG) as gateway,
-    ):
-        rounds = asyncio.run(measured(gateway, a))
-    kept = Kept("private_cpu", settings={"rounds": a.rounds, "short prompts to a round": a.n})
-    for case in rounds[0]:
-        values = [r[case] for r in rounds]
-        unit = "ratio" if "times" in case else "jobs" if "load" in case else "CPU-ms"
+    checkouts = [None] if a.before is None else [None, a.before]
+    with ExitStack() as stack:
+        mock = stack.enter_context(mocking())
+        gateways = []
+        for checkout in checkouts:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cosilo-cpu-"))
+            with code_of(checkout):
+                gateway = stack.enter_context(
+                    serving(Path(folder), upstream("lm", mock, "ok") + CONFIG)
+                )
+            gateways.append((gateway, checkout))
+        rounds = asyncio.run(measured(gateways, a))
+    settings = {"rounds": a.rounds, "short prompts to a round": a.n}
+    if a.before is None:
+        kept = Kept("private_cpu", settings=settings)
+    else:
+        kept = Kept("private_cpu_beside", settings=settings | {"beside": commit_of(a.before)})
+    for case in rounds[0][0]:
+        values = [r[case] for r in rounds[0]]
+        unit = unit_of(case)
+        if a.before is not None:
+            if unit != "CPU-ms":
+                continue
+            values = [now[case] / then[case] for now, then in zip(*rounds, strict=True)]
+            unit = "times the other code's CPU"
         kept.put(case, unit, statistics.median(values),
                  n=len(values), low=min(values), high=max(values))  # fmt: skip
         print(
-            f"{case:34} {statistics.median(values):8.2f}  [{min(values):.2f} to {max(values):.2f}]"
+            f"{case:34} {statistics.median(values):8.3f}  [{min(values):.3f} to {max(values):.3f}]"
         )
     if a.keep:
         kept.write()

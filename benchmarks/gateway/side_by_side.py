@@ -119,10 +119,10 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], key: str) -> None:
     raise SystemExit(f"{url} did not become ready")
 
 
-def make_key(folder: Path, environment: dict[str, str]) -> str:
+def make_key(folder: Path, environment: dict[str, str], name: str = "bench") -> str:
     """A key with room for everything, made by the same code that will serve it."""
     made = subprocess.run(
-        [sys.executable, "-c", MAIN, "keys", "create", "bench", "--usd", "1000000",
+        [sys.executable, "-c", MAIN, "keys", "create", name, "--usd", "1000000",
          "--requests-per-minute", "1000000", "--store", str(folder / "store")],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
