@@ -64,6 +64,7 @@ from kept import Cells, Kept
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tofu_qa"
 MODEL = "smollm2-135m-instruct"
+PRECISION = "float32"  # of bfloat16, CPUs without units for it compute a sixth in the same time
 SEEDS, TUNE = (0, 1, 2), 100
 RANK, UPPER, EPOCHS, BATCH, RATE = 16, 8, 5, 8, 4e-3
 OWN = 2  # wrong answers that the owner stops by; the rest measure
@@ -124,7 +125,7 @@ class Bench:
     def __init__(self, how: argparse.Namespace) -> None:
         self.how = how
         self.end = time.monotonic() + 60 * how.minutes
-        self.base: Any = models.create("torch", model=MODEL, precision="bfloat16")
+        self.base: Any = models.create("torch", model=MODEL, precision=PRECISION)
         self.layers = upper_layers(self.base.module, UPPER)
         self.above = usual_loss(self.base.module, first_adapter(self.layers, RANK, seed=0))
         self.reader = ModuleReader(self.above)
@@ -141,8 +142,10 @@ class Bench:
         folder = self.how.cells / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         cells = Cells(folder / "cells.json")
-        if cells.done.setdefault("data", split.digest) != split.digest:
-            raise SystemExit(f"{folder} holds cells of other data: empty it")
+        for what, ours in (("precision", PRECISION), ("data", split.digest)):
+            if cells.done and cells.done.get(what) != ours:
+                raise SystemExit(f"{folder} holds cells of another {what}: empty it")
+        cells.done |= {"data": split.digest, "precision": PRECISION}
         learned = [*split.forget, *split.retain]
         tuned = self.adapter(folder, cells, "tuned", lambda: self.taught(learned, seed))
         again = self.adapter(folder, cells, "retrained", lambda: self.taught(split.retain, seed))
@@ -452,7 +455,7 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
     ]
     kept = Kept("unlearning", settings={
         "model": MODEL, "rank": RANK, "layers": UPPER, "epochs": EPOCHS, "rate": RATE,
-        "seeds": len(done), "precision": "bfloat16", "data": done[0]["data"] if done else "",
+        "seeds": len(done), "precision": PRECISION, "data": done[0]["data"] if done else "",
     })  # fmt: skip
     names = ("untuned", "tuned", "retrained", *METHODS)
     for name in names:
