@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, str] = {
     "dp_accounting": "dp",
     "ray": "ray",
     "flwr": "flower",
+    "tenseal": "ckks",
 }
 """Optional packages, as they are imported, and the extra of Cosilo's that installs each."""
 

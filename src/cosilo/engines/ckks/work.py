@@ -1,0 +1,95 @@
+"""What a process of the engine is asked, and answers: msgpack, each message after its length."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import msgspec
+import numpy as np
+
+from cosilo.engines.ckks.layout import Floats
+
+_LENGTH = 8  # bytes that say how long a message is
+
+
+class MakeKeys(msgspec.Struct, tag=True):
+    """Answered with `Done(public, turning)`; from then on the process encrypts and decrypts."""
+
+    inputs: int
+    outputs: int
+
+
+class Encrypt(msgspec.Struct, tag=True):
+    """`vectors`: rows of float64. Answered with `Done(ciphertext)`."""
+
+    vectors: bytes
+
+
+class Decrypt(msgspec.Struct, tag=True):
+    """Answered with `Done(logits)`, rows of float64."""
+
+    answer: bytes
+    vectors: int
+
+
+class TakeHead(msgspec.Struct, tag=True):
+    """`weights`, `bias`: rows of float64. From then on the process computes logits."""
+
+    weights: bytes
+    bias: bytes
+    public: bytes
+    turning: bytes
+
+
+class Logits(msgspec.Struct, tag=True):
+    """Answered with `Done(ciphertext)`."""
+
+    query: bytes
+    vectors: int
+
+
+class Done(msgspec.Struct, tag=True):
+    """`cpu_seconds`: what it took."""
+
+    parts: tuple[bytes, ...] = ()
+    cpu_seconds: float = 0.0
+
+
+class Failed(msgspec.Struct, tag=True):
+    """Why not. No number of anybody's stands in it."""
+
+    reason: str
+
+
+Asked = MakeKeys | Encrypt | Decrypt | TakeHead | Logits
+Answered = Done | Failed
+
+
+def packed(rows: Floats) -> bytes:
+    return np.ascontiguousarray(rows, "<f8").tobytes()
+
+
+def rows(data: bytes, count: int) -> Floats:
+    """`data` as so many rows.
+
+    Raises:
+        ValueError: it is not so many.
+    """
+    found: Floats = np.frombuffer(data, "<f8").reshape(count, -1)
+    return found
+
+
+def send(pipe: IO[bytes], message: Asked | Answered) -> None:
+    data = msgspec.msgpack.encode(message)
+    pipe.write(len(data).to_bytes(_LENGTH))
+    pipe.write(data)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> bytes | None:
+    """The next message; None at the end."""
+    length = pipe.read(_LENGTH)
+    if len(length) < _LENGTH:
+        return None
+    data = pipe.read(int.from_bytes(length))
+    return data if len(data) == int.from_bytes(length) else None
