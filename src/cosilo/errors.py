@@ -19,6 +19,7 @@ CosiloError                     exit code 1
 │   ├── RejectedError           not worth retrying: 400, 401, 403, 404, a reply that is no reply
 │   ├── UnknownThreadError      the large model's owner has no such thread (any more)
 │   ├── UnknownAdapterError     it has no such adapter of this client's (any more)
+│   ├── UnknownKeysError        it has no such keys of this client's (any more)
 │   ├── FederationError         a federation ended without a result: too few owners, or good updates
 │   ├── UnreadableError         most replies hold no answer, so no more was asked for
 │   └── OfflineError            `--offline` and the answer is not recorded
@@ -160,6 +161,10 @@ class FederationError(ModelError):
 
 
 class UnknownAdapterError(ModelError):
+    worked: int | None = 0
+
+
+class UnknownKeysError(ModelError):
     worked: int | None = 0
 
 

@@ -35,6 +35,7 @@ MADE: list[tuple[Registry[Any], str, dict[str, Any], tuple[str, ...]]] = [
     (models, "classifier", {}, ("minilm-int8",)),
     (models, "classifier", {"encoder": "minilm-int8", "threads": 2}, ("minilm-int8",)),
     (models, "federation", {}, ()),
+    (models, "private_head", {"head": Path("p")}, ("minilm-int8",)),
     (models, "flower", {"superlink": "localhost:1", "ca": "bank.pem", "key": "bank.key"}, ()),
     (models, "llamacpp", {"model": SMOL}, (SMOL,)),
     (models, "torch", {"model": SMOL}, (SMOL,)),

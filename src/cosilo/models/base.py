@@ -44,6 +44,8 @@ class Access(IntEnum):
 class Shows(Flag):
     """What an owner lets the other side see of its model: any of these, in any combination.
 
+    `HEAD`: the logits of a private head, of vectors that are encrypted.
+
     In a plan it is the name of a level of `Access`, which stands for that level and all below, or a
     list of the names of flags.
     """
@@ -56,6 +58,7 @@ class Shows(Flag):
     GRADIENTS = auto()
     EMULATOR = auto()
     WEIGHTS = auto()
+    HEAD = auto()
 
     @classmethod
     def presets(cls) -> dict[str, Shows]:

@@ -24,6 +24,14 @@ from cosilo.boundary.messages.base import (
 )
 from cosilo.boundary.messages.body import Body, OpenBody
 from cosilo.boundary.messages.embed import Embed, Embeddings
+from cosilo.boundary.messages.encrypted import (
+    AskHead,
+    EncryptedLogits,
+    EncryptedVector,
+    EvaluationKeys,
+    HeadDescribed,
+    KeysTaken,
+)
 from cosilo.boundary.messages.federate import (
     Contribute,
     Contributed,
@@ -51,10 +59,11 @@ from cosilo.boundary.messages.tune import Tune, Tuned
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Advertise", "Ask", "Backward", "Body", "Completion", "Contribute",
-    "Contributed", "Drawn", "Embed", "Embeddings", "Enrol", "Enrolled", "Forget", "Forgotten",
-    "Forward", "Gradients", "HandShares", "Lend", "Lent", "Masked", "Message", "NextRound",
-    "NextStep", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read", "Refused", "Request",
-    "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps", "SumState", "Tune",
-    "Tuned", "Unmask", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Advertise", "Ask", "AskHead", "Backward", "Body", "Completion",
+    "Contribute", "Contributed", "Drawn", "Embed", "Embeddings", "EncryptedLogits",
+    "EncryptedVector", "Enrol", "Enrolled", "EvaluationKeys", "Forget", "Forgotten", "Forward",
+    "Gradients", "HandShares", "HeadDescribed", "KeysTaken", "Lend", "Lent", "Masked", "Message",
+    "NextRound", "NextStep", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read",
+    "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps",
+    "SumState", "Tune", "Tuned", "Unmask", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 from cosilo.parties.serving import (  # noqa: F401  they register themselves
     ask,
     embed,
+    encrypted,
     federate,
     forget,
     forward,

@@ -12,6 +12,7 @@ from cosilo.boundary.messages import Forget, Forgotten, decode, encode
 from cosilo.boundary.messages.forget import ForgottenItem, How, Left, What
 from cosilo.errors import RejectedError, StoreError
 from cosilo.models.tunable import forgets_adapters, plugs
+from cosilo.parties.encrypted import forget_keys
 from cosilo.parties.forgets import KeptForget, Planned
 from cosilo.parties.serving.base import Owner, serves
 
@@ -38,6 +39,7 @@ async def forget(owner: Owner, message: Forget) -> Forgotten:
         if kept is None:
             kept = KeptForget(message.asked, await _looked_for(owner, message))
             book.plan(*about, kept)
+        forget_keys(owner.model, owner.client)  # kept for a while, and made of no record
         outcomes = [await _taken_away(owner, planned, message) for planned in kept.planned]
         if message.everything:  # it names nothing, and is told no name that is another's
             outcomes = [outcome for outcome in outcomes if outcome.how != "nothing"]

@@ -1,0 +1,123 @@
+"""A head that its owner keeps: asked in clear it answers with a label, asked on encrypted vectors with
+logits that it cannot read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeGuard
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from cosilo.errors import ConfigError
+from cosilo.models.base import Access, TextModel, models
+from cosilo.models.encoder.allowance import Allowance
+from cosilo.models.encoder.classifier import ClassifierModel
+from cosilo.models.encoder.encoder import Encoder, encoder_loads
+from cosilo.models.encoder.head import PACKAGES, TrainedHead
+from cosilo.registry import Loads
+from cosilo.types import Chat, Generation, Sampling
+
+
+class PrivateHead:
+    """A classifier whose head is its owner's, and whose encoder everybody has.
+
+    Attributes:
+        weights, bias: (labels, inputs) and (labels,), such that the softmax of logits is calibrated.
+        allowance: how many answers with logits a client may have; none when None.
+        clients: of how many clients, and of how many keys of one, evaluation keys are kept.
+    """
+
+    def __init__(
+        self, encoder: Encoder, head: TrainedHead, allowance: Allowance | None, *, clients: int = 4
+    ) -> None:
+        if head.terms:
+            raise ConfigError(
+                "a private head may look at the vector alone, as its words cannot be encrypted: train "
+                "it with features = 'embedding'"
+            )
+        self._classifier = ClassifierModel(encoder, features="embedding", head=head)
+        self._encoder = encoder
+        self.weights: NDArray[np.float64] = head.weights.astype(np.float64) / head.temperature
+        self.bias: NDArray[np.float64] = head.bias.astype(np.float64) / head.temperature
+        self.allowance = allowance
+        self.clients = clients
+
+    @property
+    def name(self) -> str:
+        return "private head"
+
+    @property
+    def identity(self) -> str:
+        return f"private {self._classifier.identity}"
+
+    @property
+    def access(self) -> Access:
+        return Access.TEXT
+
+    @property
+    def encoder(self) -> str:
+        """The identity of its encoder."""
+        return self._encoder.identity
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._classifier.labels
+
+    @property
+    def inputs(self) -> int:
+        return int(self.weights.shape[1])
+
+    async def generate(self, chat: Chat, sampling: Sampling) -> Generation:
+        """The label alone, of a text in clear: how sure the head is is not said."""
+        return replace(await self._classifier.generate(chat, sampling), tokens=())
+
+    async def close(self) -> None:
+        await self._classifier.close()
+
+
+def is_private_head(model: TextModel) -> TypeGuard[PrivateHead]:
+    return isinstance(model, PrivateHead)
+
+
+def _loads(encoder: str | Path) -> Loads:
+    return encoder_loads(encoder) | Loads(packages=PACKAGES)
+
+
+@models.register("private_head", loads=_loads)
+def private_head(
+    head: Path,
+    encoder: str | Path = "minilm-int8",
+    threads: int = 1,
+    allowance: int = 0,
+    answers: Path | None = None,
+    clients: int = 4,
+) -> PrivateHead:
+    """A trained head that its owner keeps, for vectors of a public encoder; see `secure_head`.
+
+    Args:
+        head: a folder with a trained head, as `cosilo bundle` writes one (`small/`), trained with
+            features = "embedding".
+        encoder: a name in the catalog, or a folder; the data owner must have the same.
+        threads: used by the encoder.
+        allowance: of how many encrypted vectors each client may have the logits: fewer than the
+            encoder's vectors have numbers, or the head can be computed from them. 0 for none.
+        answers: the file in which they are counted, for good.
+        clients: of how many clients, and of how many keys of one, evaluation keys are kept; each takes
+            about 0.3 GB of memory, in a process of its own.
+
+    Raises:
+        CatalogError: the encoder is not there; the message says how to pull it.
+        ConfigError: `head` holds none, or one that looks at words; an allowance without a file.
+    """
+    vectors = Encoder(encoder, threads=threads)
+    trained = TrainedHead.load(head)
+    if allowance < 0 or clients < 1:
+        raise ConfigError("allowance must be 0 or more, and clients 1 or more")
+    if allowance and answers is None:
+        raise ConfigError(
+            "an allowance needs answers = FILE, where it is counted, or a restart would begin it again"
+        )
+    counted = Allowance(answers, trained.digest(), allowance) if allowance and answers else None
+    return PrivateHead(vectors, trained, counted, clients=clients)

@@ -1,0 +1,173 @@
+"""Heads of an LM's owner that compute on clients' encrypted vectors: a process for each client's keys.
+
+    keys, part by part ──▶ KeyedHeads ──▶ a process with the head and these keys ◀──▶ vector, logits
+
+Of all clients together, and of one, the processes least recently asked are ended first; then the keys
+are unknown, and the client sends them once more. What a client sends is read in its own process alone:
+whatever it does to that one, no other client and no other part of this house notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from cosilo.boundary.messages.encrypted import MOST_KEYS, EvaluationKeys
+from cosilo.engines.ckks.layout import Floats
+from cosilo.engines.ckks.process import HostedHead
+from cosilo.errors import ModelError, RejectedError, UnknownKeysError
+
+Name = tuple[str, str]  # a client, and the hash of its keys
+
+
+class ComputingHead(Protocol):
+    """A head with one client's keys, as `HostedHead` is one."""
+
+    cpu_seconds: float
+
+    @property
+    def alive(self) -> bool: ...
+    def logits(self, query: bytes, vectors: int = 1) -> bytes: ...
+    def close(self) -> None: ...
+
+
+Starts = Callable[[Floats, Floats, bytes, bytes], ComputingHead]
+
+
+@dataclass(eq=False)
+class _Coming:
+    """Keys of which some parts are here."""
+
+    name: str
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+class KeyedHeads:
+    """Those of all clients of one head.
+
+    Args:
+        weights, bias: of the head.
+        most: processes in all, and of one client.
+        starts: makes one, given also the client's public key and the keys that turn ciphertexts.
+    """
+
+    def __init__(
+        self, weights: Floats, bias: Floats, *, most: int = 4, starts: Starts = HostedHead
+    ) -> None:
+        self._weights, self._bias = weights, bias
+        self._most = most
+        self._starts = starts
+        self._heads: OrderedDict[Name, ComputingHead] = OrderedDict()  # last used last
+        self._coming: OrderedDict[str, _Coming] = OrderedDict()
+        self._turn: dict[str, asyncio.Lock] = {}
+
+    async def take(self, client: str, message: EvaluationKeys) -> bool:
+        """Take a part of a client's keys; whether all are here now.
+
+        Raises:
+            RejectedError: the parts are not of one, or are no keys for this head.
+            ModelError: no process could work with them.
+        """
+        if (client, message.name) in self._heads:
+            return True
+        coming = self._coming.get(client)
+        if coming is None or coming.name != message.name:
+            coming = self._coming[client] = _Coming(message.name)
+        self._coming.move_to_end(client)
+        while len(self._coming) > self._most:  # parts are memory, too
+            self._coming.popitem(last=False)
+        coming.parts[message.part] = message.packed
+        if len(coming.parts) < message.parts:
+            return False
+        del self._coming[client]
+        keys = b"".join(coming.parts[n] for n in sorted(coming.parts))
+        if len(keys) > MOST_KEYS or hashlib.sha256(keys).hexdigest() != message.name:
+            raise RejectedError("the parts of the keys are not what they should be together")
+        turning, public = keys[: message.turning], keys[message.turning :]
+        head = await asyncio.to_thread(self._starts, self._weights, self._bias, public, turning)
+        self._keep((client, message.name), head)
+        return True
+
+    async def logits(self, client: str, name: str, query: bytes) -> tuple[bytes, float]:
+        """Encrypted logits of an encrypted vector, and the CPU seconds they took.
+
+        Raises:
+            UnknownKeysError: the client's keys of that name are not here (any more).
+            RejectedError: it is no vector for these keys.
+            ModelError: the process has ended over it; the keys are unknown from then on.
+        """
+        self.require(client, name)
+        head = self._heads[client, name]
+        self._heads.move_to_end((client, name))
+        before = head.cpu_seconds
+        try:
+            answer = await asyncio.to_thread(head.logits, query)
+        except ModelError:
+            if not head.alive:
+                self._drop((client, name))
+            raise
+        return answer, head.cpu_seconds - before
+
+    def require(self, client: str, name: str) -> None:
+        """Refuse keys that are not here, before anything is counted for them.
+
+        Raises:
+            UnknownKeysError: they are not.
+        """
+        head = self._heads.get((client, name))
+        if head is not None and not head.alive:
+            self._drop((client, name))
+            head = None
+        if head is None:
+            raise UnknownKeysError(
+                "the head's owner has no such keys (any more): send them once more"
+            )
+
+    def forget(self, client: str) -> None:
+        """Keep nothing of a client's keys."""
+        self._coming.pop(client, None)
+        for name in [name for name in self._heads if name[0] == client]:
+            self._drop(name)
+
+    def close(self) -> None:
+        for name in list(self._heads):
+            self._drop(name)
+
+    def _keep(self, name: Name, head: ComputingHead) -> None:
+        self._heads[name] = head
+        while len(self._heads) > self._most:
+            self._drop(next(iter(self._heads)))
+
+    def _drop(self, name: Name) -> None:
+        head = self._heads.pop(name, None)
+        if head is not None:
+            head.close()
+
+
+class _Head(Protocol):
+    weights: Floats
+    bias: Floats
+    clients: int
+
+
+_kept: WeakKeyDictionary[object, KeyedHeads] = WeakKeyDictionary()
+
+
+def keyed(head: _Head) -> KeyedHeads:
+    """The processes of a head: one table for all clients."""
+    found = _kept.get(head)
+    if found is None:
+        found = _kept[head] = KeyedHeads(head.weights, head.bias, most=head.clients)
+    return found
+
+
+def forget_keys(model: object, client: str) -> None:
+    """Keep nothing of the evaluation keys that a client has sent for `model`, where it is a head."""
+    found = _kept.get(model)
+    if found is not None:
+        found.forget(client)
