@@ -25,6 +25,7 @@ from cosilo.strategies.inference.gain import fit_gain
 from cosilo.tables import options_of
 from cosilo.testing import LABELS, StrategyContract
 from cosilo.types import Chat, Sampling, last_user, user
+from private_heads import data_owner, needs_tenseal, owner_of, private_head
 
 
 class TestSmall(StrategyContract):
@@ -66,6 +67,26 @@ class TestRerank(StrategyContract):
 
     def owner(self) -> DataOwner:
         return replace(super().owner(), embedder=WordEmbedder())
+
+
+@needs_tenseal
+class TestSecureHead(StrategyContract):
+    folder: Path
+
+    @pytest.fixture(autouse=True)
+    def _counted_in(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def strategy(self) -> Strategy:
+        return strategies.create("secure_head")
+
+    def owner(self) -> DataOwner:
+        return data_owner()
+
+    def open(self, **options: Any) -> Session:
+        lm = owner_of(private_head(self.folder))
+        sampling = Sampling(choices=LABELS)
+        return open_session(self.owner(), lm, self.strategy(), sampling=sampling, **options)
 
 
 class TestSelfConsistency(StrategyContract):

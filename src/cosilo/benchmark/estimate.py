@@ -351,6 +351,8 @@ def _guessed(parts: Parts, exchange: Expected, items: Sequence[Item | None]) -> 
 
 def _bytes(parts: Parts, exchange: Expected, calls: int, most_in: int, most_out: int) -> int:
     """The most bytes of so many messages and their replies: a byte makes a token at most."""
+    if exchange.size is not None:
+        return calls * exchange.size
     sampling = parts.task.sampling
     up = FIELDS + sum(FORM + in_utf8(choice) for choice in sampling.choices)
     down = most_out * LONGEST_TOKEN * (3 + sampling.top_logprobs)

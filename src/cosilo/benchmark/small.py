@@ -168,6 +168,11 @@ class _Classifies(Remembering):
 
 
 class _Embeds(Remembering):
+    @property
+    def encoder(self) -> object:
+        """What makes the vectors, where the model says so."""
+        return getattr(self.model, "encoder", None)
+
     def embed(self, texts: Sequence[str]) -> Array:
         assert isinstance(self.model, Embedder)
         return self.model.embed(texts)

@@ -143,6 +143,7 @@ class Expected:
         plain: strategies behind the same defences that send the same share their answers.
         to: the first of the strategy's peers, or each of them.
         per: so many messages for each token of this text, where they go token by token.
+        size: bytes of one message and its reply, at most, where these are no texts.
     """
 
     about: About
@@ -157,6 +158,7 @@ class Expected:
     plain: bool = False
     to: Literal["first", "each"] = "first"
     per: Text | None = None
+    size: int | None = None
 
     @property
     def asks_questions(self) -> bool:

@@ -1,0 +1,246 @@
+"""The encoder is at home, the head is the LM owner's, and neither sees what the other has.
+
+    text ──▶ encoder ──▶ vector ──▶ encrypted ──▶ the LM owner's head ──▶ encrypted logits ──▶ label
+             at home                              in a process apart                           at home
+
+The LM's owner learns that a text was asked about, and nothing of it. The data owner learns its logits,
+which are linear in the weights: of as many texts as a vector has numbers, and one, the head can be
+computed from them (`attacks.head_stealing`). So the head's owner allows each client fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from cosilo.boundary.channel import Channel
+from cosilo.boundary.messages import (
+    AskHead,
+    EncryptedLogits,
+    EncryptedVector,
+    EvaluationKeys,
+    HeadDescribed,
+)
+from cosilo.boundary.messages.bounds import TURN
+from cosilo.boundary.messages.encrypted import MOST_KEYS, PART
+from cosilo.engines.ckks.layout import Floats
+from cosilo.engines.ckks.process import PACKAGE, HomeKeys
+from cosilo.errors import CapabilityError, RejectedError, UnexpectedReplyError, UnknownKeysError
+from cosilo.models.base import Embedder
+from cosilo.registry import Loads
+from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
+from cosilo.strategies.cards import Card
+from cosilo.strategies.guide import Guide
+from cosilo.types import Answer, Chat, Generation, Sampling, TokenLogprob, last_user
+
+_KEYS = 30 << 20  # bytes of keys for a vector of 384 numbers, about
+_SMALL = 1 << 14  # of a description of a head, or a part's frame
+
+
+@strategies.register("secure_head")
+@dataclass(frozen=True, kw_only=True)
+class SecureHead:
+    """The LM owner's head (`kind = "private_head"`) on the small model's vectors, which it cannot read.
+
+    Attributes:
+        engine: what hides the two from each other: "ckks", homomorphic encryption.
+    """
+
+    guide: ClassVar[Guide] = Guide(
+        crosses="a vector of each text, encrypted; logits come back, which the data owner alone reads",
+        choose=(
+            "the texts may not cross and the head may not either; the data owner reads logits, as "
+            "many as the head's owner allows"
+        ),
+    )
+
+    engine: Literal["ckks"] = "ckks"
+
+    needs: ClassVar[Needs] = Needs(
+        sends=frozenset({AskHead, EvaluationKeys, EncryptedVector}),
+        loads=Loads(packages=(PACKAGE,)),
+    )
+
+    def forecast(self) -> Forecast:
+        parts, vector = math.ceil(_KEYS / PART), EncryptedVector.largest
+        return (
+            Expected("once", AskHead, reads=(TURN,), writes=(), size=_SMALL),
+            Expected(
+                "once", EvaluationKeys, total=parts, reads=(TURN,), writes=(), size=PART + _SMALL
+            ),
+            Expected(
+                "answers", EncryptedVector, reads=(TURN,), writes=(),
+                size=vector + EncryptedLogits.largest,
+            ),
+        )  # fmt: skip
+
+    async def prepare(self, session: Session) -> tuple[Strategy, Session]:
+        """Asks what the head tells apart, makes keys, and sends those that it is computed on with.
+
+        Raises:
+            CapabilityError: the small model is no encoder, or the LM's owner has no head for it.
+            ConfigError: TenSEAL is not installed.
+        """
+        prepared = replace(self)
+        secured = await prepared._rooms.of(session)
+        facts: dict[str, float | str] = {
+            "engine": self.engine,
+            "labels": len(secured.head.labels),
+            "answers left": secured.head.left,
+            "MB of keys": secured.size / 1e6,
+            "CPU seconds of making keys": secured.keys.cpu_seconds,
+        }
+        return prepared, session.with_card(
+            Card(by="secure_head", title="private head", facts=facts)
+        )
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        """The likeliest of the labels that may be answered.
+
+        Raises:
+            BudgetExceededError: the head's owner allows no more answers.
+            RejectedError: none of its labels may be answered.
+        """
+        secured = await self._rooms.of(session)
+        allowed = _allowed(secured.head.labels, session.sampling)
+        vectors = await asyncio.to_thread(secured.encoder.embed, [last_user(chat)])
+        logits, took = await secured.logits(session.lm, vectors[0].astype(np.float64))
+        return Answer(_generation(secured.head.labels, allowed, logits, took), by="large")
+
+    @cached_property
+    def _rooms(self) -> _Rooms:
+        return _Rooms()
+
+
+@dataclass(eq=False)
+class _Secured:
+    """A head at an LM's owner, and the keys for it.
+
+    Attributes:
+        size: bytes of the keys that were sent.
+    """
+
+    encoder: Embedder
+    head: HeadDescribed
+    keys: HomeKeys
+    sent: bytes
+    name: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def size(self) -> int:
+        return len(self.sent)
+
+    async def hand_over(self, channel: Channel) -> None:
+        """Send the keys that are computed on with."""
+        parts = math.ceil(self.size / PART)
+        whole = False
+        for part in range(parts):
+            reply = await channel.send(
+                EvaluationKeys(
+                    name=self.name,
+                    part=part,
+                    parts=parts,
+                    turning=len(self.keys.turning),
+                    packed=self.sent[part * PART : (part + 1) * PART],
+                )
+            )
+            whole = reply.whole
+        if not whole:
+            raise UnexpectedReplyError("all keys were sent, and the head's owner lacks some")
+
+    async def logits(self, channel: Channel, vector: Floats) -> tuple[Floats, float]:
+        """Those of `vector`, and the CPU seconds that encrypting and decrypting took."""
+        before = self.keys.cpu_seconds
+        packed = await asyncio.to_thread(self.keys.encrypt, vector[None])
+        query = EncryptedVector(keys=self.name, packed=packed)
+        try:
+            reply = await channel.send(query)
+        except UnknownKeysError:
+            async with self.lock:  # those who ask meanwhile find them there again
+                await self.hand_over(channel)
+            reply = await channel.send(query)
+        try:
+            found = await asyncio.to_thread(self.keys.decrypt, reply.packed, 1)
+        except RejectedError:
+            raise UnexpectedReplyError("the head's owner sent no logits") from None
+        return found[0], self.keys.cpu_seconds - before
+
+
+class _Rooms:
+    """What was agreed with the LM's owner: asked for once, by whoever is first."""
+
+    def __init__(self) -> None:
+        self._secured: _Secured | None = None
+        self._first = asyncio.Lock()
+
+    async def of(self, session: Session) -> _Secured:
+        async with self._first:
+            if self._secured is None:
+                self._secured = await _secured(session)
+            return self._secured
+
+
+async def _secured(session: Session) -> _Secured:
+    encoder, identity = _encoder(session.owner.model)
+    head = await session.lm.send(AskHead(encoder=identity))
+    keys = await asyncio.to_thread(HomeKeys, head.inputs, len(head.labels))
+    sent = keys.turning + keys.public
+    if len(sent) > MOST_KEYS:
+        raise CapabilityError(
+            f"a head of {head.inputs} inputs takes {len(sent) / 1e6:,.0f} MB of keys, and no more than "
+            f"{MOST_KEYS / 1e6:,.0f} are sent"
+        )
+    made = _Secured(encoder, head, keys, sent, hashlib.sha256(sent).hexdigest())
+    await made.hand_over(session.lm)
+    return made
+
+
+def _encoder(model: object) -> tuple[Embedder, str]:
+    """What makes `model`'s vectors, and its identity.
+
+    Raises:
+        CapabilityError: it makes none that another owner could have a head for.
+    """
+    identity = getattr(getattr(model, "encoder", None), "identity", None)
+    if not isinstance(model, Embedder) or not isinstance(identity, str):
+        raise CapabilityError(
+            "secure_head needs a small model of kind 'classifier', whose encoder makes the vectors (it "
+            "need not be trained)"
+        )
+    return model, identity
+
+
+def _allowed(labels: tuple[str, ...], sampling: Sampling) -> list[int]:
+    choices = sampling.choices
+    allowed = [i for i, label in enumerate(labels) if not choices or label in choices]
+    if not allowed:
+        raise RejectedError(
+            f"none of the head's {len(labels)} labels is among the {len(choices)} choices"
+        )
+    return allowed
+
+
+def _generation(
+    labels: tuple[str, ...], allowed: list[int], logits: Floats, took: float
+) -> Generation:
+    kept = logits[allowed]
+    logprobs = kept - kept.max()
+    logprobs -= np.log(np.exp(logprobs).sum())
+    top = sorted(
+        ((labels[i], min(0.0, float(p))) for i, p in zip(allowed, logprobs, strict=True)),
+        key=lambda pair: -pair[1],
+    )
+    label, logprob = top[0]
+    return Generation(
+        label,
+        tokens=(TokenLogprob(label, logprob, tuple(top)),),
+        completion_tokens=1,
+        cpu_seconds=took,
+    )
