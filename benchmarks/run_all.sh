@@ -92,6 +92,7 @@ script fedmkt benchmarks/fedmkt.py --seeds 0 1 2
 script fedpt benchmarks/fedpt.py
 script weak_to_strong benchmarks/weak_to_strong.py
 script crosslm benchmarks/crosslm.py
+script secure_head benchmarks/secure_head.py
 script links benchmarks/links.py measure --repeats 6
 script leak_limit benchmarks/leak_limit.py
 script fusion benchmarks/fusion.py

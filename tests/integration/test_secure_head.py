@@ -40,7 +40,7 @@ train = true
 [models.large]
 kind = "private_head"
 head = "head"
-allowance = 40
+allowance = 60
 answers = "answers.sqlite"
 exposes = ["text", "head"]
 usd_per_gb = 0.09
@@ -49,6 +49,10 @@ strategy = "large"
 [[points]]
 strategy = "secure_head"
 """
+
+
+def name(number: int) -> str:
+    return ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergstrom")[number]
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
     encoder.close()
     for split, times in {"train": 3, "validation": 1, "test": 1}.items():
         rows = [
-            {"text": f"{split} {n} {text}", "label": label, "secrets": ["stolen"]}
+            {"text": f"{split} {n} {text}. {name(n)}", "label": label, "secrets": [name(n)]}
             for label, texts in TEXTS.items()
             for text in texts
             for n in range(times)
@@ -76,9 +80,7 @@ def folder(tmp_path: Path) -> Path:
 @needs_tenseal
 @pytest.mark.models("minilm-int8")
 @pytest.mark.timeout(600)
-def test_a_plan_is_benched_and_the_point_served(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_is_benched_and_the_point_served(folder: Path, tmp_path: Path) -> None:
     assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
     run = folder / "runs" / "desk"
     with opened(run) as results:
@@ -90,9 +92,11 @@ def test_a_plan_is_benched_and_the_point_served(
     assert secure.test["usd_per_1k"].value > clear.test["usd_per_1k"].value > 0
 
     head = TrainedHead.load(folder / "head")
-    counted = Allowance(folder / "answers.sqlite", head.digest(), 40)
+    counted = Allowance(folder / "answers.sqlite", head.digest(), 60)
     left = counted.left("")
-    assert left == 40 - 24, "each item of validation and test once"
+    assert 0 < left <= 60 - 24, (
+        "each item of validation and test, and those that preparing asks about"
+    )
     with served_point(run, "secure_head", tmp_path) as client:
         whole, pieces = whole_and_pieces(client, "somebody has stolen my card")
     assert whole.choices[0].message.content == "card"

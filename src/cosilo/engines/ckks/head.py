@@ -18,7 +18,7 @@ from typing import Any
 
 import tenseal.sealapi as seal
 
-from cosilo.engines.ckks.layout import Floats, Layout, require_room
+from cosilo.engines.ckks.layout import Floats, SlotLayout, require_room
 from cosilo.engines.ckks.seal import (
     VECTOR_SCALE,
     WEIGHT_SCALE,
@@ -43,7 +43,7 @@ class EncryptedHead:
 
     def __init__(self, weights: Floats, bias: Floats, public: bytes, turning: bytes) -> None:
         require_room(weights, bias)
-        self.layout = Layout(weights.shape[1], len(weights))
+        self.layout = SlotLayout(weights.shape[1], len(weights))
         self._weights, self._bias = weights, bias
         self._context = context()
         self._encoder = seal.CKKSEncoder(self._context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tenseal.sealapi as seal
 
-from cosilo.engines.ckks.layout import Floats, Layout
+from cosilo.engines.ckks.layout import Floats, SlotLayout
 from cosilo.engines.ckks.seal import (
     VECTOR_SCALE,
     WEIGHT_SCALE,
@@ -20,7 +20,7 @@ from cosilo.engines.ckks.seal import (
 class SecretKeys:
     """Made when it is; the secret key cannot be had from it."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: SlotLayout) -> None:
         self._layout = layout
         self._context = context()
         self._encoder = seal.CKKSEncoder(self._context)

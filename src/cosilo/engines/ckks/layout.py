@@ -44,7 +44,7 @@ def require_room(weights: Floats, bias: Floats) -> None:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SlotLayout:
     """For a head of so many inputs and outputs.
 
     Raises:

@@ -19,16 +19,16 @@ from importlib.util import find_spec
 import msgspec
 import numpy as np
 
-from cosilo.engines.ckks.layout import Floats, Layout
+from cosilo.engines.ckks.layout import Floats, SlotLayout
 from cosilo.engines.ckks.work import (
     Answered,
     Asked,
     Decrypt,
     Done,
     Encrypt,
-    Failed,
     Logits,
     MakeKeys,
+    RefusedWork,
     TakeHead,
     packed,
     receive,
@@ -86,7 +86,7 @@ class CkksProcess:
         """
         with self._turn:
             answer = self._answer(asked)
-        if isinstance(answer, Failed):
+        if isinstance(answer, RefusedWork):
             raise RejectedError(f"the engine for encrypted heads refused: {answer.reason}")
         return answer
 
@@ -139,7 +139,7 @@ class HomeKeys:
 
     def __init__(self, inputs: int, outputs: int) -> None:
         try:
-            self.layout = Layout(inputs, outputs)
+            self.layout = SlotLayout(inputs, outputs)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         self._process = CkksProcess()

@@ -55,14 +55,14 @@ class Done(msgspec.Struct, tag=True):
     cpu_seconds: float = 0.0
 
 
-class Failed(msgspec.Struct, tag=True):
+class RefusedWork(msgspec.Struct, tag=True):
     """Why not. No number of anybody's stands in it."""
 
     reason: str
 
 
 Asked = MakeKeys | Encrypt | Decrypt | TakeHead | Logits
-Answered = Done | Failed
+Answered = Done | RefusedWork
 
 
 def packed(rows: Floats) -> bytes:

@@ -18,16 +18,16 @@ import msgspec
 
 from cosilo.engines.ckks.head import EncryptedHead
 from cosilo.engines.ckks.keys import SecretKeys
-from cosilo.engines.ckks.layout import Layout
+from cosilo.engines.ckks.layout import SlotLayout
 from cosilo.engines.ckks.work import (
     Answered,
     Asked,
     Decrypt,
     Done,
     Encrypt,
-    Failed,
     Logits,
     MakeKeys,
+    RefusedWork,
     TakeHead,
     packed,
     receive,
@@ -38,11 +38,11 @@ from cosilo.engines.ckks.work import (
 _PR_SET_DUMPABLE = 4
 
 
-class Worker:
+class CkksWorker:
     """Answers one message after another."""
 
     def __init__(self) -> None:
-        self._layout: Layout | None = None
+        self._layout: SlotLayout | None = None
         self._keys: SecretKeys | None = None
         self._head: EncryptedHead | None = None
 
@@ -52,13 +52,13 @@ class Worker:
             parts = self._parts(asked)
         except (RuntimeError, ValueError, MemoryError, IndexError, TypeError) as error:
             # SEAL's own words say what is wrong with a ciphertext, and quote none.
-            return Failed(str(error)[:200] or type(error).__name__)
+            return RefusedWork(str(error)[:200] or type(error).__name__)
         return Done(parts, process_time() - before)
 
     def _parts(self, asked: Asked) -> tuple[bytes, ...]:
         match asked:
             case MakeKeys(inputs, outputs) if self._head is None:
-                self._layout = Layout(inputs, outputs)
+                self._layout = SlotLayout(inputs, outputs)
                 self._keys = SecretKeys(self._layout)
                 return self._keys.public()
             case Encrypt(vectors) if self._keys is not None and self._layout is not None:
@@ -81,7 +81,7 @@ class Worker:
 
 def serve(asked: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until the pipe is closed."""
-    worker = Worker()
+    worker = CkksWorker()
     while (data := receive(asked)) is not None:
         send(answers, worker.answer(msgspec.msgpack.decode(data, type=Asked)))
 

@@ -13,7 +13,7 @@ import tenseal.sealapi as seal
 
 from cosilo.engines.ckks.head import EncryptedHead
 from cosilo.engines.ckks.keys import SecretKeys
-from cosilo.engines.ckks.layout import RING, Layout
+from cosilo.engines.ckks.layout import RING, SlotLayout
 from cosilo.engines.ckks.seal import VECTOR_SCALE, WEIGHT_SCALE, loaded, saved
 
 RNG = np.random.default_rng(1)
@@ -23,7 +23,7 @@ BIAS = RNG.normal(size=5)
 
 @pytest.fixture(scope="module")
 def keys() -> SecretKeys:
-    return SecretKeys(Layout(6, 5))
+    return SecretKeys(SlotLayout(6, 5))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_all_other_slots_are_empty(keys: SecretKeys, head: EncryptedHead) -> Non
 def test_without_the_secret_key_nothing_is_read(keys: SecretKeys, head: EncryptedHead) -> None:
     vectors = unit(1)
     with pytest.raises((RuntimeError, ValueError)):
-        SecretKeys(Layout(6, 5)).decrypt(keys.encrypt(vectors), 1)  # of another level, too
-    other = SecretKeys(Layout(6, 5)).decrypt(head.logits(keys.encrypt(vectors), 1), 1)
+        SecretKeys(SlotLayout(6, 5)).decrypt(keys.encrypt(vectors), 1)  # of another level, too
+    other = SecretKeys(SlotLayout(6, 5)).decrypt(head.logits(keys.encrypt(vectors), 1), 1)
     assert np.abs(other - vectors @ WEIGHTS.T - BIAS).max() > 1
 
 
@@ -93,7 +93,7 @@ class Bare:
 def test_an_answer_gives_the_weights_away_unless_it_is_made_anew() -> None:
     """With one input, the product is the query's second half times the encoded weights, and a division
     of numbers by numbers gives these."""
-    keys = SecretKeys(Layout(1, 2))
+    keys = SecretKeys(SlotLayout(1, 2))
     head = EncryptedHead(np.array([[3.25], [-7.0]]), np.zeros(2), *keys.public())
     query = keys.encrypt(np.array([[0.5]]))
     modulus = keys._context.first_context_data().parms().coeff_modulus()[0].value()
@@ -162,7 +162,7 @@ def test_keys_that_are_none_or_too_few_are_refused(
     ):
         with pytest.raises((RuntimeError, ValueError)):
             EncryptedHead(WEIGHTS, BIAS, *given)
-    few = SecretKeys(Layout(2, 5))
+    few = SecretKeys(SlotLayout(2, 5))
     head = EncryptedHead(WEIGHTS, BIAS, *few.public())
     with pytest.raises((RuntimeError, ValueError)):
         head.logits(few.encrypt(np.ones((1, 2))), 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cosilo.engines.ckks.layout import SLOTS, Floats, Layout, require_room
+from cosilo.engines.ckks.layout import SLOTS, Floats, SlotLayout, require_room
 
 
 @pytest.mark.parametrize(
     ("inputs", "outputs"), [(1, 1), (1, 5), (2, 3), (7, 4), (16, 2), (384, 77), (100, 3000)]
 )
 def test_turning_and_multiplying_slots_gives_the_logits(inputs: int, outputs: int) -> None:
-    layout, rng = Layout(inputs, outputs), np.random.default_rng(inputs)
+    layout, rng = SlotLayout(inputs, outputs), np.random.default_rng(inputs)
     weights = rng.normal(size=(outputs, inputs))
     vectors = rng.normal(size=(min(layout.fits, 3), inputs))
 
@@ -32,25 +32,25 @@ def test_turning_and_multiplying_slots_gives_the_logits(inputs: int, outputs: in
     assert not total[outside].any()  # sums of parts of a logit would tell more than the logit
 
 
-def turn(slots: Floats, step: int, layout: Layout) -> Floats:
+def turn(slots: Floats, step: int, layout: SlotLayout) -> Floats:
     assert step == 0 or step in layout.steps, "no key turns by that"
     return np.roll(slots, -step)
 
 
 def test_few_turns_are_enough() -> None:
-    assert len(Layout(384, 77).steps) == 38
-    assert Layout(384, 77).fits == 8
+    assert len(SlotLayout(384, 77).steps) == 38
+    assert SlotLayout(384, 77).fits == 8
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(0, 1), (1, 0), (4000, 98)])
 def test_a_head_that_does_not_fit_is_refused(inputs: int, outputs: int) -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        Layout(inputs, outputs)
+        SlotLayout(inputs, outputs)
 
 
 def test_more_vectors_than_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 1 vectors"):
-        Layout(3000, 2).spread(np.zeros((2, 3000)))
+        SlotLayout(3000, 2).spread(np.zeros((2, 3000)))
 
 
 def test_logits_without_room_are_refused() -> None:
