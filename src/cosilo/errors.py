@@ -20,6 +20,7 @@ CosiloError                     exit code 1
 │   ├── UnknownThreadError      the large model's owner has no such thread (any more)
 │   ├── UnknownAdapterError     it has no such adapter of this client's (any more)
 │   ├── UnknownKeysError        it has no such keys of this client's (any more)
+│   ├── EngineError             a joint computation ended without a result
 │   ├── FederationError         a federation ended without a result: too few owners, or good updates
 │   ├── UnreadableError         most replies hold no answer, so no more was asked for
 │   └── OfflineError            `--offline` and the answer is not recorded
@@ -153,6 +154,10 @@ class RejectedError(ModelError):
 
 
 class UnknownThreadError(ModelError):
+    worked: int | None = 0
+
+
+class EngineError(ModelError):
     worked: int | None = 0
 
 

@@ -125,7 +125,9 @@ def test_an_attack_states_the_packages_its_module_imports(name: str) -> None:
 
 
 def test_every_optional_package_has_an_extra_that_installs_it() -> None:
-    named = {p for file in Path(cosilo.__file__).parent.rglob("*.py") for p in _optional(file)}
+    files = Path(cosilo.__file__).parent.rglob("*.py")
+    ours = (file for file in files if "inside" not in file.parts)  # runs in an engine's environment
+    named = {p for file in ours for p in _optional(file)}
     unstated = named - set(EXTRAS) - {"uvloop", "pytest"} - BY_FLOWER
     assert not unstated
 

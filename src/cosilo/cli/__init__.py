@@ -36,6 +36,7 @@ ORDER = (
     "attack",
     "list",
     "models",
+    "engines",
     "fit",
     "demo",
     "bundle",

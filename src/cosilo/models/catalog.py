@@ -19,6 +19,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from cosilo.caches import cache_folder
 from cosilo.errors import CatalogError
 from cosilo.registry import unknown
 
@@ -75,13 +76,6 @@ def directory() -> Path:
     """Where models lie."""
     chosen = os.environ.get("COSILO_MODELS")
     return Path(chosen).expanduser() if chosen else cache_folder() / "models"
-
-
-def cache_folder() -> Path:
-    """Where Cosilo keeps what can be fetched or worked out again: under $XDG_CACHE_HOME or ~/.cache."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # By the XDG specification, a path that is not absolute does not count.
-    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "cosilo"
 
 
 @cache

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cosilo.models.catalog import cache_folder
+from cosilo.caches import cache_folder
 
 _SMALL = 1 << 20  # bytes that are hashed again sooner than looked up
 _SETTLED = 2.0  # seconds without a change after which the file system's times tell changes apart

@@ -1,0 +1,58 @@
+"""A worker that computes nothing: what it does wrong, and when, its program's name says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import msgspec
+
+
+def main(socket_: socket.socket) -> None:
+    stream = socket_.makefile("rwb")
+    wrong = ""
+    while head := stream.read(8):
+        frame: dict[str, Any] = msgspec.msgpack.decode(
+            stream.read(int.from_bytes(head, "big")), type=dict
+        )
+        do = frame["do"]
+        wrong = frame.get("program", wrong)
+        said: dict[str, Any] = {"said": do, "cpu_s": 0.25, "memory": 1 << 20}
+        if do == "hello":
+            said |= {"versions": {"spu": "1"}, "sources": "a", "sizes": [[[2, 2]], [[1, 2]]]}
+            if wrong == "differs":
+                said["sources"] = str(os.getpid())
+            if wrong == "huge":
+                said["sizes"] = [[[1 << 20, 1 << 20]], [[1, 2]]]
+            if wrong == "unknown":
+                said["refused"] = "there is none of that name"
+        elif do == "compile":
+            said |= {"digest": "d", "sees": "data owner", "owned": 1}
+        elif do in ("share", "run") and frame["arrays"]:
+            if wrong == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if wrong == "stalls":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if wrong == "garbage":
+                stream.write(b"\xff" * 64)
+                stream.flush()
+            if wrong == "no msgpack":
+                stream.write((3).to_bytes(8, "big") + b"\xc1\xc1\xc1")
+                stream.flush()
+            if wrong == "fails":
+                said = {"said": "failed", "error": "RuntimeError: \x1b[31mno\x00 luck"}
+            if wrong == "other":
+                said["said"] = "end"
+        if do == "run":
+            array = ("|O8", [1], b"12345678") if wrong == "pickled" else ("<f4", [1], b"\0\0\0\0")
+            said["arrays"] = [array]
+        body = msgspec.msgpack.encode(said)
+        stream.write(len(body).to_bytes(8, "big") + body)
+        stream.flush()
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,146 @@
+"""A joint run's processes, with a worker that computes nothing and does things wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosilo.engines.base import Joint, Program, Setting
+from cosilo.engines.spu import run as running
+from cosilo.engines.spu.environment import Environment
+from cosilo.engines.spu.run import Deadlines, JointRun, require_agreed
+from cosilo.errors import CapabilityError, CatalogError, ConfigError, EngineError
+
+WEIGHTS, GIVEN = [np.ones((2, 2), np.float32)], [np.ones((1, 2), np.float32)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COSILO_ENGINES", str(tmp_path))
+    return tmp_path
+
+
+def run(name: str, protocol: str = "aby3") -> JointRun:
+    return JointRun(
+        Program(name, {}),
+        Setting(protocol),  # type: ignore[arg-type]
+        deadlines=Deadlines(step_s=2.0),
+        environment=Environment(Path(sys.executable), {}),
+        worker=Path(__file__).with_name("scripted.py"),
+    )
+
+
+async def through(joint: JointRun) -> Joint:
+    await joint.start()
+    await joint.compile()
+    await joint.link()
+    await joint.share(WEIGHTS)
+    return await joint.compute(GIVEN)
+
+
+def alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+async def test_a_run_that_goes_well_says_what_each_party_spent() -> None:
+    async with run("well") as joint:
+        done = await through(joint)
+        assert done.outputs[0].tolist() == [0.0]
+        assert {rank: spent.cpu_seconds for rank, spent in done.spent.items()} == {
+            0: 0.25,
+            1: 0.25,
+            2: 0.25,
+        }
+        pids = joint.pids.values()
+        assert len(set(pids)) == 3
+        await joint.end()
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("dies", "the process of party 0 ended during 'share'"),
+        ("stalls", "party 0 stalled: it was not done with 'share' within 2 s"),
+        ("garbage", "party 0 said what is no frame"),
+        ("no msgpack", "party 0 said what is no frame"),
+        ("fails", r"party 0 failed at 'share': RuntimeError: \[31mno luck"),
+        ("other", "party 0 answered 'share' with something else"),
+        ("pickled", "outputs are no arrays"),
+    ],
+)
+async def test_a_party_that_fails_ends_all_of_them(wrong: str, said: str) -> None:
+    async with run(wrong) as joint:
+        with pytest.raises(EngineError, match=said):
+            await through(joint)
+        pids = joint.pids.values()
+        if wrong != "pickled":
+            assert not any(alive(pid) for pid in pids)  # before the run is left
+            with pytest.raises(EngineError, match="has ended"):
+                await joint.compute(GIVEN)
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_parties_that_would_not_compute_the_same_do_not_begin() -> None:
+    async with run("differs") as joint:
+        with pytest.raises(EngineError, match="not the same versions"):
+            await joint.start()
+    with pytest.raises(EngineError, match="not the same versions"):
+        require_agreed(["a", "b"])
+
+
+async def test_a_model_too_large_for_the_memory_is_refused_before_it_is_compiled() -> None:
+    async with run("huge") as joint:
+        with pytest.raises(CapabilityError, match=r"3 parties need about [\d.]+ GB"):
+            await joint.start()
+        assert not any(alive(pid) for pid in joint.pids.values())
+
+
+async def test_a_program_that_is_not_there_is_refused() -> None:
+    async with run("unknown") as joint:
+        with pytest.raises(ConfigError, match="'unknown': there is none"):
+            await joint.start()
+
+
+async def test_three_parties_with_two_addresses_are_refused() -> None:
+    joint = JointRun(
+        Program("well", {}),
+        Setting(),
+        ranks=(0, 1),
+        environment=Environment(Path(sys.executable), {}),
+        worker=Path(__file__).with_name("scripted.py"),
+    )
+    async with joint:
+        await joint.start()
+        await joint.compile()
+        with pytest.raises(
+            ConfigError, match="computed by 3 parties, and there are addresses of 2"
+        ):
+            await joint.link()
+
+
+async def test_arrays_are_handed_in_where_their_owner_runs() -> None:
+    async with run("well") as joint:
+        await joint.start()
+        await joint.compile()
+        await joint.link()
+        with pytest.raises(ConfigError, match="handed in where it runs"):
+            await joint.share(None)
+
+
+async def test_a_setting_that_cannot_be_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="deals the randomness"):
+        run("well", "semi2k")
+
+
+async def test_without_an_environment_nothing_starts() -> None:
+    with pytest.raises(CatalogError, match="cosilo engines install spu"):
+        JointRun(Program("head", {}), Setting())
+
+
+def test_free_memory_is_less_than_all_memory() -> None:
+    assert 0 < running.free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
