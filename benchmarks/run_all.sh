@@ -86,6 +86,9 @@ script private_federation benchmarks/private_federation.py
 script fedkseed benchmarks/fedkseed.py
 script federation_killed benchmarks/federation_killed.py
 script forget_killed benchmarks/forget_killed.py
+# These two need `cosilo engines install spu`, and the first the right to make a network namespace.
+script secure_bytes benchmarks/secure_bytes.py
+script secure_faults benchmarks/secure_faults.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
 script fedmkt benchmarks/fedmkt.py --seeds 0 1 2

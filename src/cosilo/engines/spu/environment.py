@@ -129,8 +129,8 @@ def _made(place: Path, say: Callable[[str], None]) -> Environment:
             *("--only-binary", ":all:", "--no-deps", *PINS),
         ],
         f"the package index has not all of {', '.join(PINS[:4])} for Python "
-        f"{sys.version_info.major}.{sys.version_info.minor} on this machine (SPU has wheels for Linux "
-        "with Python 3.10 and 3.11)",
+        f"{sys.version_info.major}.{sys.version_info.minor} on this machine (SPU has wheels for few: "
+        "Linux with Python 3.11 is one)",
     )
     versions = _imported(python)
     if versions != _pinned():
