@@ -38,6 +38,7 @@ class TestFrameCheck:
         [
             b"GET / HTTP/1.1\r\n",
             b"P" * 12,
+            b"PRPX" + frame(b"abc")[4:],
             frame(b""),
             b"PRPC" + (LARGEST + 1).to_bytes(4, "big") + bytes(4),
             frame(b"ab", head=3),

@@ -47,7 +47,8 @@ def main(socket_: socket.socket) -> None:
             if wrong == "other":
                 said["said"] = "end"
         if do == "run":
-            array = ("|O8", [1], b"12345678") if wrong == "pickled" else ("<f4", [1], b"\0\0\0\0")
+            kind = {"pickled": "|O8", "text": "<U1"}.get(wrong, "<f4")
+            array = (kind, [1], bytes(8 if kind == "|O8" else 4))
             said["arrays"] = [array]
         body = msgspec.msgpack.encode(said)
         stream.write(len(body).to_bytes(8, "big") + body)
