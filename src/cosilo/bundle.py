@@ -253,7 +253,7 @@ def _plain_model(config: ModelConfig) -> dict[str, Any]:
     said = {
         f.name: getattr(config, f.name)
         for f in fields(ModelConfig)
-        if f.name not in ("train", "train_items") and getattr(config, f.name) != f.default
+        if f.name not in ("train", "train_items", "shards") and getattr(config, f.name) != f.default
     }
     tables: dict[str, Any] = {} if config.link is None else {"link": asdict(config.link)}
     if config.body is not None:

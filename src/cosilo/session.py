@@ -30,6 +30,7 @@ from cosilo.errors import CapabilityError, ConfigError, StoreError
 from cosilo.models import catalog
 from cosilo.models.base import Shows, TextModel, models, require, require_trainable
 from cosilo.models.parts import has_parts
+from cosilo.models.sharded import Sharding
 from cosilo.parties.bodies import BodyTuning, ClientBodies
 from cosilo.parties.coordinating.kind import Coordinating
 from cosilo.parties.data_owner import DataOwner
@@ -62,6 +63,7 @@ class ModelConfig:
         link: the network to its owner, where it is another than the plan's.
         train: fit it on the private training data when the session opens, where it is the SM.
         train_items: use the first so many of them only; the rest are the pool without gold targets.
+        shards: train in shards, where it is the SM, so that to forget a record trains one again.
         body: how its owner trains adapters on its layers for others, where it is the LM; by default it
             does not.
         options: what the kind itself is told.
@@ -78,6 +80,7 @@ class ModelConfig:
     link: Link | None = None
     train: bool = False
     train_items: int | None = None
+    shards: Sharding | None = None
     body: BodyTuning | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -25,6 +25,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from cosilo.benchmark.lock import take_lock
+from cosilo.benchmark.noting import note_prepared
+from cosilo.benchmark.parts import SHARDS
 from cosilo.benchmark.record import chain_of, roads_of
 from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import AMOUNTS, Store
@@ -184,12 +186,22 @@ def absorb(store: Store, folder: Path, replay: Path) -> None:
                 if (folder / name).is_file():
                     _absorb_chains(made_private(store.path / name), folder / name)
             store.sync("ledger.sqlite")  # a crossing is on the disk before its answer is
+            _absorb_stages(store.path / SHARDS, folder / SHARDS)
+            note_prepared(store.path, folder)
             _absorb_rows(store, folder)
             store.sync("run.sqlite")
     elif known:
         with store.change() as db:
             db.execute("DELETE FROM leases WHERE folder = ?", (folder.name,))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _absorb_stages(here: Path, there: Path) -> None:
+    """Take over what stages of training ended with; those of one name are the same."""
+    for stage in there.glob("[!.]*"):
+        private_folder(here)
+        if not (here / stage.name).exists():
+            stage.rename(here / stage.name)
 
 
 def _absorb_answers(folder: Path, replay: Path) -> None:

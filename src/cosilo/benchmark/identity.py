@@ -38,7 +38,6 @@ from cosilo.strategies.base import strategies
 from cosilo.tasks.kinds import kinds
 
 ALWAYS = (
-    "session",
     "attacks.tampering",
     "benchmark.answering",
     "benchmark.parts",
@@ -54,6 +53,7 @@ ALWAYS = (
     "defences.base",
     "models.base",
     "models.kept.replay",
+    "models.sharded",
     "parties.around.exposed",
     "parties.around.recorded",
     "parties.data_owner",
@@ -63,6 +63,7 @@ ALWAYS = (
     "parties.serving.base",
     "parties.serving.read",
     "parties.serving.score",
+    "session",
     "strategies.base",
     "tasks.base",
     "tasks.config",
@@ -126,6 +127,8 @@ def model_identity(config: ModelConfig) -> dict[str, object]:
     """What decides a model's answers: its kind and options, its files, its training."""
     files = files_of(models.get(config.kind), config.options)
     trains = {} if config.body is None else {"body": plain(replace(config.body, folder=None))}
+    if config.shards is not None:
+        trains["shards"] = plain(config.shards)
     return {
         **trains,
         "kind": config.kind,

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from cosilo.benchmark.parts import keyed, replay_path
+from cosilo.benchmark.parts import SHARDS, keyed, replay_path
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.rows import Trial
+from cosilo.benchmark.small import Remembering
 from cosilo.benchmark.store import Store
 from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.store import Lineage, has_lineage
+from cosilo.models.base import TextModel
 from cosilo.models.parts import has_parts
+from cosilo.models.sharded import ShardedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import Strategy
@@ -99,6 +103,7 @@ class Notes:
         replies = replay_path(plan, store)
         options = keyed(point, replies.parent).options
         checkpoints = options.get("checkpoints")
+        stages = plan.small.shards is not None and make_strategy(point).needs.trainable
         with Lineage(self._folder) as lineage, lineage.together():
             self._gathered(lineage)
             note_trial(
@@ -110,6 +115,7 @@ class Notes:
                 replies=place_of(replies, self._folder) if sends else "",
                 peers=peers,
                 checkpoints=place_of(checkpoints, self._folder) if checkpoints else "",
+                stages=SHARDS if stages else "",
             )
 
     def prepared(
@@ -121,24 +127,9 @@ class Notes:
         after: DataOwner,
     ) -> None:
         """Note what preparing made: it is there as long as the process is, and each time anew."""
-        source = MadeFrom(artifacts=frozenset({trial_artifact(trial)}))
         known = {id for ids in self._splits.values() for id in ids}
-        with Lineage(self._folder) as lineage, lineage.together():
-            for name, kind in made_by_preparing(point, strategy, before, after):
-                artifact = Artifact(
-                    id=f"{trial_artifact(trial)}/{name}",
-                    kind=kind,
-                    place="made anew whenever the point is prepared",
-                    made_by=point.name,
-                )
-                lineage.note(artifact, source)
-            if after.learned - before.learned - known:
-                texts = f"{trial_artifact(trial)}/texts"
-                kind = ArtifactKind.SYNTHETIC
-                lineage.note(
-                    Artifact(id=texts, kind=kind, place="run.sqlite#cards", made_by=point.name),
-                    source,
-                )
+        made = prepared_artifacts(trial, point, strategy, before, after, known)
+        _note_prepared(self._folder, trial, made)
 
     def _gathered(self, lineage: Lineage) -> None:
         for split, ids in self._splits.items():
@@ -153,6 +144,79 @@ class Notes:
 
     def _sets(self, splits: Iterator[Split] | Sequence[Split]) -> frozenset[str]:
         return frozenset(set_of(self._task, split) for split in splits if split in self._splits)
+
+
+class LentNotes:
+    """What preparing a trial made in a folder of its own, written there until its run takes it in."""
+
+    def __init__(self, folder: Path, splits: Mapping[Split, Sequence[str]]) -> None:
+        self._folder = folder
+        self._known = {id for ids in splits.values() for id in ids}
+
+    def prepared(
+        self,
+        trial: str,
+        point: PointConfig,
+        strategy: Strategy,
+        before: DataOwner,
+        after: DataOwner,
+    ) -> None:
+        """As `Notes.prepared`."""
+        made = prepared_artifacts(trial, point, strategy, before, after, self._known)
+        told = msgspec.json.encode({trial: [(a.id, a.kind, a.place, a.made_by) for a in made]})
+        new = self._folder / f".{_PREPARED}.new"
+        new.write_bytes(told)
+        new.replace(self._folder / _PREPARED)
+
+
+_PREPARED = "prepared.json"
+
+
+def note_prepared(run: Path, folder: Path) -> None:
+    """Note in the lineage of `run` what preparing made in the folder of a trial of it.
+
+    Raises:
+        StoreError: it cannot be noted.
+    """
+    if not (folder / _PREPARED).is_file():
+        return
+    kind = dict[str, list[tuple[str, ArtifactKind, str, str]]]
+    for trial, made in msgspec.json.decode((folder / _PREPARED).read_bytes(), type=kind).items():
+        artifacts = [Artifact(id=i, kind=k, place=p, made_by=by) for i, k, p, by in made]
+        _note_prepared(run, trial, artifacts)
+
+
+def _note_prepared(run: Path, trial: str, made: Sequence[Artifact]) -> None:
+    source = MadeFrom(artifacts=frozenset({trial_artifact(trial)}))
+    with Lineage(run) as lineage, lineage.together():
+        for artifact in made:
+            lineage.note(artifact, source)
+
+
+def prepared_artifacts(
+    trial: str,
+    point: PointConfig,
+    strategy: Strategy,
+    before: DataOwner,
+    after: DataOwner,
+    known: AbstractSet[str],
+) -> list[Artifact]:
+    """What preparing a trial made, `known` being the ids of the task's examples."""
+    whole = trial_artifact(trial)
+    found = [
+        Artifact(
+            id=f"{whole}/{name}",
+            kind=kind,
+            place="made anew whenever the point is prepared",
+            made_by=point.name,
+        )
+        for name, kind in made_by_preparing(point, strategy, before, after)
+    ]
+    if after.learned - before.learned - known:
+        texts = ArtifactKind.SYNTHETIC
+        where = "run.sqlite#cards"
+        found.append(Artifact(id=f"{whole}/texts", kind=texts, place=where, made_by=point.name))
+    return found
 
 
 def trial_artifact(trial: str) -> str:
@@ -170,12 +234,14 @@ def note_trial(
     replies: str,
     peers: Sequence[str],
     checkpoints: str = "",
+    stages: str = "",
 ) -> None:
     """Note the trial of that id, and what comes of it.
 
     Args:
         read, answered: the names of the sets that preparing reads, and that are answered.
         replies: where the large models' replies are recorded; empty where nothing crosses.
+        stages: where the stages of what it trains in shards are kept; empty where it trains none.
     """
     whole = trial_artifact(trial)
     base = Artifact(id=whole, kind=ArtifactKind.STATE, place="run.sqlite#cards", made_by=point)
@@ -188,11 +254,37 @@ def note_trial(
         ]
     if checkpoints:
         found.append(("checkpoints", ArtifactKind.STATE, checkpoints))
+    if stages:
+        found.append(("stages", ArtifactKind.STATE, stages))
     found += [(f"sent/{peer}", ArtifactKind.ABROAD, peer) for peer in peers]
     sources = MadeFrom(sets=answered, artifacts=frozenset({whole}))
     for name, kind, place in found:
         artifact = Artifact(id=f"{whole}/{name}", kind=kind, place=place, made_by=point)
         lineage.note(artifact, sources)
+
+
+def note_stages(run: Path, task: str, shards: Sequence[Sequence[str]]) -> None:
+    """Note the stages that the small model's shards are about to be trained in, each made from the
+    records of its own shard alone.
+
+    Args:
+        shards: the ids of the records in each.
+
+    Raises:
+        StoreError: they cannot be noted, and so must not be made.
+    """
+    with Lineage(run) as lineage, lineage.together():
+        for number, ids in enumerate(shards):
+            if ids:
+                name = f"{set_of(task, 'train')}/shard-{number}"
+                lineage.gather(name, ids)
+                artifact = Artifact(
+                    id=f"{name}/stages",
+                    kind=ArtifactKind.STATE,
+                    place=f"{SHARDS}#{number}",
+                    made_by="cosilo bench",
+                )
+                lineage.note(artifact, MadeFrom(sets=frozenset({name})))
 
 
 def made_by_preparing(
@@ -201,7 +293,10 @@ def made_by_preparing(
     """What preparing `point` made, by name: the small model where it learned from records, and what of
     the strategy it returned is not as configured."""
     if after.model is not before.model or after.learned:
-        yield "model", ArtifactKind.ADAPTER if has_parts(after.model) else ArtifactKind.HEAD
+        yield (
+            "model",
+            ArtifactKind.ADAPTER if has_parts(_inside(after.model)) else ArtifactKind.HEAD,
+        )
     if not is_dataclass(strategy):
         return
     configured: object = make_strategy(point)
@@ -215,6 +310,13 @@ def made_by_preparing(
         kind = kind_of(value)
         if kind is not None:
             yield field.name, kind
+
+
+def _inside(model: TextModel) -> TextModel:
+    """The model that remembers no answers and has no shards."""
+    while isinstance(model, Remembering | ShardedModel):
+        model = model.model if isinstance(model, Remembering) else model.base
+    return model
 
 
 def kind_of(value: object) -> ArtifactKind | None:

@@ -10,14 +10,18 @@ is not recorded goes through `Paid`, so the run's budget holds whatever the stra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cosilo.benchmark.identity import small_identity, task_identity
+from cosilo.benchmark.identity import hash_of, small_identity, task_identity
 from cosilo.benchmark.language import language_of
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.small import remembering
@@ -30,6 +34,7 @@ from cosilo.errors import ConfigError, CosiloError, DataError
 from cosilo.models.base import EVERYTHING, Embedder, TextModel, require_trainable
 from cosilo.models.kept.recorded import RecordedModel
 from cosilo.models.kept.replay import ReplayStore
+from cosilo.models.sharded import Checkpoints, placed, sharded
 from cosilo.parties.around.exposed import Exposed
 from cosilo.parties.around.paid import Paid, Purse
 from cosilo.parties.around.recorded import Recorded
@@ -37,6 +42,7 @@ from cosilo.parties.around.timed import Timed
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.exposure import Peer
 from cosilo.parties.remote import NETWORK, LargeModel, RemoteOwner, noted
+from cosilo.privacy.secret_key import secret_key
 from cosilo.registry import Registry, unknown
 from cosilo.session import (
     ModelConfig,
@@ -139,6 +145,8 @@ class Loaded:
         large: the large models of this process, by name.
         encoder: that attackers are given; `(None,)` where they have none.
         recorded: where replies are recorded, where it is not where the plan says.
+        taught: a run's folder whose stages of training may be gone on from, besides this one's own.
+        keys: the folder of the run's secret keys, where it is not that of the recorded answers.
     """
 
     task: Task | None = None
@@ -147,6 +155,8 @@ class Loaded:
     large: dict[str, TextModel] = field(default_factory=dict)
     encoder: tuple[Embedder | None] | None = None
     recorded: ReplayStore | None = None
+    taught: Path | None = None
+    keys: Path | None = None
 
     async def close(self) -> None:
         for model in (self.small, self.embedder, *self.large.values()):
@@ -180,7 +190,9 @@ def open_parts(plan: Plan, store: Store, loaded: Loaded, *, offline: bool = Fals
         CapabilityError: the small model cannot be trained, and `train` is set.
     """
     task = loaded.task = loaded.task or load_data(plan)
-    loaded.small = loaded.small or small_models(plan, task)[1]
+    if loaded.small is None:
+        keys = loaded.keys or replay_path(plan, store).parent
+        loaded.small = small_models(plan, task, store.path, keys, before=loaded.taught)[1]
     if plan.embedder:
         loaded.embedder = loaded.embedder or make_model(plan.embedder)
     identity = small_identity(plan, task=task_identity(plan))
@@ -329,8 +341,33 @@ def _chosen(plan: Plan, train: int) -> Chosen:
     return "first" if train >= (plan.small.train_items or train + 1) else "all"
 
 
-def small_models(plan: Plan, task: Task) -> tuple[TextModel, TextModel]:
+SHARDS = "shards"
+"""In a run's folder: what stages of training its small model's shards ended with."""
+
+SHARDS_KEY = "shards.key"
+"""Beside the recorded answers: which shard a record is in."""
+
+_COMPUTES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "onnxruntime",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "peft",
+)
+
+
+def small_models(
+    plan: Plan, task: Task, run: Path, keys: Path, *, before: Path | None = None
+) -> tuple[TextModel, TextModel]:
     """The small model as it was, and trained on the owner's gold targets where the plan says so.
+
+    Args:
+        run: the folder of the run, which stages of shards are kept in.
+        keys: the folder of its secret keys.
+        before: the folder of a run that it is made again from.
 
     Raises:
         DataError: there is nothing to train on.
@@ -338,6 +375,16 @@ def small_models(plan: Plan, task: Task) -> tuple[TextModel, TextModel]:
     """
     model = untrained = make_model(plan.small)
     fill(model, task)
+    if plan.small.shards is not None:
+        recipe = hash_of([small_identity(plan, task=""), *_computed_by()])
+        model = untrained = sharded(
+            model,
+            plan.small.shards,
+            key=secret_key(keys / SHARDS_KEY),
+            checkpoints=Checkpoints(
+                run / SHARDS, recipe, before / SHARDS if before is not None else None
+            ),
+        )
     if plan.small.train:
         train = gold(plan, task.splits.get("train", ()))
         if not train:
@@ -348,3 +395,22 @@ def small_models(plan: Plan, task: Task) -> tuple[TextModel, TextModel]:
         assert isinstance(trained, TextModel)
         model = trained
     return untrained, model
+
+
+def shards_of(plan: Plan, task: Task, keys: Path) -> list[list[str]]:
+    """The ids of the records in each shard of the small model; none where it has no shards."""
+    how = plan.small.shards
+    if how is None:
+        return []
+    train = [e.demonstration() for e in gold(plan, task.splits.get("train", ()))]
+    key = secret_key(keys / SHARDS_KEY)
+    return [[e.id for one in slices for e in one] for slices in placed(train, key, how)]
+
+
+def _computed_by() -> Iterator[object]:
+    """What numbers depend on to the bit, besides what a plan says."""
+    yield platform.machine(), platform.processor()
+    yield len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
+    for name in _COMPUTES:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)

@@ -106,7 +106,7 @@ def reopen(path: Path, names: Sequence[str]) -> Reopened:
     require_present(loads_of(used, points))
     task = kept or load_task(plan.task, plan.base)
     points = tuple(ready(point, task, answers_path.parent) for point in points)
-    untrained, small = small_models(plan, task)
+    untrained, small = small_models(plan, task, path, answers_path.parent)
     embedder = make_model(plan.embedder) if plan.embedder else small
     spoken = {name for point in points for name in plan.peers_of(point)}
     peers = {n: make_large(c) for n, c in plan.peers.items() if n in spoken or c is plan.large}

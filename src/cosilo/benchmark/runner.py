@@ -94,6 +94,7 @@ class Runner:
         task: the plan's task, where it is loaded already.
         lineage: the folder whose lineage notes what is made; the run's own by default.
         recorded: replies that were recorded elsewhere, instead of those where the plan says.
+        taught: a run's folder whose stages of training may be gone on from.
     """
 
     def __init__(
@@ -109,13 +110,14 @@ class Runner:
         jobs: int = 1,
         lineage: Path | None = None,
         recorded: ReplayStore | None = None,
+        taught: Path | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
         self._offline = offline
         self._reports = reports or Silent()
         self._confirm = confirm
-        self._loaded = Loaded(task, recorded=recorded)
+        self._loaded = Loaded(task, recorded=recorded, taught=taught)
         self._trials = Trials(
             plan,
             store,

@@ -27,8 +27,16 @@ from cosilo.benchmark.measure import (
     measuring_version,
     tampering,
 )
-from cosilo.benchmark.noting import Notes
-from cosilo.benchmark.parts import Loaded, Parts, open_parts, ready, replay_path
+from cosilo.benchmark.noting import LentNotes, Notes, note_stages
+from cosilo.benchmark.parts import (
+    Loaded,
+    Parts,
+    load_data,
+    open_parts,
+    ready,
+    replay_path,
+    shards_of,
+)
 from cosilo.benchmark.plan import Plan
 from cosilo.benchmark.progress import RunSpent
 from cosilo.benchmark.published import said_by
@@ -119,6 +127,7 @@ class Trials:
         self._offline = offline
         self._loaded = loaded or Loaded()
         self._keys = keys or replay_path(plan, store).parent
+        self._loaded.keys = self._loaded.keys or keys
         self._lineage = lineage
         self._parts: Parts | None = None
         self._lm_down: CosiloError | None = None
@@ -130,6 +139,7 @@ class Trials:
             what `open_parts` does.
         """
         if self._parts is None:
+            self._note_shards()
             self._parts = open_parts(self.plan, self.store, self._loaded, offline=self._offline)
         return self._parts
 
@@ -144,19 +154,31 @@ class Trials:
         done = self.store.answered(id, which, split).keys() - self.record.lacking(id, which, split)
         return [e for e in self.parts().task.splits.get(split, ()) if e.id not in done]
 
-    def note(self, point: PointConfig, id: str) -> Notes | None:
-        """Note in the lineage all that the trial called `id` is about to make; None without one.
+    def note(self, point: PointConfig, id: str) -> Notes | LentNotes:
+        """Note in the lineage all that the trial called `id` is about to make; in a folder that was
+        lent for it, that is done already.
 
         Raises:
             StoreError: it cannot be noted, and so must not be made.
         """
-        if self._lineage is None:
-            return None
         splits = {s: [e.id for e in found] for s, found in self.parts().task.splits.items()}
+        if self._lineage is None:
+            return LentNotes(self.store.path, splits)
         notes = Notes(self._lineage, self.task_id, splits)
         sends = bool(make_strategy(point).needs.sends)
         notes.trial(id, point, plan=self.plan, store=self.store, sends=sends)
         return notes
+
+    def _note_shards(self) -> None:
+        """Note what the stages of the small model's shards are kept of, before they are trained."""
+        if (
+            self._lineage is None
+            or self.plan.small.shards is None
+            or self._loaded.small is not None
+        ):
+            return
+        task = self._loaded.task = self._loaded.task or load_data(self.plan)
+        note_stages(self._lineage, self.task_id, shards_of(self.plan, task, self._keys))
 
     async def run(self, point: PointConfig, id: str) -> Outcome:
         """Finish the trial called `id` of `point`: what is answered or measured is not done again.
@@ -220,8 +242,7 @@ class Trials:
             finally:
                 store.add_preparing(trial.id, watch.read())
             session = await asyncio.to_thread(with_book, session, account)
-            if notes is not None:
-                notes.prepared(trial.id, point, strategy, begun, session.owner)
+            notes.prepared(trial.id, point, strategy, begun, session.owner)
             trial = replace(trial, attempt=roads.attempt)
             store.put_trial(trial)
             store.put_cards(trial.id, "plain", session.cards)

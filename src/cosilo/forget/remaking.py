@@ -22,7 +22,7 @@ from pathlib import Path
 from cosilo import interrupts
 from cosilo.benchmark import places
 from cosilo.benchmark.lock import take_lock
-from cosilo.benchmark.parts import replay_path
+from cosilo.benchmark.parts import SHARDS, replay_path
 from cosilo.benchmark.plan import Replay
 from cosilo.benchmark.runner import Runner
 from cosilo.benchmark.store import AMOUNTS, Store
@@ -163,7 +163,14 @@ def _made(run: DataRun, folder: Path, *, retrain: bool) -> dict[str, object]:
     store = Store(folder, write=True)
     try:
         if retrain:
-            runner = Runner(plan, store, offline=True, lineage=run.folder, recorded=replies)
+            runner = Runner(
+                plan,
+                store,
+                offline=True,
+                lineage=run.folder,
+                recorded=replies,
+                taught=run.folder,
+            )
             try:
                 for outcome in interrupts.run(runner.run):
                     if outcome.error is None:
@@ -226,12 +233,12 @@ def _settle(database: Path) -> None:
 
 
 def _own(run: DataRun, folder: Path) -> list[Path]:
-    """The files in `folder` that become the run's."""
+    """The files in `folder` that become the run's, and the stages of training that it still needs."""
     beside = {"lock", "asked.json", *([REPLAY] if shared_store(run) is not None else [])}
     return [
         f
         for f in sorted(folder.iterdir())
-        if f.is_file()
+        if (f.is_file() or f.name == SHARDS)
         and f.suffix != ".key"
         and f.name not in beside
         and not f.name.startswith(NETWORK)
@@ -245,9 +252,13 @@ def _swap(run: DataRun, folder: Path, names: Sequence[str]) -> None:
         for pattern in _ASIDE:
             for path in run.folder.glob(pattern):
                 _remove(path)
+        if SHARDS not in names:
+            _remove(run.folder / SHARDS)
         for name in names:
             if not (folder / name).exists():
                 continue
+            if (folder / name).is_dir():
+                _remove(run.folder / name)
             for ending in ("-wal", "-shm", "-journal"):
                 (run.folder / f"{name}{ending}").unlink(missing_ok=True)
             (folder / name).replace(run.folder / name)

@@ -195,6 +195,7 @@ class WorkerState:
         self._task = asyncio.current_task()
         if self._stopped:
             raise asyncio.CancelledError
+        self._loaded.taught = job.folder.parents[1]  # the run's, where it can be seen from here
         outcome = await run_trial(
             job.plan,
             job.point,

@@ -20,12 +20,16 @@ import numpy as np
 
 from cosilo.errors import ConfigError, DataError, ModelError, RejectedError
 from cosilo.models.base import Access, Array, models
+from cosilo.models.encoder.committee import Committee, load_head
 from cosilo.models.encoder.encoder import Encoder, encoder_loads
 from cosilo.models.encoder.head import PACKAGES, Features, TrainedHead, Validation, train
+from cosilo.models.sharded import ShardAnswer
 from cosilo.registry import Loads
 from cosilo.types import Chat, Demonstration, Generation, Sampling, TokenLogprob, last_user
 
 _BATCH = 64
+
+Head = TrainedHead | Committee
 
 
 class ClassifierModel:
@@ -38,11 +42,12 @@ class ClassifierModel:
     Args:
         encoder: what turns text into vectors; copies made by `fit` share it.
         features: what the head looks at beside the vector; "auto" lets cross-validation decide.
-        head: a trained head; without one it must be trained before it can answer.
+        head: a trained head, or a committee of some; without one it must be trained before it can
+            answer.
     """
 
     def __init__(
-        self, encoder: Encoder, *, features: Features = "auto", head: TrainedHead | None = None
+        self, encoder: Encoder, *, features: Features = "auto", head: Head | None = None
     ) -> None:
         self.encoder = encoder
         self.features = features
@@ -84,7 +89,7 @@ class ClassifierModel:
     @property
     def validation(self) -> Validation | None:
         """What cross-validation found when it was trained."""
-        return self.head.validation if self.head else None
+        return self.head.validation if isinstance(self.head, TrainedHead) else None
 
     def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> ClassifierModel:
         """A copy trained on the last user turns and targets of `examples`.
@@ -149,13 +154,27 @@ class ClassifierModel:
         self.save(folder)
         return {"head": folder}
 
+    def restored(self, folder: Path) -> ClassifierModel:
+        """This classifier with the head in `folder`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return ClassifierModel(self.encoder, features=self.features, head=load_head(folder))
+
+    def united(self, members: Sequence[ClassifierModel], answer: ShardAnswer) -> ClassifierModel:
+        """One that encodes a text once for all `members`."""
+        heads = tuple(m.head for m in members if isinstance(m.head, TrainedHead))
+        together = Committee(heads, answer)
+        return ClassifierModel(self.encoder, features=self.features, head=together)
+
     async def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
         self.encoder.close()
 
-    async def _work(self, head: TrainedHead) -> None:
+    async def _work(self, head: Head) -> None:
         loop = asyncio.get_running_loop()
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="classifier")
         batch: list[tuple[str, asyncio.Future[_Answer]]] = []
@@ -180,7 +199,7 @@ class ClassifierModel:
             self._pending = []
             self._worker = None
 
-    def _answer(self, head: TrainedHead, texts: Sequence[str]) -> list[_Answer]:
+    def _answer(self, head: Head, texts: Sequence[str]) -> list[_Answer]:
         """One answer per text; the head's time is shared out among the texts by their tokens."""
         embedded = self.encoder.embed(texts)
         wall, cpu = perf_counter(), thread_time()
@@ -193,7 +212,7 @@ class ClassifierModel:
             for row, n, seconds, cpu_seconds in zip(*columns, strict=True)
         ]
 
-    def _trained(self) -> TrainedHead:
+    def _trained(self) -> Head:
         if self.head is None:
             raise RejectedError(
                 "the classifier is not trained: set train = true for it, or use a strategy that "
@@ -261,11 +280,11 @@ def classifier(
         encoder: a name in the catalog, or a folder with `model.onnx` and `tokenizer.json`.
         features: what the head looks at: the vector, n-grams too, or what cross-validation prefers.
         threads: used by the encoder and in training.
-        head: a folder with a head saved before.
+        head: a folder with a head, or a committee of some, saved before.
 
     Raises:
         CatalogError: the encoder is not there; the message says how to pull it.
         ConfigError: `head` holds none.
     """
-    trained = TrainedHead.load(head) if head is not None else None
+    trained = load_head(head) if head is not None else None
     return ClassifierModel(Encoder(encoder, threads=threads), features=features, head=trained)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -25,7 +25,6 @@ from cosilo.errors import (
     CatalogError,
     ConfigError,
     CosiloError,
-    DataError,
     ModelError,
     RejectedError,
 )
@@ -37,18 +36,18 @@ from cosilo.models.digests import file_digest
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
 from cosilo.models.white_box.decoding import score, write
-from cosilo.models.white_box.layers import is_adapted, layers_of, states
+from cosilo.models.white_box.layers import layers_of, states
+from cosilo.models.white_box.learning import TorchLearning
 from cosilo.models.white_box.parts import TorchParts
 from cosilo.models.white_box.split import TorchSplit
 from cosilo.models.white_box.threads import TorchThreads
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import TrainingProgress
-from cosilo.models.white_box.tuning import Tuning, merged, tuned
+from cosilo.models.white_box.tuning import Tuning
 from cosilo.registry import Loads
 from cosilo.types import (
     Chat,
     Delta,
-    Demonstration,
     Generation,
     Sampling,
     TokenLogprob,
@@ -63,7 +62,7 @@ _BATCH_TOKENS = 4096  # padded tokens of the sequences that are computed togethe
 _LOGIT_VALUES = 1 << 27  # half a gigabyte of logits at once
 
 
-class TorchModel(TorchThreads, TorchSplit, TorchParts):
+class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
     """A model on every rung of the ladder; loaded when first used.
 
     Replies carry the log-probability of each token. With `Sampling.choices` the reply is one of them
@@ -231,57 +230,6 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts):
     async def activations(self, sequences: Sequence[Tokens], layer: int) -> list[Array]:
         """The hidden states after `layer` layers: float32, (n_i, hidden); 0 is the embedding."""
         return await self._arrays("activations", sequences, layer)
-
-    def fit(self, examples: Sequence[Demonstration], *, seed: int = 0) -> TorchModel:
-        """A copy trained to give the targets of `examples` as replies (the loss is on those alone,
-        each by its example's weight).
-
-        A frozen base is shared with this model, not copied. Examples longer than the context are cut
-        at the start of their prompt.
-
-        Raises:
-            DataError: no examples, or none with a target.
-            ModelError: the loss is not finite.
-            StoreError: the checkpoints cannot be written, or are another training's.
-        """
-        wanted = [e for e in examples if e.target and e.weight > 0]
-        if not wanted:
-            raise DataError(f"none of the {len(examples)} training examples has a target")
-        module, tokens = self._opened()
-        sequences = [tokens.tokenize(e.chat, e.target) for e in wanted]
-        weights = [e.weight for e in wanted]
-        trained = tuned(
-            module, sequences, weights, self.tuning,
-            context=self.context, seed=seed, run=self.identity, report=self.report,
-        )  # fmt: skip
-        return self.with_module(trained)
-
-    def save(self, folder: Path | str) -> None:
-        """Write an ordinary Hugging Face folder; an adapter becomes part of the weights.
-
-        Raises:
-            StoreError: it cannot be written; what was there stays.
-        """
-        torch_files.save(merged(self.module), self.tokens.words, Path(folder))
-
-    def save_adapter(self, folder: Path | str) -> None:
-        """Write the adapter alone; open it with the option `adapter`.
-
-        Raises:
-            RejectedError: the model has none.
-            StoreError: it cannot be written; what was there stays.
-        """
-        if not is_adapted(self.module):
-            raise RejectedError("the model has no adapter: it was not trained with method = 'lora'")
-        torch_files.save(self.module, None, Path(folder))
-
-    def keep(self, folder: Path) -> Mapping[str, object]:
-        """An adapter alone where it has one, else the whole model."""
-        if is_adapted(self.module):
-            self.save_adapter(folder)
-            return {"adapter": folder}
-        self.save(folder)
-        return {"model": "", "path": folder, "adapter": None}
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None
