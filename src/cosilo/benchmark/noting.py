@@ -116,6 +116,7 @@ class Notes:
                 peers=peers,
                 checkpoints=place_of(checkpoints, self._folder) if checkpoints else "",
                 stages=SHARDS if stages else "",
+                aggregates=_aggregates(plan, peers, self._folder),
             )
 
     def prepared(
@@ -235,6 +236,7 @@ def note_trial(
     peers: Sequence[str],
     checkpoints: str = "",
     stages: str = "",
+    aggregates: Mapping[str, str] = {},
 ) -> None:
     """Note the trial of that id, and what comes of it.
 
@@ -242,6 +244,7 @@ def note_trial(
         read, answered: the names of the sets that preparing reads, and that are answered.
         replies: where the large models' replies are recorded; empty where nothing crosses.
         stages: where the stages of what it trains in shards are kept; empty where it trains none.
+        aggregates: name of a coordinator in this process → where its federation is kept.
     """
     whole = trial_artifact(trial)
     base = Artifact(id=whole, kind=ArtifactKind.STATE, place="run.sqlite#cards", made_by=point)
@@ -257,10 +260,17 @@ def note_trial(
     if stages:
         found.append(("stages", ArtifactKind.STATE, stages))
     found += [(f"sent/{peer}", ArtifactKind.ABROAD, peer) for peer in peers]
+    found += [(f"federation/{n}", ArtifactKind.AGGREGATE, at) for n, at in aggregates.items()]
     sources = MadeFrom(sets=answered, artifacts=frozenset({whole}))
     for name, kind, place in found:
         artifact = Artifact(id=f"{whole}/{name}", kind=kind, place=place, made_by=point)
         lineage.note(artifact, sources)
+
+
+def _aggregates(plan: Plan, peers: Sequence[str], run: Path) -> Mapping[str, str]:
+    """Where the peers keep what came of their rounds that coordinate a federation in this process."""
+    kept = {name: plan.peers[name].options.get("state_file") for name in peers}
+    return {name: place_of(path, run) for name, path in kept.items() if isinstance(path, Path)}
 
 
 def note_stages(run: Path, task: str, shards: Sequence[Sequence[str]]) -> None:

@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         length=arguments.length,
         seed=arguments.seed,
     )
+    _note(arguments.out, arguments.text)
     built = fit(wanted, say=_say, progress=_Healing())
     for line in summary(built, limits):
         Screen().say(line, indent=2)
@@ -146,6 +147,7 @@ def _for_a_strategy(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         text=tuple(arguments.text),
     )
+    _note(arguments.out, arguments.text)
     found = fit_to_leak(wanted, say=lambda text: print(text, file=sys.stderr, flush=True))
     screen = Screen()
     columns = [Column((name,), right=i not in (0, 6)) for i, name in enumerate(HEAD)]
@@ -160,6 +162,18 @@ def _for_a_strategy(arguments: argparse.Namespace) -> int:
         return 1
     print(f"\nwritten to {found.file}:\n\n{found.text}", end="")
     return 0
+
+
+def _note(out: Path, files: list[Path]) -> None:
+    """Note beside the files that `out` is made of them, for `cosilo forget` to find."""
+    from cosilo.lineage.beside import note_fitted
+
+    for file in note_fitted(out, files):
+        print(
+            f"not noted beside {file}, where nothing can be written: whoever forgets a text of it has "
+            f"to delete {out}",
+            file=sys.stderr,
+        )
 
 
 def _share(text: str) -> float:

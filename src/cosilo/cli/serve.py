@@ -107,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     def note(*, anew: bool) -> None:
         if run:
             _note_served(arguments.source, arguments.point, main, anew=anew)
+        elif is_bundle(arguments.source) and not anew:
+            _note_bundle(arguments.source, main)
 
     def serve(
         listener: socket.socket, memory: mmap.mmap, worker: int
@@ -147,6 +149,20 @@ def _note_served(run: Path, points: list[str], main: int, *, anew: bool) -> None
         id=f"served/{place}", kind=ArtifactKind.SERVED, place=place, made_by="cosilo serve"
     )
     note_made(run, artifact, trials, anew=anew)
+
+
+def _note_bundle(bundle: Path, main: int) -> None:
+    """Note beside the bundle that this process serves it."""
+    from cosilo.lineage.beside import note_serving
+    from cosilo.lineage.processes import this_process
+
+    if not note_serving(bundle, this_process(main)):
+        print(
+            f"cosilo: nothing can be written beside {bundle}, so `cosilo forget` will not know that it "
+            "is served here",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,17 @@ from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
 from cosilo.lineage.artifacts import ArtifactKind
+from cosilo.lineage.beside import FITTED
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, Method, StepState
-from cosilo.lineage.store import Lineage
+from cosilo.lineage.store import Lineage, has_lineage
 from cosilo.tasks.config import located
 from cosilo.tasks.files import FileRow, lookup
 
 LOCK = "forget.lock"
+
+_FILES = (ArtifactKind.BUNDLE, ArtifactKind.REPORT, ArtifactKind.AGGREGATE)
+"""What is deleted as the files that it is."""
 
 _LONG_ID = 12  # characters from which an id is looked for in files, as it stands in none by chance
 _SWAPPED = 180.0  # seconds for a point to be prepared again
@@ -179,15 +183,13 @@ class _Work:
         elif step.kind == ArtifactKind.CERTIFICATE and run is not None:
             self._doing(number)
             _tell_of(run, self._request)
-            self._gone(run, [step])
+            self._gone(run.folder, [step])
             self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
-        elif step.kind in (ArtifactKind.BUNDLE, ArtifactKind.REPORT) or (
-            step.artifact.endswith("/checkpoints")
-        ):
+        elif step.kind in _FILES or _in_files(step):
             self._doing(number)
             count = _deleted(Path(step.place) / step.note)  # an absolute path stays one
-            if run is not None:
-                self._gone(run, [step])
+            if has_lineage(Path(step.place)):
+                self._gone(Path(step.place), [step])
             self._done(number, Evidence(what="files deleted", count=count))
         elif step.method is Method.ASK:
             self._ask(number, step, run)
@@ -214,7 +216,7 @@ class _Work:
                 self._doing(number)
         self._say(f"{run.folder}: is made again" if retrain else f"{run.folder}: is emptied")
         made = self._remade[run.folder] = remake(run, self._request.id, retrain=retrain)
-        self._gone(run, list(steps.values()), lost={name for name, _ in made.lost})
+        self._gone(run.folder, list(steps.values()), lost={name for name, _ in made.lost})
         left = f"; {len(made.lost)} points are not there again" if made.lost else ""
         what = f"run made anew, {len(made.points)} points{left}" if retrain else "run emptied"
         evidence = Evidence(what=what, count=len(made.old), digest=_digest(run))
@@ -229,15 +231,15 @@ class _Work:
 
     def _gone(
         self,
-        run: DataRun,
+        folder: Path,
         steps: Sequence[ForgetStep],
         *,
         by: Method | None = None,
         lost: Collection[str] = (),
     ) -> None:
-        """Note what the steps undid: by their methods, or `by` another; what points in `lost` had made
-        is deleted."""
-        with Lineage(run.folder) as there, there.together():
+        """Note in the lineage of `folder` what the steps undid: by their methods, or `by` another; what
+        points in `lost` had made is deleted."""
+        with Lineage(folder) as there, there.together():
             maker = {a.id: a.made_by for a in there.standing()}
             for step in steps:
                 if step.artifact in maker:
@@ -268,7 +270,7 @@ class _Work:
         if process.runs:
             self._done(number, Evidence(what="serves a point that was prepared again", count=1))
             return
-        self._gone(run, [step], by=Method.TAKE_DOWN)
+        self._gone(run.folder, [step], by=Method.TAKE_DOWN)
         self._done(number, Evidence(what="serves no more", count=1))
 
     def _ask(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
@@ -331,6 +333,11 @@ class _Work:
         self._lineage.move(self._request.id, number, StepState.DONE, evidence=evidence)
 
 
+def _in_files(step: ForgetStep) -> bool:
+    """Whether what it undoes lies in a folder of its own."""
+    return step.artifact.endswith("/checkpoints") or step.artifact.startswith(FITTED)
+
+
 def _tell_of(run: DataRun, request: ForgetRequest) -> None:
     """Have the run's reports say that certificates were withdrawn."""
     told = [w for w in forgotten_of(run.folder) if w.request != request.id]
@@ -340,8 +347,9 @@ def _tell_of(run: DataRun, request: ForgetRequest) -> None:
 
 def _deleted(path: Path) -> int:
     """Delete a file or a folder; how many files that were."""
+    beside = [path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm", "-journal")]
     try:
-        files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+        files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path, *beside]
         there = [f for f in files if f.exists() and not f.is_symlink()]
         for file in there:
             with suppress(OSError), file.open("r+b") as old:
@@ -349,7 +357,8 @@ def _deleted(path: Path) -> int:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
+            for file in (path, *beside):
+                file.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be deleted: {error.strerror}") from None
     return len(there)

@@ -18,6 +18,7 @@ from cosilo.boundary.record.ledger import connect
 from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
 from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
+from cosilo.lineage.beside import fitted_of, serving
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import ForgetStep, Method, StepState
 from cosilo.lineage.store import has_lineage
@@ -27,6 +28,7 @@ from cosilo.tasks.files import FileRow
 OUTSIDE: Mapping[ArtifactKind, Method] = {
     ArtifactKind.BUNDLE: Method.DELETE,
     ArtifactKind.REPORT: Method.DELETE,
+    ArtifactKind.AGGREGATE: Method.DELETE,
     ArtifactKind.CERTIFICATE: Method.WITHDRAW,
     ArtifactKind.SERVED: Method.TAKE_DOWN,
     ArtifactKind.ABROAD: Method.NONE,
@@ -152,6 +154,8 @@ def plan_for(
                 if artifact.kind is ArtifactKind.ABROAD and artifact.place in can:
                     continue
                 _place(run, artifact, take_down, first, remade, last)
+                if artifact.kind is ArtifactKind.BUNDLE:
+                    _serving(run, run.folder / artifact.place, first, last)
             remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
             if retrain:
                 costs.append(_cost(store))
@@ -167,6 +171,7 @@ def plan_for(
                 )
         finally:
             store.close()
+    first += _fitted_from(by_file)
     data = [
         ForgetStep(
             method=Method.DELETE,
@@ -230,6 +235,39 @@ def _place(
         )
     else:
         first.append(step if artifact.kind in OUTSIDE else _changed(step, method=Method.DELETE))
+
+
+def _serving(run: DataRun, bundle: Path, first: list[ForgetStep], last: list[ForgetStep]) -> None:
+    """The steps for processes that serve a bundle: it is deleted, so that they cannot prepare it again
+    and are ended."""
+    for artifact in serving(bundle):
+        process = ServingProcess.at(artifact.place)
+        if process is None or (process.here and not process.runs):
+            continue
+        step = ForgetStep(
+            method=Method.TAKE_DOWN,
+            artifact=artifact.id,
+            kind=artifact.kind,
+            place=str(run.folder),
+            note=artifact.place,
+        )
+        _served(step, artifact, True, first, last)
+
+
+def _fitted_from(files: Iterable[Path]) -> list[ForgetStep]:
+    """The steps for what `cosilo fit` made of these files: it knows texts and no records, so what it
+    made of a file is made from each of its rows, and is made again by the same command."""
+    return [
+        ForgetStep(
+            method=Method.DELETE,
+            artifact=artifact.id,
+            kind=artifact.kind,
+            place=str(file.parent),
+            note=artifact.place,
+        )
+        for file in sorted(files)
+        for artifact in fitted_of(file)
+    ]
 
 
 def _elsewhere(artifact: Artifact) -> bool:

@@ -1,0 +1,103 @@
+"""What was made of a whole file or folder that no run knows, noted in the lineage beside it.
+
+`cosilo fit` reads files of texts, and has no records to name; a bundle is served far from its run. What
+came of them is found by their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cosilo.errors import StoreError
+from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
+from cosilo.lineage.processes import ServingProcess
+from cosilo.lineage.store import Lineage, has_lineage
+
+FITTED = "fit/"
+"""What ids of artifacts begin with that `cosilo fit` made."""
+
+
+def note_fitted(out: Path, files: Iterable[Path]) -> list[Path]:
+    """Note that the folder `out` is about to be made of these files; those beside which nothing can be
+    written are returned."""
+    left: list[Path] = []
+    place = str(out.resolve())
+    for file in sorted({file.resolve() for file in files}):
+        artifact = Artifact(
+            id=f"{FITTED}{place}", kind=ArtifactKind.WEIGHTS, place=place, made_by="cosilo fit"
+        )
+        try:
+            with Lineage(file.parent) as lineage, lineage.together():
+                lineage.gather(_set_of(file), ())
+                lineage.note(artifact, MadeFrom(sets=frozenset({_set_of(file)})))
+        except StoreError:
+            left.append(file)
+    return left
+
+
+def fitted_of(file: Path) -> tuple[Artifact, ...]:
+    """What `cosilo fit` made of the file and is there still."""
+    file = file.resolve()
+    if not has_lineage(file.parent):
+        return ()
+    with Lineage(file.parent, write=False) as lineage:
+        return tuple(
+            artifact
+            for artifact in lineage.standing()
+            if artifact.id.startswith(FITTED) and _set_of(file) in lineage.sources(artifact.id).sets
+        )
+
+
+def _set_of(file: Path) -> str:
+    return f"file/{file.name}"
+
+
+def note_serving(bundle: Path, place: str) -> bool:
+    """Note that the process at `place` is about to serve a bundle; False where nothing can be written
+    beside it."""
+    bundle = bundle.resolve()
+    try:
+        with Lineage(bundle.parent) as lineage, lineage.together():
+            for served in _serving(lineage, bundle):
+                process = ServingProcess.at(served.place)
+                if process is not None and process.here and not process.runs:
+                    lineage.gone(served.id, "ended")
+            lineage.note(
+                Artifact(id=_bundle_id(bundle), kind=ArtifactKind.BUNDLE, place=bundle.name),
+                MadeFrom(),
+            )
+            lineage.note(
+                Artifact(
+                    id=f"served/{place}",
+                    kind=ArtifactKind.SERVED,
+                    place=place,
+                    made_by="cosilo serve",
+                ),
+                MadeFrom(artifacts=frozenset({_bundle_id(bundle)})),
+            )
+    except StoreError:
+        return False
+    return True
+
+
+def serving(bundle: Path) -> tuple[Artifact, ...]:
+    """The processes that were noted to serve the bundle."""
+    bundle = bundle.resolve()
+    if not has_lineage(bundle.parent):
+        return ()
+    with Lineage(bundle.parent, write=False) as lineage:
+        return _serving(lineage, bundle)
+
+
+def _serving(lineage: Lineage, bundle: Path) -> tuple[Artifact, ...]:
+    return tuple(
+        artifact
+        for artifact in lineage.standing()
+        if artifact.kind is ArtifactKind.SERVED
+        and _bundle_id(bundle) in lineage.sources(artifact.id).artifacts
+    )
+
+
+def _bundle_id(bundle: Path) -> str:
+    return f"{ArtifactKind.BUNDLE}/{bundle.name}"
