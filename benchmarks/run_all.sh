@@ -89,6 +89,7 @@ script forget_killed benchmarks/forget_killed.py
 # These two need `cosilo engines install spu`, and the first the right to make a network namespace.
 script secure_bytes benchmarks/secure_bytes.py
 script secure_faults benchmarks/secure_faults.py
+script sisa benchmarks/sisa.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
 script fedmkt benchmarks/fedmkt.py --seeds 0 1 2

@@ -4,7 +4,7 @@
     python benchmarks/sisa.py head        # one of the two
 
 Intents of customers' questions (banking77). `head`: a linear head on MiniLM's vectors, all 77 classes.
-`adapter`: SmolLM2-135M with LoRA, three classes. Each seed draws its own training items and its own key.
+`adapter`: SmolLM2-135M with LoRA, three classes. Each seed draws its own training items and key.
 A record is drawn and forgotten: the CPU seconds of training again beside those of training all, and
 whether what comes of it is to the bit what comes of training that never saw it.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 pytest.importorskip("torch")
 
 import tiny_lm
+from cosilo.benchmark.results import opened
 from cosilo.bundle import read_bundle
 from cosilo.cli import main
+from cosilo.lineage.artifacts import ArtifactKind
+from cosilo.lineage.store import Lineage
 from tiny_run import bench
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
@@ -79,3 +83,24 @@ def test_a_bench_of_one_owner(tmp_path: Path) -> None:
     bundle = read_bundle(tmp_path / "out")
     assert bundle.point.strategy == "small"
     assert "adapter" in bundle.models["small"].options
+    forgotten(tmp_path)
+
+
+def forgotten(folder: Path) -> None:
+    """A record is forgotten with the adapter, the round's updates and what the federation came to."""
+    run, book, whom = folder / "run", folder / "federation.sqlite", folder / "whom.txt"
+    with opened(run) as results:
+        id = results.store.examples(results.task, "train")[0].id
+    whom.write_text(f"{id}\n")
+    with Lineage(run, write=False) as lineage:
+        kinds = {a.kind for a in lineage.derived([id])}
+    made = {ArtifactKind.ADAPTER, ArtifactKind.AGGREGATE, ArtifactKind.STATE, ArtifactKind.BUNDLE}
+    assert made <= kinds
+    assert main(["forget", str(run), "--ids", f"@{whom}"]) == 0
+    if book.exists():
+        with closing(sqlite3.connect(book)) as db:
+            assert db.execute("SELECT count(*) FROM updates").fetchone() == (0,)
+    assert not list(folder.rglob("*.update"))
+    assert not (folder / "out").exists()
+    with Lineage(run, write=False) as lineage:
+        assert not {a.kind for a in lineage.derived([id])} & made

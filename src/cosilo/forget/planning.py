@@ -18,7 +18,7 @@ from cosilo.boundary.record.ledger import connect
 from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
 from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
-from cosilo.lineage.beside import fitted_of, serving
+from cosilo.lineage.beside import FITTED, fitted_of, serving
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import ForgetStep, Method, StepState
 from cosilo.lineage.store import has_lineage
@@ -421,7 +421,9 @@ def _lines(steps: Sequence[ForgetStep]) -> Iterator[str]:
     counted: dict[tuple[str, str, str], int] = {}
     for step in steps:
         note = "" if step.kind == ArtifactKind.DATA and step.note.startswith("[") else step.note
-        of_run = step.kind in WITH_RUN and not note.startswith("made")
+        of_run = step.kind in WITH_RUN and not (
+            note.startswith("made") or step.artifact.startswith(FITTED)
+        )
         key = (step.kind, step.place, "" if of_run else note)
         counted[key] = counted.get(key, 0) + 1
     for (kind, place, note), count in counted.items():

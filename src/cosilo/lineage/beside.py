@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cosilo.errors import StoreError
+from cosilo.errors import ConfigError, StoreError
 from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.store import Lineage, has_lineage
@@ -31,7 +31,7 @@ def note_fitted(out: Path, files: Iterable[Path]) -> list[Path]:
             with Lineage(file.parent) as lineage, lineage.together():
                 lineage.gather(_set_of(file), ())
                 lineage.note(artifact, MadeFrom(sets=frozenset({_set_of(file)})))
-        except StoreError:
+        except (StoreError, ConfigError):
             left.append(file)
     return left
 
@@ -76,7 +76,7 @@ def note_serving(bundle: Path, place: str) -> bool:
                 ),
                 MadeFrom(artifacts=frozenset({_bundle_id(bundle)})),
             )
-    except StoreError:
+    except (StoreError, ConfigError):
         return False
     return True
 
