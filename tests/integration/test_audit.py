@@ -28,7 +28,8 @@ from cosilo.gateway.record.archive import archive
 from cosilo.gateway.record.audit import open_record
 from cosilo.gateway.record.retention import SealVault, add_content_key, read_vault
 from cosilo.gateway.record.store import open_store
-from cosilo.record_keys import keys_path
+from cosilo.gateway.record.store_sqlite import MOVING
+from cosilo.record_keys import SPAN, keys_path
 from cosilo.types import user
 
 TAMPERINGS = {
@@ -381,12 +382,48 @@ def test_an_archive_takes_the_keys_along(tmp_path: Path, secret: Path) -> None:
     with open_record(str(moved), secret=read_secret(secret, make=False)) as record:
         assert record.verify().faults == []
         assert next(record.left(request="request-2")).entries[0].message is not None
-    (done,) = shred(moved / "ledger.sqlite", ["request-2"])
+    (done,) = shred(moved / "ledger.sqlite", ["request-2"], chains=None)
     assert (done.records, done.keys) == (2, 2)
     with open_record(str(moved), secret=read_secret(secret, make=False)) as record:
         assert (record.verify().faults, record.verify().forgotten) == ([], 2)
     fill_more(str(store), secret)
     assert faults(str(store), secret) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_archive_that_was_stopped_leaves_no_copy_of_the_keys(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    store, moved = tmp_path / "store", tmp_path / "moved"
+    fill(str(store), secret, keep="content")
+    replace = os.replace
+
+    def stopped(old: Path, new: Path) -> None:
+        if Path(new) == store / "ledger.sqlite":
+            if when == "after":
+                replace(old, new)
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        archive(store, moved, read_secret(secret, make=False))
+    monkeypatch.undo()
+    kept = keys_path(store / "ledger.sqlite").read_bytes()
+    fill_more(str(store), secret)  # a worker goes on
+    assert faults(str(store), secret) == []
+    with open_record(str(moved), secret=read_secret(secret, make=False)) as record:
+        key = next(record.entries()).key_id
+        assert next(record.left(request="request-2")).entries[0].message is not None
+    assert key is not None
+    with sqlite3.connect(keys_path(store / "ledger.sqlite")) as db:
+        blocks = {row[0] for row in db.execute("SELECT id FROM blocks")}
+    assert kept
+    assert (key - key % SPAN in blocks) == (when == "before")
+    assert (store / MOVING).exists() == (when == "before")
+    archive(store, tmp_path / "again", read_secret(secret, make=False))
+    assert not keys_path(store / "ledger.sqlite").exists()
+    assert not (store / MOVING).exists()
 
 
 def test_what_an_earlier_version_wrote_is_counted_as_guessable(

@@ -123,7 +123,10 @@ def ask_party(
         }
         replace_file(answers, (json.dumps(kept, indent=1) + "\n").encode())
     if names.is_file():
-        shred(run.folder / NETWORK, _names(run, peer, names).requests)
+        requests = _names(run, peer, names).requests
+        with closing(connect(run.folder / NETWORK)) as db:
+            chains = _roads(db, peer)  # another party may have the same ids
+        shred(run.folder / NETWORK, requests, chains=chains)
         names.unlink()
     return _verdict(answers)
 
@@ -272,11 +275,15 @@ def _sent(run: DataRun, peer: str) -> Iterator[Entry]:
     if not network.is_file():
         return
     with closing(connect(network)) as db:
-        for chain in _chains(db):
-            if chain.rpartition("/")[0] == peer:
-                for entry in read_entries(db, chain):
-                    if entry.direction == "up" and entry.kind != Forget.__name__:
-                        yield entry
+        for chain in _roads(db, peer):
+            for entry in read_entries(db, chain):
+                if entry.direction == "up" and entry.kind != Forget.__name__:
+                    yield entry
+
+
+def _roads(db: sqlite3.Connection, peer: str) -> list[str]:
+    """The chains of what went over the network to the party."""
+    return [chain for chain in _chains(db) if chain.rpartition("/")[0] == peer]
 
 
 def _chains(db: sqlite3.Connection) -> list[str]:

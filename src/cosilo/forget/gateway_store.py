@@ -234,7 +234,7 @@ def carry_out_at(
 
 def _shredded(home: GatewayHome, ids: Collection[str]) -> Shredded:
     if not is_postgres(home.url):
-        return shred(home.folder / "ledger.sqlite", ids)[-1]
+        return shred(home.folder / "ledger.sqlite", ids, chains=None)[-1]
 
     async def there() -> Shredded:
         store = await open_store(home.url, secret=home.secret, work=False, make=False)

@@ -132,7 +132,7 @@ class ClientForgets:
         if not self._terms.contents:
             return ("digests", "contents") if ledger.keep == "content" else ("digests",)
         # Another client may have chosen the same ids, on purpose, and keeps its entries.
-        done = shred(ledger.path, names, chain=client)
+        done = shred(ledger.path, names, chains=(client,))
         return ("digests",) if any(each.guessable for each in done) else ()
 
     @property

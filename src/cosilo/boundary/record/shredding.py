@@ -45,7 +45,7 @@ def shred(
     path: Path,
     requests: Collection[str],
     *,
-    chain: str | None = None,
+    chains: Collection[str] | None,
     also: Sequence[Path] = (),
 ) -> tuple[Shredded, ...]:
     """Forget what crossed for `requests` in the ledger at `path`.
@@ -54,7 +54,8 @@ def shred(
 
     Args:
         requests: as the entries name them.
-        chain: the only one whose entries are meant, where writers may choose the same names.
+        chains: whose entries are meant, as others may have the same names; None for all, where one
+            party has drawn the names of all chains.
         also: ledgers that have the same messages under other names, as that of what went over the
             network; what went up is found there by its content, with its reply.
 
@@ -69,7 +70,7 @@ def shred(
         return ()
     SqliteLedger(path, "").close()  # gives an old one today's columns
     with guarded(path), closing(connect(path)) as db:
-        entries = _named(db, requests, chain)
+        entries = _named(db, requests, chains)
     sent = {e.content_digest for e in entries if e.direction == "up"} - {None}
     done = []
     for other in also:
@@ -81,12 +82,15 @@ def shred(
     return (*done, _shred(path, entries))
 
 
-def _named(db: sqlite3.Connection, requests: Collection[str], chain: str | None) -> list[Entry]:
+def _named(
+    db: sqlite3.Connection, requests: Collection[str], chains: Collection[str] | None
+) -> list[Entry]:
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute("CREATE TEMP TABLE asked (request TEXT PRIMARY KEY) WITHOUT ROWID")
     db.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((name,) for name in requests))
     named = f"SELECT {_BARE} FROM asked CROSS JOIN entries USING (request)"  # in that order
-    return _opened(db, f"{named} WHERE ?1 IS NULL OR chain = ?1", (chain,))
+    found = _opened(db, named)
+    return [entry for entry in found if chains is None or entry.chain in chains]
 
 
 def _with_content(db: sqlite3.Connection, digests: Collection[bytes | None]) -> list[Entry]:

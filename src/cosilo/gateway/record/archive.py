@@ -21,18 +21,26 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cosilo.boundary.record.ledger import Base, Head, SqliteLedger, connect
+from cosilo.databases import made_private
 from cosilo.errors import ConfigError, StoreError
 from cosilo.gateway.accounts.keys import derive
 from cosilo.gateway.record.store_records import SLOTS, worker_name
-from cosilo.gateway.record.store_sqlite import SCHEMA, SqliteStore, try_lock
-from cosilo.record_keys import ENDINGS, copied, keys_path
+from cosilo.gateway.record.store_sqlite import (
+    MOVING,
+    SCHEMA,
+    SqliteStore,
+    forget_moved_keys,
+    try_lock,
+)
+from cosilo.record_keys import copied, keys_path
 
 
 def archive(store: Path, folder: Path, secret: bytes) -> int:
     """Move the record of the store in `store` into the new folder `folder`; returns how many
     entries moved.
 
-    Whenever it is stopped, the store has either all entries or the bases.
+    Whenever it is stopped, the store has either all entries or the bases; keys of entries that are in
+    the archive alone go when the store is opened next.
 
     Raises:
         ConfigError: there is no store, a worker serves from it, or `folder` is there already.
@@ -50,11 +58,11 @@ def archive(store: Path, folder: Path, secret: bytes) -> int:
             _copy_requests(store / "accounts.sqlite", folder / "accounts.sqlite")
             shutil.copy2(ledger, folder / "ledger.sqlite")
             copied(keys_path(ledger), keys_path(folder / "ledger.sqlite"))
-            _sync(*folder.iterdir(), folder, store / ".ledger.new")
+            made_private(store / MOVING)
+            _sync(*folder.iterdir(), folder, store / ".ledger.new", store)
             os.replace(store / ".ledger.new", ledger)
-            for ending in ENDINGS:
-                ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
             _sync(store)
+            forget_moved_keys(store)
         return count
     except FileExistsError:
         raise ConfigError(

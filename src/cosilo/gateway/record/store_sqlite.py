@@ -26,7 +26,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ from cosilo.gateway.record.store_records import (
     cost_of_killed,
     facts_of_killed,
 )
-from cosilo.record_keys import Shredded
+from cosilo.record_keys import ENDINGS, Shredded
 
 BUSY_MS = 2000  # how long to wait for another worker's transaction; they take well under one
 
@@ -132,6 +132,30 @@ _ADDED = (
 _AUTHENTICATE = f"SELECT {KEY_COLUMNS} FROM keys WHERE id = ?"
 
 
+MOVING = ".ledger.moving"
+"""In a store's folder: its ledger is being put into an archive, or was, and keys of what is there now
+may still be here."""
+
+
+def forget_moved_keys(folder: Path) -> None:
+    """Delete the keys of entries that an archive has, also where whoever archived them was stopped
+    before that. Nobody may write the ledger meanwhile."""
+    ledger, moving = folder / "ledger.sqlite", folder / MOVING
+    if not moving.exists():
+        return
+    with closing(connect(ledger)) as db:
+        if db.execute("SELECT 1 FROM entries LIMIT 1").fetchone():  # they are here as before
+            return
+    for ending in ENDINGS:
+        ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    moving.unlink(missing_ok=True)
+
+
 class SqliteStore(Desk, Place):
     """One worker's way to the store in `folder`.
 
@@ -181,6 +205,8 @@ class SqliteStore(Desk, Place):
             self._db.executescript(SCHEMA)
             self._migrate()
             self._check_secret(derive(secret, "check"))
+            with self._change():  # one worker at a time
+                forget_moved_keys(folder)
             self._bookings = self._booking()
             if not work:
                 SqliteLedger(folder / "ledger.sqlite", "").close()  # makes the tables of a new one
@@ -366,7 +392,8 @@ class SqliteStore(Desk, Place):
         return await asyncio.to_thread(purge_sqlite, self.folder / "ledger.sqlite", before)
 
     async def shred(self, requests: Collection[str]) -> Shredded:
-        *_, done = await asyncio.to_thread(shred, self.folder / "ledger.sqlite", requests)
+        path = self.folder / "ledger.sqlite"
+        (done,) = await asyncio.to_thread(shred, path, requests, chains=None)
         return done
 
     # ── the database ─────────────────────────────────────────────────────────

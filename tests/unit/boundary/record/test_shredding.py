@@ -113,7 +113,7 @@ def test_what_is_recorded_is_neither_in_clear_nor_guessable_from_the_ledger_alon
 def test_forgotten_is_what_was_said_and_nothing_else(tmp_path: Path, hide_names: bool) -> None:
     path = filled(tmp_path / "ledger.sqlite", hide_names=hide_names)
     before = entries(path)
-    (done,) = shred(path, [item(1), "unknown"])
+    (done,) = shred(path, [item(1), "unknown"], chains=None)
     assert (done.records, done.keys, done.guessable) == (2, 2, 0)
     after = entries(path)
     for old, new in zip(before, after, strict=True):
@@ -126,7 +126,7 @@ def test_forgotten_is_what_was_said_and_nothing_else(tmp_path: Path, hide_names:
         else:
             assert (new, new.message, new.content_digest) == (old, old.message, old.content_digest)
     assert faults(path) == []
-    assert done.after == shred(path, ["unknown"])[0].after
+    assert done.after == shred(path, ["unknown"], chains=None)[0].after
     if hide_names:
         assert found(tmp_path, 1) == []
         assert found(tmp_path, 2) != []  # it is the names that the search would find
@@ -138,12 +138,12 @@ def test_no_byte_is_left_where_writers_and_readers_have_the_files_open(tmp_path:
     put(writer, item(90), 90)
     reader = connect(path)
     assert reader.execute("SELECT count(*) FROM entries").fetchone() == (82,)
-    shred(path, [item(i) for i in range(0, 40, 2)] + [item(90)])
+    shred(path, [item(i) for i in range(0, 40, 2)] + [item(90)], chains=None)
     put(writer, item(91), 91)
     assert [i for i in (*range(0, 40, 2), 90) if found(tmp_path, i)] == []
     assert faults(path) == []
     assert entries(path)[-1].message == reply(91)  # in the block that was shredded in part
-    shred(path, [item(91)])
+    shred(path, [item(91)], chains=None)
     assert found(tmp_path, 91) == []
     assert faults(path) == []
     reader.close()
@@ -170,7 +170,7 @@ def test_a_guess_of_the_whole_text_is_confirmed_by_no_key_that_is_left(tmp_path:
         return count
 
     assert confirmed() == 2
-    shred(path, [item(3)])
+    shred(path, [item(3)], chains=None)
     assert confirmed() == 0
 
 
@@ -180,16 +180,16 @@ def _fields(entry: Entry) -> dict[str, object]:
 
 def test_a_key_is_deleted_once_and_doing_it_again_does_no_harm(tmp_path: Path) -> None:
     path = filled(tmp_path / "ledger.sqlite", hide_names=False)
-    assert [s.keys for s in shred(path, [item(1)])] == [2]
-    assert [(s.records, s.keys) for s in shred(path, [item(1)])] == [(2, 0)]
-    assert [(s.records, s.keys) for s in shred(path, [item(1), item(2)])] == [(4, 2)]
+    assert [s.keys for s in shred(path, [item(1)], chains=None)] == [2]
+    assert [(s.records, s.keys) for s in shred(path, [item(1)], chains=None)] == [(2, 0)]
+    assert [(s.records, s.keys) for s in shred(path, [item(1), item(2)], chains=None)] == [(4, 2)]
     assert faults(path) == []
-    assert shred(tmp_path / "none.sqlite", [item(1)]) == ()
+    assert shred(tmp_path / "none.sqlite", [item(1)], chains=None) == ()
 
 
 def test_keys_that_are_gone_are_a_fault_and_what_was_forgotten_is_none(tmp_path: Path) -> None:
     path = filled(tmp_path / "ledger.sqlite")
-    shred(path, [item(1)])
+    shred(path, [item(1)], chains=None)
     for ending in ("", "-wal", "-shm"):
         Path(f"{keys_path(path)}{ending}").unlink(missing_ok=True)
     assert faults(path) == [
@@ -211,7 +211,7 @@ def test_a_name_that_is_hidden_can_be_changed_to_none_but_that_of_what_is_forgot
         db.execute("DROP TRIGGER entries_no_update")
         db.execute("UPDATE entries SET request = 'forgotten' WHERE number = 1")
     assert faults(path) == ["trial: entry 1 was altered"]
-    shred(path, [item(2)])
+    shred(path, [item(2)], chains=None)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TRIGGER entries_no_update")
         db.execute("UPDATE entries SET request = 'other' WHERE number = 4")
@@ -245,7 +245,7 @@ def test_of_what_an_earlier_version_wrote_the_content_goes_and_the_digest_stays(
     ledger = SqliteLedger(path, "trial", key=KEY, hide_names=True)
     put(ledger, item(1), 1)
     ledger.close()
-    (done,) = shred(path, [item(1)])
+    (done,) = shred(path, [item(1)], chains=None)
     assert (done.records, done.keys, done.guessable) == (3, 2, 1)
     assert faults(path) == []
     (old,) = [e for e in entries(path) if e.request == item(1)]
@@ -273,7 +273,7 @@ def both_sides(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 def test_what_went_over_the_network_is_found_by_what_it_said(tmp_path: Path) -> None:
     run, network, _ = both_sides(tmp_path)
-    there, here = shred(run, [item(3)], also=[network, tmp_path / "none.sqlite"])
+    there, here = shred(run, [item(3)], also=[network, tmp_path / "none.sqlite"], chains=None)
     assert [Path(s.place).name for s in (there, here)] == ["network.sqlite", "run.sqlite"]
     assert [(s.records, s.keys) for s in (there, here)] == [(2, 2)] * 2
     forgotten = [e.request for e in entries(network, "lm/1") if e.key == "forgotten"]
@@ -288,16 +288,16 @@ def test_records_of_which_one_side_has_forgotten_something_still_agree(
 ) -> None:
     _, network, host = both_sides(tmp_path)
     if side != "there":
-        shred(network, ["id-2"])
+        shred(network, ["id-2"], chains=None)
     if side != "here":
-        shred(host, ["id-2"])
+        shred(host, ["id-2"], chains=None)
     agreed = compare(entries(network, "lm/1"), entries(host, "clinic"), by_id=by_id)
     assert (agreed.faults, agreed.agreed, agreed.forgotten) == ((), 4, 1)
 
 
 def test_what_is_forgotten_hides_no_other_difference(tmp_path: Path) -> None:
     _, network, host = both_sides(tmp_path)
-    shred(host, ["id-2"])
+    shred(host, ["id-2"], chains=None)
     ours = [e for e in entries(network, "lm/1") if e.request != "id-2"]
     for by_id in (True, False):
         agreed = compare(ours, entries(host, "clinic"), by_id=by_id)
@@ -306,11 +306,49 @@ def test_what_is_forgotten_hides_no_other_difference(tmp_path: Path) -> None:
 
 def test_what_the_run_has_forgotten_is_not_missed_on_its_record(tmp_path: Path) -> None:
     run, network, _ = both_sides(tmp_path)
-    shred(run, [item(3)])
+    shred(run, [item(3)], chains=None)
     assert missing(entries(network, "lm/1"), entries(run)) == 0
-    shred(network, ["id-3"])
+    shred(network, ["id-3"], chains=None)
     assert missing(entries(network, "lm/1"), entries(run)) == 0
     assert missing(entries(network, "lm/1"), entries(run)[2:]) == 2
+
+
+def test_of_a_name_that_two_chains_have_only_the_one_that_is_meant_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    _, _, host = both_sides(tmp_path)
+    other = SqliteLedger(host, "hospital", keep="digest")
+    put(other, "id-2", 2)
+    other.close()
+    (done,) = shred(host, ["id-2"], chains=("clinic",))
+    assert (done.records, done.keys) == (2, 2)
+    assert [e.key == "forgotten" for e in entries(host, "hospital")] == [False] * 2
+    assert [e.key for e in entries(host, "clinic") if e.request == "id-2"] == ["forgotten"] * 2
+
+
+def alike(path: Path, chain: str) -> Path:
+    """Two exchanges of one size and kind."""
+    ledger = SqliteLedger(path, chain, keep="digest")
+    for i in (1, 2):
+        put(ledger, f"id-{i}", i)
+    ledger.close()
+    return path
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_two_sides_that_forgot_different_exchanges_of_one_size_still_agree(
+    tmp_path: Path, first: int
+) -> None:
+    ours, theirs = alike(tmp_path / "ours.sqlite", "lm/1"), alike(tmp_path / "theirs.sqlite", "us")
+    shred(ours, [f"id-{first}"], chains=None)
+    shred(theirs, [f"id-{3 - first}"], chains=None)
+    for by_id in (True, False):
+        agreed = compare(entries(ours, "lm/1"), entries(theirs, "us"), by_id=by_id)
+        assert (agreed.faults, agreed.agreed, agreed.forgotten) == ((), 0, 2)
+    assert missing(entries(ours, "lm/1"), entries(theirs, "us")) == 0
+    assert missing(entries(theirs, "us"), entries(ours, "lm/1")) == 0
+    lost = [e for e in entries(theirs, "us") if e.request != f"id-{first}"]
+    assert missing(entries(theirs, "us"), lost) == 2
 
 
 # Stopped in the middle.
@@ -321,7 +359,7 @@ from pathlib import Path
 from cosilo.boundary.record.shredding import shred
 print("ready", flush=True)
 sys.stdin.readline()
-shred(Path(sys.argv[1]), sys.argv[2:])
+shred(Path(sys.argv[1]), sys.argv[2:], chains=None)
 """
 
 
@@ -344,7 +382,7 @@ def test_killed_at_any_moment_it_is_done_again_and_ends_the_same(tmp_path: Path)
         assert all("forgetting it was stopped" in fault for fault in faults(path))
         for entry in entries(path):  # all of it is there, or nothing
             assert entry.key == "forgotten" or entry.message is not None
-    shred(path, names)
+    shred(path, names, chains=None)
     assert [i for i in range(0, 60, 3) if found(tmp_path, i)] == []
     assert faults(path) == []
     assert sum(e.key == "forgotten" for e in entries(path)) == 40
@@ -359,9 +397,9 @@ def test_a_log_that_a_reader_keeps_is_no_end(
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM blocks").fetchall()
         with pytest.raises(StoreError, match=r"(locked|nobody reads it)"):
-            shred(path, [item(1)])
+            shred(path, [item(1)], chains=None)
         reader.execute("COMMIT")
-    assert [s.records for s in shred(path, [item(1)])] == [2]
+    assert [s.records for s in shred(path, [item(1)], chains=None)] == [2]
     assert entries(path)[2].key == "forgotten"
 
 
