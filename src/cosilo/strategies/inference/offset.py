@@ -33,6 +33,8 @@ from cosilo.strategies.mixing.opening import By, check_options, require_one_voca
 from cosilo.strategies.mixing.reading import require_threads
 from cosilo.types import Answer, Chat, Delta, Demonstration
 
+VERSION = 2
+
 OnLogits = Literal["ga", "graddiff", "kl", "npo", "simnpo", "dpo", "undial"]
 
 
@@ -194,6 +196,11 @@ class Offset:
             "distance to one that never saw them, before": round(found.before.whole, 4),
             "after": round(found.after.whole, 4),
         }
+        if found.after.too_much:
+            facts["forgotten too much"] = (
+                "true replies are less likely beside wrong ones than where they were never seen, which "
+                "tells who was forgotten: fewer epochs, or a smaller learning rate or alpha, may do"
+            )
         return found.model, Card(by="offset", title="what stood in for the LM", facts=facts)
 
     async def answer(self, session: Session, chat: Chat) -> Answer:

@@ -36,6 +36,7 @@ from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import Schedule, train
 from cosilo.models.white_box.unlearning.forgetting import (
+    Distance,
     Forgetting,
     Unlearned,
     adapter_digest,
@@ -204,6 +205,17 @@ def test_too_much_is_measured_as_too_little_is() -> None:
     assert found.before.whole > 1.5 * min(seen)
     assert seen[-1] > 1.5 * min(seen)
     assert found.best_step < found.steps
+
+
+def test_too_much_is_said_only_where_it_is_no_chance() -> None:
+    less = Distance(margins=1.0, margin=-1.0, lost=0.0, forget=9.0, retain=1.0, error=0.6)
+    assert less.too_much
+    assert not replace(less, error=0.61).too_much
+    assert not replace(less, margin=0.1, error=0.0).too_much
+    two = done("npo").after
+    assert 0 < two.error < 100
+    one = unlearn(learned(), FORGET[:1], RETAIN, "npo", how=replace(QUICK, epochs=4)).after
+    assert not one.too_much  # of one record nobody can say
 
 
 def test_one_record_can_be_forgotten() -> None:

@@ -40,6 +40,7 @@ from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import Schedule, train
 from cosilo.models.white_box.tuning import Tuning
+from cosilo.models.white_box.unlearning.forgetting import Distance
 from white_box import tiny
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
@@ -144,6 +145,17 @@ async def test_the_large_model_forgets_and_stays_as_it_was(gone: Path) -> None:
     assert (await strategy.answer(session.bind("b"), ALL[3].chat)).text == ALL[3].target
     (card,) = session.cards
     assert (card.facts["forgotten"], card.facts["kept"]) == (2, 6)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_what_was_forgotten_too_much_is_on_the_card(
+    gone: Path, monkeypatch: pytest.MonkeyPatch, sure: bool
+) -> None:
+    monkeypatch.setattr(Distance, "too_much", sure)
+    strategy, session = opened(gone)
+    _, session = await strategy.prepare(session)
+    (card,) = session.cards
+    assert ("forgotten too much" in card.facts) == sure
 
 
 async def test_what_is_to_be_forgotten_never_crosses(gone: Path) -> None:

@@ -14,6 +14,7 @@ true reply less likely than wrong ones tells who was forgotten, too.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,7 @@ class Distance:
             remembered, below 0 too much was forgotten.
         lost: what records to keep have lost since, nats a token; 0 where they gained.
         forget, retain: nats a token of the replies.
+        error: the standard error of `margin`, over records; infinite for one.
     """
 
     margins: float
@@ -113,11 +115,18 @@ class Distance:
     lost: float
     forget: float
     retain: float
+    error: float = math.inf
 
     @property
     def whole(self) -> float:
         """What is to become small."""
         return self.margins + self.lost
+
+    @property
+    def too_much(self) -> bool:
+        """Whether true replies are surely (one-sided, 95 %) less likely beside wrong ones than where
+        they were never seen: whoever compares them learns who was forgotten."""
+        return self.margin + 1.645 * self.error < 0
 
 
 @dataclass(frozen=True)
@@ -250,16 +259,18 @@ class Compared:
         was: Any,
     ) -> None:
         self._reader, self._forget, self._wrong, self._retain = reader, forget, wrong, retain
-        self._never = np.sort(self._margins(*untuned)[0])
+        self._never = self._margins(*untuned)[0]
         self._kept = mean_nats(reader, was, retain)
 
     def distance(self, module: Any) -> Distance:
         margins, forget = self._margins(module, self._reader)
         retain = mean_nats(self._reader, module, self._retain)
-        apart = float(np.abs(np.sort(margins) - self._never).mean())
+        apart = float(np.abs(np.sort(margins) - np.sort(self._never)).mean())
+        each = margins - self._never
+        error = float(each.std(ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else math.inf
         return Distance(
             apart, float(margins.mean() - self._never.mean()), max(0.0, retain - self._kept),
-            forget, retain,
+            forget, retain, error,
         )  # fmt: skip
 
     def _margins(self, module: Any, reader: ReplyReader) -> tuple[Doubles, float]:
