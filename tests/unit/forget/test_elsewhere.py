@@ -12,10 +12,14 @@ from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Contribute, Forgotten, Message, encode
 from cosilo.boundary.messages.forget import ForgottenItem, InFederation
 from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.cli.forget import _summary
 from cosilo.errors import StoreError
 from cosilo.forget.elsewhere import ask_party, askable, held_of, keep_names
+from cosilo.forget.erasure import statement
 from cosilo.forget.home import DataRun
-from cosilo.lineage.requests import StepState
+from cosilo.forget.planning import _asked, _sent
+from cosilo.lineage.artifacts import Artifact, ArtifactKind
+from cosilo.lineage.requests import ForgetRequest, ForgetStep, Method, StepState
 from cosilo.parties.held_elsewhere import HeldElsewhere
 from cosilo.types import user
 from tiny_run import PLAN
@@ -79,6 +83,29 @@ def test_what_a_party_signed_is_called_what_it_is(
     assert told[0] is state
     assert told[1] == f"the party signed: {what}"
     assert note in told[2]
+
+
+FLOWER = 'kind = "flower"\nsuperlink = "lm:9092"\npython = "python"\nca = "ca.pem"\nkey = "k"\n'
+
+
+async def test_what_flower_carries_is_not_asked_and_listed_as_out_of_reach(tmp_path: Path) -> None:
+    run = run_in(tmp_path, FLOWER)
+    update = Contribute(federation=32 * "a", number=1, rank=2, packed=b"x")
+    await record(run.folder / "network.sqlite", "large/1", (NAME, update))
+    await record(run.folder / "ledger.sqlite", "7/peers/large", ("prepare", update))
+    sent = Artifact(
+        id="trial/7/sent/large", kind=ArtifactKind.ABROAD, place="large", made_by="federated"
+    )
+    assert not askable(run, "large")
+    assert list(_asked(run, [sent], 9.0)) == []
+    step = _sent(ForgetStep(method=Method.NONE, artifact=sent.id, kind=sent.kind), run, sent)
+    assert step.state is StepState.UNREACHABLE
+    assert step.note.startswith("large: 1 messages were sent to it")
+    request = ForgetRequest(id=FORGET, at=0.0, records=1, steps=(step,))
+    assert not request.erased
+    told = statement(request, [], ended=1.0, verification={})
+    assert (told["erased"], told["standing"]) == (False, 1)
+    assert any("cannot be reached" in line and "1 messages" in line for line in _summary(request))
 
 
 def test_what_is_kept_and_no_answer_is_no_evidence(tmp_path: Path) -> None:
