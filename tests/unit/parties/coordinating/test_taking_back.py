@@ -14,7 +14,7 @@ import pytest
 from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.boundary.wire import tensors
 from cosilo.errors import FederationError, RejectedError
-from cosilo.parties.coordinating import rounds as coordinating
+from cosilo.parties.coordinating.book import FederationBook
 from cosilo.parties.coordinating.rounds import Rounds
 from federations import LAYERS, RANK, ask, enrol, settings, update
 
@@ -192,7 +192,7 @@ def test_a_kill_leaves_all_of_it_or_nothing(
 
     class Killed(BaseException): ...
 
-    inner = coordinating.FederationBook.take_back
+    inner = FederationBook.take_back
 
     def dies(*args: Any) -> None:
         if moment == "after":
@@ -200,7 +200,7 @@ def test_a_kill_leaves_all_of_it_or_nothing(
         raise Killed
 
     with monkeypatch.context() as now:
-        now.setattr(coordinating.FederationBook, "take_back", dies)
+        now.setattr(FederationBook, "take_back", dies)
         with pytest.raises(Killed):
             trial.leave()
     trial.again()
