@@ -4,13 +4,13 @@
                                            [--flower .flower/bin/python]
 
 Three owners (`cosilo bench`) and a coordinator (`cosilo host`), each a process, of a made-up model
-with two layers. First nobody is killed. Then, in federations of the same owners, data and seeds,
-one of the four is killed (SIGKILL) at a moment drawn evenly from the time that the undisturbed one
-took, and started again with the same command, until all kills are spent; each party is killed as
-often as another. Compared are the bytes of each round's adapter, and how many updates each round
-counted. It resumes: what a federation gave is kept in the folder. With --flower, the Python that has
-Flower (`make flower`), messages go over it: the coordinator's SuperLink and the owners' SuperNodes are
-killed as often as the parties, and whoever runs one starts it again.
+with two layers. First nobody is killed. Then, in federations of the same owners, data and seeds, one
+of the four is killed (SIGKILL) at a moment drawn evenly from the time that the undisturbed one took,
+or as soon after it as it runs, and started again with the same command, until all kills are spent;
+each party is killed as often as another. Compared are the bytes of each round's adapter, and how many
+updates each round counted. It resumes: what a federation gave is kept in the folder. With --flower,
+the Python that has Flower (`make flower`), messages go over it: the coordinator's SuperLink and the
+owners' SuperNodes are killed as often as the parties, and whoever runs one starts it again.
 """
 
 from __future__ import annotations
@@ -193,13 +193,15 @@ def went(folder: Path, kills: list[tuple[float, str]], flower: str) -> dict[str,
             federation.begin(party)
         left = sorted(kills)
         while not federation.over():
-            if left and time.monotonic() - started >= left[0][0]:
-                _, party = left.pop(0)
+            now = time.monotonic() - started
+            for kill in [kill for kill in left if kill[0] <= now]:
+                party = kill[1]
                 if federation.kill(party):
+                    left.remove(kill)
                     done.append(party)
                     if party in PARTIES:
                         federation.begin(party)
-            time.sleep(0.01)
+            time.sleep(0.05)
         seconds = time.monotonic() - started
         return {**federation.found(), "seconds": seconds, "killed": done}
     finally:
