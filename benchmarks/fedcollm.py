@@ -20,8 +20,6 @@ bootstrap of test items within intents, paired.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,115 +35,54 @@ from cosilo.models.white_box.adapters import (
     first_adapter,
     layers_to_adapt,
     trained_adapter,
-    with_adapter,
 )
-from cosilo.models.white_box.decoding import score
 from cosilo.models.white_box.depth import without
 from cosilo.models.white_box.lm import TorchModel
-from cosilo.types import Chat, user
-from kept import Kept, json_lines
+from dealt_intents import (
+    MODEL,
+    Dealt,
+    Item,
+    KeptWork,
+    asked,
+    parser,
+    put_accuracies,
+    whole_seeds,
+    write,
+)
+from kept import Kept
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
-MODEL = "smollm2-135m-instruct"
-OWNERS, INTENTS, ALPHA, RANK, BATCH, DRAWS = 3, 4, 0.5, 8, 6, 4000
-DEALT, PUBLIC, ABSENT, TEST = 12, 6, 3, 20  # items of each intent
+OWNERS, RANK, BATCH = 3, 8, 6
+PUBLIC, ABSENT = 6, 3  # items of each intent
 ENDS = 6
 STEPS, RATE = 15, 2e-3  # of an owner, each round
 EXCHANGE, LARGE_RATE = 8, 1e-3  # steps of an exchange
-Item = tuple[str, str]
 Tensors = Mapping[str, Any]
 
 
-class Seed:
+class Seed(Dealt):
     """The data of one seed."""
 
     def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        every = {split: _rows(split) for split in ("train", "test")}
-        names = sorted({label for _, label in every["train"]})
-        chosen = sorted(rng.choice(names, INTENTS, replace=False).tolist())
-        self.seed, self.labels = seed, [name.replace("_", " ").lower() for name in chosen]
-        self.owners: list[list[Item]] = [[] for _ in range(OWNERS)]
-        self.public: list[Item] = []
-        self.absent: list[Item] = []
-        self.test: list[Item] = []
-        for name, spoken in zip(chosen, self.labels, strict=True):
-            train, test = (
-                [(text, spoken) for text, label in every[split] if label == name]
-                for split in ("train", "test")
-            )
-            train = [train[i] for i in rng.permutation(len(train))]
-            self.test += [test[i] for i in rng.permutation(len(test))[:TEST]]
-            whose = rng.choice(OWNERS, DEALT, p=rng.dirichlet([ALPHA] * OWNERS))
-            for item, owner in zip(train, whose, strict=False):
-                self.owners[owner].append(item)
-            self.public += train[DEALT : DEALT + PUBLIC]
-            self.absent += train[DEALT + PUBLIC : DEALT + PUBLIC + ABSENT]
-        for items in self.owners:  # one that has nothing could not take part
-            if not items:
-                items.append(max(self.owners, key=len).pop())
+        super().__init__(seed, OWNERS)
+        self.public = [item for left in self.left for item in left[:PUBLIC]]
+        self.absent = [item for left in self.left for item in left[PUBLIC : PUBLIC + ABSENT]]
 
 
-def _rows(split: str) -> list[Item]:
-    return [(str(row["text"]), str(row["label"])) for row in json_lines(DATA / f"{split}.jsonl")]
-
-
-def asked(text: str) -> Chat:
-    return user(f"What is this about? {text}")
-
-
-class Bench:
+class Bench(KeptWork):
     def __init__(self, how: argparse.Namespace) -> None:
-        self.how = how
+        super().__init__(how)
         self.large: Any = models.create("torch", model=MODEL, precision="float32")
         layers = self.large.layers
         module = without(self.large.module, range(ENDS, layers - ENDS))
         self.small = TorchModel.holding(
             module, self.large.tokens, name=f"{MODEL}, {2 * ENDS} layers"
         )
-        self.end = time.monotonic() + 60 * how.minutes
 
     def kept(self, seed: Seed, name: str, made: Callable[[], Tensors]) -> Tensors:
-        path = self.how.cells / f"seed-{seed.seed}-{self.how.rounds}" / f"{name}.adapter"
+        path = self.folder(seed) / f"{name}.adapter"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, tensors.pack(self._timed(path.stem, made)))
+            write(path, tensors.pack(self.timed(path.stem, made)))
         return tensors.unpack(path.read_bytes())
-
-    def right(self, seed: Seed, name: str, model: Any, adapter: Adapter | None) -> np.ndarray:
-        """Whether each test item is answered right."""
-        path = self.how.cells / f"seed-{seed.seed}-{self.how.rounds}" / f"{name}.json"
-
-        def read() -> list[int]:
-            import torch
-
-            module = model.module if adapter is None else with_adapter(model.module, adapter)
-            replies = [model.tokens.reply(label)[0] for label in seed.labels]
-            with torch.no_grad():
-                said = [
-                    int(np.argmax(score(module, model.tokens.prompt(asked(text)), replies)))
-                    for text, _ in seed.test
-                ]
-            return [int(seed.labels[s] == t) for s, (_, t) in zip(said, seed.test, strict=True)]
-
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, json.dumps(self._timed(f"{name} read", read)).encode())
-        return np.array(json.loads(path.read_text()), np.float64)
-
-    def _timed(self, what: str, work: Callable[[], Any]) -> Any:
-        if time.monotonic() > self.end:
-            raise TimeoutError
-        before = time.process_time()
-        found = work()
-        print(f"{what}: {time.process_time() - before:.0f} s", flush=True)
-        return found
-
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        beside = path.with_suffix(".new")
-        beside.write_bytes(data)
-        beside.replace(path)
 
     def home(self, start: Adapter, items: list[Item], steps: int, draw: int) -> Tensors:
         sequences = [self.small.tokenize(asked(text), label) for text, label in items]
@@ -244,12 +181,9 @@ def _joined(found: Any) -> dict[str, Any]:
 
 
 def report(kept: Kept, every: list[dict[str, np.ndarray]]) -> None:
-    rng = np.random.default_rng(0)
     whole = {name: np.stack([found[name] for found in every]) for name in every[0]}
     names = [f"small alone {owner}" for owner in range(OWNERS)]
     whole["small alone"] = np.mean([whole[name] for name in names], axis=0)
-    at = np.arange(INTENTS * TEST).reshape(INTENTS, TEST)
-    draws = [np.concatenate([rng.choice(row, TEST) for row in at]) for _ in range(DRAWS)]
     pairs = {
         "large: fedcollm − public": ("large fedcollm", "large public"),
         "large: fedcollm − before": ("large fedcollm", "large before"),
@@ -259,30 +193,13 @@ def report(kept: Kept, every: list[dict[str, np.ndarray]]) -> None:
         "absent owner: fedcollm − alone": ("small fedcollm", "small alone absent"),
     }
     rows = {name: right for name, right in whole.items() if name not in names}
-    rows |= {name: whole[one] - whole[other] for name, (one, other) in pairs.items()}
-    for name, values in rows.items():
-        drawn = [float(values[:, chosen].mean()) for chosen in draws]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        kept.put(name, "accuracy", float(values.mean()), n=values.size, low=low, high=high)
-    kept.put("always one intent", "accuracy", 1 / INTENTS)
-    kept.put("seeds", "count", len(every))
+    put_accuracies(kept, rows, pairs, len(every))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=1e6)
-    parser.add_argument("--cells", type=Path, default=Path("/tmp/fedcollm_cells"))
-    how = parser.parse_args()
-    bench, every = Bench(how), []
-    for number in how.seeds:
-        try:
-            every.append(bench.run(Seed(number)))
-        except TimeoutError:
-            print(f"out of time in seed {number}; the same command goes on there")
-            break
-    if every:
+    how = parser(__doc__ or "", Path("/tmp/fedcollm_cells")).parse_args()
+    bench = Bench(how)
+    if every := whole_seeds(lambda number: bench.run(Seed(number)), how.seeds):
         kept = Kept(
             "fedcollm",
             settings={"rounds": how.rounds, "steps": STEPS, "exchange": EXCHANGE, "rank": RANK},

@@ -21,10 +21,8 @@ goes on there. Intervals are a bootstrap of test items within intents, paired, o
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -46,9 +44,7 @@ from cosilo.models.white_box.adapters import (
     trained_adapter,
     upper_layers,
     usual_loss,
-    with_adapter,
 )
-from cosilo.models.white_box.decoding import score
 from cosilo.models.white_box.depth import without
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
@@ -60,14 +56,23 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
-from cosilo.types import Chat, Demonstration, Sampling, user
-from kept import Kept, json_lines
+from cosilo.types import Demonstration, Sampling
+from dealt_intents import (
+    MODEL,
+    Dealt,
+    Item,
+    KeptWork,
+    asked,
+    parser,
+    put_accuracies,
+    whole_seeds,
+    write,
+)
+from kept import Kept
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
-MODEL = "smollm2-135m-instruct"
 NAMES = ("20 layers", "12 layers", "other tokens")
-INTENTS, ALPHA, RANK, BATCH, DRAWS = 4, 0.5, 8, 6, 4000
-DEALT, PUBLIC, STRANGERS, TEST = 12, 8, 12, 20  # items of each intent
+RANK, BATCH = 8, 6
+PUBLIC, STRANGERS = 8, 12  # items of each intent
 UPPER = 4
 STEPS, TAUGHT = (
     15,
@@ -75,57 +80,18 @@ STEPS, TAUGHT = (
 )  # of an owner at home and on public items, each round; of the large model, too
 RATE, LARGE_RATE, SHARE, TOP = 2e-3, 1e-3, 0.5, 32
 PIECES, WIDTH, PRETRAINED = 1000, 128, 600
-Item = tuple[str, str]
 
 
-class Seed:
+class Seed(Dealt):
     """The data of one seed."""
 
     def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        every = {split: _rows(split) for split in ("train", "test")}
-        names = sorted({label for _, label in every["train"]})
-        chosen = sorted(rng.choice(names, INTENTS, replace=False).tolist())
-        self.seed, self.labels = seed, [_spoken(name) for name in chosen]
-        self.owners: list[list[Item]] = [[] for _ in NAMES]
-        self.public: list[Item] = []
-        self.strangers: list[Item] = []
-        self.test: list[Item] = []
-        self.others = [(t, _spoken(name)) for t, name in every["train"] if name not in chosen]
-        for name, spoken in zip(chosen, self.labels, strict=True):
-            train, test = (
-                [(text, spoken) for text, label in every[split] if label == name]
-                for split in ("train", "test")
-            )
-            train = [train[i] for i in rng.permutation(len(train))]
-            self.test += [test[i] for i in rng.permutation(len(test))[:TEST]]
-            whose = rng.choice(len(NAMES), DEALT, p=rng.dirichlet([ALPHA] * len(NAMES)))
-            for item, owner in zip(train, whose, strict=False):
-                self.owners[owner].append(item)
-            self.public += train[DEALT : DEALT + PUBLIC]
-            self.strangers += train[DEALT + PUBLIC : DEALT + PUBLIC + STRANGERS]
-        for items in self.owners:  # one that has nothing could not take part
-            if not items:
-                items.append(max(self.owners, key=len).pop())
+        super().__init__(seed, len(NAMES))
+        self.public = [item for left in self.left for item in left[:PUBLIC]]
+        self.strangers = [item for left in self.left for item in left[PUBLIC : PUBLIC + STRANGERS]]
 
 
-def _rows(split: str) -> list[Item]:
-    return [(str(row["text"]), str(row["label"])) for row in json_lines(DATA / f"{split}.jsonl")]
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ").lower()
-
-
-def asked(text: str) -> Chat:
-    return user(f"What is this about? {text}")
-
-
-class Bench:
-    def __init__(self, how: argparse.Namespace) -> None:
-        self.how = how
-        self.end = time.monotonic() + 60 * how.minutes
-
+class Bench(KeptWork):
     @cached_property
     def large(self) -> Any:
         return models.create("torch", model=MODEL, precision="float32")
@@ -166,50 +132,17 @@ class Bench:
                 train(module, sequences, reply_loss, plan)
                 return module.state_dict()
 
-            state = self._timed("other tokens", made)
+            state = self.timed("other tokens", made)
             torch.save(state, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
         module.load_state_dict(torch.load(path, weights_only=True))
         return TorchModel.holding(module.eval(), tokens, name=NAMES[2])
 
-    def folder(self, seed: Seed) -> Path:
-        found: Path = self.how.cells / f"seed-{seed.seed}-{self.how.rounds}"
-        found.mkdir(parents=True, exist_ok=True)
-        return found
-
-    def right(self, seed: Seed, name: str, model: Any, adapter: Adapter | None) -> np.ndarray:
-        """Whether each test item is answered right."""
-        path = self.folder(seed) / f"{name}.json"
-
-        def read() -> list[int]:
-            import torch
-
-            module = model.module if adapter is None else with_adapter(model.module, adapter)
-            replies = [model.tokens.reply(label)[0] for label in seed.labels]
-            with torch.no_grad():
-                said = [
-                    int(np.argmax(score(module, model.tokens.prompt(asked(text)), replies)))
-                    for text, _ in seed.test
-                ]
-            return [int(seed.labels[s] == t) for s, (_, t) in zip(said, seed.test, strict=True)]
-
-        if not path.exists():
-            _write(path, json.dumps(self._timed(f"{name} read", read)).encode())
-        return np.array(json.loads(path.read_text()), np.float64)
-
     def adapter(self, seed: Seed, name: str, made: Callable[[], Adapter]) -> Adapter:
         path = self.folder(seed) / f"{name}.adapter"
         if not path.exists():
-            _write(path, tensors.pack(self._timed(name, made).tensors))
+            write(path, tensors.pack(self.timed(name, made).tensors))
         return Adapter(RANK, 2.0 * RANK, tensors.unpack(path.read_bytes()))
-
-    def _timed(self, what: str, work: Callable[[], Any]) -> Any:
-        if time.monotonic() > self.end:
-            raise TimeoutError
-        before = time.process_time()
-        found = work()
-        print(f"{what}: {time.process_time() - before:.0f} s", flush=True)
-        return found
 
     def start(self, model: Any, which: int, seed: Seed) -> Adapter:
         layers = upper_layers(model.module, UPPER if which < 2 else None)
@@ -276,7 +209,7 @@ class Bench:
                 _, session = await strategy.prepare(session)
                 from cosilo.models.white_box.adapters import adapter_of
 
-                _write(
+                write(
                     folder / f"fedmkt-{which}.adapter",
                     tensors.pack(adapter_of(session.owner.model.module).tensors),
                 )
@@ -288,8 +221,8 @@ class Bench:
             return {"owners": found}
 
         if not path.exists():
-            found = self._timed("fedmkt", lambda: asyncio.run(run()))
-            _write(path, json.dumps(found).encode())
+            found = self.timed("fedmkt", lambda: asyncio.run(run()))
+            write(path, json.dumps(found).encode())
         found = json.loads(path.read_text())
         (kept,) = (folder / "federation.mutual").glob(f"round-{self.how.rounds}-*")
         found["large"] = Adapter(RANK, 2.0 * RANK, tensors.unpack(kept.read_bytes()))
@@ -394,14 +327,7 @@ def _tokeniser(texts: list[str]) -> ChatTokens:
     )  # fmt: skip
 
 
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
 def report(kept: Kept, every: list[dict[str, Any]], rounds: int) -> None:
-    rng = np.random.default_rng(0)
     facts = [fact for found in every for fact in found.pop("facts")]
     whole: Mapping[str, np.ndarray] = {
         name: np.stack([found[name] for found in every]) for name in every[0]
@@ -415,14 +341,7 @@ def report(kept: Kept, every: list[dict[str, Any]], rounds: int) -> None:
         "owners: fedmkt − alone": ("owners fedmkt", "owners alone"),
         "owners: fedmkt − public": ("owners fedmkt", "owners public"),
     }
-    rows |= {name: rows[one] - rows[other] for name, (one, other) in pairs.items()}
-    at = np.arange(INTENTS * TEST).reshape(INTENTS, TEST)
-    draws = [np.concatenate([rng.choice(row, TEST) for row in at]) for _ in range(DRAWS)]
-    for name, values in rows.items():
-        drawn = [float(values[:, chosen].mean()) for chosen in draws]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        kept.put(name, "accuracy", float(values.mean()), n=values.size, low=low, high=high)
-    kept.put("always one intent", "accuracy", 1 / INTENTS)
+    put_accuracies(kept, rows, pairs, len(every))
     for way in ("up", "down"):
         places = sum(fact[f"places {way}"] for fact in facts)
         size = sum(fact[way] for fact in facts)
@@ -438,24 +357,12 @@ def report(kept: Kept, every: list[dict[str, Any]], rounds: int) -> None:
     value, low, high = auc(np.concatenate(inside), np.concatenate(outside))
     n = sum(map(len, inside)) + sum(map(len, outside))
     kept.put("opinions", "AUC", value, n=n, low=low, high=high)
-    kept.put("seeds", "count", len(every))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=1e6)
-    parser.add_argument("--cells", type=Path, default=Path("/tmp/fedmkt_cells"))
-    how = parser.parse_args()
-    bench, every = Bench(how), []
-    for number in how.seeds:
-        try:
-            every.append(bench.run(Seed(number)))
-        except TimeoutError:
-            print(f"out of time in seed {number}; the same command goes on there")
-            break
-    if every:
+    how = parser(__doc__ or "", Path("/tmp/fedmkt_cells")).parse_args()
+    bench = Bench(how)
+    if every := whole_seeds(lambda number: bench.run(Seed(number)), how.seeds):
         kept = Kept(
             "fedmkt",
             settings={
