@@ -84,6 +84,9 @@ script aggregation benchmarks/aggregation.py
 script poisoned benchmarks/poisoned.py
 script private_federation benchmarks/private_federation.py
 script fedkseed benchmarks/fedkseed.py
+script outsiders benchmarks/outsiders.py
+script secure_aggregation benchmarks/secure_aggregation.py ours
+script secure_aggregation_attacks benchmarks/secure_aggregation.py attacks
 script federation_killed benchmarks/federation_killed.py
 script forget_killed benchmarks/forget_killed.py
 # These two need `cosilo engines install spu`, and the first the right to make a network namespace.
@@ -108,6 +111,7 @@ script across benchmarks/distil/across.py --seconds 36000
 script across_report benchmarks/distil/across.py report
 script retrieve benchmarks/retrieve.py
 script documents_smollm2 benchmarks/documents.py --items 100 --read 100 --minutes 120
-# benchmarks/flower.py needs an environment that holds Flower: make flower.
+# benchmarks/flower.py, federation_killed.py --flower and secure_aggregation.py flower need an environment
+# that holds Flower: make flower.
 # A GKD step beside TRL's needs an environment that holds TRL too: see docs/results.md.
 "$PYTHON" benchmarks/page.py

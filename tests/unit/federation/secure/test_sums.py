@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
+from cosilo.attacks.updates import pursue
 from cosilo.errors import PrivacyError
 from cosilo.federation.secure import coordinator, owner
 from cosilo.federation.secure.fixed_point import FixedPoint, mean_of_sum, weighted
@@ -89,6 +90,31 @@ def test_what_the_coordinator_gets_is_uniform() -> None:
                 assert stats.chisquare(counts).pvalue > 1e-3
     plain = np.bincount(constant.view(np.uint8), minlength=256)
     assert stats.chisquare(plain).pvalue < 1e-9  # what the test would say of no mask
+
+
+def test_a_pursuit_finds_every_token_in_a_sum_and_none_in_what_an_owner_sends() -> None:
+    """The sum is not private; of one owner the coordinator has nothing."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(300, 96)).astype(np.float32)
+    tokens = {name: rng.choice(300, 3, replace=False).tolist() for name in NAMES}
+    encoding = FixedPoint(len(NAMES), 8.0)
+
+    def found(vector: bytes, count: int) -> set[int]:
+        numbers = encoding.decoded(np.frombuffer(vector, encoding.sent))
+        return set(pursue(numbers.reshape(8, 96).astype(np.float32), inputs, count=count).tokens)
+
+    rows = {n: 0.05 * rng.normal(size=(8, 3)) @ inputs[read] for n, read in tokens.items()}
+    words = {n: encoding.encoded(r.ravel()) for n, r in rows.items()}
+    one = Summing(words, encoding, threshold=3)
+    one.share()
+    one.mask(without=NAMES[:2])
+    bare = {n: found(w.astype(encoding.sent).tobytes(), 3) for n, w in words.items()}
+    assert bare == {n: set(read) for n, read in tokens.items()}
+    sent = [len(found(one.vectors[n], 3) & set(tokens[n])) for n in NAMES[2:]]
+    assert sum(sent) <= 1, "of nine tokens, three guessed of three hundred each time"
+    total = one.total()
+    of_all = {token for n in NAMES[2:] for token in tokens[n]}
+    assert found(total.astype(encoding.sent).tobytes(), len(of_all)) == of_all
 
 
 def test_all_but_one_owner_together_still_lack_its_own_mask() -> None:
