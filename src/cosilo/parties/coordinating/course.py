@@ -40,7 +40,7 @@ from cosilo.parties.coordinating.transferring import Transfer
 log = logging.getLogger("cosilo.federation")
 
 
-class Course:
+class FederationCourse:
     """One federation, in the file `path` or in memory.
 
     Attributes:

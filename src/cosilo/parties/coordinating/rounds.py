@@ -33,7 +33,7 @@ from cosilo.parties.coordinating.book import (
     Member,
     Standing,
 )
-from cosilo.parties.coordinating.course import Course
+from cosilo.parties.coordinating.course import FederationCourse
 from cosilo.parties.coordinating.enrolling import require_enrollable, said_of, told_to
 from cosilo.parties.coordinating.opinions import OpinionExchange
 from cosilo.parties.coordinating.results import RoundResults
@@ -68,7 +68,7 @@ class Rounds:
         path: Path | None = None,
         transfer: Transfer | OpinionExchange | None = None,
     ) -> None:
-        self._course = Course(settings, path, transfer)
+        self._course = FederationCourse(settings, path, transfer)
         self._book = self._course.book
 
     @property
