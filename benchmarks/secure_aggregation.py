@@ -2,7 +2,7 @@
 
     python benchmarks/secure_aggregation.py ours
     python benchmarks/secure_aggregation.py flower          # by the Python that has Flower: make flower
-    python benchmarks/secure_aggregation.py attacks [--seeds 0 1 2] [--cells FILE]
+    python benchmarks/secure_aggregation.py attacks [--seeds 0 1 2] [--groups 8] [--cells FILE]
 
 `ours` and `flower`: eight owners' updates, random numbers in the shapes of SmolLM2-135M's LoRA of rank
 8 on all linear layers. In the first round all eight stay; in the second two send shares of their
@@ -459,6 +459,7 @@ def main() -> None:
     parser.add_argument("what", choices=("ours", "flower", "attacks"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/banking77"))
+    parser.add_argument("--groups", type=int, default=OWNERS, help="of a size, at most")
     parser.add_argument("--cells", type=Path, default=Path("/tmp/secure_aggregation_cells.json"))
     how = parser.parse_args()
     if how.what == "ours":
@@ -469,7 +470,7 @@ def main() -> None:
     else:
         from secure_attacked import attacks
 
-        attacks(how.seeds, how.data, how.cells)
+        attacks(how.seeds, how.data, how.cells, how.groups)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,22 +62,28 @@ class Sums:
             found.append(np.concatenate([-g.numpy().ravel() for g in made]))
         return np.stack(found)
 
-    def measured(self, optimiser: str) -> dict[str, Any]:
+    def measured(
+        self, optimiser: str, most: int, once: Callable[[str, Callable[[], Any]], None]
+    ) -> None:
+        """Have `once` do what was not done: of `most` groups of each size at most."""
         made = [self.made(optimiser, of) for of in range(OWNERS)]
-        found: dict[str, Any] = {}
         for size in SIZES:
-            groups = [range(at, at + size) for at in range(0, OWNERS - size + 1, size)]
-            rows = []
-            for group in groups:
-                change = {n: np.sum([made[o][0][n] for o in group], axis=0, dtype=np.float32)
-                          for n in made[0][0]}  # fmt: skip
-                rows.append(self.read(change, [s for o in group for s in made[o][1]], group))
-            found[str(size)] = rows
-        found["masked"] = [
-            self.read(change, made[of][1], [of])
-            for of, change in enumerate(masked(made, self.seed))
-        ]
-        return found
+            for at in range(0, OWNERS - size + 1, size)[:most]:
+                group = range(at, at + size)
+                once(
+                    f"{optimiser} {size} {self.seed} {at}",
+                    lambda g=group: self.read(
+                        {n: np.sum([made[o][0][n] for o in g], axis=0, dtype=np.float32)
+                         for n in made[0][0]},
+                        [s for o in g for s in made[o][1]],
+                        g,
+                    ),
+                )  # fmt: skip
+        for of, change in enumerate(masked(made, self.seed)[:most]):
+            once(
+                f"{optimiser} masked {self.seed} {of}",
+                lambda c=change, o=of: self.read(c, made[o][1], [o]),
+            )
 
     def read(
         self, change: Change, sequences: Sequence[Tokens], group: Sequence[int]
@@ -134,25 +139,27 @@ def masked(made: Sequence[tuple[Change, list[Tokens]]], seed: int) -> list[Chang
     return found
 
 
-def attacks(seeds: Sequence[int], data: Path, path: Path) -> None:
+def attacks(seeds: Sequence[int], data: Path, path: Path, most: int) -> None:
     torch.set_num_threads(1)
     bench, cells = Bench(data), Cells(path)
+
+    def once(name: str, work: Callable[[], Any]) -> None:
+        if name not in cells.done:
+            cells.put(name, work())
+            print(name, cells.done[name]["found"], flush=True)
+
     for seed in seeds:
         sums = Sums(bench, seed)
         for optimiser in ("sgd", "adamw"):
-            if f"{optimiser} {seed}" not in cells.done:
-                cells.put(f"{optimiser} {seed}", sums.measured(optimiser))
-                put(cells.done)
-                print(optimiser, seed, flush=True)
-    put(cells.done)
+            sums.measured(optimiser, most, once)
+            put(cells.done)
 
 
 def put(done: dict[str, Any]) -> None:
     kept = Kept("secure_aggregation", fresh=False)
     for optimiser in ("sgd", "adamw"):
-        seeds = [cell for name, cell in done.items() if name.startswith(f"{optimiser} ")]
         for what in (*map(str, SIZES), "masked"):
-            rows = [row for cell in seeds for row in cell[what]]
+            rows = [row for name, row in done.items() if name.startswith(f"{optimiser} {what} ")]
             if not rows:
                 continue
             place = f"{optimiser}, {what if what == 'masked' else f'sum of {what}'}"
@@ -167,5 +174,4 @@ def put(done: dict[str, Any]) -> None:
                 value, low, high = auc(np.array(inside), np.array(outside))
                 n = len(inside) + len(outside)
                 kept.put(place, name, value, n=n, low=low, high=high)
-            print(place, json.dumps(kept.rows[place]), flush=True)
     kept.write()
