@@ -460,6 +460,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/banking77"))
     parser.add_argument("--groups", type=int, default=OWNERS, help="of a size, at most")
+    parser.add_argument("--layers", type=int, default=30, help="of the model, from below")
     parser.add_argument("--cells", type=Path, default=Path("/tmp/secure_aggregation_cells.json"))
     how = parser.parse_args()
     if how.what == "ours":
@@ -470,7 +471,7 @@ def main() -> None:
     else:
         from secure_attacked import attacks
 
-        attacks(how.seeds, how.data, how.cells, how.groups)
+        attacks(how.seeds, how.data, how.cells, how.groups, how.layers)
 
 
 if __name__ == "__main__":

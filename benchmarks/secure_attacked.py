@@ -19,6 +19,8 @@ from cosilo.federation.updates import flat, shaped
 from cosilo.models.base import Tokens
 from cosilo.models.white_box.adapters import with_adapter
 from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.depth import without
+from cosilo.models.white_box.lm import TorchModel
 from cosilo.objectives.intervals import wilson
 from cosilo.objectives.membership import auc
 from kept import Cells, Kept
@@ -139,9 +141,12 @@ def masked(made: Sequence[tuple[Change, list[Tokens]]], seed: int) -> list[Chang
     return found
 
 
-def attacks(seeds: Sequence[int], data: Path, path: Path, most: int) -> None:
+def attacks(seeds: Sequence[int], data: Path, path: Path, most: int, layers: int) -> None:
     torch.set_num_threads(1)
     bench, cells = Bench(data), Cells(path)
+    if layers < bench.model.layers:
+        lower = without(bench.model.module, range(layers, bench.model.layers))
+        bench.model = TorchModel.holding(lower, bench.model.tokens, name=f"{layers} layers")
 
     def once(name: str, work: Callable[[], Any]) -> None:
         if name not in cells.done:
