@@ -1,0 +1,133 @@
+"""Layers of a Llama (RMSNorm, rotary positions, grouped queries, SwiGLU): one block, or all of it.
+
+    tokens as one-hot rows ─▶ table ─┐
+                                     ├─▶ block × layers ─▶ states
+    states that are made at home ────┘                  └▶ the place asked for ─▶ table ─▶ label
+
+The LM's owner hands in its weights; the data owner its text as one-hot rows, so that a table of
+embeddings is looked up without either seeing the other's, or the states of layers that it runs
+itself. A norm's gain and attention's 1/√d are multiplied into the matrices that follow by the owner
+of the weights: plain work, done once.
+
+`shape` says what is public: `tokens` (the padded length), `layers`, `width`, `heads`, `groups` (of
+keys), `inner`, `theta`, `eps`, `vocabulary`; `starts`: "tokens" or "states"; `ends`: "states",
+"logits" or "label"; `candidates`: ids to choose among, or none for all; `shifts`: how many times
+states are halved before each norm (two a layer, and the last), at the first place and at the others;
+`far`: how far below the others the scores of places to come are put; `range`: of mean squares.
+
+RMSNorm gives the same for a state and for half of it; unless a large one is halved, its square
+leaves the ring (`engines/llama.py`). Beside the result comes one bit: whether each mean square, of
+states as they were halved, was in the range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .smooth import exponential, inverse_root, logistic
+
+SEES = "data owner"
+
+
+def arrays(shape: dict[str, Any]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The sizes of what the LM's owner hands in, and of what the data owner does."""
+    layers, width, inner, tokens = (shape[name] for name in ("layers", "width", "inner", "tokens"))
+    keys = width // shape["heads"] * shape["groups"]
+    owned: list[tuple[int, ...]] = [
+        (layers, width, width + 2 * keys),
+        (layers, width, width),
+        (layers, width, 2 * inner),
+        (layers, inner, width),
+    ]
+    given: list[tuple[int, ...]] = [(tokens, width)]
+    if shape["starts"] == "tokens":
+        given = [(tokens, shape["vocabulary"])]
+    if shape["starts"] == "tokens" or shape["ends"] != "states":
+        owned.append((shape["vocabulary"], width))
+    if shape["ends"] != "states":
+        owned.append((width,))
+        given.append((1, tokens))
+    return owned, given
+
+
+def build(shape: dict[str, Any]) -> Callable[[Sequence[Any], Sequence[Any]], Any]:
+    """The function that is compiled."""
+    tokens, layers, width = shape["tokens"], shape["layers"], shape["width"]
+    heads, groups = shape["heads"], shape["groups"]
+    size = width // heads
+    turns = rotations(tokens, size, shape["theta"])
+    later = shape["far"] * np.triu(np.ones((tokens, tokens), np.float32), 1)
+    scales = np.array([scales_of(pair, tokens) for pair in shape["shifts"]])
+    eps = shape["eps"]
+
+    def norm(states: Any, scale: Any, smallest: Any) -> Any:
+        small = states * scale
+        square = jnp.sum(small * small, axis=-1, keepdims=True) * (1 / width)
+        return small * inverse_root(square + smallest), square
+
+    def block(states: Any, weights: Any) -> tuple[Any, Any]:
+        mixed, out, gated, down, scale, smallest = weights
+        normal, first = norm(states, scale[0], smallest[0])
+        together = normal @ mixed
+        both = together[:, : width + groups * size].reshape(tokens, heads + groups, size)
+        both = jnp.einsum("tha,tab->htb", both, turns)  # one product, so one truncation
+        queries, keys = both[:heads], both[heads:]
+        values = together[:, width + groups * size :].reshape(tokens, groups, size)
+        queries = queries.reshape(groups, heads // groups * tokens, size)
+        scores = jnp.einsum("gqs,gts->gqt", queries, keys).reshape(heads, tokens, tokens)
+        scores = scores - later
+        chances = exponential(scores - jnp.max(scores, axis=-1, keepdims=True))
+        chances = chances * (1 / jnp.sum(chances, axis=-1, keepdims=True))
+        chances = chances.reshape(groups, heads // groups * tokens, tokens)
+        read = jnp.einsum("gqt,tgs->gqs", chances, values).reshape(heads, tokens, size)
+        states = states + read.transpose(1, 0, 2).reshape(tokens, width) @ out
+        normal, second = norm(states, scale[1], smallest[1])
+        gate, up = jnp.split(normal @ gated, 2, axis=-1)
+        return states + (logistic(gate) * gate * up) @ down, jnp.stack([first, second])
+
+    def run(owned: Sequence[Any], given: Sequence[Any]) -> Any:
+        states = given[0] @ owned[4] if shape["starts"] == "tokens" else given[0]
+        inside = scales[: 2 * layers].reshape(layers, 2, tokens, 1)
+        states, squares = jax.lax.scan(block, states, (*owned[:4], inside, eps * inside**2))
+        if shape["ends"] == "states":
+            return states, within(squares, *shape["range"])
+        table, gain = owned[4], owned[5]
+        last = scales[-1][-1:]
+        asked, square = norm(given[1] @ states, last, eps * last**2)
+        if shape["candidates"]:
+            table = table[np.array(shape["candidates"])]
+        logits = ((asked * gain) @ table.T)[0]
+        fits = within(jnp.concatenate([squares.ravel(), square.ravel()]), *shape["range"])
+        return (logits if shape["ends"] == "logits" else jnp.argmax(logits, axis=-1)), fits
+
+    return run
+
+
+def within(squares: Any, least: float, most: float) -> Any:
+    """Whether every mean square was one that 1/√x is exact for: that alone is told of them."""
+    outside = (squares < least) | (squares > most)
+    return jnp.sum(outside) < 1
+
+
+def scales_of(pair: Sequence[int], tokens: int) -> np.ndarray:
+    """What states are multiplied by: one power of two at the first place, one at the others."""
+    scales = np.full((tokens, 1), 2.0 ** -pair[1], np.float32)
+    scales[0] = 2.0 ** -pair[0]
+    return scales
+
+
+def rotations(tokens: int, size: int, theta: float) -> np.ndarray:
+    """For each place the matrix that turns a query or a key by it (rotary, halves as in Llama)."""
+    half = size // 2
+    angles = np.arange(tokens)[:, None] * theta ** (-np.arange(half) / half)[None]
+    turns = np.zeros((tokens, size, size), np.float32)
+    at = np.arange(half)
+    turns[:, at, at] = turns[:, at + half, at + half] = np.cos(angles)
+    turns[:, at, at + half] = np.sin(angles)
+    turns[:, at + half, at] = -np.sin(angles)
+    return turns

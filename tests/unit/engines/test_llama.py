@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+
+import numpy as np
+import pytest
+
+from cosilo.engines.llama import (
+    HEADROOM,
+    Seen,
+    bounds,
+    forward,
+    logits,
+    observe,
+    require_far,
+    shifts,
+)
+from cosilo.engines.ranges import Fixed, require_room
+from cosilo.errors import ConfigError
+from joint_llama import LARGE, small_llama, texts
+
+
+def seen_on(texts_: np.ndarray) -> Seen:
+    return reduce(or_, (observe(small_llama(), states) for states in texts_))
+
+
+def test_it_is_what_transformers_computes() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = small_llama()
+    config = transformers.LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=50, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+    )  # fmt: skip
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for layer, ours in zip(theirs.model.layers, range(2), strict=True):
+            queries, keys, values = np.split(model.mixed[ours], [16, 24], axis=1)
+            for linear, weights in (
+                (layer.self_attn.q_proj, queries * 2.0),  # ours have 1/√d in them
+                (layer.self_attn.k_proj, keys),
+                (layer.self_attn.v_proj, values),
+                (layer.self_attn.o_proj, model.out[ours]),
+                (layer.mlp.gate_proj, model.gated[ours][:, :24]),
+                (layer.mlp.up_proj, model.gated[ours][:, 24:]),
+                (layer.mlp.down_proj, model.down[ours]),
+            ):
+                linear.weight.copy_(torch.tensor(weights.T.copy()))
+        theirs.model.embed_tokens.weight.copy_(torch.tensor(model.table))
+        expected = theirs(torch.tensor([[3, 1, 4, 1, 5]])).logits[0].numpy()
+    states, before = forward(model, model.table[[3, 1, 4, 1, 5]])
+    np.testing.assert_allclose(logits(model, states), expected, rtol=1e-4, atol=1e-4)
+    assert len(before) == 5
+
+
+def test_the_first_place_is_seen_apart_from_the_others() -> None:
+    seen = seen_on(texts(0))
+    assert seen.largest[0, 0] == LARGE
+    assert seen.largest[0, 1] < 6
+    assert seen.least[0, 0] == pytest.approx(LARGE / 4, rel=1e-3)  # one entry of sixteen
+
+
+def test_states_are_halved_until_their_mean_square_is_about_one() -> None:
+    first, others = shifts(seen_on(texts(0)))[0]
+    assert first == 12  # 5,000 / 4,096
+    assert others == 0
+
+
+def test_with_shifts_there_is_room_and_without_them_it_is_refused() -> None:
+    seen = seen_on(texts(0))
+    nearest = require_room(bounds(small_llama(), seen, shifts(seen)), Fixed())
+    assert nearest.largest < 2.0**20
+    none = [[0, 0]] * 5
+    with pytest.raises(ConfigError, match="the square of a state before a norm can reach"):
+        require_room(bounds(small_llama(), seen, none), Fixed())
+
+
+def test_no_text_exceeds_what_is_proved_of_the_weights() -> None:
+    """Whatever the states: only those before norms were seen."""
+    model = small_llama(layers=1)
+    seen = observe(model, texts(0)[0])
+    proved = {bound.what: bound for bound in bounds(model, seen, [[0, 0]] * 3)}
+    assert not proved["the square of a state before a norm"].proved
+    added = proved["what attention adds in layer 1"], proved["what the MLP adds in layer 1"]
+    assert all(bound.proved for bound in added)
+    drawn = np.random.default_rng(5)
+    for size in (0.01, 1.0, 1e4):
+        states = (drawn.normal(size=(200, 8, 16)) * size).astype(np.float32)
+        for one in states:
+            after, before = forward(model, one)
+            assert (
+                np.abs(before[1] - before[0]).max() <= added[0].largest * (1 + 1e-4) + size * 1e-5
+            )
+            assert np.abs(after - before[1]).max() <= added[1].largest * (1 + 1e-4) + size * 1e-5
+
+
+def test_states_that_no_power_of_two_brings_near_one_are_refused() -> None:
+    wide = texts(0)
+    wide[0, 2] *= 1e3
+    with pytest.raises(ConfigError, match=r"before norm 1 .* no one power of two"):
+        shifts(seen_on(wide))
+
+
+def test_scores_that_reach_as_far_as_places_to_come_are_refused() -> None:
+    model, seen = small_llama(), seen_on(texts(0))
+    require_far(bounds(model, seen, shifts(seen)))
+    large = replace(model, mixed=model.mixed * 200)
+    with pytest.raises(ConfigError, match="places to come"):
+        require_far(bounds(large, seen, shifts(seen)))
+
+
+def test_its_last_layers_have_its_head() -> None:
+    model = small_llama()
+    states, before = forward(model, texts(1)[0])
+    after, _ = forward(model.last(1), before[2])
+    np.testing.assert_allclose(after, states)
+    with pytest.raises(ConfigError, match="2 layers"):
+        model.last(3)
+
+
+def test_headroom_keeps_private_states_within_what_the_program_watches() -> None:
+    seen = seen_on(texts(0))
+    scale = 2.0 ** -np.array(shifts(seen))
+    assert ((seen.most * scale * HEADROOM) ** 2).max() < 2.0**8
+    assert ((seen.least * scale / HEADROOM) ** 2).min() > 2.0**-8
