@@ -89,10 +89,11 @@ script secure_aggregation benchmarks/secure_aggregation.py ours
 script secure_aggregation_attacks benchmarks/secure_aggregation.py attacks
 script federation_killed benchmarks/federation_killed.py
 script forget_killed benchmarks/forget_killed.py
-# These two need `cosilo engines install spu`, and the first the right to make a network namespace.
+# These three need `cosilo engines install spu`, and the first the right to make a network namespace.
 script secure_bytes benchmarks/secure_bytes.py
 script secure_faults benchmarks/secure_faults.py
 script sisa benchmarks/sisa.py
+script secure_rows benchmarks/secure_rows.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
 script fedmkt benchmarks/fedmkt.py --seeds 0 1 2

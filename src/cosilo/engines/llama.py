@@ -77,7 +77,7 @@ class Llama:
 
 
 @dataclass(frozen=True)
-class Seen:
+class StatesSeen:
     """What states were like before each norm: two a layer, and the last.
 
     Root mean squares at least and at most, and the largest entry. Arrays of norms × 2: of the first
@@ -88,8 +88,8 @@ class Seen:
     most: Floats
     largest: Floats
 
-    def __or__(self, other: Seen) -> Seen:
-        return Seen(
+    def __or__(self, other: StatesSeen) -> StatesSeen:
+        return StatesSeen(
             np.minimum(self.least, other.least),
             np.maximum(self.most, other.most),
             np.maximum(self.largest, other.largest),
@@ -138,7 +138,7 @@ def logits(model: Llama, states: Floats) -> Floats:
     return said
 
 
-def observe(model: Llama, states: Floats) -> Seen:
+def observe(model: Llama, states: Floats) -> StatesSeen:
     """What one public text's states are like before each norm."""
     _, before = forward(model, states)
     rms = np.stack([np.sqrt((x * x).mean(-1)) for x in before])  # norms × tokens
@@ -148,10 +148,10 @@ def observe(model: Llama, states: Floats) -> Seen:
     def both(values: Floats, take: np.ufunc) -> Any:
         return np.stack([values[:, 0], take.reduce(values[:, others], axis=1)], -1)
 
-    return Seen(both(rms, np.minimum), both(rms, np.maximum), both(largest, np.maximum))
+    return StatesSeen(both(rms, np.minimum), both(rms, np.maximum), both(largest, np.maximum))
 
 
-def shifts(seen: Seen) -> list[list[int]]:
+def shifts(seen: StatesSeen) -> list[list[int]]:
     """How many times to halve states before each norm, so that their mean square is about 1.
 
     Raises:
@@ -169,7 +169,7 @@ def shifts(seen: Seen) -> list[list[int]]:
     return [[int(value) for value in pair] for pair in middle]
 
 
-def bounds(model: Llama, seen: Seen, halvings: Sequence[Sequence[int]]) -> list[Bound]:
+def bounds(model: Llama, seen: StatesSeen, halvings: Sequence[Sequence[int]]) -> list[Bound]:
     """Of every product of the program: before norms as seen, with headroom; the rest proved."""
     root = np.sqrt(model.width)
     scale = 2.0 ** -np.asarray(halvings, np.float64)

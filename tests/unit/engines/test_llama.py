@@ -9,7 +9,7 @@ import pytest
 
 from cosilo.engines.llama import (
     HEADROOM,
-    Seen,
+    StatesSeen,
     bounds,
     forward,
     logits,
@@ -22,7 +22,7 @@ from cosilo.errors import ConfigError
 from joint_llama import LARGE, small_llama, texts
 
 
-def seen_on(texts_: np.ndarray) -> Seen:
+def seen_on(texts_: np.ndarray) -> StatesSeen:
     return reduce(or_, (observe(small_llama(), states) for states in texts_))
 
 
