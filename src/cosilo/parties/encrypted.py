@@ -22,6 +22,8 @@ from cosilo.engines.ckks.layout import Floats
 from cosilo.engines.ckks.process import HostedHead
 from cosilo.errors import ModelError, RejectedError, UnknownKeysError
 
+_UNKNOWN = "the head's owner has no such keys (any more): send them once more"
+
 Name = tuple[str, str]  # a client, and the hash of its keys
 
 
@@ -41,9 +43,8 @@ Starts = Callable[[Floats, Floats, bytes, bytes], ComputingHead]
 
 @dataclass(eq=False)
 class _Coming:
-    """Keys of which some parts are here."""
+    """Parts of keys."""
 
-    name: str
     parts: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -63,8 +64,7 @@ class KeyedHeads:
         self._most = most
         self._starts = starts
         self._heads: OrderedDict[Name, ComputingHead] = OrderedDict()  # last used last
-        self._coming: OrderedDict[str, _Coming] = OrderedDict()
-        self._turn: dict[str, asyncio.Lock] = {}
+        self._coming: OrderedDict[Name, _Coming] = OrderedDict()  # the last begun last
 
     async def take(self, client: str, message: EvaluationKeys) -> bool:
         """Take a part of a client's keys; whether all are here now.
@@ -73,24 +73,22 @@ class KeyedHeads:
             RejectedError: the parts are not of one, or are no keys for this head.
             ModelError: no process could work with them.
         """
-        if (client, message.name) in self._heads:
+        name = client, message.name
+        if name in self._heads:
             return True
-        coming = self._coming.get(client)
-        if coming is None or coming.name != message.name:
-            coming = self._coming[client] = _Coming(message.name)
-        self._coming.move_to_end(client)
+        coming = self._coming.setdefault(name, _Coming())
         while len(self._coming) > self._most:  # parts are memory, too
             self._coming.popitem(last=False)
         coming.parts[message.part] = message.packed
         if len(coming.parts) < message.parts:
             return False
-        del self._coming[client]
+        self._coming.pop(name, None)
         keys = b"".join(coming.parts[n] for n in sorted(coming.parts))
         if len(keys) > MOST_KEYS or hashlib.sha256(keys).hexdigest() != message.name:
             raise RejectedError("the parts of the keys are not what they should be together")
         turning, public = keys[: message.turning], keys[message.turning :]
         head = await asyncio.to_thread(self._starts, self._weights, self._bias, public, turning)
-        self._keep((client, message.name), head)
+        self._keep(name, head)
         return True
 
     async def logits(self, client: str, name: str, query: bytes) -> tuple[bytes, float]:
@@ -108,6 +106,8 @@ class KeyedHeads:
         try:
             answer = await asyncio.to_thread(head.logits, query)
         except ModelError:
+            if self._heads.get((client, name)) is not head:  # ended here, for others' keys
+                raise UnknownKeysError(_UNKNOWN) from None
             if not head.alive:
                 self._drop((client, name))
             raise
@@ -124,13 +124,12 @@ class KeyedHeads:
             self._drop((client, name))
             head = None
         if head is None:
-            raise UnknownKeysError(
-                "the head's owner has no such keys (any more): send them once more"
-            )
+            raise UnknownKeysError(_UNKNOWN)
 
     def forget(self, client: str) -> None:
         """Keep nothing of a client's keys."""
-        self._coming.pop(client, None)
+        for name in [name for name in self._coming if name[0] == client]:
+            del self._coming[name]
         for name in [name for name in self._heads if name[0] == client]:
             self._drop(name)
 

@@ -121,10 +121,9 @@ async def test_unfinished_keys_of_few_clients_are_held() -> None:
     turning = bytes(PART) + b"t"
     for client in ("one", "two", "three"):
         assert not await heads.take(client, parts(turning, b"p")[0])
-    assert list(heads._coming) == ["two", "three"]
-    await take(heads, "one", turning)  # from its beginning
-    assert not await heads.take("two", parts(bytes(PART) + b"other", b"p")[0])
-    assert not await heads.take("two", parts(turning, b"p")[1]), "parts of two are not put together"
+    assert [client for client, _ in heads._coming] == ["two", "three"]
+    assert not await heads.take("one", parts(turning, b"p")[1]), "its first part is gone"
+    await take(heads, "two", bytes(PART) + b"other")  # parts of two are not put together
 
 
 async def test_a_process_that_a_client_ended_is_unknown_and_nobody_elses() -> None:
@@ -137,6 +136,20 @@ async def test_a_process_that_a_client_ended_is_unknown_and_nobody_elses() -> No
     with pytest.raises(UnknownKeysError):
         heads.require("bad", bad)
     assert (await heads.logits("good", good, b"q"))[0] == b"pq"
+
+
+async def test_keys_that_are_ended_for_others_while_they_work_are_unknown() -> None:
+    started = Started()
+    heads = keyed(started, most=1)
+    name = await take(heads, "bank", b"t")
+
+    def ended(query: bytes, vectors: int = 1) -> bytes:
+        heads._drop(("bank", name))  # as another client's keys do
+        raise ModelError("the process has ended")
+
+    started.heads[0].logits = ended  # type: ignore[method-assign]
+    with pytest.raises(UnknownKeysError):
+        await heads.logits("bank", name, b"q")
 
 
 async def test_what_a_client_sent_can_be_forgotten() -> None:

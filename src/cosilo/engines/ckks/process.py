@@ -147,6 +147,10 @@ class HomeKeys:
         self.public, self.turning = made.parts
         self.cpu_seconds = made.cpu_seconds
 
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
     def encrypt(self, vectors: Floats) -> bytes:
         """At most `layout.fits` vectors, (n, inputs), as one ciphertext."""
         return self._asked(Encrypt(packed(vectors)))

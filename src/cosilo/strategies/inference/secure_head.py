@@ -124,6 +124,7 @@ class _Secured:
 
     Attributes:
         size: bytes of the keys that were sent.
+        handed: how often they were.
     """
 
     encoder: Embedder
@@ -131,6 +132,7 @@ class _Secured:
     keys: HomeKeys
     sent: bytes
     name: str
+    handed: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -154,17 +156,19 @@ class _Secured:
             whole = reply.whole
         if not whole:
             raise UnexpectedReplyError("all keys were sent, and the head's owner lacks some")
+        self.handed += 1
 
     async def logits(self, channel: Channel, vector: Floats) -> tuple[Floats, float]:
         """Those of `vector`, and the CPU seconds that encrypting and decrypting took."""
-        before = self.keys.cpu_seconds
+        before, handed = self.keys.cpu_seconds, self.handed
         packed = await asyncio.to_thread(self.keys.encrypt, vector[None])
         query = EncryptedVector(keys=self.name, packed=packed)
         try:
             reply = await channel.send(query)
         except UnknownKeysError:
-            async with self.lock:  # those who ask meanwhile find them there again
-                await self.hand_over(channel)
+            async with self.lock:  # sent once, also where several ask meanwhile
+                if self.handed == handed:
+                    await self.hand_over(channel)
             reply = await channel.send(query)
         try:
             found = await asyncio.to_thread(self.keys.decrypt, reply.packed, 1)
@@ -182,7 +186,7 @@ class _Rooms:
 
     async def of(self, session: Session) -> _Secured:
         async with self._first:
-            if self._secured is None:
+            if self._secured is None or not self._secured.keys.alive:
                 self._secured = await _secured(session)
             return self._secured
 

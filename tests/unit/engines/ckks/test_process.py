@@ -47,8 +47,10 @@ def test_a_vector_goes_through_both_processes_and_home_again() -> None:
         with pytest.raises(ModelError, match="has ended"):
             head.logits(keys.encrypt(VECTOR))
     assert not head.alive
+    assert keys.alive
     keys.close()
     keys.close()
+    assert not keys.alive
     with pytest.raises(ModelError, match="has ended"):
         keys.encrypt(VECTOR)
 

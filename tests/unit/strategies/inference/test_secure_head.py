@@ -1,0 +1,106 @@
+"""The strategy on an encrypted head: keys that are unknown, ended processes, answers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosilo.boundary.messages import EncryptedLogits, EncryptedVector, EvaluationKeys, Message
+from cosilo.boundary.record.ledger import MemoryLedger
+from cosilo.errors import BudgetExceededError, CapabilityError, RejectedError, UnexpectedReplyError
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.encrypted import keyed
+from cosilo.session import open_session
+from cosilo.strategies.base import Session
+from cosilo.strategies.inference.secure_head import SecureHead
+from cosilo.testing import LABELS
+from cosilo.types import Sampling, user
+from private_heads import SHOWS, data_owner, needs_tenseal, owner_of, private_head
+
+CHATS = [user(f"message {i} about a card") for i in range(4)]
+
+
+class Lying:
+    """An LM's owner whose answers are changed on their way."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.name, self.exposes = inner.name, SHOWS
+        self.lies = False
+
+    async def handle(self, message: Message) -> Message:
+        reply: Message = await self.inner.handle(message)
+        if self.lies and isinstance(reply, EncryptedLogits):
+            return reply.tampered(message, str)
+        return reply
+
+    def handle_stream(self, ask: Any) -> Any:
+        raise NotImplementedError
+
+
+def opened(lm: Any, ledger: MemoryLedger | None = None, **sampling: Any) -> Session:
+    told = Sampling(**sampling)
+    return open_session(data_owner(), lm, SecureHead(), sampling=told, ledger=ledger)
+
+
+@needs_tenseal
+async def test_it_goes_on_whatever_becomes_of_keys_and_processes(tmp_path: Path) -> None:
+    head, ledger = private_head(tmp_path, most=20), MemoryLedger()
+    lm = Lying(owner_of(head))
+    session = opened(lm, ledger)
+    strategy, session = await SecureHead().prepare(session)
+
+    def sent() -> int:
+        return sum(e.kind == EvaluationKeys.__name__ for e in ledger.entries())
+
+    clear = [(await head.generate(chat, Sampling())).text for chat in CHATS]
+    assert sent() == 1
+    keyed(head).forget("")
+    answers = await asyncio.gather(*(strategy.answer(session, chat) for chat in CHATS))
+    assert [answer.text for answer in answers] == clear
+    assert sent() == 2, "keys that are unknown are sent once, also where several ask"
+
+    assert isinstance(strategy, SecureHead)
+    secured = await strategy._rooms.of(session)
+    secured.keys.close()
+    assert (await strategy.answer(session, CHATS[0])).text == clear[0]
+    assert sent() == 3, "keys whose process is gone are made anew"
+
+    lm.lies = True
+    with pytest.raises(UnexpectedReplyError, match="no logits"):
+        await strategy.answer(session, CHATS[0])
+    lm.lies = False
+
+    # Nothing of what was decrypted, and no text, has left.
+    kinds = {entry.kind for entry in ledger.entries() if entry.direction == "up"}
+    assert kinds == {"AskHead", EvaluationKeys.__name__, EncryptedVector.__name__}
+    assert all(
+        b"message" not in (e.payload or b"")[9:] for e in ledger.entries() if e.kind != "AskHead"
+    )
+
+    with pytest.raises(RejectedError, match="among the 1 choices"):
+        await strategy.answer(opened(lm, choices=("neither",)), CHATS[0])
+    chosen = await strategy.answer(opened(lm, choices=LABELS[:1]), CHATS[0])
+    assert chosen.text == LABELS[0]
+    assert chosen.confidence is None
+    assert chosen.generation.logprob == 0.0
+
+
+@needs_tenseal
+async def test_it_stops_where_no_more_is_allowed(tmp_path: Path) -> None:
+    strategy, session = await SecureHead().prepare(opened(owner_of(private_head(tmp_path, most=1))))
+    await strategy.answer(session, CHATS[0])
+    with pytest.raises(BudgetExceededError, match="may have 1"):
+        await strategy.answer(session, CHATS[1])
+
+
+async def test_a_small_model_that_makes_no_vectors_is_refused(tmp_path: Path) -> None:
+    owner = DataOwner(ScriptedModel())
+    session = open_session(owner, owner_of(private_head(tmp_path)), SecureHead())
+    with pytest.raises(CapabilityError, match="kind 'classifier'"):
+        await SecureHead().prepare(session)
+    assert session.totals.messages == 0
