@@ -51,10 +51,6 @@ strategy = "secure_head"
 """
 
 
-def name(number: int) -> str:
-    return ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergstrom")[number]
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     examples = [
@@ -66,12 +62,11 @@ def folder(tmp_path: Path) -> Path:
     ClassifierModel(encoder, features="embedding").fit(examples).save(tmp_path / "head")
     encoder.close()
     for split, times in {"train": 3, "validation": 1, "test": 1}.items():
-        rows = [
-            {"text": f"{split} {n} {text}. {name(n)}", "label": label, "secrets": [name(n)]}
-            for label, texts in TEXTS.items()
-            for text in texts
-            for n in range(times)
-        ]
+        rows = []
+        for label, texts in TEXTS.items():
+            for text in texts * times:
+                name = f"{split.title()}{len(rows):03} Kowalczyk"
+                rows.append({"text": f"{text}. {name}", "label": label, "secrets": [name]})
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "desk.toml").write_text(PLAN)
     return tmp_path
