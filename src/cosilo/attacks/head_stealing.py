@@ -10,6 +10,7 @@ No objective runs it: what the data owner reads does not stand in the record, wh
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,10 @@ def trained(vectors: Floats, labels: Places, count: int) -> StolenHead:
     if len(seen) == 1:
         bias[seen] = 0.0
         return StolenHead(weights, bias)
-    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-3).fit(vectors, labels)
+    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-3)
+    with warnings.catch_warnings():  # few answers hold many labels, and a fit may stop early
+        warnings.simplefilter("ignore")
+        model.fit(vectors, labels)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes
         weights[seen], bias[seen] = model.coef_ * [[-0.5], [0.5]], model.intercept_ * [-0.5, 0.5]
     else:
