@@ -1,9 +1,9 @@
-"""Makes docs/results.md from benchmarks/results.md.in and the numbers that benchmarks have kept.
+"""Makes docs/results.md and docs/secure.md from templates and the numbers that benchmarks have kept.
 
-    python benchmarks/page.py            writes the page
-    python benchmarks/page.py --check    says whether the page is what the files make it; 1 if not
+    python benchmarks/page.py            writes the pages
+    python benchmarks/page.py --check    says whether they are what the files make them; 1 if not
 
-In the template, {{FILE / ROW / COLUMN | FORMAT}} stands for a number of benchmarks/results/FILE.json,
+In a template, {{FILE / ROW / COLUMN | FORMAT}} stands for a number of benchmarks/results/FILE.json,
 with its interval where it has one, and {{FILE | made}} for the commit, day and machine that made it.
 Formats are Python's (`.3f`, `+.1f`, `,`), after a factor where there is one: `100 .1f %` is a
 percentage. Parts of a number: `COLUMN.n`, `.low`, `.high`, and `.value` for it without its interval.
@@ -21,18 +21,20 @@ from typing import Any
 from kept import ROOT, load
 
 TEMPLATE, PAGE = ROOT / "benchmarks" / "results.md.in", ROOT / "docs" / "results.md"
-NOTE = "<!-- Made by `python benchmarks/page.py` from benchmarks/results.md.in: edit that. -->\n"
+SECURE_TEMPLATE, SECURE_PAGE = ROOT / "benchmarks" / "secure.md.in", ROOT / "docs" / "secure.md"
+PAGES = ((TEMPLATE, PAGE), (SECURE_TEMPLATE, SECURE_PAGE))
+NOTE = "<!-- Made by `python benchmarks/page.py` from benchmarks/{}: edit that. -->\n"
 _HOLE = re.compile(r"\{\{(.+?)\}\}")
 _FORMAT = re.compile(r"(?:(\d+) )?([+,]*(?:\.\d+)?[fg]?)( %)?")
 
 
-def made(template: str) -> str:
-    """The page, every hole filled.
+def made(template: str, name: str = TEMPLATE.name) -> str:
+    """The page of the template called `name`, every hole filled.
 
     Raises:
         ValueError: a hole names a file, row or column that is not there, or has no such format.
     """
-    return NOTE + _HOLE.sub(lambda hole: filled(hole.group(1)), template)
+    return NOTE.format(name) + _HOLE.sub(lambda hole: filled(hole.group(1)), template)
 
 
 def filled(hole: str) -> str:
@@ -89,24 +91,29 @@ def _file(name: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--template", type=Path, default=TEMPLATE)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    arguments = parser.parse_args()
-    page = made(arguments.template.read_text("utf-8"))
-    if not arguments.check:
-        arguments.page.write_text(page, "utf-8")
-        return 0
-    old = arguments.page.read_text("utf-8").splitlines()
-    for number, (is_, should) in enumerate(zip(old, page.splitlines(), strict=False), start=1):
-        if is_ != should:
-            print(f"{arguments.page}:{number} is not what the files make it:\n- {is_}\n+ {should}")
+    parser.add_argument("--template", type=Path, help="of one page alone")
+    parser.add_argument("--page", type=Path, help="that page")
+    told = parser.parse_args()
+    for template, page in ((told.template, told.page),) if told.template else PAGES:
+        wanted = made(template.read_text("utf-8"), template.name)
+        if not told.check:
+            page.write_text(wanted, "utf-8")
+        elif differs(page, wanted):
             return 1
-    if len(old) != len(page.splitlines()):
-        print(
-            f"{arguments.page} has {len(old)} lines where the files make {len(page.splitlines())}"
-        )
-        return 1
     return 0
+
+
+def differs(page: Path, wanted: str) -> bool:
+    """Whether `page` is another one; it says where."""
+    old = page.read_text("utf-8").splitlines()
+    for number, (is_, should) in enumerate(zip(old, wanted.splitlines(), strict=False), start=1):
+        if is_ != should:
+            print(f"{page}:{number} is not what the files make it:\n- {is_}\n+ {should}")
+            return True
+    if len(old) != len(wanted.splitlines()):
+        print(f"{page} has {len(old)} lines where the files make {len(wanted.splitlines())}")
+        return True
+    return False
 
 
 if __name__ == "__main__":

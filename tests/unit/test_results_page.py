@@ -14,9 +14,10 @@ from leaving import counted, direct, hidden
 FILES = sorted(kept.RESULTS.glob("*.json"))
 
 
-def test_the_page_is_what_the_files_make_it() -> None:
-    made = page.made(page.TEMPLATE.read_text("utf-8"))
-    assert page.PAGE.read_text("utf-8") == made, "run python benchmarks/page.py"
+@pytest.mark.parametrize(("template", "made"), page.PAGES, ids=lambda p: p.name)
+def test_a_page_is_what_the_files_make_it(template: Path, made: Path) -> None:
+    wanted = page.made(template.read_text("utf-8"), template.name)
+    assert made.read_text("utf-8") == wanted, "run python benchmarks/page.py"
 
 
 def test_the_readmes_numbers_of_the_demo_are_those_that_were_kept() -> None:

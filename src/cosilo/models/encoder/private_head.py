@@ -101,8 +101,8 @@ def private_head(
             features = "embedding".
         encoder: a name in the catalog, or a folder; the data owner must have the same.
         threads: used by the encoder.
-        allowance: of how many encrypted vectors each client may have the logits: fewer than the
-            encoder's vectors have numbers, or the head can be computed from them. 0 for none.
+        allowance: of how many encrypted vectors each client may have the logits; as many as a vector
+            has numbers, and one, are the whole head, and a quarter most of it. 0 for none.
         answers: the file in which they are counted, for good.
         clients: of how many clients, and of how many keys of one, evaluation keys are kept; each takes
             about 0.3 GB of memory, in a process of its own.
