@@ -163,10 +163,3 @@ def keyed(head: _Head) -> KeyedHeads:
     if found is None:
         found = _kept[head] = KeyedHeads(head.weights, head.bias, most=head.clients)
     return found
-
-
-def forget_keys(model: object, client: str) -> None:
-    """Keep nothing of the evaluation keys that a client has sent for `model`, where it is a head."""
-    found = _kept.get(model)
-    if found is not None:
-        found.forget(client)

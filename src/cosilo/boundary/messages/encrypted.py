@@ -23,8 +23,9 @@ from cosilo.boundary.messages.passages import Passage
 from cosilo.models.base import Shows
 from cosilo.types import Amount, Count
 
-PART = 8 << 20
-"""Bytes of keys in one message."""
+PART = 15 << 16
+"""Bytes of keys in one message: with what is around them below a mebibyte, the most that aiohttp sends
+at once without complaint."""
 
 MOST_KEYS = 1 << 26
 """Bytes of keys that an LM's owner takes of one client at a time."""

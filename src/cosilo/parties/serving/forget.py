@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from cosilo.boundary.messages import Forget, Forgotten, decode, encode
 from cosilo.boundary.messages.forget import ForgottenItem, How, Left, What
 from cosilo.errors import RejectedError, StoreError
+from cosilo.models.encoder.private_head import is_private_head
 from cosilo.models.tunable import forgets_adapters, plugs
-from cosilo.parties.encrypted import forget_keys
+from cosilo.parties.encrypted import keyed
 from cosilo.parties.forgets import KeptForget, Planned
 from cosilo.parties.serving.base import Owner, serves
 
@@ -39,7 +40,8 @@ async def forget(owner: Owner, message: Forget) -> Forgotten:
         if kept is None:
             kept = KeptForget(message.asked, await _looked_for(owner, message))
             book.plan(*about, kept)
-        forget_keys(owner.model, owner.client)  # kept for a while, and made of no record
+        if is_private_head(owner.model):  # keys are kept for a while, and made of no record
+            keyed(owner.model).forget(owner.client)
         outcomes = [await _taken_away(owner, planned, message) for planned in kept.planned]
         if message.everything:  # it names nothing, and is told no name that is another's
             outcomes = [outcome for outcome in outcomes if outcome.how != "nothing"]
