@@ -7,6 +7,7 @@ In a template, {{FILE / ROW / COLUMN | FORMAT}} stands for a number of benchmark
 with its interval where it has one, and {{FILE | made}} for the commit, day and machine that made it.
 Formats are Python's (`.3f`, `+.1f`, `,`), after a factor where there is one: `100 .1f %` is a
 percentage. Parts of a number: `COLUMN.n`, `.low`, `.high`, and `.value` for it without its interval.
+{{contents}} stands for links to all sections (###) under the names of their parts (##).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ TEMPLATE, PAGE = ROOT / "benchmarks" / "results.md.in", ROOT / "docs" / "results
 SECURE_TEMPLATE, SECURE_PAGE = ROOT / "benchmarks" / "secure.md.in", ROOT / "docs" / "secure.md"
 PAGES = ((TEMPLATE, PAGE), (SECURE_TEMPLATE, SECURE_PAGE))
 NOTE = "<!-- Made by `python benchmarks/page.py` from benchmarks/{}: edit that. -->\n"
+_CONTENTS = "\0"  # no text has it
 _HOLE = re.compile(r"\{\{(.+?)\}\}")
 _FORMAT = re.compile(r"(?:(\d+) )?([+,]*(?:\.\d+)?[fg]?)( %)?")
 
@@ -34,7 +36,31 @@ def made(template: str, name: str = TEMPLATE.name) -> str:
     Raises:
         ValueError: a hole names a file, row or column that is not there, or has no such format.
     """
-    return NOTE.format(name) + _HOLE.sub(lambda hole: filled(hole.group(1)), template)
+    page = NOTE.format(name) + _HOLE.sub(lambda hole: _put(hole.group(1)), template)
+    return page.replace(_CONTENTS, contents(page)) if _CONTENTS in page else page
+
+
+def _put(hole: str) -> str:
+    return _CONTENTS if hole.strip() == "contents" else filled(hole)
+
+
+def contents(page: str) -> str:
+    """A list of the parts of `page`, its headings of the second level, with links to their sections."""
+    lines: list[str] = []
+    for level, title in re.findall(r"^(##|###) (.+)$", page, re.MULTILINE):
+        link = f"[{title}](#{anchor(title)})"
+        if level == "##":
+            lines.append(f"* **{link}**")
+        elif not lines:
+            raise ValueError(f"the section {title!r} is in no part")
+        else:
+            lines.append(f"  * {link}")
+    return "\n".join(lines)
+
+
+def anchor(title: str) -> str:
+    """What a heading with this title is linked to by, as most renderers of Markdown have it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def filled(hole: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,28 @@ def test_a_hole_is_filled(results: Path, hole: str, text: str) -> None:
 def test_a_hole_that_nothing_fills_is_an_error(results: Path, hole: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         page.made(f"a {{{{{hole}}}}} b")
+
+
+def test_the_contents_link_to_each_section_of_each_part() -> None:
+    made = page.made(
+        "# R\n\n{{contents}}\n\n## One\n\n### `a b`, the first (3 %)\n\n## Two\n\n#### deep\n"
+    )
+    assert made.split("\n\n")[1] == (
+        "* **[One](#one)**\n  * [`a b`, the first (3 %)](#a-b-the-first-3-)\n* **[Two](#two)**"
+    )
+    with pytest.raises(ValueError, match="'lost' is in no part"):
+        page.made("{{contents}}\n\n### lost\n")
+
+
+def test_links_to_the_results_lead_somewhere() -> None:
+    titles = re.findall(r"^#+ (.+)$", page.PAGE.read_text("utf-8"), re.MULTILINE)
+    known = {page.anchor(title) for title in titles}
+    count = 0
+    for path in [kept.ROOT / "README.md", *(kept.ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"results\.md#([^)]+)\)", path.read_text("utf-8")):
+            assert target in known, f"{path.name}: {target}"
+            count += 1
+    assert count >= 10
 
 
 def test_a_page_that_differs_is_found(
