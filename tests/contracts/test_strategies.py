@@ -332,7 +332,7 @@ class TestPrivateEvolution(StrategyContract):
 def test_every_registered_strategy_is_under_contract() -> None:
     covered = {
         "small", "large", "cascade", "automix", "router", "ensemble", "decompose", "supericl",
-        "infer_dp", "rewrite", "sketch", "rerank",
+        "infer_dp", "rewrite", "sketch", "rerank", "secure_head",
         "retrieve",
         "distil_labels", "step_by_step", "zerogen", "progen", "fusegen",
         "narrow_labels", "paraphrase", "private_evolution",

@@ -74,6 +74,9 @@ OPTIONS = {
 }
 """Each inference strategy, and what its point needs to be answered by a tiny model on few items."""
 
+ELSEWHERE = {"secure_head"}
+"""Those whose models no other can work with: an encoder at home and a head, in test_secure_head.py."""
+
 SENDS_NOTHING = ("small",)
 NAMES = ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergström")
 
@@ -83,7 +86,7 @@ def test_every_inference_strategy_is_in_the_plan() -> None:
     answering = {
         name for name in ours if (of := guide(strategies.get(name))) and of.direction == "inference"
     }
-    assert answering == OPTIONS.keys(), "give each strategy a line in OPTIONS, with what it needs"
+    assert answering - ELSEWHERE == OPTIONS.keys(), "give each strategy a line in OPTIONS"
 
 
 def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
