@@ -2,8 +2,8 @@
 
     keys, part by part ──▶ KeyedHeads ──▶ a process with the head and these keys ◀──▶ vector, logits
 
-Of all clients together, and of one, the processes least recently asked are ended first; then the keys
-are unknown, and the client sends them once more. What a client sends is read in its own process alone:
+Of too many processes, the least recently asked of the client with the most is ended; then its keys are
+unknown, and the client sends them once more. What a client sends is read in its own process alone:
 whatever it does to that one, no other client and no other part of this house notices.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -48,12 +48,21 @@ class _Coming:
     parts: dict[int, bytes] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
+class _Begun:
+    """A process, and whose turn it is: one thread waits for it, however many of its client's vectors
+    are here, and what it works in a turn is one vector's."""
+
+    head: ComputingHead
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class KeyedHeads:
     """Those of all clients of one head.
 
     Args:
         weights, bias: of the head.
-        most: processes in all, and of one client.
+        most: processes in all, beside one of each client's that is being started.
         starts: makes one, given also the client's public key and the keys that turn ciphertexts.
     """
 
@@ -63,22 +72,29 @@ class KeyedHeads:
         self._weights, self._bias = weights, bias
         self._most = most
         self._starts = starts
-        self._heads: OrderedDict[Name, ComputingHead] = OrderedDict()  # last used last
+        self._heads: OrderedDict[Name, _Begun] = OrderedDict()  # last used last
         self._coming: OrderedDict[Name, _Coming] = OrderedDict()  # the last begun last
+        self._taking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by client
+        self._starting: set[str] = set()  # clients; one that asks to forget leaves it
 
     async def take(self, client: str, message: EvaluationKeys) -> bool:
         """Take a part of a client's keys; whether all are here now.
 
         Raises:
             RejectedError: the parts are not of one, or are no keys for this head.
+            UnknownKeysError: the client asked to forget them meanwhile.
             ModelError: no process could work with them.
         """
-        name = client, message.name
+        async with self._taking[client]:  # what is sent twice starts one process
+            return await self._taken((client, message.name), message)
+
+    async def _taken(self, name: Name, message: EvaluationKeys) -> bool:
+        client, _ = name
         if name in self._heads:
             return True
         coming = self._coming.setdefault(name, _Coming())
         while len(self._coming) > self._most:  # parts are memory, too
-            self._coming.popitem(last=False)
+            del self._coming[_one_too_many(self._coming)]
         coming.parts[message.part] = message.packed
         if len(coming.parts) < message.parts:
             return False
@@ -87,7 +103,11 @@ class KeyedHeads:
         if len(keys) > MOST_KEYS or hashlib.sha256(keys).hexdigest() != message.name:
             raise RejectedError("the parts of the keys are not what they should be together")
         turning, public = keys[: message.turning], keys[message.turning :]
+        self._starting.add(client)
         head = await asyncio.to_thread(self._starts, self._weights, self._bias, public, turning)
+        if client not in self._starting:
+            head.close()
+            raise UnknownKeysError(_UNKNOWN)
         self._keep(name, head)
         return True
 
@@ -100,18 +120,19 @@ class KeyedHeads:
             ModelError: the process has ended over it; the keys are unknown from then on.
         """
         self.require(client, name)
-        head = self._heads[client, name]
+        begun = self._heads[client, name]
         self._heads.move_to_end((client, name))
-        before = head.cpu_seconds
         try:
-            answer = await asyncio.to_thread(head.logits, query)
+            async with begun.turn:
+                before = begun.head.cpu_seconds
+                answer = await asyncio.to_thread(begun.head.logits, query)
+                return answer, begun.head.cpu_seconds - before
         except ModelError:
-            if self._heads.get((client, name)) is not head:  # ended here, for others' keys
+            if self._heads.get((client, name)) is not begun:  # ended here, for other keys
                 raise UnknownKeysError(_UNKNOWN) from None
-            if not head.alive:
+            if not begun.head.alive:
                 self._drop((client, name))
             raise
-        return answer, head.cpu_seconds - before
 
     def require(self, client: str, name: str) -> None:
         """Refuse keys that are not here, before anything is counted for them.
@@ -119,15 +140,16 @@ class KeyedHeads:
         Raises:
             UnknownKeysError: they are not.
         """
-        head = self._heads.get((client, name))
-        if head is not None and not head.alive:
+        begun = self._heads.get((client, name))
+        if begun is not None and not begun.head.alive:
             self._drop((client, name))
-            head = None
-        if head is None:
+            begun = None
+        if begun is None:
             raise UnknownKeysError(_UNKNOWN)
 
     def forget(self, client: str) -> None:
-        """Keep nothing of a client's keys."""
+        """Keep nothing of a client's keys, nor of those that a process is being started with."""
+        self._starting.discard(client)
         for name in [name for name in self._coming if name[0] == client]:
             del self._coming[name]
         for name in [name for name in self._heads if name[0] == client]:
@@ -138,14 +160,21 @@ class KeyedHeads:
             self._drop(name)
 
     def _keep(self, name: Name, head: ComputingHead) -> None:
-        self._heads[name] = head
+        self._heads[name] = _Begun(head)
         while len(self._heads) > self._most:
-            self._drop(next(iter(self._heads)))
+            self._drop(_one_too_many(self._heads))
 
     def _drop(self, name: Name) -> None:
-        head = self._heads.pop(name, None)
-        if head is not None:
-            head.close()
+        begun = self._heads.pop(name, None)
+        if begun is not None:
+            begun.head.close()
+
+
+def _one_too_many(names: Iterable[Name]) -> Name:
+    """The first of the client with the most, so that one who has many takes nothing from the others."""
+    listed = list(names)
+    each = Counter(client for client, _ in listed)
+    return max(listed, key=lambda name: each[name[0]])
 
 
 class _Head(Protocol):

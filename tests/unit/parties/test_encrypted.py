@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -165,3 +167,75 @@ async def test_what_a_client_sent_can_be_forgotten() -> None:
     heads.require("clinic", other)
     heads.close()
     assert not started.heads[1].alive
+
+
+class Held:
+    """Calls that wait in their thread until they may go on."""
+
+    def __init__(self) -> None:
+        self.entered, self.may_go = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.entered.set()
+        assert self.may_go.wait(30)
+
+
+async def test_one_who_sends_many_keys_takes_nothing_from_others() -> None:
+    started = Started()
+    heads = keyed(started, most=2)
+    first, second = parts(bytes(PART) + b"t", b"p")
+    assert not await heads.take("good", first)
+    good = await take(heads, "good", b"g")
+    for n in range(3):
+        await heads.take("bad", parts(bytes(PART) + bytes([n]), b"p")[0])
+        await take(heads, "bad", bytes([n]))
+    assert [head.alive for head in started.heads] == [True, False, False, True]
+    heads.require("good", good)
+    assert await heads.take("good", second), "its first part is still there"
+
+
+async def test_keys_that_are_sent_twice_at_once_start_one_process() -> None:
+    started = Started()
+    heads = keyed(started)
+    (part,) = parts(b"t", b"p")
+    assert await asyncio.gather(*(heads.take("bank", part) for _ in range(3))) == [True] * 3
+    assert len(started.heads) == 1
+
+
+async def test_keys_are_forgotten_while_their_process_starts() -> None:
+    started, held = Started(), Held()
+
+    def starts(weights: Floats, bias: Floats, public: bytes, turning: bytes) -> FakeHead:
+        held.wait()
+        return started(weights, bias, public, turning)
+
+    heads = KeyedHeads(np.zeros((2, 3)), np.zeros(2), starts=starts)
+    (part,) = parts(b"t", b"p")
+    taking = asyncio.create_task(heads.take("bank", part))
+    await asyncio.to_thread(held.entered.wait, 30)
+    heads.forget("bank")
+    held.may_go.set()
+    with pytest.raises(UnknownKeysError):
+        await taking
+    assert [head.alive for head in started.heads] == [False]
+    with pytest.raises(UnknownKeysError):
+        heads.require("bank", part.name)
+    await take(heads, "bank", b"t")  # and can be sent again
+
+
+async def test_vectors_at_once_are_worked_on_one_by_one_and_told_their_own_seconds() -> None:
+    started, held = Started(), Held()
+    heads = keyed(started)
+    name = await take(heads, "bank", b"t")
+    (head,) = started.heads
+    answers = head.logits
+
+    def waits(query: bytes, vectors: int = 1) -> bytes:
+        held.wait()
+        return answers(query, vectors)
+
+    head.logits = waits  # type: ignore[method-assign]
+    asked = [asyncio.create_task(heads.logits("bank", name, b"q")) for _ in range(3)]
+    await asyncio.to_thread(held.entered.wait, 30)
+    held.may_go.set()
+    assert [took for _, took in await asyncio.gather(*asked)] == [0.5] * 3

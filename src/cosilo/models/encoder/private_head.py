@@ -26,7 +26,7 @@ class PrivateHead:
     Attributes:
         weights, bias: (labels, inputs) and (labels,), such that the softmax of logits is calibrated.
         allowance: how many answers with logits a client may have; none when None.
-        clients: of how many clients, and of how many keys of one, evaluation keys are kept.
+        clients: how many sets of evaluation keys are kept, of all clients together.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ def private_head(
         allowance: of how many encrypted vectors each client may have the logits; as many as a vector
             has numbers, and one, are the whole head, and a quarter most of it. 0 for none.
         answers: the file in which they are counted, for good.
-        clients: of how many clients, and of how many keys of one, evaluation keys are kept; each takes
-            about 0.3 GB of memory, in a process of its own.
+        clients: how many sets of evaluation keys are kept, of all clients together; of too many, one of
+            the client with the most goes. Each takes about 0.3 GB of memory, in a process of its own.
 
     Raises:
         CatalogError: the encoder is not there; the message says how to pull it.

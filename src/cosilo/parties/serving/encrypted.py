@@ -56,7 +56,7 @@ async def logits(owner: Owner, message: EncryptedVector) -> EncryptedLogits:
     """Encrypted logits of an encrypted vector, which counts whatever comes of it.
 
     Raises:
-        UnknownKeysError: its keys are not here; then nothing is counted.
+        UnknownKeysError: its keys are not here; nothing is counted, unless they went while it was.
         BudgetExceededError: the client has had all the answers that it may have.
         RejectedError: it is no vector.
     """
