@@ -82,7 +82,7 @@ class CkksProcess:
 
         Raises:
             RejectedError: it refused: what came is no ciphertext, or no key, of this engine.
-            ModelError: it has ended: a fault, too much memory, or too long.
+            ModelError: it has ended: a fault, too much memory, too long, or an answer that is none.
         """
         with self._turn:
             answer = self._answer(asked)
@@ -101,19 +101,21 @@ class CkksProcess:
         late = threading.Timer(self._seconds, process.kill)
         late.daemon = True
         late.start()
-        data = None
+        answer: Answered | None = None
         try:
             send(process.stdin, asked)
             data = receive(process.stdout)
-        except (OSError, ValueError):  # it ended in the middle, or was closed before
-            pass
+            if data is not None:
+                answer = msgspec.msgpack.decode(data, type=Answered)
+        except (OSError, ValueError, msgspec.DecodeError):
+            pass  # it ended in the middle, was closed before, or what it has read took it over
         finally:
             late.cancel()
-            if data is None:
+            if answer is None:
                 self._end()
-        if data is None:
+        if answer is None:
             raise ModelError("the process that computes on encrypted vectors has ended")
-        return msgspec.msgpack.decode(data, type=Answered)
+        return answer
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

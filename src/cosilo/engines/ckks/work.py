@@ -11,6 +11,9 @@ from cosilo.engines.ckks.layout import Floats
 
 _LENGTH = 8  # bytes that say how long a message is
 
+LONGEST = 1 << 28
+"""Bytes that a message may have: keys of the largest head there is room for are fewer."""
+
 
 class MakeKeys(msgspec.Struct, tag=True):
     """Answered with `Done(public, turning)`; from then on the process encrypts and decrypts."""
@@ -87,9 +90,10 @@ def send(pipe: IO[bytes], message: Asked | Answered) -> None:
 
 
 def receive(pipe: IO[bytes]) -> bytes | None:
-    """The next message; None at the end."""
-    length = pipe.read(_LENGTH)
-    if len(length) < _LENGTH:
+    """The next message; None at the end, and where it is said to be longer than any is."""
+    told = pipe.read(_LENGTH)
+    length = int.from_bytes(told)
+    if len(told) < _LENGTH or length > LONGEST:
         return None
-    data = pipe.read(int.from_bytes(length))
-    return data if len(data) == int.from_bytes(length) else None
+    data = pipe.read(length)
+    return data if len(data) == length else None

@@ -87,12 +87,12 @@ def serve(asked: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _limit(memory: int) -> None:
-    """At most so many bytes of address space, and no core file, which would hold a secret key."""
+    """At most so many bytes of address space, and no core file, which would hold a secret key: limits
+    that whoever takes this process over cannot lift again."""
     for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(
-            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (least, least))
     with suppress(AttributeError, OSError):  # only Linux has it
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosilo.engines.ckks import process as processes
-from cosilo.engines.ckks.process import HomeKeys, HostedHead
+from cosilo.engines.ckks.process import CkksProcess, HomeKeys, HostedHead
 from cosilo.engines.ckks.work import Decrypt, Encrypt, Logits, packed
 from cosilo.errors import ConfigError, ModelError, RejectedError
 from private_heads import needs_tenseal
@@ -64,6 +67,32 @@ def test_a_process_that_takes_too_long_or_too_much_is_ended() -> None:
         slow.logits(keys.encrypt(VECTOR))
     with pytest.raises((ModelError, RejectedError)):
         HostedHead(WEIGHTS, BIAS, keys.public, keys.turning, memory=1 << 26)
+
+
+@needs_tenseal
+def test_its_limits_cannot_be_lifted_from_within() -> None:
+    keys = HomeKeys(4, 3)
+    limits = Path(f"/proc/{keys._process._process.pid}/limits").read_text()
+    for name, most in (("Max address space", processes.MEMORY), ("Max core file size", 0)):
+        assert re.search(rf"^{name} +{most} +{most} ", limits, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "said", [r"\377\377\377\377\377\377\377\377", r"\000\000\000\000\000\000\000\001\301"]
+)
+def test_a_process_that_answers_what_is_no_answer_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """As one does that a ciphertext has taken over: a length without end, and no message of ours."""
+    taken_over = tmp_path / "python"
+    taken_over.write_text(f"#!/bin/sh\nprintf '{said}'\nexec sleep 60\n")
+    taken_over.chmod(0o700)
+    monkeypatch.setattr(processes, "PACKAGE", "numpy")
+    monkeypatch.setattr(sys, "executable", str(taken_over))
+    process = CkksProcess()
+    with pytest.raises(ModelError, match="has ended"):
+        process.ask(Logits(b"", 1))
+    assert not process.alive
 
 
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
