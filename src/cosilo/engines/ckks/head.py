@@ -23,6 +23,7 @@ from cosilo.engines.ckks.seal import (
     VECTOR_SCALE,
     WEIGHT_SCALE,
     context,
+    element,
     loaded,
     require_like,
     saved,
@@ -37,8 +38,8 @@ class EncryptedHead:
         public, turning: as `SecretKeys.public` gives them.
 
     Raises:
-        ValueError: `require_room` refuses it.
-        RuntimeError: the keys are none, or lack some.
+        ValueError: `require_room` refuses it; the keys are others than its turns need, or more.
+        RuntimeError: the keys are none.
     """
 
     def __init__(self, weights: Floats, bias: Floats, public: bytes, turning: bytes) -> None:
@@ -50,6 +51,9 @@ class EncryptedHead:
         self._evaluator = seal.Evaluator(self._context)
         self._public = loaded(seal.PublicKey, self._context, public)
         self._turning = loaded(seal.GaloisKeys, self._context, turning)
+        needed = [element(step) for step in self.layout.steps]
+        if self._turning.size() != len(needed) or not all(map(self._turning.has_key, needed)):
+            raise ValueError("not the keys that this head's turns need")
         self._plain: dict[int, tuple[list[Any], Any]] = {}
 
     def logits(self, data: bytes, vectors: int) -> bytes:

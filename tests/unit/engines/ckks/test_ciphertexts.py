@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_ciphertexts_of_another_level_or_scale_are_refused(
         head.logits(saved(scaled), 1)
 
 
-def test_keys_that_are_none_or_too_few_are_refused(
+def test_keys_that_are_none_or_others_than_needed_are_refused(
     keys: SecretKeys, public: tuple[bytes, bytes]
 ) -> None:
     encrypting, turning = public
@@ -162,7 +163,7 @@ def test_keys_that_are_none_or_too_few_are_refused(
     ):
         with pytest.raises((RuntimeError, ValueError)):
             EncryptedHead(WEIGHTS, BIAS, *given)
-    few = SecretKeys(SlotLayout(2, 5))
-    head = EncryptedHead(WEIGHTS, BIAS, *few.public())
-    with pytest.raises((RuntimeError, ValueError)):
-        head.logits(few.encrypt(np.ones((1, 2))), 1)
+    for steps in ((1, 2), (1, 2, 5), (1, 2, 3, 4)):  # six inputs are turned by 1, 2 and 3
+        layout: Any = SimpleNamespace(steps=steps)
+        with pytest.raises(ValueError, match="turns need"):
+            EncryptedHead(WEIGHTS, BIAS, *SecretKeys(layout).public())
