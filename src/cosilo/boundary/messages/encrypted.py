@@ -27,8 +27,10 @@ PART = 15 << 16
 """Bytes of keys in one message: with what is around them below a mebibyte, the most that aiohttp sends
 at once without complaint."""
 
-MOST_KEYS = 1 << 26
-"""Bytes of keys that an LM's owner takes of one client at a time."""
+_PARTS = 68
+
+MOST_KEYS = _PARTS * PART
+"""Bytes that keys of one name may have."""
 
 _LABELS = 1 << 12
 _VECTOR, _LOGITS = 1 << 19, 1 << 18  # bytes of a ciphertext with two primes, and with one
@@ -122,8 +124,8 @@ class EvaluationKeys(Request[KeysTaken], frozen=True, kw_only=True):
     shows: ClassVar[Shows] = Shows.HEAD
     largest: ClassVar[int] = PART + (1 << 16)
     name: Digest
-    part: Annotated[int, msgspec.Meta(ge=0, lt=MOST_KEYS // PART)]
-    parts: Annotated[int, msgspec.Meta(ge=1, le=MOST_KEYS // PART)]
+    part: Annotated[int, msgspec.Meta(ge=0, lt=_PARTS)]
+    parts: Annotated[int, msgspec.Meta(ge=1, le=_PARTS)]
     turning: Annotated[int, msgspec.Meta(ge=0, le=MOST_KEYS)]
     packed: bytes
 
