@@ -114,12 +114,18 @@ class SecureHead:
 
         Raises:
             BudgetExceededError: the head's owner allows no more answers.
+            CapabilityError: the head is for vectors of another length.
             RejectedError: none of its labels may be answered.
         """
         secured = await self._rooms.of(session)
         allowed = _allowed(secured.head.labels, session.sampling)
-        vectors = await asyncio.to_thread(secured.encoder.embed, [last_user(chat)])
-        logits, took = await secured.logits(session.lm, vectors[0].astype(np.float64))
+        (vector,) = await asyncio.to_thread(secured.encoder.embed, [last_user(chat)])
+        if len(vector) != secured.head.inputs:
+            raise CapabilityError(
+                f"the private head is for vectors of {secured.head.inputs} numbers, and those of its "
+                f"encoder have {len(vector)}: its owner has put it behind another encoder than its own"
+            )
+        logits, took = await secured.logits(session.lm, vector.astype(np.float64))
         return Answer(_generation(secured.head.labels, allowed, logits, took), by="large")
 
     @cached_property
@@ -134,6 +140,8 @@ class _Secured:
     Attributes:
         size: bytes of the keys that were sent.
         handed: how often they were.
+        lock: held while they are.
+        turn: held while the keys' process works.
     """
 
     encoder: Embedder
@@ -143,6 +151,7 @@ class _Secured:
     name: str
     handed: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def size(self) -> int:
@@ -169,8 +178,11 @@ class _Secured:
 
     async def logits(self, channel: Channel, vector: Floats) -> tuple[Floats, float]:
         """Those of `vector`, and the CPU seconds that encrypting and decrypting took."""
-        before, handed = self.keys.cpu_seconds, self.handed
-        packed = await asyncio.to_thread(self.keys.encrypt, vector[None])
+        handed = self.handed
+        async with self.turn:  # so that what the process works in it is this vector's alone
+            before = self.keys.cpu_seconds
+            packed = await asyncio.to_thread(self.keys.encrypt, vector[None])
+            took = self.keys.cpu_seconds - before
         query = EncryptedVector(keys=self.name, packed=packed)
         try:
             reply = await channel.send(query)
@@ -180,10 +192,13 @@ class _Secured:
                     await self.hand_over(channel)
             reply = await channel.send(query)
         try:
-            found = await asyncio.to_thread(self.keys.decrypt, reply.packed, 1)
+            async with self.turn:
+                before = self.keys.cpu_seconds
+                found = await asyncio.to_thread(self.keys.decrypt, reply.packed, 1)
+                took += self.keys.cpu_seconds - before
         except RejectedError:
             raise UnexpectedReplyError("the head's owner sent no logits") from None
-        return found[0], self.keys.cpu_seconds - before
+        return found[0], took
 
 
 class _Rooms:

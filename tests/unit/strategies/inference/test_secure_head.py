@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cosilo.boundary.messages import EncryptedLogits, EncryptedVector, EvaluationKeys, Message
@@ -19,7 +20,7 @@ from cosilo.strategies.base import Session
 from cosilo.strategies.inference.secure_head import SecureHead
 from cosilo.testing import LABELS
 from cosilo.types import Sampling, user
-from private_heads import SHOWS, data_owner, needs_tenseal, owner_of, private_head
+from private_heads import INPUTS, SHOWS, data_owner, needs_tenseal, owner_of, private_head
 
 CHATS = [user(f"message {i} about a card") for i in range(4)]
 
@@ -62,12 +63,15 @@ async def test_it_goes_on_whatever_becomes_of_keys_and_processes(tmp_path: Path)
     clear = [(await head.generate(chat, Sampling())).text for chat in CHATS]
     assert sent() == 1 < parts
     keyed(head).forget("")
+    assert isinstance(strategy, SecureHead)
+    secured = await strategy._rooms.of(session)
+    before = secured.keys.cpu_seconds
     answers = await asyncio.gather(*(strategy.answer(session, chat) for chat in CHATS))
     assert [answer.text for answer in answers] == clear
     assert sent() == 2, "keys that are unknown are sent once, also where several ask"
+    told = sum(answer.generation.cpu_seconds for answer in answers)
+    assert told == pytest.approx(secured.keys.cpu_seconds - before), "each is told its own"
 
-    assert isinstance(strategy, SecureHead)
-    secured = await strategy._rooms.of(session)
     secured.keys.close()
     assert (await strategy.answer(session, CHATS[0])).text == clear[0]
     assert sent() == 3, "keys whose process is gone are made anew"
@@ -90,6 +94,18 @@ async def test_it_goes_on_whatever_becomes_of_keys_and_processes(tmp_path: Path)
     assert chosen.text == LABELS[0]
     assert chosen.confidence is None
     assert chosen.generation.logprob == 0.0
+
+
+@needs_tenseal
+@pytest.mark.parametrize("inputs", [INPUTS // 2, INPUTS * 2])
+async def test_a_head_for_vectors_of_another_length_is_refused(tmp_path: Path, inputs: int) -> None:
+    head = private_head(tmp_path, most=1)
+    head.weights = np.ones((len(LABELS), inputs))
+    strategy, session = await SecureHead().prepare(opened(owner_of(head)))
+    with pytest.raises(CapabilityError, match=f"of {inputs} numbers, and .* have {INPUTS}"):
+        await strategy.answer(session, CHATS[0])
+    assert head.allowance is not None
+    assert head.allowance.left("") == 1
 
 
 @needs_tenseal
