@@ -41,6 +41,7 @@ PINS = (
 """What SPU needs and our worker: all of it, so that two parties that installed it have the same."""
 
 INSTALL = "cosilo engines install spu"
+_MARKER = "cosilo.json"
 _SAYS = (
     "import json, importlib.metadata as m, spu.libspu, jax, numpy, msgspec; "
     "print(json.dumps({p: m.version(p) for p in %r.split()}))"
@@ -69,7 +70,7 @@ def found() -> Environment | None:
     """The environment, where it is here and whole by what its marker says."""
     place = directory() / "spu"
     try:
-        versions = msgspec.json.decode((place / "cosilo.json").read_bytes(), type=dict[str, str])
+        versions = msgspec.json.decode((place / _MARKER).read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError):
         return None
     python = place / "bin" / "python"
@@ -118,6 +119,7 @@ def install(say: Callable[[str], None] = lambda _: None) -> Environment:
 
 
 def _made(place: Path, say: Callable[[str], None]) -> Environment:
+    (place / _MARKER).unlink(missing_ok=True)  # first of all: what is half deleted is not whole
     shutil.rmtree(place, ignore_errors=True)
     say(f"making {place}")
     _run([sys.executable, "-m", "venv", str(place)], "a virtual environment cannot be made")
@@ -135,9 +137,9 @@ def _made(place: Path, say: Callable[[str], None]) -> Environment:
     versions = _imported(python)
     if versions != _pinned():
         raise CatalogError("the packages of the engine 'spu' were fetched, but cannot be imported")
-    marker = place / "cosilo.json"
-    (place / "cosilo.json.partial").write_text(json.dumps(versions, indent=1) + "\n")
-    (place / "cosilo.json.partial").rename(marker)
+    partial = place / f"{_MARKER}.partial"
+    partial.write_text(json.dumps(versions, indent=1) + "\n")
+    partial.rename(place / _MARKER)
     return Environment(python, versions)
 
 

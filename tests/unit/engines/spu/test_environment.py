@@ -82,6 +82,21 @@ def test_an_environment_that_cannot_be_imported_is_made_again(folder: Path, pip:
     assert pip.made() == 2
 
 
+def test_one_that_was_killed_while_it_deleted_the_old_one_is_not_whole(
+    folder: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.install()
+    pip.installed = False
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        environment.install()
+    assert environment.found() is None
+
+
 @pytest.mark.parametrize("marker", [b"", b"{", b"[1]", b'{"spu": "0.9.4"}'])
 def test_a_marker_of_other_versions_does_not_count(folder: Path, pip: Pip, marker: bytes) -> None:
     environment.install()
