@@ -346,10 +346,10 @@ class JointRun:
 
     async def _watched(self, work: Awaitable[T]) -> T:
         """What `work` gives; whatever goes wrong meanwhile ends all that runs here."""
-        if self._ended:
-            raise EngineError("this joint run has ended")
         task = asyncio.ensure_future(work)
         try:
+            if self._ended:
+                raise EngineError("this joint run has ended")
             both: set[asyncio.Future[Any]] = {task, self._failed}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if task.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -85,6 +86,17 @@ async def test_a_party_that_fails_ends_all_of_them(wrong: str, said: str) -> Non
             with pytest.raises(EngineError, match="has ended"):
                 await joint.compute(GIVEN)
     assert not any(alive(pid) for pid in pids)
+
+
+async def test_what_is_asked_of_a_run_that_has_ended_leaves_nothing_under_way() -> None:
+    async with run("dies") as joint:
+        with pytest.raises(EngineError):
+            await through(joint)
+        with pytest.raises(EngineError, match="has ended"):
+            await joint.compile()
+        with pytest.raises(EngineError, match="has ended"):
+            await joint.compute(GIVEN)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_parties_that_would_not_compute_the_same_do_not_begin() -> None:
