@@ -175,8 +175,11 @@ def bounds(model: Llama, seen: StatesSeen, halvings: Sequence[Sequence[int]]) ->
     scale = 2.0 ** -np.asarray(halvings, np.float64)
     small = seen.largest * scale * HEADROOM
     found = [
-        Bound("a state before it is halved", float((seen.largest * scale).max()), proved=False),
+        Bound("a state that was halved", float(small.max()), proved=False),
         Bound("the square of a state before a norm", float((small**2).max()), proved=False),
+        # The place asked for is picked by a product, before the state there is halved.
+        Bound("the state asked for", float(seen.largest[-1].max() * HEADROOM), proved=False),
+        Bound("an embedding", float(np.abs(model.table).max())),
     ]
     size = model.width // model.heads
     for layer in range(model.layers):
@@ -202,8 +205,11 @@ def bounds(model: Llama, seen: StatesSeen, halvings: Sequence[Sequence[int]]) ->
             ),
         ]
     head = np.linalg.norm(model.table * model.gain, axis=1)
-    found.append(Bound("a logit", float(head.max() * root)))
-    return found
+    return [
+        *found,
+        Bound("a state times the last norm's gain", float(np.abs(model.gain).max() * root)),
+        Bound("a logit", float(head.max() * root)),
+    ]
 
 
 def require_far(found: Sequence[Bound]) -> None:

@@ -17,7 +17,7 @@ from cosilo.engines.llama import (
     require_far,
     shifts,
 )
-from cosilo.engines.ranges import Fixed, require_room
+from cosilo.engines.ranges import Fixed, Floats, require_room
 from cosilo.errors import ConfigError
 from joint_llama import LARGE, small_llama, texts
 
@@ -76,6 +76,29 @@ def test_with_shifts_there_is_room_and_without_them_it_is_refused() -> None:
     none = [[0, 0]] * 5
     with pytest.raises(ConfigError, match="the square of a state before a norm can reach"):
         require_room(bounds(small_llama(), seen, none), Fixed())
+
+
+@pytest.mark.parametrize(
+    ("what", "large"),
+    [
+        ("the last norm's gain", {"gain": np.full(16, 2.0**25), "table": np.full((50, 16), 1e-6)}),
+        ("an embedding", {"gain": np.full(16, 1e-9), "table": np.full((50, 16), 2.0**27)}),
+    ],
+)
+def test_a_large_factor_is_not_hidden_by_a_small_one(what: str, large: dict[str, Floats]) -> None:
+    seen = seen_on(texts(0))
+    with pytest.raises(ConfigError, match=f"{what} can reach"):
+        require_room(bounds(replace(small_llama(), **large), seen, shifts(seen)), Fixed())
+
+
+def test_the_state_asked_for_is_picked_before_it_is_halved() -> None:
+    seen = seen_on(texts(0))
+    most = seen.largest.copy()
+    most[-1, 1] = 2.0**26
+    large, halvings = replace(seen, largest=most), shifts(seen)
+    halvings[-1][1] = 24
+    with pytest.raises(ConfigError, match="the state asked for can reach"):
+        require_room(bounds(small_llama(), large, halvings), Fixed())
 
 
 def test_no_text_exceeds_what_is_proved_of_the_weights() -> None:
