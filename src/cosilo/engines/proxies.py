@@ -24,6 +24,7 @@ LARGEST = 1 << 26
 _BLOCK = 1 << 18
 _HEAD = 12  # b"PRPC", the length of what follows, the length of its own head
 _OPEN_S = 10.0
+_LINKS = 64  # open at once; an engine needs one, and for a moment another when it tries again
 
 Fault = Callable[[EngineError], None]
 
@@ -81,7 +82,7 @@ class LinkProxy:
     Args:
         name: whose link it is, for errors.
         target: host and port.
-        fault: told once what ended the link before `closing` was said.
+        fault: told what ended a link before `closing` was said.
         accept: the TLS it listens with, where other machines connect to it.
         connect: the TLS it connects with, where the other party is on another machine.
         server_name: by which name that machine's certificate is checked.
@@ -135,6 +136,9 @@ class LinkProxy:
         await asyncio.gather(*self._links, return_exceptions=True)
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._links) >= _LINKS:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cosilo.engines import proxies
 from cosilo.engines.proxies import LARGEST, Counted, FrameCheck, LinkProxy
 from cosilo.errors import EngineError
 
@@ -125,3 +126,23 @@ async def test_a_party_that_does_not_listen_yet_is_no_fault() -> None:
     writer.close()
     await proxy.close()
     assert not faults
+
+
+async def test_a_party_that_opens_link_after_link_gets_no_more_than_it_may_hold(echo: Echo) -> None:
+    proxy = LinkProxy("a", ("127.0.0.1", echo.port), lambda _: None)
+    port = await proxy.open()
+    links = []
+    for _ in range(proxies._LINKS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        links.append(writer)
+        writer.write(frame(b"x"))
+        await reader.readexactly(len(frame(b"x")))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    links.append(writer)
+    writer.write(frame(b"x"))
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await asyncio.wait_for(reader.readexactly(1), 10)
+    proxy.closing()
+    for writer in links:
+        writer.close()
+    await proxy.close()
