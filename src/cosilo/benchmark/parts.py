@@ -358,6 +358,8 @@ _COMPUTES = (
     "peft",
 )
 
+_PROCESSOR = ("model name", "flags", "CPU part", "Features")
+
 
 def small_models(
     plan: Plan, task: Task, run: Path, keys: Path, *, before: Path | None = None
@@ -409,8 +411,17 @@ def shards_of(plan: Plan, task: Task, keys: Path) -> list[list[str]]:
 
 def _computed_by() -> Iterator[object]:
     """What numbers depend on to the bit, besides what a plan says."""
-    yield platform.machine(), platform.processor()
+    yield platform.machine(), _processor()
     yield len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
     for name in _COMPUTES:
         with suppress(metadata.PackageNotFoundError):
             yield name, metadata.version(name)
+
+
+def _processor() -> list[str]:
+    """Which processor it is and what instructions it has; `platform` says neither on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return [platform.processor()]
+    return sorted({line for line in lines if line.startswith(_PROCESSOR)})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.benchmark.parts import keyed, make_owner
+from cosilo.benchmark.parts import _computed_by, keyed, make_owner
 from cosilo.benchmark.plan import parse_plan
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
@@ -100,3 +100,13 @@ def test_of_the_first_so_many_at_most_one_goes_and_one_comes(tmp_path: Path, pla
         after = texts([*ROWS[:place], f"extra {k} about a,a", *ROWS[place:]])
         assert len(after - before) <= 1
         assert len(before - after) <= 1
+
+
+def test_another_processor_computes_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one name: what was trained on one is not taken for what would be trained on the other."""
+    found = []
+    for flags in ("avx2", "avx2 avx512f"):
+        cores = "".join(f"model name : X\ncpu MHz : {n}\nflags : {flags}\n" for n in range(2))
+        monkeypatch.setattr(Path, "read_text", lambda *_, cores=cores: cores)
+        found.append(next(_computed_by()))
+    assert found[0] != found[1]
