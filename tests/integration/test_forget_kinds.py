@@ -105,6 +105,8 @@ def test_what_cosilo_fit_made_of_a_data_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home, out = tmp_path / "home", tmp_path / "fitted"
+    out.mkdir()
+    (out / "ours.txt").write_text("was here before")
     run = benched(home, WITHOUT_POINTS + '[[points]]\nstrategy = "small"\n')
     (id,) = ids_in(run, "train")
 
@@ -122,7 +124,7 @@ def test_what_cosilo_fit_made_of_a_data_file(
     assert main(["forget", str(run), "--ids", whom(home, id), "--plan"]) == 0
     assert f"weights in {home} ({out})" in capsys.readouterr().out
     assert forget(home, id) == 0
-    assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["ours.txt"]
     assert holding(tmp_path, canary(id)) == set()
 
 

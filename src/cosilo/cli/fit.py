@@ -170,7 +170,7 @@ def _note(out: Path, files: list[Path]) -> None:
 
     for file in note_fitted(out, files):
         print(
-            f"not noted beside {file}, where nothing can be written: whoever forgets a text of it has "
+            f"not noted beside {file}, where nothing can be noted: whoever forgets a text of it has "
             f"to delete {out}",
             file=sys.stderr,
         )

@@ -158,7 +158,7 @@ def _note_bundle(bundle: Path, main: int) -> None:
 
     if not note_serving(bundle, this_process(main)):
         print(
-            f"cosilo: nothing can be written beside {bundle}, so `cosilo forget` will not know that it "
+            f"cosilo: nothing can be noted beside {bundle}, so `cosilo forget` will not know that it "
             "is served here",
             file=sys.stderr,
             flush=True,

@@ -31,7 +31,7 @@ from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
 from cosilo.lineage.artifacts import ArtifactKind
-from cosilo.lineage.beside import FITTED
+from cosilo.lineage.beside import FITTED, fitted_in
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, Method, StepState
 from cosilo.lineage.store import Lineage, has_lineage
@@ -187,7 +187,13 @@ class _Work:
             self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
         elif step.kind in _FILES or _in_files(step):
             self._doing(number)
-            count = _deleted(Path(step.place) / step.note)  # an absolute path stays one
+            path = Path(step.place) / step.note  # an absolute path stays one
+            if step.artifact.startswith(FITTED):
+                count = sum(map(_deleted, fitted_in(path)))
+                with suppress(OSError):  # something else is in it, and stays
+                    path.rmdir()
+            else:
+                count = _deleted(path)
             if has_lineage(Path(step.place)):
                 self._gone(Path(step.place), [step])
             self._done(number, Evidence(what="files deleted", count=count))

@@ -17,16 +17,21 @@ from cosilo.lineage.store import Lineage, has_lineage
 FITTED = "fit/"
 """What ids of artifacts begin with that `cosilo fit` made."""
 
+_MADE = ("model", "model.gguf*", ".model.*", "work", "measured.json", "measured.new", "point.toml")
+
 
 def note_fitted(out: Path, files: Iterable[Path]) -> list[Path]:
     """Note that the folder `out` is about to be made of these files; those beside which nothing can be
-    written are returned."""
+    noted are returned."""
     left: list[Path] = []
     place = str(out.resolve())
     for file in sorted({file.resolve() for file in files}):
         artifact = Artifact(
             id=f"{FITTED}{place}", kind=ArtifactKind.WEIGHTS, place=place, made_by="cosilo fit"
         )
+        if _older_run(file.parent):
+            left.append(file)
+            continue
         try:
             with Lineage(file.parent) as lineage, lineage.together():
                 lineage.gather(_set_of(file), ())
@@ -49,24 +54,39 @@ def fitted_of(file: Path) -> tuple[Artifact, ...]:
         )
 
 
+def fitted_in(folder: Path) -> list[Path]:
+    """What lies in the folder that `cosilo fit` makes there, also where it was stopped; whatever else
+    is there is somebody else's."""
+    return sorted({found for pattern in _MADE for found in folder.glob(pattern)})
+
+
+def _older_run(folder: Path) -> bool:
+    """Whether a run lies there of a version that noted nothing: all of it counts as made from each of
+    its records as long as no lineage says otherwise, so none is begun for anything else."""
+    return (folder / "run.sqlite").is_file() and not has_lineage(folder)
+
+
 def _set_of(file: Path) -> str:
     return f"file/{file.name}"
 
 
 def note_serving(bundle: Path, place: str) -> bool:
-    """Note that the process at `place` is about to serve a bundle; False where nothing can be written
+    """Note that the process at `place` is about to serve a bundle; False where nothing can be noted
     beside it."""
     bundle = bundle.resolve()
+    if _older_run(bundle.parent):
+        return False
     try:
         with Lineage(bundle.parent) as lineage, lineage.together():
             for served in _serving(lineage, bundle):
                 process = ServingProcess.at(served.place)
                 if process is not None and process.here and not process.runs:
                     lineage.gone(served.id, "ended")
-            lineage.note(
-                Artifact(id=_bundle_id(bundle), kind=ArtifactKind.BUNDLE, place=bundle.name),
-                MadeFrom(),
-            )
+            if all(artifact.id != _bundle_id(bundle) for artifact in lineage.standing()):
+                lineage.note(
+                    Artifact(id=_bundle_id(bundle), kind=ArtifactKind.BUNDLE, place=bundle.name),
+                    MadeFrom(),
+                )
             lineage.note(
                 Artifact(
                     id=f"served/{place}",
