@@ -135,10 +135,10 @@ def _by_id(
 
 
 def _by_content(
-    mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], _: list[str]
+    ours: Sequence[RecordedExchange], theirs: Sequence[RecordedExchange], _: list[str]
 ) -> Paired:
     pairs, mine, others = _alike(
-        mine, others, lambda exchange: None if exchange.forgotten else exchange.content
+        ours, theirs, lambda exchange: None if exchange.forgotten else exchange.content
     )
     # What one side has forgotten may be any on the other that is as long and of the same kind: first
     # one that this side knows, so that what both have forgotten is left for what has no other.
@@ -150,7 +150,8 @@ def _by_content(
         paired = {id(exchange) for pair in found for exchange in pair}
         mine = [e for e in mine if id(e) not in paired]
         others = [e for e in others if id(e) not in paired]
-    return pairs, mine, others
+    order = {id(exchange): place for place, exchange in enumerate(ours)}
+    return sorted(pairs, key=lambda pair: order[id(pair[0])]), mine, others
 
 
 def _alike(
