@@ -127,14 +127,14 @@ class EvaluationKeys(Request[KeysTaken], frozen=True, kw_only=True):
     part: Annotated[int, msgspec.Meta(ge=0, lt=_PARTS)]
     parts: Annotated[int, msgspec.Meta(ge=1, le=_PARTS)]
     turning: Annotated[int, msgspec.Meta(ge=0, le=MOST_KEYS)]
-    packed: bytes
+    packed: Annotated[bytes, msgspec.Meta(min_length=1)]
 
     def passages(self) -> list[Passage]:
         return []  # random numbers
 
     def check(self) -> None:
         last = self.part == self.parts - 1
-        if self.part >= self.parts or not (len(self.packed) == PART or (last and self.packed)):
+        if self.part >= self.parts or not (len(self.packed) == PART or last):
             raise ValueError("part")
 
     def tokens_bound(self) -> tuple[int, int]:
