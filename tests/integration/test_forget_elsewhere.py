@@ -178,10 +178,10 @@ def test_stopped_between_an_answer_and_its_note_it_ends_the_same(
     (gone,) = ids_in(home / "run", "test")
     inner, calls = getattr(asking, where), iter(range(9))
 
-    def stopped(*arguments: object) -> object:
+    def stopped(*arguments: object, **named: object) -> object:
         if next(calls) == (2 if where == "replace_file" else 0):
             raise StoppedError
-        return inner(*arguments)
+        return inner(*arguments, **named)
 
     with monkeypatch.context() as now:
         now.setattr(asking, where, stopped)

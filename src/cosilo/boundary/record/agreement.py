@@ -135,23 +135,19 @@ def _by_id(
 
 
 def _by_content(
-    ours: Sequence[RecordedExchange], theirs: Sequence[RecordedExchange], _: list[str]
+    mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], _: list[str]
 ) -> Paired:
     pairs, mine, others = _alike(
-        ours, theirs, lambda exchange: None if exchange.forgotten else exchange.content
+        mine, others, lambda exchange: None if exchange.forgotten else exchange.content
     )
-    # What one side has forgotten may be any on the other that is as long and of the same kind: first
-    # one that this side knows, so that what both have forgotten is left for what has no other.
-    for gone_here, gone_there in ((True, False), (False, True), (True, True)):
-        one_side = [e for e in mine if e.forgotten is gone_here]
-        other_side = [e for e in others if e.forgotten is gone_there]
-        found = _alike(one_side, other_side, _shape)[0]
-        pairs += found
-        paired = {id(exchange) for pair in found for exchange in pair}
-        mine = [e for e in mine if id(e) not in paired]
-        others = [e for e in others if id(e) not in paired]
-    order = {id(exchange): place for place, exchange in enumerate(ours)}
-    return sorted(pairs, key=lambda pair: order[id(pair[0])]), mine, others
+    # What one side has forgotten may be any on the other that is as long and of the same kind.
+    for gone_here in (True, False):
+        gone, left = (mine, others) if gone_here else (others, mine)
+        rest = [exchange for exchange in gone if not exchange.forgotten]
+        found, gone, left = _alike([e for e in gone if e.forgotten], left, _shape)
+        pairs += found if gone_here else [(one, other) for other, one in found]
+        mine, others = (rest + gone, left) if gone_here else (left, rest + gone)
+    return pairs, mine, others
 
 
 def _alike(
@@ -205,36 +201,29 @@ def _same(one: Entry, other: Entry) -> bool:
 def missing(ours: Iterable[Entry], record: Iterable[Entry]) -> int:
     """How many entries of `ours` have a content that is nowhere on `record`.
 
-    What is forgotten there may be any that is as long here, first one that is known; what is forgotten
-    here may be any as long there that is not one that is known here.
+    One that is forgotten here is there if any as long is; one that is forgotten there may be any as
+    long.
     """
-    mine, theirs = list(ours), list(record)
-    here, there = (
-        {(e.direction, e.content_digest) for e in side if e.content_digest is not None}
-        for side in (mine, theirs)
-    )
-    unpaired = {
-        _length(e)
-        for e in theirs
-        if e.content_digest is not None and (e.direction, e.content_digest) not in here
-    }
-    gone = Counter(_length(e) for e in theirs if e.content_digest is None)
+    known: set[tuple[str, bytes]] = set()
+    gone: Counter[tuple[str, str, int]] = Counter()
+    shapes: Counter[tuple[str, str, int]] = Counter()
+    for entry in record:
+        shape = (entry.direction, entry.kind, entry.size)
+        shapes[shape] += 1
+        if entry.content_digest is None:
+            gone[shape] += 1
+        else:
+            known.add((entry.direction, entry.content_digest))
     count = 0
-    for entry in mine:
-        if (
-            entry.content_digest is not None
-            and (entry.direction, entry.content_digest) not in there
-        ):
-            count += not gone[_length(entry)]
-            gone[_length(entry)] -= bool(gone[_length(entry)])
-    return count + sum(
-        e.content_digest is None and _length(e) not in unpaired and not gone[_length(e)]
-        for e in mine
-    )
-
-
-def _length(entry: Entry) -> Hashable:
-    return entry.direction, entry.kind, entry.size
+    for entry in sorted(ours, key=lambda entry: entry.content_digest is not None):
+        shape = (entry.direction, entry.kind, entry.size)
+        if (entry.direction, entry.content_digest) in known:
+            continue
+        if gone[shape]:
+            gone[shape] -= 1
+        else:
+            count += entry.content_digest is not None or not shapes[shape]
+    return count
 
 
 def _where(entry: Entry) -> str:
