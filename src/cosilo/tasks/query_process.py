@@ -10,9 +10,7 @@ minutes in one operation. The kernel stops those; the next query gets a new proc
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import resource
 import signal
 import subprocess
@@ -26,11 +24,10 @@ from typing import IO, Any
 
 import msgspec
 
+from cosilo import child_process
 from cosilo.errors import DataError
 from cosilo.tasks.query import QueryError, QueryLimits, Rows, query
 
-_PR_SET_DUMPABLE = 4
-_LENGTH = 8  # bytes that say how long a message is
 _SPARE_MEMORY = 64 << 20  # so that the limit which can say its reason is met first
 
 
@@ -88,8 +85,8 @@ class QueryProcess:
         assert process.stdout is not None
         data = None
         try:
-            _send(process.stdin, question)
-            data = _receive(process.stdout)
+            child_process.send(process.stdin, question)
+            data = child_process.receive(process.stdout)
         except OSError:  # it ended in the middle
             pass
         finally:
@@ -105,47 +102,17 @@ class QueryProcess:
         if self._process is None or self._process.poll() is not None:
             self._end()
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # a traceback might quote a row
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                )
+                self._process = child_process.start(__name__)
             except OSError as error:
                 what = error.strerror or type(error).__name__
                 raise DataError(f"no process for queries can be started: {what}") from None
-            self._end = weakref.finalize(self, _ended, self._process)
+            self._end = weakref.finalize(self, child_process.end, self._process)
         return self._process
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-
-
-def _send(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(len(data).to_bytes(_LENGTH))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> bytes | None:
-    """The next message; None at the end."""
-    length = pipe.read(_LENGTH)
-    if len(length) < _LENGTH:
-        return None
-    data = pipe.read(int.from_bytes(length))
-    return data if len(data) == int.from_bytes(length) else None
 
 
 def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer queries from `questions` until that pipe is closed."""
-    while (data := _receive(questions)) is not None:
+    while (data := child_process.receive(questions)) is not None:
         asked = msgspec.msgpack.decode(data, type=_Question)
         _limit(asked.limits)
         try:
@@ -155,7 +122,7 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
             answer = _Answer(failure=str(error))
         except DataError as error:
             answer = _Answer(failure=str(error), broken=True)
-        _send(answers, msgspec.msgpack.encode(answer))
+        child_process.send(answers, msgspec.msgpack.encode(answer))
 
 
 def _limit(limits: QueryLimits) -> None:
@@ -176,15 +143,7 @@ def _limit(limits: QueryLimits) -> None:
         )
 
 
-def _leave_no_core() -> None:
-    """Turn core dumps off for this process, as they would hold rows. A limit on their size would
-    not stop dumps that are piped to a program.
-    """
-    with suppress(AttributeError, OSError):  # only Linux has it
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
-
-
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
-    _leave_no_core()
+    child_process.leave_no_core()
     _serve(sys.stdin.buffer, sys.stdout.buffer)

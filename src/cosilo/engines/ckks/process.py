@@ -7,18 +7,15 @@ Calls block, for as long as SEAL computes; make them in a thread.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 
 import msgspec
 import numpy as np
 
+from cosilo import child_process
 from cosilo.engines.ckks.layout import Floats, SlotLayout
 from cosilo.engines.ckks.work import (
     Answered,
@@ -61,17 +58,11 @@ class CkksProcess:
         self._turn = threading.Lock()
         self._seconds = seconds
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cosilo.engines.ckks.worker", str(memory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # what C++ says when it ends a process
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+            self._process = child_process.start("cosilo.engines.ckks.worker", str(memory))
         except OSError as error:
             what = error.strerror or type(error).__name__
             raise ConfigError(f"no process for encryption can be started: {what}") from None
-        self._end: Callable[[], object] = weakref.finalize(self, _ended, self._process)
+        self._end: Callable[[], object] = weakref.finalize(self, child_process.end, self._process)
 
     @property
     def alive(self) -> bool:
@@ -116,15 +107,6 @@ class CkksProcess:
         if answer is None:
             raise ModelError("the process that computes on encrypted vectors has ended")
         return answer
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
 
 
 class HomeKeys:

@@ -7,9 +7,8 @@ from typing import IO
 import msgspec
 import numpy as np
 
+from cosilo import child_process
 from cosilo.engines.ckks.layout import Floats
-
-_LENGTH = 8  # bytes that say how long a message is
 
 LONGEST = 1 << 28
 """Bytes that a message may have: keys of the largest head there is room for are fewer."""
@@ -83,17 +82,9 @@ def rows(data: bytes, count: int) -> Floats:
 
 
 def send(pipe: IO[bytes], message: Asked | Answered) -> None:
-    data = msgspec.msgpack.encode(message)
-    pipe.write(len(data).to_bytes(_LENGTH))
-    pipe.write(data)
-    pipe.flush()
+    child_process.send(pipe, msgspec.msgpack.encode(message))
 
 
 def receive(pipe: IO[bytes]) -> bytes | None:
     """The next message; None at the end, and where it is said to be longer than any is."""
-    told = pipe.read(_LENGTH)
-    length = int.from_bytes(told)
-    if len(told) < _LENGTH or length > LONGEST:
-        return None
-    data = pipe.read(length)
-    return data if len(data) == length else None
+    return child_process.receive(pipe, LONGEST)

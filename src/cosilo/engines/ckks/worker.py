@@ -6,16 +6,15 @@ both. SEAL is C++, and reads what another party sent: a fault in it ends this pr
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import signal
 import sys
-from contextlib import suppress
 from time import process_time
 from typing import IO
 
 import msgspec
 
+from cosilo import child_process
 from cosilo.engines.ckks.head import EncryptedHead
 from cosilo.engines.ckks.keys import SecretKeys
 from cosilo.engines.ckks.layout import SlotLayout
@@ -34,8 +33,6 @@ from cosilo.engines.ckks.work import (
     rows,
     send,
 )
-
-_PR_SET_DUMPABLE = 4
 
 
 class CkksWorker:
@@ -93,8 +90,7 @@ def _limit(memory: int) -> None:
         hard = resource.getrlimit(kind)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (least, least))
-    with suppress(AttributeError, OSError):  # only Linux has it
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+    child_process.leave_no_core()
 
 
 if __name__ == "__main__":
