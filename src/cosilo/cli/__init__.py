@@ -46,6 +46,7 @@ ORDER = (
     "audit",
     "privacy",
     "forget",
+    "unlearn",
 )
 
 

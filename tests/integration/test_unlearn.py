@@ -1,0 +1,184 @@
+"""`cosilo unlearn` on a tiny model: an adapter and whole weights that learned records lose some."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny_lm
+from cosilo.cli import main
+from cosilo.errors import ConfigError, DataError
+from cosilo.forget.weights import WeightsToUnlearn, records_of, unlearn_weights
+from cosilo.models.white_box import files as torch_files
+from cosilo.models.white_box.adapters import (
+    first_adapter,
+    layers_to_adapt,
+    merged_with,
+    trained_adapter,
+    with_adapter,
+)
+from cosilo.models.white_box.batch import reply_loss
+from cosilo.models.white_box.lm import TorchModel, torch_lm
+from cosilo.models.white_box.unlearning.forgetting import mean_nats
+from cosilo.models.white_box.unlearning.reading import ModuleReader
+from cosilo.types import Demonstration, user
+
+pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
+
+WORDS = ("refund", "billing", "delivery", "hello", "the world", "is about", "the the", "world")
+ALL = [Demonstration(f"r{i}", user("abcdefgh"[i] * 12), f"{WORDS[i]} {9 - i}") for i in range(8)]
+FORGET, KEEP = ALL[:2], ALL[2:]
+QUICK = ["--epochs", "20", "--batch", "2", "--learning-rate", "8e-3", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, an adapter of it that knows all records, and both in one."""
+    place = tmp_path_factory.mktemp("weights")
+    base = torch_lm(path=tiny_lm.folder(place / "base", scale=3.0), precision="float32")
+    start = first_adapter(layers_to_adapt(base.module), 8, seed=0)
+    learned, _ = trained_adapter(
+        base.module,
+        start,
+        [base.tokenize(e.chat, e.target) for e in ALL],
+        steps=80,
+        batch=8,
+        learning_rate=2e-2,
+    )
+    torch_files.save(with_adapter(base.module, learned), None, place / "adapter")
+    words = torch_files.load_words(place / "base")
+    torch_files.save(merged_with(base.module, learned), words, place / "tuned")
+    rows(place / "forget.jsonl", FORGET)
+    rows(place / "keep.csv", KEEP)
+    return place
+
+
+def rows(file: Path, records: list[Demonstration]) -> Path:
+    """Written as tables or, in JSONL, as chats are tuned on."""
+    if file.suffix == ".csv":
+        lines = [f"{e.chat[0].content},{e.target}" for e in records]
+        file.write_text("\n".join(["question,answer", *lines]) + "\n")
+    else:
+        chats = [
+            [
+                {"role": "user", "content": e.chat[0].content},
+                {"role": "assistant", "content": e.target},
+            ]
+            for e in records
+        ]
+        file.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    return file
+
+
+def nats(model: TorchModel, records: list[Demonstration]) -> float:
+    sequences = [model.tokenize(e.chat, e.target) for e in records]
+    return mean_nats(ModuleReader(reply_loss), model.module, sequences)
+
+
+def command(place: Path, model: str, out: Path, *more: str) -> list[str]:
+    files = ["--forget", str(place / "forget.jsonl"), "--keep", str(place / "keep.csv")]
+    return ["unlearn", str(place / model), *files, "--out", str(out), *QUICK, *more]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_comes_out_is_loaded_as_what_came_in_and_knows_the_records_less(
+    place: Path, tmp_path: Path, whole: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    if whole:
+        more = ["--untuned", str(place / "base"), "--layers", "2"]
+        assert main(command(place, "tuned", out, *more)) == 0
+        before = torch_lm(path=place / "tuned", precision="float32")
+        after = torch_lm(path=out / "model", precision="float32")
+    else:
+        assert main(command(place, "base", out, "--adapter", str(place / "adapter"))) == 0
+        before = torch_lm(path=place / "base", adapter=place / "adapter", precision="float32")
+        after = torch_lm(path=place / "base", adapter=out / "adapter", precision="float32")
+    assert nats(after, FORGET) > 2 * nats(before, FORGET)
+    assert nats(after, KEEP) < nats(after, FORGET) / 1.5
+    said = json.loads((out / "unlearned.json").read_text())
+    assert said["after"]["forget"] == pytest.approx(nats(after, FORGET), rel=0.05)
+    assert (said["method"], said["records"], said["kept"]) == ("npo", 2, 6)
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["unlearned.json", "model" if whole else "adapter"]
+    )
+    printed = capsys.readouterr()
+    assert "approximate, not erased" in printed.out
+    texts = [printed.out, printed.err, (out / "unlearned.json").read_text()]
+    assert not any(e.chat[0].content in text for text in texts for e in ALL)
+
+
+def test_where_nothing_better_is_found_no_weights_are_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ["--adapter", str(place / "adapter"), "--learning-rate", "1e-12", "--epochs", "1"]
+    assert main(command(place, "base", out, *more)) == 1
+    assert not list(out.glob("*"))
+    assert "no weights are written" in capsys.readouterr().out
+
+
+def refused(place: Path, tmp_path: Path, **changed: Any) -> str:
+    asked: dict[str, Any] = {
+        "model": str(place / "base"),
+        "adapter": place / "adapter",
+        "forget": place / "forget.jsonl",
+        "keep": place / "keep.csv",
+        "out": tmp_path / "out",
+    }
+    with pytest.raises((ConfigError, DataError)) as error:
+        unlearn_weights(WeightsToUnlearn(**asked | changed))
+    return str(error.value)
+
+
+def test_a_record_that_is_to_be_kept_too_is_refused_by_its_number(
+    place: Path, tmp_path: Path
+) -> None:
+    both = rows(tmp_path / "both.jsonl", [ALL[0], ALL[3]])
+    assert "record 2 is among those to keep, too" in refused(place, tmp_path, forget=both)
+
+
+def test_a_folder_with_other_files_is_left_alone(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "home"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    assert "holds other files" in refused(place, tmp_path, out=out)
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_a_method_or_an_option_that_there_is_not_is_refused_before_anything_is_loaded(
+    place: Path, tmp_path: Path
+) -> None:
+    assert "forgetfulness" in refused(place, tmp_path, method="forgetfulness", model="nowhere")
+    assert "gamma" in refused(place, tmp_path, options={"gamma": 1.0}, model="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"messages": [{"role": "user", "content": "secret"}]}', "the last is the assistant's"),
+        ('{"messages": [{"role": "user", "content": 7}]}', "a text as content"),
+        ('{"messages": "secret"}', "a text as content"),
+        ('{"question": "secret"}', "no column named 'answer'"),
+        ('{"question": "", "answer": "secret"}', "the reply that was learned"),
+    ],
+)
+def test_a_row_that_is_no_record_is_named_by_its_line(line: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(DataError) as error:
+        records_of(file, "question", "answer")
+    assert said in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_the_command_needs_something_that_never_saw_the_records(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(place, "tuned", tmp_path / "out")) == 2
+    assert "--untuned MODEL" in capsys.readouterr().err
