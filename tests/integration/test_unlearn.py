@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+
+import torch
 
 import tiny_lm
 from cosilo.cli import main
@@ -34,6 +37,15 @@ WORDS = ("refund", "billing", "delivery", "hello", "the world", "is about", "the
 ALL = [Demonstration(f"r{i}", user("abcdefgh"[i] * 12), f"{WORDS[i]} {9 - i}") for i in range(8)]
 FORGET, KEEP = ALL[:2], ALL[2:]
 QUICK = ["--epochs", "20", "--batch", "2", "--learning-rate", "8e-3", "--threads", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """These models are too small for two, which would wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
