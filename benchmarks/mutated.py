@@ -22,8 +22,10 @@ from cosilo.boundary.messages import (
     Advertise,
     Ask,
     AskHead,
+    AskJoint,
     Backward,
     Body,
+    CloseJoint,
     Completion,
     Contribute,
     Contributed,
@@ -40,6 +42,11 @@ from cosilo.boundary.messages import (
     Gradients,
     HandShares,
     HeadDescribed,
+    Joint,
+    JointClosed,
+    JointOffered,
+    JointOpened,
+    JointSpent,
     KeysTaken,
     Lend,
     Lent,
@@ -48,6 +55,7 @@ from cosilo.boundary.messages import (
     NextRound,
     NextStep,
     OpenBody,
+    OpenJoint,
     Outputs,
     Piece,
     PluggedIn,
@@ -72,9 +80,11 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.federate import OpinionTerms, SumTerms, WalkTerms
 from cosilo.boundary.messages.federate_sums import Advert, Unmasking
 from cosilo.boundary.messages.forget import ForgottenItem, InFederation
+from cosilo.boundary.messages.joint import Address, JointLink
 from cosilo.boundary.messages.lend import Described
 from cosilo.boundary.wire import logits, opinions, states, tensors, weights
 from cosilo.boundary.wire.codecs import codec
+from cosilo.models.joint import Wanted
 from cosilo.privacy.mechanisms import Release, SampledGaussian
 from cosilo.types import (
     Delta,
@@ -161,6 +171,7 @@ PIECES = (
     Piece(delta=Delta(other_texts=(("reasoning", "Money."),), extra='{"a": 1}')),
     Piece(delta=Delta(finish_reason="stop", prompt_tokens=30, completion_tokens=5, seconds=0.3)),
 )
+WANTED = Wanted(program="head", base="minilm-int8", tells="logits", candidates=(3, 4))
 ADVERT = Advert(
     owner="bank", mask_key=bytes(32), share_key=bytes(range(32)), content=bytes(32), own=bytes(32)
 )
@@ -262,6 +273,20 @@ SAMPLES: tuple[Message, ...] = (
     KeysTaken(whole=True),
     EncryptedVector(keys=64 * "c", packed=bytes(range(40))),
     EncryptedLogits(packed=bytes(range(40)), took=0.25),
+    AskJoint(wanted=WANTED),
+    JointOffered(
+        offer=64 * "d", program="head", shape='{"inputs":384,"shifts":[[1,2],[0,3]]}',
+        labels=("card", "loan"), left=4, once=1 << 20, each=1 << 16,
+    ),
+    OpenJoint(
+        offer=64 * "d", wanted=WANTED, run=32 * "1", agreed=64 * "a", at=Address("data.example", 8500),
+        helper=Address("127.0.0.1", 8600), tls=True,
+    ),
+    JointOpened(run=32 * "1", agreed=64 * "a", at=Address("lm.example", 8501)),
+    Joint(run=32 * "1", number=2, tells="logits", parties=2, most=1 << 20, clear=(5, 6)),
+    JointSpent(links=(JointLink(0, 1, 99, 2), JointLink(1, 0, 88, 3)), took=0.5),
+    CloseJoint(run=32 * "1"),
+    JointClosed(),
     Tune(
         chats=(user("hi there", system="be kind"), user("hi again")), choices=("yes", "no"),
         shares=((900, 100), (0, 7)), steps=4, batch=2, learning_rate=1e-3, rank=4,

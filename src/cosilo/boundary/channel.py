@@ -189,8 +189,8 @@ class Boundary:
             except BaseException as error:
                 cost = self.meter.lost(message, len(payload), error)
                 raise
-            bill = self.meter.price.bill(self.meter.once(reservation), reply)
-            cost = self.meter.billed(message, len(payload), bill, len(answer))
+            bill = self.meter.price.bill(self.meter.once(reservation, message), reply)
+            cost = self.meter.billed(message, len(payload), bill, len(answer), reply.beside())
             await self.ledger.append(self.request, "down", reply, answer, number)
         finally:
             self.meter.settle(reservation, cost)
@@ -213,7 +213,7 @@ class Boundary:
                     whole = None
                     if delta.finish_reason is not None:
                         whole = Completion(generation=assemble(received))
-                        bill = self.meter.price.bill(self.meter.once(reservation), whole)
+                        bill = self.meter.price.bill(self.meter.once(reservation, ask), whole)
                         delta = _ending(delta, bill)
                     yield delta
         except BaseException as error:
@@ -225,7 +225,7 @@ class Boundary:
                 if received:  # of a reply begun, what came is known
                     if whole is None:
                         whole = Completion(generation=assemble(received, attempts=attempts))
-                        bill = self.meter.price.bill(self.meter.once(reservation), whole)
+                        bill = self.meter.price.bill(self.meter.once(reservation, ask), whole)
                     answer = encode(whole)
                     cost = self.meter.billed(ask, len(payload), bill, len(answer))
                     await self.ledger.append(self.request, "down", whole, answer, number)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cosilo.boundary.messages import Message, encode
+from cosilo.boundary.messages import Beside, Message, encode
 from cosilo.errors import BudgetExceededError, PrivacyError, RequestBudgetError
 
 log = logging.getLogger("cosilo.boundary")
@@ -63,6 +63,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 NOTHING = Totals()
+NONE_BESIDE = Beside()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +98,14 @@ class Attempt(NamedTuple):
     Attributes:
         tokens_in, tokens_out: of the prompt and of the reply.
         bytes_up, bytes_down: encoded, of the request and of the reply; 0 where bytes cost nothing.
+        beside: bytes that cross beside them, both ways.
     """
 
     tokens_in: int
     tokens_out: int
     bytes_up: int = 0
     bytes_down: int = 0
+    beside: int = 0
 
 
 class Spent(NamedTuple):
@@ -185,7 +188,8 @@ class Price:
         if not self.usd_per_gb:
             return Attempt(tokens_in, tokens_out)
         up = len(encode(request)) if size is None else size
-        return Attempt(tokens_in, tokens_out, up, request.reply_bound(tokens_out))
+        down = request.reply_bound(tokens_out)
+        return Attempt(tokens_in, tokens_out, up, down, sum(request.beside()))
 
     def bound(self, request: Message, size: int | None = None) -> Spent:
         """The most that all attempts at `request` together are billed for; `size` as for `once`."""
@@ -201,7 +205,7 @@ class Price:
         """What `count` attempts cost that each took the `most`."""
         tokens_in, tokens_out = count * most.tokens_in, count * most.tokens_out
         seconds = count * self.longest_s
-        size = count * (most.bytes_up + most.bytes_down)
+        size = count * (most.bytes_up + most.bytes_down + most.beside)
         return Spent(
             tokens_in, tokens_out, self.usd(tokens_in, tokens_out, seconds=seconds, size=size)
         )
@@ -243,7 +247,8 @@ class Price:
             seconds = min(took, self.most_seconds)
         if self.usd_per_gb:
             down = len(encode(reply)) if size is None else size
-            crossed = most.bytes_up + down + lost * (most.bytes_up + most.bytes_down)
+            crossed = most.bytes_up + down + sum(reply.beside())
+            crossed += lost * (most.bytes_up + most.bytes_down + most.beside)
         usd = self.usd(all_in, all_out, cached=cached, seconds=seconds, size=crossed)
         return Bill((tokens_in, tokens_out), Spent(all_in, all_out, usd), not possible)
 
@@ -316,11 +321,11 @@ class Meter:
         """
         if not 0 <= request.epsilon < math.inf:
             raise PrivacyError(f"ε = {request.epsilon} is no privacy cost, so nothing was sent")
-        spent = self.price.bound(request, size)
+        spent, beside = self.price.bound(request, size), request.beside()
         most = Totals(
             messages=1,
-            bytes_up=size,
-            bytes_down=request.reply_bound(spent.tokens_out // self.price.attempts),
+            bytes_up=size + beside.up,
+            bytes_down=request.reply_bound(spent.tokens_out // self.price.attempts) + beside.down,
             tokens_in=spent.tokens_in,
             tokens_out=spent.tokens_out,
             usd=spent.usd,
@@ -344,14 +349,15 @@ class Meter:
         if self.within:
             self.within.settle(reservation, cost)
 
-    def once(self, reservation: Totals) -> Attempt:
-        """The most of one of the attempts in `reservation`."""
-        attempts = self.price.attempts
+    def once(self, reservation: Totals, request: Message) -> Attempt:
+        """The most of one of the attempts in `reservation`, which is for `request`."""
+        attempts, beside = self.price.attempts, request.beside()
         return Attempt(
             reservation.tokens_in // attempts,
             reservation.tokens_out // attempts,
-            reservation.bytes_up,
-            reservation.bytes_down,
+            reservation.bytes_up - beside.up,
+            reservation.bytes_down - beside.down,
+            sum(beside),
         )
 
     def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
@@ -359,16 +365,23 @@ class Meter:
         if reply is None:
             return self._booked(request, size, Spent(0, 0, 0.0))
         bill = self.price.bill(self.price.once(request, size), reply, reply_size)
-        return self.billed(request, size, bill, reply_size)
+        return self.billed(request, size, bill, reply_size, reply.beside())
 
-    def billed(self, request: Message, size: int, bill: Bill, reply_size: int) -> Totals:
-        """What a crossing cost that was answered, in `reply_size` bytes, with what `bill` says."""
-        return self._booked(request, size, bill.spent, reply_size, int(bill.disputed))
+    def billed(
+        self, request: Message, size: int, bill: Bill, reply_size: int, beside: Beside = NONE_BESIDE
+    ) -> Totals:
+        """What a crossing cost that was answered, in `reply_size` bytes, with what `bill` says and so
+        many bytes beside it."""
+        return self._booked(
+            request, size + beside.up, bill.spent, reply_size + beside.down, int(bill.disputed)
+        )
 
     def lost(self, request: Message, size: int, error: BaseException) -> Totals:
         """What a crossing cost that ended in `error`: what the LM may have worked all the same."""
         worked: int | None = getattr(error, "worked", None)
-        return self._booked(request, size, self.price.lost(request, worked, size))
+        beside = NONE_BESIDE if worked == 0 else request.beside()
+        spent = self.price.lost(request, worked, size)
+        return self._booked(request, size + beside.up, spent, beside.down)
 
     def _booked(
         self, request: Message, size: int, spent: Spent, bytes_down: int = 0, disputes: int = 0

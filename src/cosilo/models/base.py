@@ -44,7 +44,8 @@ class Access(IntEnum):
 class Shows(Flag):
     """What an owner lets the other side see of its model: any of these, in any combination.
 
-    `HEAD`: the logits of a private head, of vectors that are encrypted.
+    `HEAD`: the logits of a private head, of vectors that are encrypted. `JOINT`: what comes out of a
+    program that both sides compute on arrays that neither sees.
 
     In a plan it is the name of a level of `Access`, which stands for that level and all below, or a
     list of the names of flags.
@@ -59,6 +60,7 @@ class Shows(Flag):
     EMULATOR = auto()
     WEIGHTS = auto()
     HEAD = auto()
+    JOINT = auto()
 
     @classmethod
     def presets(cls) -> dict[str, Shows]:

@@ -264,6 +264,8 @@ class _Request:
         else:
             up, left = self._asked(side, entry)
             crossed = _received(up, entry, price)
+            beside = crossed.bytes_up + crossed.bytes_down - entry.size
+            self._bytes[side] = self._bytes[side][0] + beside, link
             took = link.rtt_ms / 1000 + crossed.seconds
             self._answered = max(self._answered, (left[0] + took, left[1] + crossed.seconds))
         self._counted = _add(self._counted, crossed)
@@ -302,8 +304,10 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
         spent = price.bill(price.once(up.message, up.size), reply, down.size).spent
     else:
         spent = Spent(tokens_in, tokens_out, price.usd(tokens_in, tokens_out))
+    beside = reply.beside()
     return Traffic(
-        bytes_down=down.size,
+        bytes_up=beside.up,
+        bytes_down=down.size + beside.down,
         tokens_in=spent.tokens_in,
         tokens_out=spent.tokens_out,
         usd=spent.usd,

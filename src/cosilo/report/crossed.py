@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cosilo.attacks.record import texts
 from cosilo.boundary.messages import Message
+from cosilo.boundary.messages.base import classes
 from cosilo.boundary.record.ledger import Direction, Entry
 from cosilo.defences.vault import ALPHABET, CODE
 from cosilo.objectives.base import Run
@@ -23,6 +24,9 @@ LONGEST = 1200
 """Characters shown of a message."""
 
 _PLACEHOLDER = re.compile(rf"(?<!\w)([A-Z]{{2,12}})_[{ALPHABET}]{{{CODE}}}(?!\w)")
+SHARES = "shares, beside messages"
+"""What bytes that engines sent each other are called among the kinds of messages."""
+
 _TRIES = 40  # items whose messages are tried as examples
 
 
@@ -63,10 +67,15 @@ def tally(entries: Iterable[Entry]) -> tuple[Tally, ...]:
     """Messages and bytes by direction and kind: what went up first, then the most bytes first."""
     counts: Counter[tuple[Direction, str]] = Counter()
     sizes: Counter[tuple[Direction, str]] = Counter()
+    with_shares = {k.__name__ for k in classes().values() if k.beside is not Message.beside}
     for entry in entries:
         key = entry.direction, entry.kind
         counts[key] += 1
         sizes[key] += entry.size
+        if entry.direction == "down" and entry.kind in with_shares and entry.payload is not None:
+            beside = entry.message.beside()
+            counts.update([("up", SHARES), ("down", SHARES)])
+            sizes.update({("up", SHARES): beside.up, ("down", SHARES): beside.down})
     order = sorted(counts, key=lambda key: (key[0] != "up", -sizes[key], key[1]))
     return tuple(Tally(*key, counts[key], sizes[key]) for key in order)
 

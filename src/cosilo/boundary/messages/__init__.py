@@ -16,6 +16,7 @@ from cosilo.boundary.messages.ask import Ask, Completion, Piece
 from cosilo.boundary.messages.base import (
     LARGEST,
     SMALL,
+    Beside,
     Drawn,
     Message,
     Request,
@@ -50,6 +51,16 @@ from cosilo.boundary.messages.federate_sums import (
 )
 from cosilo.boundary.messages.forget import Forget, Forgotten
 from cosilo.boundary.messages.forward import Backward, Forward, Gradients, Outputs
+from cosilo.boundary.messages.joint import (
+    AskJoint,
+    CloseJoint,
+    Joint,
+    JointClosed,
+    JointOffered,
+    JointOpened,
+    JointSpent,
+    OpenJoint,
+)
 from cosilo.boundary.messages.lend import Lend, Lent, PluggedIn, PlugIn
 from cosilo.boundary.messages.read import Read, States
 from cosilo.boundary.messages.refused import Refused
@@ -59,11 +70,12 @@ from cosilo.boundary.messages.tune import Tune, Tuned
 from cosilo.boundary.messages.verify import Verified, Verify
 
 __all__ = [
-    "LARGEST", "SMALL", "Advertise", "Ask", "AskHead", "Backward", "Body", "Completion",
-    "Contribute", "Contributed", "Drawn", "Embed", "Embeddings", "EncryptedLogits",
-    "EncryptedVector", "Enrol", "Enrolled", "EvaluationKeys", "Forget", "Forgotten", "Forward",
-    "Gradients", "HandShares", "HeadDescribed", "KeysTaken", "Lend", "Lent", "Masked", "Message",
-    "NextRound", "NextStep", "OpenBody", "Outputs", "Piece", "PlugIn", "PluggedIn", "Read",
-    "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step", "Steps",
-    "SumState", "Tune", "Tuned", "Unmask", "Verified", "Verify", "decode", "encode",
+    "LARGEST", "SMALL", "Advertise", "Ask", "AskHead", "AskJoint", "Backward", "Beside", "Body",
+    "CloseJoint", "Completion", "Contribute", "Contributed", "Drawn", "Embed", "Embeddings",
+    "EncryptedLogits", "EncryptedVector", "Enrol", "Enrolled", "EvaluationKeys", "Forget",
+    "Forgotten", "Forward", "Gradients", "HandShares", "HeadDescribed", "Joint", "JointClosed",
+    "JointOffered", "JointOpened", "JointSpent", "KeysTaken", "Lend", "Lent", "Masked", "Message",
+    "NextRound", "NextStep", "OpenBody", "OpenJoint", "Outputs", "Piece", "PlugIn", "PluggedIn",
+    "Read", "Refused", "Request", "RoundState", "Score", "Scored", "Scores", "States", "Step",
+    "Steps", "SumState", "Tune", "Tuned", "Unmask", "Verified", "Verify", "decode", "encode",
 ]  # fmt: skip

@@ -35,6 +35,18 @@ class Drawn(NamedTuple):
     gradients: int = 0
 
 
+class Beside(NamedTuple):
+    """Bytes that cross beside messages, as shares that parties compute on.
+
+    Attributes:
+        up: that the data owner sends.
+        down: that it is sent.
+    """
+
+    up: int = 0
+    down: int = 0
+
+
 class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     """One thing said across the boundary.
 
@@ -157,6 +169,11 @@ class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):
     def seconds(self) -> float:
         """How long this reply says that it was worked on; 0 where it says nothing."""
         return 0.0
+
+    def beside(self) -> Beside:
+        """Bytes that cross beside this request and its reply: of a request the most, of a reply those
+        that did."""
+        return Beside()
 
     def written(self) -> int:
         """Bytes of what was written for this reply: an upper bound on its tokens, since each has at
