@@ -10,6 +10,7 @@ import pytest
 
 from cosilo.engines.base import Program, Setting
 from cosilo.engines.llama import forward, observe, shifts
+from cosilo.engines.prefix import keys_and_values
 from cosilo.engines.ranges import require_faithful
 from cosilo.engines.spu import environment
 from cosilo.engines.spu.run import JointRun
@@ -48,3 +49,21 @@ async def test_a_block_is_right_where_there_is_room_and_an_overflow_is_noticed()
     assert not bool(fits)
     with pytest.raises(ConfigError, match="a product leaves the ring"):
         require_faithful(wrapped, plain, 0.01)
+
+
+async def test_behind_a_prefix_in_clear_a_suffix_is_right_each_time() -> None:
+    """Keys and values of the prefix are brought anew to each computation; weights are shared once."""
+    model = small_llama(layers=1)
+    public = texts(0)
+    halvings = shifts(reduce(or_, (observe(model, states) for states in public)))
+    shape = shape_of(model, 2, halvings, before=4)
+    async with JointRun(Program("llama", shape), Setting("aby3")) as joint:
+        await joint.start()
+        await joint.compile()
+        await joint.link()
+        await joint.share([model.mixed, model.out, model.gated, model.down])
+        for private in texts(9, many=2):
+            clear = keys_and_values(model, private[:4])
+            found, fits = (await joint.compute([private[4:]], clear)).outputs
+            assert bool(fits)
+            assert require_faithful(found, forward(model, private)[0][4:], 0.01) < 0.01

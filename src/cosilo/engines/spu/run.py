@@ -31,6 +31,7 @@ from cosilo.engines.spu.party import WORKER, SpuParty, packed, printable, unpack
 from cosilo.errors import CapabilityError, ConfigError, EngineError
 
 _HELLO_S, _COMPILE_S, _END_S = 60.0, 900.0, 20.0
+_OWNED, _GIVEN, _BROUGHT = 0, 1, 2  # which of a program's arrays
 _TOLD = {"data owner": (DATA_OWNER,), "LM's owner": (LM_OWNER,), "both": (LM_OWNER, DATA_OWNER)}
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class Ready:
     """What a party is agreed on before anything starts: the same at all of them, or there is no run."""
 
     agreed: str
-    sizes: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]] = field(compare=False)
+    sizes: tuple[tuple[tuple[int, ...], ...], ...] = field(compare=False)
     versions: Mapping[str, str] = field(compare=False)
 
     @property
@@ -122,7 +123,6 @@ class JointRun:
         self._marks: dict[int, PartySpent] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._told: tuple[int, ...] = ()
-        self._owned = 0
         self._digest = ""
         self._ended = False
         self.hello: Ready | None = None
@@ -200,7 +200,6 @@ class JointRun:
                 cache=str(cache),
             )
             self._told = _TOLD[str(said["sees"])]
-            self._owned = int(said["owned"])
             self._digest = str(said["digest"])
 
     async def listen(
@@ -286,15 +285,25 @@ class JointRun:
         Args:
             owned: them, where the LM's owner is on this side.
         """
-        return await self._step("share", 0, LM_OWNER, owned, ())
+        return await self._step("share", [(_OWNED, LM_OWNER, owned)], ())
 
-    async def compute(self, given: Sequence[Array] | None = None) -> Joint:
-        """Share the data owner's arrays, compute, and tell whom the program tells.
+    async def compute(
+        self, given: Sequence[Array] | None = None, brought: Sequence[Array] | None = None
+    ) -> Joint:
+        """Share what the owners bring to this computation, do it, and tell whom the program tells.
 
         Args:
-            given: them, where the data owner is on this side.
+            given: the data owner's arrays, where it is on this side.
+            brought: the LM owner's for this computation alone, where it is on this side and the program
+                has such.
         """
-        return await self._step("run", self._owned, DATA_OWNER, given, self._told)
+        assert self.hello is not None, "start it first"
+        parts = [(_GIVEN, DATA_OWNER, given)]
+        if len(self.hello.sizes) > _BROUGHT and self.hello.sizes[_BROUGHT]:
+            parts.append((_BROUGHT, LM_OWNER, brought))
+        elif brought:
+            raise ConfigError(f"the program {self._program.name!r} is brought nothing each time")
+        return await self._step("run", parts, self._told)
 
     async def end(self) -> Joint:
         """Part; what the parting took, and what was still under way before."""
@@ -313,16 +322,27 @@ class JointRun:
         await asyncio.gather(*(proxy.close() for proxy in self._proxies()))
 
     async def _step(
-        self, do: str, first: int, owner: int, arrays: Sequence[Array] | None, told: tuple[int, ...]
+        self,
+        do: str,
+        parts: Sequence[tuple[int, int, Sequence[Array] | None]],
+        told: tuple[int, ...],
     ) -> Joint:
-        if (owner in self._ranks) != (arrays is not None):
-            raise ConfigError(f"the arrays of party {owner} are handed in where it runs")
-        parts = [packed(array) for array in arrays or ()]
+        """Have every party here do it, each with the arrays that are its own; `parts` are which of the
+        program's arrays, whose, and these where their owner runs here."""
+        for _, owner, arrays in parts:
+            if (owner in self._ranks) != (arrays is not None):
+                raise ConfigError(f"the arrays of party {owner} are handed in where it runs")
+        ready = [
+            (which, owner, [packed(a) for a in arrays or ()]) for which, owner, arrays in parts
+        ]
 
         async def one(rank: int) -> dict[str, Any]:
-            own = parts if rank == owner else []
+            own = [
+                {"which": which, "owner": owner, "arrays": arrays if rank == owner else []}
+                for which, owner, arrays in ready
+            ]
             return await self._parties[rank].ask(
-                do, self._deadlines.step_s, first=first, owner=owner, arrays=own, told=list(told)
+                do, self._deadlines.step_s, parts=own, told=list(told)
             )
 
         said = dict(
@@ -399,7 +419,7 @@ class JointRun:
             versions = msgspec.convert(said["versions"], dict[str, str])
             sizes = msgspec.convert(
                 said["sizes"],
-                tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]],
+                tuple[tuple[tuple[int, ...], ...], ...],
                 strict=False,
             )
             facts = (

@@ -11,6 +11,10 @@ from typing import Any
 import msgspec
 
 
+def _of(number: int) -> Any:
+    return ("<i4", [1], number.to_bytes(4, "little"))
+
+
 def main(socket_: socket.socket) -> None:
     stream = socket_.makefile("rwb")
     wrong = ""
@@ -27,11 +31,13 @@ def main(socket_: socket.socket) -> None:
                 said["sources"] = str(os.getpid())
             if wrong == "huge":
                 said["sizes"] = [[[1 << 20, 1 << 20]], [[1, 2]]]
+            if wrong == "brings":
+                said["sizes"].append([[3]])
             if wrong == "unknown":
                 said["refused"] = "there is none of that name"
         elif do == "compile":
-            said |= {"digest": "d", "sees": "data owner", "owned": 1}
-        elif do in ("share", "run") and frame["arrays"]:
+            said |= {"digest": "d", "sees": "data owner"}
+        elif do in ("share", "run") and any(part["arrays"] for part in frame["parts"]):
             if wrong == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if wrong == "stalls":
@@ -46,7 +52,9 @@ def main(socket_: socket.socket) -> None:
                 said = {"said": "failed", "error": "RuntimeError: \x1b[31mno\x00 luck"}
             if wrong == "other":
                 said["said"] = "end"
-        if do == "run":
+        if do == "run" and wrong == "brings":
+            said["arrays"] = [_of(len(part["arrays"])) for part in frame["parts"]]
+        elif do == "run":
             kind = {"pickled": "|O8", "text": "<U1"}.get(wrong, "<f4")
             array = (kind, [1], bytes(8 if kind == "|O8" else 4))
             said["arrays"] = [array]

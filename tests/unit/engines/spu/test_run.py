@@ -88,6 +88,26 @@ async def test_a_party_that_fails_ends_all_of_them(wrong: str, said: str) -> Non
     assert not any(alive(pid) for pid in pids)
 
 
+async def test_what_the_lms_owner_brings_each_time_is_handed_to_its_party_alone() -> None:
+    async with run("brings") as joint:
+        await joint.start()
+        await joint.compile()
+        await joint.link()
+        await joint.share(WEIGHTS)
+        with pytest.raises(ConfigError, match="arrays of party 0 are handed in where it runs"):
+            await joint.compute(GIVEN)
+        done = await joint.compute(GIVEN, [np.ones(3, np.float32)])
+        # What was told was told by the data owner's party: it holds its own array, not what is brought.
+        assert [int(output[0]) for output in done.outputs] == [1, 0]
+
+
+async def test_a_program_that_is_brought_nothing_refuses_what_is_brought() -> None:
+    async with run("well") as joint:
+        await through(joint)
+        with pytest.raises(ConfigError, match="'well' is brought nothing"):
+            await joint.compute(GIVEN, GIVEN)
+
+
 async def test_what_is_asked_of_a_run_that_has_ended_leaves_nothing_under_way() -> None:
     async with run("dies") as joint:
         with pytest.raises(EngineError):

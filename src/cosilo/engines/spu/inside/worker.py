@@ -84,7 +84,7 @@ class Party:
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         said = {"versions": versions, "sources": sources.hexdigest()}
         try:
-            sizes = program(frame["program"]).arrays(frame["shape"])
+            sizes = self._arguments(program(frame["program"]), frame["shape"])
         except ModuleNotFoundError:
             return {**said, "refused": "there is none of that name"}
         except (KeyError, TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ class Party:
 
         name, shape = frame["program"], frame["shape"]
         self._program = program(name)
-        self._sizes = self._program.arrays(shape)
+        self._sizes = self._arguments(self._program, shape)
         self._config = libspu.RuntimeConfig(
             protocol=getattr(libspu, frame["protocol"]),
             field=getattr(libspu, f"FM{frame['field']}"),
@@ -113,7 +113,7 @@ class Party:
                 part.write_bytes(self._executable.SerializeToString())
                 part.rename(kept)
         digest = hashlib.sha256(self._executable.code).hexdigest()
-        return {"digest": digest, "sees": self._program.SEES, "owned": len(self._sizes[0])}
+        return {"digest": digest, "sees": self._program.SEES}
 
     def link(self, frame: dict[str, Any]) -> dict[str, Any]:
         """Connect to the other parties, at the addresses by which this one reaches each."""
@@ -137,16 +137,20 @@ class Party:
         return {}
 
     def share(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """Share one owner's arrays among all parties: `first` is the place of its first argument."""
+        """Share arrays among all parties: a part says which of the program's, and whose they are."""
+        for part in frame["parts"]:
+            self._shared(part["which"], part["owner"], part["arrays"])
+        return {}
+
+    def _shared(self, which: int, owner: int, arrays: list[Any]) -> None:
         import numpy as np
         from spu import libspu
 
-        first, owner = frame["first"], frame["owner"]
-        sizes = self._sizes[0] if first == 0 else self._sizes[1]
-        for k, size in enumerate(sizes):
+        first = sum(map(len, self._sizes[:which]))
+        for k, size in enumerate(self._sizes[which]):
             name = self._names[first + k]
             if owner == self._rank:
-                dtype, shape, data = frame["arrays"][k]
+                dtype, shape, data = arrays[k]
                 array = np.frombuffer(data, np.dtype(dtype)).reshape(shape)
                 if tuple(shape) != tuple(size):
                     raise ValueError(f"argument {first + k} is {shape}, not {size}")
@@ -155,13 +159,13 @@ class Party:
                     if rank != self._rank:
                         self._send(rank, share)
                 self._runtime.set_var(name, shares[self._rank])
-                frame["arrays"][k] = None
+                arrays[k] = None
             else:
                 self._runtime.set_var(name, self._receive(owner))
-        return {}
 
     def run(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """Share what the data owner gives, compute, and put outputs together where they are told."""
+        """Share what the owners bring to this computation, do it, and put outputs together where they
+        are told."""
         self.share(frame)
         self._runtime.run(self._executable)
         told = frame["told"]
@@ -198,20 +202,27 @@ class Party:
         from spu import libspu
         from spu.utils import frontend
 
-        owned, given = (
+        arguments = tuple(
             [jax.ShapeDtypeStruct(tuple(size), "float32") for size in sizes]
             for sizes in self._sizes
         )
         executable, _ = frontend.compile(
             frontend.Kind.JAX,
             self._program.build(shape),
-            (owned, given),
+            arguments,
             {},
             self._names,
             [libspu.VIS_SECRET] * len(self._names),
             lambda outputs: [f"o{k}" for k in range(len(outputs))],
         )
         return executable
+
+    @staticmethod
+    def _arguments(module: Any, shape: dict[str, Any]) -> tuple[list[tuple[int, ...]], ...]:
+        """The sizes of what is shared once, of what the data owner gives each time, and, where the
+        program has such, of what the LM's owner brings each time."""
+        brought = getattr(module, "brought", None)
+        return (*module.arrays(shape), *([brought(shape)] if brought else []))
 
     def _send(self, rank: int, share: Any) -> None:
         """A share: its description with its first piece, then each other piece."""

@@ -13,7 +13,9 @@ of the weights: plain work, done once.
 keys), `inner`, `theta`, `eps`, `vocabulary`; `starts`: "tokens" or "states"; `ends`: "states",
 "logits" or "label"; `candidates`: ids to choose among, or none for all; `shifts`: how many times
 states are halved before each norm (two a layer, and the last), at the first place and at the others;
-`far`: how far below the others the scores of places to come are put; `range`: of mean squares.
+`far`: how far below the others the scores of places to come are put; `range`: of mean squares;
+`before`: how many places in clear stand before these tokens (0 when it is not there). The LM's owner
+computes their keys, turned, and values by itself, and brings those of each layer to each computation.
 
 RMSNorm gives the same for a state and for half of it; unless a large one is halved, its square
 leaves the ring (`engines/llama.py`). Beside the result comes one bit: whether each mean square, of
@@ -55,14 +57,23 @@ def arrays(shape: dict[str, Any]) -> tuple[list[tuple[int, ...]], list[tuple[int
     return owned, given
 
 
-def build(shape: dict[str, Any]) -> Callable[[Sequence[Any], Sequence[Any]], Any]:
+def brought(shape: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The sizes of what the LM's owner brings to each computation: keys and values in clear to it."""
+    before = shape.get("before", 0)
+    if not isinstance(before, int) or before < 0:
+        raise ValueError("'before'")
+    size = shape["width"] // shape["heads"]
+    return [(shape["layers"], shape["groups"], before, size)] * 2 if before else []
+
+
+def build(shape: dict[str, Any]) -> Callable[..., Any]:
     """The function that is compiled."""
     tokens, layers, width = shape["tokens"], shape["layers"], shape["width"]
-    heads, groups = shape["heads"], shape["groups"]
-    size = width // heads
-    turns = rotations(tokens, size, shape["theta"])
-    later = shape["far"] * np.triu(np.ones((tokens, tokens), np.float32), 1)
-    scales = np.array([scales_of(pair, tokens) for pair in shape["shifts"]])
+    heads, groups, before = shape["heads"], shape["groups"], shape.get("before", 0)
+    size, places = width // heads, before + tokens
+    turns = rotations(before, tokens, size, shape["theta"])
+    later = shape["far"] * np.triu(np.ones((tokens, places), np.float32), 1 + before)
+    scales = np.array([scales_of(pair, before, tokens) for pair in shape["shifts"]])
     eps = shape["eps"]
 
     def norm(states: Any, scale: Any, smallest: Any) -> Any:
@@ -71,29 +82,34 @@ def build(shape: dict[str, Any]) -> Callable[[Sequence[Any], Sequence[Any]], Any
         return small * inverse_root(square + smallest), square
 
     def block(states: Any, weights: Any) -> tuple[Any, Any]:
-        mixed, out, gated, down, scale, smallest = weights
+        mixed, out, gated, down, scale, smallest, *clear = weights
         normal, first = norm(states, scale[0], smallest[0])
         together = normal @ mixed
         both = together[:, : width + groups * size].reshape(tokens, heads + groups, size)
         both = jnp.einsum("tha,tab->htb", both, turns)  # one product, so one truncation
         queries, keys = both[:heads], both[heads:]
         values = together[:, width + groups * size :].reshape(tokens, groups, size)
+        values = values.transpose(1, 0, 2)
+        if clear:
+            keys = jnp.concatenate([clear[0], keys], axis=1)
+            values = jnp.concatenate([clear[1], values], axis=1)
         queries = queries.reshape(groups, heads // groups * tokens, size)
-        scores = jnp.einsum("gqs,gts->gqt", queries, keys).reshape(heads, tokens, tokens)
+        scores = jnp.einsum("gqs,gts->gqt", queries, keys).reshape(heads, tokens, places)
         scores = scores - later
         chances = exponential(scores - jnp.max(scores, axis=-1, keepdims=True))
         chances = chances * (1 / jnp.sum(chances, axis=-1, keepdims=True))
-        chances = chances.reshape(groups, heads // groups * tokens, tokens)
-        read = jnp.einsum("gqt,tgs->gqs", chances, values).reshape(heads, tokens, size)
+        chances = chances.reshape(groups, heads // groups * tokens, places)
+        read = jnp.einsum("gqt,gts->gqs", chances, values).reshape(heads, tokens, size)
         states = states + read.transpose(1, 0, 2).reshape(tokens, width) @ out
         normal, second = norm(states, scale[1], smallest[1])
         gate, up = jnp.split(normal @ gated, 2, axis=-1)
         return states + (logistic(gate) * gate * up) @ down, jnp.stack([first, second])
 
-    def run(owned: Sequence[Any], given: Sequence[Any]) -> Any:
+    def run(owned: Sequence[Any], given: Sequence[Any], clear: Sequence[Any] = ()) -> Any:
         states = given[0] @ owned[4] if shape["starts"] == "tokens" else given[0]
         inside = scales[: 2 * layers].reshape(layers, 2, tokens, 1)
-        states, squares = jax.lax.scan(block, states, (*owned[:4], inside, eps * inside**2))
+        along = (*owned[:4], inside, eps * inside**2, *clear)
+        states, squares = jax.lax.scan(block, states, along)
         if shape["ends"] == "states":
             return states, within(squares, *shape["range"])
         table, gain = owned[4], owned[5]
@@ -114,17 +130,18 @@ def within(squares: Any, least: float, most: float) -> Any:
     return jnp.sum(outside) < 1
 
 
-def scales_of(pair: Sequence[int], tokens: int) -> np.ndarray:
+def scales_of(pair: Sequence[int], before: int, tokens: int) -> np.ndarray:
     """What states are multiplied by: one power of two at the first place, one at the others."""
     scales = np.full((tokens, 1), 2.0 ** -pair[1], np.float32)
-    scales[0] = 2.0 ** -pair[0]
+    if not before:
+        scales[0] = 2.0 ** -pair[0]
     return scales
 
 
-def rotations(tokens: int, size: int, theta: float) -> np.ndarray:
+def rotations(before: int, tokens: int, size: int, theta: float) -> np.ndarray:
     """For each place the matrix that turns a query or a key by it (rotary, halves as in Llama)."""
     half = size // 2
-    angles = np.arange(tokens)[:, None] * theta ** (-np.arange(half) / half)[None]
+    angles = np.arange(before, before + tokens)[:, None] * theta ** (-np.arange(half) / half)[None]
     turns = np.zeros((tokens, size, size), np.float32)
     at = np.arange(half)
     turns[:, at, at] = turns[:, at + half, at + half] = np.cos(angles)
