@@ -31,10 +31,19 @@ Fault = Callable[[EngineError], None]
 
 @dataclass
 class Counted:
-    """What passed in one direction: bytes, and whole frames."""
+    """What passed in one direction: bytes, and whole frames.
+
+    Attributes:
+        most: bytes; a link on which more would pass fails.
+    """
 
     bytes: int = 0
     frames: int = 0
+    most: int | None = None
+
+    def allow(self, more: int) -> None:
+        """Let so many bytes pass from now on."""
+        self.most = self.bytes + more
 
 
 class FrameCheck:
@@ -122,6 +131,11 @@ class LinkProxy:
         self.port = self._server.sockets[0].getsockname()[1]
         return self.port
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is under way: each frame has been answered, by one on the way back."""
+        return self.out.frames == self.back.frames
+
     def closing(self) -> None:
         """From now on parties part: a link that ends is no fault."""
         self._closing = True
@@ -166,9 +180,10 @@ class LinkProxy:
                 )
         except (OSError, TimeoutError):
             return  # the other one listens not yet: the engine tries again, and gives up by itself
+        out, back = Counted(), Counted()
         ways = [
-            asyncio.create_task(self._pass(reader, onward, self.out)),
-            asyncio.create_task(self._pass(there, writer, self.back)),
+            asyncio.create_task(self._pass(reader, onward, self.out, out)),
+            asyncio.create_task(self._pass(there, writer, self.back, back)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -177,22 +192,38 @@ class LinkProxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             onward.transport.abort()
+            if not back.bytes:  # nobody was there yet: the proxy at the other end counted nothing
+                self.out.bytes -= out.bytes
+                self.out.frames -= out.frames
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counted: Counted
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        counted: Counted,
+        here: Counted,
     ) -> None:
-        """One direction; whatever ends it while the run goes on is a fault."""
-        check = FrameCheck(counted)
+        """One direction, counted with all others and by itself; whatever ends it while the run goes on
+        is a fault."""
+        check = FrameCheck(here)
         began = False
         with suppress(OSError):
             while data := await reader.read(_BLOCK):
                 began = True
+                before = here.frames
                 try:
                     check.feed(data)
                 except ValueError:
                     self._faulted("what came is no frame of the engine's protocol")
                     return
+                if counted.most is not None and counted.bytes + len(data) > counted.most:
+                    self._faulted(
+                        f"more than {counted.most:,} bytes came, which is all it may take"
+                    )
+                    return
                 counted.bytes += len(data)
+                counted.frames += here.frames - before
+                here.bytes += len(data)
                 writer.write(data)
                 await writer.drain()
         if began:

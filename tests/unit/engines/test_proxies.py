@@ -117,6 +117,45 @@ async def test_what_ends_a_link_in_the_middle_is_told(echo: Echo, data: bytes, w
     await proxy.close()
 
 
+async def test_a_link_that_passes_more_than_it_may_fails(echo: Echo) -> None:
+    faults: list[EngineError] = []
+    proxy = LinkProxy("a", ("127.0.0.1", echo.port), faults.append)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await proxy.open())
+    some = frame(bytes(80))
+    proxy.out.allow(2 * len(some))
+    for _ in range(2):
+        writer.write(some)
+        assert await reader.readexactly(len(some)) == some
+    assert proxy.quiet
+    writer.write(some)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await reader.readexactly(1)
+    assert "more than 184 bytes came" in str(faults[0])
+    assert proxy.out.bytes == 2 * len(some)
+    assert len(echo.came) == 2 * len(some)
+    writer.close()
+    await proxy.close()
+
+
+async def test_what_nobody_answered_is_not_counted(echo: Echo) -> None:
+    """The proxy at the other end, whose engine does not listen yet, never read it."""
+    faults: list[EngineError] = []
+    gone = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    proxy = LinkProxy("a", ("127.0.0.1", gone.sockets[0].getsockname()[1]), faults.append)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await proxy.open())
+    writer.write(frame(b"anybody?"))
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await reader.readexactly(1)
+    for _ in range(100):
+        if not proxy.out.bytes:
+            break
+        await asyncio.sleep(0.01)
+    assert (proxy.out.bytes, proxy.out.frames, proxy.quiet, faults) == (0, 0, True, [])
+    writer.close()
+    await proxy.close()
+    gone.close()
+
+
 async def test_a_party_that_does_not_listen_yet_is_no_fault() -> None:
     faults: list[EngineError] = []
     proxy = LinkProxy("a", ("127.0.0.1", 1), faults.append)

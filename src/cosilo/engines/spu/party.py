@@ -72,9 +72,16 @@ class SpuParty:
                 f"{str(environment.python)!r} cannot be run: {error.strerror}; `{INSTALL}` makes its "
                 "environment again"
             ) from None
+        except BaseException:  # cancelled: a process that did start ends when its socket closes
+            ours.close()
+            raise
         finally:
             its.close()
-        return cls(rank, process, *await asyncio.open_connection(sock=ours))
+        try:
+            return cls(rank, process, *await asyncio.open_connection(sock=ours))
+        except BaseException:
+            ours.close()
+            raise
 
     async def ask(self, do: str, within_s: float, **fields: Any) -> dict[str, Any]:
         """Have it do one thing; what it says then.
@@ -84,6 +91,11 @@ class SpuParty:
         """
         try:
             async with asyncio.timeout(within_s):
+                if (size := _handed(fields)) > LARGEST:  # before anything is copied
+                    raise EngineError(
+                        f"the arrays of {do!r} have {size:,} bytes; a party may be handed "
+                        f"{LARGEST:,} at once"
+                    )
                 body = msgspec.msgpack.encode({"do": do, **fields})
                 if len(body) > LARGEST:
                     raise EngineError(
@@ -121,6 +133,15 @@ class SpuParty:
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+
+
+def _handed(fields: Any) -> int:
+    """Bytes of what is handed over, in whatever it stands."""
+    if isinstance(fields, bytes):
+        return len(fields)
+    if isinstance(fields, dict):
+        fields = list(fields.values())
+    return sum(map(_handed, fields)) if isinstance(fields, list | tuple) else 0
 
 
 def packed(array: Array) -> tuple[str, list[int], bytes]:

@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,14 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from cosilo.engines.base import DATA_OWNER, LM_OWNER, Array, Joint, PartySpent, Program, Setting
-from cosilo.engines.proxies import LinkProxy
+from cosilo.engines.proxies import Counted, LinkProxy
 from cosilo.engines.spu.environment import Environment, directory, require
 from cosilo.engines.spu.party import WORKER, SpuParty, packed, printable, unpacked
 from cosilo.errors import CapabilityError, ConfigError, EngineError
 
 _HELLO_S, _COMPILE_S, _END_S = 60.0, 900.0, 20.0
+_LOOK_S, _LOOKS = 0.005, 3  # how often links are looked at, which are at rest when all looks say so
+_CGROUP = Path("/sys/fs/cgroup")
 _OWNED, _GIVEN, _BROUGHT = 0, 1, 2  # which of a program's arrays
 _TOLD = {"data owner": (DATA_OWNER,), "LM's owner": (LM_OWNER,), "both": (LM_OWNER, DATA_OWNER)}
 T = TypeVar("T")
@@ -57,12 +59,12 @@ class Reached:
 
     Attributes:
         address: host and port of its side's proxy.
-        connect: the TLS to connect with.
+        connect: the TLS to connect with; None on this machine, in a trial.
         server_name: by which name its certificate is checked.
     """
 
     address: tuple[str, int]
-    connect: ssl.SSLContext
+    connect: ssl.SSLContext | None = None
     server_name: str = ""
 
 
@@ -117,14 +119,15 @@ class JointRun:
         self._environment = environment or require()
         self._worker = worker
         self._parties: dict[int, SpuParty] = {}
-        self._ports: dict[int, int] = {}
+        self._ports: dict[int, socket.socket] = {}
         self._out: dict[tuple[int, int], LinkProxy] = {}
-        self._in: dict[int, LinkProxy] = {}
-        self._marks: dict[int, PartySpent] = {}
+        self._in: dict[tuple[int, int], LinkProxy] = {}
+        self._marks: dict[int, tuple[int, int]] = {}  # by rank: bytes, messages
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._told: tuple[int, ...] = ()
         self._digest = ""
         self._ended = False
+        self._ending: asyncio.Future[None] | None = None
         self.hello: Ready | None = None
 
     async def __aenter__(self) -> Self:
@@ -153,6 +156,51 @@ class JointRun:
         """Bytes that passed the proxies on their way out from here, and came back on these links."""
         return sum(proxy.out.bytes + proxy.back.bytes for proxy in self._out.values())
 
+    @property
+    def alive(self) -> bool:
+        """Whether nothing has ended it."""
+        return not self._ended and not self._failed.done()
+
+    def passed(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Bytes and whole frames that went from one party to another, of all links that end here."""
+        found: dict[tuple[int, int], tuple[int, int]] = {}
+
+        def add(sender: int, receiver: int, counted: Counted) -> None:
+            size, frames = found.get((sender, receiver), (0, 0))
+            found[sender, receiver] = size + counted.bytes, frames + counted.frames
+
+        for (one, other), proxy in (*self._out.items(), *self._in.items()):
+            add(one, other, proxy.out)
+            add(other, one, proxy.back)
+        return found
+
+    def allow(self, most: int) -> None:
+        """Let no more than so many bytes pass from any party to any other, from now on; what passes
+        them ends the run."""
+        for proxy in self._proxies():
+            proxy.out.allow(most)
+            proxy.back.allow(most)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is under way on any link that ends here.
+
+        Raises:
+            EngineError: the run ends over it.
+        """
+        await self._watched(self._quiet())
+
+    async def _quiet(self) -> None:
+        now = asyncio.get_running_loop().time
+        end, still, before = now() + self._deadlines.silent_s, 0, self.passed()
+        while still < _LOOKS:  # what an engine is about to send has passed no proxy yet
+            if now() > end:
+                raise EngineError("the links of a joint run do not come to rest")
+            await asyncio.sleep(_LOOK_S)
+            quiet = all(proxy.quiet for proxy in self._proxies())
+            passed = self.passed()
+            still = still + 1 if quiet and passed == before else 0
+            before = passed
+
     async def start(self) -> Ready:
         """Start the processes and ask what is in them; nothing is sent to anyone.
 
@@ -163,8 +211,7 @@ class JointRun:
         """
         for rank in self._ranks:
             self._parties[rank] = await SpuParty.start(rank, self._environment, worker=self._worker)
-            self._ports[rank] = free_port()
-            self._marks[rank] = PartySpent()
+            self._ports[rank] = reserved_port()
         said = await self._all("hello", _HELLO_S, program=self._program.name, shape=self._shape())
         hellos = [self._hello(each) for each in said.values()]
         require_agreed([each.agreed for each in hellos])
@@ -204,22 +251,37 @@ class JointRun:
 
     async def listen(
         self,
-        accept: ssl.SSLContext,
-        admits: Any,
+        accept: ssl.SSLContext | None,
+        admits: Callable[[Mapping[str, Any] | None], bool],
         *,
         host: str,
         port: int = 0,
+        rank: int | None = None,
+        other: int | None = None,
     ) -> int:
-        """Let the engines of other machines reach the party that runs here; the port."""
-        (rank,) = self._ranks
+        """Let another party reach one that runs here; the port.
+
+        Args:
+            accept: the TLS it listens with; None in a trial, where both are on one machine.
+            admits: whether a certificate is that of the other party's machine.
+            rank: the party here; the only one, when None.
+            other: the party that may connect; the other one of two, when None.
+
+        Raises:
+            OSError: the address is in use, or not ours.
+        """
+        if rank is None:
+            (rank,) = self._ranks
+        if other is None:
+            (other,) = set(range(self._setting.parties)) - {rank}
         proxy = LinkProxy(
-            f"to party {rank}",
-            ("127.0.0.1", self._ports[rank]),
+            f"from party {other} to party {rank}",
+            ("127.0.0.1", self._port(rank)),
             self._fault,
             accept=accept,
             admits=admits,
         )
-        self._in[rank] = proxy
+        self._in[other, rank] = proxy
         return await proxy.open(host, port)
 
     async def link(self, name: str = "", reached: Mapping[int, Reached] | None = None) -> None:
@@ -251,7 +313,7 @@ class JointRun:
                 far = reached.get(other)
                 self._out[rank, other] = proxy = LinkProxy(
                     f"from party {rank} to party {other}",
-                    far.address if far else ("127.0.0.1", self._ports[other]),
+                    far.address if far else ("127.0.0.1", self._port(other)),
                     self._fault,
                     connect=far.connect if far else None,
                     server_name=far.server_name or far.address[0] if far else None,
@@ -263,7 +325,7 @@ class JointRun:
 
         async def linked(rank: int) -> dict[str, Any]:
             addresses = [
-                f"127.0.0.1:{self._ports[other] if other == rank else self._out[rank, other].port}"
+                f"127.0.0.1:{self._port(rank) if other == rank else self._out[rank, other].port}"
                 for other in range(self._setting.parties)
             ]
             return await self._parties[rank].ask(
@@ -320,6 +382,8 @@ class JointRun:
         self._ended = True
         await asyncio.gather(*(party.end() for party in self._parties.values()))
         await asyncio.gather(*(proxy.close() for proxy in self._proxies()))
+        for held in self._ports.values():
+            held.close()
 
     async def _step(
         self,
@@ -368,6 +432,8 @@ class JointRun:
         """What `work` gives; whatever goes wrong meanwhile ends all that runs here."""
         task = asyncio.ensure_future(work)
         try:
+            if self._failed.done():
+                self._failed.result()
             if self._ended:
                 raise EngineError("this joint run has ended")
             both: set[asyncio.Future[Any]] = {task, self._failed}
@@ -386,28 +452,32 @@ class JointRun:
         if not self._failed.done():
             self._failed.set_exception(error)
             self._failed.exception()  # it may come while nobody waits; the next step raises it
+            self._ending = asyncio.ensure_future(self.close())
 
     def _proxies(self) -> list[LinkProxy]:
         return [*self._out.values(), *self._in.values()]
 
     def _since(self, said: Mapping[int, Mapping[str, Any]]) -> dict[int, PartySpent]:
         """What each party here spent since this was asked last."""
-        spent = {}
-        for rank in self._ranks:
-            links = [proxy for (one, _), proxy in self._out.items() if one == rank]
-            back = [proxy for (_, other), proxy in self._out.items() if other == rank]
-            back += [self._in[rank]] if rank in self._in else []
-            now = PartySpent(
-                sum(proxy.out.bytes for proxy in links) + sum(proxy.back.bytes for proxy in back),
-                sum(proxy.out.frames for proxy in links),
+        now = {
+            rank: (
+                sum(size for (sender, _), (size, _) in self.passed().items() if sender == rank),
+                sum(proxy.out.frames for (one, _), proxy in self._out.items() if one == rank),
             )
-            before = self._marks[rank]
-            self._marks[rank] = now
-            cpu = float(said.get(rank, {}).get("cpu_s", 0.0))
-            spent[rank] = PartySpent(
-                now.bytes_out - before.bytes_out, now.messages - before.messages, cpu
+            for rank in self._ranks
+        }
+        before, self._marks = self._marks, now
+        return {
+            rank: PartySpent(
+                size - before.get(rank, (0, 0))[0],
+                frames - before.get(rank, (0, 0))[1],
+                float(said.get(rank, {}).get("cpu_s", 0.0)),
             )
-        return spent
+            for rank, (size, frames) in now.items()
+        }
+
+    def _port(self, rank: int) -> int:
+        return int(self._ports[rank].getsockname()[1])
 
     def _shape(self) -> dict[str, Any]:
         return dict(self._program.shape)
@@ -448,16 +518,27 @@ def require_agreed(agreed: Sequence[str]) -> None:
         )
 
 
-def free_memory() -> int:
-    """Bytes that can be had without pushing anything out."""
+def free_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes that can be had without pushing anything out, on this machine and in this container."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with open("/proc/meminfo") as lines:
         for line in lines:
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+                free = int(line.split()[1]) << 10
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # "max" is no number, and no limit
+            left = int((cgroup / most).read_text()) - int((cgroup / used).read_text())
+            free = min(free, max(0, left))
+    return free
 
 
-def free_port() -> int:
-    """A port of this machine's that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def reserved_port() -> socket.socket:
+    """A port of this machine's, held so that nobody else is given it, at which an engine can listen all
+    the same: the socket that holds it does not."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held

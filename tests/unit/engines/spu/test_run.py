@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosilo.engines.base import Joint, Program, Setting
+from cosilo.engines.spu import party
 from cosilo.engines.spu import run as running
 from cosilo.engines.spu.environment import Environment
 from cosilo.engines.spu.run import Deadlines, JointRun, free_memory, require_agreed
@@ -178,3 +181,66 @@ async def test_without_an_environment_nothing_starts() -> None:
 
 def test_free_memory_is_less_than_all_memory() -> None:
     assert 0 < free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_containers_limit_is_one(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("5\n")
+    unlimited = free_memory(tmp_path)
+    (tmp_path / "memory.max").write_text(f"{5 + (1 << 20)}\n")
+    assert free_memory(tmp_path) == 1 << 20 < unlimited
+    (tmp_path / "memory.current").write_text(f"{1 << 40}\n")
+    assert free_memory(tmp_path) == 0
+
+
+def test_a_port_that_is_held_for_an_engine_is_given_to_nobody_else() -> None:
+    held = running.reserved_port()
+    port = held.getsockname()[1]
+    with socket.socket() as another, pytest.raises(OSError, match="in use"):
+        another.bind(("127.0.0.1", port))
+    with socket.socket() as engine:  # as brpc listens
+        engine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        engine.bind(("127.0.0.1", port))
+        engine.listen()
+    held.close()
+
+
+def scripted_processes() -> int:
+    """How many workers are children of ours, and alive."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = []
+    for pid in children:
+        with suppress(OSError):
+            commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sum(b"scripted.py" in command for command in commands)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
+    joint = run("well")
+    for waited in (0.0, 0.02, 0.1, 0.4):
+        starting = asyncio.create_task(joint.start())
+        await asyncio.sleep(waited)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        pids = list(joint.pids.values())
+        await joint.close()
+        assert not any(alive(pid) for pid in pids)
+        joint = run("well")
+    await joint.close()
+    for _ in range(100):  # one that was just being started ends by itself
+        if not scripted_processes():
+            break
+        await asyncio.sleep(0.05)
+    assert scripted_processes() == 0
+
+
+async def test_arrays_that_are_too_large_for_a_frame_are_refused_before_they_are_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(party, "LARGEST", 1 << 12)
+    async with run("well") as joint:
+        await joint.start()
+        await joint.compile()
+        await joint.link()
+        with pytest.raises(EngineError, match="the arrays of 'share' have 8,"):
+            await joint.share([np.ones((32, 64), np.float32)])

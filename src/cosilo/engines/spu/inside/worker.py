@@ -21,6 +21,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -32,6 +34,8 @@ LARGEST = 1 << 31
 
 _PACKAGES = ("spu", "jax", "jaxlib", "numpy")
 _CHUNK = 1 << 24
+_PIECES = 1 << 12  # of one share
+_PARTIAL_S = 3600.0
 
 
 class Frames:
@@ -109,6 +113,10 @@ class Party:
         if kept is None or not kept.exists() or not self._parsed(kept):
             self._executable = self._compiled(shape)
             if kept is not None:
+                for old in kept.parent.glob("*.partial"):  # of a process that was ended meanwhile
+                    with suppress(OSError):  # another process may be faster
+                        if time.time() - old.stat().st_mtime > _PARTIAL_S:
+                            old.unlink()
                 part = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
                 part.write_bytes(self._executable.SerializeToString())
                 part.rename(kept)
@@ -238,6 +246,8 @@ class Party:
         meta, others, first = msgspec.msgpack.decode(
             self._link.recv(rank), type=tuple[bytes, int, bytes]
         )
+        if not 0 <= others < _PIECES:
+            raise ValueError("a share in too many pieces")
         share = libspu.Share()
         share.meta = meta
         share.share_chunks = [first, *(self._link.recv(rank) for _ in range(others))]
