@@ -280,9 +280,10 @@ SAMPLES: tuple[Message, ...] = (
     ),
     OpenJoint(
         offer=64 * "d", wanted=WANTED, run=32 * "1", agreed=64 * "a", at=Address("data.example", 8500),
-        helper=Address("127.0.0.1", 8600), tls=True,
+        tls=True,
     ),
-    JointOpened(run=32 * "1", agreed=64 * "a", at=Address("lm.example", 8501)),
+    JointOpened(run=32 * "1", agreed=64 * "a", at=Address("lm.example", 8501),
+                helper=Address("127.0.0.1", 8600)),
     Joint(run=32 * "1", number=2, tells="logits", parties=2, most=1 << 20, clear=(5, 6)),
     JointSpent(links=(JointLink(0, 1, 99, 2), JointLink(1, 0, 88, 3)), took=0.5),
     CloseJoint(run=32 * "1"),

@@ -22,7 +22,7 @@ from cosilo.parties.lm_owner import LMOwner
 from cosilo.testing import LABELS
 
 INPUTS = 16
-SHOWS = Shows.TEXT | Shows.HEAD
+SHOWS = Shows.TEXT | Shows.HEAD | Shows.JOINT
 
 needs_tenseal = pytest.mark.skipif(
     find_spec("tenseal") is None, reason="TenSEAL is not installed: pip install 'cosilo[ckks]'"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Protocol, TypeVar, cast
 
@@ -39,6 +40,10 @@ from cosilo.errors import (
 )
 from cosilo.privacy.mechanisms import Booking
 from cosilo.types import Delta, assemble, closing
+
+LEFT: ContextVar[Callable[[], None] | None] = ContextVar("left", default=None)
+"""Called when a message of this context has been checked, reserved and recorded, and leaves: for what
+both sides do while it is answered, which must not begin before."""
 
 Handler = Callable[[Message], Awaitable[Message]]
 StreamHandler = Callable[[Ask], AsyncIterator[Delta]]
@@ -182,6 +187,8 @@ class Boundary:
         payload, reservation, number = await self._depart(message)
         cost = reservation
         try:
+            if (left := LEFT.get()) is not None:
+                left()
             try:
                 carried, price = self._transport.carry(payload), self.meter.price
                 answer = await (_within(carried, price) if price.usd_per_hour else carried)

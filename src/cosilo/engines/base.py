@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from cosilo.errors import ConfigError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-LM_OWNER, DATA_OWNER, HELPER = 0, 1, 2
+LM_OWNER: Final = 0
+DATA_OWNER: Final = 1
+HELPER: Final = 2
 """Ranks: whose process is which. The helper of ABY3 brings nothing and is told nothing."""
 
 _PARTIES = {"aby3": 3, "cheetah": 2, "semi2k": 2}

@@ -18,6 +18,9 @@ from cosilo.errors import ConfigError
 
 Floats = NDArray[np.floating]
 
+LARGEST_INPUT = 1.0
+"""Entries of vectors that encoders make, whose length is 1."""
+
 
 @dataclass(frozen=True)
 class Fixed:

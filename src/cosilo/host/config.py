@@ -7,6 +7,7 @@ name = "lm-owner"      books = "host"      keep = "digest"
 [listen]               host, port; how long and how large things may be
 [tls]                  ca, cert, key: the authority of the clients, and who the host is
 [flower]               Flower carries what clients ask, in place of HTTPS
+[joint]                how joint computations with clients reach other machines
 [answers]              how long an answer is kept for a client that did not receive it
 [forget]               what becomes of the record of what a client asks to forget
 [clients.NAME]         NAME is the one that the client's certificate bears
@@ -114,6 +115,28 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostedJoint:
+    """How joint computations are taken part in.
+
+    Attributes:
+        network: the file that says how engines reach each other; see `parties.network`.
+        each, most: runs of one client, and of all, at the same time.
+        idle_s: how long one may be asked for nothing.
+    """
+
+    network: Path
+    each: int = 2
+    most: int = 8
+    idle_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.each <= self.most:
+            raise ValueError("each must be 1 or more, and most no less")
+        if not 0 < self.idle_s < math.inf:
+            raise ValueError(f"idle_s = {self.idle_s!r} is no positive number of seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostedFederation:
     """The federation that a host coordinates.
 
@@ -133,6 +156,7 @@ class HostConfig:
         model: None where it only coordinates a federation.
         flower: None where clients ask over HTTPS.
         forget: what becomes of the record of what a client asks to forget.
+        joint: None where joint computations stay on this machine, as trials.
     """
 
     name: str
@@ -146,6 +170,7 @@ class HostConfig:
     clients: Mapping[str, ClientConfig]
     flower: FlowerConfig | None = None
     forget: ForgetTerms = field(default_factory=ForgetTerms)
+    joint: HostedJoint | None = None
 
     def exposes(self, client: str) -> Shows:
         """What `client` may see."""
@@ -175,6 +200,7 @@ class _File:
     listen: Listening = field(default_factory=Listening)
     answers: KeptAnswers = field(default_factory=KeptAnswers)
     forget: ForgetTerms = field(default_factory=ForgetTerms)
+    joint: HostedJoint | None = None
 
 
 def load_host(path: Path) -> HostConfig:
@@ -226,6 +252,7 @@ def load_host(path: Path) -> HostConfig:
         clients=file.clients,
         flower=flower,
         forget=file.forget,
+        joint=replace(file.joint, network=base / file.joint.network) if file.joint else None,
     )
 
 

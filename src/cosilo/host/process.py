@@ -23,7 +23,7 @@ from cosilo.boundary.record.signed import SigningKey
 from cosilo.boundary.transports import tls
 from cosilo.errors import CosiloError
 from cosilo.host.books import HostBooks
-from cosilo.host.config import HostConfig
+from cosilo.host.config import HostConfig, HostedJoint
 from cosilo.host.flower import SuperLink, node_keys
 from cosilo.host.forgets import ClientForgets
 from cosilo.host.server import HostServer, hello_of
@@ -32,7 +32,9 @@ from cosilo.models.base import TextModel
 from cosilo.models.mutual import exchanges, is_taught
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.coordinating.kind import NoModel
+from cosilo.parties.joint import JointRuns
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.network import JointNetwork
 from cosilo.parties.threads import Threads
 from cosilo.session import bodies_of, make_model
 
@@ -87,6 +89,7 @@ class Listener:
         self._threads = Threads()
         self._bodies = bodies_of(model, config.model.body if config.model else None)
         self._context = tls.answering(config.tls.ca, config.tls.cert, config.tls.key)
+        self._joint = _joint_runs(config.joint)
         self._key = SigningKey.read(config.tls.cert, config.tls.key)
         self._forgets: dict[str, ClientForgets] = {}
         self.services = {name: self._service(config, name) for name in config.clients}
@@ -159,6 +162,8 @@ class Listener:
         patience = self._config.listen.drain_seconds
         await asyncio.gather(*(service.finish(patience) for service in self.services.values()))
         await self._runner.cleanup()
+        if self._joint is not None:
+            await self._joint.close()
         for service in self.services.values():
             service.close()
 
@@ -179,6 +184,7 @@ class Listener:
                 federation=self._federation,
                 threads=self._threads,
                 bodies=self._bodies,
+                joint=self._joint,
                 forgets=forgets,
             ),
             exposes=exposes,
@@ -186,6 +192,13 @@ class Listener:
             at_once=client.at_once,
             linger_s=config.listen.linger_seconds,
         )
+
+
+def _joint_runs(joint: HostedJoint | None) -> JointRuns | None:
+    if joint is None:
+        return None
+    network = JointNetwork.load(joint.network)
+    return JointRuns(network, each=joint.each, most=joint.most, idle_s=joint.idle_s)
 
 
 @asynccontextmanager

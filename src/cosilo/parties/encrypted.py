@@ -95,6 +95,12 @@ class KeyedHeads:
         coming = self._coming.setdefault(name, _Coming())
         while len(self._coming) > self._most:  # parts are memory, too
             del self._coming[_one_too_many(self._coming)]
+        if (
+            name not in self._coming
+        ):  # this client has more than its part, and this set was the first
+            raise RejectedError(
+                f"parts of more than {self._most} sets of keys came; send one whole"
+            )
         coming.parts[message.part] = message.packed
         if len(coming.parts) < message.parts:
             return False
@@ -159,6 +165,10 @@ class KeyedHeads:
         for name in list(self._heads):
             self._drop(name)
 
+    async def ended(self) -> None:
+        """End all processes, without holding up whoever waits."""
+        await asyncio.to_thread(self.close)
+
     def _keep(self, name: Name, head: ComputingHead) -> None:
         self._heads[name] = _Begun(head)
         while len(self._heads) > self._most:
@@ -191,4 +201,6 @@ def keyed(head: _Head) -> KeyedHeads:
     found = _kept.get(head)
     if found is None:
         found = _kept[head] = KeyedHeads(head.weights, head.bias, most=head.clients)
+        if (on_close := getattr(head, "on_close", None)) is not None:
+            on_close(found.ended)
     return found

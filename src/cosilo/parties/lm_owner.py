@@ -11,6 +11,7 @@ from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.exposure import permit, shown
 from cosilo.parties.forgets import ForgetBook, MemoryForgets
+from cosilo.parties.joint import JointRuns
 from cosilo.parties.serving import answer, pieces
 from cosilo.parties.threads import Threads
 from cosilo.types import Delta, closing
@@ -27,6 +28,7 @@ class LMOwner:
         federation: the one that it coordinates, if it does.
         threads: those under way; one table for all clients keeps them within one limit.
         bodies: the adapters that it trains on its layers for clients; it trains none when unset.
+        joint: the joint computations that it takes part in; a table of the model's own when unset.
         forgets: what it notes of requests to forget.
     """
 
@@ -37,6 +39,7 @@ class LMOwner:
     federation: Federation | None = field(default=None, repr=False, compare=False)
     threads: Threads = field(default_factory=Threads, repr=False, compare=False)
     bodies: ClientBodies | None = field(default=None, repr=False, compare=False)
+    joint: JointRuns | None = field(default=None, repr=False, compare=False)
     forgets: ForgetBook = field(default_factory=MemoryForgets, repr=False, compare=False)
 
     async def handle(self, message: Message) -> Message:

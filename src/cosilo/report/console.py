@@ -43,6 +43,10 @@ def show(report: Report, *, screen: Screen | None = None, every: bool = False) -
         out.say(note)
     for line in _prepared(report):
         out.say(line, style="dim", indent=2)
+    for name, prepared in report.prepared.items():
+        for card in prepared.cards:
+            if card.warning:
+                out.say(f"{name}: {card.warning}", style="warning", indent=2)
     for name, why in report.unfinished.items():
         out.say(f"{name} has no numbers: {why}", indent=2)
     for line in report.passed_over:

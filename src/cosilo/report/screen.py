@@ -16,9 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-Style = Literal["", "bold", "dim", "good"]
+Style = Literal["", "bold", "dim", "good", "warning"]
 
-_CODES: dict[Style, str] = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "good": "\x1b[1;32m"}
+_CODES: dict[Style, str] = {
+    "": "",
+    "bold": "\x1b[1m",
+    "dim": "\x1b[2m",
+    "good": "\x1b[1;32m",
+    "warning": "\x1b[1;31m",
+}
 _SPELT = {
     "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "…": "...", "≤": "<=", "≥": ">=", "≈": "~",
     "±": "+/-", "∞": "inf", "→": "->", "←": "<-", "↑": "^", "↓": "v", "ε": "epsilon", "δ": "delta",

@@ -23,6 +23,7 @@ class Card:
         title: what it is about, e.g. "labels of the large model".
         facts: name → value; a name says its unit, e.g. "bytes up per kept example".
         tables: title → row → number, e.g. "dropped" → filter → how many.
+        warning: what whoever reads the report must not miss; it stands there in red.
         examples: texts that may be shown to anybody: synthetic or public ones.
     """
 
@@ -31,3 +32,4 @@ class Card:
     facts: Mapping[str, Number | str] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)
     examples: tuple[str, ...] = ()
+    warning: str = ""

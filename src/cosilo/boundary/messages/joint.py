@@ -163,12 +163,15 @@ class JointOpened(Message, frozen=True, kw_only=True):
         run: its name.
         agreed: what its side would run, as a hash: the versions, the program, the sizes, the ring.
         at: where its proxy listens for that of the data owner.
+        helper: where the third party is asked, in a trial on one machine, where the LM's owner runs it,
+            too; elsewhere both know it beforehand.
     """
 
     shows: ClassVar[Shows] = Shows.JOINT
     run: RunId
     agreed: Digest
     at: Address
+    helper: Address | None = None
 
     def passages(self) -> list[Passage]:
         return []
@@ -186,8 +189,6 @@ class OpenJoint(_Asks, Request[JointOpened], frozen=True, kw_only=True):
         run: its name, drawn.
         agreed: what this side would run.
         at: where this side's proxy listens for that of the LM's owner.
-        helper: where the third party is reached; None for two parties, and in a trial, where the LM's
-            owner runs it, too.
         tls: proxies speak TLS with certificates on both ends; in a trial on one machine they need not.
     """
 
@@ -198,7 +199,6 @@ class OpenJoint(_Asks, Request[JointOpened], frozen=True, kw_only=True):
     run: RunId
     agreed: Digest
     at: Address
-    helper: Address | None = None
     tls: bool = False
 
     def check_reply(self, reply: Message) -> None:

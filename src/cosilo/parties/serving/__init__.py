@@ -16,6 +16,7 @@ from cosilo.parties.serving import (  # noqa: F401  they register themselves
     federate,
     forget,
     forward,
+    joint,
     lend,
     read,
     score,

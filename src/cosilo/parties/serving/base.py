@@ -13,6 +13,7 @@ from cosilo.models.tunable import plugs
 from cosilo.parties.bodies import ClientBodies
 from cosilo.parties.coordinating.federation import Federation
 from cosilo.parties.forgets import ForgetBook
+from cosilo.parties.joint import JointRuns
 from cosilo.parties.threads import Threads
 from cosilo.types import Delta
 
@@ -42,6 +43,10 @@ class Owner(Protocol):
     @property
     def bodies(self) -> ClientBodies | None:
         """The adapters that it trains for clients; None where it trains none."""
+
+    @property
+    def joint(self) -> JointRuns | None:
+        """The joint computations that it takes part in; None for the model's own table."""
 
     @property
     def forgets(self) -> ForgetBook:

@@ -15,6 +15,7 @@ from cosilo.models.encoder.private_head import is_private_head
 from cosilo.models.tunable import forgets_adapters, plugs
 from cosilo.parties.encrypted import keyed
 from cosilo.parties.forgets import KeptForget, Planned
+from cosilo.parties.joint import begun
 from cosilo.parties.serving.base import Owner, serves
 
 
@@ -42,6 +43,8 @@ async def forget(owner: Owner, message: Forget) -> Forgotten:
             book.plan(*about, kept)
         if is_private_head(owner.model):  # keys are kept for a while, and made of no record
             keyed(owner.model).forget(owner.client)
+        if (runs := owner.joint or begun(owner.model)) is not None:
+            await runs.forget(owner.client)
         outcomes = [await _taken_away(owner, planned, message) for planned in kept.planned]
         if message.everything:  # it names nothing, and is told no name that is another's
             outcomes = [outcome for outcome in outcomes if outcome.how != "nothing"]

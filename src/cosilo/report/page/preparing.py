@@ -94,6 +94,8 @@ def _over_links(over: OverLinks | None) -> Markup | None:
 
 def _counts(card: Card) -> Iterator[Markup]:
     yield tag("h3", f"{card.title} ({card.by})")
+    if card.warning:
+        yield tag("p", tag("strong", card.warning), class_="warning")
     rows = [[tag("th", name, scope="row"), right(found(v))] for name, v in card.facts.items()]
     if rows:
         yield table(["", right("", cell="th")], rows, label=card.title)

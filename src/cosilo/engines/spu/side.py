@@ -1,0 +1,222 @@
+"""One owner's side of a run whose other parties are elsewhere: its engine, its links, its helper.
+
+start ▶ listen ─────▶ step 0: find the others, share the weights ▶ step 1, 2 …: compute
+agreed, where it listens        what crossed on each link, as all ends count it
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
+from cosilo.engines.spu.helper import AtHelper, Listens, Passed, Where, since
+from cosilo.engines.spu.run import Deadlines, JointRun
+from cosilo.errors import ConfigError, EngineError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that was done.
+
+    Attributes:
+        outputs: what came out, where this side is told.
+        passed: what crossed from party to party, as this side and the helper counted it.
+        cpu_seconds: of the engine here.
+    """
+
+    outputs: tuple[Array, ...]
+    passed: Passed
+    cpu_seconds: float
+
+
+class JointSide:
+    """One owner's side of a run.
+
+    Args:
+        rank: which owner it is.
+        listens: where its engine is reached.
+        names: rank → the name that the certificate of that party bears.
+        deadlines: how long things may take.
+
+    Attributes:
+        at: rank → where that party reaches this one; known once it is started.
+        agreed: the hash of what would be run; known once it is started.
+
+    Raises:
+        ConfigError: the setting protects nothing.
+        CatalogError: the engine is not installed.
+    """
+
+    def __init__(
+        self,
+        rank: Literal[0, 1],
+        program: Program,
+        setting: Setting,
+        listens: Listens,
+        *,
+        names: Mapping[int, str],
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self._rank, self._program, self._setting = rank, program, setting
+        self._listens, self._names = listens, names
+        self._deadlines = deadlines or Deadlines()
+        self._run = JointRun(program, setting, ranks=(rank,), deadlines=self._deadlines)
+        self._loop = asyncio.get_running_loop()
+        self._helper: AtHelper | None = None
+        self._met: tuple[str, Where, Where | None] | None = None
+        self._next = 0
+        self.at: dict[int, Where] = {}
+        self.agreed = ""
+
+    @property
+    def other(self) -> int:
+        """The other owner's rank."""
+        return LM_OWNER if self._rank == DATA_OWNER else DATA_OWNER
+
+    @property
+    def three(self) -> bool:
+        """Whether there is a helper."""
+        return self._setting.parties == 3
+
+    @property
+    def alive(self) -> bool:
+        """Whether nothing has ended it, and it is of this event loop."""
+        return self._run.alive and self._loop is asyncio.get_running_loop()
+
+    @property
+    def pid(self) -> int:
+        """Of the engine here."""
+        return self._run.pids[self._rank]
+
+    async def start(self) -> None:
+        """Start the engine, compile, and listen; nothing is sent.
+
+        Raises:
+            CosiloError: it cannot be run here.
+        """
+        try:
+            self.agreed = (await self._run.start()).agreed
+            await self._run.compile()
+            for rank in (self.other, HELPER)[: self._setting.parties - 1]:
+                named = self._names.get(rank, "")
+                self.at[rank] = await self._listens.listen(self._run, self._rank, rank, named)
+        except BaseException:
+            await self.close()
+            raise
+
+    def meet(self, run: str, other: Where, helper: Where | None) -> None:
+        """Note the name of the run, and where the other owner's proxy and the helper are reached.
+
+        Raises:
+            ConfigError: three parties need a helper.
+        """
+        if self.three and helper is None:
+            raise ConfigError(
+                f"{self._setting.protocol!r} is computed by 3 parties, and there are addresses of 2: "
+                "the third is a helper, on a machine of neither owner (`cosilo engines serve spu`); "
+                "two parties alone can take 'cheetah'"
+            )
+        self._met = run, other, helper
+
+    async def step(
+        self,
+        number: int,
+        most: int,
+        *,
+        owned: Sequence[Array] | None = None,
+        given: Sequence[Array] | None = None,
+        brought: Sequence[Array] | None = None,
+    ) -> Step:
+        """Do this side's part of one step: 0 is that the weights are shared.
+
+        Args:
+            most: bytes that may pass from one party to another.
+
+        Raises:
+            EngineError: a party failed, or counts differ; the run has ended.
+        """
+        try:
+            if number != self._next:
+                raise EngineError(f"step {number} is not what the run comes to next")
+            self._next += 1
+            if number == 0:
+                return await self._begun(most, owned)
+            self._run.allow(most)
+            before = self._run.passed()
+            computing = self._run.compute(given, brought)
+            joint, helped = await _all(computing, self._helped(number, most))
+            await self._run.quiet()
+            passed = since(before, self._run.passed())
+            return Step(joint.outputs, _merged(passed, helped), joint.spent[self._rank].cpu_seconds)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End it, in whatever state it is; calling it twice is harmless."""
+        if self._helper is not None:
+            self._helper.close()
+        if self._loop is asyncio.get_running_loop():
+            await self._run.close()
+
+    async def _begun(self, most: int, owned: Sequence[Array] | None) -> Step:
+        assert self._met is not None, "meet first"
+        run, other, helper = self._met
+        reached = {self.other: self._listens.reached(other)}
+        if self.three and helper is not None:
+            self._helper = await AtHelper.open(
+                helper,
+                self._listens,
+                run=run,
+                rank=self._rank,
+                program=self._program,
+                setting=self._setting,
+                agreed=self.agreed,
+                at=self.at[HELPER],
+            )
+            reached[HELPER] = self._listens.reached(self._helper.at)
+
+        async def begin() -> Any:
+            await self._run.link(run, reached)
+            self._run.allow(most)
+            return await self._run.share(owned)
+
+        joint, helped = await _all(begin(), self._helped(0, most))
+        await self._run.quiet()
+        passed = _merged(self._run.passed(), helped)
+        return Step((), passed, joint.spent[self._rank].cpu_seconds)
+
+    async def _helped(self, number: int, most: int) -> Passed:
+        if self._helper is None:
+            return {}
+        within = self._deadlines.step_s + self._deadlines.connect_s + self._deadlines.silent_s
+        return await self._helper.step(number, most, within)
+
+
+def _merged(own: Passed, helped: Passed) -> Passed:
+    """What crossed on all links that either counted.
+
+    Raises:
+        EngineError: they counted a link differently.
+    """
+    for pair in own.keys() & helped.keys():
+        if own[pair] != helped[pair]:
+            raise EngineError(
+                f"from party {pair[0]} to party {pair[1]} {own[pair][0]:,} bytes passed here, and "
+                f"{helped[pair][0]:,} at the helper"
+            )
+    return {**helped, **own}
+
+
+async def _all(*work: Any) -> list[Any]:
+    """What each gives; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,334 @@
+"""Joint computations that an LM's owner takes part in: a side of a run for each client that opened one.
+
+    AskJoint ─▶ offer (what the model brings) ─▶ OpenJoint ─▶ an engine that listens ─▶ Joint 0, 1, 2 …
+
+A run is one client's and does one thing at a time. It ends when anything in it fails, when its client
+closes it or asks to forget, and when nothing was asked of it for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from cosilo.boundary.messages.joint import (
+    Address,
+    Joint,
+    JointLink,
+    JointOffered,
+    JointOpened,
+    JointSpent,
+    OpenJoint,
+)
+from cosilo.engines import ranges
+from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
+from cosilo.engines.spu.helper import Helper, Listens, Where
+from cosilo.engines.spu.run import Deadlines
+from cosilo.engines.spu.side import JointSide, Step
+from cosilo.errors import CapabilityError, EngineError, RejectedError
+from cosilo.models.base import TextModel
+from cosilo.models.joint import JointPart, Wanted, takes_part
+from cosilo.parties.network import JointNetwork
+
+_OFFERS = 8  # of a model, kept: the same for whoever wants the same
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(eq=False)
+class _Run:
+    """A client's run, at the owner's side."""
+
+    client: str
+    part: JointPart
+    side: JointSide
+    parties: int
+    next: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    timer: asyncio.TimerHandle | None = None
+
+
+class JointRuns:
+    """The runs of all clients.
+
+    Args:
+        network: how engines elsewhere are reached; on this machine alone, over loopback, when None.
+        each, most: runs of one client, and of all, at the same time; each is a process with its share
+            of the weights.
+        idle_s: how long one may be asked for nothing.
+        deadlines: how long steps may take.
+    """
+
+    def __init__(
+        self,
+        network: JointNetwork | None = None,
+        *,
+        each: int = 2,
+        most: int = 8,
+        idle_s: float = 600.0,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self._network = network
+        self._listens = network.listens if network else Listens()
+        self._each, self._most, self._idle_s = each, most, idle_s
+        self._deadlines = deadlines or Deadlines()
+        self._runs: dict[str, _Run] = {}
+        self._offers: OrderedDict[tuple[int, bytes], tuple[JointPart, JointOffered]] = (
+            OrderedDict()
+        )
+        self._opening: dict[str, int] = {}  # client → runs that are being started
+        self._trial: tuple[Helper, Where, asyncio.AbstractEventLoop] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """The engines that run here for runs."""
+        return [run.side.pid for run in self._runs.values()]
+
+    async def offer(
+        self, model: TextModel, wanted: Wanted, *, by: str
+    ) -> tuple[JointPart, JointOffered]:
+        """What `model` brings to what is wanted, and what is told of it.
+
+        Raises:
+            CapabilityError: it takes no part in it.
+        """
+        if not takes_part(model):
+            raise CapabilityError(f"{by}'s model takes no part in joint computations")
+        key = id(model), msgspec.json.encode(wanted)  # an owner's model outlives its runs
+        if key not in self._offers:
+            part = await asyncio.to_thread(model.takes_part, wanted)
+            if part.program != wanted.program or part.tells != wanted.tells:
+                raise CapabilityError(f"{by}'s model takes part in something else")
+            Setting(wanted.protocol, part.field, part.bits).require()
+            _require_room(part)
+            if part.tells != "label" and part.allowance is None:
+                raise CapabilityError(
+                    f"{by} tells no more than a label of a joint computation: its owner may allow some "
+                    "answers that say more (`allowance`)"
+                )
+            shape = msgspec.json.encode(part.shape, order="sorted").decode()
+            named = (part.program, shape, part.weights, part.labels, part.tells, part.bits)
+            digest = hashlib.sha256(msgspec.json.encode((named, part.field, wanted))).hexdigest()
+            told = JointOffered(
+                offer=digest,
+                program=part.program,
+                shape=shape,
+                field=part.field,
+                bits=part.bits,
+                labels=part.labels,
+                once=part.once,
+                each=part.each,
+            )
+            self._offers[key] = part, told
+            while len(self._offers) > _OFFERS:
+                self._offers.popitem(last=False)
+        return self._offers[key]
+
+    async def open(
+        self, client: str, model: TextModel, message: OpenJoint, *, by: str
+    ) -> JointOpened:
+        """Start this side of a run.
+
+        Raises:
+            RejectedError: the offer is another now, or the way to the data owner cannot be.
+            EngineError: there are as many runs as there may be, or the two would run different things.
+        """
+        part, told = await self.offer(model, message.wanted, by=by)
+        if told.offer != message.offer:
+            raise RejectedError("what is offered is another now: ask again")
+        self._require_way(message)
+        if message.run in self._runs:
+            raise RejectedError("there is a run of that name: draw another one")
+        self._require_room(client)
+        self._opening[client] = self._opening.get(client, 0) + 1
+        try:
+            program = Program(part.program, told.sizes())
+            setting = Setting(message.wanted.protocol, part.field, part.bits)
+            helper = await self._helper() if setting.parties == 3 else None
+            names = {DATA_OWNER: client, HELPER: self._network.helper if self._network else ""}
+            side = JointSide(
+                LM_OWNER, program, setting, self._listens, names=names, deadlines=self._deadlines
+            )
+            await side.start()
+            if side.agreed != message.agreed:
+                await side.close()
+                raise EngineError(
+                    "the two sides have not the same versions of the engine, or the same programs; "
+                    "install the same Cosilo at both, and run `cosilo engines install spu`"
+                )
+            side.meet(message.run, (message.at.host, message.at.port), helper)
+        finally:
+            self._opening[client] -= 1
+        run = self._runs[message.run] = _Run(client, part, side, setting.parties)
+        self._wait(message.run, run)
+        return JointOpened(
+            run=message.run,
+            agreed=side.agreed,
+            at=Address(*side.at[DATA_OWNER]),
+            helper=Address(*helper) if helper and self._network is None else None,
+        )
+
+    async def compute(self, client: str, message: Joint) -> JointSpent:
+        """Do this side's part of one computation.
+
+        Raises:
+            EngineError: there is no such run (any more), it failed, or something else comes next.
+            BudgetExceededError: the client was told all that it may be; nothing is computed.
+        """
+        run = self._runs.get(message.run)
+        if run is None or run.client != client or not run.side.alive:
+            raise EngineError("the LM's owner has no such run (any more): open another one")
+        if run.turn.locked() or message.number != run.next or message.parties != run.parties:
+            raise EngineError("this is not what the run comes to next")
+        part = run.part
+        if message.tells != part.tells or message.most > (part.each if run.next else part.once):
+            raise RejectedError("a run of this offer does something else")
+        async with run.turn:
+            if run.timer is not None:
+                run.timer.cancel()
+            if run.next and part.tells != "label":
+                assert part.allowance is not None
+                await asyncio.to_thread(part.allowance.take, client)
+            run.next += 1
+            try:
+                step = await self._step(run, message)
+            except BaseException as error:
+                self._runs.pop(message.run, None)
+                await run.side.close()
+                if isinstance(error, EngineError):
+                    error.worked = None  # shares may have crossed
+                raise
+        self._wait(message.run, run)
+        links = tuple(JointLink(*pair, *count) for pair, count in sorted(step.passed.items()))
+        return JointSpent(links=links, took=step.cpu_seconds)
+
+    async def end(self, client: str, name: str) -> None:
+        """End a run of the client's."""
+        run = self._runs.get(name)
+        if run is not None and run.client == client:
+            await self._end(name)
+
+    async def forget(self, client: str) -> None:
+        """End all runs of a client."""
+        for name in [name for name, run in self._runs.items() if run.client == client]:
+            await self._end(name)
+
+    async def close(self) -> None:
+        """End all runs."""
+        for name in list(self._runs):
+            await self._end(name)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._trial is not None and self._trial[2] is asyncio.get_running_loop():
+            await self._trial[0].close()
+        self._trial = None
+
+    async def _step(self, run: _Run, message: Joint) -> Step:
+        part = run.part
+        if message.number == 0:
+            return await run.side.step(0, message.most, owned=part.owned)
+        brought = None
+        if part.brings is not None:
+            brought = await asyncio.to_thread(part.brings, message.clear)
+        elif message.clear:
+            raise RejectedError("a run of this offer is told nothing in clear")
+        return await run.side.step(message.number, message.most, brought=brought)
+
+    def _require_way(self, message: OpenJoint) -> None:
+        if message.tls != (self._network is not None):
+            raise RejectedError(
+                "one side has a network file with certificates for joint runs, and the other has not; "
+                "without one they are a trial on one machine"
+            )
+        if self._network is None and message.at.host not in _LOOPBACK:
+            raise RejectedError("without certificates a joint run stays on one machine")
+
+    def _require_room(self, client: str) -> None:
+        for name, run in list(self._runs.items()):
+            if not run.side.alive:
+                self._later(name)
+        own = sum(run.client == client for run in self._runs.values())
+        own += self._opening.get(client, 0)
+        if own >= self._each or len(self._runs) + sum(self._opening.values()) >= self._most:
+            raise EngineError(
+                f"as many joint runs are open as may be, {self._each} of a client and {self._most} in "
+                "all; close one, or wait until one is idle"
+            )
+
+    async def _helper(self) -> Where:
+        """Where the third party is asked; on one machine, one of our own."""
+        if self._network is not None:
+            if self._network.helper_address is None:
+                raise CapabilityError(
+                    "a run of three parties needs a helper: helper_at = 'HOST:PORT' in the network file"
+                )
+            return self._network.helper_address
+        loop = asyncio.get_running_loop()
+        if self._trial is None or self._trial[2] is not loop:
+            helper = Helper(
+                self._listens, most=self._most, idle_s=self._idle_s, deadlines=self._deadlines
+            )
+            self._trial = helper, ("127.0.0.1", await helper.open()), loop
+        return self._trial[1]
+
+    def _wait(self, name: str, run: _Run) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        loop = asyncio.get_running_loop()
+        run.timer = loop.call_later(self._idle_s, self._later, name)
+
+    def _later(self, name: str) -> None:
+        task = asyncio.ensure_future(self._end(name))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _end(self, name: str) -> None:
+        run = self._runs.pop(name, None)
+        if run is None:
+            return
+        if run.timer is not None:
+            run.timer.cancel()
+        with suppress(EngineError):
+            await run.side.close()
+
+
+def _require_room(part: JointPart) -> None:
+    """Refuse a head whose logits could leave the ring; layers are proved where they are calibrated.
+
+    Raises:
+        ConfigError: they could.
+    """
+    if part.program == "head":
+        weights, bias = part.owned
+        bound = ranges.linear("a logit", weights, bias, ranges.LARGEST_INPUT)
+        ranges.require_room([bound], ranges.Fixed(part.field, part.bits))
+
+
+_kept: WeakKeyDictionary[object, JointRuns] = WeakKeyDictionary()
+
+
+def begun(model: TextModel) -> JointRuns | None:
+    """The runs of a model, where there were any."""
+    return _kept.get(model) if takes_part(model) else None
+
+
+def runs_of(model: TextModel) -> JointRuns:
+    """The runs of a model whose owner has no network file: one table for all clients, on this machine.
+    They end when the model is closed.
+
+    Raises:
+        CapabilityError: it takes no part in any.
+    """
+    if not takes_part(model):
+        raise CapabilityError(f"{model.name!r} takes no part in joint computations")
+    found = _kept.get(model)
+    if found is None:
+        found = _kept[model] = JointRuns()
+        if (on_close := getattr(model, "on_close", None)) is not None:
+            on_close(found.close)
+    return found

@@ -1,0 +1,350 @@
+"""A joint computation as a strategy uses it: asked for once, opened when it is needed, and again after
+a fault.
+
+    JointRoom.of(session, wanted) ──▶ room.offer          what the LM's owner brings
+    room.compute(session.lm, arrays) ──▶ Computed         one crossing `Joint`, both engines meanwhile
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cosilo.boundary.channel import LEFT, Channel
+from cosilo.boundary.messages import (
+    AskJoint,
+    CloseJoint,
+    Joint,
+    JointOffered,
+    JointSpent,
+    Message,
+    OpenJoint,
+)
+from cosilo.boundary.messages.bounds import TURN
+from cosilo.boundary.messages.joint import Address
+from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
+from cosilo.engines.spu.helper import Listens, Passed, Where
+from cosilo.engines.spu.run import Deadlines
+from cosilo.engines.spu.side import JointSide, Step
+from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError
+from cosilo.models.joint import Wanted
+from cosilo.parties.network import JointNetwork
+from cosilo.strategies.base import Expected, Forecast, Session
+from cosilo.strategies.cards import Card
+
+SENDS: frozenset[type[Message]] = frozenset({AskJoint, OpenJoint, Joint, CloseJoint})
+"""What a strategy that computes so declares."""
+
+_SMALL = 1 << 13  # bytes of a message and its reply, beside an offer
+_OFFER = 1 << 17
+
+_PARTING_S = 5.0  # for the other side to say what went wrong
+_TRIAL = Listens()
+
+
+def joint_forecast(once: int, each: int, tokens: int = 0) -> Forecast:
+    """What a strategy sends that computes so, with the bytes of sharing weights and of an answer."""
+    reads = (TURN + tokens,)
+    return (
+        Expected("once", AskJoint, reads=(TURN,), writes=(), size=_OFFER),
+        Expected("once", OpenJoint, reads=(TURN,), writes=(), size=_SMALL),
+        Expected("once", Joint, reads=(TURN,), writes=(), size=_SMALL + once),
+        Expected("answers", Joint, reads=reads, writes=(), size=_SMALL + each),
+    )
+
+
+def joint_card(by: str, title: str, room: JointRoom) -> Card:
+    """What opening a run took, setup apart from what answers will take."""
+    facts: dict[str, float | str] = {
+        "engine": "spu",
+        "protocol": room.wanted.protocol,
+        "tells": room.wanted.tells,
+        "MB a link may take for an answer": room.offer.each / 1e6,
+    }
+    if room.setup is not None:
+        facts |= {
+            "MB of shares of the weights, all parties": room.setup.bytes / 1e6,
+            "messages of sharing them": room.setup.messages,
+            "CPU seconds of sharing them, here": room.setup.cpu_here,
+            "CPU seconds of sharing them, there": room.setup.cpu_there,
+        }
+    if room.offer.left is not None:
+        facts["answers left"] = room.offer.left
+    warning = ""
+    if room.insecure:
+        warning = (
+            f"insecure = true: under {room.wanted.protocol!r} one of the two owners can read "
+            "everything; nothing is hidden, and only costs can be compared"
+        )
+    elif not room.apart:
+        warning = (
+            "a trial on one machine, which holds the shares of all parties: costs are real, secrecy is "
+            "not"
+        )
+    return Card(by=by, title=title, facts=facts, warning=warning)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """One computation, as the data owner knows it.
+
+    Attributes:
+        outputs: what it is told.
+        passed: bytes and frames from party to party, as all ends counted them.
+        cpu_here, cpu_there: CPU seconds of the data owner's engine, and of the LM owner's, as it says.
+    """
+
+    outputs: tuple[Array, ...]
+    passed: Passed
+    cpu_here: float
+    cpu_there: float
+
+    @property
+    def bytes(self) -> int:
+        """Payload that all parties sent."""
+        return sum(size for size, _ in self.passed.values())
+
+    @property
+    def messages(self) -> int:
+        """Frames that the data owner sent and was sent: no fewer than rounds."""
+        return sum(n for pair, (_, n) in self.passed.items() if DATA_OWNER in pair)
+
+
+@dataclass(eq=False)
+class _Open:
+    """A run that is open."""
+
+    name: str
+    side: JointSide
+    next: int = 0
+
+
+class JointRoom:
+    """What the LM's owner takes part in, and a run of it.
+
+    Args:
+        wanted: what is computed.
+        offer: what the LM's owner brings.
+        network: how engines reach each other; over loopback, in a trial on one machine, when None.
+        insecure: compute under a protocol all the same that protects nothing.
+        deadlines: how long things may take.
+
+    Attributes:
+        setup: what opening the run took, and sharing the weights, last time.
+        opened: how often a run was.
+        apart: its parties are on machines of their own.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        offer: JointOffered,
+        network: JointNetwork | None = None,
+        *,
+        insecure: bool = False,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self.wanted, self.offer = wanted, offer
+        self.setup: Computed | None = None
+        self.opened = 0
+        self.insecure = insecure
+        self.apart = network is not None
+        self._network = network
+        self._listens = network.listens if network else _TRIAL
+        self._deadlines = deadlines or Deadlines()
+        self._setting = Setting(wanted.protocol, offer.field, offer.bits, insecure)
+        self._setting.require()
+        self._open: _Open | None = None
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def of(
+        cls,
+        session: Session,
+        wanted: Wanted,
+        network: JointNetwork | None = None,
+        *,
+        insecure: bool = False,
+        deadlines: Deadlines | None = None,
+    ) -> JointRoom:
+        """Ask the LM's owner what it takes part in.
+
+        Raises:
+            CapabilityError: in nothing like that.
+        """
+        Setting(wanted.protocol, insecure=insecure).require()
+        offer = await session.lm.send(AskJoint(wanted=wanted))
+        return cls(wanted, offer, network, insecure=insecure, deadlines=deadlines)
+
+    @property
+    def side(self) -> JointSide | None:
+        """This side of the run that is open."""
+        return self._open.side if self._open is not None else None
+
+    async def ready(self, channel: Channel) -> None:
+        """Open a run and share the weights, unless one is open.
+
+        Raises:
+            CosiloError: it cannot be.
+        """
+        async with self._turn:
+            await self._ready(channel)
+
+    async def compute(
+        self, channel: Channel, arrays: Sequence[Array], clear: Sequence[int] = ()
+    ) -> Computed:
+        """Compute on `arrays`, one computation at a time.
+
+        Args:
+            channel: of the request that it is for.
+            clear: tokens that the LM's owner is told in clear, from the beginning of the text.
+
+        Raises:
+            EngineError: a party failed; nothing is claimed, and the next one opens a new run.
+            CosiloError: the LM's owner refused, or no budget is left.
+        """
+        async with self._turn:
+            await self._ready(channel)
+            opened = self._open
+            assert opened is not None
+            return await self._step(channel, opened, self.offer.each, arrays, tuple(clear))
+
+    async def close(self) -> None:
+        """End this side of the run; the other one notices."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            await opened.side.close()
+
+    async def _ready(self, channel: Channel) -> None:
+        if self._open is not None and self._open.side.alive:
+            return
+        await self.close()
+        sizes = self.offer.sizes()
+        names = {LM_OWNER: "", HELPER: ""}
+        if self._network is not None:
+            names = {LM_OWNER: self._network.lm_owner, HELPER: self._network.helper}
+        side = JointSide(
+            DATA_OWNER,
+            Program(self.offer.program, sizes),
+            self._setting,
+            self._listens,
+            names=names,
+            deadlines=self._deadlines,
+        )
+        try:
+            await side.start()
+            asked = OpenJoint(
+                offer=self.offer.offer,
+                wanted=self.wanted,
+                run=secrets.token_hex(16),
+                agreed=side.agreed,
+                at=Address(*side.at[LM_OWNER]),
+                tls=self._network is not None,
+            )
+            there = await channel.send(asked)
+            side.meet(asked.run, (there.at.host, there.at.port), self._helper(there.helper))
+            opened = _Open(asked.run, side)
+            self.setup = await self._step(channel, opened, self.offer.once)
+        except BaseException:
+            await side.close()
+            raise
+        self._open = opened
+        self.opened += 1
+
+    def _helper(self, told: Address | None) -> Where | None:
+        """Where the third party is asked: on one machine wherever the LM's owner runs it; elsewhere it
+        is for each side to know."""
+        if self._setting.parties == 2:
+            return None
+        if self._network is not None:
+            return self._network.helper_address
+        return (told.host, told.port) if told is not None else None
+
+    async def _step(
+        self,
+        channel: Channel,
+        opened: _Open,
+        most: int,
+        given: Sequence[Array] | None = None,
+        clear: tuple[int, ...] = (),
+    ) -> Computed:
+        message = Joint(
+            run=opened.name,
+            number=opened.next,
+            tells=self.wanted.tells,
+            parties=self._setting.parties,
+            most=most,
+            clear=clear,
+        )
+        opened.next += 1
+        try:
+            reply, step = await _both(
+                channel, message, opened.side.step(message.number, most, given=given)
+            )
+            self._require_same(reply, step.passed)
+        except BaseException as error:
+            await opened.side.close()
+            self._open = None
+            with suppress(CosiloError):  # the other side ends when its links break; this is sooner
+                if isinstance(error, CosiloError):
+                    await channel.send(CloseJoint(run=opened.name))
+            raise
+        return Computed(step.outputs, step.passed, step.cpu_seconds, reply.took)
+
+    @staticmethod
+    def _require_same(reply: JointSpent, counted: Passed) -> None:
+        """Refuse a computation whose bytes the two sides count differently.
+
+        Raises:
+            UnexpectedReplyError: they do.
+        """
+        said = {(link.sender, link.receiver): (link.bytes, link.messages) for link in reply.links}
+        for pair, count in counted.items():
+            if said.get(pair) != count:
+                raise UnexpectedReplyError(
+                    f"from party {pair[0]} to party {pair[1]} {count[0]:,} bytes passed the proxies, "
+                    f"and the LM's owner says {said.get(pair, (0, 0))[0]:,}: what was computed is not "
+                    "taken"
+                )
+
+
+async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent, Step]:
+    """What the other side says, and this side's own step, which begins when the message has left.
+
+    Raises:
+        CosiloError: one of them failed.
+    """
+    gone = asyncio.Event()
+    token = LEFT.set(gone.set)
+    try:
+        sending = asyncio.create_task(channel.send(message))
+    finally:
+        LEFT.reset(token)
+    leaving = asyncio.create_task(gone.wait())
+    own: asyncio.Task[Step] | None = None
+    try:
+        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not gone.is_set():
+            step.close()
+            sending.result()
+            raise EngineError("a computation was answered before it was asked for")
+        own = asyncio.create_task(step)
+        await asyncio.wait({sending, own}, return_when=asyncio.FIRST_EXCEPTION)
+        if own.done() and own.exception() is not None and not sending.done():
+            await asyncio.wait({sending}, timeout=_PARTING_S)
+        if sending.done() and (refused := sending.exception()) is not None:
+            # What the other side says is the reason, unless it only saw that this one had ended.
+            if isinstance(refused, EngineError) and own.done() and (mine := own.exception()):
+                raise mine
+            raise refused
+        step_done = await own
+        return await sending, step_done
+    finally:
+        tasks: list[asyncio.Task[Any]] = [t for t in (sending, leaving, own) if t is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
