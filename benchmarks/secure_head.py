@@ -2,6 +2,7 @@
 
     python benchmarks/secure_head.py                      both data sets, 1,000 test items each; resumes
     python benchmarks/secure_head.py --data banking77 --items 2000 --alone 100
+    python benchmarks/secure_head.py --joint 200 --protocols aby3 cheetah    of the first data set
 
 The head is trained on 4,000 of the training texts ("members"); 1,000 are texts of the same kind that
 it never saw, and up to 4,000 others train the head that gives attacks on membership their base rate.
@@ -9,6 +10,8 @@ it never saw, and up to 4,000 others train the head that gives attacks on member
     packed    as many vectors in a ciphertext as fit, through the engine's processes: is each label the
               one in clear, how far are logits off
     alone     one text after the other through strategy, boundary and ledger: bytes, USD, CPU of both
+    joint     one text after the other under SPU, where the label is found inside: is it the one in
+              clear; bytes of all links, messages, CPU of both owners, USD
     stealing  the head from logits, and from labels, of so many queries, on texts not asked about
     members   AUC of the loss, of the entropy, and of the label alone, on the head and on the other one
 """
@@ -25,7 +28,9 @@ from typing import Any
 import numpy as np
 
 from cosilo.attacks.head_stealing import compared, solved, trained
+from cosilo.boundary.messages import JointSpent
 from cosilo.boundary.meter import Meter, Price
+from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.engines.ckks.process import HomeKeys, HostedHead
 from cosilo.models.base import Shows
 from cosilo.models.encoder.classifier import ClassifierModel
@@ -46,6 +51,8 @@ SETS = ("banking77", "clinc150")
 QUERIES = (24, 96, 192, 384, 385, 1000)
 MEMBERS, ATTACKED = 4000, 1000
 STRENGTH = 30.0
+PROTOCOLS = ("aby3", "cheetah")
+DEAR = 40  # items under Cheetah, whose answers take ten times the CPU
 USD_PER_GB, USD_PER_CPU_HOUR = 0.09, 0.05
 OUT_OF_SCOPE = "oos"
 
@@ -148,7 +155,7 @@ async def alone(split: Split, head: TrainedHead, items: int) -> dict[str, Any]:
             home += answer.generation.cpu_seconds
         took, crossed = perf_counter() - began, session.totals - before
         (hosted,) = keyed(model)._heads.values()
-        cpu = hosted.cpu_seconds / items
+        cpu = hosted.head.cpu_seconds / items
         keyed(model).close()
         return {
             "n": items,
@@ -159,6 +166,56 @@ async def alone(split: Split, head: TrainedHead, items: int) -> dict[str, Any]:
             "home_cpu": home / items,
             "wall": took / items,
             "usd": (crossed.usd / items + (cpu + home / items) / 3600 * USD_PER_CPU_HOUR) * 1000,
+        }
+
+
+async def joint(split: Split, head: TrainedHead, items: int, protocol: Any) -> dict[str, Any]:
+    """One text after the other, computed by both sides' engines: in a trial, which holds all shares."""
+    with tempfile.TemporaryDirectory() as folder:
+        head.save(Path(folder) / "head")
+        model = private_head(Path(folder) / "head")
+        strategy = SecureHead(engine="spu", protocol=protocol)
+        meter, ledger = Meter(price=Price(usd_per_gb=USD_PER_GB)), MemoryLedger()
+        session = open_session(
+            DataOwner(ClassifierModel(split.encoder)),
+            LMOwner(model, Shows.TEXT | Shows.JOINT),
+            strategy,
+            meter=meter,
+            ledger=ledger,
+        )
+        prepared, session = await strategy.prepare(session)
+        (card,) = session.cards
+        before = session.totals
+        places, usd = split.places(split.test[:items]), []
+        home, same, right = 0.0, 0, 0
+        for number, (text, _) in enumerate(split.test[:items]):
+            begun = session.totals.usd
+            answer = await prepared.answer(session.bind(str(number)), user(text))
+            clear = head.probabilities(split.vectors([(text, "")]), [text])
+            same += answer.text == head.labels[int(clear.argmax())]
+            right += answer.text == split.labels[places[number]]
+            home += answer.generation.cpu_seconds
+            usd.append(session.totals.usd - begun)
+        crossed = session.totals - before
+        spent = [e.message for e in ledger.entries() if e.kind == JointSpent.__name__][1:]
+        links = [link for each in spent if isinstance(each, JointSpent) for link in each.links]
+        took = sum(each.seconds() for each in spent)
+        await model.close()
+        shared = card.facts["MB of shares of the weights, all parties"]
+        return {
+            "n": items,
+            "same": same,
+            "right": right,
+            "up": crossed.bytes_up / items,
+            "down": crossed.bytes_down / items,
+            "all": sum(link.bytes for link in links) / items,
+            "first": sum(spent[0].beside()),
+            "messages": sum(link.messages for link in links if 1 in (link.sender, link.receiver))
+            / items,
+            "shared_mb": shared,
+            "head_cpu": took / items,
+            "home_cpu": home / items,
+            "usd": (sum(usd) + (took + home) / 3600 * USD_PER_CPU_HOUR) / items * 1000,
         }
 
 
@@ -196,7 +253,9 @@ def members(split: Split, head: TrainedHead, other: TrainedHead) -> dict[str, An
     return {"n": len(inside), **found}
 
 
-def measured(name: str, cells: Cells, items: int, single: int, seed: int) -> None:
+def measured(
+    name: str, cells: Cells, items: int, single: int, seed: int, jointly: dict[str, int]
+) -> None:
     split: Split | None = None
     head = other = None
 
@@ -217,6 +276,10 @@ def measured(name: str, cells: Cells, items: int, single: int, seed: int) -> Non
     if f"{key}, alone {single}" not in cells.done:
         made, mine, _ = ready()
         cells.put(f"{key}, alone {single}", asyncio.run(alone(made, mine, single)))
+    for protocol, count in jointly.items():
+        if f"{key}, {protocol} {count}" not in cells.done:
+            made, mine, _ = ready()
+            cells.put(f"{key}, {protocol} {count}", asyncio.run(joint(made, mine, count, protocol)))
     if f"{key}, members" not in cells.done:
         cells.put(f"{key}, members", members(*ready()))
     for n in QUERIES:
@@ -229,7 +292,9 @@ def measured(name: str, cells: Cells, items: int, single: int, seed: int) -> Non
             print(name, how, n, cells.done[f"{key}, {how} {n}"], flush=True)
 
 
-def report(cells: Cells, items: int, single: int, seed: int, names: list[str]) -> None:
+def report(
+    cells: Cells, items: int, single: int, seed: int, names: list[str], jointly: dict[str, int]
+) -> None:
     kept = Kept("secure_head", seed=seed, settings={"items": items, "alone": single})
     for name in names:
         key = f"{name}, {items}"
@@ -246,6 +311,15 @@ def report(cells: Cells, items: int, single: int, seed: int, names: list[str]) -
         for column in ("up", "down", "head_cpu", "home_cpu", "wall", "usd"):
             kept.put(name, f"alone {column}", one[column], n=one["n"])
         kept.put(name, "alone same label", one["same"] / one["n"], n=one["n"])
+        for protocol, count in (jointly if name == names[0] else {}).items():
+            row, done = f"{name}, {protocol}", cells.done[f"{key}, {protocol} {count}"]
+            low, high = intervals.wilson(done["right"], count)[-2:]
+            kept.put(row, "right", done["right"] / count, n=count, low=low, high=high)
+            kept.put(row, "same label", done["same"] / count, n=count)
+            for column in ("up", "down", "all", "messages", "head_cpu", "home_cpu", "usd"):
+                kept.put(row, column, done[column], n=count)
+            for column in ("first", "shared_mb"):
+                kept.put(row, column, done[column])
         found = cells.done[f"{key}, members"]
         for column, value in found.items():
             if column != "n":
@@ -269,12 +343,18 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cells", type=Path, default=Path("runs/secure_head.json"))
+    parser.add_argument(
+        "--joint", type=int, default=200, help="items under SPU, of the first data set"
+    )
+    parser.add_argument("--protocols", nargs="*", choices=PROTOCOLS, default=list(PROTOCOLS))
     told = parser.parse_args()
+    jointly = {p: told.joint if p == "aby3" else min(told.joint, DEAR) for p in told.protocols}
     told.cells.parent.mkdir(parents=True, exist_ok=True)
     cells = Cells(told.cells)
     for name in told.data:
-        measured(name, cells, told.items, told.alone, told.seed)
-    report(cells, told.items, told.alone, told.seed, told.data)
+        some = jointly if name == told.data[0] else {}
+        measured(name, cells, told.items, told.alone, told.seed, some)
+    report(cells, told.items, told.alone, told.seed, told.data, jointly)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ class LinkProxy:
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._links) >= _LINKS:
-            writer.transport.abort()
+            _ended(writer)
             return
         task = asyncio.current_task()
         assert task is not None
@@ -162,7 +162,7 @@ class LinkProxy:
             if not self._closing:
                 raise
         finally:
-            writer.transport.abort()
+            _ended(writer)
             self._links.discard(task)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ class LinkProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            onward.transport.abort()
+            _ended(onward)
             if not back.bytes:  # nobody was there yet: the proxy at the other end counted nothing
                 self.out.bytes -= out.bytes
                 self.out.frames -= out.frames
@@ -233,3 +233,9 @@ class LinkProxy:
     def _faulted(self, why: str) -> None:
         if not self._closing:
             self._fault(EngineError(f"the link {self._name} failed: {why}"))
+
+
+def _ended(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once; under TLS, without waiting for the other end to part."""
+    writer.close()
+    writer.transport.abort()

@@ -33,6 +33,8 @@ class Wanted(Value, frozen=True, kw_only=True):
     Attributes:
         program: what is computed.
         protocol: how the two are hidden from each other.
+        insecure: a protocol is wanted that protects nothing, to compare costs; an owner takes part
+            in it only in a trial on one machine.
         base: the identity of what makes the vectors or states at home; of the tokens, where the
             program begins with them.
         starts: what the data owner hands in.
@@ -44,6 +46,7 @@ class Wanted(Value, frozen=True, kw_only=True):
 
     program: ProgramName
     protocol: JointProtocol = "aby3"
+    insecure: bool = False
     base: Annotated[str, Meta(max_length=256)] = ""
     starts: Literal["vector", "tokens", "states"] = "vector"
     tells: Tells = "label"

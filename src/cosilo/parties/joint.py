@@ -78,9 +78,7 @@ class JointRuns:
         self._each, self._most, self._idle_s = each, most, idle_s
         self._deadlines = deadlines or Deadlines()
         self._runs: dict[str, _Run] = {}
-        self._offers: OrderedDict[tuple[int, bytes], tuple[JointPart, JointOffered]] = (
-            OrderedDict()
-        )
+        self._offers: OrderedDict[tuple[int, bytes], tuple[JointPart, JointOffered]] = OrderedDict()
         self._opening: dict[str, int] = {}  # client → runs that are being started
         self._trial: tuple[Helper, Where, asyncio.AbstractEventLoop] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -105,7 +103,7 @@ class JointRuns:
             part = await asyncio.to_thread(model.takes_part, wanted)
             if part.program != wanted.program or part.tells != wanted.tells:
                 raise CapabilityError(f"{by}'s model takes part in something else")
-            Setting(wanted.protocol, part.field, part.bits).require()
+            self._setting(wanted, part).require()
             _require_room(part)
             if part.tells != "label" and part.allowance is None:
                 raise CapabilityError(
@@ -149,7 +147,7 @@ class JointRuns:
         self._opening[client] = self._opening.get(client, 0) + 1
         try:
             program = Program(part.program, told.sizes())
-            setting = Setting(message.wanted.protocol, part.field, part.bits)
+            setting = self._setting(message.wanted, part)
             helper = await self._helper() if setting.parties == 3 else None
             names = {DATA_OWNER: client, HELPER: self._network.helper if self._network else ""}
             side = JointSide(
@@ -238,6 +236,10 @@ class JointRuns:
         elif message.clear:
             raise RejectedError("a run of this offer is told nothing in clear")
         return await run.side.step(message.number, message.most, brought=brought)
+
+    def _setting(self, wanted: Wanted, part: JointPart) -> Setting:
+        trial = self._network is None
+        return Setting(wanted.protocol, part.field, part.bits, wanted.insecure and trial)
 
     def _require_way(self, message: OpenJoint) -> None:
         if message.tls != (self._network is not None):

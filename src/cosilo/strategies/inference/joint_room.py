@@ -75,7 +75,7 @@ def joint_card(by: str, title: str, room: JointRoom) -> Card:
     if room.offer.left is not None:
         facts["answers left"] = room.offer.left
     warning = ""
-    if room.insecure:
+    if room.wanted.insecure:
         warning = (
             f"insecure = true: under {room.wanted.protocol!r} one of the two owners can read "
             "everything; nothing is hidden, and only costs can be compared"
@@ -130,7 +130,6 @@ class JointRoom:
         wanted: what is computed.
         offer: what the LM's owner brings.
         network: how engines reach each other; over loopback, in a trial on one machine, when None.
-        insecure: compute under a protocol all the same that protects nothing.
         deadlines: how long things may take.
 
     Attributes:
@@ -145,18 +144,16 @@ class JointRoom:
         offer: JointOffered,
         network: JointNetwork | None = None,
         *,
-        insecure: bool = False,
         deadlines: Deadlines | None = None,
     ) -> None:
         self.wanted, self.offer = wanted, offer
         self.setup: Computed | None = None
         self.opened = 0
-        self.insecure = insecure
         self.apart = network is not None
         self._network = network
         self._listens = network.listens if network else _TRIAL
         self._deadlines = deadlines or Deadlines()
-        self._setting = Setting(wanted.protocol, offer.field, offer.bits, insecure)
+        self._setting = Setting(wanted.protocol, offer.field, offer.bits, wanted.insecure)
         self._setting.require()
         self._open: _Open | None = None
         self._turn = asyncio.Lock()
@@ -168,7 +165,6 @@ class JointRoom:
         wanted: Wanted,
         network: JointNetwork | None = None,
         *,
-        insecure: bool = False,
         deadlines: Deadlines | None = None,
     ) -> JointRoom:
         """Ask the LM's owner what it takes part in.
@@ -176,9 +172,9 @@ class JointRoom:
         Raises:
             CapabilityError: in nothing like that.
         """
-        Setting(wanted.protocol, insecure=insecure).require()
+        Setting(wanted.protocol, insecure=wanted.insecure).require()
         offer = await session.lm.send(AskJoint(wanted=wanted))
-        return cls(wanted, offer, network, insecure=insecure, deadlines=deadlines)
+        return cls(wanted, offer, network, deadlines=deadlines)
 
     @property
     def side(self) -> JointSide | None:

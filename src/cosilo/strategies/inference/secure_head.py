@@ -1,11 +1,14 @@
 """The encoder is at home, the head is the LM owner's, and neither sees what the other has.
 
-    text ──▶ encoder ──▶ vector ──▶ encrypted ──▶ the LM owner's head ──▶ encrypted logits ──▶ label
-             at home                              in a process apart                           at home
+    ckks  text ─▶ encoder ─▶ vector ─▶ encrypted ─▶ the LM owner's head ─▶ encrypted logits ─▶ label
+                  at home                           in a process apart                         at home
+    spu   text ─▶ encoder ─▶ vector ─▶ shares ═▶ both sides' engines ◀═ shares ◀─ the head ─▶ label
+                  at home                        compute, and find the label inside            at home
 
-The LM's owner learns that a text was asked about, and nothing of it. The data owner learns its logits,
-which are linear in the weights: of as many texts as a vector has numbers, and one, the head can be
-computed from them (`attacks.head_stealing`). So the head's owner allows each client fewer.
+The LM's owner learns that a text was asked about, and nothing of it. With "ckks" the data owner learns
+its logits, which are linear in the weights: of as many texts as a vector has numbers, and one, the head
+can be computed from them (`attacks.head_stealing`). So the head's owner allows each client fewer. With
+"spu" the label is all that is told, and nothing has to be allowed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,20 +34,26 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.encrypted import MOST_KEYS, PART
+from cosilo.engines import ranges
+from cosilo.engines.base import Setting
 from cosilo.engines.ckks.layout import Floats
 from cosilo.engines.ckks.process import PACKAGE, HomeKeys
 from cosilo.errors import (
     CapabilityError,
+    ConfigError,
     OfflineError,
     RejectedError,
     UnexpectedReplyError,
     UnknownKeysError,
 )
 from cosilo.models.base import Embedder
+from cosilo.models.joint import JointProtocol, Wanted
+from cosilo.parties.network import JointNetwork
 from cosilo.registry import Loads
 from cosilo.strategies.base import Expected, Forecast, Needs, Session, Strategy, strategies
 from cosilo.strategies.cards import Card
 from cosilo.strategies.guide import Guide
+from cosilo.strategies.inference.joint_room import SENDS, JointRoom, joint_card, joint_forecast
 from cosilo.types import Answer, Chat, Generation, Sampling, TokenLogprob, last_user
 
 _KEYS = 30 << 20  # bytes of keys for a vector of 384 numbers, about
@@ -55,25 +66,49 @@ class SecureHead:
     """The LM owner's head (`kind = "private_head"`) on the small model's vectors, which it cannot read.
 
     Attributes:
-        engine: what hides the two from each other: "ckks", homomorphic encryption.
+        engine: what hides the two from each other: "ckks", homomorphic encryption; "spu", shares that
+            both sides compute on.
+        protocol: with "spu", among whom: "aby3" (three parties, no two of whom put together what they
+            see), "cheetah" (the two owners), "semi2k" (to compare costs: it protects nothing).
+        network: with "spu", the file that says how engines on several machines reach each other; on
+            this machine alone, as a trial, when unset.
+        insecure: with "spu", take a protocol all the same that protects nothing.
     """
 
     guide: ClassVar[Guide] = Guide(
-        crosses="a vector of each text, encrypted; logits come back, which the data owner alone reads",
+        crosses=(
+            "a vector of each text, encrypted or as shares; logits come back, which the data owner "
+            "alone reads, or the label"
+        ),
         choose=(
             "the texts may not cross and the head may not either; the data owner reads logits, as "
-            "many as the head's owner allows"
+            'many as the head\'s owner allows, or with engine = "spu" the label alone'
         ),
     )
 
-    engine: Literal["ckks"] = "ckks"
+    engine: Literal["ckks", "spu"] = "ckks"
+    protocol: JointProtocol = "aby3"
+    network: Path | None = None
+    insecure: bool = False
 
-    needs: ClassVar[Needs] = Needs(
-        sends=frozenset({AskHead, EvaluationKeys, EncryptedVector}),
-        loads=Loads(packages=(PACKAGE,)),
-    )
+    def __post_init__(self) -> None:
+        if self.engine == "spu":
+            Setting(self.protocol, insecure=self.insecure).require()
+        elif self.network is not None or self.insecure:
+            raise ConfigError('network and insecure are for engine = "spu"')
+
+    @property
+    def needs(self) -> Needs:
+        if self.engine == "spu":
+            return Needs(sends=SENDS)
+        return Needs(
+            sends=frozenset({AskHead, EvaluationKeys, EncryptedVector}),
+            loads=Loads(packages=(PACKAGE,)),
+        )
 
     def forecast(self) -> Forecast:
+        if self.engine == "spu":
+            return joint_forecast(*_SHARED[self.protocol])
         parts, vector = math.ceil(_KEYS / PART), EncryptedVector.largest
         return (
             Expected("once", AskHead, reads=(TURN,), writes=(), size=_SMALL),
@@ -94,6 +129,12 @@ class SecureHead:
             ConfigError: TenSEAL is not installed.
         """
         prepared = replace(self)
+        if self.engine == "spu":
+            try:
+                room = await prepared._heads.of(session, prepared)
+            except OfflineError:  # as below
+                return prepared, session
+            return prepared, session.with_card(joint_card("secure_head", "private head", room.room))
         try:
             secured = await prepared._rooms.of(session)
         except OfflineError:  # a bundle is made without new calls; whoever asks first makes keys
@@ -117,6 +158,8 @@ class SecureHead:
             CapabilityError: the head is for vectors of another length.
             RejectedError: none of its labels may be answered.
         """
+        if self.engine == "spu":
+            return await self._computed(session, chat)
         secured = await self._rooms.of(session)
         allowed = _allowed(secured.head.labels, session.sampling)
         (vector,) = await asyncio.to_thread(secured.encoder.embed, [last_user(chat)])
@@ -128,9 +171,46 @@ class SecureHead:
         logits, took = await secured.logits(session.lm, vector.astype(np.float64))
         return Answer(_generation(secured.head.labels, allowed, logits, took), by="large")
 
+    async def _computed(self, session: Session, chat: Chat) -> Answer:
+        """The label that both sides' engines find.
+
+        Raises:
+            RejectedError: it is none of those that may be answered; which other one is likeliest then,
+                nobody knows.
+        """
+        head = await self._heads.of(session, self)
+        labels, choices = head.room.offer.labels, session.sampling.choices
+        (vector,) = await asyncio.to_thread(head.encoder.embed, [last_user(chat)])
+        given = np.asarray(vector, np.float32)[None]
+        inputs = head.room.offer.sizes().get("inputs")
+        if given.shape[1] != inputs:
+            raise CapabilityError(
+                f"the private head is for vectors of {inputs} numbers, and those of its encoder have "
+                f"{given.shape[1]}: its owner has put it behind another encoder than its own"
+            )
+        ranges.require_inputs(given, ranges.LARGEST_INPUT)
+        done = await head.room.compute(session.lm, [given])
+        try:
+            (place,) = (int(n) for n in np.asarray(done.outputs[0]).ravel())
+            label = labels[place] if place >= 0 else ""
+        except (ValueError, IndexError):
+            label = ""
+        if not label:
+            raise UnexpectedReplyError("what was computed names none of the head's labels")
+        if choices and label not in choices:
+            raise RejectedError(
+                f"the head's label is none of the {len(choices)} choices, and it tells no other"
+            )
+        told = Generation(label, completion_tokens=1, cpu_seconds=done.cpu_here)
+        return Answer(told, by="large")
+
     @cached_property
     def _rooms(self) -> _Rooms:
         return _Rooms()
+
+    @cached_property
+    def _heads(self) -> _JointHeads:
+        return _JointHeads()
 
 
 @dataclass(eq=False)
@@ -228,6 +308,47 @@ async def _secured(session: Session) -> _Secured:
     made = _Secured(encoder, head, keys, sent, hashlib.sha256(sent).hexdigest())
     await made.hand_over(session.lm)
     return made
+
+
+@dataclass(frozen=True)
+class _JointHead:
+    """A head that is computed with, and what makes vectors for it."""
+
+    encoder: Embedder
+    room: JointRoom
+
+
+class _JointHeads:
+    """What was agreed with the LM's owner: asked for once, by whoever is first."""
+
+    def __init__(self) -> None:
+        self._head: _JointHead | None = None
+        self._first = asyncio.Lock()
+
+    async def of(self, session: Session, strategy: SecureHead) -> _JointHead:
+        async with self._first:
+            if self._head is None:
+                encoder, identity = _encoder(session.owner.model)
+                wanted = Wanted(
+                    program="head",
+                    protocol=strategy.protocol,
+                    insecure=strategy.insecure,
+                    base=identity,
+                )
+                path = strategy.network
+                network = None if path is None else await asyncio.to_thread(JointNetwork.load, path)
+                room = await JointRoom.of(session, wanted, network)
+                await room.ready(session.lm)
+                self._head = _JointHead(encoder, room)
+            return self._head
+
+
+_SHARED: Mapping[str, tuple[int, int]] = {
+    "aby3": (1 << 20, 1 << 20),
+    "cheetah": (1 << 20, 25 << 20),
+    "semi2k": (1 << 20, 1 << 20),
+}
+"""By protocol: bytes for sharing a head and for an answer, at most; see `PrivateHead.takes_part`."""
 
 
 def _encoder(model: object) -> tuple[Embedder, str]:

@@ -11,7 +11,14 @@ import pytest
 
 from cosilo.boundary.messages import EncryptedLogits, EncryptedVector, EvaluationKeys, Message
 from cosilo.boundary.record.ledger import MemoryLedger
-from cosilo.errors import BudgetExceededError, CapabilityError, RejectedError, UnexpectedReplyError
+from cosilo.errors import (
+    BudgetExceededError,
+    CapabilityError,
+    ConfigError,
+    RejectedError,
+    UnexpectedReplyError,
+)
+from cosilo.models.joint import Wanted
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.encrypted import keyed
@@ -20,6 +27,7 @@ from cosilo.strategies.base import Session
 from cosilo.strategies.inference.secure_head import SecureHead
 from cosilo.testing import LABELS
 from cosilo.types import Sampling, user
+from joint_runs import scripted_engine
 from private_heads import INPUTS, SHOWS, data_owner, needs_tenseal, owner_of, private_head
 
 CHATS = [user(f"message {i} about a card") for i in range(4)]
@@ -122,3 +130,84 @@ async def test_a_small_model_that_makes_no_vectors_is_refused(tmp_path: Path) ->
     with pytest.raises(CapabilityError, match="kind 'classifier'"):
         await SecureHead().prepare(session)
     assert session.totals.messages == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "spu", "protocol": "semi2k"}, "deals the randomness"),
+        ({"insecure": True}, 'for engine = "spu"'),
+        ({"network": Path("network.toml")}, 'for engine = "spu"'),
+    ],
+)
+def test_options_that_hide_nothing_or_go_nowhere_are_refused(
+    options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SecureHead(**options)
+
+
+class TestUnderSpu:
+    """Without the engine: its parties are workers that find the first label in whatever they get."""
+
+    @pytest.fixture(autouse=True)
+    def engine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        scripted_engine(tmp_path, monkeypatch)
+
+    async def test_the_label_alone_is_told_and_nothing_has_to_be_allowed(
+        self, tmp_path: Path
+    ) -> None:
+        head, ledger = private_head(tmp_path, most=0), MemoryLedger()
+        strategy = SecureHead(engine="spu")
+        session = open_session(data_owner(), owner_of(head), strategy, ledger=ledger)
+        prepared, session = await strategy.prepare(session)
+        (card,) = session.cards
+        assert card.facts["tells"] == "label"
+        assert "holds the shares of all parties" in card.warning
+        answer = await prepared.answer(session, CHATS[0])
+        assert answer.text == LABELS[0]
+        assert answer.generation.tokens == ()
+        kinds = [entry.kind for entry in ledger.entries() if entry.direction == "up"]
+        assert kinds == ["AskJoint", "OpenJoint", "Joint", "Joint"]
+        expected = {each.message.__name__ for each in strategy.forecast()}
+        assert expected == set(kinds)
+        picked = open_session(
+            data_owner(), owner_of(head), strategy, sampling=Sampling(choices=LABELS[1:])
+        )
+        with pytest.raises(RejectedError, match="it tells no other"):
+            await prepared.answer(picked, CHATS[0])
+        assert isinstance(prepared, SecureHead)
+        assert prepared._heads._head is not None
+        await prepared._heads._head.room.close()
+        await head.close()
+
+    async def test_an_insecure_protocol_stands_in_the_report_in_red(self, tmp_path: Path) -> None:
+        head = private_head(tmp_path, most=0)
+        strategy = SecureHead(engine="spu", protocol="semi2k", insecure=True)
+        session = open_session(data_owner(), owner_of(head), strategy)
+        prepared, session = await strategy.prepare(session)
+        (card,) = session.cards
+        assert card.warning.startswith("insecure = true: under 'semi2k' one of the two owners can")
+        room = await prepared._heads.of(session, strategy)  # type: ignore[attr-defined]
+        await room.room.close()
+        await head.close()
+
+    async def test_a_head_of_another_encoder_or_length_is_refused(self, tmp_path: Path) -> None:
+        head = private_head(tmp_path, most=0)
+        head.weights = np.ones((len(LABELS), INPUTS * 2))
+        strategy = SecureHead(engine="spu")
+        session = open_session(data_owner(), owner_of(head), strategy)
+        prepared, session = await strategy.prepare(session)
+        with pytest.raises(CapabilityError, match=f"of {INPUTS * 2} numbers, and .* have {INPUTS}"):
+            await prepared.answer(session, CHATS[0])
+        assert isinstance(prepared, SecureHead)
+        assert prepared._heads._head is not None
+        await prepared._heads._head.room.close()
+        await head.close()
+        for wanted in (
+            Wanted(program="head", base="another"),
+            Wanted(program="llama", base="words"),
+            Wanted(program="head", base="words", tells="states"),
+        ):
+            with pytest.raises(CapabilityError):
+                head.takes_part(wanted)
