@@ -28,13 +28,16 @@ from cosilo.boundary.messages.joint import (
 )
 from cosilo.engines import ranges
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
-from cosilo.engines.spu.helper import Helper, Listens, Where
+from cosilo.engines.spu.helper import Helper, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, Step
 from cosilo.errors import CapabilityError, EngineError, RejectedError
 from cosilo.models.base import TextModel
 from cosilo.models.joint import JointPart, Wanted, takes_part
 from cosilo.parties.network import JointNetwork
+
+LATE = 1 << 20
+"""Bytes that may cross a link after a computation, of which most are acknowledgements."""
 
 _OFFERS = 8  # of a model, kept: the same for whoever wants the same
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -49,6 +52,7 @@ class _Run:
     side: JointSide
     parties: int
     next: int = 0
+    told: Passed = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     timer: asyncio.TimerHandle | None = None
 
@@ -182,18 +186,20 @@ class JointRuns:
         run = self._runs.get(message.run)
         if run is None or run.client != client or not run.side.alive:
             raise EngineError("the LM's owner has no such run (any more): open another one")
-        if run.turn.locked() or message.number != run.next or message.parties != run.parties:
+        number = message.number + message.again
+        if run.turn.locked() or number != run.next or message.parties != run.parties:
             raise EngineError("this is not what the run comes to next")
         part = run.part
-        if message.tells != part.tells or message.most > (part.each if run.next else part.once):
+        most = LATE if message.again else part.each if run.next else part.once
+        if message.tells != part.tells or message.most > most:
             raise RejectedError("a run of this offer does something else")
         async with run.turn:
             if run.timer is not None:
                 run.timer.cancel()
-            if run.next and part.tells != "label":
+            if run.next and part.tells != "label" and not message.again:
                 assert part.allowance is not None
                 await asyncio.to_thread(part.allowance.take, client)
-            run.next += 1
+            run.next += not message.again
             try:
                 step = await self._step(run, message)
             except BaseException as error:
@@ -203,7 +209,9 @@ class JointRuns:
                     error.worked = None  # shares may have crossed
                 raise
         self._wait(message.run, run)
-        links = tuple(JointLink(*pair, *count) for pair, count in sorted(step.passed.items()))
+        passed = since(run.told, step.passed)
+        run.told = step.passed
+        links = tuple(JointLink(*pair, *count) for pair, count in sorted(passed.items()))
         return JointSpent(links=links, took=step.cpu_seconds)
 
     async def end(self, client: str, name: str) -> None:
@@ -228,6 +236,8 @@ class JointRuns:
 
     async def _step(self, run: _Run, message: Joint) -> Step:
         part = run.part
+        if message.again:
+            return Step((), await run.side.count(), 0.0)
         if message.number == 0:
             return await run.side.step(0, message.most, owned=part.owned)
         brought = None

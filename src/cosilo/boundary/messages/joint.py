@@ -246,6 +246,8 @@ class Joint(_Asks, Request[JointSpent], frozen=True, kw_only=True):
         tells: what the data owner is told by it.
         parties: how many compute.
         most: bytes of payload between any two of them; a run that passes it ends.
+        again: compute nothing: only say what has crossed since; engines acknowledge some of what they
+            are sent a little later.
         clear: tokens that the LM's owner is told in clear, from the beginning of a text.
     """
 
@@ -257,6 +259,7 @@ class Joint(_Asks, Request[JointSpent], frozen=True, kw_only=True):
     tells: Tells = "label"
     parties: Annotated[int, Meta(ge=2, le=3)] = 3
     most: Bytes = 0
+    again: bool = False
     clear: Annotated[tuple[TokenId, ...], Meta(max_length=1 << 16)] = ()
 
     def legible(self) -> bool:
@@ -270,7 +273,7 @@ class Joint(_Asks, Request[JointSpent], frozen=True, kw_only=True):
         return Beside(most, most)
 
     def drawn(self, reply: Message | None = None) -> Drawn:
-        told = int(self.number > 0)
+        told = int(self.number > 0 and not self.again)
         return Drawn(logits=told * (self.tells == "logits"), states=told * (self.tells == "states"))
 
     def check_reply(self, reply: Message) -> None:

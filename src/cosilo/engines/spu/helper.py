@@ -63,6 +63,10 @@ class _Step(msgspec.Struct, frozen=True, tag="step"):
     most: _Bytes
 
 
+class _Count(msgspec.Struct, frozen=True, tag="count"):
+    """Asks what has crossed so far."""
+
+
 class _At(msgspec.Struct, frozen=True, tag="at"):
     at: tuple[_Host, _Port]
 
@@ -132,6 +136,16 @@ class _Opened:
     next: int = 0
     ended: bool = False
 
+    def passed(self) -> Passed:
+        """What has crossed so far.
+
+        Raises:
+            EngineError: the run has not begun, or has ended.
+        """
+        if self.run is None or not self.run.alive:
+            raise EngineError("the run has ended at the helper")
+        return self.run.passed()
+
 
 class Helper:
     """Computes with shares for owners.
@@ -158,6 +172,7 @@ class Helper:
         self._runs: dict[str, _Opened] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Future[None]] = set()
 
     @property
     def runs(self) -> int:
@@ -182,6 +197,7 @@ class Helper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for name in list(self._runs):
             await self._end(name)
+        await asyncio.gather(*self._closing)
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -202,8 +218,11 @@ class Helper:
             await _write(writer, _At(await self._ready(opening, opened)))
             while True:
                 async with asyncio.timeout(self._idle_s):
-                    step = await _read(reader, _Step)
-                passed = await self._step(opening, opened, step)
+                    asked = await _read(reader, _Step | _Count)
+                if isinstance(asked, _Step):
+                    passed = await self._step(opening, opened, asked)
+                else:
+                    passed = opened.passed()
                 links = tuple((*pair, *counted) for pair, counted in sorted(passed.items()))
                 await _write(writer, _Done(links))
         except (CosiloError, TimeoutError) as error:
@@ -232,6 +251,8 @@ class Helper:
         if opening.rank in opened.owners or any(n == owner != "" for _, n in others):
             raise EngineError("a run has two owners, each under a name of its own")
         if any(o.what != opening.what for o, _ in others):
+            opened.ended = True
+            opened.ready.set()  # so that the other one hears of it, too
             raise EngineError("the two owners opened different runs, or have different versions")
         opened.owners[opening.rank] = opening, owner
         return opened
@@ -294,7 +315,6 @@ class Helper:
         assert opened.run is not None
         run = opened.run
         run.allow(step.most)
-        before = run.passed()
         if step.number == 0:
             name = next(iter(opened.owners.values()))[0].run
             reached = {rank: self._listens.reached(o.at) for rank, (o, _) in opened.owners.items()}
@@ -304,7 +324,7 @@ class Helper:
         else:
             await run.compute()
         await run.quiet()
-        return since(before, run.passed())
+        return run.passed()
 
     async def _end(self, name: str) -> None:
         opened = self._runs.pop(name, None)
@@ -315,8 +335,11 @@ class Helper:
         if opened.done is not None and not opened.done.done():
             opened.done.set_exception(EngineError("an owner of the run has parted"))
             opened.done.exception()
-        if opened.run is not None:
-            await opened.run.close()
+        if opened.run is not None:  # to its end, also where who asked for it is cancelled
+            closing = asyncio.ensure_future(opened.run.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
 
 _BOTH_S = 120.0  # until the second owner has opened a run, too, and the helper has started
@@ -373,13 +396,20 @@ class AtHelper:
         return made
 
     async def step(self, number: int, most: int, within_s: float) -> Passed:
-        """Have the helper do its part; what crossed its links.
+        """Have the helper do its part; what has crossed its links so far.
 
         Raises:
             EngineError: it failed.
         """
-        said = await self._asked(_Step(number, most), _Done, within_s)
-        return {(a, b): (size, frames) for a, b, size, frames in said.links}
+        return _passed(await self._asked(_Step(number, most), _Done, within_s))
+
+    async def count(self) -> Passed:
+        """What has crossed its links so far.
+
+        Raises:
+            EngineError: the run has ended there.
+        """
+        return _passed(await self._asked(_Count(), _Done, _CONNECT_S))
 
     def close(self) -> None:
         self._writer.close()
@@ -401,6 +431,10 @@ class AtHelper:
 
 
 _CONNECT_S = 10.0
+
+
+def _passed(said: _Done) -> Passed:
+    return {(a, b): (size, frames) for a, b, size, frames in said.links}
 
 
 def since(before: Passed, now: Passed) -> Passed:

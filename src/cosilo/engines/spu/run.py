@@ -211,6 +211,9 @@ class JointRun:
         """
         for rank in self._ranks:
             self._parties[rank] = await SpuParty.start(rank, self._environment, worker=self._worker)
+            if self._ended:  # closed meanwhile
+                await self.close()
+                raise EngineError("this joint run has ended")
             self._ports[rank] = reserved_port()
         said = await self._all("hello", _HELLO_S, program=self._program.name, shape=self._shape())
         hellos = [self._hello(each) for each in said.values()]
@@ -282,7 +285,11 @@ class JointRun:
             admits=admits,
         )
         self._in[other, rank] = proxy
-        return await proxy.open(host, port)
+        opened = await proxy.open(host, port)
+        if self._ended:  # closed meanwhile
+            await proxy.close()
+            raise EngineError("this joint run has ended")
+        return opened
 
     async def link(self, name: str = "", reached: Mapping[int, Reached] | None = None) -> None:
         """Have all parties find each other, and say that they are about to run the same.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
-from cosilo.engines.spu.helper import AtHelper, Listens, Passed, Where, since
+from cosilo.engines.spu.helper import AtHelper, Listens, Passed, Where
 from cosilo.engines.spu.run import Deadlines, JointRun
 from cosilo.errors import ConfigError, EngineError
 
@@ -23,7 +23,8 @@ class Step:
 
     Attributes:
         outputs: what came out, where this side is told.
-        passed: what crossed from party to party, as this side and the helper counted it.
+        passed: what has crossed from party to party since the beginning, as this side and the helper
+            count it.
         cpu_seconds: of the engine here.
     """
 
@@ -145,12 +146,10 @@ class JointSide:
             if number == 0:
                 return await self._begun(most, owned)
             self._run.allow(most)
-            before = self._run.passed()
             computing = self._run.compute(given, brought)
             joint, helped = await _all(computing, self._helped(number, most))
-            await self._run.quiet()
-            passed = since(before, self._run.passed())
-            return Step(joint.outputs, _merged(passed, helped), joint.spent[self._rank].cpu_seconds)
+            passed = await self._settled(helped)
+            return Step(joint.outputs, passed, joint.spent[self._rank].cpu_seconds)
         except BaseException:
             await self.close()
             raise
@@ -185,9 +184,33 @@ class JointSide:
             return await self._run.share(owned)
 
         joint, helped = await _all(begin(), self._helped(0, most))
-        await self._run.quiet()
-        passed = _merged(self._run.passed(), helped)
+        passed = await self._settled(helped)
         return Step((), passed, joint.spent[self._rank].cpu_seconds)
+
+    async def count(self) -> Passed:
+        """What has crossed from party to party since the beginning.
+
+        Raises:
+            EngineError: a party failed, or counts differ; the run has ended.
+        """
+        try:
+            return await self._settled(await self._helper.count() if self._helper else {})
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _settled(self, helped: Passed) -> Passed:
+        """What has crossed, once both ends of each link to the helper count the same. Engines
+        acknowledge some of what they are sent a little later."""
+        for wait_s in _WAITS_S:
+            await self._run.quiet()
+            own = self._run.passed()
+            if all(own[pair] == helped[pair] for pair in own.keys() & helped.keys()):
+                return {**helped, **own}
+            assert self._helper is not None
+            await asyncio.sleep(wait_s)
+            helped = await self._helper.count()
+        raise EngineError("bytes that passed here are not those that passed at the helper")
 
     async def _helped(self, number: int, most: int) -> Passed:
         if self._helper is None:
@@ -196,19 +219,7 @@ class JointSide:
         return await self._helper.step(number, most, within)
 
 
-def _merged(own: Passed, helped: Passed) -> Passed:
-    """What crossed on all links that either counted.
-
-    Raises:
-        EngineError: they counted a link differently.
-    """
-    for pair in own.keys() & helped.keys():
-        if own[pair] != helped[pair]:
-            raise EngineError(
-                f"from party {pair[0]} to party {pair[1]} {own[pair][0]:,} bytes passed here, and "
-                f"{helped[pair][0]:,} at the helper"
-            )
-    return {**helped, **own}
+_WAITS_S = tuple(0.02 * 2**n for n in range(8))
 
 
 async def _all(*work: Any) -> list[Any]:

@@ -11,8 +11,10 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from cosilo.boundary.channel import LEFT, Channel
 from cosilo.boundary.messages import (
@@ -27,11 +29,12 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.joint import Address
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
-from cosilo.engines.spu.helper import Listens, Passed, Where
+from cosilo.engines.spu.helper import Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, Step
 from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError
 from cosilo.models.joint import Wanted
+from cosilo.parties.joint import LATE
 from cosilo.parties.network import JointNetwork
 from cosilo.strategies.base import Expected, Forecast, Session
 from cosilo.strategies.cards import Card
@@ -42,6 +45,7 @@ SENDS: frozenset[type[Message]] = frozenset({AskJoint, OpenJoint, Joint, CloseJo
 _SMALL = 1 << 13  # bytes of a message and its reply, beside an offer
 _OFFER = 1 << 17
 
+_WAITS_S = tuple(0.02 * 2**n for n in range(7))
 _PARTING_S = 5.0  # for the other side to say what went wrong
 _TRIAL = Listens()
 
@@ -121,6 +125,8 @@ class _Open:
     name: str
     side: JointSide
     next: int = 0
+    said: Passed = field(default_factory=dict)  # by the LM's owner, in all
+    agreed: Passed = field(default_factory=dict)  # when the last computation was taken
 
 
 class JointRoom:
@@ -281,7 +287,7 @@ class JointRoom:
             reply, step = await _both(
                 channel, message, opened.side.step(message.number, most, given=given)
             )
-            self._require_same(reply, step.passed)
+            passed = await self._settled(channel, opened, message, reply, step.passed)
         except BaseException as error:
             await opened.side.close()
             self._open = None
@@ -289,23 +295,37 @@ class JointRoom:
                 if isinstance(error, CosiloError):
                     await channel.send(CloseJoint(run=opened.name))
             raise
-        return Computed(step.outputs, step.passed, step.cpu_seconds, reply.took)
+        before, opened.agreed = opened.agreed, passed
+        return Computed(step.outputs, since(before, passed), step.cpu_seconds, reply.took)
 
     @staticmethod
-    def _require_same(reply: JointSpent, counted: Passed) -> None:
-        """Refuse a computation whose bytes the two sides count differently.
+    async def _settled(
+        channel: Channel, opened: _Open, message: Joint, reply: JointSpent, counted: Passed
+    ) -> Passed:
+        """What has crossed so far, once both sides count the same: asked again where they do not, since
+        engines acknowledge some of what they are sent a little later.
 
         Raises:
-            UnexpectedReplyError: they do.
+            UnexpectedReplyError: they still do not.
         """
-        said = {(link.sender, link.receiver): (link.bytes, link.messages) for link in reply.links}
-        for pair, count in counted.items():
-            if said.get(pair) != count:
-                raise UnexpectedReplyError(
-                    f"from party {pair[0]} to party {pair[1]} {count[0]:,} bytes passed the proxies, "
-                    f"and the LM's owner says {said.get(pair, (0, 0))[0]:,}: what was computed is not "
-                    "taken"
-                )
+        for wait_s in (*_WAITS_S, None):
+            for link in reply.links:
+                pair = link.sender, link.receiver
+                size, frames = opened.said.get(pair, (0, 0))
+                opened.said[pair] = size + link.bytes, frames + link.messages
+            wrong = [pair for pair in counted if counted[pair] != opened.said.get(pair)]
+            if not wrong:
+                return counted
+            if wait_s is None:
+                break
+            await asyncio.sleep(wait_s)
+            counted = await opened.side.count()
+            reply = await channel.send(msgspec.structs.replace(message, again=True, most=LATE))
+        (sender, receiver), (said, _) = wrong[0], opened.said.get(wrong[0], (0, 0))
+        raise UnexpectedReplyError(
+            f"from party {sender} to party {receiver} {counted[wrong[0]][0]:,} bytes passed the "
+            f"proxies, and the LM's owner says {said:,}: what was computed is not taken"
+        )
 
 
 async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent, Step]:
