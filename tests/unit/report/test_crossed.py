@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.messages import Ask, Completion, Joint, JointSpent, Message, encode
+from cosilo.boundary.messages.joint import JointLink
 from cosilo.boundary.meter import Price
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.objectives.base import Item, Link, Run
 from cosilo.objectives.reading import reading, together
 from cosilo.report.cost import cost
-from cosilo.report.crossed import LONGEST, crossed
+from cosilo.report.crossed import LONGEST, SHARES, crossed
 from cosilo.report.data import Tally
 from cosilo.report.masking import BLOCK, Masker
 from cosilo.tasks.base import Example, Secret
@@ -33,7 +34,7 @@ def reply(text: str, seconds: float = 0.5) -> Completion:
     return Completion(generation=made)
 
 
-def sent(ledger: MemoryLedger, request: str, up: Ask, down: Completion | None = None) -> None:
+def sent(ledger: MemoryLedger, request: str, up: Message, down: Message | None = None) -> None:
     ledger.append(request, "up", up, encode(up))
     if down is not None:
         ledger.append(request, "down", down, encode(down))
@@ -119,6 +120,19 @@ def test_what_preparing_sent_is_counted_apart() -> None:
     spent = cost(run)
     assert spent is not None
     assert (spent.prepare.messages, spent.prepare_seconds) == (1, 2.0)
+
+
+def test_shares_beside_messages_are_counted_with_their_direction() -> None:
+    ledger = MemoryLedger()
+    links = (JointLink(0, 1, 300, 2), JointLink(1, 0, 200, 2))
+    sent(ledger, "1", Joint(run=32 * "1", number=1, parties=2, most=999), JointSpent(links=links))
+    run = run_of(ledger)
+    tallies = {(t.direction, t.kind): (t.count, t.size) for t in crossed(run, masker()).tallies}
+    assert tallies["up", SHARES] == (1, 200)
+    assert tallies["down", SHARES] == (1, 300)
+    sizes = {e.direction: e.size for e in ledger.entries()}
+    traffic = reading(run).traffic["1"]
+    assert (traffic.bytes_up, traffic.bytes_down) == (sizes["up"] + 200, sizes["down"] + 300)
 
 
 def test_examples_are_masked_and_of_different_items() -> None:

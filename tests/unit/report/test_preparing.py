@@ -75,6 +75,25 @@ def test_the_console_says_it_in_a_line() -> None:
     ) in said
 
 
+def test_what_must_not_be_missed_stands_in_red() -> None:
+    made = report()
+    warned = replace(CARD, warning="nothing is hidden <here>")
+    prepared = {"distil_labels": replace(made.prepared["distil_labels"], cards=(warned,))}
+    made = replace(made, prepared=prepared)
+    assert '<p class="warning"><strong>nothing is hidden &lt;here&gt;</strong></p>' in html(made)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out, plain = Terminal(), io.StringIO()
+    show(made, screen=Screen(out, width=80))
+    show(made, screen=Screen(plain, width=80))
+    assert "distil_labels: nothing is hidden <here>" in plain.getvalue()
+    assert "\x1b[1;31m" in out.getvalue()
+    assert "\x1b" not in plain.getvalue()
+
+
 def test_what_bought_nothing_has_no_price_per_point() -> None:
     said, price = bought(replace(GAIN, value=-0.01, low=-0.03, high=0.01))
     assert said.startswith("−1.0 points")
