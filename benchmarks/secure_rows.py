@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cosilo.engines import llama, ranges
-from cosilo.engines.base import Joint, Program, Setting
+from cosilo.engines.base import JointResult, Program, Setting
 from cosilo.engines.llama import Llama
 from cosilo.engines.spu.run import Deadlines, JointRun
 from kept import Cells, Kept
@@ -109,7 +109,7 @@ def proved(model: Llama, seen: llama.StatesSeen) -> tuple[list[list[int]], float
 
 async def joint(
     name: str, shape: dict[str, Any], protocol: str, owned: list[Any], given: list[Any]
-) -> tuple[Joint, dict[str, float]]:
+) -> tuple[JointResult, dict[str, float]]:
     deadlines = Deadlines(step_s=3600, silent_s=1800, connect_s=120)
     setting = Setting(protocol)  # type: ignore[arg-type]
     async with JointRun(Program(name, shape), setting, deadlines=deadlines) as run:

@@ -17,7 +17,7 @@ from cosilo.cli import main
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.tuning import Tuning
-from cosilo.strategies.synthesis import TONES, Wanted, question
+from cosilo.strategies.synthesis import TONES, WantedTexts, question
 from cosilo.types import Demonstration
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
@@ -63,7 +63,9 @@ def writes(folder: Path) -> None:
     examples = [
         Demonstration(
             f"{i}",
-            question("Labels: refund, billing", of, Wanted(each=1, lines=1), tone=TONES[i % 8]),
+            question(
+                "Labels: refund, billing", of, WantedTexts(each=1, lines=1), tone=TONES[i % 8]
+            ),
             f"the {of} is about the hello world {i}",
         )
         for i, of in enumerate(("refund", "billing", "delivery", "world") * 4)

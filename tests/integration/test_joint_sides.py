@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cosilo.boundary.transports import tls
-from cosilo.engines.base import Joint, Program, Setting
+from cosilo.engines.base import JointResult, Program, Setting
 from cosilo.engines.spu import environment
 from cosilo.engines.spu.run import Deadlines, JointRun, Reached, require_agreed
 from cosilo.errors import EngineError
@@ -80,7 +80,7 @@ async def test_each_side_counts_what_it_sent_and_only_the_data_owner_is_told(
         await sides.link()
         await asyncio.gather(lm.share([weights, biases]), data.share())
         at_lm, at_data = await asyncio.gather(lm.compute(), data.compute([vector]))
-        assert isinstance(at_lm, Joint)
+        assert isinstance(at_lm, JointResult)
         assert at_lm.outputs == ()
         assert np.abs(at_data.outputs[0] - (vector @ weights + biases)).max() < 1e-4
         assert set(at_lm.spent) == {0}

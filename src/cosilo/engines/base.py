@@ -109,7 +109,7 @@ class PartySpent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointResult:
     """One computation that came to its end.
 
     Attributes:

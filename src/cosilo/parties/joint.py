@@ -30,7 +30,7 @@ from cosilo.engines import ranges
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
 from cosilo.engines.spu.helper import Helper, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
-from cosilo.engines.spu.side import JointSide, Step
+from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CapabilityError, EngineError, RejectedError
 from cosilo.models.base import TextModel
 from cosilo.models.joint import JointPart, Wanted, takes_part
@@ -234,10 +234,10 @@ class JointRuns:
             await self._trial[0].close()
         self._trial = None
 
-    async def _step(self, run: _Run, message: Joint) -> Step:
+    async def _step(self, run: _Run, message: Joint) -> SideStep:
         part = run.part
         if message.again:
-            return Step((), await run.side.count(), 0.0)
+            return SideStep((), await run.side.count(), 0.0)
         if message.number == 0:
             return await run.side.step(0, message.most, owned=part.owned)
         brought = None

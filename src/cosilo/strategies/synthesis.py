@@ -75,7 +75,7 @@ class Synthetic:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedTexts:
     """What is asked for.
 
     Attributes:
@@ -137,7 +137,7 @@ def description(session: Session) -> str:
 
 
 def question(
-    about: str, label: str, wanted: Wanted, *, shown: Sequence[str] = (), tone: str = ""
+    about: str, label: str, wanted: WantedTexts, *, shown: Sequence[str] = (), tone: str = ""
 ) -> Chat:
     """The chat that asks for texts of `label`."""
     form = _ASKED if wanted.lines > 1 else _ONE
@@ -149,7 +149,7 @@ def question(
 
 async def write(
     session: Session,
-    wanted: Wanted,
+    wanted: WantedTexts,
     *,
     source: str = "",
     shown: Mapping[str, Sequence[str]] | None = None,

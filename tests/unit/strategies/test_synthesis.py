@@ -14,7 +14,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
-from cosilo.strategies.synthesis import Sieve, Synthetic, Wanted, question, usual_words, write
+from cosilo.strategies.synthesis import Sieve, Synthetic, WantedTexts, question, usual_words, write
 from cosilo.types import Chat, Demonstration, Generation, Sampling, last_user, user
 from generated import owner, session, text_of, writer
 
@@ -99,16 +99,16 @@ async def test_a_reply_that_was_cut_off_loses_its_last_line() -> None:
             return msgspec.structs.replace(reply, finish_reason="length")
 
     large = Cut(lambda chat: "1) first one\n- second one\nthird o", access=Access.TEXT)
-    found = await write(session(large), Wanted(each=5))
+    found = await write(session(large), WantedTexts(each=5))
     assert [t.text for t in found] == ["first one", "second one"] * 3
     whole = Cut(lambda chat: "a whole text\nof two lines", access=Access.TEXT)
-    assert await write(session(whole), Wanted(each=1, lines=1)) == []
+    assert await write(session(whole), WantedTexts(each=1, lines=1)) == []
 
 
 async def test_prompts_differ_by_seed_and_are_the_same_for_one() -> None:
     async def seen(seed: int) -> list[str]:
         large = writer()
-        await write(session(large), Wanted(each=20), seed=seed)
+        await write(session(large), WantedTexts(each=20), seed=seed)
         return sorted(map(str, large.seen))
 
     assert await seen(0) == await seen(0) != await seen(1)
@@ -134,7 +134,7 @@ async def test_free_text_tasks_are_refused_before_anything_is_sent() -> None:
 
 
 def test_good_examples_are_shown_in_the_question() -> None:
-    chat = question("about", "refund", Wanted(each=5), shown=("one text",), tone="Be short.")
+    chat = question("about", "refund", WantedTexts(each=5), shown=("one text",), tone="Be short.")
     assert "- one text" in last_user(chat)
     assert "Be short." in last_user(chat)
     assert "about" in chat[0].content

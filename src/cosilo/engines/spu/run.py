@@ -24,7 +24,15 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from cosilo.engines.base import DATA_OWNER, LM_OWNER, Array, Joint, PartySpent, Program, Setting
+from cosilo.engines.base import (
+    DATA_OWNER,
+    LM_OWNER,
+    Array,
+    JointResult,
+    PartySpent,
+    Program,
+    Setting,
+)
 from cosilo.engines.proxies import Counted, LinkProxy
 from cosilo.engines.spu.environment import Environment, directory, require
 from cosilo.engines.spu.party import WORKER, SpuParty, packed, printable, unpacked
@@ -348,7 +356,7 @@ class JointRun:
 
         await self._watched(asyncio.gather(*(linked(rank) for rank in self._ranks)))
 
-    async def share(self, owned: Sequence[Array] | None = None) -> Joint:
+    async def share(self, owned: Sequence[Array] | None = None) -> JointResult:
         """Share the LM owner's arrays, once for all computations that follow.
 
         Args:
@@ -358,7 +366,7 @@ class JointRun:
 
     async def compute(
         self, given: Sequence[Array] | None = None, brought: Sequence[Array] | None = None
-    ) -> Joint:
+    ) -> JointResult:
         """Share what the owners bring to this computation, do it, and tell whom the program tells.
 
         Args:
@@ -374,7 +382,7 @@ class JointRun:
             raise ConfigError(f"the program {self._program.name!r} is brought nothing each time")
         return await self._step("run", parts, self._told)
 
-    async def end(self) -> Joint:
+    async def end(self) -> JointResult:
         """Part; what the parting took, and what was still under way before."""
         for proxy in self._proxies():
             proxy.closing()
@@ -382,7 +390,7 @@ class JointRun:
         with suppress(EngineError):  # results are known: how the last one parts changes nothing
             said = await self._all("end", _END_S)
         await self.close()
-        return Joint((), self._since(said))
+        return JointResult((), self._since(said))
 
     async def close(self) -> None:
         """End all that runs here, in whatever state it is; calling it twice is harmless."""
@@ -397,7 +405,7 @@ class JointRun:
         do: str,
         parts: Sequence[tuple[int, int, Sequence[Array] | None]],
         told: tuple[int, ...],
-    ) -> Joint:
+    ) -> JointResult:
         """Have every party here do it, each with the arrays that are its own; `parts` are which of the
         program's arrays, whose, and these where their owner runs here."""
         for _, owner, arrays in parts:
@@ -425,7 +433,7 @@ class JointRun:
         )
         here = next((rank for rank in told if rank in self._ranks), None)
         outputs = () if here is None else tuple(unpacked(a) for a in said[here]["arrays"])
-        return Joint(outputs, self._since(said))
+        return JointResult(outputs, self._since(said))
 
     async def _one(self, rank: int, do: str, within_s: float, **fields: Any) -> dict[str, Any]:
         return await self._watched(self._parties[rank].ask(do, within_s, **fields))

@@ -18,7 +18,7 @@ from cosilo.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True)
-class Step:
+class SideStep:
     """One step that was done.
 
     Attributes:
@@ -130,7 +130,7 @@ class JointSide:
         owned: Sequence[Array] | None = None,
         given: Sequence[Array] | None = None,
         brought: Sequence[Array] | None = None,
-    ) -> Step:
+    ) -> SideStep:
         """Do this side's part of one step: 0 is that the weights are shared.
 
         Args:
@@ -149,7 +149,7 @@ class JointSide:
             computing = self._run.compute(given, brought)
             joint, helped = await _all(computing, self._helped(number, most))
             passed = await self._settled(helped)
-            return Step(joint.outputs, passed, joint.spent[self._rank].cpu_seconds)
+            return SideStep(joint.outputs, passed, joint.spent[self._rank].cpu_seconds)
         except BaseException:
             await self.close()
             raise
@@ -161,7 +161,7 @@ class JointSide:
         if self._loop is asyncio.get_running_loop():
             await self._run.close()
 
-    async def _begun(self, most: int, owned: Sequence[Array] | None) -> Step:
+    async def _begun(self, most: int, owned: Sequence[Array] | None) -> SideStep:
         assert self._met is not None, "meet first"
         run, other, helper = self._met
         reached = {self.other: self._listens.reached(other)}
@@ -185,7 +185,7 @@ class JointSide:
 
         joint, helped = await _all(begin(), self._helped(0, most))
         passed = await self._settled(helped)
-        return Step((), passed, joint.spent[self._rank].cpu_seconds)
+        return SideStep((), passed, joint.spent[self._rank].cpu_seconds)
 
     async def count(self) -> Passed:
         """What has crossed from party to party since the beginning.

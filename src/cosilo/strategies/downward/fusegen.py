@@ -33,7 +33,7 @@ from cosilo.strategies.synthesis import (
     TONES,
     Sieve,
     Synthetic,
-    Wanted,
+    WantedTexts,
     card,
     examples,
     usual_words,
@@ -132,11 +132,11 @@ class FuseGen(Teaching):
         weighed = (_weighed(e, float(w)) for e, w in zip(made, weights, strict=True))
         return (*gold, *weighed), session.with_card(found)
 
-    def _wanted(self, source: int, *, words: int) -> Wanted:
+    def _wanted(self, source: int, *, words: int) -> WantedTexts:
         """What is asked of one source in one round."""
         each = -(-self.each // max(1, self.rounds * len(self.temperatures)))
         temperature = self.temperatures[source]
-        return Wanted(each=each, lines=self.lines, temperature=temperature, words=words)
+        return WantedTexts(each=each, lines=self.lines, temperature=temperature, words=words)
 
     def _feedback(
         self,

@@ -28,7 +28,7 @@ from cosilo.strategies.influence import influence, most_helpful, readable
 from cosilo.strategies.synthesis import (
     Sieve,
     Synthetic,
-    Wanted,
+    WantedTexts,
     card,
     examples,
     usual_words,
@@ -115,7 +115,7 @@ class ProGen(Teaching):
         found = await card(self.name, session, sieve, kept, asked=asked, before=before)
         return (*gold, *examples(session, kept, weight=self.weight)), session.with_card(found)
 
-    def _wanted(self, *, words: int) -> Wanted:
+    def _wanted(self, *, words: int) -> WantedTexts:
         """What is asked of the LM in one round."""
         each = -(-self.each // max(self.rounds, 1))
-        return Wanted(each=each, lines=self.lines, temperature=self.temperature, words=words)
+        return WantedTexts(each=each, lines=self.lines, temperature=self.temperature, words=words)

@@ -19,7 +19,7 @@ from typing import ClassVar
 from cosilo.models.base import Trainable
 from cosilo.strategies.base import Forecast, Session, forecast, strategies, unshared
 from cosilo.strategies.guide import Guide
-from cosilo.strategies.synthesis import Sieve, Wanted, card, examples, usual_words, write
+from cosilo.strategies.synthesis import Sieve, WantedTexts, card, examples, usual_words, write
 from cosilo.strategies.teaching import Teaching, require_weight
 from cosilo.types import Demonstration
 
@@ -57,11 +57,11 @@ class ZeroGen(Teaching):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        Wanted(each=self.each, lines=self.lines, temperature=self.temperature)
+        WantedTexts(each=self.each, lines=self.lines, temperature=self.temperature)
         require_weight(self.weight)
 
     def forecast(self) -> Forecast:
-        wanted = Wanted(each=self.each, lines=self.lines)
+        wanted = WantedTexts(each=self.each, lines=self.lines)
         return (wanted.exchange(), *unshared(forecast(self.next())))
 
     async def lessons(
@@ -69,7 +69,9 @@ class ZeroGen(Teaching):
     ) -> tuple[Sequence[Demonstration], Session]:
         owner, before = session.owner, session.lm.totals
         least, most, usual = usual_words(owner)
-        wanted = Wanted(each=self.each, lines=self.lines, temperature=self.temperature, words=usual)
+        wanted = WantedTexts(
+            each=self.each, lines=self.lines, temperature=self.temperature, words=usual
+        )
         sieve = Sieve((least, most))
         texts = await write(session, wanted, source="zerogen", seed=self.seed)
         kept = await asyncio.to_thread(sieve, texts)

@@ -31,7 +31,7 @@ from cosilo.boundary.messages.joint import Address
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
 from cosilo.engines.spu.helper import Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
-from cosilo.engines.spu.side import JointSide, Step
+from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError
 from cosilo.models.joint import Wanted
 from cosilo.parties.joint import LATE
@@ -328,7 +328,7 @@ class JointRoom:
         )
 
 
-async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent, Step]:
+async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent, SideStep]:
     """What the other side says, and this side's own step, which begins when the message has left.
 
     Raises:
@@ -341,7 +341,7 @@ async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent
     finally:
         LEFT.reset(token)
     leaving = asyncio.create_task(gone.wait())
-    own: asyncio.Task[Step] | None = None
+    own: asyncio.Task[SideStep] | None = None
     try:
         await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if sending.done() and not gone.is_set():

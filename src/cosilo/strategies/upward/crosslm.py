@@ -42,7 +42,7 @@ from cosilo.strategies.synthesis import (
     TONES,
     Sieve,
     Synthetic,
-    Wanted,
+    WantedTexts,
     card,
     description,
     examples,
@@ -184,7 +184,7 @@ class CrossLM(Teaching):
         return [known.get(item.id, 0.0) for item in items]
 
     async def _taught(
-        self, session: Session, judged: _Judged, wanted: Wanted, *, again: bool = False
+        self, session: Session, judged: _Judged, wanted: WantedTexts, *, again: bool = False
     ) -> Tuned:
         """Have the LM tuned on what was judged so far."""
         about, one = description(session), replace(wanted, lines=1)
@@ -209,8 +209,10 @@ class CrossLM(Teaching):
         )
         return await session.lm.bind("lessons").send(msgspec.structs.replace(lessons, again=again))
 
-    def _wanted(self, *, words: int) -> Wanted:
-        return Wanted(each=self.each, lines=self.lines, temperature=self.temperature, words=words)
+    def _wanted(self, *, words: int) -> WantedTexts:
+        return WantedTexts(
+            each=self.each, lines=self.lines, temperature=self.temperature, words=words
+        )
 
 
 _PROMPT = 100  # tokens of what asks for a text, about

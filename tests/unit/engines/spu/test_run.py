@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosilo.engines.base import Joint, Program, Setting
+from cosilo.engines.base import JointResult, Program, Setting
 from cosilo.engines.spu import party
 from cosilo.engines.spu import run as running
 from cosilo.engines.spu.environment import Environment
@@ -39,7 +39,7 @@ def run(name: str, protocol: str = "aby3") -> JointRun:
     )
 
 
-async def through(joint: JointRun) -> Joint:
+async def through(joint: JointRun) -> JointResult:
     await joint.start()
     await joint.compile()
     await joint.link()
