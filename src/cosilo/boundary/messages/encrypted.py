@@ -32,7 +32,9 @@ _PARTS = 68
 MOST_KEYS = _PARTS * PART
 """Bytes that keys of one name may have."""
 
-_LABELS = 1 << 12
+MOST_LABELS = 1 << 12
+"""That a head may tell apart."""
+
 _VECTOR, _LOGITS = 1 << 19, 1 << 18  # bytes of a ciphertext with two primes, and with one
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -51,8 +53,8 @@ class HeadDescribed(Message, frozen=True, kw_only=True):
     """
 
     shows: ClassVar[Shows] = Shows.HEAD
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=_LABELS)]
-    inputs: Annotated[int, msgspec.Meta(ge=1, le=_LABELS)]
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_LABELS)]
+    inputs: Annotated[int, msgspec.Meta(ge=1, le=MOST_LABELS)]
     left: Count
 
     def passages(self) -> list[Passage]:

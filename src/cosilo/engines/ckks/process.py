@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import msgspec
@@ -153,8 +153,7 @@ class HomeKeys:
     def _asked(self, asked: Encrypt | Decrypt) -> bytes:
         done = self._process.ask(asked)
         self.cpu_seconds += done.cpu_seconds
-        (part,) = done.parts
-        return part
+        return _only(done.parts)
 
 
 class HostedHead:
@@ -195,8 +194,20 @@ class HostedHead:
         """
         done = self._process.ask(Logits(query, vectors))
         self.cpu_seconds += done.cpu_seconds
-        (part,) = done.parts
-        return part
+        return _only(done.parts)
 
     def close(self) -> None:
         self._process.close()
+
+
+def _only(parts: Sequence[bytes]) -> bytes:
+    """The one part of an answer.
+
+    Raises:
+        ModelError: it has none, or more.
+    """
+    if len(parts) != 1:
+        raise ModelError(
+            "a process that computes on encrypted vectors answered with something else"
+        )
+    return parts[0]

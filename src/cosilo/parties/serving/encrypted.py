@@ -12,6 +12,7 @@ from cosilo.boundary.messages import (
     HeadDescribed,
     KeysTaken,
 )
+from cosilo.boundary.messages.encrypted import MOST_LABELS
 from cosilo.engines.ckks.layout import require_room
 from cosilo.errors import CapabilityError, RejectedError
 from cosilo.models.encoder.allowance import Allowance
@@ -36,6 +37,11 @@ async def ask_head(owner: Owner, message: AskHead) -> HeadDescribed:
         require_room(head.weights, head.bias)
     except ValueError as error:
         raise CapabilityError(f"{owner.name}'s head cannot be encrypted with: {error}") from None
+    if len(head.labels) > MOST_LABELS:
+        raise CapabilityError(
+            f"{owner.name}'s head tells {len(head.labels):,} labels apart, and no more than "
+            f"{MOST_LABELS:,} can be told"
+        )
     left = await to_thread(allowance.left, owner.client)
     return HeadDescribed(labels=head.labels, inputs=head.inputs, left=left)
 

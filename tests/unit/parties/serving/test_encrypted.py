@@ -22,7 +22,9 @@ from cosilo.engines.ckks.process import HomeKeys
 from cosilo.errors import BudgetExceededError, CapabilityError, RejectedError, UnknownKeysError
 from cosilo.models.base import Access, Shows
 from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.encrypted import keyed
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.serving import encrypted
 from cosilo.testing import LABELS
 from private_heads import INPUTS, SHOWS, needs_tenseal, owner_of, private_head
 
@@ -49,6 +51,28 @@ async def test_an_owner_who_shows_allows_or_has_none_answers_nothing(
         with pytest.raises(CapabilityError, match=words):
             await owner.handle(message)
     assert not (tmp_path / "answers.sqlite").exists()
+
+
+async def test_more_labels_than_can_be_told_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encrypted, "MOST_LABELS", len(LABELS) - 1)
+    with pytest.raises(CapabilityError, match="labels apart, and no more than"):
+        await owner_of(private_head(tmp_path)).handle(ASKED)
+
+
+async def test_a_head_that_is_closed_ends_its_processes(tmp_path: Path) -> None:
+    class Head:
+        cpu_seconds, alive, ended = 0.0, True, False
+
+        def close(self) -> None:
+            self.ended = True
+
+    head = private_head(tmp_path)
+    made: Any = Head()
+    keyed(head)._keep(("clinic", 64 * "0"), made)
+    await head.close()
+    assert made.ended
 
 
 async def test_another_encoder_and_logits_without_room_are_refused(tmp_path: Path) -> None:
