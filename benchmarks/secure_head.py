@@ -280,6 +280,8 @@ def measured(
         if f"{key}, {protocol} {count}" not in cells.done:
             made, mine, _ = ready()
             cells.put(f"{key}, {protocol} {count}", asyncio.run(joint(made, mine, count, protocol)))
+    if jointly:
+        report_joint(cells, key, seed, jointly)
     if f"{key}, members" not in cells.done:
         cells.put(f"{key}, members", members(*ready()))
     for n in QUERIES:
@@ -292,9 +294,22 @@ def measured(
             print(name, how, n, cells.done[f"{key}, {how} {n}"], flush=True)
 
 
-def report(
-    cells: Cells, items: int, single: int, seed: int, names: list[str], jointly: dict[str, int]
-) -> None:
+def report_joint(cells: Cells, key: str, seed: int, jointly: dict[str, int]) -> None:
+    """A file of its own, so that it is there long before the thefts are."""
+    kept = Kept("secure_head_joint", seed=seed, settings={"items": jointly})
+    for protocol, count in jointly.items():
+        done = cells.done[f"{key}, {protocol} {count}"]
+        low, high = intervals.wilson(done["right"], count)[-2:]
+        kept.put(protocol, "right", done["right"] / count, n=count, low=low, high=high)
+        kept.put(protocol, "same label", done["same"] / count, n=count)
+        for column in ("up", "down", "all", "messages", "head_cpu", "home_cpu", "usd"):
+            kept.put(protocol, column, done[column], n=count)
+        for column in ("first", "shared_mb"):
+            kept.put(protocol, column, done[column])
+    kept.write()
+
+
+def report(cells: Cells, items: int, single: int, seed: int, names: list[str]) -> None:
     kept = Kept("secure_head", seed=seed, settings={"items": items, "alone": single})
     for name in names:
         key = f"{name}, {items}"
@@ -311,15 +326,6 @@ def report(
         for column in ("up", "down", "head_cpu", "home_cpu", "wall", "usd"):
             kept.put(name, f"alone {column}", one[column], n=one["n"])
         kept.put(name, "alone same label", one["same"] / one["n"], n=one["n"])
-        for protocol, count in (jointly if name == names[0] else {}).items():
-            row, done = f"{name}, {protocol}", cells.done[f"{key}, {protocol} {count}"]
-            low, high = intervals.wilson(done["right"], count)[-2:]
-            kept.put(row, "right", done["right"] / count, n=count, low=low, high=high)
-            kept.put(row, "same label", done["same"] / count, n=count)
-            for column in ("up", "down", "all", "messages", "head_cpu", "home_cpu", "usd"):
-                kept.put(row, column, done[column], n=count)
-            for column in ("first", "shared_mb"):
-                kept.put(row, column, done[column])
         found = cells.done[f"{key}, members"]
         for column, value in found.items():
             if column != "n":
@@ -354,7 +360,7 @@ def main() -> None:
     for name in told.data:
         some = jointly if name == told.data[0] else {}
         measured(name, cells, told.items, told.alone, told.seed, some)
-    report(cells, told.items, told.alone, told.seed, told.data, jointly)
+    report(cells, told.items, told.alone, told.seed, told.data)
 
 
 if __name__ == "__main__":
