@@ -119,7 +119,7 @@ class LinkProxy:
         self._fault = fault
         self._accept, self._connect, self._server_name = accept, connect, server_name
         self._admits = admits
-        self._closing = False
+        self._closing = self._closed = False
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
 
@@ -142,7 +142,7 @@ class LinkProxy:
 
     async def close(self) -> None:
         """End every link and listen no longer; calling it twice is harmless."""
-        self._closing = True
+        self._closing = self._closed = True
         if self._server is not None:
             self._server.close()
         for link in list(self._links):
@@ -150,7 +150,7 @@ class LinkProxy:
         await asyncio.gather(*self._links, return_exceptions=True)
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._links) >= _LINKS:
+        if self._closed or len(self._links) >= _LINKS:
             _ended(writer)
             return
         task = asyncio.current_task()
@@ -168,16 +168,8 @@ class LinkProxy:
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._accept is not None and not self._admits(writer.get_extra_info("peercert")):
             return
-        host, port = self._target
         try:
-            async with asyncio.timeout(_OPEN_S):
-                there, onward = await asyncio.open_connection(
-                    host,
-                    port,
-                    ssl=self._connect,
-                    server_hostname=self._server_name if self._connect else None,
-                    limit=_BLOCK,
-                )
+            there, onward = await self._onward()
         except (OSError, TimeoutError):
             return  # the other one listens not yet: the engine tries again, and gives up by itself
         out, back = Counted(), Counted()
@@ -195,6 +187,25 @@ class LinkProxy:
             if not back.bytes:  # nobody was there yet: the proxy at the other end counted nothing
                 self.out.bytes -= out.bytes
                 self.out.frames -= out.frames
+
+    async def _onward(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to where the other party is; none is left open where nobody waits any more."""
+        host, port = self._target
+        opening = asyncio.ensure_future(
+            asyncio.open_connection(
+                host,
+                port,
+                ssl=self._connect,
+                server_hostname=self._server_name if self._connect else None,
+                limit=_BLOCK,
+            )
+        )
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                return await asyncio.shield(opening)
+        except BaseException:
+            opening.add_done_callback(_dropped)
+            raise
 
     async def _pass(
         self,
@@ -239,3 +250,8 @@ def _ended(writer: asyncio.StreamWriter) -> None:
     """End a connection at once; under TLS, without waiting for the other end to part."""
     writer.close()
     writer.transport.abort()
+
+
+def _dropped(opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        _ended(opening.result()[1])
