@@ -177,8 +177,9 @@ def bounds(model: Llama, seen: StatesSeen, halvings: Sequence[Sequence[int]]) ->
     found = [
         Bound("a state that was halved", float(small.max()), proved=False),
         Bound("the square of a state before a norm", float((small**2).max()), proved=False),
-        # The place asked for is picked by a product, before the state there is halved.
-        Bound("the state asked for", float(seen.largest[-1].max() * HEADROOM), proved=False),
+        # The place asked for is picked by a product, before the last layer halves its state.
+        Bound("the state asked for", float(seen.largest[-3:].max() * HEADROOM), proved=False),
+        Bound("how far below others places to come are put", FAR),
         Bound("an embedding", float(np.abs(model.table).max())),
     ]
     size = model.width // model.heads

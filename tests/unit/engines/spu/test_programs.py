@@ -93,3 +93,19 @@ def test_heads_are_linear_layers_with_relu_between(monkeypatch: Patch, answer: s
     found = mlp.build(shape)([first, np.ones(6), second, np.ones(4)], [x])
     expected = np.maximum(x @ first + 1, 0) @ second + 1
     np.testing.assert_allclose(found, expected if answer == "logits" else expected.argmax(1))
+
+
+def test_one_layer_alone_reads_one_place(monkeypatch: Patch, shifted: list[list[int]]) -> None:
+    """The last layer's other places have keys and values, and nothing more."""
+    model = small_llama()
+    states = texts(3)[0]
+    one, (_, _, middle, *_) = model.last(1), forward(model, states)[1]
+    shape = shape_of(one, 6, shifted[2:], ends="logits")
+    module = program("llama", monkeypatch)
+    asked = np.eye(6, dtype=np.float32)[[3]]
+    owned = [one.mixed, one.out, one.gated, one.down, one.table, one.gain]
+    found, fits = module.build(shape)(owned, [middle, asked])
+    np.testing.assert_allclose(found, logits(one, forward(one, middle)[0])[3], atol=2e-2)
+    assert fits
+    middle[5] *= 50
+    assert not module.build(shape)(owned, [middle, asked])[1], "places that are not asked for count"

@@ -17,6 +17,9 @@ states are halved before each norm (two a layer, and the last), at the first pla
 `before`: how many places in clear stand before these tokens (0 when it is not there). The LM's owner
 computes their keys, turned, and values by itself, and brings those of each layer to each computation.
 
+Where one place is asked for, its state alone is computed in the last layer; of the others the keys
+and values. The place is not the first of all, whose states are halved otherwise.
+
 RMSNorm gives the same for a state and for half of it; unless a large one is halved, its square
 leaves the ring (`engines/llama.py`). Beside the result comes one bit: whether each mean square, of
 states as they were halved, was in the range.
@@ -87,38 +90,66 @@ def build(shape: dict[str, Any]) -> Callable[..., Any]:
         together = normal @ mixed
         both = together[:, : width + groups * size].reshape(tokens, heads + groups, size)
         both = jnp.einsum("tha,tab->htb", both, turns)  # one product, so one truncation
-        queries, keys = both[:heads], both[heads:]
-        values = together[:, width + groups * size :].reshape(tokens, groups, size)
-        values = values.transpose(1, 0, 2)
+        values = together[:, width + groups * size :]
+        states = states + read(both[:heads], both[heads:], values, clear, later) @ out
+        added, second = mlp(states, gated, down, scale[1], smallest[1])
+        return states + added, jnp.stack([first, second])
+
+    def block_at(states: Any, weights: Any, asked: Any) -> tuple[Any, list[Any]]:
+        """The state of one place: keys and values of all, and all the rest of that one alone."""
+        mixed, out, gated, down, scale, smallest, *clear = weights
+        normal, first = norm(states, scale[0], smallest[0])
+        queries = ((asked @ normal) @ mixed[:, :width]).reshape(1, heads, size)
+        turn = (asked @ turns.reshape(tokens, -1)).reshape(1, size, size)
+        together = normal @ mixed[:, width:]
+        keys = together[:, : groups * size].reshape(tokens, groups, size)
+        queries, keys = (jnp.einsum("tha,tab->htb", *x) for x in ((queries, turn), (keys, turns)))
+        values = together[:, groups * size :]
+        state = asked @ states + read(queries, keys, values, clear, asked @ later) @ out
+        added, second = mlp(state, gated, down, scale[1, -1:], smallest[1, -1:])
+        return state + added, [first, second]
+
+    def read(queries: Any, keys: Any, values: Any, clear: Sequence[Any], far: Any) -> Any:
+        """What attention reads: of (heads, rows, size), (groups, tokens, size), (tokens, …)."""
+        rows = queries.shape[1]
+        values = values.reshape(tokens, groups, size).transpose(1, 0, 2)
         if clear:
             keys = jnp.concatenate([clear[0], keys], axis=1)
             values = jnp.concatenate([clear[1], values], axis=1)
-        queries = queries.reshape(groups, heads // groups * tokens, size)
-        scores = jnp.einsum("gqs,gts->gqt", queries, keys).reshape(heads, tokens, places)
-        scores = scores - later
+        queries = queries.reshape(groups, heads // groups * rows, size)
+        scores = jnp.einsum("gqs,gts->gqt", queries, keys).reshape(heads, rows, places)
+        scores = scores - far
         chances = exponential(scores - jnp.max(scores, axis=-1, keepdims=True))
         chances = chances * (1 / jnp.sum(chances, axis=-1, keepdims=True))
-        chances = chances.reshape(groups, heads // groups * tokens, places)
-        read = jnp.einsum("gqt,gts->gqs", chances, values).reshape(heads, tokens, size)
-        states = states + read.transpose(1, 0, 2).reshape(tokens, width) @ out
-        normal, second = norm(states, scale[1], smallest[1])
+        chances = chances.reshape(groups, heads // groups * rows, places)
+        found = jnp.einsum("gqt,gts->gqs", chances, values).reshape(heads, rows, size)
+        return found.transpose(1, 0, 2).reshape(rows, width)
+
+    def mlp(states: Any, gated: Any, down: Any, scale: Any, smallest: Any) -> tuple[Any, Any]:
+        normal, square = norm(states, scale, smallest)
         gate, up = jnp.split(normal @ gated, 2, axis=-1)
-        return states + (logistic(gate) * gate * up) @ down, jnp.stack([first, second])
+        return (logistic(gate) * gate * up) @ down, square
 
     def run(owned: Sequence[Any], given: Sequence[Any], clear: Sequence[Any] = ()) -> Any:
         states = given[0] @ owned[4] if shape["starts"] == "tokens" else given[0]
         inside = scales[: 2 * layers].reshape(layers, 2, tokens, 1)
-        along = (*owned[:4], inside, eps * inside**2, *clear)
-        states, squares = jax.lax.scan(block, states, along)
+        weights = (*owned[:4], inside, eps * inside**2, *clear)
         if shape["ends"] == "states":
+            states, squares = jax.lax.scan(block, states, weights)
             return states, within(squares, *shape["range"])
+        seen = []
+        if layers > 1:
+            states, squares = jax.lax.scan(block, states, tuple(part[:-1] for part in weights))
+            seen.append(squares)
+        asked, squares = block_at(states, [part[-1] for part in weights], given[1])
         table, gain = owned[4], owned[5]
         last = scales[-1][-1:]
-        asked, square = norm(given[1] @ states, last, eps * last**2)
+        normal, square = norm(asked, last, eps * last**2)
         if shape["candidates"]:
             table = table[np.array(shape["candidates"])]
-        logits = ((asked * gain) @ table.T)[0]
-        fits = within(jnp.concatenate([squares.ravel(), square.ravel()]), *shape["range"])
+        logits = ((normal * gain) @ table.T)[0]
+        seen += [*squares, square]
+        fits = within(jnp.concatenate([each.ravel() for each in seen]), *shape["range"])
         return (logits if shape["ends"] == "logits" else jnp.argmax(logits, axis=-1)), fits
 
     return run
