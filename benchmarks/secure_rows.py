@@ -27,6 +27,8 @@ from cosilo.engines import llama, ranges
 from cosilo.engines.base import JointResult, Program, Setting
 from cosilo.engines.llama import Llama
 from cosilo.engines.spu.run import Deadlines, JointRun
+from cosilo.models import catalog
+from cosilo.parties.joint_llama import as_program, proved
 from kept import Cells, Kept
 
 LM = "smollm2-135m-instruct"
@@ -38,73 +40,18 @@ FIXED = ranges.Fixed()
 
 def smollm2() -> tuple[Llama, Any]:
     """Its weights as the program takes them, and its tokeniser."""
-    import torch
-
-    from cosilo.models import catalog
     from cosilo.models.white_box import files
+    from cosilo.models.white_box.plain_llama import plain_llama
 
     folder = files.unpack(catalog.path(LM), catalog.entry(LM).files[0].sha256)
     module = files.load_module(folder, precision="float32", device="cpu")
-    inner, config = module.model, module.config
-
-    def stacked(of: Any) -> Any:
-        with torch.no_grad():
-            return np.stack([of(layer).T.numpy() for layer in inner.layers])
-
-    root = (config.hidden_size // config.num_attention_heads) ** -0.5
-    mixed = stacked(
-        lambda layer: (
-            torch.cat(
-                [
-                    layer.self_attn.q_proj.weight * root,
-                    layer.self_attn.k_proj.weight,
-                    layer.self_attn.v_proj.weight,
-                ]
-            )
-            * layer.input_layernorm.weight
-        )
-    )
-    gated = stacked(
-        lambda layer: (
-            torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
-            * layer.post_attention_layernorm.weight
-        )
-    )
-    return Llama(
-        mixed=mixed,
-        out=stacked(lambda layer: layer.self_attn.o_proj.weight),
-        gated=gated,
-        down=stacked(lambda layer: layer.mlp.down_proj.weight),
-        table=module.get_output_embeddings().weight.detach().numpy(),
-        gain=inner.norm.weight.detach().numpy(),
-        heads=config.num_attention_heads,
-        groups=config.num_key_value_heads,
-        theta=config.rope_parameters["rope_theta"],
-        eps=config.rms_norm_eps,
-    ), files.load_words(folder)
+    return as_program(plain_llama(module)), files.load_words(folder)
 
 
 def public_ids(words: Any, tokens: int, many: int) -> list[list[int]]:
     lines = TEXTS.read_text("utf-8").splitlines()
     ids = [words(json.loads(line)["turns"][0])["input_ids"] for line in lines]
     return [each[:tokens] for each in ids if len(each) >= tokens][:many]
-
-
-def shape_of(model: Llama, tokens: int, shifts: list[list[int]], **ends: Any) -> dict[str, Any]:
-    return {
-        "tokens": tokens, "layers": model.layers, "width": model.width, "heads": model.heads,
-        "groups": model.groups, "inner": model.inner, "theta": model.theta, "eps": model.eps,
-        "vocabulary": len(model.table), "candidates": [], "shifts": shifts, "far": llama.FAR,
-        "range": list(llama.RANGE), **ends,
-    }  # fmt: skip
-
-
-def proved(model: Llama, seen: llama.StatesSeen) -> tuple[list[list[int]], float]:
-    """Shifts, and the largest bound of a product, after it was shown that there is room."""
-    shifts = llama.shifts(seen)
-    found = llama.bounds(model, seen, shifts)
-    llama.require_far(found)
-    return shifts, ranges.require_room(found, FIXED).largest
 
 
 async def joint(
@@ -163,14 +110,14 @@ def block(protocol: str) -> dict[str, float]:
         gated=model.gated[LAYER : LAYER + 1], down=model.down[LAYER : LAYER + 1],
     )  # fmt: skip
     states = [llama.forward(below, model.table[ids])[0] for ids in public_ids(words, 16, 9)]
-    shifts, largest = proved(one, reduce(or_, (llama.observe(one, each) for each in states[1:])))
-    owned = [one.mixed, one.out, one.gated, one.down]
-    shape = shape_of(one, 16, shifts, starts="states", ends="states")
+    shifts, nearest = proved(one, reduce(or_, (llama.observe(one, each) for each in states[1:])))
+    owned = one.owned(starts="states", ends="states")
+    shape = one.shape(16, shifts, starts="states", ends="states")
     run, found = asyncio.run(joint("llama", shape, protocol, owned, [states[0]]))
     before = process_time()
     plain, _ = llama.forward(one, states[0])
     found["plain_cpu_s"] = process_time() - before
-    found["largest_product"], found["in_range"] = largest, float(run.outputs[1])
+    found["largest_product"], found["in_range"] = nearest.largest, float(run.outputs[1])
     return {**found, **errors(run.outputs[0], plain)}
 
 
@@ -182,7 +129,7 @@ def whole(tokens: int = 15, pieces: int = 1) -> dict[str, float]:
     model, words = smollm2()
     ids, *others = public_ids(words, tokens, 9)
     seen = reduce(or_, (llama.observe(model, model.table[each]) for each in others))
-    shifts, largest = proved(model, seen)
+    shifts, nearest = proved(model, seen)
     before = process_time()
     states, _ = llama.forward(model, model.table[ids])
     plain = llama.logits(model, states[-1:])[0]
@@ -195,19 +142,15 @@ def whole(tokens: int = 15, pieces: int = 1) -> dict[str, float]:
     for piece in range(pieces):
         first, after = (model.layers * k // pieces for k in (piece, piece + 1))
         ends = after == model.layers
-        owned = [part[first:after] for part in (model.mixed, model.out, model.gated, model.down)]
-        part = replace(model, mixed=owned[0], out=owned[1], gated=owned[2], down=owned[3])
-        shape = shape_of(
-            part,
-            tokens,
-            [*shifts[2 * first : 2 * after], shifts[2 * after]],
-            starts="states" if piece else "tokens",
-            ends="logits" if ends else "states",
-        )
-        if ends or not piece:
-            owned.append(model.table)
+        cut = [part[first:after] for part in (model.mixed, model.out, model.gated, model.down)]
+        part = replace(model, mixed=cut[0], out=cut[1], gated=cut[2], down=cut[3])
+        way: dict[str, Any] = {
+            "starts": "states" if piece else "tokens",
+            "ends": "logits" if ends else "states",
+        }
+        halvings = [*shifts[2 * first : 2 * after], shifts[2 * after]]
+        shape, owned = part.shape(tokens, halvings, **way), part.owned(**way)
         if ends:
-            owned.append(model.gain)
             given.append(np.eye(tokens, dtype=np.float32)[-1:])
         run, spent = asyncio.run(joint("llama", shape, "aby3", owned, given))
         print("whole", piece, spent, run.outputs[1], flush=True)
@@ -216,7 +159,8 @@ def whole(tokens: int = 15, pieces: int = 1) -> dict[str, float]:
             found[column] = add(found.get(column, 0.0), float(value))
         fits = fits and bool(run.outputs[1])
         given = [run.outputs[0]]
-    found["plain_cpu_s"], found["largest_product"], found["in_range"] = took, largest, float(fits)
+    found["plain_cpu_s"], found["in_range"] = took, float(fits)
+    found["largest_product"] = nearest.largest
     return {**found, **errors(given[0], plain)}
 
 

@@ -36,6 +36,7 @@ from cosilo.models.base import (
     splits,
 )
 from cosilo.models.parts import has_parts
+from cosilo.models.plain_llama import has_plain_llama
 from cosilo.types import Chat, Demonstration, Generation, Sampling
 
 T = TypeVar("T")
@@ -304,6 +305,10 @@ class _Weights(Remembering):
     async def base_digest(self) -> bytes:
         assert has_parts(self.model)
         return await self.model.base_digest()
+
+    def below(self, layers: int) -> str:
+        assert has_plain_llama(self.model)
+        return self.model.below(layers)
 
     def save(self, folder: Path | str) -> None:
         require(self.model, Access.WEIGHTS, by="the small model").save(folder)

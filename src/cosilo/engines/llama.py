@@ -11,14 +11,16 @@ seen on public text. The program itself watches those: its result says whether e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cosilo.engines.ranges import Bound, Floats
-from cosilo.errors import ConfigError
+from cosilo.errors import ConfigError, RejectedError
+
+VERSION = 1
 
 RANGE = LEAST, MOST = 2.0**-8, 2.0**8
 """Mean squares that the program's 1/√x is exact for; it says when one is outside."""
@@ -28,6 +30,12 @@ FAR = 2.0**17
 
 HEADROOM = 2.0
 """How much larger, or smaller, private states may be than those of public texts."""
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+"""So many tokens a text is filled up to: all that its length tells is which of them it fits into."""
+
+Starts = Literal["tokens", "states"]
+Ends = Literal["states", "logits", "label"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,37 @@ class Llama:
     def inner(self) -> int:
         return int(self.down.shape[1])
 
+    def shape(
+        self,
+        tokens: int,
+        halvings: Sequence[Sequence[int]],
+        *,
+        starts: Starts,
+        ends: Ends,
+        candidates: Sequence[int] = (),
+    ) -> dict[str, Any]:
+        """What all parties know of the program (see `spu/inside/programs/llama.py`).
+
+        Args:
+            candidates: ids to choose among, where the table is the whole of it; none for all.
+        """
+        return {
+            "tokens": tokens, "layers": self.layers, "width": self.width, "heads": self.heads,
+            "groups": self.groups, "inner": self.inner, "theta": self.theta, "eps": self.eps,
+            "vocabulary": len(self.table), "starts": starts, "ends": ends,
+            "candidates": list(candidates), "shifts": [list(pair) for pair in halvings], "far": FAR,
+            "range": list(RANGE),
+        }  # fmt: skip
+
+    def owned(self, *, starts: Starts, ends: Ends) -> list[Floats]:
+        """What its owner hands in, in the program's order."""
+        arrays = [self.mixed, self.out, self.gated, self.down]
+        if starts == "tokens" or ends != "states":
+            arrays.append(self.table)
+        if ends != "states":
+            arrays.append(self.gain)
+        return [np.ascontiguousarray(array, np.float32) for array in arrays]
+
     def last(self, layers: int) -> Llama:
         """Its last layers, with its head."""
         if not 1 <= layers <= self.layers:
@@ -94,6 +133,59 @@ class StatesSeen:
             np.maximum(self.most, other.most),
             np.maximum(self.largest, other.largest),
         )
+
+
+def traffic(shape: Mapping[str, Any], owned: Sequence[Floats], protocol: str) -> tuple[int, int]:
+    """Bytes of payload between any two parties, at most: of sharing `owned`, and of one computation.
+
+    Two to three times what was measured (`benchmarks/secure_rows.py`, `secure_strategies.py`), so that
+    what goes beyond it is no computation of this program.
+    """
+    tokens, layers, width = shape["tokens"], shape["layers"], shape["width"]
+    heads, inner, picked = shape["heads"], shape["inner"], shape["ends"] != "states"
+    full = layers - picked
+    bent = full * tokens * (inner + heads * tokens) + picked * (inner + heads * tokens)
+    cut = (full + picked) * tokens * width  # numbers that a product is truncated to, about
+    if picked:
+        bent += len(shape["candidates"]) or shape["vocabulary"]
+    given = tokens * (shape["vocabulary"] if shape["starts"] == "tokens" else width)
+    each_bent, each_cut, least = (
+        (6000, 600, 1 << 26) if protocol == "cheetah" else (600, 100, 1 << 22)
+    )
+    once = (1 << 22) + 40 * sum(array.size for array in owned)
+    return once, least + each_bent * bent + each_cut * cut + 40 * given
+
+
+def length_for(tokens: int, lengths: Sequence[int] = LENGTHS) -> int:
+    """The shortest of `lengths` that a text of so many tokens fits into.
+
+    Raises:
+        RejectedError: none is long enough.
+    """
+    for length in sorted(lengths):
+        if tokens <= length:
+            return length
+    raise RejectedError(
+        f"the text has {tokens} tokens, and at most {max(lengths, default=0)} are computed jointly"
+    )
+
+
+def filled(ids: Sequence[int], tokens: int) -> list[int]:
+    """`ids`, with themselves once more behind until they are `tokens`: places behind the one asked for
+    change nothing, and are watched for their range as the others are."""
+    return [ids[at % len(ids)] for at in range(tokens)]
+
+
+def place(at: int, tokens: int) -> Floats:
+    """The place asked for, as the data owner hands it in.
+
+    Raises:
+        RejectedError: it is the first, whose states are halved otherwise, or there is no such place.
+    """
+    if not 0 < at < tokens:
+        raise RejectedError(f"what follows place {at + 1} of {tokens} cannot be asked for")
+    found: Floats = np.eye(1, tokens, at, dtype=np.float32)
+    return found
 
 
 def forward(model: Llama, states: Floats) -> tuple[Floats, list[Floats]]:
@@ -157,9 +249,10 @@ def shifts(seen: StatesSeen) -> list[list[int]]:
     Raises:
         ConfigError: they differ by more than one power of two can put right.
     """
-    middle = np.rint(np.log2(np.sqrt(seen.least * seen.most)))
+    least = np.maximum(seen.least, 1e-30)  # a state of zeros is refused below, too
+    middle = np.rint(np.log2(np.sqrt(least * seen.most)))
     scale = 2.0**-middle
-    low, high = (seen.least * scale / HEADROOM) ** 2, (seen.most * scale * HEADROOM) ** 2
+    low, high = (least * scale / HEADROOM) ** 2, (seen.most * scale * HEADROOM) ** 2
     if not (np.all(low > LEAST) and np.all(high < MOST)):
         norm = int(np.argmax((high >= MOST) | (low <= LEAST)) // 2)
         raise ConfigError(

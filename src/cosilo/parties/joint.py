@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -34,6 +36,8 @@ from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CapabilityError, EngineError, RejectedError
 from cosilo.models.base import TextModel
 from cosilo.models.joint import JointPart, Wanted, takes_part
+from cosilo.models.plain_llama import has_plain_llama
+from cosilo.parties.joint_llama import part_of
 from cosilo.parties.network import JointNetwork
 
 LATE = 1 << 20
@@ -100,11 +104,12 @@ class JointRuns:
         Raises:
             CapabilityError: it takes no part in it.
         """
-        if not takes_part(model):
+        brings = _brings(model)
+        if brings is None:
             raise CapabilityError(f"{by}'s model takes no part in joint computations")
         key = id(model), msgspec.json.encode(wanted)  # an owner's model outlives its runs
         if key not in self._offers:
-            part = await asyncio.to_thread(model.takes_part, wanted)
+            part = await asyncio.to_thread(brings, wanted)
             if part.program != wanted.program or part.tells != wanted.tells:
                 raise CapabilityError(f"{by}'s model takes part in something else")
             self._setting(wanted, part).require()
@@ -321,12 +326,19 @@ def _require_room(part: JointPart) -> None:
         ranges.require_room([bound], ranges.Fixed(part.field, part.bits))
 
 
+def _brings(model: TextModel) -> Callable[[Wanted], JointPart] | None:
+    """How it is asked what it brings; None where it takes part in nothing."""
+    if has_plain_llama(model):
+        return partial(part_of, model)
+    return model.takes_part if takes_part(model) else None
+
+
 _kept: WeakKeyDictionary[object, JointRuns] = WeakKeyDictionary()
 
 
 def begun(model: TextModel) -> JointRuns | None:
     """The runs of a model, where there were any."""
-    return _kept.get(model) if takes_part(model) else None
+    return _kept.get(model) if _brings(model) is not None else None
 
 
 def runs_of(model: TextModel) -> JointRuns:
@@ -336,7 +348,7 @@ def runs_of(model: TextModel) -> JointRuns:
     Raises:
         CapabilityError: it takes no part in any.
     """
-    if not takes_part(model):
+    if _brings(model) is None:
         raise CapabilityError(f"{model.name!r} takes no part in joint computations")
     found = _kept.get(model)
     if found is None:

@@ -9,16 +9,21 @@ import pytest
 
 from cosilo.engines.llama import (
     HEADROOM,
+    LENGTHS,
     StatesSeen,
     bounds,
+    filled,
     forward,
+    length_for,
     logits,
     observe,
+    place,
     require_far,
     shifts,
+    traffic,
 )
 from cosilo.engines.ranges import Fixed, Floats, require_room
-from cosilo.errors import ConfigError
+from cosilo.errors import ConfigError, RejectedError
 from joint_llama import LARGE, small_llama, texts
 
 
@@ -94,9 +99,9 @@ def test_a_large_factor_is_not_hidden_by_a_small_one(what: str, large: dict[str,
 def test_the_state_asked_for_is_picked_before_it_is_halved() -> None:
     seen = seen_on(texts(0))
     most = seen.largest.copy()
-    most[-1, 1] = 2.0**26
+    most[-3, 1] = 2.0**26
     large, halvings = replace(seen, largest=most), shifts(seen)
-    halvings[-1][1] = 24
+    halvings[-3][1] = 24
     with pytest.raises(ConfigError, match="the state asked for can reach"):
         require_room(bounds(small_llama(), large, halvings), Fixed())
 
@@ -149,3 +154,48 @@ def test_headroom_keeps_private_states_within_what_the_program_watches() -> None
     scale = 2.0 ** -np.array(shifts(seen))
     assert ((seen.most * scale * HEADROOM) ** 2).max() < 2.0**8
     assert ((seen.least * scale / HEADROOM) ** 2).min() > 2.0**-8
+
+
+def test_a_state_of_zeros_is_refused() -> None:
+    zeros = texts(0)
+    zeros[0, 2] = 0
+    with pytest.raises(ConfigError, match="no one power of two"):
+        shifts(seen_on(zeros))
+
+
+def test_a_text_is_filled_up_to_the_next_length_with_itself() -> None:
+    assert [length_for(n) for n in (1, 16, 17, 512)] == [16, 16, 32, 512]
+    assert length_for(20, (64, 24)) == 24
+    assert filled([3, 5, 8], 8) == [3, 5, 8, 3, 5, 8, 3, 5]
+    with pytest.raises(RejectedError, match="513 tokens, and at most 512"):
+        length_for(LENGTHS[-1] + 1)
+
+
+def test_what_follows_a_place_but_the_first_is_asked_for() -> None:
+    np.testing.assert_array_equal(place(2, 4), [[0, 0, 1, 0]])
+    for none in (0, 4):
+        with pytest.raises(RejectedError, match="cannot be asked for"):
+            place(none, 4)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tokens", "ends", "measured"),
+    [  # MB between two parties: a sixth of all with ABY3, half with Cheetah
+        ("aby3", 16, "states", 6.2),
+        ("aby3", 64, "label", 2.6),
+        ("aby3", 128, "label", 4.5),
+        ("cheetah", 16, "states", 77.2),
+    ],
+)
+def test_a_bound_of_what_crosses_is_above_what_did(
+    protocol: str, tokens: int, ends: str, measured: float
+) -> None:
+    """A block as wide as SmolLM2's, with four candidates."""
+    shape = {
+        "tokens": tokens, "layers": 1, "width": 576, "heads": 9, "inner": 1536, "vocabulary": 4,
+        "candidates": [], "starts": "states", "ends": ends,
+    }  # fmt: skip
+    weights = [np.zeros(3_541_824, np.float32)]
+    once, each = traffic(shape, weights, protocol)
+    assert 1.5 * measured < each / 1e6 < 5 * measured
+    assert 56.7e6 < once < 4 * 56.7e6

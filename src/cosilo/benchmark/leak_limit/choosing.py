@@ -12,7 +12,7 @@ from cosilo.benchmark.leak_limit.candidates import HomeLimits, LeakCandidate, ch
 from cosilo.benchmark.leak_limit.cuts import Cuts
 from cosilo.benchmark.leak_limit.updates import Updates
 from cosilo.errors import ConfigError, StoreError
-from cosilo.models.fit.fitting import public_texts
+from cosilo.models.public_text import public_texts
 from cosilo.models.white_box.adapters import base_digest
 from cosilo.models.white_box.lm import Precision, torch_lm
 

@@ -31,6 +31,7 @@ from cosilo.models.fit.sizing import (
     choose,
     megabytes,
 )
+from cosilo.models.public_text import public_texts
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box import gguf as torch_gguf
 from cosilo.models.white_box.batch import has_bfloat16
@@ -337,28 +338,6 @@ def source_of(name: str) -> Path:
     if found.suffix != ".gguf":
         raise CatalogError(f"{name!r} is no GGUF file: only those can be built from")
     return found
-
-
-def public_texts(files: Sequence[Path]) -> list[str]:
-    """The texts of `files`; without any, the manual that every Python has, which is public."""
-    if not files:
-        from pydoc_data.topics import topics
-
-        return [" ".join(text.split()) for _, text in sorted(topics.items())]
-    return [text for file in files for text in _read(file)]
-
-
-def _read(file: Path) -> list[str]:
-    try:
-        whole = file.read_text("utf-8")
-        if file.suffix != ".jsonl":
-            return [whole]
-        return [str(json.loads(line)["text"]) for line in whole.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{str(file)!r} cannot be read as text ({type(error).__name__}): .txt, or .jsonl with "
-            'a key "text" in each line'
-        ) from None
 
 
 def _digest(sequences: Sequence[Tokens]) -> str:

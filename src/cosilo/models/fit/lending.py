@@ -26,8 +26,8 @@ import numpy as np
 from cosilo.errors import CapabilityError, DataError, RejectedError, StoreError
 from cosilo.models.base import Tokens, models
 from cosilo.models.fit.client_adapters import PLUGGED, ClientAdapters
-from cosilo.models.fit.fitting import public_texts
 from cosilo.models.lent import Loan, Pack, Tensors, Unpack
+from cosilo.models.public_text import public_texts
 from cosilo.models.white_box import adapters as torch_adapters
 from cosilo.models.white_box import checkpoint
 from cosilo.models.white_box import files as torch_files

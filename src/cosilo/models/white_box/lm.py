@@ -33,9 +33,11 @@ from cosilo.models.asked import generator, require_plain, too_long
 from cosilo.models.base import Access, Array, Tokens, models, require_honoured
 from cosilo.models.chat.writer import Writer
 from cosilo.models.digests import file_digest
+from cosilo.models.plain_llama import JointTerms
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.batch import device_of, has_bfloat16, pad, predict, together
 from cosilo.models.white_box.decoding import score, write
+from cosilo.models.white_box.joint import TorchJoint
 from cosilo.models.white_box.layers import layers_of, states
 from cosilo.models.white_box.learning import TorchLearning
 from cosilo.models.white_box.parts import TorchParts
@@ -62,7 +64,7 @@ _BATCH_TOKENS = 4096  # padded tokens of the sequences that are computed togethe
 _LOGIT_VALUES = 1 << 27  # half a gigabyte of logits at once
 
 
-class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
+class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchJoint, TorchLearning):
     """A model on every rung of the ladder; loaded when first used.
 
     Replies carry the log-probability of each token. With `Sampling.choices` the reply is one of them
@@ -77,6 +79,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
         identity: see `base.identity`; by default a hash of the weights.
         parallel: replies that are written together.
         report: told how `fit` gets on.
+        joint: what its owner lets others compute jointly with it.
     """
 
     def __init__(
@@ -88,12 +91,15 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
         parallel: int = 16,
         tuning: Tuning | None = None,
         report: Callable[[TrainingProgress], None] | None = None,
+        joint: JointTerms | None = None,
     ) -> None:
         if parallel < 1:
             raise ConfigError(f"parallel must be 1 or more, not {parallel}")
         self.parallel = parallel
         self.tuning = tuning or Tuning()
         self.report = report
+        self.joint = joint
+        self._at_close = []
         self._name = name
         self._identity = identity
         self._load = load
@@ -164,6 +170,7 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
             parallel=self.parallel,
             tuning=self.tuning,
             report=self.report,
+            joint=self.joint,
         )
 
     def honours(self, field: str) -> bool:
@@ -232,6 +239,9 @@ class TorchModel(TorchThreads, TorchSplit, TorchParts, TorchLearning):
         return await self._arrays("activations", sequences, layer)
 
     async def close(self) -> None:
+        for callback in self._at_close:
+            await callback()
+        self._at_close.clear()
         thread, self._thread = self._thread, None
         for job in self._pending:
             job.future.cancel()
@@ -479,6 +489,7 @@ def torch_lm(
     batch: int = 8,
     learning_rate: float | None = None,
     checkpoints: Path | None = None,
+    joint: JointTerms | None = None,
 ) -> TorchModel:
     """A model in this process that shows logits, activations and weights, and can be trained.
 
@@ -491,6 +502,8 @@ def torch_lm(
         threads: of torch, for the whole process.
         parallel: replies that are written together.
         method, rank, epochs, batch, learning_rate, checkpoints: how it is trained, see `Tuning`.
+        joint: what its owner lets others compute jointly with it (`exposes` has "joint" then), see
+            `JointTerms`.
 
     Raises:
         CatalogError: the files are not there, or are not safe to load.
@@ -535,5 +548,6 @@ def torch_lm(
     if adapter is not None:
         parts.append(torch_files.adapter_digest(adapter))
     return TorchModel(
-        load, name=model or source.stem, identity=":".join(parts), parallel=parallel, tuning=tuning
-    )
+        load, name=model or source.stem, identity=":".join(parts), parallel=parallel, tuning=tuning,
+        joint=joint,
+    )  # fmt: skip
