@@ -74,8 +74,9 @@ OPTIONS = {
 }
 """Each inference strategy, and what its point needs to be answered by a tiny model on few items."""
 
-ELSEWHERE = {"secure_head"}
-"""Those whose models no other can work with: an encoder at home and a head, in test_secure_head.py."""
+ELSEWHERE = {"secure_head", "secure_adapter", "secure_forward"}
+"""Those whose models no other can work with: an encoder at home and a head, in test_secure_head.py; a
+Llama that takes part in joint runs, in test_secure_llama.py."""
 
 SENDS_NOTHING = ("small",)
 NAMES = ("Zbigniew Kowalczyk", "Ada Lovelace", "Carl Bergström")

@@ -1,0 +1,150 @@
+"""What is refused before anything is computed, and what a result is read as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from cosilo.boundary.messages import AskJoint, JointOffered, Message
+from cosilo.errors import CapabilityError, ConfigError, RejectedError, UnexpectedReplyError
+from cosilo.models.joint import Wanted
+from cosilo.models.kept.scripted import ScriptedModel
+from cosilo.parties.data_owner import DataOwner
+from cosilo.parties.joint_llama import part_of
+from cosilo.session import open_session
+from cosilo.strategies.base import strategies
+from cosilo.strategies.inference.joint_room import Computed
+from cosilo.strategies.inference.secure_forward import one_hot
+from cosilo.strategies.inference.secure_llama import Prompt, answer_of, first_tokens, prompt_of
+from cosilo.types import Sampling, user
+from secure_llamas import CHATS, LABELS, SHOWS, adapted, base, with_terms
+
+
+class Offering:
+    """An LM's owner that offers what it has, changed."""
+
+    name, exposes = "lm", SHOWS
+
+    def __init__(self, model: Any, **change: Any) -> None:
+        self.model, self.change = model, change
+
+    async def handle(self, message: Message) -> Message:
+        assert isinstance(message, AskJoint)
+        part = part_of(self.model, message.wanted)
+        shape = msgspec.json.encode({**part.shape, **self.change}).decode()
+        return JointOffered(offer="0" * 64, program=part.program, shape=shape)
+
+    def handle_stream(self, ask: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ends": "logits"}, {"candidates": [1]}, {"layers": 2}, {"tokens": 16}, {"vocabulary": 9}],
+)
+async def test_an_offer_of_something_else_is_refused(tmp_path: Path, change: Any) -> None:
+    lm: Any = Offering(with_terms(adapted(base(), [1]), tmp_path), **change)
+    strategy = strategies.create("secure_adapter", lengths=(64,))
+    sampling = Sampling(choices=LABELS)
+    session = open_session(DataOwner(base()), lm, strategy, sampling=sampling)
+    with pytest.raises(UnexpectedReplyError, match=f"of other {next(iter(change))} than"):
+        await strategy.prepare(session)
+
+
+async def test_another_base_at_home_is_refused(tmp_path: Path) -> None:
+    lm: Any = Offering(with_terms(adapted(base(), [1]), tmp_path))
+    strategy = strategies.create("secure_adapter", lengths=(64,))
+    session = open_session(DataOwner(base(1)), lm, strategy, sampling=Sampling(choices=LABELS))
+    with pytest.raises(CapabilityError, match="must begin with the same base model"):
+        await strategy.prepare(session)
+
+
+@pytest.mark.parametrize("name", ["secure_adapter", "secure_forward"])
+async def test_a_small_model_that_shows_no_tokens_is_refused(tmp_path: Path, name: str) -> None:
+    strategy = strategies.create(name)
+    lm: Any = Offering(with_terms(base(), tmp_path, whole=True))
+    session = open_session(DataOwner(base()), lm, strategy)
+    object.__setattr__(session.owner, "model", ScriptedModel())
+    with pytest.raises(CapabilityError, match="'torch'"):
+        await strategy.prepare(session)
+
+
+async def test_a_base_that_has_not_more_layers_is_refused(tmp_path: Path) -> None:
+    strategy = strategies.create("secure_adapter", layers=2)
+    lm: Any = Offering(with_terms(base(), tmp_path))
+    session = open_session(DataOwner(base()), lm, strategy)
+    with pytest.raises(CapabilityError, match="which has 2"):
+        await strategy.prepare(session)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lengths": ()}, {"lengths": (16, 16)}, {"lengths": (16, 32, 64)}, {"lengths": (1,)},
+                {"step_s": 0}]
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["secure_adapter", "secure_forward"])
+def test_options_that_cannot_be_are_refused(name: str, options: Any) -> None:
+    with pytest.raises(ConfigError, match=r"lengths|step_s"):
+        strategies.create(name, **options)
+    with pytest.raises(ConfigError, match="layers"):
+        strategies.create("secure_adapter", layers=0)
+
+
+def test_choices_are_told_apart_by_their_first_tokens() -> None:
+    found = first_tokens(base(), LABELS, by="it")
+    assert len(set(found)) == 3
+    for choices in (("refund", "refunds"), ("refund", "")):
+        with pytest.raises(RejectedError, match="by their first token, and some of these 2"):
+            first_tokens(base(), choices, by="it")
+
+
+def test_a_text_is_filled_up_and_one_that_is_too_long_is_refused() -> None:
+    model = base()
+    prompt = prompt_of(model, CHATS[0], Sampling(choices=LABELS), (64, 128), by="it")
+    assert prompt.length == 64 == len(prompt.filled)
+    assert prompt.filled[: len(prompt.ids)] == list(model.prompt(CHATS[0]))
+    assert prompt.place[0].argmax() == len(prompt.ids) - 1
+    assert "refund" not in repr(prompt)
+    assert str(prompt.ids[0]) not in repr(prompt).replace("64", "")[:20]
+    with pytest.raises(RejectedError, match="at most 128"):
+        prompt_of(model, (*CHATS[0], *user("x" * 200)), Sampling(), (64, 128), by="it")
+    with pytest.raises(RejectedError, match="knows no tools"):
+        prompt_of(model, CHATS[0], Sampling(tools="[]"), (64,), by="it")
+
+
+def test_words_are_rows_with_a_one_in_them() -> None:
+    rows = one_hot(Prompt((5, 9), 4, ()), 12)
+    np.testing.assert_array_equal(rows.argmax(1), [5, 9, 5, 9])
+    assert rows.sum() == 4
+    with pytest.raises(CapabilityError, match="vocabulary is smaller"):
+        one_hot(Prompt((5, 12), 4, ()), 12)
+
+
+def computed(number: int, fits: bool = True) -> Computed:
+    return Computed((np.array(number), np.array(fits)), {}, 1.5, 2.5)
+
+
+def test_a_number_is_read_as_the_choice_or_token_that_it_is() -> None:
+    model, prompt = base(), Prompt((5, 9), 4, (7, 8, 9))
+    answer = answer_of(model, LABELS, prompt, computed(2))
+    assert (answer.text, answer.generation.cpu_seconds) == ("delivery", 1.5)
+    assert answer.generation.finish_reason == "stop"
+    with pytest.raises(UnexpectedReplyError, match="no number of a choice"):
+        answer_of(model, LABELS, prompt, computed(3))
+    with pytest.raises(RejectedError, match="larger or smaller"):
+        answer_of(model, LABELS, prompt, computed(2, fits=False))
+    free = Prompt((5, 9), 4, ())
+    (token,) = first_tokens(model, ("refund",), by="it")
+    said = answer_of(model, (), free, computed(token)).generation
+    assert (said.text, said.finish_reason) == ("refund", "length")
+    assert answer_of(model, (), free, computed(2)).generation.finish_reason == "stop"
+
+
+def test_what_is_wanted_names_the_base_and_no_text() -> None:
+    wanted = Wanted(program="llama", base=base().below(1), starts="states", layers=1, tokens=64)
+    assert len(wanted.base) == 64
