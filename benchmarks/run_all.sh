@@ -89,7 +89,7 @@ script secure_aggregation benchmarks/secure_aggregation.py ours
 script secure_aggregation_attacks benchmarks/secure_aggregation.py attacks
 script federation_killed benchmarks/federation_killed.py
 script forget_killed benchmarks/forget_killed.py
-# These three need `cosilo engines install spu`, and the first the right to make a network namespace.
+# These three, and secure_strategies, need `cosilo engines install spu`, and the first the right to make a network namespace.
 script secure_bytes benchmarks/secure_bytes.py
 script secure_faults benchmarks/secure_faults.py
 script sisa benchmarks/sisa.py
@@ -101,6 +101,7 @@ script fedpt benchmarks/fedpt.py
 script weak_to_strong benchmarks/weak_to_strong.py
 script crosslm benchmarks/crosslm.py
 script secure_head benchmarks/secure_head.py
+script secure_strategies benchmarks/secure_strategies.py --forward 2
 script links benchmarks/links.py measure --repeats 6
 script leak_limit benchmarks/leak_limit.py
 script fusion benchmarks/fusion.py
