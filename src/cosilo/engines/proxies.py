@@ -182,8 +182,8 @@ class LinkProxy:
         finally:
             for way in ways:
                 way.cancel()
+            _ended(onward)  # before anything is waited for: whoever ends it twice cancels that, too
             await asyncio.gather(*ways, return_exceptions=True)
-            _ended(onward)
             if not back.bytes:  # nobody was there yet: the proxy at the other end counted nothing
                 self.out.bytes -= out.bytes
                 self.out.frames -= out.frames

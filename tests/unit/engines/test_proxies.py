@@ -185,3 +185,30 @@ async def test_a_party_that_opens_link_after_link_gets_no_more_than_it_may_hold(
     for writer in links:
         writer.close()
     await proxy.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_link_that_is_ended_twice_leaves_no_connection_open(turns: int) -> None:
+    """The second time comes while the first is under way, so many turns of the loop later."""
+    parted = asyncio.Event()
+
+    async def there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(frame(b"back"))
+        writer.close()
+        parted.set()
+
+    server = await asyncio.start_server(there, "127.0.0.1", 0)
+    proxy = LinkProxy("to it", server.sockets[0].getsockname()[:2], lambda error: None)
+    await proxy.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(frame(b"out"))
+    assert await reader.readexactly(16)
+    first = asyncio.create_task(proxy.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await proxy.close()
+    await first
+    await asyncio.wait_for(parted.wait(), 5)
+    writer.close()
+    server.close()
