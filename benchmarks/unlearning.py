@@ -122,12 +122,14 @@ def _some(rng: np.random.Generator, rows: Sequence[Row], count: int) -> list[Row
 
 
 class Bench:
+    epochs = EPOCHS
+
     def __init__(self, how: argparse.Namespace) -> None:
         self.how = how
         self.end = time.monotonic() + 60 * how.minutes
         self.base: Any = models.create("torch", model=MODEL, precision=PRECISION)
-        self.layers = upper_layers(self.base.module, UPPER)
-        self.above = usual_loss(self.base.module, first_adapter(self.layers, RANK, seed=0))
+        layers = upper_layers(self.base.module, UPPER)
+        self.above = usual_loss(self.base.module, first_adapter(layers, RANK, seed=0))
         self.reader = ModuleReader(self.above)
 
     def tokens(self, row: Row, reply: str) -> Tokens:
@@ -186,13 +188,17 @@ class Bench:
         print(f"{what}: {seconds:.0f} s of CPU", flush=True)
         return found, seconds
 
-    def taught(self, rows: Sequence[Row], seed: int) -> Adapter:
+    def taught(
+        self, rows: Sequence[Row], seed: int, model: Any = None, above: Any = None
+    ) -> Adapter:
+        """An adapter on the upper layers of the model, or another, that learned `rows`."""
+        module = (model or self.base).module
         sequences = [self.tokens(row, row["answer"]) for row in rows]
-        start = first_adapter(self.layers, RANK, seed=seed)
-        steps = EPOCHS * len(rows) // BATCH
+        start = first_adapter(upper_layers(module, UPPER), RANK, seed=seed)
+        steps = self.epochs * len(rows) // BATCH
         return trained_adapter(
-            self.base.module, start, sequences, steps=steps, batch=BATCH, learning_rate=RATE,
-            warmup=0.05, seed=seed, loss=self.above,
+            module, start, sequences, steps=steps, batch=BATCH, learning_rate=RATE, warmup=0.05,
+            seed=seed, loss=above or self.above,
         )[0]  # fmt: skip
 
     def forgotten(
