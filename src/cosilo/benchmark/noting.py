@@ -26,7 +26,7 @@ from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.small import Remembering
 from cosilo.benchmark.store import Store
 from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
-from cosilo.lineage.store import Lineage, has_lineage
+from cosilo.lineage.store import Lineage
 from cosilo.models.base import TextModel
 from cosilo.models.parts import has_parts
 from cosilo.models.sharded import ShardedModel
@@ -136,7 +136,7 @@ class Notes:
         for split, ids in self._splits.items():
             lineage.gather(set_of(self._task, split), ids)
         data = Artifact(
-            id=f"task/{self._task}",
+            id=data_artifact(self._task),
             kind=ArtifactKind.DATA,
             place="run.sqlite#examples",
             made_by="cosilo bench",
@@ -218,6 +218,11 @@ def prepared_artifacts(
         where = "run.sqlite#cards"
         found.append(Artifact(id=f"{whole}/texts", kind=texts, place=where, made_by=point.name))
     return found
+
+
+def data_artifact(task: str) -> str:
+    """What the data of a task, kept in a run, are called in the lineage."""
+    return f"task/{task}"
 
 
 def trial_artifact(trial: str) -> str:
@@ -352,19 +357,26 @@ def _same(value: object, was: object) -> bool:
 
 
 def run_lineage(store: Store) -> Lineage:
-    """The lineage of a run, opened for writing. Where an older version made the run, all that stands in
-    it is noted as made from all of its records: nobody can say it closer."""
-    known = has_lineage(store.path)
+    """The lineage of a run, opened for writing. What an older version made in the run is noted as made
+    from all of its records: nobody can say it closer."""
+    trials = list(store.trials().values())  # first: whoever makes one has noted it before
+    tasks = [task for (task,) in store.rows("SELECT id FROM tasks")]
     lineage = Lineage(store.path)
-    if not known:
-        with lineage.together():
-            note_older(lineage, store)
+    try:
+        known = lineage.noted([*map(data_artifact, tasks), *(trial_artifact(t.id) for t in trials)])
+        older = [trial for trial in trials if trial_artifact(trial.id) not in known]
+        if older or not known.issuperset(map(data_artifact, tasks)):
+            with lineage.together():
+                note_older(lineage, store, older)
+    except BaseException:
+        lineage.close()
+        raise
     return lineage
 
 
-def note_older(lineage: Lineage, store: Store) -> None:
-    """Note what the database of the run says it holds: every trial of it counts as made from every
-    record in it."""
+def note_older(lineage: Lineage, store: Store, trials: Sequence[Trial]) -> None:
+    """Note what the database of the run holds, and these trials as made from every record in it."""
+    lineage.note_late()
     read: set[str] = set()
     answered: set[str] = set()
     for (task,) in store.rows("SELECT id FROM tasks"):
@@ -374,10 +386,10 @@ def note_older(lineage: Lineage, store: Store) -> None:
                 name = set_of(task, split)
                 lineage.gather(name, ids)
                 (read if split in LEARNED_FROM else answered).add(name)
-        data = Artifact(id=f"task/{task}", kind=ArtifactKind.DATA, place="run.sqlite#examples")
+        data = Artifact(id=data_artifact(task), kind=ArtifactKind.DATA, place="run.sqlite#examples")
         whole = frozenset(n for n in read | answered if n.startswith(set_of(task, "")))
         lineage.note(data, MadeFrom(sets=whole))
-    for trial in store.trials().values():
+    for trial in trials:
         note_trial(
             lineage,
             trial.id,

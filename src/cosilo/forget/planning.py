@@ -21,7 +21,6 @@ from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.beside import FITTED, fitted_of, serving
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import ForgetStep, Method, StepState
-from cosilo.lineage.store import has_lineage
 from cosilo.parties.held_elsewhere import HeldElsewhere
 from cosilo.tasks.files import FileRow
 
@@ -118,8 +117,8 @@ def plan_for(
         ids = ids_in(run, rows.values())
         store = Store(run.folder, write=False)
         try:
-            known = has_lineage(run.folder)
             with run_lineage(store) as lineage:
+                late = lineage.late
                 derived = lineage.derived(ids)
                 certified = {
                     name
@@ -127,10 +126,10 @@ def plan_for(
                     for name in lineage.sets_of(id)
                     if name.endswith("/certificate")
                 }
-            if not known:
+            if late:
                 notes.append(
-                    f"{run.folder}: made before lineage: everything of this run counts as made from "
-                    "the record; bundles, reports and served points made of it are not known"
+                    f"{run.folder}: begun before lineage: what was made then counts as made from "
+                    "every record of it; its bundles, reports and served points are not known"
                 )
             if certified:
                 notes.append(

@@ -335,6 +335,24 @@ class Lineage:
                 sets=frozenset(n for (n,) in sets), artifacts=frozenset(i for (i,) in artifacts)
             )
 
+    def noted(self, ids: Collection[str]) -> frozenset[str]:
+        """Which of these artifacts were ever noted, whether they still stand or not."""
+        query = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE id = ?)"
+        with self._guarded():
+            return frozenset(i for i in ids if self._db.execute(query, (i,)).fetchone()[0])
+
+    def note_late(self) -> None:
+        """Note that something was made before anything was noted, so that more may be there that nobody
+        knows of."""
+        with self._guarded(), self._writing():
+            self._db.execute("INSERT OR IGNORE INTO about VALUES ('late', 1)")
+
+    @property
+    def late(self) -> bool:
+        """Whether something was made before anything was noted."""
+        with self._guarded():
+            return bool(self._db.execute("SELECT 1 FROM about WHERE name = 'late'").fetchone())
+
     def sets_of(self, record: str) -> frozenset[str]:
         """The names of the sets that contain the record."""
         with self._guarded():

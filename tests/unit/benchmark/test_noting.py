@@ -13,7 +13,7 @@ from cosilo.benchmark.results import opened
 from cosilo.benchmark.store import Store
 from cosilo.cli import main
 from cosilo.errors import StoreError
-from cosilo.lineage.artifacts import ArtifactKind
+from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.store import FILE, KEY, Lineage
 from cosilo.types import Demonstration, Turn
 from tiny_run import PLAN, bench, write_data
@@ -110,6 +110,31 @@ def test_in_a_run_of_an_older_version_everything_counts_as_made_from_every_recor
             ArtifactKind.SEALED, ArtifactKind.ANSWER, ArtifactKind.ABROAD,
         }  # fmt: skip
         assert lineage.derived(["nobody"]) == ()
+    store.close()
+
+
+def test_what_an_older_version_made_is_noted_whatever_was_noted_after_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Also where noting it was killed, and where a newer version went on with the run first."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    store = Store(tmp_path / "run", write=True)
+    record = store.examples(task_of(store), "train")[0].id
+    with run_lineage(store) as lineage:
+        assert not lineage.late
+    for name in (FILE, KEY):
+        (tmp_path / "run" / name).unlink()
+    trials = [trial_artifact(trial) for trial in store.trials()]
+    assert len(trials) > 1
+    with Lineage(tmp_path / "run") as lineage:
+        made = Artifact(id=trials[0], kind=ArtifactKind.STATE, place="run.sqlite#cards")
+        lineage.note(made, MadeFrom())
+    for _ in range(2):
+        with run_lineage(store) as lineage:
+            assert lineage.late
+            found = {a.id for a in lineage.derived([record])}
+            assert found >= {f"task/{task_of(store)}", *trials[1:]}
+            assert trials[0] not in found  # what was noted is known better
     store.close()
 
 
