@@ -124,9 +124,11 @@ def ask_party(
         replace_file(answers, (json.dumps(kept, indent=1) + "\n").encode())
     if names.is_file():
         requests = _names(run, peer, names).requests
-        with closing(connect(run.folder / NETWORK)) as db:
-            chains = _roads(db, peer)  # another party may have the same ids
-        shred(run.folder / NETWORK, requests, chains=chains)
+        network = run.folder / NETWORK
+        if network.is_file():  # it may have been deleted since, and what it held with it
+            with closing(connect(network)) as db:
+                chains = _roads(db, peer)  # another party may have the same ids
+            shred(network, requests, chains=chains)
         names.unlink()
     return _verdict(answers)
 

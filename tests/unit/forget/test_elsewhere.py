@@ -148,3 +148,16 @@ async def test_whose_answer_could_not_be_checked_is_not_asked(tmp_path: Path, la
     network = run.folder / "network.sqlite"
     await record(network, "large/12345678", (NAME, Ask(chat=user("a"))), keep="digest")
     assert not askable(run, "large")
+
+
+def test_what_is_to_be_shredded_of_a_record_that_is_gone_was_in_it(tmp_path: Path) -> None:
+    """The network's record was deleted after the party had signed: no crash, and no empty one begun."""
+    run, names = run_in(tmp_path), tmp_path / "names.json"
+    keep_names(names, HeldElsewhere(requests=(NAME,)))
+    told = ask_party(
+        run, "large", forget=FORGET, until=2e9, names=names, answers=signed(tmp_path, DELETED),
+        say=pytest.fail,
+    )  # fmt: skip
+    assert told.state is StepState.DONE
+    assert not names.exists()
+    assert not (run.folder / "network.sqlite").exists()
