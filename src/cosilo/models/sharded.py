@@ -20,6 +20,7 @@ import json
 import math
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,7 +130,8 @@ class Checkpoints:
             model.keep(made.path)
 
     def _making(self, name: str) -> _Making:
-        return _Making(self.folder / f".{name}.{os.getpid()}", self.folder / name)
+        ours = f".{name}.{socket.gethostname()}.{os.getpid()}"
+        return _Making(self.folder / ours, self.folder / name)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ class _Making:
     def __enter__(self) -> Self:
         with _writing(self.target):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        for left in self.path.parent.glob(f".*.{socket.gethostname()}.*"):
+            if left == self.path or _has_ended(left.suffix[1:]):  # it was killed on the way
+                shutil.rmtree(left, ignore_errors=True)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -152,6 +156,17 @@ class _Making:
                     self.path.rename(self.target)
         finally:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _has_ended(process: str) -> bool:
+    """Whether no process of this machine has that number."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 @contextmanager

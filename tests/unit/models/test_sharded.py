@@ -4,7 +4,9 @@ not trained again."""
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,6 +159,16 @@ def test_nothing_is_gone_on_from_that_came_about_otherwise(tmp_path: Path) -> No
     base = Chain()
     sharded(base, how, key=KEY, checkpoints=at(tmp_path)).fit(EXAMPLES)
     assert base.work == []
+
+
+def test_what_a_killed_process_left_half_made_is_deleted_and_nobody_elses(tmp_path: Path) -> None:
+    here = socket.gethostname()
+    killed, alive = tmp_path / f".old.{here}.4194303", tmp_path / f".old.{here}.{os.getppid()}"
+    elsewhere = tmp_path / ".old.another-machine.4194303"
+    for folder in (killed, alive, elsewhere, tmp_path / "kept"):
+        folder.mkdir()
+    at(tmp_path).keep("new", Chain(("one",)))
+    assert {p.name for p in tmp_path.iterdir()} == {"kept", "new", alive.name, elsewhere.name}
 
 
 def test_a_shard_that_teaches_nothing_has_no_say() -> None:
