@@ -1,7 +1,7 @@
 """Writing replies with a causal model: several at once, each sampled by its own seed.
 
     prompts, padded on the left ──▶ model ──▶ a token for each row ──▶ model ──▶ …
-                                               │ a row that has ended leaves the batch
+    (one that several share, once)             │ a row that has ended leaves the batch
                                                ▼
                                         Writer: pieces of text, stop strings, log-probabilities
 
@@ -35,7 +35,9 @@ def write(module: Any, writers: Sequence[Writer], ends: frozenset[int]) -> None:
         return
     started, cpu = perf_counter(), thread_time()
     device = device_of(module)
-    batch = pad([Tokens(np.array(w.prompt, np.int32), len(w.prompt), ()) for w in writers], device)
+    prompts: dict[tuple[int, ...], int] = {}
+    whose = [prompts.setdefault(tuple(w.prompt), len(prompts)) for w in writers]
+    batch = pad([Tokens(np.array(p, np.int32), len(p), ()) for p in prompts], device)
     ids, mask, positions = batch.ids, batch.mask, batch.positions
     rows, cache = list(writers), None
     while rows:
@@ -47,8 +49,12 @@ def write(module: Any, writers: Sequence[Writer], ends: frozenset[int]) -> None:
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = out.cache
         logits = out.logits[:, -1].float()
+        if cache is None and len(prompts) < len(rows):
+            shared = torch.tensor(whose, dtype=torch.long, device=device)
+            logits, mask, positions = logits[shared], mask[shared], positions[shared]
+            out.cache.batch_select_indices(shared)
+        cache = out.cache
         tokens = _next(logits, rows)
         shown = _shown(logits, tokens, rows)
         said: list[int] = []

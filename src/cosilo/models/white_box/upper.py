@@ -16,6 +16,9 @@ from cosilo.models.base import Tokens
 from cosilo.models.white_box.batch import device_of
 from cosilo.models.white_box.layers import is_adapted, layers_of, states
 from cosilo.models.white_box.split import between
+from cosilo.models.white_box.tree import Tree, along, can_be_a_tree
+
+VERSION = 2
 
 MOST_BYTES = 512 << 20
 """Of states that are kept; what is beyond is computed again whenever it is needed."""
@@ -24,8 +27,8 @@ MOST_BYTES = 512 << 20
 class ReplyLossAbove:
     """`batch.reply_loss` for a module whose first layers stay as they are.
 
-    It is the same up to rounding, as texts are padded at another end. One object serves one module, or
-    such as share its first layers.
+    It is the same up to rounding: what several texts begin with is computed once, and nothing is
+    padded. One object serves one module, or such as share its first layers.
 
     Args:
         first: so many layers stay as they are, 1 or more.
@@ -61,11 +64,10 @@ class ReplyLossAbove:
 
         below = [self._below(module, s) for s in sequences]
         padded = torch.nn.utils.rnn.pad_sequence(below, batch_first=True)
-        made = between(module, self.first, last)(inputs_embeds=padded, use_cache=False)
-        rows = [
-            made.last_hidden_state[i, s.start - 1 : len(s) - 1] for i, s in enumerate(sequences)
-        ]
-        return torch.cat(rows)
+        tree = Tree.of(sequences, padded.device)
+        made = along(module, self.first, last, padded.flatten(0, 1)[tree.first], tree)
+        wanted = [tree.places[i, s.start - 1 : len(s) - 1] for i, s in enumerate(sequences)]
+        return made[torch.cat(wanted)]
 
     def _below(self, module: Any, sequence: Tokens) -> Any:
         """What the first layers give for a text, shape (its length, width)."""
@@ -94,4 +96,4 @@ def can_be_cut(module: Any) -> bool:
         between(module, 0, 1)
     except RejectedError:
         return False
-    return True
+    return can_be_a_tree(module)

@@ -94,6 +94,24 @@ async def test_replies_written_together_are_those_written_alone(model: TorchMode
     assert [r.completion_tokens for r in together] == [r.completion_tokens for r in alone]
 
 
+async def test_a_prompt_that_several_replies_share_is_read_once(model: TorchModel) -> None:
+    chats = [user("hello" * n) for n in (1, 5, 1, 1, 5)]
+    samplings = [
+        Sampling(max_tokens=n, temperature=1, seed=seed) for seed, n in enumerate((3, 9, 12, 12, 1))
+    ]
+    alone = [await model.generate(c, s) for c, s in zip(chats, samplings, strict=True)]
+    rows: list[int] = []
+    hook = model.module.register_forward_pre_hook(
+        lambda _, __, named: rows.append(len(named["input_ids"])), with_kwargs=True
+    )
+    try:
+        together = await asyncio.gather(*map(model.generate, chats, samplings))
+    finally:
+        hook.remove()
+    assert [r.text for r in together] == [r.text for r in alone]
+    assert rows[:2] == [2, sum(r.completion_tokens > 1 for r in alone)]
+
+
 async def test_a_seed_gives_the_same_reply_and_another_one_another(model: TorchModel) -> None:
     def ask(seed: int) -> Any:
         return model.generate(user("q"), Sampling(max_tokens=12, temperature=1.0, seed=seed))

@@ -46,7 +46,7 @@ from cosilo.models.white_box.unlearning.forgetting import (
     unlearn,
 )
 from cosilo.models.white_box.unlearning.methods import methods
-from cosilo.models.white_box.unlearning.reading import ModuleReader
+from cosilo.models.white_box.unlearning.reading import Exercise, Former, ModuleReader, by_prompt
 from white_box import tiny
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
@@ -302,3 +302,38 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
             unlearn(learned(), forget, retain)
     with pytest.raises(ConfigError, match="probe"):
         Forgetting(probe=0)
+
+
+def test_the_model_as_it_came_is_asked_about_each_reply_once() -> None:
+    model = tiny(3)
+    every = [model.tokenize(e.chat, e.target) for e in ALL]
+    exercises = [Exercise(every[i % 3], every[7], every[i % 2 + 3]) for i in range(12)]
+    asked: list[int] = []
+
+    class Counting(ModuleReader):
+        def said(self, module: Any, sequences: Any) -> Any:
+            asked.append(len(sequences))
+            return super().said(module, sequences)
+
+    former = Former(Counting(reply_loss), model.module, exercises)
+    assert not asked
+    reader = ModuleReader(reply_loss)
+    with torch.no_grad():
+        for _ in range(3):
+            for some, found in (
+                ([every[2], every[0]], former.forget_nll),
+                ([every[4]], former.instead_nll),
+            ):
+                torch.testing.assert_close(found(some), reader.said(model.module, some).nll)
+    assert sum(asked) == 3 + 2
+
+
+def test_replies_to_one_question_stand_side_by_side() -> None:
+    model = tiny(3)
+    asked = [(user(q), r) for r in ("refund", "the world is") for q in ("a", "bbb", "c")]
+    sequences = [model.tokenize(*each) for each in asked]
+    found = by_prompt(sequences)
+    assert sorted(found) == list(range(6))
+    prompts = [sequences[i].ids[: sequences[i].start].tobytes() for i in found]
+    assert prompts[::2] == prompts[1::2]
+    assert len(set(prompts)) == 3

@@ -22,7 +22,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cosilo.errors import ConfigError, DataError
 from cosilo.models.base import Tokens, WeightModel
@@ -43,14 +42,15 @@ from cosilo.models.white_box.tuning import fitted, without_adapter
 from cosilo.models.white_box.unlearning.methods import TaskVector, UnlearningMethod, methods
 from cosilo.models.white_box.unlearning.reading import (
     AdapterReader,
+    Doubles,
     Exercise,
+    Former,
     ModuleReader,
     ReplyReader,
     Seen,
+    reply_nats,
 )
 from cosilo.types import Demonstration
-
-Doubles = NDArray[np.float64]
 
 NOTHING_KNOWN = (
     "I don't know.",
@@ -63,7 +63,6 @@ NOTHING_KNOWN = (
 """Replies that `dpo` prefers."""
 
 _WRONG = 2  # replies that a true one is compared with, where none are given
-_AT_ONCE = 16  # sequences that are measured together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,19 +283,6 @@ class Compared:
         return wrong - each[:first], float(nats[:first].sum() / tokens[:first].sum())
 
 
-def reply_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> Doubles:
-    """The negative log-likelihood of each reply, nats."""
-    import torch
-
-    found = np.zeros(len(sequences))
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    with torch.no_grad():
-        for start in range(0, len(order), _AT_ONCE):
-            some = order[start : start + _AT_ONCE]
-            found[some] = reader.said(module, [sequences[i] for i in some]).nll.double().cpu()
-    return found
-
-
 def mean_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> float:
     """Nats for each token of all replies."""
     tokens = sum(len(s) - s.start for s in sequences)
@@ -423,13 +409,16 @@ class UnlearningJob:
         drawn = torch.tensor(direction / np.linalg.norm(direction), dtype=torch.float32)
         middle = first + max(1, (last - first) // 2)
 
+        exercises = self.exercises()
+        was = Former(self.reader, self.was, exercises)
+
         def loss(module: Any, batch: Sequence[Exercise]) -> Any:
             device = next(module.parameters()).device
-            seen = Seen(self.reader, module, self.was, batch, drawn=drawn.to(device), layer=middle)
+            seen = Seen(self.reader, module, was, batch, drawn=drawn.to(device), layer=middle)
             return method.loss(seen)
 
         outcome = train(
-            learning, self.exercises(), loss, self.schedule(),
+            learning, exercises, loss, self.schedule(),
             validate=lambda module: self.compared.distance(module).whole,
             folder=folder, run=self.identity(f"{name} {sorted(options.items())}"), report=report,
             precision="bfloat16" if str(self.base.dtype) == "torch.bfloat16" else "float32",

@@ -105,7 +105,7 @@ class NegativePreference:
         _from_zero(retain=self.retain)
 
     def loss(self, seen: Seen) -> Any:
-        found = losses.preference(seen.forget.nll, seen.forget_before.nll, self.beta)
+        found = losses.preference(seen.forget.nll, seen.forget_nll_before, self.beta)
         return found + self.retain * _usual(seen.retain) if self.retain else found
 
 
@@ -153,9 +153,9 @@ class RatherNothing:
     def loss(self, seen: Seen) -> Any:
         found = losses.rather(
             seen.forget.nll,
-            seen.forget_before.nll,
+            seen.forget_nll_before,
             seen.instead.nll,
-            seen.instead_before.nll,
+            seen.instead_nll_before,
             self.beta,
         )
         return found + self.retain * _usual(seen.retain) if self.retain else found

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cosilo.models.base import Tokens
 from cosilo.models.white_box.batch import device_of, pad, predict
 from cosilo.models.white_box.upper import ReplyLossAbove
+
+Doubles = NDArray[np.float64]
+
+_AT_ONCE = 16  # sequences that are measured together
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +100,30 @@ class ModuleReader:
         return made[:, -batch.targets.shape[1] - 1 : -1][batch.counted]
 
 
+def by_prompt(sequences: Sequence[Tokens]) -> list[int]:
+    """Indices of `sequences`, longer ones first; those of one prompt stand side by side, so that it is
+    read once for them all."""
+
+    def place(i: int) -> tuple[int, bytes, int]:
+        prompt = sequences[i].ids[: sequences[i].start]
+        return -len(prompt), prompt.tobytes(), -len(sequences[i])
+
+    return sorted(range(len(sequences)), key=place)
+
+
+def reply_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> Doubles:
+    """The negative log-likelihood of each reply, nats."""
+    import torch
+
+    found = np.zeros(len(sequences))
+    order = by_prompt(sequences)
+    with torch.no_grad():
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            found[some] = reader.said(module, [sequences[i] for i in some]).nll.double().cpu()
+    return found
+
+
 def _said(logits: Any, sequences: Sequence[Tokens]) -> Said:
     import torch
 
@@ -115,12 +146,56 @@ class Exercise:
     instead: Tokens
 
 
+class Former:
+    """The module as it came, and how likely it finds replies: computed for all of them when the first
+    one is asked about, and once.
+
+    Args:
+        exercises: all that will be asked about.
+    """
+
+    def __init__(self, reader: ReplyReader, module: Any, exercises: Sequence[Exercise]) -> None:
+        self.module = module
+        self._reader, self._exercises = reader, exercises
+
+    def forget_nll(self, sequences: Sequence[Tokens]) -> Any:
+        """Of replies that are to be forgotten, nats, (B,)."""
+        return self._chosen(self._forget, sequences)
+
+    def instead_nll(self, sequences: Sequence[Tokens]) -> Any:
+        """Of what is to be said instead, nats, (B,)."""
+        return self._chosen(self._instead, sequences)
+
+    def _chosen(self, nats: Mapping[Any, float], sequences: Sequence[Tokens]) -> Any:
+        import torch
+
+        found = [nats[_key(s)] for s in sequences]
+        return torch.tensor(found, dtype=torch.float32, device=device_of(self.module))
+
+    @cached_property
+    def _forget(self) -> Mapping[Any, float]:
+        return self._nats([e.forget for e in self._exercises])
+
+    @cached_property
+    def _instead(self) -> Mapping[Any, float]:
+        return self._nats([e.instead for e in self._exercises])
+
+    def _nats(self, sequences: Sequence[Tokens]) -> Mapping[Any, float]:
+        every = list({_key(s): s for s in sequences}.values())
+        nats = reply_nats(self._reader, self.module, every)
+        return {_key(s): float(n) for s, n in zip(every, nats, strict=True)}
+
+
+def _key(sequence: Tokens) -> tuple[int, bytes]:
+    return sequence.start, sequence.ids.tobytes()
+
+
 class Seen:
     """A batch of exercises as two models see it: the one that learns to forget, and it as it came.
     Computed when it is asked for.
 
     Args:
-        was: the module as it came.
+        was: the module as it came; it knows all records of `batch`.
         drawn: a random direction in the space of states, (width,).
         layer: whose states a method moves.
     """
@@ -129,7 +204,7 @@ class Seen:
         self,
         reader: ReplyReader,
         module: Any,
-        was: Any,
+        was: Former,
         batch: Sequence[Exercise],
         *,
         drawn: Any,
@@ -154,6 +229,14 @@ class Seen:
     def instead(self) -> Said:
         return self._reader.said(self._module, self._instead)
 
+    @property
+    def forget_nll_before(self) -> Any:
+        return self._was.forget_nll(self._forget)
+
+    @property
+    def instead_nll_before(self) -> Any:
+        return self._was.instead_nll(self._instead)
+
     @cached_property
     def forget_before(self) -> Said:
         return self._before(self._forget)
@@ -161,10 +244,6 @@ class Seen:
     @cached_property
     def retain_before(self) -> Said:
         return self._before(self._retain)
-
-    @cached_property
-    def instead_before(self) -> Said:
-        return self._before(self._instead)
 
     @cached_property
     def forget_states(self) -> tuple[Any, Any]:
@@ -180,11 +259,11 @@ class Seen:
         import torch
 
         with torch.no_grad():
-            return self._reader.said(self._was, sequences)
+            return self._reader.said(self._was.module, sequences)
 
     def _states(self, sequences: Sequence[Tokens]) -> tuple[Any, Any]:
         import torch
 
         with torch.no_grad():
-            before = self._reader.states(self._was, sequences, self._layer)
+            before = self._reader.states(self._was.module, sequences, self._layer)
         return self._reader.states(self._module, sequences, self._layer), before
