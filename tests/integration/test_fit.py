@@ -11,6 +11,7 @@ import tiny_lm
 from cosilo.cli import main
 from cosilo.cli.fit import memory_size
 from cosilo.errors import ConfigError
+from cosilo.lineage.beside import fitted_in
 from cosilo.models.fit import fitting
 from cosilo.models.fit.decode_speed import Speed
 from cosilo.models.fit.fitting import FitTarget, fit
@@ -59,6 +60,7 @@ def test_the_whole_model_stays_where_the_limits_allow(
     assert "4 of 4 layers, Q8_0" in said
     assert "within the limits of 1000 ms and 2,000 MB" in said
     assert f'path = "{out / "model.gguf"}"' in said
+    assert fitted_in(out) == sorted(out.iterdir()), "all that is to go where a text was forgotten"
 
 
 async def test_layers_go_and_what_is_built_answers(
