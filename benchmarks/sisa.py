@@ -166,7 +166,7 @@ class Bench:
             },
             "seeds": list(SEEDS),
         }  # fmt: skip
-        kept = Kept("sisa", settings=settings)
+        kept = Kept("sisa", settings=settings, fresh=False)  # each half may be run by itself
         rows: dict[str, dict[str, dict[str, Any]]] = {}
         for name, found in self.cells.done.items():
             row, _, seed = name.rpartition(" ")
