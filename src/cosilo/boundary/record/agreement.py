@@ -135,19 +135,23 @@ def _by_id(
 
 
 def _by_content(
-    mine: Sequence[RecordedExchange], others: Sequence[RecordedExchange], _: list[str]
+    ours: Sequence[RecordedExchange], theirs: Sequence[RecordedExchange], _: list[str]
 ) -> Paired:
     pairs, mine, others = _alike(
-        mine, others, lambda exchange: None if exchange.forgotten else exchange.content
+        ours, theirs, lambda exchange: None if exchange.forgotten else exchange.content
     )
-    # What one side has forgotten may be any on the other that is as long and of the same kind.
-    for gone_here in (True, False):
-        gone, left = (mine, others) if gone_here else (others, mine)
-        rest = [exchange for exchange in gone if not exchange.forgotten]
-        found, gone, left = _alike([e for e in gone if e.forgotten], left, _shape)
-        pairs += found if gone_here else [(one, other) for other, one in found]
-        mine, others = (rest + gone, left) if gone_here else (left, rest + gone)
-    return pairs, mine, others
+    # What one side has forgotten may be any on the other that is as long and of the same kind: first
+    # one that this side knows, so that what both have forgotten is left for what has no other.
+    for gone_here, gone_there in ((True, False), (False, True), (True, True)):
+        one_side = [e for e in mine if e.forgotten is gone_here]
+        other_side = [e for e in others if e.forgotten is gone_there]
+        found, _left, _others = _alike(one_side, other_side, _shape)
+        pairs += found
+        paired = {id(exchange) for pair in found for exchange in pair}
+        mine = [e for e in mine if id(e) not in paired]
+        others = [e for e in others if id(e) not in paired]
+    order = {id(exchange): place for place, exchange in enumerate(ours)}
+    return sorted(pairs, key=lambda pair: order[id(pair[0])]), mine, others
 
 
 def _alike(
@@ -201,11 +205,14 @@ def _same(one: Entry, other: Entry) -> bool:
 def missing(ours: Iterable[Entry], record: Iterable[Entry]) -> int:
     """How many entries of `ours` have a content that is nowhere on `record`.
 
-    One that is forgotten here is there if any as long is; one that is forgotten there may be any as
-    long.
+    One that is forgotten here is there if any as long is, and is one that is not known here where there
+    is such a one; one that is forgotten there may be any as long.
     """
+    mine = list(ours)
+    here = {(e.direction, e.content_digest) for e in mine if e.content_digest is not None}
     known: set[tuple[str, bytes]] = set()
     gone: Counter[tuple[str, str, int]] = Counter()
+    strange: Counter[tuple[str, str, int]] = Counter()  # known there and not here
     shapes: Counter[tuple[str, str, int]] = Counter()
     for entry in record:
         shape = (entry.direction, entry.kind, entry.size)
@@ -214,12 +221,15 @@ def missing(ours: Iterable[Entry], record: Iterable[Entry]) -> int:
             gone[shape] += 1
         else:
             known.add((entry.direction, entry.content_digest))
+            strange[shape] += (entry.direction, entry.content_digest) not in here
     count = 0
-    for entry in sorted(ours, key=lambda entry: entry.content_digest is not None):
+    for entry in sorted(mine, key=lambda entry: entry.content_digest is not None):
         shape = (entry.direction, entry.kind, entry.size)
         if (entry.direction, entry.content_digest) in known:
             continue
-        if gone[shape]:
+        if entry.content_digest is None and strange[shape]:
+            strange[shape] -= 1
+        elif gone[shape]:
             gone[shape] -= 1
         else:
             count += entry.content_digest is not None or not shapes[shape]

@@ -64,6 +64,15 @@ def test_requests_that_overtook_one_another_are_no_difference() -> None:
     assert (found.faults, found.agreed, found.overtook) == ((), 3, 1)
 
 
+def test_what_one_side_has_forgotten_has_overtaken_nothing() -> None:
+    ours = [
+        replace(entry, key_id=b"gone", key=None) if entry.request == "a" else entry
+        for entry in record("a", "b", "c").all
+    ]
+    found = compare(ours, record("a", "b", "c").all, by_id=False)
+    assert (found.faults, found.agreed, found.forgotten, found.overtook) == ((), 2, 1, 0)
+
+
 def test_the_clock_is_told() -> None:
     theirs = [replace(entry, at=entry.at + 3600) for entry in record("a").all]
     found = compare(record("a").all, theirs, by_id=True)

@@ -335,6 +335,22 @@ def alike(path: Path, chain: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_two_sides_that_forgot_different_exchanges_of_one_size_still_agree(
+    tmp_path: Path, first: int
+) -> None:
+    ours, theirs = alike(tmp_path / "ours.sqlite", "lm/1"), alike(tmp_path / "theirs.sqlite", "us")
+    shred(ours, [f"id-{first}"], chains=None)
+    shred(theirs, [f"id-{3 - first}"], chains=None)
+    for by_id in (True, False):
+        agreed = compare(entries(ours, "lm/1"), entries(theirs, "us"), by_id=by_id)
+        assert (agreed.faults, agreed.agreed, agreed.forgotten) == ((), 0, 2)
+    assert missing(entries(ours, "lm/1"), entries(theirs, "us")) == 0
+    assert missing(entries(theirs, "us"), entries(ours, "lm/1")) == 0
+    lost = [e for e in entries(theirs, "us") if e.request != f"id-{first}"]
+    assert missing(entries(theirs, "us"), lost) == 2
+
+
 # Stopped in the middle.
 
 KILLED = """
