@@ -34,9 +34,6 @@ from cosilo.models.base import Access, Tokens
 from cosilo.models.white_box.adapters import (
     Adapter,
     adapter_of,
-    first_adapter,
-    upper_layers,
-    usual_loss,
     with_adapter,
 )
 from cosilo.models.white_box.compensation import compensate
@@ -61,8 +58,6 @@ from unlearning import (
     MODEL,
     OWN,
     PRECISION,
-    RANK,
-    UPPER,
     Bench,
     Row,
     Split,
@@ -108,9 +103,7 @@ class Pair(Bench):
     def __init__(self, how: argparse.Namespace) -> None:
         super().__init__(how)
         self.small = self.smaller()
-        self.small_above = usual_loss(
-            self.small.module, first_adapter(upper_layers(self.small.module, UPPER), RANK, seed=0)
-        )
+        self.small_above = self.upper_loss(self.small.module)
 
     def smaller(self) -> TorchModel:
         """The LM's base without some layers, refitted."""

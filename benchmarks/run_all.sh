@@ -93,6 +93,8 @@ script forget_killed benchmarks/forget_killed.py
 script secure_bytes benchmarks/secure_bytes.py
 script secure_faults benchmarks/secure_faults.py
 script sisa benchmarks/sisa.py
+script unlearning benchmarks/unlearning.py --cells runs/unlearning
+script offset benchmarks/offset.py --seeds 0 1 2 --cells runs/offset
 script secure_rows benchmarks/secure_rows.py
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2

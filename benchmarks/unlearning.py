@@ -52,10 +52,10 @@ from cosilo.models.white_box.adapters import (
     usual_loss,
     with_adapter,
 )
-from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import layers_of
+from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.unlearning.forgetting import Forgetting, adapter_of, unlearn
-from cosilo.models.white_box.unlearning.reading import ModuleReader
+from cosilo.models.white_box.unlearning.reading import ModuleReader, by_prompt
 from cosilo.objectives import forgetting as measure
 from cosilo.objectives import intervals
 from cosilo.tasks.text import rouge_l_recall
@@ -128,9 +128,13 @@ class Bench:
         self.how = how
         self.end = time.monotonic() + 60 * how.minutes
         self.base: Any = models.create("torch", model=MODEL, precision=PRECISION)
-        layers = upper_layers(self.base.module, UPPER)
-        self.above = usual_loss(self.base.module, first_adapter(layers, RANK, seed=0))
+        self.above = self.upper_loss(self.base.module)
         self.reader = ModuleReader(self.above)
+        self.rounded: dict[int, ModuleReader] = {}  # by bits: all models have the same layers below
+
+    @staticmethod
+    def upper_loss(module: Any) -> Any:
+        return usual_loss(module, first_adapter(upper_layers(module, UPPER), RANK, seed=0))
 
     def tokens(self, row: Row, reply: str) -> Tokens:
         found: Tokens = self.base.tokenize(user(row["question"]), reply)
@@ -138,6 +142,13 @@ class Bench:
 
     def module(self, adapter: Adapter | None) -> Any:
         return self.base.module if adapter is None else with_adapter(self.base.module, adapter)
+
+    def writer(self, adapter: Adapter | None) -> Any:
+        """A model that writes all its replies at once."""
+        module = self.base.module
+        if adapter is not None:
+            module = merged_with(module, adapter)
+        return TorchModel.holding(module, self.base.tokens, name=MODEL, parallel=SAMPLED * DRAWS)
 
     def run(self, seed: int, only: Sequence[str]) -> None:
         split = Split(seed)
@@ -151,17 +162,17 @@ class Bench:
         learned = [*split.forget, *split.retain]
         tuned = self.adapter(folder, cells, "tuned", lambda: self.taught(learned, seed))
         again = self.adapter(folder, cells, "retrained", lambda: self.taught(split.retain, seed))
-        every = {"untuned": None, "tuned": tuned, "retrained": again}
+        every = {"tuned": tuned, "retrained": again}
         for name, adapter in every.items():
             self.measured(cells, name, split, adapter)
-        for name in ("tuned", "retrained"):
-            self.attacked(cells, name, split, every[name], tuned, seed)
         for name in only or METHODS:
-            found = self.adapter(
+            every[name] = self.adapter(
                 folder, cells, name, lambda n=name: self.forgotten(cells, n, split, tuned, seed)
             )
-            self.measured(cells, name, split, found)
-            self.attacked(cells, name, split, found, tuned, seed)
+            self.measured(cells, name, split, every[name])
+        for name, adapter in every.items():
+            self.attacked(cells, name, split, adapter, tuned, seed)
+        self.measured(cells, "untuned", split, None)
 
     def adapter(
         self, folder: Path, cells: Cells, name: str, make: Callable[[], Adapter]
@@ -221,13 +232,15 @@ class Bench:
         cells.put(f"{name} owner", about)
         return adapter_of(found.model.module)
 
-    def scanned(self, module: Any, sequences: Sequence[Tokens], whole: bool = False) -> list[Any]:
+    def scanned(
+        self, module: Any, sequences: Sequence[Tokens], reader: ModuleReader | None = None
+    ) -> list[Any]:
         """Of each reply: its tokens' log-probabilities, and which were the likeliest."""
         import torch
 
-        reader = ModuleReader(reply_loss) if whole else self.reader
+        reader = reader or self.reader
         found: list[Any] = [None] * len(sequences)
-        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+        order = by_prompt(sequences)
         with torch.no_grad():
             for start in range(0, len(order), 16):
                 some = order[start : start + 16]
@@ -244,7 +257,20 @@ class Bench:
             module = self.module(adapter)
             found: Row = {}
             for what, rows in {"forget": split.forget, "held": split.held, **split.asked}.items():
-                answers = self.scanned(module, [self.tokens(r, r["answer"]) for r in rows])
+                given = [
+                    [r["answer"]]
+                    if what == "held"
+                    else [r["answer"], r["paraphrase"], *r["wrong"][OWN:]]
+                    for r in rows
+                ]
+                scans = iter(
+                    self.scanned(
+                        module,
+                        [self.tokens(r, t) for r, e in zip(rows, given, strict=True) for t in e],
+                    )
+                )
+                each = [[next(scans) for _ in texts] for texts in given]
+                answers = [e[0] for e in each]
                 found[what] = {
                     "nats": [-float(p.sum()) for p, _ in answers],
                     "tokens": [len(p) for p, _ in answers],
@@ -253,16 +279,10 @@ class Bench:
                 }
                 if what == "held":
                     continue
-                right = answers
-                if what in ("forget", "retain"):
-                    right = self.scanned(module, [self.tokens(r, r["paraphrase"]) for r in rows])
-                wrong = self.scanned(
-                    module, [self.tokens(r, w) for r in rows for w in r["wrong"][OWN:]]
-                )
-                found[what]["right"] = [float(np.exp(p.mean())) for p, _ in right]
-                each = np.array([np.exp(p.mean()) for p, _ in wrong]).reshape(len(rows), -1)
-                found[what]["wrong"] = each.tolist()
-            model = self.base if adapter is None else self.base.with_module(module)
+                sure = [[float(np.exp(p.mean())) for p, _ in e] for e in each]
+                found[what]["right"] = [e[1] for e in sure]
+                found[what]["wrong"] = [e[2:] for e in sure]
+            model = self.writer(adapter)
             for what in ("forget", "retain", "real", "world"):
                 rows = split.forget if what == "forget" else split.asked[what]
                 rows = rows[:: max(1, len(rows) // WRITTEN)][:WRITTEN]
@@ -305,14 +325,14 @@ class Bench:
             return about(self.scanned(self.module(found), asked))
 
         def quantised(bits: int) -> Row:
-            whole = merged_with(self.base.module, adapter)
-            return about(self.scanned(rounded_to(whole, bits), asked, whole=True))
+            whole = rounded_to(merged_with(self.base.module, adapter), bits)
+            reader = self.rounded.setdefault(bits, ModuleReader(self.upper_loss(whole)))
+            return about(self.scanned(whole, asked, reader))
 
         def drawn() -> Row:
             rows = rest[:SAMPLED]
-            model = self.base.with_module(self.module(adapter))
             said = written(
-                model, [r for r in rows for _ in range(DRAWS)],
+                self.writer(adapter), [r for r in rows for _ in range(DRAWS)],
                 Sampling(max_tokens=LONGEST, temperature=1.0), seeds=seed,
             )  # fmt: skip
             each = np.array(
