@@ -19,7 +19,7 @@ TEXTS = st.lists(st.integers(0, 49), min_size=2, max_size=12)
 
 
 @given(TEXTS, st.integers(1, 11), st.integers(1, 3), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_answer_and_each_state_are_those_of_the_plain_forward(
     ids: list[int], before: int, layers: int, seed: int
 ) -> None:
