@@ -44,6 +44,7 @@ LATE = 1 << 20
 """Bytes that may cross a link after a computation, of which most are acknowledgements."""
 
 _OFFERS = 8  # of a model, kept: the same for whoever wants the same
+_OFFERED = 1 << 30  # bytes of arrays that offers keep; the newest is kept, whatever it has
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -133,9 +134,13 @@ class JointRuns:
                 each=part.each,
             )
             self._offers[key] = part, told
-            while len(self._offers) > _OFFERS:
+            while len(self._offers) > 1 and self._too_many():
                 self._offers.popitem(last=False)
         return self._offers[key]
+
+    def _too_many(self) -> bool:
+        held = sum(array.nbytes for part, _ in self._offers.values() for array in part.owned)
+        return len(self._offers) > _OFFERS or held > _OFFERED
 
     async def open(
         self, client: str, model: TextModel, message: OpenJoint, *, by: str

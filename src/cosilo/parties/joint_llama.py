@@ -55,6 +55,11 @@ def part_of(model: PlainLlamaModel, wanted: Wanted) -> JointPart:
         raise CapabilityError(f"the LM has {model.layers} layers, so not the last {wanted.layers}")
     _require_same(model, wanted, first)
     weights = model.plain_llama(first)
+    if wanted.starts == "tokens" and weights.head is not weights.table:
+        raise CapabilityError(
+            "the LM's head has weights of its own, and a whole forward has one table for head and "
+            "embedding; its last layers can be computed jointly (secure_adapter)"
+        )
     vocabulary = len(weights.table)
     if len(set(wanted.candidates)) < len(wanted.candidates) or any(
         token >= vocabulary for token in wanted.candidates

@@ -70,6 +70,18 @@ def test_its_last_layer_goes_on_from_states_with_the_candidates_rows_alone(tmp_p
     assert part.weights != part_of(model, wanted(model, candidates=(4, 9))).weights
 
 
+def test_a_head_with_weights_of_its_own_is_computed_behind_states_alone(tmp_path: Path) -> None:
+    import torch
+
+    model = owner(tmp_path, whole=True)
+    head = model.module.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().flip(0), requires_grad=False)
+    asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0)
+    with pytest.raises(CapabilityError, match="head has weights of its own"):
+        part_of(model, asked)
+    part_of(model, wanted(model))
+
+
 def test_a_whole_model_begins_with_tokens(tmp_path: Path) -> None:
     model = owner(tmp_path, whole=True)
     asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0)
