@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cosilo import interrupts
 from cosilo.errors import ConfigError
 
 
@@ -63,7 +65,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from cosilo.parties.network import JointNetwork
 
     environment.require()
-    asyncio.run(_served(JointNetwork.load(Path(arguments.network))))
+    interrupts.run(partial(_served, JointNetwork.load(Path(arguments.network))))
     return 0
 
 
@@ -76,11 +78,11 @@ async def _served(network: Any) -> None:
     except OSError as error:
         raise ConfigError(f"cannot listen on {host!r} port {port}: {error.strerror}") from None
     try:
-        for which in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(which, stopped.set)
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
         names = ", ".join(sorted(network.owners))
         print(f"cosilo: a helper for {names} at {host}:{at}", file=sys.stderr, flush=True)
-        await stopped.wait()
+        with interrupts.stopping(lambda: loop.call_soon_threadsafe(stopped.set)):
+            await stopped.wait()
     finally:
         await helper.close()
 

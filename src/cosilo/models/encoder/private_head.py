@@ -158,17 +158,18 @@ def private_head(
         CatalogError: the encoder is not there; the message says how to pull it.
         ConfigError: `head` holds none, or one that looks at words; an allowance without a file.
     """
-    trained = TrainedHead.load(head)
-    if allowance < 0 or clients < 1:
-        raise ConfigError("allowance must be 0 or more, and clients 1 or more")
-    if allowance and answers is None:
-        raise ConfigError(
-            "an allowance needs answers = FILE, where it is counted, or a restart would begin it again"
-        )
-    counted = Allowance(answers, trained.digest(), allowance) if allowance and answers else None
     vectors = Encoder(encoder, threads=threads)
     try:
+        trained = TrainedHead.load(head)
+        if allowance < 0 or clients < 1:
+            raise ConfigError("allowance must be 0 or more, and clients 1 or more")
+        if allowance and answers is None:
+            raise ConfigError(
+                "an allowance needs answers = FILE, where it is counted, or a restart would begin it "
+                "again"
+            )
+        counted = Allowance(answers, trained.digest(), allowance) if allowance and answers else None
         return PrivateHead(vectors, trained, counted, clients=clients)
-    except ConfigError:
+    except BaseException:
         vectors.close()
         raise
