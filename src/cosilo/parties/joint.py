@@ -62,6 +62,27 @@ class _Run:
     timer: asyncio.TimerHandle | None = None
 
 
+@dataclass(eq=False)
+class _Opening:
+    """A run that is being started: its name is taken, and it counts as one."""
+
+    client: str
+    side: JointSide | None = None
+    ended: bool = False
+
+    def require(self) -> None:
+        """Raises:
+        EngineError: it was ended meanwhile.
+        """
+        if self.ended:
+            raise EngineError("the run was ended while it was being opened")
+
+    async def end(self) -> None:
+        self.ended = True
+        if self.side is not None:
+            await self.side.close()
+
+
 class JointRuns:
     """The runs of all clients.
 
@@ -88,8 +109,8 @@ class JointRuns:
         self._deadlines = deadlines or Deadlines()
         self._runs: dict[str, _Run] = {}
         self._offers: OrderedDict[tuple[int, bytes], tuple[JointPart, JointOffered]] = OrderedDict()
-        self._opening: dict[str, int] = {}  # client → runs that are being started
-        self._trial: tuple[Helper, Where, asyncio.AbstractEventLoop] | None = None
+        self._opening: dict[str, _Opening] = {}
+        self._trial: tuple[Helper, asyncio.Task[int], asyncio.AbstractEventLoop] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -151,33 +172,44 @@ class JointRuns:
             RejectedError: the offer is another now, or the way to the data owner cannot be.
             EngineError: there are as many runs as there may be, or the two would run different things.
         """
+        self._require_way(message)
+        if message.run in self._runs or message.run in self._opening:
+            raise RejectedError("there is a run of that name: draw another one")
+        self._require_room(client)
+        opening = self._opening[message.run] = _Opening(client)
+        try:
+            return await self._opened(opening, model, message, by=by)
+        finally:
+            del self._opening[message.run]
+
+    async def _opened(
+        self, opening: _Opening, model: TextModel, message: OpenJoint, *, by: str
+    ) -> JointOpened:
         part, told = await self.offer(model, message.wanted, by=by)
         if told.offer != message.offer:
             raise RejectedError("what is offered is another now: ask again")
-        self._require_way(message)
-        if message.run in self._runs:
-            raise RejectedError("there is a run of that name: draw another one")
-        self._require_room(client)
-        self._opening[client] = self._opening.get(client, 0) + 1
+        program = Program(part.program, told.sizes())
+        setting = self._setting(message.wanted, part)
+        opening.require()
+        helper = await self._helper() if setting.parties == 3 else None
+        opening.require()
+        names = {DATA_OWNER: opening.client, HELPER: self._network.helper if self._network else ""}
+        side = opening.side = JointSide(
+            LM_OWNER, program, setting, self._listens, names=names, deadlines=self._deadlines
+        )
+        await side.start()
         try:
-            program = Program(part.program, told.sizes())
-            setting = self._setting(message.wanted, part)
-            helper = await self._helper() if setting.parties == 3 else None
-            names = {DATA_OWNER: client, HELPER: self._network.helper if self._network else ""}
-            side = JointSide(
-                LM_OWNER, program, setting, self._listens, names=names, deadlines=self._deadlines
-            )
-            await side.start()
+            opening.require()
             if side.agreed != message.agreed:
-                await side.close()
                 raise EngineError(
                     "the two sides have not the same versions of the engine, or the same programs; "
                     "install the same Cosilo at both, and run `cosilo engines install spu`"
                 )
             side.meet(message.run, (message.at.host, message.at.port), helper)
-        finally:
-            self._opening[client] -= 1
-        run = self._runs[message.run] = _Run(client, part, side, setting.parties)
+        except BaseException:
+            await side.close()
+            raise
+        run = self._runs[message.run] = _Run(opening.client, part, side, setting.parties)
         self._wait(message.run, run)
         return JointOpened(
             run=message.run,
@@ -226,23 +258,31 @@ class JointRuns:
 
     async def end(self, client: str, name: str) -> None:
         """End a run of the client's."""
+        opening = self._opening.get(name)
+        if opening is not None and opening.client == client:
+            await opening.end()
         run = self._runs.get(name)
         if run is not None and run.client == client:
             await self._end(name)
 
     async def forget(self, client: str) -> None:
-        """End all runs of a client."""
+        """End all runs of a client, and those that are being opened."""
+        for opening in [each for each in self._opening.values() if each.client == client]:
+            await opening.end()
         for name in [name for name, run in self._runs.items() if run.client == client]:
             await self._end(name)
 
     async def close(self) -> None:
-        """End all runs."""
+        """End all runs, and those that are being opened."""
+        for opening in list(self._opening.values()):
+            await opening.end()
         for name in list(self._runs):
             await self._end(name)
         await asyncio.gather(*self._closing, return_exceptions=True)
-        if self._trial is not None and self._trial[2] is asyncio.get_running_loop():
-            await self._trial[0].close()
-        self._trial = None
+        trial, self._trial = self._trial, None
+        if trial is not None and trial[2] is asyncio.get_running_loop():
+            await asyncio.gather(trial[1], return_exceptions=True)
+            await trial[0].close()
 
     async def _step(self, run: _Run, message: Joint) -> SideStep:
         part = run.part
@@ -275,8 +315,8 @@ class JointRuns:
             if not run.side.alive:
                 self._later(name)
         own = sum(run.client == client for run in self._runs.values())
-        own += self._opening.get(client, 0)
-        if own >= self._each or len(self._runs) + sum(self._opening.values()) >= self._most:
+        own += sum(each.client == client for each in self._opening.values())
+        if own >= self._each or len(self._runs) + len(self._opening) >= self._most:
             raise EngineError(
                 f"as many joint runs are open as may be, {self._each} of a client and {self._most} in "
                 "all; close one, or wait until one is idle"
@@ -295,8 +335,12 @@ class JointRuns:
             helper = Helper(
                 self._listens, most=self._most, idle_s=self._idle_s, deadlines=self._deadlines
             )
-            self._trial = helper, ("127.0.0.1", await helper.open()), loop
-        return self._trial[1]
+            self._trial = helper, asyncio.ensure_future(helper.open()), loop
+        try:
+            return "127.0.0.1", await asyncio.shield(self._trial[1])
+        except OSError as error:
+            self._trial = None
+            raise EngineError(f"no helper can listen here: {error.strerror}") from None
 
     def _wait(self, name: str, run: _Run) -> None:
         if run.timer is not None:

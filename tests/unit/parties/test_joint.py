@@ -1,0 +1,127 @@
+"""The LM owner's side of joint computations: what it opens, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from cosilo.boundary.messages import AskJoint, CloseJoint, JointOffered, JointOpened, OpenJoint
+from cosilo.boundary.messages.joint import Address
+from cosilo.engines.base import Program, Setting
+from cosilo.engines.spu import run
+from cosilo.engines.spu.helper import Helper
+from cosilo.engines.spu.party import SpuParty
+from cosilo.engines.spu.run import JointRun
+from cosilo.errors import EngineError, RejectedError
+from cosilo.models.joint import Wanted
+from cosilo.parties.joint import JointRuns
+from cosilo.parties.lm_owner import LMOwner
+from joint_runs import Taking, owner_of, scripted_engine
+
+WELL = Wanted(program="well", protocol="cheetah")
+NAME = 32 * "1"
+
+
+@pytest.fixture(autouse=True)
+def parties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that are started, as they are."""
+    scripted_engine(tmp_path, monkeypatch)
+    started: list[int] = []
+
+    class Noted(SpuParty):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started.append(self.pid)
+
+    monkeypatch.setattr(run, "SpuParty", Noted)
+    return started
+
+
+def running(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+async def opening(owner: LMOwner, wanted: Wanted = WELL, **changed: Any) -> OpenJoint:
+    """What a client sends that opens a run."""
+    offered = await owner.handle(AskJoint(wanted=wanted))
+    assert isinstance(offered, JointOffered)
+    setting = Setting(wanted.protocol, offered.field, offered.bits)
+    async with JointRun(Program(offered.program, {}), setting, ranks=(1,)) as here:
+        agreed = (await here.start()).agreed
+    message = OpenJoint(
+        offer=offered.offer, wanted=wanted, run=NAME, agreed=agreed, at=Address("127.0.0.1", 1)
+    )
+    return replace(message, **changed)
+
+
+def runs_of(owner: LMOwner) -> JointRuns:
+    assert owner.joint is not None
+    return owner.joint
+
+
+async def test_a_name_is_taken_while_its_run_is_being_opened(parties: list[int]) -> None:
+    model = Taking()
+    owner = owner_of(model, each=8)
+    message = await opening(owner)
+    same = (owner.handle(message) for _ in range(3))
+    done = await asyncio.gather(*same, return_exceptions=True)
+    assert [type(each) for each in done] == [JointOpened, RejectedError, RejectedError]
+    assert len(runs_of(owner).pids) == 1
+    await owner.handle(CloseJoint(run=message.run))
+    assert not any(map(running, parties))
+    await model.close()
+
+
+@pytest.mark.parametrize("how", ["forget", "close", "end"])
+async def test_a_run_that_is_being_opened_can_be_ended(how: str, parties: list[int]) -> None:
+    model = Taking()
+    owner = owner_of(model, "clinic")
+    runs = runs_of(owner)
+    other = LMOwner(model, owner.exposes, client="other", joint=runs)
+    message = await opening(owner)
+    before = len(parties)
+    for with_engine in (False, True):
+        opens = asyncio.create_task(owner.handle(message))
+        for _ in range(2000):
+            await asyncio.sleep(0.002)
+            if len(parties) > before if with_engine else runs._opening:
+                break
+        await other.handle(CloseJoint(run=message.run))
+        await runs.forget("other")
+        if how == "forget":
+            await runs.forget("clinic")
+        elif how == "close":
+            await runs.close()
+        else:
+            await owner.handle(CloseJoint(run=message.run))
+        with pytest.raises(EngineError, match="ended"):
+            await opens
+        assert runs.pids == []
+    await model.close()
+    assert not any(map(running, parties))
+
+
+async def test_one_helper_is_run_for_all_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, really = [], Helper.open
+
+    async def counted(helper: Helper, *where: Any) -> int:
+        opened.append(helper)
+        await asyncio.sleep(0.05)
+        return await really(helper, *where)
+
+    monkeypatch.setattr(Helper, "open", counted)
+    model = Taking()
+    owner = owner_of(model)
+    message = await opening(owner, replace(WELL, protocol="aby3"))
+    both = (owner.handle(replace(message, run=32 * name)) for name in "12")
+    one, other = await asyncio.gather(*both)
+    assert isinstance(one, JointOpened)
+    assert isinstance(other, JointOpened)
+    assert one.helper == other.helper
+    assert len(opened) == 1
+    await model.close()
