@@ -238,19 +238,11 @@ class JointRuns:
         async with run.turn:
             if run.timer is not None:
                 run.timer.cancel()
-            if run.next and part.tells != "label" and not message.again:
-                assert part.allowance is not None
-                await asyncio.to_thread(part.allowance.take, client)
-            run.next += not message.again
             try:
-                step = await self._step(run, message)
-            except BaseException as error:
-                self._runs.pop(message.run, None)
-                await run.side.close()
-                if isinstance(error, EngineError):
-                    error.worked = None  # shares may have crossed
-                raise
-        self._wait(message.run, run)
+                step = await self._computed(client, run, message)
+            finally:
+                if self._runs.get(message.run) is run:
+                    self._wait(message.run, run)
         passed = since(run.told, step.passed)
         run.told = step.passed
         links = tuple(JointLink(*pair, *count) for pair, count in sorted(passed.items()))
@@ -283,6 +275,22 @@ class JointRuns:
         if trial is not None and trial[2] is asyncio.get_running_loop():
             await asyncio.gather(trial[1], return_exceptions=True)
             await trial[0].close()
+
+    async def _computed(self, client: str, run: _Run, message: Joint) -> SideStep:
+        part = run.part
+        if run.next and part.tells != "label" and not message.again:
+            assert part.allowance is not None
+            await asyncio.to_thread(part.allowance.take, client)
+        run.next += not message.again
+        try:
+            return await self._step(run, message)
+        except BaseException as error:
+            if self._runs.get(message.run) is run:
+                del self._runs[message.run]
+            await run.side.close()
+            if isinstance(error, EngineError):
+                error.worked = None  # shares may have crossed
+            raise
 
     async def _step(self, run: _Run, message: Joint) -> SideStep:
         part = run.part

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cosilo.boundary.messages import AskJoint, CloseJoint, JointOffered, JointOpened, OpenJoint
+from cosilo.boundary.messages import (
+    AskJoint,
+    CloseJoint,
+    Joint,
+    JointOffered,
+    JointOpened,
+    OpenJoint,
+)
 from cosilo.boundary.messages.joint import Address
 from cosilo.engines.base import Program, Setting
 from cosilo.engines.spu import run
 from cosilo.engines.spu.helper import Helper
 from cosilo.engines.spu.party import SpuParty
 from cosilo.engines.spu.run import JointRun
-from cosilo.errors import EngineError, RejectedError
+from cosilo.errors import BudgetExceededError, EngineError, RejectedError
 from cosilo.models.joint import Wanted
 from cosilo.parties.joint import JointRuns
 from cosilo.parties.lm_owner import LMOwner
@@ -125,3 +132,31 @@ async def test_one_helper_is_run_for_all_on_one_machine(monkeypatch: pytest.Monk
     assert one.helper == other.helper
     assert len(opened) == 1
     await model.close()
+
+
+async def test_a_run_whose_client_was_told_all_that_it_may_be_ends_when_it_is_idle(
+    parties: list[int],
+) -> None:
+    class Spent:
+        def left(self, client: str) -> int:
+            return 0
+
+        def take(self, client: str) -> None:
+            raise BudgetExceededError("all")
+
+    model = Taking(allowance=Spent())
+    owner = owner_of(model, idle_s=0.5)
+    runs = runs_of(owner)
+    message = await opening(owner, replace(WELL, tells="logits"))
+    await owner.handle(message)
+    runs._runs[NAME].next = 1
+    with pytest.raises(BudgetExceededError):
+        await owner.handle(Joint(run=NAME, number=1, tells="logits", parties=2, most=1 << 20))
+    assert len(runs.pids) == 1, "another request may come"
+    for _ in range(300):
+        await asyncio.sleep(0.01)
+        if not runs.pids:
+            break
+    assert runs.pids == []
+    await model.close()
+    assert not any(map(running, parties))
