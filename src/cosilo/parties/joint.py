@@ -322,9 +322,9 @@ class JointRuns:
         for name, run in list(self._runs.items()):
             if not run.side.alive:
                 self._later(name)
-        own = sum(run.client == client for run in self._runs.values())
-        own += sum(each.client == client for each in self._opening.values())
-        if own >= self._each or len(self._runs) + len(self._opening) >= self._most:
+        held = [run.client for run in self._runs.values() if run.side.alive]
+        held += [opening.client for opening in self._opening.values()]
+        if held.count(client) >= self._each or len(held) >= self._most:
             raise EngineError(
                 f"as many joint runs are open as may be, {self._each} of a client and {self._most} in "
                 "all; close one, or wait until one is idle"

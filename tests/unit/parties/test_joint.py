@@ -160,3 +160,17 @@ async def test_a_run_whose_client_was_told_all_that_it_may_be_ends_when_it_is_id
     assert runs.pids == []
     await model.close()
     assert not any(map(running, parties))
+
+
+async def test_a_run_whose_engine_died_counts_no_longer(parties: list[int]) -> None:
+    model = Taking()
+    owner = owner_of(model, each=1, most=1)
+    message = await opening(owner)
+    for name in "123":
+        await owner.handle(replace(message, run=32 * name))
+        with pytest.raises(EngineError, match="1 of a client and 1 in all"):
+            await owner.handle(replace(message, run=32 * "9"))
+        held = runs_of(owner)._runs[32 * name]
+        await held.side.close()
+    await model.close()
+    assert not any(map(running, parties))
