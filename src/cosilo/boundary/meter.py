@@ -377,9 +377,10 @@ class Meter:
         )
 
     def lost(self, request: Message, size: int, error: BaseException) -> Totals:
-        """What a crossing cost that ended in `error`: what the LM may have worked all the same."""
-        worked: int | None = getattr(error, "worked", None)
-        beside = NONE_BESIDE if worked == 0 else request.beside()
+        """What a crossing cost that ended in `error`: what the LM may have worked all the same. Where
+        something crosses beside it, all that could have: the error may be the other party's words."""
+        beside = request.beside()
+        worked: int | None = None if any(beside) else getattr(error, "worked", None)
         spent = self.price.lost(request, worked, size)
         return self._booked(request, size + beside.up, spent, beside.down)
 

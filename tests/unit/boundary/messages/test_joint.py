@@ -20,7 +20,7 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.joint import JointLink
 from cosilo.boundary.meter import Budget, Meter, Price
 from cosilo.boundary.transports.inside import InProcess
-from cosilo.errors import BudgetExceededError, EngineError, UnexpectedReplyError
+from cosilo.errors import BudgetExceededError, CosiloError, EngineError, UnexpectedReplyError
 from cosilo.models.joint import Wanted
 
 RUN = 32 * "1"
@@ -32,14 +32,12 @@ GB = Price(usd_per_gb=1e9)  # a dollar a byte
 class Computes:
     """An LM's owner whose engines sent what `links` says."""
 
-    def __init__(self, links: tuple[JointLink, ...], fails: bool = False) -> None:
+    def __init__(self, links: tuple[JointLink, ...], fails: CosiloError | None = None) -> None:
         self.reply, self.fails = JointSpent(links=links), fails
 
     async def handle(self, message: Message) -> Message:
-        if self.fails:
-            error = EngineError("the link broke off")
-            error.worked = None
-            raise error
+        if self.fails is not None:
+            raise self.fails
         return self.reply
 
     def handle_stream(self, ask: object) -> object:
@@ -67,12 +65,17 @@ async def test_a_computation_is_refused_whose_most_is_more_than_is_left() -> Non
         assert meter.totals.messages == 0
 
 
-async def test_a_computation_that_failed_is_booked_at_its_most() -> None:
-    meter = Meter()
+@pytest.mark.parametrize("worked", [None, 0, 1])
+async def test_a_computation_that_failed_is_booked_at_its_most_whatever_is_said(
+    worked: int | None,
+) -> None:
+    meter, error = Meter(price=GB), EngineError("the link broke off")
+    error.worked = worked
     with pytest.raises(EngineError):
-        await road(Computes(LINKS, fails=True), meter).send(JOINT)
+        await road(Computes(LINKS, error), meter).send(JOINT)
     assert meter.totals.bytes_up == len(encode(JOINT)) + 1000
     assert meter.totals.bytes_down == 1000
+    assert meter.totals.usd >= 2000
     assert meter.reserved.bytes_up == 0
 
 
