@@ -156,7 +156,7 @@ class HostConfig:
         model: None where it only coordinates a federation.
         flower: None where clients ask over HTTPS.
         forget: what becomes of the record of what a client asks to forget.
-        joint: None where joint computations stay on this machine, as trials.
+        joint: None where the host takes part in no joint computations.
     """
 
     name: str

@@ -162,8 +162,7 @@ class Listener:
         patience = self._config.listen.drain_seconds
         await asyncio.gather(*(service.finish(patience) for service in self.services.values()))
         await self._runner.cleanup()
-        if self._joint is not None:
-            await self._joint.close()
+        await self._joint.close()
         for service in self.services.values():
             service.close()
 
@@ -194,9 +193,9 @@ class Listener:
         )
 
 
-def _joint_runs(joint: HostedJoint | None) -> JointRuns | None:
+def _joint_runs(joint: HostedJoint | None) -> JointRuns:
     if joint is None:
-        return None
+        return JointRuns(trials=False)
     network = JointNetwork.load(joint.network)
     return JointRuns(network, each=joint.each, most=joint.most, idle_s=joint.idle_s)
 

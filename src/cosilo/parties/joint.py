@@ -30,7 +30,7 @@ from cosilo.boundary.messages.joint import (
 )
 from cosilo.engines import ranges
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
-from cosilo.engines.spu.helper import Helper, Listens, Passed, Where, since
+from cosilo.engines.spu.helper import LOOPBACK, Helper, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CapabilityError, EngineError, RejectedError
@@ -45,7 +45,6 @@ LATE = 1 << 20
 
 _OFFERS = 8  # of a model, kept: the same for whoever wants the same
 _OFFERED = 1 << 30  # bytes of arrays that offers keep; the newest is kept, whatever it has
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(eq=False)
@@ -88,6 +87,8 @@ class JointRuns:
 
     Args:
         network: how engines elsewhere are reached; on this machine alone, over loopback, when None.
+        trials: whether there may be such runs on this machine. Where clients are elsewhere there may
+            not: what they name as theirs would be ports of this machine's.
         each, most: runs of one client, and of all, at the same time; each is a process with its share
             of the weights.
         idle_s: how long one may be asked for nothing.
@@ -98,12 +99,13 @@ class JointRuns:
         self,
         network: JointNetwork | None = None,
         *,
+        trials: bool = True,
         each: int = 2,
         most: int = 8,
         idle_s: float = 600.0,
         deadlines: Deadlines | None = None,
     ) -> None:
-        self._network = network
+        self._network, self._trials = network, trials
         self._listens = network.listens if network else Listens()
         self._each, self._most, self._idle_s = each, most, idle_s
         self._deadlines = deadlines or Deadlines()
@@ -129,6 +131,11 @@ class JointRuns:
         brings = _brings(model)
         if brings is None:
             raise CapabilityError(f"{by}'s model takes no part in joint computations")
+        if self._network is None and not self._trials:
+            raise CapabilityError(
+                f"{by} computes jointly with clients elsewhere over links with certificates alone, and "
+                "its owner has named none: [joint] network = FILE in the host's file does"
+            )
         key = id(model), msgspec.json.encode(wanted)  # an owner's model outlives its runs
         if key not in self._offers:
             part = await asyncio.to_thread(brings, wanted)
@@ -315,7 +322,7 @@ class JointRuns:
                 "one side has a network file with certificates for joint runs, and the other has not; "
                 "without one they are a trial on one machine"
             )
-        if self._network is None and message.at.host not in _LOOPBACK:
+        if self._network is None and message.at.host not in LOOPBACK:
             raise RejectedError("without certificates a joint run stays on one machine")
 
     def _require_room(self, client: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.integration.hosts import CLIENT, a_host, the_way, write_host
 
 from cosilo.boundary.messages import (
     AskJoint,
@@ -24,10 +25,11 @@ from cosilo.engines.spu import run
 from cosilo.engines.spu.helper import Helper
 from cosilo.engines.spu.party import SpuParty
 from cosilo.engines.spu.run import JointRun
-from cosilo.errors import BudgetExceededError, EngineError, RejectedError
+from cosilo.errors import BudgetExceededError, CapabilityError, EngineError, RejectedError
 from cosilo.models.joint import Wanted
 from cosilo.parties.joint import JointRuns
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.remote import RemoteOwner
 from joint_runs import Taking, owner_of, scripted_engine
 
 WELL = Wanted(program="well", protocol="cheetah")
@@ -174,3 +176,21 @@ async def test_a_run_whose_engine_died_counts_no_longer(parties: list[int]) -> N
         await held.side.close()
     await model.close()
     assert not any(map(running, parties))
+
+
+async def test_a_host_without_certificates_for_it_takes_part_in_nothing(
+    tmp_path: Path, parties: list[int]
+) -> None:
+    model, near = Taking(), owner_of(Taking())
+    message = await opening(near)
+    parties.clear()
+    path = write_host(tmp_path, model='kind = "scripted"\nexposes = ["text", "joint"]')
+    async with a_host(path, model) as host:
+        far = RemoteOwner(
+            the_way(tmp_path, host.port), "lm-owner", f"party/{CLIENT}", exposes=near.exposes
+        )
+        for asked in (AskJoint(wanted=WELL), message):
+            with pytest.raises(CapabilityError, match="certificates alone"):
+                await far.handle(asked)
+        await far.close()
+    assert parties == []

@@ -32,6 +32,9 @@ LARGEST = 1 << 18
 Passed = dict[tuple[int, int], tuple[int, int]]
 """(sender, receiver) → bytes and whole frames."""
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Where a run without certificates may be."""
+
 NameOf = Callable[[Mapping[str, Any] | None], str]
 Where = tuple[str, int]
 
@@ -241,6 +244,8 @@ class Helper:
                 await self._end(name)
 
     def _joined(self, opening: _Open, owner: str) -> _Opened:
+        if self._listens.connect is None and opening.at[0] not in LOOPBACK:
+            raise EngineError("without certificates a joint run stays on one machine")
         opened = self._runs.get(opening.run)
         if opened is None:
             mine = sum(any(n == owner for _, n in o.owners.values()) for o in self._runs.values())

@@ -164,3 +164,10 @@ async def test_a_helper_that_is_not_there_is_told(agreed: str) -> None:
     made.port = 1
     with pytest.raises(EngineError, match="cosilo engines serve spu"):
         await made.at(0, agreed)
+
+
+async def test_without_certificates_it_connects_to_its_own_machine_alone(
+    serving: Serving, agreed: str
+) -> None:
+    with pytest.raises(EngineError, match="stays on one machine"):
+        await serving.at(0, agreed, at=("10.0.0.1", 22))
