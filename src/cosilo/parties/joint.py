@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
 import msgspec
+import numpy as np
 
 from cosilo.boundary.messages.joint import (
     Address,
@@ -29,7 +30,7 @@ from cosilo.boundary.messages.joint import (
     OpenJoint,
 )
 from cosilo.engines import ranges
-from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
+from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
 from cosilo.engines.spu.helper import LOOPBACK, Helper, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, SideStep
@@ -42,6 +43,8 @@ from cosilo.parties.network import JointNetwork
 
 LATE = 1 << 20
 """Bytes that may cross a link after a computation, of which most are acknowledgements."""
+
+_Key = tuple[int, bytes]
 
 _OFFERS = 8  # of a model, kept: the same for whoever wants the same
 _OFFERED = 1 << 30  # bytes of arrays that offers keep; the newest is kept, whatever it has
@@ -110,7 +113,8 @@ class JointRuns:
         self._each, self._most, self._idle_s = each, most, idle_s
         self._deadlines = deadlines or Deadlines()
         self._runs: dict[str, _Run] = {}
-        self._offers: OrderedDict[tuple[int, bytes], tuple[JointPart, JointOffered]] = OrderedDict()
+        self._offers: OrderedDict[_Key, tuple[JointPart, JointOffered]] = OrderedDict()
+        self._making: tuple[asyncio.Lock, asyncio.AbstractEventLoop] | None = None
         self._opening: dict[str, _Opening] = {}
         self._trial: tuple[Helper, asyncio.Task[int], asyncio.AbstractEventLoop] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -137,38 +141,65 @@ class JointRuns:
                 "its owner has named none: [joint] network = FILE in the host's file does"
             )
         key = id(model), msgspec.json.encode(wanted)  # an owner's model outlives its runs
-        if key not in self._offers:
-            part = await asyncio.to_thread(brings, wanted)
-            if part.program != wanted.program or part.tells != wanted.tells:
-                raise CapabilityError(f"{by}'s model takes part in something else")
-            self._setting(wanted, part).require()
-            _require_room(part)
-            if part.tells != "label" and part.allowance is None:
-                raise CapabilityError(
-                    f"{by} tells no more than a label of a joint computation: its owner may allow some "
-                    "answers that say more (`allowance`)"
-                )
-            shape = msgspec.json.encode(part.shape, order="sorted").decode()
-            named = (part.program, shape, part.weights, part.labels, part.tells, part.bits)
-            digest = hashlib.sha256(msgspec.json.encode((named, part.field, wanted))).hexdigest()
-            told = JointOffered(
-                offer=digest,
-                program=part.program,
-                shape=shape,
-                field=part.field,
-                bits=part.bits,
-                labels=part.labels,
-                once=part.once,
-                each=part.each,
+        if (found := self._offers.get(key)) is not None:
+            return found
+        turn = self._turn()
+        await turn.acquire()
+        if (found := self._offers.get(key)) is not None:
+            turn.release()
+            return found
+        making = asyncio.ensure_future(self._made(key, brings, wanted, by))
+        making.add_done_callback(lambda _: turn.release())  # a thread goes on whose client is gone
+        return await asyncio.shield(making)
+
+    def _turn(self) -> asyncio.Lock:
+        """Of whoever has an offer made: one at a time, as each makes arrays of all weights."""
+        loop = asyncio.get_running_loop()
+        if self._making is None or self._making[1] is not loop:
+            self._making = asyncio.Lock(), loop
+        return self._making[0]
+
+    async def _made(
+        self, key: _Key, brings: Callable[[Wanted], JointPart], wanted: Wanted, by: str
+    ) -> tuple[JointPart, JointOffered]:
+        part = await asyncio.to_thread(brings, wanted)
+        if part.program != wanted.program or part.tells != wanted.tells:
+            raise CapabilityError(f"{by}'s model takes part in something else")
+        self._setting(wanted, part).require()
+        _require_room(part)
+        if part.tells != "label" and part.allowance is None:
+            raise CapabilityError(
+                f"{by} tells no more than a label of a joint computation: its owner may allow some "
+                "answers that say more (`allowance`)"
             )
-            self._offers[key] = part, told
-            while len(self._offers) > 1 and self._too_many():
-                self._offers.popitem(last=False)
-        return self._offers[key]
+        part = replace(part, owned=await asyncio.to_thread(_once, part.owned, self._held()))
+        shape = msgspec.json.encode(part.shape, order="sorted").decode()
+        named = (part.program, shape, part.weights, part.labels, part.tells, part.bits)
+        digest = hashlib.sha256(msgspec.json.encode((named, part.field, wanted))).hexdigest()
+        told = JointOffered(
+            offer=digest,
+            program=part.program,
+            shape=shape,
+            field=part.field,
+            bits=part.bits,
+            labels=part.labels,
+            once=part.once,
+            each=part.each,
+        )
+        self._offers[key] = part, told
+        while len(self._offers) > 1 and self._too_many():
+            self._offers.popitem(last=False)
+        return part, told
+
+    def _held(self) -> list[Array]:
+        """The weights that are here, each once."""
+        parts = [part for part, _ in self._offers.values()]
+        parts += [run.part for run in self._runs.values()]
+        return list({id(array): array for part in parts for array in part.owned}.values())
 
     def _too_many(self) -> bool:
-        held = sum(array.nbytes for part, _ in self._offers.values() for array in part.owned)
-        return len(self._offers) > _OFFERS or held > _OFFERED
+        arrays = {id(a): a.nbytes for part, _ in self._offers.values() for a in part.owned}
+        return len(self._offers) > _OFFERS or sum(arrays.values()) > _OFFERED
 
     async def open(
         self, client: str, model: TextModel, message: OpenJoint, *, by: str
@@ -388,6 +419,16 @@ def _require_room(part: JointPart) -> None:
         weights, bias = part.owned
         bound = ranges.linear("a logit", weights, bias, ranges.LARGEST_INPUT)
         ranges.require_room([bound], ranges.Fixed(part.field, part.bits))
+
+
+def _once(arrays: Sequence[Array], held: Sequence[Array]) -> tuple[Array, ...]:
+    """`arrays`, those of `held` in place of equal ones: other lengths of text have the same weights."""
+
+    def known(array: Array) -> Array:
+        same = (kept for kept in held if kept.dtype == array.dtype and np.array_equal(kept, array))
+        return next(same, array)
+
+    return tuple(map(known, arrays))
 
 
 def _brings(model: TextModel) -> Callable[[Wanted], JointPart] | None:

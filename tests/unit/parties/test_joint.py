@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cosilo.engines.spu.helper import Helper
 from cosilo.engines.spu.party import SpuParty
 from cosilo.engines.spu.run import JointRun
 from cosilo.errors import BudgetExceededError, CapabilityError, EngineError, RejectedError
-from cosilo.models.joint import Wanted
+from cosilo.models.joint import JointPart, Wanted
 from cosilo.parties.joint import JointRuns
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.parties.remote import RemoteOwner
@@ -194,3 +195,32 @@ async def test_a_host_without_certificates_for_it_takes_part_in_nothing(
                 await far.handle(asked)
         await far.close()
     assert parties == []
+
+
+async def test_what_is_asked_for_twice_at_once_is_made_once_and_one_offer_at_a_time() -> None:
+    making: list[Wanted] = []
+
+    class Slow(Taking):
+        def takes_part(self, wanted: Wanted) -> JointPart:
+            making.append(wanted)
+            assert len(making) == 1
+            time.sleep(0.05)
+            asked.append(making.pop())
+            return super().takes_part(wanted)
+
+    asked: list[Wanted] = []
+    model = Slow()
+    runs = runs_of(owner_of(model))
+    longer = [replace(WELL, tokens=n) for n in (8, 8, 16, 16)]
+    offers = await asyncio.gather(*(runs.offer(model, each, by="lm") for each in longer))
+    assert sorted(each.tokens for each in asked) == [8, 16]
+    assert len({told.offer for _, told in offers}) == 2
+    assert len({id(array) for part, _ in offers for array in part.owned}) == 1, "the same weights"
+
+    leaves = asyncio.create_task(runs.offer(model, replace(WELL, tokens=32), by="lm"))
+    while not making:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    leaves.cancel()
+    await runs.offer(model, replace(WELL, tokens=64), by="lm")
+    assert [each.tokens for each in asked[2:]] == [32, 64]
+    await model.close()
