@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from cosilo.engines.base import HELPER, Program, Setting
+from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
 from cosilo.engines.spu.run import Deadlines, JointRun, Reached
 from cosilo.errors import CosiloError, EngineError
 
@@ -247,10 +247,9 @@ class Helper:
         if self._listens.connect is None and opening.at[0] not in LOOPBACK:
             raise EngineError("without certificates a joint run stays on one machine")
         opened = self._runs.get(opening.run)
+        if (opened is None and len(self._runs) >= self._most) or self._has_enough(opening, owner):
+            raise EngineError("the helper computes as many runs as it may; try again later")
         if opened is None:
-            mine = sum(any(n == owner for _, n in o.owners.values()) for o in self._runs.values())
-            if len(self._runs) >= self._most or (self._owners and 2 * mine >= self._most > 1):
-                raise EngineError("the helper computes as many runs as it may; try again later")
             opened = self._runs[opening.run] = _Opened()
         others = [(o, n) for rank, (o, n) in opened.owners.items() if rank != opening.rank]
         if opening.rank in opened.owners or any(n == owner != "" for _, n in others):
@@ -261,6 +260,15 @@ class Helper:
             raise EngineError("the two owners opened different runs, or have different versions")
         opened.owners[opening.rank] = opening, owner
         return opened
+
+    def _has_enough(self, opening: _Open, owner: str) -> bool:
+        """Whether half of all runs are this owner's: those that it is the data owner of, and those that
+        only it has opened so far. An LM's owner is in all of them, with whoever asks it."""
+        if not self._owners or (opening.rank == LM_OWNER and opening.run in self._runs):
+            return False
+        names = [{rank: n for rank, (_, n) in o.owners.items()} for o in self._runs.values()]
+        own = sum(n.get(DATA_OWNER, "") == owner or set(n.values()) == {owner} for n in names)
+        return 2 * own >= self._most > 1
 
     async def _ready(self, opening: _Open, opened: _Opened) -> Where:
         """Where this owner reaches the helper, once both have opened the run."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cosilo.engines.base import Program, Setting
-from cosilo.engines.spu.helper import AtHelper, Helper, Listens
+from cosilo.engines.spu.helper import AtHelper, Helper, Listens, _Open
 from cosilo.engines.spu.run import Deadlines, JointRun
 from cosilo.errors import EngineError
 from joint_runs import scripted_engine
@@ -171,3 +171,34 @@ async def test_without_certificates_it_connects_to_its_own_machine_alone(
 ) -> None:
     with pytest.raises(EngineError, match="stays on one machine"):
         await serving.at(0, agreed, at=("10.0.0.1", 22))
+
+
+def joins(helper: Helper, owner: str, rank: Any, run: str) -> bool:
+    opening = _Open(32 * run, rank, "well", {}, 64, 18, 64 * "0", ("127.0.0.1", 9))
+    try:
+        helper._joined(opening, owner)
+    except EngineError as error:
+        if "as many runs as it may" not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_half_of_all_runs_are_a_data_owners_whoever_opens_them_first(first: int) -> None:
+    helper = Helper(LISTENS, owners=frozenset({"lm", "bank", "clinic"}), most=4)
+    for run in "12":
+        for rank in (first, 1 - first):
+            assert joins(helper, ("lm", "bank")[rank], rank, run)
+    assert joins(helper, "lm", 0, "3"), "an LM's owner is in all of them"
+    assert not joins(helper, "bank", 1, "3")
+    assert joins(helper, "clinic", 1, "3")
+    assert not joins(helper, "bank", 1, "4")
+    assert joins(helper, "clinic", 1, "4")
+    assert not joins(helper, "lm", 0, "5"), "there are four"
+
+
+async def test_who_opens_runs_that_nobody_else_does_gets_half_of_them() -> None:
+    helper = Helper(LISTENS, owners=frozenset({"lm", "bank"}), most=4)
+    assert [joins(helper, "bank", 0, run) for run in "123"] == [True, True, False]
+    assert joins(helper, "lm", 0, "4")
