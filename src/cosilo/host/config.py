@@ -122,18 +122,23 @@ class HostedJoint:
         network: the file that says how engines reach each other; see `parties.network`.
         each, most: runs of one client, and of all, at the same time.
         idle_s: how long one may be asked for nothing.
+        step_s: how long sharing the weights may take, or one computation.
+        silent_s: how long a party that is waited for may say nothing.
     """
 
     network: Path
     each: int = 2
     most: int = 8
     idle_s: float = 600.0
+    step_s: float = 600.0
+    silent_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.each <= self.most:
             raise ValueError("each must be 1 or more, and most no less")
-        if not 0 < self.idle_s < math.inf:
-            raise ValueError(f"idle_s = {self.idle_s!r} is no positive number of seconds")
+        for name in ("idle_s", "step_s", "silent_s"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} = {value!r} is no positive number of seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from aiohttp import web
 from cosilo import interrupts
 from cosilo.boundary.record.signed import SigningKey
 from cosilo.boundary.transports import tls
+from cosilo.engines.spu.run import Deadlines
 from cosilo.errors import CosiloError
 from cosilo.host.books import HostBooks
 from cosilo.host.config import HostConfig, HostedJoint
@@ -197,7 +198,13 @@ def _joint_runs(joint: HostedJoint | None) -> JointRuns:
     if joint is None:
         return JointRuns(trials=False)
     network = JointNetwork.load(joint.network)
-    return JointRuns(network, each=joint.each, most=joint.most, idle_s=joint.idle_s)
+    return JointRuns(
+        network,
+        each=joint.each,
+        most=joint.most,
+        idle_s=joint.idle_s,
+        deadlines=Deadlines(step_s=joint.step_s, silent_s=joint.silent_s),
+    )
 
 
 @asynccontextmanager

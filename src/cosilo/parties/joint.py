@@ -47,6 +47,9 @@ LATE = 1 << 20
 _Key = tuple[int, bytes]
 
 _OFFERS = 8  # of a model, kept: the same for whoever wants the same
+_TRIAL = Deadlines(
+    step_s=3600.0, silent_s=600.0
+)  # its data owner says how long it waits, and is here
 _OFFERED = 1 << 30  # bytes of arrays that offers keep; the newest is kept, whatever it has
 
 
@@ -457,7 +460,7 @@ def runs_of(model: TextModel) -> JointRuns:
         raise CapabilityError(f"{model.name!r} takes no part in joint computations")
     found = _kept.get(model)
     if found is None:
-        found = _kept[model] = JointRuns()
+        found = _kept[model] = JointRuns(deadlines=_TRIAL)
         if (on_close := getattr(model, "on_close", None)) is not None:
             on_close(found.close)
     return found

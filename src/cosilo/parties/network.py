@@ -7,6 +7,7 @@ and helper.
     lm_owner, data_owner, helper       the names that the others' client certificates bear
     helper_at                          HOST:PORT of the helper, for owners
     serve, owners, runs, idle_s        where the helper listens for owners, whom, and how much it serves
+    step_s, silent_s                   how long it waits
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from cosilo.boundary.transports import tls
 from cosilo.engines.spu.helper import Helper, Listens, Where
+from cosilo.engines.spu.run import Deadlines
 from cosilo.errors import ConfigError
 from cosilo.tables import read
 
@@ -37,6 +39,9 @@ class JointNetwork:
         owners: the names of those that a helper serves.
         runs: that a helper computes at the same time.
         idle_s: how long a run at a helper may be asked for nothing.
+        step_s: how long a helper's step may take; a host says it in its [joint], a data owner by its
+            strategy's options.
+        silent_s: how long a helper waits for a party that says nothing.
     """
 
     ca: Path
@@ -55,12 +60,17 @@ class JointNetwork:
     owners: tuple[str, ...] = ()
     runs: int = 4
     idle_s: float = 600.0
+    step_s: float = 600.0
+    silent_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.ports and not (len(self.ports) == 2 and 0 < self.ports[0] <= self.ports[1] < 65536):
             raise ValueError(f"ports = {list(self.ports)!r} is no first and last port")
-        if self.runs < 1 or not 0 < self.idle_s < 1e9:
-            raise ValueError("runs must be 1 or more, and idle_s a positive number of seconds")
+        if self.runs < 1:
+            raise ValueError("runs must be 1 or more")
+        for name in ("idle_s", "step_s", "silent_s"):
+            if not 0 < getattr(self, name) < 1e9:
+                raise ValueError(f"{name} must be a positive number of seconds")
 
     @classmethod
     def load(cls, path: Path) -> JointNetwork:
@@ -117,7 +127,13 @@ class JointNetwork:
                 "certificates bear"
             )
         owners = frozenset(self.owners)
-        made = Helper(self.listens, owners=owners, most=self.runs, idle_s=self.idle_s)
+        made = Helper(
+            self.listens,
+            owners=owners,
+            most=self.runs,
+            idle_s=self.idle_s,
+            deadlines=Deadlines(step_s=self.step_s, silent_s=self.silent_s),
+        )
         return made, address(self.serve, "serve")
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from cosilo.errors import ConfigError
 from cosilo.host.books import KeptAnswers
+from cosilo.host.certificates import make_certificates
 from cosilo.host.config import ClientConfig, Listening, load_host
+from cosilo.host.process import _joint_runs
 from cosilo.models.base import Access, Shows
 from cosilo.session import read_model
 
@@ -146,3 +148,21 @@ def test_what_is_wrong_in_a_federation_is_named(tmp_path: Path, new: str, said: 
         load(tmp_path, FEDERATION.replace("rounds = 2", new))
     with pytest.raises(ConfigError, match=r"neither \[model\] nor \[federation\]"):
         load(tmp_path, FEDERATION.replace("[federation]\nrounds = 2\n", ""))
+
+
+def test_how_long_joint_computations_may_take_is_said(tmp_path: Path) -> None:
+    make_certificates(tmp_path / "certs", hosts=["localhost"], clients=["lm-owner"])
+    (tmp_path / "network.toml").write_text(
+        'name = "localhost"\nca = "certs/ca.pem"\n'
+        'cert = "certs/host-localhost.pem"\nkey = "certs/host-localhost.key"\n'
+        'client_cert = "certs/client-lm-owner.pem"\nclient_key = "certs/client-lm-owner.key"\n'
+    )
+    path = tmp_path / "lm.toml"
+    joint = '[joint]\nnetwork = "network.toml"\n'
+    path.write_text(f"{FILE}{joint}step_s = 5\nsilent_s = 4\n")
+    deadlines = _joint_runs(load_host(path).joint)._deadlines
+    assert (deadlines.step_s, deadlines.silent_s) == (5.0, 4.0)
+    for name in ("idle_s", "step_s", "silent_s"):
+        path.write_text(f"{FILE}{joint}{name} = 0\n")
+        with pytest.raises(ConfigError, match=f"{name} = 0.* is no positive number"):
+            load_host(path)

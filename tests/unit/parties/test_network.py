@@ -29,13 +29,16 @@ def written(folder: Path, more: str = "") -> Path:
 def test_paths_begin_beside_the_file_and_the_helper_is_made_of_it(tmp_path: Path) -> None:
     make_certificates(tmp_path / "certs", hosts=["localhost"], clients=["helper"])
     more = 'ports = [8500, 8502]\nserve = "127.0.0.1:8600"\nowners = ["bank", "clinic"]\n'
+    more += "step_s = 5\nsilent_s = 4\n"
     network = JointNetwork.load(written(tmp_path, more + 'helper_at = "far:8600"\n'))
     assert network.ca == tmp_path / "certs" / "ca.pem"
     listens = network.listens
     assert (listens.name, listens.ports) == ("localhost", (8500, 8502))
     assert listens.accept is not None
     assert network.helper_address == ("far", 8600)
-    assert network.served()[1] == ("127.0.0.1", 8600)
+    helper, at = network.served()
+    assert at == ("127.0.0.1", 8600)
+    assert (helper._deadlines.step_s, helper._deadlines.silent_s) == (5.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,8 @@ def test_paths_begin_beside_the_file_and_the_helper_is_made_of_it(tmp_path: Path
         ("ports = [8500]\n", "no first and last port"),
         ("ports = [8502, 8500]\n", "no first and last port"),
         ("runs = 0\n", "runs must be 1 or more"),
-        ("idle_s = nan\n", "idle_s a positive number"),
+        ("idle_s = nan\n", "idle_s must be a positive number"),
+        ("step_s = 0\n", "step_s must be a positive number"),
         ('helpr = "x"\n', "did you mean 'helper'"),
         ("listen = 5\n", "listen"),
         ("x = [\n", "not TOML"),

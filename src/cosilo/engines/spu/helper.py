@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Program, Setting
-from cosilo.engines.spu.run import Deadlines, JointRun, Reached
+from cosilo.engines.spu.run import START_S, Deadlines, JointRun, Reached
 from cosilo.errors import CosiloError, EngineError
 
 LARGEST = 1 << 18
@@ -38,6 +38,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NameOf = Callable[[Mapping[str, Any] | None], str]
 Where = tuple[str, int]
 
+T = TypeVar("T")
 _Rank = Literal[0, 1]
 _Host = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9.:-]{1,253}\Z")]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -131,6 +132,7 @@ class _Opened:
     """A run, as far as owners have opened it."""
 
     owners: dict[int, tuple[_Open, str]] = field(default_factory=dict)
+    both: asyncio.Event = field(default_factory=asyncio.Event)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     at: dict[int, Where] = field(default_factory=dict)
     run: JointRun | None = None
@@ -138,6 +140,12 @@ class _Opened:
     done: asyncio.Future[Passed] | None = None
     next: int = 0
     ended: bool = False
+
+    def end(self) -> None:
+        """From now on it has ended, and whoever waits for it hears so."""
+        self.ended = True
+        self.both.set()
+        self.ready.set()
 
     def passed(self) -> Passed:
         """What has crossed so far.
@@ -214,24 +222,24 @@ class Helper:
             owner = self._listens.name_of(writer.get_extra_info("peercert"))
             if self._owners is not None and owner not in self._owners:
                 raise EngineError("this helper knows no owner of that certificate's name")
-            async with asyncio.timeout(self._deadlines.connect_s):
-                opening = await _read(reader, _Open)
+            opening = await _within(
+                self._deadlines.connect_s, _read(reader, _Open), "no run was opened in time"
+            )
             opened = self._joined(opening, owner)
             name = opening.run
             await _write(writer, _At(await self._ready(opening, opened)))
             while True:
-                async with asyncio.timeout(self._idle_s):
-                    asked = await _read(reader, _Step | _Count)
+                reading = _read(reader, _Step | _Count)
+                asked = await _within(self._idle_s, reading, "nothing was asked for too long")
                 if isinstance(asked, _Step):
                     passed = await self._step(opening, opened, asked)
                 else:
                     passed = opened.passed()
                 links = tuple((*pair, *counted) for pair, counted in sorted(passed.items()))
                 await _write(writer, _Done(links))
-        except (CosiloError, TimeoutError) as error:
-            why = str(error) or "nothing was asked of a run for too long"
+        except CosiloError as error:
             with suppress(OSError):
-                await _write(writer, _Fault(why))
+                await _write(writer, _Fault(str(error)))
         except (OSError, EOFError):
             pass  # an owner parted
         except asyncio.CancelledError:
@@ -255,8 +263,7 @@ class Helper:
         if opening.rank in opened.owners or any(n == owner != "" for _, n in others):
             raise EngineError("a run has two owners, each under a name of its own")
         if any(o.what != opening.what for o, _ in others):
-            opened.ended = True
-            opened.ready.set()  # so that the other one hears of it, too
+            opened.end()  # so that the other one hears of it, too
             raise EngineError("the two owners opened different runs, or have different versions")
         opened.owners[opening.rank] = opening, owner
         return opened
@@ -273,12 +280,15 @@ class Helper:
     async def _ready(self, opening: _Open, opened: _Opened) -> Where:
         """Where this owner reaches the helper, once both have opened the run."""
         if len(opened.owners) == 2:
+            opened.both.set()
             try:
                 await self._start(opening, opened)
             finally:
                 opened.ready.set()
-        async with asyncio.timeout(_BOTH_S):
-            await opened.ready.wait()
+        late = f"the other owner has not opened the run within {_BOTH_S:g} s"
+        await _within(_BOTH_S, opened.both.wait(), late)
+        late = f"the helper has not compiled the program within {START_S:g} s"
+        await _within(START_S, opened.ready.wait(), late)
         if opened.ended or opening.rank not in opened.at:
             raise EngineError("the run did not begin at the helper")
         return opened.at[opening.rank]
@@ -321,8 +331,9 @@ class Helper:
             if not done.done():
                 done.set_result(passed)
             return passed
-        async with asyncio.timeout(self._deadlines.step_s):
-            return await asyncio.shield(done)
+        within = self._deadlines.step_s
+        late = f"the other owner and the helper have not done the step within {within:g} s"
+        return await _within(within, asyncio.shield(done), late)
 
     async def _computed(self, opened: _Opened, step: _Step) -> Passed:
         assert opened.run is not None
@@ -343,8 +354,7 @@ class Helper:
         opened = self._runs.pop(name, None)
         if opened is None:
             return
-        opened.ended = True
-        opened.ready.set()
+        opened.end()
         if opened.done is not None and not opened.done.done():
             opened.done.set_exception(EngineError("an owner of the run has parted"))
             opened.done.exception()
@@ -355,7 +365,7 @@ class Helper:
             await asyncio.shield(closing)
 
 
-_BOTH_S = 120.0  # until the second owner has opened a run, too, and the helper has started
+_BOTH_S = 120.0  # until the second owner has opened a run, too
 
 
 class AtHelper:
@@ -401,7 +411,7 @@ class AtHelper:
         shape = dict(program.shape)
         opening = _Open(run, rank, program.name, shape, setting.field, setting.bits, agreed, at)
         try:
-            said = await made._asked(opening, _At, 2 * _BOTH_S)
+            said = await made._asked(opening, _At, _BOTH_S + START_S + _CONNECT_S)
         except BaseException:
             made.close()
             raise
@@ -457,6 +467,19 @@ def since(before: Passed, now: Passed) -> Passed:
         had = before.get(pair, (0, 0))
         found[pair] = size - had[0], frames - had[1]
     return found
+
+
+async def _within(seconds: float, work: Awaitable[T], late: str) -> T:
+    """What `work` gives.
+
+    Raises:
+        EngineError: it took longer, which is `late`.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise EngineError(late) from None
 
 
 async def _read(reader: asyncio.StreamReader, kind: Any) -> Any:

@@ -39,6 +39,9 @@ from cosilo.engines.spu.party import WORKER, SpuParty, packed, printable, unpack
 from cosilo.errors import CapabilityError, ConfigError, EngineError
 
 _HELLO_S, _COMPILE_S, _END_S = 60.0, 900.0, 20.0
+START_S = _HELLO_S + _COMPILE_S
+"""Within which a party has started and compiled, or has failed."""
+
 _LOOK_S, _LOOKS = 0.005, 3  # how often links are looked at, which are at rest when all looks say so
 _CGROUP = Path("/sys/fs/cgroup")
 _OWNED, _GIVEN, _BROUGHT = 0, 1, 2  # which of a program's arrays

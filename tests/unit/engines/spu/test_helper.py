@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cosilo.engines.base import Program, Setting
+from cosilo.engines.spu import helper as helping
 from cosilo.engines.spu.helper import AtHelper, Helper, Listens, _Open
 from cosilo.engines.spu.run import Deadlines, JointRun
 from cosilo.errors import EngineError
@@ -34,7 +36,7 @@ class Serving:
     """A helper that listens."""
 
     def __init__(self, **options: Any) -> None:
-        self.helper = Helper(LISTENS, deadlines=DEADLINES, **options)
+        self.helper = Helper(LISTENS, **{"deadlines": DEADLINES, **options})
         self.port = 0
         self.opened: list[AtHelper] = []
 
@@ -202,3 +204,35 @@ async def test_who_opens_runs_that_nobody_else_does_gets_half_of_them() -> None:
     helper = Helper(LISTENS, owners=frozenset({"lm", "bank"}), most=4)
     assert [joins(helper, "bank", 0, run) for run in "123"] == [True, True, False]
     assert joins(helper, "lm", 0, "4")
+
+
+async def test_whom_it_waits_for_is_said(monkeypatch: pytest.MonkeyPatch, agreed: str) -> None:
+    monkeypatch.setattr(helping, "_BOTH_S", 0.2)
+    made = Serving(deadlines=replace(DEADLINES, step_s=0.2, connect_s=0.2))
+    made.port = await made.helper.open()
+    try:
+        with pytest.raises(EngineError, match="other owner has not opened"):
+            await made.at(0, agreed)
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        assert b"no run was opened" in await reader.read(1000)
+        writer.close()
+        one, _ = await made.both(agreed, 32 * "b")
+        with pytest.raises(EngineError, match="have not done the step"):
+            await one.step(0, 1 << 20, 9.0)
+    finally:
+        await made.close()
+
+
+async def test_owners_wait_while_it_compiles(
+    monkeypatch: pytest.MonkeyPatch, serving: Serving, agreed: str
+) -> None:
+    async def slowly(run: JointRun) -> None:
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(helping, "_BOTH_S", 0.2)
+    monkeypatch.setattr(helping, "_CONNECT_S", 0.1)
+    monkeypatch.setattr(JointRun, "compile", slowly)
+    assert len(await serving.both(agreed)) == 2
+    monkeypatch.setattr(helping, "START_S", 0.2)
+    with pytest.raises(EngineError, match=r"not compiled the program|stalled"):
+        await serving.both(agreed, 32 * "b")
