@@ -34,7 +34,8 @@ from cosilo.engines.base import (
     Setting,
 )
 from cosilo.engines.proxies import Counted, LinkProxy
-from cosilo.engines.spu.environment import Environment, directory, require
+from cosilo.engines.spu import compiled
+from cosilo.engines.spu.environment import Environment, require
 from cosilo.engines.spu.party import WORKER, SpuParty, packed, printable, unpacked
 from cosilo.errors import CapabilityError, ConfigError, EngineError
 
@@ -245,8 +246,7 @@ class JointRun:
     async def compile(self) -> None:
         """Compile the program at every party here, or take what was compiled before."""
         assert self.hello is not None, "start it first"
-        cache = directory() / "spu-programs"
-        cache.mkdir(parents=True, exist_ok=True)
+        cache = compiled.folder()
         for rank in self._ranks:  # one after the other: all but the first find what it has compiled
             said = await self._one(
                 rank,
@@ -262,6 +262,7 @@ class JointRun:
             )
             self._told = _TOLD[str(said["sees"])]
             self._digest = str(said["digest"])
+        await asyncio.to_thread(compiled.note_used, self.hello.agreed)
 
     async def listen(
         self,
