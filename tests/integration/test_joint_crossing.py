@@ -45,6 +45,7 @@ cert = "certs/host-localhost.pem"
 key = "certs/host-localhost.key"
 client_cert = "certs/client-{name}.pem"
 client_key = "certs/client-{name}.key"
+hosts = {{ lm-owner = "localhost", clinic = "localhost" }}
 {more}
 """
 

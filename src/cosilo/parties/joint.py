@@ -31,7 +31,7 @@ from cosilo.boundary.messages.joint import (
 )
 from cosilo.engines import ranges
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
-from cosilo.engines.spu.helper import LOOPBACK, Helper, Listens, Passed, Where, since
+from cosilo.engines.spu.helper import Helper, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CapabilityError, EngineError, RejectedError
@@ -213,7 +213,7 @@ class JointRuns:
             RejectedError: the offer is another now, or the way to the data owner cannot be.
             EngineError: there are as many runs as there may be, or the two would run different things.
         """
-        self._require_way(message)
+        self._require_way(client, message)
         if message.run in self._runs or message.run in self._opening:
             raise RejectedError("there is a run of that name: draw another one")
         self._require_room(client)
@@ -350,14 +350,16 @@ class JointRuns:
         trial = self._network is None
         return Setting(wanted.protocol, part.field, part.bits, wanted.insecure and trial)
 
-    def _require_way(self, message: OpenJoint) -> None:
+    def _require_way(self, client: str, message: OpenJoint) -> None:
         if message.tls != (self._network is not None):
             raise RejectedError(
                 "one side has a network file with certificates for joint runs, and the other has not; "
                 "without one they are a trial on one machine"
             )
-        if self._network is None and message.at.host not in LOOPBACK:
-            raise RejectedError("without certificates a joint run stays on one machine")
+        try:
+            self._listens.reached((message.at.host, message.at.port), client)
+        except EngineError as error:
+            raise RejectedError(str(error)) from None
 
     def _require_room(self, client: str) -> None:
         for name, run in list(self._runs.items()):

@@ -5,6 +5,7 @@ and helper.
     ca, cert, key                      a host's certificate, for the name that others connect to
     client_cert, client_key            a client's, for connecting to others
     lm_owner, data_owner, helper       the names that the others' client certificates bear
+    hosts                              where each of the others is connected to, by these names
     helper_at                          HOST:PORT of the helper, for owners
     serve, owners, runs, idle_s        where the helper listens for owners, whom, and how much it serves
     step_s, silent_s                   how long it waits
@@ -13,7 +14,8 @@ and helper.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosilo.boundary.transports import tls
@@ -34,6 +36,8 @@ class JointNetwork:
             parties takes two on each machine, a run of two one.
         lm_owner, data_owner, helper: names in the client certificates of the others; a host knows its
             clients by their own.
+        hosts: the host where each of the others is connected to, by the name in its client certificate;
+            what they say themselves must be that. The helper's is that of `helper_at`, when left out.
         helper_at: HOST:PORT.
         serve: HOST:PORT that a helper listens at for owners.
         owners: the names of those that a helper serves.
@@ -55,6 +59,7 @@ class JointNetwork:
     lm_owner: str = "lm-owner"
     data_owner: str = "data-owner"
     helper: str = "helper"
+    hosts: Mapping[str, str] = field(default_factory=dict)
     helper_at: str = ""
     serve: str = ""
     owners: tuple[str, ...] = ()
@@ -97,6 +102,7 @@ class JointNetwork:
         Raises:
             ConfigError: a file cannot be used.
         """
+        helper = {self.helper: where[0]} if (where := self.helper_address) else {}
         return Listens(
             self.listen,
             self.name,
@@ -104,6 +110,7 @@ class JointNetwork:
             tls.answering(self.ca, self.cert, self.key),
             tls.asking(self.ca, self.client_cert, self.client_key),
             tls.client_of,
+            {**helper, **self.hosts},
         )
 
     @property
@@ -125,6 +132,10 @@ class JointNetwork:
             raise ConfigError(
                 "a helper needs serve = 'HOST:PORT', and owners = [two names or more] that client "
                 "certificates bear"
+            )
+        if lacking := sorted(set(self.owners) - set(self.hosts)):
+            raise ConfigError(
+                f"a helper connects to its owners: hosts says not where to {', '.join(lacking)}"
             )
         owners = frozenset(self.owners)
         made = Helper(

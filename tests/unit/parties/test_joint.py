@@ -26,10 +26,13 @@ from cosilo.engines.spu import run
 from cosilo.engines.spu.helper import Helper
 from cosilo.engines.spu.party import SpuParty
 from cosilo.engines.spu.run import JointRun
+from cosilo.engines.spu.side import JointSide
 from cosilo.errors import BudgetExceededError, CapabilityError, EngineError, RejectedError
+from cosilo.host.certificates import make_certificates
 from cosilo.models.joint import JointPart, Wanted
 from cosilo.parties.joint import JointRuns
 from cosilo.parties.lm_owner import LMOwner
+from cosilo.parties.network import JointNetwork
 from cosilo.parties.remote import RemoteOwner
 from joint_runs import Taking, owner_of, scripted_engine
 
@@ -224,3 +227,35 @@ async def test_what_is_asked_for_twice_at_once_is_made_once_and_one_offer_at_a_t
     await runs.offer(model, replace(WELL, tokens=64), by="lm")
     assert [each.tokens for each in asked[2:]] == [32, 64]
     await model.close()
+
+
+async def test_a_client_elsewhere_is_connected_to_where_it_is_known_to_be(
+    tmp_path: Path, parties: list[int]
+) -> None:
+    make_certificates(tmp_path / "certs", hosts=["localhost"], clients=["lm-owner"])
+    network = JointNetwork(
+        ca=tmp_path / "certs/ca.pem",
+        cert=tmp_path / "certs/host-localhost.pem",
+        key=tmp_path / "certs/host-localhost.key",
+        client_cert=tmp_path / "certs/client-lm-owner.pem",
+        client_key=tmp_path / "certs/client-lm-owner.key",
+        name="localhost",
+        listen="127.0.0.1",
+        hosts={"clinic": "clinic.example", "bank": "10.0.0.1"},
+    )
+    model, runs = Taking(), JointRuns(network)
+    exposes = owner_of(model).exposes
+    clinic, town = (LMOwner(model, exposes, client=name, joint=runs) for name in ("clinic", "town"))
+    message = await opening(clinic, tls=True)
+    parties.clear()
+    for host, owner in (("10.0.0.1", clinic), ("127.0.0.1", clinic), ("clinic.example", town)):
+        with pytest.raises(RejectedError, match="not the one known of it"):
+            await owner.handle(replace(message, at=Address(host, 22)))
+    assert parties == []
+    await clinic.handle(replace(message, at=Address("clinic.example", 22)))
+    await runs.close()
+
+    side = JointSide(1, Program("well", {}), Setting("cheetah"), network.listens, names={0: "bank"})
+    side.meet(NAME, ("10.0.0.1", 5), None)
+    with pytest.raises(EngineError, match="not the one known of it"):
+        side.meet(NAME, ("10.0.0.2", 5), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosilo.errors import ConfigError
+from cosilo.errors import ConfigError, EngineError
 from cosilo.host.certificates import make_certificates
 from cosilo.parties.network import JointNetwork, address
 
@@ -17,6 +17,7 @@ cert = "certs/host-localhost.pem"
 key = "certs/host-localhost.key"
 client_cert = "certs/client-helper.pem"
 client_key = "certs/client-helper.key"
+hosts = { bank = "bank.example", clinic = "clinic.example" }
 """
 
 
@@ -36,6 +37,11 @@ def test_paths_begin_beside_the_file_and_the_helper_is_made_of_it(tmp_path: Path
     assert (listens.name, listens.ports) == ("localhost", (8500, 8502))
     assert listens.accept is not None
     assert network.helper_address == ("far", 8600)
+    assert listens.reached(("bank.example", 5), "bank").server_name == "bank.example"
+    assert listens.reached(("far", 5), "helper").address == ("far", 5)
+    for at, name in ((("clinic.example", 5), "bank"), (("10.0.0.1", 22), "stranger")):
+        with pytest.raises(EngineError, match="not the one known of it"):
+            listens.reached(at, name)
     helper, at = network.served()
     assert at == ("127.0.0.1", 8600)
     assert (helper._deadlines.step_s, helper._deadlines.silent_s) == (5.0, 4.0)
@@ -76,3 +82,10 @@ def test_a_file_or_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> No
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no HOST:PORT"):
         address(text, "helper_at")
+
+
+def test_a_helper_knows_where_its_owners_are(tmp_path: Path) -> None:
+    make_certificates(tmp_path / "certs", hosts=["localhost"], clients=["helper"])
+    more = 'serve = "127.0.0.1:8600"\nowners = ["bank", "town"]\n'
+    with pytest.raises(ConfigError, match="hosts says not where to town"):
+        JointNetwork.load(written(tmp_path, more)).served()

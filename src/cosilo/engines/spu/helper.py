@@ -93,6 +93,7 @@ class Listens:
         ports: the first and the last that may be used; any, when None.
         accept, connect: the TLS of both ends; None in a trial on one machine.
         name_of: whom a verified certificate names.
+        hosts: by that name, the host where a party is connected to.
     """
 
     host: str = "127.0.0.1"
@@ -101,6 +102,7 @@ class Listens:
     accept: ssl.SSLContext | None = None
     connect: ssl.SSLContext | None = None
     name_of: NameOf = lambda _: ""
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
     async def listen(self, run: JointRun, rank: int, other: int, named: str) -> Where:
         """Listen for the party `other`, whose certificate bears the name `named`: where.
@@ -122,9 +124,23 @@ class Listens:
                 return self.name, got
         raise EngineError(f"no port of {low} to {high} is free at {self.host!r} for a joint run")
 
-    def reached(self, at: Where) -> Reached:
-        """A party that listens there, as this machine reaches it."""
-        return Reached(at, self.connect, at[0] if self.connect else "")
+    def reached(self, at: Where, named: str) -> Reached:
+        """The party of the name `named`, which says that it listens there, as this machine reaches it.
+        Where it is, is no affair of its own: this machine would connect to whatever it said.
+
+        Raises:
+            EngineError: it is not the host that is known of it.
+        """
+        if self.connect is None:
+            if at[0] not in LOOPBACK:
+                raise EngineError("without certificates a joint run stays on one machine")
+            return Reached(at)
+        if at[0] != self.hosts.get(named):
+            raise EngineError(
+                f"{named!r} says that it listens at a host that is not the one known of it here: hosts "
+                "in the network file say where each party is connected to, and may lack it"
+            )
+        return Reached(at, self.connect, at[0])
 
 
 @dataclass(eq=False)
@@ -252,8 +268,7 @@ class Helper:
                 await self._end(name)
 
     def _joined(self, opening: _Open, owner: str) -> _Opened:
-        if self._listens.connect is None and opening.at[0] not in LOOPBACK:
-            raise EngineError("without certificates a joint run stays on one machine")
+        self._listens.reached(opening.at, owner)
         opened = self._runs.get(opening.run)
         if (opened is None and len(self._runs) >= self._most) or self._has_enough(opening, owner):
             raise EngineError("the helper computes as many runs as it may; try again later")
@@ -341,7 +356,10 @@ class Helper:
         run.allow(step.most)
         if step.number == 0:
             name = next(iter(opened.owners.values()))[0].run
-            reached = {rank: self._listens.reached(o.at) for rank, (o, _) in opened.owners.items()}
+            reached = {
+                rank: self._listens.reached(o.at, owner)
+                for rank, (o, owner) in opened.owners.items()
+            }
             await run.link(name, reached)
             run.allow(step.most)
             await run.share()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
 from cosilo.engines.spu.helper import AtHelper, Listens, Passed, Where
-from cosilo.engines.spu.run import Deadlines, JointRun
+from cosilo.engines.spu.run import Deadlines, JointRun, Reached
 from cosilo.errors import ConfigError, EngineError
 
 
@@ -67,7 +67,7 @@ class JointSide:
         self._run = JointRun(program, setting, ranks=(rank,), deadlines=self._deadlines)
         self._loop = asyncio.get_running_loop()
         self._helper: AtHelper | None = None
-        self._met: tuple[str, Where, Where | None] | None = None
+        self._met: tuple[str, Reached, Where | None] | None = None
         self._next = 0
         self.at: dict[int, Where] = {}
         self.agreed = ""
@@ -113,6 +113,7 @@ class JointSide:
 
         Raises:
             ConfigError: three parties need a helper.
+            EngineError: the other owner says that it is elsewhere than is known of it.
         """
         if self.three and helper is None:
             raise ConfigError(
@@ -120,7 +121,7 @@ class JointSide:
                 "the third is a helper, on a machine of neither owner (`cosilo engines serve spu`); "
                 "two parties alone can take 'cheetah'"
             )
-        self._met = run, other, helper
+        self._met = run, self._listens.reached(other, self._names.get(self.other, "")), helper
 
     async def step(
         self,
@@ -164,7 +165,7 @@ class JointSide:
     async def _begun(self, most: int, owned: Sequence[Array] | None) -> SideStep:
         assert self._met is not None, "meet first"
         run, other, helper = self._met
-        reached = {self.other: self._listens.reached(other)}
+        reached = {self.other: other}
         if self.three and helper is not None:
             self._helper = await AtHelper.open(
                 helper,
@@ -176,7 +177,8 @@ class JointSide:
                 agreed=self.agreed,
                 at=self.at[HELPER],
             )
-            reached[HELPER] = self._listens.reached(self._helper.at)
+            named = self._names.get(HELPER, "")
+            reached[HELPER] = self._listens.reached(self._helper.at, named)
 
         async def begin() -> Any:
             await self._run.link(run, reached)
