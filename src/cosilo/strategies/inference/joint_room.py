@@ -32,7 +32,7 @@ from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Se
 from cosilo.engines.spu.helper import Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, SideStep
-from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError
+from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError, UnreachableError
 from cosilo.models.joint import Wanted
 from cosilo.parties.joint import LATE
 from cosilo.parties.network import JointNetwork
@@ -46,7 +46,7 @@ _SMALL = 1 << 13  # bytes of a message and its reply, beside an offer
 _OFFER = 1 << 17
 
 _WAITS_S = tuple(0.02 * 2**n for n in range(7))
-_PARTING_S = 5.0  # for the other side to say what went wrong
+_PARTING_S = 5.0  # for the other side to say what went wrong, or that it has ended its side
 _TRIAL = Listens()
 
 
@@ -120,10 +120,15 @@ class Computed:
 
 @dataclass(eq=False)
 class _Open:
-    """A run that is open."""
+    """A run.
+
+    Attributes:
+        there: the LM owner's side of it is open, or may be.
+    """
 
     name: str
     side: JointSide
+    there: bool = False
     next: int = 0
     said: Passed = field(default_factory=dict)  # by the LM's owner, in all
     agreed: Passed = field(default_factory=dict)  # when the last computation was taken
@@ -221,10 +226,30 @@ class JointRoom:
         if opened is not None:
             await opened.side.close()
 
+    async def end(self, channel: Channel) -> None:
+        """End both sides of the run, once nothing is computed in it: the LM's owner has room for
+        another at once."""
+        async with self._turn:
+            if self._open is not None:
+                await self._part(channel, self._open)
+
+    async def _part(self, channel: Channel, opened: _Open) -> None:
+        """End both sides of a run, whatever became of it. The other one would notice that its links
+        break, where it has some; this is sooner."""
+        there, opened.there = opened.there, False
+        if self._open is opened:
+            self._open = None
+        await opened.side.close()
+        if there:
+            with suppress(CosiloError, TimeoutError):
+                async with asyncio.timeout(_PARTING_S):
+                    await channel.send(CloseJoint(run=opened.name))
+
     async def _ready(self, channel: Channel) -> None:
         if self._open is not None and self._open.side.alive:
             return
-        await self.close()
+        if self._open is not None:
+            await self._part(channel, self._open)
         sizes = self.offer.sizes()
         names = {LM_OWNER: "", HELPER: ""}
         if self._network is not None:
@@ -237,22 +262,27 @@ class JointRoom:
             names=names,
             deadlines=self._deadlines,
         )
+        opened = _Open(secrets.token_hex(16), side)
         try:
             await side.start()
             asked = OpenJoint(
                 offer=self.offer.offer,
                 wanted=self.wanted,
-                run=secrets.token_hex(16),
+                run=opened.name,
                 agreed=side.agreed,
                 at=Address(*side.at[LM_OWNER]),
                 tls=self._network is not None,
             )
-            there = await channel.send(asked)
+            opened.there = True
+            try:
+                there = await channel.send(asked)
+            except CosiloError as error:  # whoever refuses opens nothing
+                opened.there = isinstance(error, UnexpectedReplyError | UnreachableError)
+                raise
             side.meet(asked.run, (there.at.host, there.at.port), self._helper(there.helper))
-            opened = _Open(asked.run, side)
             self.setup = await self._step(channel, opened, self.offer.once)
         except BaseException:
-            await side.close()
+            await self._part(channel, opened)
             raise
         self._open = opened
         self.opened += 1
@@ -288,12 +318,8 @@ class JointRoom:
                 channel, message, opened.side.step(message.number, most, given=given)
             )
             passed = await self._settled(channel, opened, message, reply, step.passed)
-        except BaseException as error:
-            await opened.side.close()
-            self._open = None
-            with suppress(CosiloError):  # the other side ends when its links break; this is sooner
-                if isinstance(error, CosiloError):
-                    await channel.send(CloseJoint(run=opened.name))
+        except BaseException:
+            await self._part(channel, opened)
             raise
         before, opened.agreed = opened.agreed, passed
         return Computed(step.outputs, since(before, passed), step.cpu_seconds, reply.took)
@@ -345,7 +371,6 @@ async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent
     try:
         await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if sending.done() and not gone.is_set():
-            step.close()
             sending.result()
             raise EngineError("a computation was answered before it was asked for")
         own = asyncio.create_task(step)
@@ -360,6 +385,8 @@ async def _both(channel: Channel, message: Joint, step: Any) -> tuple[JointSpent
         step_done = await own
         return await sending, step_done
     finally:
+        if own is None:
+            step.close()
         tasks: list[asyncio.Task[Any]] = [t for t in (sending, leaving, own) if t is not None]
         for task in tasks:
             task.cancel()

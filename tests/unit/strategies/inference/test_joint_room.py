@@ -172,10 +172,75 @@ async def test_sides_that_would_run_different_things_do_not_begin() -> None:
     def lie(reply: Message) -> Message:
         return reply.tampered(reply, str) if isinstance(reply, JointOpened) else reply
 
-    road = Road(Changed(owner_of(model), lie))
+    assert road.sent[-1] == "OpenJoint", "whoever refuses opens nothing"
+    owner = owner_of(model)
+    road = Road(Changed(owner, lie))
     room = await road.room(WELL)
     with pytest.raises(UnexpectedReplyError, match="another run"):
         await room.ready(road.channel)
+    assert_parted(road, owner)
+    await ended(room, model)
+
+
+def assert_parted(road: Road, owner: LMOwner) -> None:
+    assert owner.joint is not None
+    assert owner.joint.pids == []
+    assert road.sent.count("CloseJoint") == 1
+    assert road.sent[-1] == "CloseJoint"
+    assert road.meter.reserved == NOTHING
+
+
+class Holds:
+    """A guard that holds computations up until they may go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def guard(self, message: Message, forward: Any, *, request: str) -> Message:
+        if isinstance(message, Joint):
+            self.reached.set()
+            await self.go.wait()
+        reply: Message = await forward(message)
+        return reply
+
+    def guard_stream(self, ask: Any, forward: Any, *, request: str) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_run_is_ended_at_both_sides_and_the_next_one_is_new() -> None:
+    model = Taking()
+    owner = owner_of(model)
+    road = Road(owner)
+    room = await road.room(WELL)
+    await room.end(road.channel)
+    assert road.sent == ["AskJoint"]
+    road.channel._guards = (holds := Holds(),)
+    computing = asyncio.create_task(room.compute(road.channel, GIVEN))
+    await holds.reached.wait()
+    ending = asyncio.create_task(room.end(road.channel))
+    await asyncio.sleep(0)
+    holds.go.set()
+    assert (await computing).outputs, "what is being computed is waited for"
+    await ending
+    assert room.side is None
+    assert_parted(road, owner)
+    assert (await room.compute(road.channel, GIVEN)).outputs
+    assert road.sent.count("OpenJoint") == 2
+    await ended(room, model)
+
+
+async def test_whoever_leaves_after_a_run_was_opened_leaves_nothing_open() -> None:
+    model = Taking()
+    owner = owner_of(model)
+    road = Road(owner)
+    road.channel._guards = (holds := Holds(),)
+    room = await road.room(WELL)
+    opening = asyncio.create_task(room.ready(road.channel))
+    await holds.reached.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert_parted(road, owner)
     await ended(room, model)
 
 
