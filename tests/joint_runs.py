@@ -3,6 +3,7 @@ what its program's name says (tests/unit/engines/spu/scripted.py)."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from cosilo.boundary.channel import Boundary
-from cosilo.boundary.messages import Message
+from cosilo.boundary.messages import Joint, Message
 from cosilo.boundary.meter import Budget, Meter
 from cosilo.boundary.record.ledger import MemoryLedger
 from cosilo.boundary.transports.inside import InProcess
@@ -80,6 +81,23 @@ class Road:
             lm = self.channel
 
         return await JointRoom.of(Told(), wanted, deadlines=deadlines)  # type: ignore[arg-type]
+
+
+class Holds:
+    """A guard that holds computations up until they may go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def guard(self, message: Message, forward: Any, *, request: str) -> Message:
+        if isinstance(message, Joint):
+            self.reached.set()
+            await self.go.wait()
+        reply: Message = await forward(message)
+        return reply
+
+    def guard_stream(self, ask: Any, forward: Any, *, request: str) -> Any:
+        raise NotImplementedError
 
 
 def scripted_engine(folder: Path, patch: pytest.MonkeyPatch) -> None:

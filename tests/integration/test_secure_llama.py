@@ -63,7 +63,7 @@ async def test_private_last_layers_answer_as_they_do_in_clear(tmp_path: Path) ->
     home.activations = large
     with pytest.raises(RejectedError, match="states of this text are larger or smaller"):
         await prepared.answer(session, CHATS[0])
-    await prepared._rooms.close()
+    await prepared._rooms.end(session.lm)
     await private.close()
 
 
@@ -74,5 +74,5 @@ async def test_a_whole_forward_says_the_next_token(tmp_path: Path) -> None:
     prepared, session = await strategy.prepare(session)
     answer = await prepared.answer(session, CHATS[2])
     assert answer.text == plainly(model, CHATS[2], ())
-    await prepared._rooms.close()
+    await prepared._rooms.end(session.lm)
     await model.close()

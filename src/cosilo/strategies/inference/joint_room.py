@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,6 +142,8 @@ class JointRoom:
         offer: what the LM's owner brings.
         network: how engines reach each other; over loopback, in a trial on one machine, when None.
         deadlines: how long things may take.
+        place: waited for before a run is opened, with the channel of whoever needs it: until there may
+            be one more.
 
     Attributes:
         setup: what opening the run took, and sharing the weights, last time.
@@ -156,6 +158,7 @@ class JointRoom:
         network: JointNetwork | None = None,
         *,
         deadlines: Deadlines | None = None,
+        place: Callable[[JointRoom, Channel], Awaitable[None]] | None = None,
     ) -> None:
         self.wanted, self.offer = wanted, offer
         self.setup: Computed | None = None
@@ -164,6 +167,7 @@ class JointRoom:
         self._network = network
         self._listens = network.listens if network else _TRIAL
         self._deadlines = deadlines or Deadlines()
+        self._place = place
         self._setting = Setting(wanted.protocol, offer.field, offer.bits, wanted.insecure)
         self._setting.require()
         self._open: _Open | None = None
@@ -177,6 +181,7 @@ class JointRoom:
         network: JointNetwork | None = None,
         *,
         deadlines: Deadlines | None = None,
+        place: Callable[[JointRoom, Channel], Awaitable[None]] | None = None,
     ) -> JointRoom:
         """Ask the LM's owner what it takes part in.
 
@@ -185,12 +190,17 @@ class JointRoom:
         """
         Setting(wanted.protocol, insecure=wanted.insecure).require()
         offer = await session.lm.send(AskJoint(wanted=wanted))
-        return cls(wanted, offer, network, deadlines=deadlines)
+        return cls(wanted, offer, network, deadlines=deadlines, place=place)
 
     @property
     def side(self) -> JointSide | None:
         """This side of the run that is open."""
         return self._open.side if self._open is not None else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is computed, or a run opened."""
+        return self._turn.locked()
 
     async def ready(self, channel: Channel) -> None:
         """Open a run and share the weights, unless one is open.
@@ -250,6 +260,8 @@ class JointRoom:
             return
         if self._open is not None:
             await self._part(channel, self._open)
+        if self._place is not None:
+            await self._place(self, channel)
         sizes = self.offer.sizes()
         names = {LM_OWNER: "", HELPER: ""}
         if self._network is not None:

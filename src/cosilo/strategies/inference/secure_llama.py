@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from cosilo.boundary.channel import Channel
 from cosilo.engines import llama
 from cosilo.engines.base import Array
 from cosilo.engines.spu.run import Deadlines
@@ -34,7 +35,9 @@ from cosilo.strategies.split_thread import require_plain
 from cosilo.types import Answer, Chat, Generation, Sampling
 
 ROOMS = 2
-"""Runs that a strategy keeps open: one for each length and set of choices."""
+"""Runs that a strategy keeps open, at most: one for each length and set of choices."""
+
+_OFFERS = 64  # that are known without asking again
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,19 @@ class SecureOptions:
 
 
 class Rooms:
-    """The joint rooms of one prepared strategy, by what is wanted; of too many, the one that was used
-    longest ago is closed."""
+    """The joint rooms of one prepared strategy, by what is wanted. Of too many runs, the one that was
+    used longest ago is ended before another is opened, once nothing is computed in it.
 
-    def __init__(self, options: SecureOptions) -> None:
-        self._options = options
+    Args:
+        most: runs at the same time; each holds shares of all weights, at every party.
+    """
+
+    def __init__(self, options: SecureOptions, most: int = ROOMS) -> None:
+        self._options, self._most = options, most
         self._network = JointNetwork.load(options.network) if options.network else None
         self._rooms: OrderedDict[Wanted, JointRoom] = OrderedDict()
-        self._turn = asyncio.Lock()
+        self._placed: dict[JointRoom, None] = {}  # may have a run; the one used longest ago first
+        self._turn, self._placing = asyncio.Lock(), asyncio.Lock()
         self.base = ""  # the identity of what is at home, worked out once
 
     async def of(self, session: Session, wanted: Wanted) -> JointRoom:
@@ -92,18 +100,37 @@ class Rooms:
                 deadlines = Deadlines(
                     step_s=self._options.step_s, silent_s=min(self._options.step_s, 600.0)
                 )
-                room = await JointRoom.of(session, wanted, self._network, deadlines=deadlines)
+                room = await JointRoom.of(
+                    session, wanted, self._network, deadlines=deadlines, place=self._place
+                )
                 _require_offer(room)
                 self._rooms[wanted] = room
-                while len(self._rooms) > ROOMS:
-                    await self._rooms.pop(next(iter(self._rooms))).close()
+                while len(self._rooms) > _OFFERS:
+                    self._rooms.popitem(last=False)  # its run, where it has one, is still placed
             self._rooms.move_to_end(wanted)
+            if room in self._placed:
+                self._placed[room] = self._placed.pop(room)
             return room
 
-    async def close(self) -> None:
-        """End this side of all runs."""
-        while self._rooms:
-            await self._rooms.popitem()[1].close()
+    async def end(self, channel: Channel) -> None:
+        """End both sides of all runs."""
+        while self._placed:
+            room = next(iter(self._placed))
+            await room.end(channel)
+            self._placed.pop(room, None)
+
+    async def _place(self, room: JointRoom, channel: Channel) -> None:
+        """Wait until `room` may open a run. Whoever has a place keeps it through a fault, and waits for
+        nobody: else two could wait for each other."""
+        if room in self._placed:
+            return
+        async with self._placing:
+            while len(self._placed) >= self._most:
+                oldest = next(iter(self._placed))
+                idle = next((other for other in self._placed if not other.busy), oldest)
+                await idle.end(channel)
+                self._placed.pop(idle, None)
+            self._placed[room] = None
 
 
 @dataclass(frozen=True)
@@ -220,12 +247,16 @@ def forecast(lengths: Sequence[int], *, once: int, each: int) -> Forecast:
 async def opened(session: Session, rooms: Rooms, wanted: Sequence[Wanted], *, by: str) -> Session:
     """The session with a card of what setting each run up took. Where no new call may be made, whoever
     asks first opens them."""
-    with suppress(OfflineError):
-        for each in wanted:
-            room = await rooms.of(session, each)
-            await room.ready(session.lm)
-            title = f"joint computation, texts of {each.tokens} tokens"
-            session = session.with_card(joint_card(by, title, room))
+    try:
+        with suppress(OfflineError):
+            for each in wanted:
+                room = await rooms.of(session, each)
+                await room.ready(session.lm)
+                title = f"joint computation, texts of {each.tokens} tokens"
+                session = session.with_card(joint_card(by, title, room))
+    except BaseException:
+        await rooms.end(session.lm)  # nobody is given them
+        raise
     return session
 
 

@@ -37,7 +37,7 @@ from cosilo.models.joint import Wanted
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.strategies.inference.joint_room import JointRoom
-from joint_runs import GIVEN, Road, Taking, owner_of, scripted_engine
+from joint_runs import GIVEN, Holds, Road, Taking, owner_of, scripted_engine
 
 WELL = Wanted(program="well")
 
@@ -188,23 +188,6 @@ def assert_parted(road: Road, owner: LMOwner) -> None:
     assert road.sent.count("CloseJoint") == 1
     assert road.sent[-1] == "CloseJoint"
     assert road.meter.reserved == NOTHING
-
-
-class Holds:
-    """A guard that holds computations up until they may go on."""
-
-    def __init__(self) -> None:
-        self.reached, self.go = asyncio.Event(), asyncio.Event()
-
-    async def guard(self, message: Message, forward: Any, *, request: str) -> Message:
-        if isinstance(message, Joint):
-            self.reached.set()
-            await self.go.wait()
-        reply: Message = await forward(message)
-        return reply
-
-    def guard_stream(self, ask: Any, forward: Any, *, request: str) -> Any:
-        raise NotImplementedError
 
 
 async def test_a_run_is_ended_at_both_sides_and_the_next_one_is_new() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ import pytest
 pytest.importorskip("torch")
 
 from cosilo.boundary.messages import AskJoint, JointOffered, Message
-from cosilo.errors import CapabilityError, ConfigError, RejectedError, UnexpectedReplyError
-from cosilo.models.joint import Wanted
+from cosilo.errors import (
+    CapabilityError,
+    ConfigError,
+    EngineError,
+    RejectedError,
+    UnexpectedReplyError,
+)
+from cosilo.models.joint import JointPart, Wanted
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.joint_llama import part_of
@@ -21,8 +28,17 @@ from cosilo.session import open_session
 from cosilo.strategies.base import strategies
 from cosilo.strategies.inference.joint_room import Computed
 from cosilo.strategies.inference.secure_forward import one_hot
-from cosilo.strategies.inference.secure_llama import Prompt, answer_of, first_tokens, prompt_of
+from cosilo.strategies.inference.secure_llama import (
+    Prompt,
+    Rooms,
+    SecureOptions,
+    answer_of,
+    first_tokens,
+    opened,
+    prompt_of,
+)
 from cosilo.types import Sampling, user
+from joint_runs import GIVEN, Holds, Road, Taking, owner_of, scripted_engine
 from secure_llamas import CHATS, LABELS, SHOWS, adapted, base, with_terms
 
 
@@ -148,3 +164,84 @@ def test_a_number_is_read_as_the_choice_or_token_that_it_is() -> None:
 def test_what_is_wanted_names_the_base_and_no_text() -> None:
     wanted = Wanted(program="llama", base=base().below(1), starts="states", layers=1, tokens=64)
     assert len(wanted.base) == 64
+
+
+class Fitting(Taking):
+    """A model that offers just what is wanted."""
+
+    def takes_part(self, wanted: Wanted) -> JointPart:
+        self.changed["shape"] = {
+            "tokens": wanted.tokens, "starts": wanted.starts, "ends": "label",
+            "candidates": list(wanted.candidates),
+        }  # fmt: skip
+        return super().takes_part(wanted)
+
+
+class TestRooms:
+    """Without the engine: its parties are workers that compute nothing."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fitting:
+        scripted_engine(tmp_path, monkeypatch)
+        return Fitting()
+
+    async def test_no_run_is_ended_while_something_is_computed_in_it(self, model: Fitting) -> None:
+        owner = owner_of(model, each=2)
+        road, holds = Road(owner), Holds()
+        held = road.channel.bind("held")
+        held._guards = (holds,)
+        rooms = Rooms(SecureOptions("cheetah", (8,), 3.0, None))
+        session: Any = type("Told", (), {"lm": road.channel})
+        wanted = [
+            Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
+            for tokens in (8, 16, 32)
+        ]
+        first, second, third = [await rooms.of(session, each) for each in wanted]
+        await first.ready(road.channel)
+        await second.ready(road.channel)
+
+        # The one used longest ago is busy: the other one is ended.
+        computing = asyncio.create_task(first.compute(held, GIVEN))
+        await holds.reached.wait()
+        await third.ready(road.channel)
+        assert second.side is None
+        holds.go.set()
+        assert (await computing).outputs
+
+        # All are busy: whoever comes waits.
+        holds.go.clear()
+        busy = [asyncio.create_task(room.compute(held, GIVEN)) for room in (first, third)]
+        await asyncio.sleep(0)
+        assert first.busy
+        assert third.busy
+        waiting = asyncio.create_task(second.compute(road.channel, GIVEN))
+        again = asyncio.create_task(first.compute(road.channel, GIVEN))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert road.sent.count("OpenJoint") == 3
+        holds.go.set()
+        done = await asyncio.wait_for(asyncio.gather(*busy, waiting, again), 60)
+        assert all(each.outputs for each in done)
+        assert owner.joint is not None
+        assert len(owner.joint.pids) == 2
+
+        await rooms.end(road.channel)
+        assert owner.joint.pids == []
+        assert road.sent.count("OpenJoint") == road.sent.count("CloseJoint") > 3
+        await model.close()
+
+    async def test_what_was_opened_before_one_that_fails_is_ended(self, model: Fitting) -> None:
+        owner = owner_of(model, each=1)
+        road = Road(owner)
+        rooms = Rooms(SecureOptions("cheetah", (8, 16), 3.0, None))
+        session: Any = type("Told", (), {"lm": road.channel, "with_card": lambda *_: session})
+        wanted = [
+            Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
+            for tokens in (8, 16)
+        ]
+        with pytest.raises(EngineError, match="1 of a client"):
+            await opened(session, rooms, wanted, by="it")
+        assert owner.joint is not None
+        assert owner.joint.pids == []
+        assert road.sent[-1] == "CloseJoint"
+        await model.close()
