@@ -22,6 +22,7 @@ from cosilo.boundary.messages import (
     CloseJoint,
     Joint,
     JointOffered,
+    JointOpened,
     JointSpent,
     Message,
     OpenJoint,
@@ -291,6 +292,7 @@ class JointRoom:
             except CosiloError as error:  # whoever refuses opens nothing
                 opened.there = isinstance(error, UnexpectedReplyError | UnreachableError)
                 raise
+            self._require_here(there)
             side.meet(asked.run, (there.at.host, there.at.port), self._helper(there.helper))
             self.setup = await self._step(channel, opened, self.offer.once)
         except BaseException:
@@ -298,6 +300,19 @@ class JointRoom:
             raise
         self._open = opened
         self.opened += 1
+
+    def _require_here(self, there: JointOpened) -> None:
+        """Refuse addresses elsewhere in a trial: engines connect to them without a certificate.
+
+        Raises:
+            UnexpectedReplyError: there is one.
+        """
+        named = (there.at,) if there.helper is None else (there.at, there.helper)
+        if self._network is None and not all(each.loopback for each in named):
+            raise UnexpectedReplyError(
+                "without a network file a joint run stays on one machine, and the LM's owner names an "
+                "address elsewhere: nothing was connected to"
+            )
 
     def _helper(self, told: Address | None) -> Where | None:
         """Where the third party is asked: on one machine wherever the LM's owner runs it; elsewhere it

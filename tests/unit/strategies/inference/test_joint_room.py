@@ -251,6 +251,24 @@ async def test_a_head_whose_logits_leave_the_ring_is_refused_before_anything_sta
     assert road.sent == ["AskJoint"]
 
 
+@pytest.mark.parametrize("where", ["at", "helper"])
+async def test_a_trial_connects_to_no_address_elsewhere(where: str) -> None:
+    def elsewhere(reply: Message) -> Message:
+        if not isinstance(reply, JointOpened):
+            return reply
+        return replace(reply, **{where: Address("192.0.2.1", 80)})
+
+    model = Taking()
+    owner = owner_of(model)
+    road = Road(Changed(owner, elsewhere))
+    room = await road.room(WELL)
+    with pytest.raises(UnexpectedReplyError, match="an address elsewhere"):
+        await room.ready(road.channel)
+    assert "Joint" not in road.sent
+    assert_parted(road, owner)
+    await ended(room, model)
+
+
 class TestTheLmOwnersSide:
     """What it refuses of a client that does not keep to the rules."""
 
