@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cosilo.benchmark.bundling import make_bundle
 from cosilo.benchmark.plan import parse_plan
 from cosilo.benchmark.record import chain_of
 from cosilo.benchmark.reopen import reopen
@@ -21,9 +22,12 @@ from cosilo.benchmark.time_left import Moment, TimeLeft
 from cosilo.benchmark.trial import Outcome
 from cosilo.boundary.record.faults import verify
 from cosilo.cli.report import make_report
-from cosilo.errors import CapabilityError, ConfigError, DataError, StoreError
+from cosilo.errors import CapabilityError, ConfigError, DataError, EngineError, StoreError
 from cosilo.parties.around.exposed import Exposed
 from cosilo.session import open_point
+from cosilo.strategies.base import Session
+from cosilo.strategies.inference.ends import Large
+from cosilo.types import Answer, Chat
 from tiny_run import LABELS, Counting
 
 PLAN = """
@@ -75,6 +79,35 @@ def bench(folder: Path, points: str, text: str = PLAN) -> tuple[list[Outcome], C
 
 def point(strategy: str, more: str = "") -> str:
     return f'[[points]]\nstrategy = "{strategy}"\n{more}\n'
+
+
+def test_what_a_prepared_strategy_holds_is_ended_with_its_trial(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+
+    async def close(self: Large, session: Session) -> None:
+        closed.append(session.totals.messages)
+
+    async def fails(self: Large, session: Session, chat: Chat) -> Answer:
+        raise EngineError("no luck")
+
+    monkeypatch.setattr(Large, "close", close, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Large, "answer", fails)
+        outcomes, _ = bench(folder, point("large"))
+    assert isinstance(outcomes[0].error, EngineError)
+    assert closed == [0]
+
+    closed.clear()
+    outcomes, _ = bench(folder, point("large"))
+    assert outcomes[0].error is None
+    answered, tampered = closed
+    assert answered > tampered > 0, "in the session of each pass, once all is answered"
+
+    closed.clear()
+    asyncio.run(make_bundle(folder / "run", "large", folder / "out"))
+    assert closed == [0]
 
 
 def test_a_new_point_is_run_and_the_old_ones_are_not(folder: Path) -> None:

@@ -5,6 +5,7 @@ folder.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from cosilo.models.kept.recorded import RecordedModel
 from cosilo.parties.around.exposed import Exposed
 from cosilo.privacy.secret_key import secret_key
 from cosilo.session import ModelConfig, PointConfig, Side, open_point
-from cosilo.strategies.base import Strategy
+from cosilo.strategies.base import Strategy, close
 from cosilo.strategies.inference.ends import Large
 from cosilo.strategies.inference.ensemble import Ensemble
 from cosilo.types import Demonstration, Turn, last_user
@@ -61,7 +62,8 @@ async def make_bundle(
     note_bundle(run, point, out)
     with making(out) as folder:
         found = reopen(run, [point])
-        try:
+        async with AsyncExitStack() as held:
+            held.push_async_callback(found.close)
             config = found.points[0]
             large = {
                 name: Exposed(found.recorded[name], found.plan.peers[name].exposes)
@@ -77,6 +79,7 @@ async def make_bundle(
                 others={name: Side(lm=other) for name, other in others},
             )
             strategy, session = await strategy.prepare(session.bind(f"prepare/{point}"))
+            held.push_async_callback(close, strategy, session)
             served = spelt_out(strategy, config)
             if not with_examples:
                 _refuse_examples(found, strategy, point)
@@ -98,8 +101,6 @@ async def make_bundle(
                 about=about,
             )
             write(bundle, folder, with_models=with_models)
-        finally:
-            await found.close()
     return Made(about)
 
 

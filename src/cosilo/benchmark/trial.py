@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +63,7 @@ from cosilo.objectives.base import Item
 from cosilo.objectives.scoring import learned_by, some
 from cosilo.privacy.account import PrivacyAccount
 from cosilo.session import ModelConfig, PointConfig, account_of, make_strategy, with_book
-from cosilo.strategies.base import Session, Strategy
+from cosilo.strategies.base import Session, Strategy, close
 from cosilo.tasks.base import Example, Split
 
 ANSWERED: tuple[Split, ...] = ("validation", "certificate", "test")
@@ -227,8 +228,9 @@ class Trials:
         reset_peak_memory()
         notes = self.note(point, trial.id)
         account = self._account(point)
-        roads = Roads(self.plan, point, trial, "plain", store)
-        try:
+        async with AsyncExitStack() as held:
+            roads = Roads(self.plan, point, trial, "plain", store)
+            held.callback(roads.close)
             strategy, session = roads.open(
                 ready(point, parts.task, self._keys),
                 parts,
@@ -241,6 +243,7 @@ class Trials:
                 strategy, session = await strategy.prepare(session)
             finally:
                 store.add_preparing(trial.id, watch.read())
+            held.push_async_callback(close, strategy, session)
             session = await asyncio.to_thread(with_book, session, account)
             notes.prepared(trial.id, point, strategy, begun, session.owner)
             trial = replace(trial, attempt=roads.attempt)
@@ -253,8 +256,6 @@ class Trials:
             for split, examples in todo.items():
                 commit = self._committing(trial, "plain", split, roads)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
-        finally:
-            roads.close()
         liars = [name for name in roads.peers if self.plan.tampers(name)]
         if sends and liars and self.plan.attacks.tamper_share > 0:
             await self._tamper(point, trial, liars)
@@ -306,8 +307,9 @@ class Trials:
             todo[split] = left
         if not any(todo.values()):
             return
-        roads = Roads(self.plan, point, trial, "tampered", store)
-        try:
+        async with AsyncExitStack() as held:
+            roads = Roads(self.plan, point, trial, "tampered", store)
+            held.callback(roads.close)
             strategy, session = roads.open(
                 ready(point, parts.task, self._keys),
                 parts,
@@ -323,12 +325,11 @@ class Trials:
                     f"{error}. With replies tampered with, the point is prepared anew, which spends as "
                     "much again: leave room for it, or set [attacks] tamper_share = 0"
                 ) from None
+            held.push_async_callback(close, strategy, session)
             store.put_cards(trial.id, "tampered", session.cards)
             for split, examples in todo.items():
                 commit = self._committing(trial, "tampered", split, roads)
                 await self._answering(strategy, session, split, commit, trial).run(examples)
-        finally:
-            roads.close()
 
     def _answering(
         self, strategy: Strategy, session: Session, split: Split, commit: Commit, trial: Trial

@@ -191,7 +191,7 @@ class Strategy(Protocol):
     """Answers chats with the two models together.
 
     Instances are immutable; what `prepare` learns lives in the strategy it returns, so one
-    strategy can be prepared for many sessions.
+    strategy can be prepared for many sessions. One that leaves processes or runs behind is `Closes`.
     """
 
     @property
@@ -225,6 +225,24 @@ def forecast(strategy: Strategy) -> Forecast:
 class StreamingStrategy(Strategy, Protocol):
     def stream(self, session: Session, chat: Chat) -> AsyncIterator[Delta | Answer]:
         """The answer in pieces, then the whole `Answer` as the last item."""
+
+
+class Closes(Protocol):
+    """A strategy that, once it is prepared, holds what ends with it: processes here, runs elsewhere."""
+
+    async def close(self, session: Session) -> None:
+        """End that, on both sides; `session` is one that the strategy was prepared for. Calling it
+        twice is harmless."""
+
+
+async def close(strategy: Strategy, session: Session) -> None:
+    """End what the prepared `strategy` holds, if anything. Whoever prepares one calls it at last."""
+    if _closes(strategy):
+        await strategy.close(session)
+
+
+def _closes(strategy: object) -> TypeGuard[Closes]:
+    return hasattr(strategy, "close")
 
 
 def _streams(strategy: Strategy) -> TypeGuard[StreamingStrategy]:

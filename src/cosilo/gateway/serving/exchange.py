@@ -37,6 +37,8 @@ class Setup:
     folder: Path | None = None  # what was prepared for it, deleted with it
 
     async def close(self) -> None:
+        for point in self.points.values():
+            await point.close()
         models = [u.model for u in self.upstreams.values()]
         models += [r.session.owner.model for p in self.points.values() for r in p.routes]
         for model in {id(m): m for m in models}.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -44,7 +45,7 @@ from cosilo.session import (
     owned,
     require_all,
 )
-from cosilo.strategies.base import ONE, Session, Strategy
+from cosilo.strategies.base import ONE, Session, Strategy, close
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.types import Sampling
 
@@ -169,6 +170,7 @@ class ServedPoint:
     Attributes:
         home: the way to an answer for requests that may not leave; None where there is none.
         embedder: turns texts into vectors, in this process; or `remote_embedder` does, elsewhere.
+        parting: the session in which what the point holds is ended.
     """
 
     name: str
@@ -182,11 +184,19 @@ class ServedPoint:
     system: str = ""
     home: Route | None = None
     remote_embedder: RemoteEmbedder | None = None
+    parting: Session | None = None
 
     @property
     def model(self) -> str:
         """Its name in the API."""
         return PREFIX + self.name
+
+    async def close(self) -> None:
+        """End what its strategy holds, once its requests are over. Models and defences may be those of
+        other points, too."""
+        held = {id(route.strategy): route.strategy for route in self.routes}
+        for strategy in held.values():
+            await close(strategy, self.parting or self.routes[0].session)
 
     def ways(self, *, local_only: bool) -> tuple[Route, ...]:
         """The routes of a request, in the order that they are tried.
@@ -322,36 +332,44 @@ async def _open(
         ledgers[other.name] = await asyncio.to_thread(beside, other.name)
     session = _preparing(recipe, strategy, ways[0] if ways else (), defences, ledgers)
     prepared, session = await strategy.prepare(session.bind(f"prepare/{recipe.name}"))
-    routes = [
-        Route(prepared, _towards(way, session, prepared, defences, tabs, ledgers, sampling), way)
-        for way in ways
-    ]
-    alone = _alone(session, sampling)
-    home = None if isinstance(session.owner.model, Absent) else Route(Small(), alone, ())
-    if not prepared.needs.sends:
-        home = Route(prepared, alone, ())
-    if not routes:
-        routes = [Route(prepared, alone, ())]
-    elif fallback == "small":
-        routes.append(Route(Small(), alone, ()))
-    if recipe.serving.local_only and home is None:
-        raise ConfigError(
-            f"point {recipe.name!r}: local_only needs small, which answers alone, or a strategy that "
-            "sends nothing"
+    async with AsyncExitStack() as failing:
+        failing.push_async_callback(close, prepared, session)
+        routes = [
+            Route(
+                prepared, _towards(way, session, prepared, defences, tabs, ledgers, sampling), way
+            )
+            for way in ways
+        ]
+        alone = _alone(session, sampling)
+        parting = _parting(recipe, ways[0], session, prepared, defences, ledger) if ways else alone
+        home = None if isinstance(session.owner.model, Absent) else Route(Small(), alone, ())
+        if not prepared.needs.sends:
+            home = Route(prepared, alone, ())
+        if not routes:
+            routes = [Route(prepared, alone, ())]
+        elif fallback == "small":
+            routes.append(Route(Small(), alone, ()))
+        if recipe.serving.local_only and home is None:
+            raise ConfigError(
+                f"point {recipe.name!r}: local_only needs small, which answers alone, or a strategy "
+                "that sends nothing"
+            )
+        point = ServedPoint(
+            name=recipe.name,
+            strategy=recipe.config.strategy,
+            serving=recipe.serving,
+            sampling=sampling,
+            routes=tuple(routes),
+            defences=defences,
+            embedder=recipe.owner.embedder,
+            budget=recipe.budget,
+            system=recipe.system,
+            home=home,
+            parting=parting,
+            remote_embedder=_embedder(recipe, upstreams, session, defences, tabs, ledger),
         )
-    return ServedPoint(
-        name=recipe.name,
-        strategy=recipe.config.strategy,
-        serving=recipe.serving,
-        sampling=sampling,
-        routes=tuple(routes),
-        defences=defences,
-        embedder=recipe.owner.embedder,
-        budget=recipe.budget,
-        system=recipe.system,
-        home=home,
-        remote_embedder=_embedder(recipe, upstreams, session, defences, tabs, ledger),
-    )
+        failing.pop_all()
+    return point
 
 
 def _embedder(
@@ -376,6 +394,28 @@ def _alone(session: Session, sampling: Sampling) -> Session:
     nobody = owned(Absent("large"), Shows.NOTHING)
     channel = Boundary(way_to(nobody), declared=frozenset())
     return Session(session.owner, channel, sampling, session.cards, session.account)
+
+
+def _parting(
+    recipe: Recipe,
+    way: Sequence[Upstream],
+    session: Session,
+    strategy: Strategy,
+    defences: Sequence[Defence],
+    ledger: Ledger,
+) -> Session:
+    """The session in which what the point holds is ended: behind the same defences, and without tabs,
+    as it is of no request."""
+    channel = Boundary(
+        way_to(_owner(way[0])),
+        declared=strategy.needs.sends,
+        guards=tuple(defences),
+        meter=Meter(price=way[0].price),
+        ledger=ledger,
+        request=f"close/{recipe.name}",
+        account=session.account,
+    )
+    return Session(session.owner, channel, recipe.sampling, account=session.account)
 
 
 def _ways(

@@ -58,6 +58,7 @@ def joint_forecast(once: int, each: int, tokens: int = 0) -> Forecast:
         Expected("once", AskJoint, reads=(TURN,), writes=(), size=_OFFER),
         Expected("once", OpenJoint, reads=(TURN,), writes=(), size=_SMALL),
         Expected("once", Joint, reads=(TURN,), writes=(), size=_SMALL + once),
+        Expected("once", CloseJoint, reads=(TURN,), writes=(), size=_SMALL),
         Expected("answers", Joint, reads=reads, writes=(), size=_SMALL + each),
     )
 

@@ -142,6 +142,10 @@ class SecureAdapter:
             )
         return home
 
+    async def close(self, session: Session) -> None:
+        """Ends the runs that are open, on both sides."""
+        await self._rooms.end(session.lm)
+
     @property
     def _options(self) -> SecureOptions:
         return SecureOptions(self.protocol, tuple(self.lengths), self.step_s, self.network)

@@ -111,6 +111,10 @@ class SecureForward:
             candidates=candidates,
         )
 
+    async def close(self, session: Session) -> None:
+        """Ends the runs that are open, on both sides."""
+        await self._rooms.end(session.lm)
+
     @property
     def _options(self) -> SecureOptions:
         return SecureOptions(self.protocol, tuple(self.lengths), self.step_s, self.network)

@@ -204,6 +204,13 @@ class SecureHead:
         told = Generation(label, completion_tokens=1, cpu_seconds=done.cpu_here)
         return Answer(told, by="large")
 
+    async def close(self, session: Session) -> None:
+        """Ends the run that is open, on both sides, or the process with the keys."""
+        if self.engine == "spu":
+            await self._heads.end(session.lm)
+        else:
+            await self._rooms.close()
+
     @cached_property
     def _rooms(self) -> _Rooms:
         return _Rooms()
@@ -294,6 +301,11 @@ class _Rooms:
                 self._secured = await _secured(session)
             return self._secured
 
+    async def close(self) -> None:
+        async with self._first:
+            if self._secured is not None:
+                await asyncio.to_thread(self._secured.keys.close)
+
 
 async def _secured(session: Session) -> _Secured:
     encoder, identity = _encoder(session.owner.model)
@@ -341,6 +353,11 @@ class _JointHeads:
                 await room.ready(session.lm)
                 self._head = _JointHead(encoder, room)
             return self._head
+
+    async def end(self, channel: Channel) -> None:
+        async with self._first:
+            if self._head is not None:
+                await self._head.room.end(channel)
 
 
 _SHARED: Mapping[str, tuple[int, int]] = {

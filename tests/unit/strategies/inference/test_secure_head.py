@@ -22,8 +22,9 @@ from cosilo.models.joint import Wanted
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.encrypted import keyed
+from cosilo.parties.joint import runs_of
 from cosilo.session import open_session
-from cosilo.strategies.base import Session
+from cosilo.strategies.base import Session, close
 from cosilo.strategies.inference.secure_head import SecureHead
 from cosilo.testing import LABELS
 from cosilo.types import Sampling, user
@@ -122,6 +123,10 @@ async def test_it_stops_where_no_more_is_allowed(tmp_path: Path) -> None:
     await strategy.answer(session, CHATS[0])
     with pytest.raises(BudgetExceededError, match="may have 1"):
         await strategy.answer(session, CHATS[1])
+    assert isinstance(strategy, SecureHead)
+    secured = await strategy._rooms.of(session)
+    await close(strategy, session)
+    assert not secured.keys.alive
 
 
 async def test_a_small_model_that_makes_no_vectors_is_refused(tmp_path: Path) -> None:
@@ -167,8 +172,12 @@ class TestUnderSpu:
         answer = await prepared.answer(session, CHATS[0])
         assert answer.text == LABELS[0]
         assert answer.generation.tokens == ()
+        assert runs_of(head).pids
+        for _ in range(2):
+            await close(prepared, session)
+        assert runs_of(head).pids == []
         kinds = [entry.kind for entry in ledger.entries() if entry.direction == "up"]
-        assert kinds == ["AskJoint", "OpenJoint", "Joint", "Joint"]
+        assert kinds == ["AskJoint", "OpenJoint", "Joint", "Joint", "CloseJoint"]
         expected = {each.message.__name__ for each in strategy.forecast()}
         assert expected == set(kinds)
         picked = open_session(
@@ -176,9 +185,7 @@ class TestUnderSpu:
         )
         with pytest.raises(RejectedError, match="it tells no other"):
             await prepared.answer(picked, CHATS[0])
-        assert isinstance(prepared, SecureHead)
-        assert prepared._heads._head is not None
-        await prepared._heads._head.room.close()
+        await close(prepared, session)
         await head.close()
 
     async def test_an_insecure_protocol_stands_in_the_report_in_red(self, tmp_path: Path) -> None:
@@ -188,8 +195,7 @@ class TestUnderSpu:
         prepared, session = await strategy.prepare(session)
         (card,) = session.cards
         assert card.warning.startswith("insecure = true: under 'semi2k' one of the two owners can")
-        room = await prepared._heads.of(session, strategy)  # type: ignore[attr-defined]
-        await room.room.close()
+        await close(prepared, session)
         await head.close()
 
     async def test_a_head_of_another_encoder_or_length_is_refused(self, tmp_path: Path) -> None:
@@ -200,9 +206,7 @@ class TestUnderSpu:
         prepared, session = await strategy.prepare(session)
         with pytest.raises(CapabilityError, match=f"of {INPUTS * 2} numbers, and .* have {INPUTS}"):
             await prepared.answer(session, CHATS[0])
-        assert isinstance(prepared, SecureHead)
-        assert prepared._heads._head is not None
-        await prepared._heads._head.room.close()
+        await close(prepared, session)
         await head.close()
         for wanted in (
             Wanted(program="head", base="another"),
