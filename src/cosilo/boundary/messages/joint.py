@@ -53,11 +53,6 @@ class Address(msgspec.Struct, frozen=True):
     host: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9.:-]{1,253}\Z")]
     port: Annotated[int, Meta(ge=1, le=65535)]
 
-    @property
-    def loopback(self) -> bool:
-        """Whether it is on this machine, whatever its port."""
-        return self.host in ("127.0.0.1", "::1", "localhost")
-
 
 class JointLink(msgspec.Struct, frozen=True):
     """What one party sent another, by its rank: 0 the LM's owner, 1 the data owner, 2 a helper.

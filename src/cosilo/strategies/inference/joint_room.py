@@ -30,7 +30,7 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.joint import Address
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
-from cosilo.engines.spu.helper import Listens, Passed, Where, since
+from cosilo.engines.spu.helper import LOOPBACK, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
 from cosilo.engines.spu.side import JointSide, SideStep
 from cosilo.errors import CosiloError, EngineError, UnexpectedReplyError, UnreachableError
@@ -309,7 +309,7 @@ class JointRoom:
             UnexpectedReplyError: there is one.
         """
         named = (there.at,) if there.helper is None else (there.at, there.helper)
-        if self._network is None and not all(each.loopback for each in named):
+        if self._network is None and any(each.host not in LOOPBACK for each in named):
             raise UnexpectedReplyError(
                 "without a network file a joint run stays on one machine, and the LM's owner names an "
                 "address elsewhere: nothing was connected to"
