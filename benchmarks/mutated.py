@@ -476,8 +476,10 @@ def _smallest(kind: Any) -> Iterator[Any]:
             yield from _smallest(kind.type)
         case inspect.StrType(pattern=pattern) if pattern and (found := _HASH.search(pattern)):
             yield "0" * int(found[1])
-        case inspect.StrType(pattern=pattern) if pattern:
+        case inspect.StrType(pattern=pattern) if pattern and "|" in pattern:
             yield pattern[pattern.index("(") + 1 : pattern.index("|")]  # the first of its words
+        case inspect.StrType(pattern=pattern) if pattern:
+            yield pattern[pattern.index("[") + 1]  # one of its letters
         case inspect.BytesType(min_length=least) if least:
             yield bytes(least)
         case inspect.IntType(ge=lowest) | inspect.FloatType(ge=lowest) if lowest:

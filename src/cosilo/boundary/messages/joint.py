@@ -108,7 +108,7 @@ class JointOffered(Message, frozen=True, kw_only=True):
     shows: ClassVar[Shows] = Shows.JOINT
     offer: Digest
     program: ProgramName
-    shape: Annotated[str, Meta(max_length=SHAPE)]
+    shape: Annotated[str, Meta(max_length=SHAPE)] = "{}"
     field: Literal[32, 64, 128] = 64
     bits: Annotated[int, Meta(ge=1, le=64)] = 18
     labels: Annotated[tuple[str, ...], Meta(max_length=_LABELS)] = ()
