@@ -45,7 +45,7 @@ def test_a_bill_is_within_its_reservation(price: Price, claim: Generation, token
     meter = Meter(price=price)
     most = meter.reserve(ask, size)
     down = min(len(encode(reply)), most.bytes_down)
-    bill = price.bill(meter.once(most), reply, down)
+    bill = price.bill(meter.once(most, ask), reply, down)
     assert 0 <= bill.spent.usd <= most.usd * (1 + 1e-9)
     assert bill.spent.tokens_in <= most.tokens_in
     assert bill.spent.tokens_out <= most.tokens_out
