@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     _note(arguments.out, arguments.text)
-    built = fit(wanted, say=_say, progress=_Healing())
+    built = fit(wanted, say=_say, progress=Steps())
     for line in summary(built, limits):
         Screen().say(line, indent=2)
     print(
@@ -231,10 +231,15 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-class _Healing:
-    """A line on stderr for every tenth of the steps."""
+class Steps:
+    """A line on stderr for every tenth of the steps of a training.
 
-    def __init__(self) -> None:
+    Args:
+        measured: what its validation measures.
+    """
+
+    def __init__(self, measured: str = "held-out") -> None:
+        self._measured = measured
         self._tenth = 0
 
     def __call__(self, progress: TrainingProgress) -> None:
@@ -243,7 +248,7 @@ class _Healing:
             self._tenth = tenth
             left = f", about {progress.seconds_left:.0f} s left" if progress.seconds_left else ""
             found = progress.validation
-            held = f", held-out {found:.3f}" if found is not None else ""
+            held = f", {self._measured} {found:.3f}" if found is not None else ""
             print(
                 f"  step {progress.step} of {progress.steps}: loss {progress.loss:.3f}{held}{left}",
                 file=sys.stderr,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cosilo.cli.fit import Steps
 from cosilo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cosilo.models.white_box.training import TrainingProgress
 
 DESCRIPTION = """\
 Unlearn records: train weights that learned them until they look, by a measure on the records
@@ -125,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             seed=arguments.seed,
         ),
-        report=_Steps(),
+        report=Steps("distance"),
     )
     screen = Screen()
     rows = [
@@ -173,23 +170,3 @@ def _option(text: str) -> tuple[str, float]:
         return name.strip().replace("-", "_"), float(value)
     except ValueError:
         raise ConfigError(f"--option takes NAME=NUMBER, not {text!r}") from None
-
-
-class _Steps:
-    """A line on stderr for every tenth of the steps."""
-
-    def __init__(self) -> None:
-        self._tenth = 0
-
-    def __call__(self, progress: TrainingProgress) -> None:
-        tenth = progress.step * 10 // progress.steps
-        if tenth > self._tenth:
-            self._tenth = tenth
-            left = f", about {progress.seconds_left:.0f} s left" if progress.seconds_left else ""
-            found = progress.validation
-            far = f", {found:.3f} nats a token far" if found is not None else ""
-            print(
-                f"  step {progress.step} of {progress.steps}{far}{left}",
-                file=sys.stderr,
-                flush=True,
-            )
