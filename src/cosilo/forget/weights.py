@@ -76,8 +76,6 @@ def unlearn_weights(
         ModelError: the loss is not finite.
         StoreError: `out` holds another training's checkpoint, or cannot be written.
     """
-    from cosilo.models.white_box import files as torch_files
-    from cosilo.models.white_box.layers import is_adapted
     from cosilo.models.white_box.unlearning.forgetting import Forgetting, unlearn
     from cosilo.models.white_box.unlearning.methods import methods
 
@@ -101,9 +99,11 @@ def unlearn_weights(
         report=report,
     )
     if found.improved and found.best_step:
-        adapted = is_adapted(found.model.module)
-        words = None if adapted else torch_files.load_words(_folder(asked.model))
-        torch_files.save(found.model.module, words, asked.out / ("adapter" if adapted else "model"))
+        changed = model.with_module(found.model.module)
+        if asked.adapter is not None:
+            changed.save_adapter(asked.out / "adapter")
+        else:
+            changed.save(asked.out / "model")
         _write(asked, found, model.identity)
     shutil.rmtree(asked.out / WORK, ignore_errors=True)
     return found
@@ -181,16 +181,6 @@ def _loaded(asked: WeightsToUnlearn, name: str, adapter: Path | None) -> TorchMo
         options["adapter"] = adapter
     where: dict[str, Any] = {"path": Path(name)} if Path(name).exists() else {"model": name}
     return models.create("torch", **where, **options)  # type: ignore[return-value]
-
-
-def _folder(name: str) -> Path:
-    """Where the model's tokeniser lies, once it was loaded."""
-    from cosilo.models import catalog
-    from cosilo.models.digests import file_digest
-    from cosilo.models.white_box import files as torch_files
-
-    path = Path(name) if Path(name).exists() else catalog.path(name)
-    return path if path.is_dir() else torch_files.unpack(path, file_digest(path))
 
 
 def _write(asked: WeightsToUnlearn, found: Unlearned, identity: str) -> None:
