@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     _note(arguments.out, arguments.text)
-    built = fit(wanted, say=_say, progress=Steps())
+    built = fit(wanted, say=_say, progress=TrainingLines())
     for line in summary(built, limits):
         Screen().say(line, indent=2)
     print(
@@ -231,7 +231,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-class Steps:
+class TrainingLines:
     """A line on stderr for every tenth of the steps of a training.
 
     Args:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cosilo.cli.fit import Steps
+from cosilo.cli.fit import TrainingLines
 from cosilo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             seed=arguments.seed,
         ),
-        report=Steps("distance"),
+        report=TrainingLines("distance"),
     )
     screen = Screen()
     rows = [
