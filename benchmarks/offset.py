@@ -62,9 +62,11 @@ from unlearning import (
     Row,
     Split,
     _rounded,
+    arguments,
     parts,
     put,
     ratios,
+    run,
     written,
 )
 
@@ -306,22 +308,9 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--minutes", type=float, default=1e6)
-    parser.add_argument("--cells", type=Path, default=Path("/tmp/offset_cells"))
-    parser.add_argument("--report", action="store_true")
-    how = parser.parse_args()
+    how = arguments(__doc__, [0], "/tmp/offset_cells").parse_args()
     if not how.report:
-        import torch
-
-        torch.set_num_threads(1)  # the same weights to the bit wherever it goes on
-        pair = Pair(how)
-        try:
-            for seed in how.seeds:
-                pair.run(seed)
-        except TimeoutError:
-            print("out of time; the same command goes on there")
+        run(how, Pair)
     report(how.cells, how.seeds)
 
 

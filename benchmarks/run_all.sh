@@ -89,6 +89,7 @@ script secure_aggregation benchmarks/secure_aggregation.py ours
 script secure_aggregation_attacks benchmarks/secure_aggregation.py attacks
 script federation_killed benchmarks/federation_killed.py
 script forget_killed benchmarks/forget_killed.py
+script forget_canaries benchmarks/forget_canaries.py
 # These three, and secure_strategies, need `cosilo engines install spu`, and the first the right to make a network namespace.
 script secure_bytes benchmarks/secure_bytes.py
 script secure_faults benchmarks/secure_faults.py

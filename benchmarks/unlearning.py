@@ -8,9 +8,10 @@
 Data: ../shared/data/tofu_qa with paraphrases and wrong answers of benchmarks/data/tofu_qa.py, so that
 no figure is comparable with published ones. 300 questions to forget; of the 300 to retain, those of two
 authors, drawn by the seed, are held out, as people who were never there. Tuned: LoRA of rank 16 on the
-last eight layers, on both sets; retrained: the same on what is retained alone. The tune split has 100
-questions of five authors of `retain` to forget and those of eight others to keep, and nothing of
-`forget`.
+last eight layers, on both sets; retrained: the same on what is retained alone. Every method trains as
+many steps. All is trained on every question; 150 of those to forget and 40, 30 and 30 of the others,
+drawn by the seed, are measured. The tune split has 100 questions of five authors of `retain` to forget
+and those of eight others to keep, and nothing of `forget`.
 
     forget quality   p of a Kolmogorov–Smirnov test of truth ratios on forgotten questions against the
                      retrained model's, by the three wrong answers that unlearning did not stop by
@@ -68,28 +69,26 @@ PRECISION = "float32"  # of bfloat16, CPUs without units for it compute a sixth 
 SEEDS, TUNE = (0, 1, 2), 100
 RANK, UPPER, EPOCHS, BATCH, RATE = 16, 8, 5, 8, 4e-3
 OWN = 2  # wrong answers that the owner stops by; the rest measure
-RETAINED, REAL, WORLD, WRITTEN, SAMPLED, ATTACKED = 60, 40, 40, 24, 6, 60
+STEPS = 40  # of each method
+GONE, RETAINED, REAL, WORLD, WRITTEN, SAMPLED, ATTACKED = 150, 40, 30, 30, 24, 6, 60
 DRAWS, LONGEST, SHARE = 16, 48, 0.05
 Row = dict[str, Any]
 
-MEASURED: dict[str, Any] = {"probe": 40, "validate_every": 8}
+MEASURED: dict[str, Any] = {"probe": 24, "validate_every": 8}
 
-METHODS: dict[str, tuple[dict[str, object], Forgetting]] = {
-    name: (options, Forgetting(epochs=epochs, learning_rate=rate, **MEASURED))
-    for name, options, epochs, rate in (
-        ("npo", {}, 2.0, 3e-3),
-        ("simnpo", {}, 2.0, 3e-3),
-        ("graddiff", {"retain": 2.0}, 2.0, 2e-3),
-        ("kl", {}, 2.0, 2e-3),
-        ("undial", {}, 2.0, 3e-3),
-        ("dpo", {}, 2.0, 3e-3),
-        ("task_vector", {}, 2.0, 3e-3),
-        ("rmu", {}, 2.0, 3e-3),
-        ("ga", {}, 2.0, 1e-3),
-    )
-}  # fmt: skip
-"""Options and training of each method. Rates were tried on the tune split (5e-4 and 3e-3 for NPO, 3e-3
-for SimNPO); those of the others are of the same size and were not tried further."""
+METHODS: dict[str, tuple[dict[str, object], float]] = {
+    "npo": ({}, 3e-3),
+    "simnpo": ({}, 3e-3),
+    "graddiff": ({"retain": 2.0}, 2e-3),
+    "kl": ({}, 2e-3),
+    "undial": ({}, 3e-3),
+    "dpo": ({}, 3e-3),
+    "task_vector": ({}, 3e-3),
+    "rmu": ({}, 3e-3),
+    "ga": ({}, 1e-3),
+}
+"""Options and learning rate of each method. Rates were tried on the tune split (5e-4 and 3e-3 for NPO,
+3e-3 for SimNPO); those of the others are of the same size and were not tried further."""
 
 
 class Split:
@@ -114,6 +113,7 @@ class Split:
             "retain": _some(rng, self.retain, RETAINED),
             "real": _some(rng, every["real_authors"], REAL),
             "world": _some(rng, every["world_facts"], WORLD),
+            "forget": _some(rng, self.forget, GONE),
         }
 
 
@@ -215,7 +215,9 @@ class Bench:
     def forgotten(
         self, cells: Cells, name: str, split: Split, tuned: Adapter, seed: int
     ) -> Adapter:
-        options, how = METHODS[name]
+        options, rate = METHODS[name]
+        epochs = STEPS * BATCH / len(split.forget)
+        how = Forgetting(epochs=epochs, learning_rate=rate, batch=BATCH, **MEASURED)
         forget, retain = (
             [Demonstration(r["id"], user(r["question"]), r["answer"]) for r in rows]
             for rows in (split.forget, split.retain)
@@ -256,7 +258,7 @@ class Bench:
         def work() -> Row:
             module = self.module(adapter)
             found: Row = {}
-            for what, rows in {"forget": split.forget, "held": split.held, **split.asked}.items():
+            for what, rows in {**split.asked, "held": split.held}.items():
                 given = [
                     [r["answer"]]
                     if what == "held"
@@ -284,7 +286,7 @@ class Bench:
                 found[what]["wrong"] = [e[2:] for e in sure]
             model = self.writer(adapter)
             for what in ("forget", "retain", "real", "world"):
-                rows = split.forget if what == "forget" else split.asked[what]
+                rows = split.asked[what]
                 rows = rows[:: max(1, len(rows) // WRITTEN)][:WRITTEN]
                 said = written(model, rows, Sampling(max_tokens=LONGEST))
                 found[what]["rouge"] = [
@@ -481,6 +483,7 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
     ]
     kept = Kept("unlearning", settings={
         "model": MODEL, "rank": RANK, "layers": UPPER, "epochs": EPOCHS, "rate": RATE,
+        "steps of a method": STEPS, "measured": [GONE, RETAINED, REAL, WORLD],
         "seeds": len(done), "precision": PRECISION, "data": done[0]["data"] if done else "",
     })  # fmt: skip
     names = ("untuned", "tuned", "retrained", *METHODS)
@@ -490,7 +493,11 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
             continue
         found = [summary(d, name) for d in every]
         for column in found[0]:
-            put(kept, name, column, [f[column] for f in found if column in f])
+            values = [f[column] for f in found if column in f]
+            if column == "forget quality":  # a mean of p values is none
+                kept.put(name, column, min(values), n=len(values))
+            else:
+                put(kept, name, column, values)
         if all(f"{name} seconds" in d for d in every):
             put(kept, name, "CPU seconds", [d[f"{name} seconds"] for d in every])
         if all(f"{name} owner" in d for d in every):
@@ -530,24 +537,35 @@ def put(kept: Kept, row: str, column: str, values: Sequence[float]) -> None:
         kept.put(row, column, values[0], n=len(values))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=[])
+def arguments(doc: str, seeds: Sequence[int], cells: str) -> argparse.ArgumentParser:
+    """What this benchmark and that of offsets are told."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--minutes", type=float, default=1e6)
-    parser.add_argument("--cells", type=Path, default=Path("/tmp/unlearning_cells"))
+    parser.add_argument("--cells", type=Path, default=Path(cells))
     parser.add_argument("--report", action="store_true")
+    return parser
+
+
+def run(how: argparse.Namespace, bench: Callable[[argparse.Namespace], Bench]) -> None:
+    """What `bench` makes of each seed, as far as the minutes go."""
+    import torch
+
+    torch.set_num_threads(1)  # the same weights to the bit wherever it goes on
+    made = bench(how)
+    try:
+        for seed in how.seeds:
+            made.run(seed, getattr(how, "only", []))
+    except TimeoutError:
+        print("out of time; the same command goes on there")
+
+
+def main() -> None:
+    parser = arguments(__doc__, SEEDS, "/tmp/unlearning_cells")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=[])
     how = parser.parse_args()
     if not how.report:
-        import torch
-
-        torch.set_num_threads(1)  # the same weights to the bit wherever it goes on
-        bench = Bench(how)
-        try:
-            for seed in how.seeds:
-                bench.run(seed, how.only)
-        except TimeoutError:
-            print("out of time; the same command goes on there")
+        run(how, Bench)
     if any(s < TUNE for s in how.seeds):
         report(how.cells, [s for s in how.seeds if s < TUNE])
 
