@@ -41,7 +41,7 @@ from cosilo.models.white_box.depth import plain, without
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.unlearning.forgetting import Forgetting
 from cosilo.models.white_box.unlearning.offsets import logits_of, offset
-from cosilo.models.white_box.unlearning.reading import ModuleReader
+from cosilo.models.white_box.unlearning.reading import ModuleReader, reply_tokens
 from cosilo.objectives import forgetting as measure
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
@@ -193,7 +193,7 @@ class Pair(Bench):
         """Of each reply: its tokens' log-probabilities, and which were the likeliest."""
         lm = self.module(large)
         if moving is None:
-            return lambda sequences: self.scanned(lm, sequences)
+            return lambda sequences: reply_tokens(self.reader, lm, sequences)
         reader, plus = ModuleReader(self.small_above), with_adapter(self.small.module, moving)
         rule = Difference(ALPHA)
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import copy
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,10 +52,10 @@ from cosilo.models.white_box.adapters import (
     usual_loss,
     with_adapter,
 )
-from cosilo.models.white_box.layers import layers_of
 from cosilo.models.white_box.lm import TorchModel
+from cosilo.models.white_box.unlearning.attacks import TwoCheckpoints, relearned, rounded_to
 from cosilo.models.white_box.unlearning.forgetting import Forgetting, adapter_of, unlearn
-from cosilo.models.white_box.unlearning.reading import ModuleReader, by_prompt
+from cosilo.models.white_box.unlearning.reading import ModuleReader, reply_tokens
 from cosilo.objectives import forgetting as measure
 from cosilo.objectives import intervals
 from cosilo.tasks.text import rouge_l_recall
@@ -234,23 +233,6 @@ class Bench:
         cells.put(f"{name} owner", about)
         return adapter_of(found.model.module)
 
-    def scanned(
-        self, module: Any, sequences: Sequence[Tokens], reader: ModuleReader | None = None
-    ) -> list[Any]:
-        """Of each reply: its tokens' log-probabilities, and which were the likeliest."""
-        import torch
-
-        reader = reader or self.reader
-        found: list[Any] = [None] * len(sequences)
-        order = by_prompt(sequences)
-        with torch.no_grad():
-            for start in range(0, len(order), 16):
-                some = order[start : start + 16]
-                said = reader.said(module, [sequences[i] for i in some])
-                for i, rows in zip(some, _each(said), strict=True):
-                    found[i] = rows
-        return found
-
     def measured(self, cells: Cells, name: str, split: Split, adapter: Adapter | None) -> None:
         if f"{name} measured" in cells.done:
             return
@@ -266,7 +248,8 @@ class Bench:
                     for r in rows
                 ]
                 scans = iter(
-                    self.scanned(
+                    reply_tokens(
+                        self.reader,
                         module,
                         [self.tokens(r, t) for r, e in zip(rows, given, strict=True) for t in e],
                     )
@@ -318,18 +301,18 @@ class Bench:
                 "strength": measure.extraction_strength([r for _, r in scans]).tolist(),
             }
 
-        def relearned() -> Row:
+        def again() -> Row:
             sequences = [self.tokens(r, r["answer"]) for r in known]
-            found = trained_adapter(
-                self.base.module, adapter, sequences, steps=3 * -(-count // 5), batch=5,
-                learning_rate=RATE / 4, seed=seed, loss=self.above,
-            )[0]  # fmt: skip
-            return about(self.scanned(self.module(found), asked))
+            found = relearned(
+                self.module(adapter), sequences, epochs=3, batch=5, learning_rate=RATE / 4,
+                seed=seed, loss=self.above,
+            )  # fmt: skip
+            return about(reply_tokens(self.reader, found, asked))
 
         def quantised(bits: int) -> Row:
             whole = rounded_to(merged_with(self.base.module, adapter), bits)
             reader = self.rounded.setdefault(bits, ModuleReader(self.upper_loss(whole)))
-            return about(self.scanned(whole, asked, reader))
+            return about(reply_tokens(reader, whole, asked))
 
         def drawn() -> Row:
             rows = rest[:SAMPLED]
@@ -343,33 +326,15 @@ class Bench:
             return {"best": each.max(axis=1).tolist(), "one": each[:, 0].tolist()}
 
         def compared() -> Row:
-            import torch
+            both = TwoCheckpoints(self.reader, self.module(tuned))
+            return about(reply_tokens(both, self.module(adapter), asked))
 
-            before, after = self.module(tuned), self.module(adapter)
-            scans = []
-            with torch.no_grad():
-                for start in range(0, len(asked), 16):
-                    some = asked[start : start + 16]
-                    one, other = (self.reader.said(m, some) for m in (before, after))
-                    joined = one.logits.float() * 2 - other.logits.float()
-                    scans += _each(type(one)(joined, one.targets, one.tokens))
-            return about(scans)
-
-        stage("now", lambda: about(self.scanned(self.module(adapter), asked)))
-        stage("relearned", relearned)
+        stage("now", lambda: about(reply_tokens(self.reader, self.module(adapter), asked)))
+        stage("relearned", again)
         for bits in (8, 4):
             stage(f"int{bits}", lambda b=bits: quantised(b))
         stage("drawn", drawn)
         stage("compared", compared)
-
-
-def _each(said: Any) -> list[tuple[Any, Any]]:
-    """Of each reply its tokens' log-probabilities, float64, and which were the likeliest."""
-    rows = said.logits.float().log_softmax(1)
-    picked = rows.gather(1, said.targets[:, None])[:, 0].double().cpu().numpy()
-    right = (rows.argmax(1) == said.targets).cpu().numpy()
-    ends = np.cumsum(said.tokens.cpu().numpy())[:-1]
-    return list(zip(np.split(picked, ends), np.split(right, ends), strict=True))
 
 
 def written(
@@ -396,34 +361,6 @@ def written(
         return [g.text for g in found]
 
     return asyncio.run(every())
-
-
-def rounded_to(module: Any, bits: int) -> Any:
-    """A copy whose decoder layers' matrices are rounded in groups of 32: 8 bits by the largest size
-    over 127 (q8_0), 4 bits by the number of largest size over -8 (q4_0)."""
-    import torch
-
-    made = copy.deepcopy(module)
-    with torch.no_grad():
-        for layer in layers_of(made):
-            for part in layer.modules():
-                if isinstance(part, torch.nn.Linear):
-                    part.weight.copy_(rounded(part.weight.float(), bits).to(part.weight.dtype))
-    return made
-
-
-def rounded(weight: Any, bits: int) -> Any:
-    groups = weight.reshape(-1, 32)
-    if bits == 8:
-        scale = groups.abs().amax(1, keepdim=True) / 127
-        low, high = -127, 127
-    else:
-        where = groups.abs().argmax(1, keepdim=True)
-        scale = groups.gather(1, where) / -8
-        low, high = -8, 7
-    scale = scale.half().float()
-    safe = scale.where(scale != 0, scale.new_ones(()))
-    return ((groups / safe).round().clamp(low, high) * scale).reshape(weight.shape)
 
 
 def _rounded(found: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,56 @@ def test_what_comes_out_is_loaded_as_what_came_in_and_knows_the_records_less(
     assert "approximate, not erased" in printed.out
     texts = [printed.out, printed.err, (out / "unlearned.json").read_text()]
     assert not any(e.chat[0].content in text for text in texts for e in ALL)
+
+
+def test_what_came_out_is_attacked_and_held_against_weights_that_never_learned(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = [Demonstration(f"n{i}", user("qrst"[i] * 12), f"{WORDS[i]} {i}") for i in range(4)]
+    rows(tmp_path / "never.jsonl", never)
+    base = torch_lm(path=place / "base", precision="float32")
+    start = first_adapter(layers_to_adapt(base.module), 8, seed=0)
+    sequences = [base.tokenize(e.chat, e.target) for e in KEEP]
+    again, _ = trained_adapter(base.module, start, sequences, steps=60, batch=8, learning_rate=2e-2)
+    torch_files.save(with_adapter(base.module, again), None, tmp_path / "again")
+    out = tmp_path / "out"
+    more = ["--adapter", str(place / "adapter"), "--retrained", str(tmp_path / "again")]
+    assert main(command(place, "base", out, *more, "--never", str(tmp_path / "never.jsonl"))) == 0
+    seen = json.loads((out / "unlearned.json").read_text())["verified"]
+    after = torch_lm(path=place / "base", adapter=out / "adapter", precision="float32")
+    measures, attacks = seen["measures"], seen["under attack"]
+    names = ["as it came", "unlearned", "retrained"]
+    assert list(measures) == list(attacks) == names
+    asked = [e for e in FORGET if math.isclose(
+        measures["unlearned"]["probability"]["value"], math.exp(-nats(after, [e])), rel_tol=0.02
+    )]  # fmt: skip
+    assert len(asked) == seen["records"] == 1, "the attacker has the other one"
+    for name in names:
+        for share in (*measures[name].values(), *attacks[name].values()):
+            assert share["low"] <= share["value"] <= share["high"]
+    likely = {name: measures[name]["probability"]["value"] for name in names}
+    assert likely["as it came"] > 2 * max(likely["unlearned"], likely["retrained"])
+    assert (
+        attacks["as it came"]["best of 16"]["value"] > attacks["retrained"]["best of 16"]["value"]
+    )
+    assert attacks["unlearned"]["8 bits"]["value"] == pytest.approx(likely["unlearned"], rel=0.2)
+    assert attacks["unlearned"]["two checkpoints"]["value"] > likely["unlearned"]
+    assert 0 <= seen["forget quality"] <= 1
+    assert seen["privacy leak"] is not None
+    printed = capsys.readouterr().out
+    assert "forget quality" in printed
+    assert "two checkpoints" in printed
+
+
+def test_what_is_verified_with_is_read_before_anything_is_trained(
+    place: Path, tmp_path: Path
+) -> None:
+    learned = rows(tmp_path / "never.jsonl", [ALL[3]])
+    said = refused(place, tmp_path, verify=True, never=learned, model="nowhere")
+    assert "record 1 is among those that were learned, too" in said
+    one = rows(tmp_path / "one.jsonl", ALL[:1])
+    said = refused(place, tmp_path, verify=True, forget=one, model="nowhere")
+    assert "two records to forget or more" in said
 
 
 def test_where_nothing_better_is_found_no_weights_are_written(

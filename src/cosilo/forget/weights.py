@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosilo.errors import ConfigError, DataError, StoreError
+from cosilo.forget.verifying import NumberWithInterval, Verification, verified
 from cosilo.models.base import models
 from cosilo.tasks.files import FileRow, cell_text, check_columns, lookup, read_rows
 from cosilo.types import Chat, Demonstration, Role, Turn, user
@@ -44,6 +45,10 @@ class WeightsToUnlearn:
         forget, keep: files of records: see `records_of`.
         out: the folder for what comes out.
         question, answer: the columns of the files.
+        retrained: weights trained without the records, for verifying: an adapter's folder where
+            `adapter` is given, else a model.
+        never: records that no weights learned, for verifying.
+        verify: whether weights that came out are verified; see `forget.verifying`.
         method, options: see `models.white_box.unlearning.methods`.
         training: of `Forgetting`.
     """
@@ -54,6 +59,9 @@ class WeightsToUnlearn:
     out: Path
     adapter: Path | None = None
     untuned: str | None = None
+    retrained: str | None = None
+    never: Path | None = None
+    verify: bool = False
     question: str = "question"
     answer: str = "answer"
     method: str = "npo"
@@ -65,9 +73,14 @@ class WeightsToUnlearn:
 
 
 def unlearn_weights(
-    asked: WeightsToUnlearn, report: Callable[[TrainingProgress], None] | None = None
-) -> Unlearned:
-    """Unlearn, and write what came out, if it is better than what came.
+    asked: WeightsToUnlearn,
+    report: Callable[[TrainingProgress], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Unlearned, Verification | None]:
+    """Unlearn, verify where that is asked for, and write what came out, if it is better than what came.
+
+    Args:
+        say: told which weights are verified.
 
     Raises:
         ConfigError: `out` holds something else; no such method, option or model.
@@ -84,8 +97,20 @@ def unlearn_weights(
     _require_ours(asked.out)
     forget = records_of(asked.forget, asked.question, asked.answer)
     keep = records_of(asked.keep, asked.question, asked.answer)
-    _require_apart(asked.forget, forget, keep)
+    _require_apart(asked.forget, forget, keep, "to keep")
+    never = [] if asked.never is None else records_of(asked.never, asked.question, asked.answer)
+    if asked.never is not None:
+        _require_apart(asked.never, never, [*forget, *keep], "that were learned")
+    if asked.verify and len(forget) < 2:
+        raise DataError(f"{asked.forget}: verifying takes two records to forget or more")
     model = _loaded(asked, asked.model, asked.adapter)
+    retrained = None
+    if asked.verify and asked.retrained is not None:
+        retrained = (
+            _loaded(asked, asked.retrained, None)
+            if asked.adapter is None
+            else _loaded(asked, asked.model, Path(asked.retrained))
+        )
     found = unlearn(
         model,
         forget,
@@ -98,15 +123,21 @@ def unlearn_weights(
         folder=asked.out / WORK,
         report=report,
     )
+    seen = None
     if found.improved and found.best_step:
+        if asked.verify:
+            seen = verified(
+                model, model.with_module(found.model.module), forget, keep, retrained=retrained,
+                never=never, seed=asked.seed, say=say,
+            )  # fmt: skip
         changed = model.with_module(found.model.module)
         if asked.adapter is not None:
             changed.save_adapter(asked.out / "adapter")
         else:
             changed.save(asked.out / "model")
-        _write(asked, found, model.identity)
+        _write(asked, found, seen, model.identity)
     shutil.rmtree(asked.out / WORK, ignore_errors=True)
-    return found
+    return found, seen
 
 
 def records_of(path: Path, question: str, answer: str) -> list[Demonstration]:
@@ -154,15 +185,14 @@ def _said(row: FileRow, messages: object) -> tuple[Chat, str]:
 
 
 def _require_apart(
-    file: Path, forget: Sequence[Demonstration], keep: Sequence[Demonstration]
+    file: Path, records: Sequence[Demonstration], others: Sequence[Demonstration], what: str
 ) -> None:
-    kept = {(record.chat, record.target) for record in keep}
-    both = [i for i, record in enumerate(forget, 1) if (record.chat, record.target) in kept]
+    known = {(record.chat, record.target) for record in others}
+    both = [i for i, record in enumerate(records, 1) if (record.chat, record.target) in known]
     if both:
         more = f" and {len(both) - 1} more" if len(both) > 1 else ""
         raise DataError(
-            f"{file}: record {both[0]}{more} is among those to keep, too: what is to be forgotten "
-            "must not be"
+            f"{file}: record {both[0]}{more} is among those {what}, too: none of this file may be"
         )
 
 
@@ -183,8 +213,10 @@ def _loaded(asked: WeightsToUnlearn, name: str, adapter: Path | None) -> TorchMo
     return models.create("torch", **where, **options)  # type: ignore[return-value]
 
 
-def _write(asked: WeightsToUnlearn, found: Unlearned, identity: str) -> None:
-    said = {
+def _write(
+    asked: WeightsToUnlearn, found: Unlearned, seen: Verification | None, identity: str
+) -> None:
+    said: dict[str, object] = {
         "unlearned": "approximately: weights that never saw the records may differ",
         "model": identity,
         "method": found.method,
@@ -202,12 +234,29 @@ def _write(asked: WeightsToUnlearn, found: Unlearned, identity: str) -> None:
         "digest": found.digest,
         "seconds": round(found.seconds, 3),
     }
+    if seen is not None:
+        said["verified"] = {
+            "records": seen.records,
+            "measures": _intervals(seen.measures),
+            "under attack": _intervals(seen.attacks),
+            "forget quality": seen.quality,
+            "privacy leak": seen.leak,
+        }
     beside = asked.out / f".{REPORT}"
     try:
         beside.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
         beside.replace(asked.out / REPORT)
     except OSError as error:
         raise StoreError(f"{asked.out / REPORT} cannot be written: {error.strerror}") from None
+
+
+def _intervals(
+    found: Mapping[str, Mapping[str, NumberWithInterval]],
+) -> dict[str, dict[str, object]]:
+    return {
+        name: {what: _numbers(share._asdict()) for what, share in each.items()}
+        for name, each in found.items()
+    }
 
 
 def _numbers(found: Mapping[str, float]) -> dict[str, float | None]:

@@ -124,6 +124,27 @@ def reply_nats(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) ->
     return found
 
 
+def reply_tokens(
+    reader: ReplyReader, module: Any, sequences: Sequence[Tokens]
+) -> list[tuple[Doubles, NDArray[np.bool_]]]:
+    """Of each reply: its tokens' log-probabilities, nats, and which of them were the likeliest."""
+    import torch
+
+    found: list[Any] = [None] * len(sequences)
+    order = by_prompt(sequences)
+    with torch.no_grad():
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            said = reader.said(module, [sequences[i] for i in some])
+            rows = said.logits.float().log_softmax(1)
+            sure = rows.gather(1, said.targets[:, None])[:, 0].double().cpu().numpy()
+            right = (rows.argmax(1) == said.targets).cpu().numpy()
+            ends = np.cumsum(said.tokens.cpu().numpy())[:-1]
+            for i, *each in zip(some, np.split(sure, ends), np.split(right, ends), strict=True):
+                found[i] = tuple(each)
+    return found
+
+
 def _said(logits: Any, sequences: Sequence[Tokens]) -> Said:
     import torch
 
