@@ -74,7 +74,7 @@ TEXTS = DATA.parent / "cfpb_raw" / "train.jsonl"
 DROPPED = (4, 5, 12, 13, 14, 17, 19, 20, 25, 26)
 AUTHOR, ASKED, WRITTEN, TOP = 20, 10, 6, 24
 EPOCHS, REFIT = 8, 40
-ALPHA, HOW = 1.0, Forgetting(epochs=6.0, learning_rate=3e-3, probe=20, validate_every=5)
+ALPHA, HOW = 1.0, Forgetting(epochs=16.0, learning_rate=1e-3, probe=20, validate_every=10)
 ARMS = ("tuned", "retrained", "offset")
 
 
