@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 
@@ -24,8 +22,7 @@ from cosilo.strategies.base import Forecast, Needs, Session, Strategy, strategie
 from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.joint_room import SENDS
 from cosilo.strategies.inference.secure_llama import (
-    Rooms,
-    SecureOptions,
+    SecureLlama,
     answer_of,
     first_tokens,
     forecast,
@@ -44,7 +41,7 @@ class HomeBase(ActivationModel, ThreadModel, Protocol):
 
 @strategies.register("secure_adapter")
 @dataclass(frozen=True, kw_only=True)
-class SecureAdapter:
+class SecureAdapter(SecureLlama):
     """The LM owner's last layers and head (`joint = { …, layers = 1 }`) on states that the small model,
     the public base of both, makes at home: one of the choices, by its first token, or the next token.
 
@@ -69,17 +66,14 @@ class SecureAdapter:
     )
 
     layers: int = 1
-    protocol: Literal["aby3", "cheetah"] = "aby3"
     lengths: tuple[int, ...] = (128,)
-    step_s: float = 600.0
-    network: Path | None = None
 
     needs: ClassVar[Needs] = Needs(small=Access.ACTIVATIONS, sends=SENDS)
 
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise ValueError(f"layers = {self.layers!r} leaves nothing to the LM's owner")
-        self._options.require()
+        super().__post_init__()
 
     def forecast(self) -> Forecast:
         """For layers as wide as SmolLM2's."""
@@ -141,15 +135,3 @@ class SecureAdapter:
                 f"layers = {self.layers} leaves nothing to the small model, which has {home.layers}"
             )
         return home
-
-    async def close(self, session: Session) -> None:
-        """Ends the runs that are open, on both sides."""
-        await self._rooms.end(session.lm)
-
-    @property
-    def _options(self) -> SecureOptions:
-        return SecureOptions(self.protocol, tuple(self.lengths), self.step_s, self.network)
-
-    @cached_property
-    def _rooms(self) -> Rooms:
-        return Rooms(self._options)

@@ -11,9 +11,7 @@ traffic for one answer of a small model, and is here to show what that costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,8 +23,7 @@ from cosilo.strategies.guide import Guide
 from cosilo.strategies.inference.joint_room import SENDS
 from cosilo.strategies.inference.secure_llama import (
     Prompt,
-    Rooms,
-    SecureOptions,
+    SecureLlama,
     answer_of,
     first_tokens,
     forecast,
@@ -39,7 +36,7 @@ from cosilo.types import Answer, Chat
 
 @strategies.register("secure_forward")
 @dataclass(frozen=True, kw_only=True)
-class SecureForward:
+class SecureForward(SecureLlama):
     """The LM owner's whole model (`joint = { …, whole = true }`) on a text that it does not see: one of
     the choices, by its first token, or the next token. The small model cuts the text into tokens.
 
@@ -59,15 +56,9 @@ class SecureForward:
         ),
     )
 
-    protocol: Literal["aby3", "cheetah"] = "aby3"
-    lengths: tuple[int, ...] = (32,)
     step_s: float = 3600.0
-    network: Path | None = None
 
     needs: ClassVar[Needs] = Needs(sends=SENDS)
-
-    def __post_init__(self) -> None:
-        self._options.require()
 
     def forecast(self) -> Forecast:
         """For a model of 135 million weights (SmolLM2)."""
@@ -110,18 +101,6 @@ class SecureForward:
             tokens=tokens,
             candidates=candidates,
         )
-
-    async def close(self, session: Session) -> None:
-        """Ends the runs that are open, on both sides."""
-        await self._rooms.end(session.lm)
-
-    @property
-    def _options(self) -> SecureOptions:
-        return SecureOptions(self.protocol, tuple(self.lengths), self.step_s, self.network)
-
-    @cached_property
-    def _rooms(self) -> Rooms:
-        return Rooms(self._options)
 
 
 def one_hot(prompt: Prompt, vocabulary: object) -> Array:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -40,27 +41,23 @@ ROOMS = 2
 _OFFERS = 64  # that are known without asking again
 
 
-@dataclass(frozen=True)
-class SecureOptions:
-    """How a strategy's joint computations are run.
+@dataclass(frozen=True, kw_only=True)
+class SecureLlama:
+    """A strategy that computes jointly with a Llama: how its runs are opened, and that it ends them.
 
     Attributes:
-        protocol, network: as the strategies have them.
-        lengths: so many tokens a text is filled up to.
+        protocol: "aby3" (a third party helps) or "cheetah" (two parties).
+        lengths: so many tokens a text is filled up to: one or two lengths.
         step_s: seconds that sharing the weights, or one computation, may take.
+        network: the file that says how engines reach each other; a trial on one machine without.
     """
 
-    protocol: Literal["aby3", "cheetah"]
-    lengths: tuple[int, ...]
-    step_s: float
-    network: Path | None
+    protocol: Literal["aby3", "cheetah"] = "aby3"
+    lengths: tuple[int, ...] = (32,)
+    step_s: float = 600.0
+    network: Path | None = None
 
-    def require(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ValueError: no lengths, too many of them, or too short ones; no time.
-        """
+    def __post_init__(self) -> None:
         if not 1 <= len(set(self.lengths)) == len(self.lengths) <= ROOMS:
             raise ValueError(
                 f"lengths = {list(self.lengths)!r} is not one or two different lengths"
@@ -70,17 +67,28 @@ class SecureOptions:
         if not 0 < self.step_s < 1e6:
             raise ValueError(f"step_s = {self.step_s!r} is no positive number of seconds")
 
+    async def close(self, session: Session) -> None:
+        """Ends the runs that are open, on both sides."""
+        await self._rooms.end(session.lm)
+
+    @property
+    def most_runs(self) -> int:
+        """At the same time."""
+        return ROOMS
+
+    @cached_property
+    def _rooms(self) -> Rooms:
+        return Rooms(self)
+
 
 class Rooms:
     """The joint rooms of one prepared strategy, by what is wanted. Of too many runs, the one that was
-    used longest ago is ended before another is opened, once nothing is computed in it.
-
-    Args:
-        most: runs at the same time; each holds shares of all weights, at every party.
+    used longest ago is ended before another is opened, once nothing is computed in it: each holds
+    shares of all weights, at every party.
     """
 
-    def __init__(self, options: SecureOptions, most: int = ROOMS) -> None:
-        self._options, self._most = options, most
+    def __init__(self, options: SecureLlama) -> None:
+        self._options = options
         self._network = JointNetwork.load(options.network) if options.network else None
         self._rooms: OrderedDict[Wanted, JointRoom] = OrderedDict()
         self._placed: dict[JointRoom, None] = {}  # may have a run; the one used longest ago first
@@ -125,7 +133,7 @@ class Rooms:
         if room in self._placed:
             return
         async with self._placing:
-            while len(self._placed) >= self._most:
+            while len(self._placed) >= self._options.most_runs:
                 oldest = next(iter(self._placed))
                 idle = next((other for other in self._placed if not other.busy), oldest)
                 await idle.end(channel)

@@ -31,7 +31,7 @@ from cosilo.strategies.inference.secure_forward import one_hot
 from cosilo.strategies.inference.secure_llama import (
     Prompt,
     Rooms,
-    SecureOptions,
+    SecureLlama,
     answer_of,
     first_tokens,
     opened,
@@ -190,7 +190,7 @@ class TestRooms:
         road, holds = Road(owner), Holds()
         held = road.channel.bind("held")
         held._guards = (holds,)
-        rooms = Rooms(SecureOptions("cheetah", (8,), 3.0, None))
+        rooms = Rooms(SecureLlama(protocol="cheetah", lengths=(8,), step_s=3.0))
         session: Any = type("Told", (), {"lm": road.channel})
         wanted = [
             Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
@@ -233,7 +233,7 @@ class TestRooms:
     async def test_what_was_opened_before_one_that_fails_is_ended(self, model: Fitting) -> None:
         owner = owner_of(model, each=1)
         road = Road(owner)
-        rooms = Rooms(SecureOptions("cheetah", (8, 16), 3.0, None))
+        rooms = Rooms(SecureLlama(protocol="cheetah", lengths=(8, 16), step_s=3.0))
         session: Any = type("Told", (), {"lm": road.channel, "with_card": lambda *_: session})
         wanted = [
             Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
