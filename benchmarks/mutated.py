@@ -284,7 +284,7 @@ SAMPLES: tuple[Message, ...] = (
     ),
     JointOpened(run=32 * "1", agreed=64 * "a", at=Address("lm.example", 8501),
                 helper=Address("127.0.0.1", 8600)),
-    Joint(run=32 * "1", number=2, tells="logits", parties=2, most=1 << 20, clear=(5, 6)),
+    Joint(run=32 * "1", number=2, tells="logits", parties=2, most=1 << 20, clear=(5, 6), text="hi"),
     JointSpent(links=(JointLink(0, 1, 99, 2), JointLink(1, 0, 88, 3)), took=0.5),
     CloseJoint(run=32 * "1"),
     JointClosed(),

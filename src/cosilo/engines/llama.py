@@ -143,12 +143,14 @@ def traffic(shape: Mapping[str, Any], owned: Sequence[Floats], protocol: str) ->
     """
     tokens, layers, width = shape["tokens"], shape["layers"], shape["width"]
     heads, inner, picked = shape["heads"], shape["inner"], shape["ends"] != "states"
-    full = layers - picked
-    bent = full * tokens * (inner + heads * tokens) + picked * (inner + heads * tokens)
+    before = shape.get("before", 0)
+    full, places = layers - picked, before + tokens
+    bent = full * tokens * (inner + heads * places) + picked * (inner + heads * places)
     cut = (full + picked) * tokens * width  # numbers that a product is truncated to, about
     if picked:
         bent += len(shape["candidates"]) or shape["vocabulary"]
     given = tokens * (shape["vocabulary"] if shape["starts"] == "tokens" else width)
+    given += 2 * layers * shape["groups"] * before * (width // heads)  # keys and values of a prefix
     each_bent, each_cut, least = (
         (6000, 600, 1 << 26) if protocol == "cheetah" else (600, 100, 1 << 22)
     )

@@ -40,7 +40,8 @@ class Wanted(Value, frozen=True, kw_only=True):
         starts: what the data owner hands in.
         tells: what it is told.
         layers: the last so many of the model's; all where it is 0.
-        tokens: the padded length of a text.
+        tokens: the padded length of a text, or of what of it is computed on in secret.
+        before: so many tokens stand in front of it that the LM's owner is told in clear.
         candidates: ids of tokens that are chosen among; of all, where there are none.
     """
 
@@ -52,7 +53,11 @@ class Wanted(Value, frozen=True, kw_only=True):
     tells: Tells = "label"
     layers: Annotated[int, Meta(ge=0, le=1 << 10)] = 0
     tokens: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
+    before: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     candidates: Annotated[tuple[TokenId, ...], Meta(max_length=1 << 12)] = ()
+
+
+Brings = Callable[[tuple[Array, ...], tuple[int, ...]], tuple[Array, ...]]
 
 
 class Counting(Protocol):
@@ -78,8 +83,8 @@ class JointPart:
         allowance: of how many computations that tell more than a label each client is told; none where
             there is none.
         field, bits: the ring, and how many of its bits are after the point.
-        brings: the LM owner's arrays for one computation, given the tokens that it is told in clear;
-            None where it brings none.
+        brings: the LM owner's arrays for one computation, given `owned`, which it keeps no other copy
+            of, and the tokens that it is told in clear; None where it brings none.
     """
 
     program: str
@@ -93,7 +98,7 @@ class JointPart:
     allowance: Counting | None = None
     field: Literal[32, 64, 128] = 64
     bits: int = 18
-    brings: Callable[[tuple[int, ...]], tuple[Array, ...]] | None = None
+    brings: Brings | None = None
 
 
 @runtime_checkable

@@ -341,7 +341,7 @@ class JointRuns:
             return await run.side.step(0, message.most, owned=part.owned)
         brought = None
         if part.brings is not None:
-            brought = await asyncio.to_thread(part.brings, message.clear)
+            brought = await asyncio.to_thread(part.brings, part.owned, message.clear)
         elif message.clear:
             raise RejectedError("a run of this offer is told nothing in clear")
         return await run.side.step(message.number, message.most, brought=brought)

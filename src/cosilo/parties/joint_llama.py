@@ -2,6 +2,7 @@
 
     public texts ─▶ states before each norm ─▶ shifts ─┐
     weights ───────────────────────────────────────────┴─▶ bounds ─▶ room? ─▶ JointPart, or a refusal
+    tokens in clear ─▶ keys and values of theirs ─▶ brought to one computation
 
 What was seen on the public texts is kept beside other things that can be worked out again, under the
 weights, the texts and the version of the code.
@@ -12,18 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cosilo.caches import cache_folder
-from cosilo.engines import llama, ranges
+from cosilo.engines import llama, prefix, ranges
 from cosilo.engines.llama import Llama, StatesSeen
-from cosilo.errors import CapabilityError, DataError
-from cosilo.models.joint import JointPart, Wanted
+from cosilo.errors import CapabilityError, DataError, RejectedError
+from cosilo.models.base import Array
+from cosilo.models.joint import Brings, JointPart, Wanted
 from cosilo.models.plain_llama import JointTerms, PlainLlama, PlainLlamaModel
 
 VERSION = 1
@@ -72,6 +75,8 @@ def part_of(model: PlainLlamaModel, wanted: Wanted) -> JointPart:
     shape = found.shape(
         wanted.tokens, halvings, starts=_starts(wanted), ends="label", candidates=chosen
     )
+    if wanted.before:
+        shape["before"] = wanted.before
     owned = found.owned(starts=_starts(wanted), ends="label")
     once, each = llama.traffic(shape, owned, wanted.protocol)
     named = f"{model.identity} {first} {wanted.candidates}"
@@ -84,7 +89,28 @@ def part_of(model: PlainLlamaModel, wanted: Wanted) -> JointPart:
         each=each,
         field=64,
         bits=FIXED.fraction,
+        brings=_bringing(shape) if wanted.before else None,
     )
+
+
+def _bringing(about: Mapping[str, Any]) -> Brings:
+    """What is brought to a computation of shape `about`, behind its tokens in clear."""
+    before, vocabulary = about["before"], about["vocabulary"]
+    sizes = {name: about[name] for name in ("heads", "groups", "theta", "eps")}
+
+    def brings(owned: tuple[Array, ...], clear: tuple[int, ...]) -> tuple[Array, ...]:
+        if len(clear) != before or max(clear) >= vocabulary:
+            raise RejectedError(
+                f"a run of this offer goes on from {before} tokens of the LM's in clear, and was told "
+                f"{len(clear)}, or others"
+            )
+        mixed, out, gated, down, table, gain = owned
+        found = Llama(mixed, out, gated, down, table, gain, **sizes)
+        keys, values = prefix.keys_and_values(found, table[list(clear)])
+        ranges.require_room(prefix.bounds(found, keys, values), FIXED)
+        return keys.astype(np.float32), values.astype(np.float32)
+
+    return brings
 
 
 def as_program(weights: PlainLlama, candidates: Sequence[int] = ()) -> Llama:
@@ -137,10 +163,15 @@ def _require_offered(terms: JointTerms, wanted: Wanted) -> None:
         raise CapabilityError(
             "the LM's owner tells the likeliest token of a joint run, and no logits"
         )
-    if not 1 < wanted.tokens <= terms.tokens:
+    if wanted.before and wanted.starts != "tokens":
+        raise CapabilityError(
+            "only a run that begins with tokens goes on from others in clear: states of all tokens are "
+            "made at home"
+        )
+    if wanted.tokens < 2 or wanted.before + wanted.tokens > terms.tokens:
         raise CapabilityError(
             f"the LM's owner computes texts of up to {terms.tokens} tokens jointly, and not of "
-            f"{wanted.tokens}"
+            f"{wanted.before + wanted.tokens}"
         )
 
 

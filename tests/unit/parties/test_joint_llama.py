@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cosilo.engines import llama
-from cosilo.errors import CapabilityError, ConfigError, DataError
+from cosilo.engines import llama, prefix
+from cosilo.errors import CapabilityError, ConfigError, DataError, RejectedError
 from cosilo.models.joint import Wanted
 from cosilo.models.plain_llama import JointTerms
 from cosilo.models.white_box.lm import TorchModel
@@ -93,12 +93,34 @@ def test_a_whole_model_begins_with_tokens(tmp_path: Path) -> None:
         part_of(model, wanted(model, base="f00", starts="tokens", layers=0))
 
 
+def test_behind_tokens_in_clear_it_brings_their_keys_and_values(tmp_path: Path) -> None:
+    model = owner(tmp_path, whole=True)
+    asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0, tokens=24, before=8)
+    part, whole = part_of(model, asked), part_of(model, msgspec.structs.replace(asked, before=0))
+    assert part.shape == {**whole.shape, "before": 8}
+    assert whole.brings is None
+    assert part.each > whole.each
+    ids = (1, 5, 9, 7, 20, 31, 40, 6)
+    assert part.brings is not None
+    keys, values = part.brings(part.owned, ids)
+    assert keys.shape == values.shape == (2, 2, 8, 16)
+    assert keys.dtype == values.dtype == np.float32
+    found = as_program(model.plain_llama(0))
+    expected = prefix.keys_and_values(found, model.states_after(ids, 0))
+    np.testing.assert_allclose(keys, expected[0], atol=1e-5)
+    np.testing.assert_allclose(values, expected[1], atol=1e-5)
+    for other in ((), ids[:7], (*ids[:7], 1 << 20)):
+        with pytest.raises(RejectedError, match="8 tokens of the LM's in clear"):
+            part.brings(part.owned, other)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"tells": "logits"}, "no logits"),
         ({"tells": "states"}, "no logits"),
         ({"tokens": 64}, "up to 32 tokens"),
+        ({"before": 1}, "only a run that begins with tokens"),
         ({"layers": 2}, "its last 1, from states"),
         ({"starts": "tokens", "layers": 0}, "its last 1, from states"),
         ({"program": "head"}, "its last 1, from states"),
@@ -111,6 +133,13 @@ def test_what_its_owner_takes_no_part_in(tmp_path: Path, change: Any, says: str)
     model = owner(tmp_path)
     with pytest.raises(CapabilityError, match=says):
         part_of(model, wanted(model, **change))
+
+
+def test_a_prefix_counts_as_part_of_the_text(tmp_path: Path) -> None:
+    model = owner(tmp_path, whole=True)
+    asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0, tokens=24, before=16)
+    with pytest.raises(CapabilityError, match="up to 32 tokens jointly, and not of 40"):
+        part_of(model, asked)
 
 
 def test_without_terms_nothing_is_computed(tmp_path: Path) -> None:

@@ -249,6 +249,7 @@ class Joint(_Asks, Request[JointSpent], frozen=True, kw_only=True):
         again: compute nothing: only say what has crossed since; engines acknowledge some of what they
             are sent a little later.
         clear: tokens that the LM's owner is told in clear, from the beginning of a text.
+        text: what they stand for, so that guards, and whoever reads the record, see what left.
     """
 
     reply: ClassVar[type[Message]] = JointSpent
@@ -261,9 +262,17 @@ class Joint(_Asks, Request[JointSpent], frozen=True, kw_only=True):
     most: Bytes = 0
     again: bool = False
     clear: Annotated[tuple[TokenId, ...], Meta(max_length=1 << 16)] = ()
+    text: str = ""
+
+    def check(self) -> None:
+        if self.text and not self.clear:
+            raise ValueError("text of no tokens")
+
+    def passages(self) -> list[Passage]:
+        return [Passage(self.text)] if self.text else []
 
     def legible(self) -> bool:
-        return not self.clear
+        return bool(self.text) or not self.clear
 
     def tokens_bound(self) -> tuple[int, int]:
         return TURN + len(self.clear), 0

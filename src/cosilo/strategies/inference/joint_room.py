@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -60,6 +60,16 @@ def joint_forecast(once: int, each: int, tokens: int = 0) -> Forecast:
         Expected("once", Joint, reads=(TURN,), writes=(), size=_SMALL + once),
         Expected("once", CloseJoint, reads=(TURN,), writes=(), size=_SMALL),
         Expected("answers", Joint, reads=reads, writes=(), size=_SMALL + each),
+    )
+
+
+def run_for_each(once: int, each: int) -> Forecast:
+    """The same of one whose every answer may open a run, and end the one before."""
+    *first, answers = joint_forecast(once, each)
+    return (
+        *first,
+        *(replace(expected, about="answers") for expected in first),
+        replace(answers, reads=("question", TURN)),
     )
 
 
@@ -214,13 +224,18 @@ class JointRoom:
             await self._ready(channel)
 
     async def compute(
-        self, channel: Channel, arrays: Sequence[Array], clear: Sequence[int] = ()
+        self,
+        channel: Channel,
+        arrays: Sequence[Array],
+        clear: Sequence[int] = (),
+        text: str = "",
     ) -> Computed:
         """Compute on `arrays`, one computation at a time.
 
         Args:
             channel: of the request that it is for.
             clear: tokens that the LM's owner is told in clear, from the beginning of the text.
+            text: what they stand for.
 
         Raises:
             EngineError: a party failed; nothing is claimed, and the next one opens a new run.
@@ -230,7 +245,7 @@ class JointRoom:
             await self._ready(channel)
             opened = self._open
             assert opened is not None
-            return await self._step(channel, opened, self.offer.each, arrays, tuple(clear))
+            return await self._step(channel, opened, self.offer.each, arrays, tuple(clear), text)
 
     async def close(self) -> None:
         """End this side of the run; the other one notices."""
@@ -331,6 +346,7 @@ class JointRoom:
         most: int,
         given: Sequence[Array] | None = None,
         clear: tuple[int, ...] = (),
+        text: str = "",
     ) -> Computed:
         message = Joint(
             run=opened.name,
@@ -339,6 +355,7 @@ class JointRoom:
             parties=self._setting.parties,
             most=most,
             clear=clear,
+            text=text,
         )
         opened.next += 1
         try:
@@ -374,7 +391,8 @@ class JointRoom:
                 break
             await asyncio.sleep(wait_s)
             counted = await opened.side.count()
-            reply = await channel.send(msgspec.structs.replace(message, again=True, most=LATE))
+            late = msgspec.structs.replace(message, again=True, most=LATE, clear=(), text="")
+            reply = await channel.send(late)
         (sender, receiver), (said, _) = wrong[0], opened.said.get(wrong[0], (0, 0))
         raise UnexpectedReplyError(
             f"from party {sender} to party {receiver} {counted[wrong[0]][0]:,} bytes passed the "

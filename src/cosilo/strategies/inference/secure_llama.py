@@ -147,21 +147,27 @@ class Prompt:
 
     Attributes:
         ids: its tokens, as many as there are.
-        length: the public one that they are filled up to.
+        length: the public one that they are filled up to, those in clear apart.
         candidates: the first tokens of the choices; none where the next token is wanted.
+        before: so many of the first tokens cross in clear.
     """
 
     ids: tuple[int, ...] = field(repr=False)
     length: int
     candidates: tuple[int, ...]
+    before: int = 0
+
+    @property
+    def clear(self) -> tuple[int, ...]:
+        return self.ids[: self.before]
 
     @property
     def filled(self) -> list[int]:
-        return llama.filled(self.ids, self.length)
+        return llama.filled(self.ids[self.before :], self.length)
 
     @property
     def place(self) -> Array:
-        return llama.place(len(self.ids) - 1, self.length)
+        return llama.place(len(self.ids) - self.before - 1, self.length)
 
 
 def home_words(model: TextModel, *, by: str) -> ThreadModel:
@@ -179,17 +185,26 @@ def home_words(model: TextModel, *, by: str) -> ThreadModel:
 
 
 def prompt_of(
-    words: ThreadModel, chat: Chat, sampling: Sampling, lengths: Sequence[int], *, by: str
+    words: ThreadModel,
+    chat: Chat,
+    sampling: Sampling,
+    lengths: Sequence[int],
+    *,
+    by: str,
+    before: int = 0,
 ) -> Prompt:
     """`chat` as tokens, and the choices.
+
+    Args:
+        before: so many tokens cross in clear.
 
     Raises:
         RejectedError: it is too long, choices begin alike, or something else than one is wanted.
     """
     require_plain(sampling, by=by)
     ids = tuple(words.prompt(chat))
-    length = llama.length_for(len(ids), lengths)
-    return Prompt(ids, length, first_tokens(words, sampling.choices, by=by))
+    length = llama.length_for(len(ids) - before, lengths)
+    return Prompt(ids, length, first_tokens(words, sampling.choices, by=by), before)
 
 
 def first_tokens(words: ThreadModel, choices: Sequence[str], *, by: str) -> tuple[int, ...]:
@@ -260,7 +275,8 @@ async def opened(session: Session, rooms: Rooms, wanted: Sequence[Wanted], *, by
             for each in wanted:
                 room = await rooms.of(session, each)
                 await room.ready(session.lm)
-                title = f"joint computation, texts of {each.tokens} tokens"
+                behind = f" behind {each.before} in clear" if each.before else ""
+                title = f"joint computation, texts of {each.tokens} tokens{behind}"
                 session = session.with_card(joint_card(by, title, room))
     except BaseException:
         await rooms.end(session.lm)  # nobody is given them
@@ -274,9 +290,10 @@ def _require_offer(room: JointRoom) -> None:
     Raises:
         UnexpectedReplyError: it is one.
     """
-    wanted, sizes = room.wanted, room.offer.sizes()
+    wanted, sizes = room.wanted, {"before": 0, **room.offer.sizes()}
     expected: dict[str, object] = {
         "tokens": wanted.tokens,
+        "before": wanted.before,
         "starts": wanted.starts,
         "ends": "label",
         "candidates": list(wanted.candidates) if wanted.starts == "tokens" else [],

@@ -7,6 +7,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from cosilo.attacks.record import texts
 from cosilo.boundary.channel import Boundary
 from cosilo.boundary.messages import (
     AskJoint,
@@ -117,5 +118,11 @@ def test_an_offer_is_of_what_was_wanted() -> None:
 def test_tokens_in_clear_are_no_words_but_are_no_secret_either() -> None:
     assert JOINT.legible()
     assert not replace(JOINT, clear=(5,)).legible()
+    read = replace(JOINT, clear=(5,), text="the")
+    assert read.legible()
+    assert texts(read) == ["the"]
+    assert decode(encode(read)) == read
+    with pytest.raises(UnexpectedReplyError):
+        decode(encode(replace(JOINT, text="of no tokens")))
     assert replace(JOINT, tells="logits").drawn().logits == 1
     assert replace(JOINT, tells="logits", number=0).drawn().logits == 0

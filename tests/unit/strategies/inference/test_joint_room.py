@@ -91,6 +91,23 @@ async def test_a_run_is_opened_once_and_computes_one_thing_at_a_time(protocol: A
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_what_is_told_in_clear_is_on_record_and_something_is_brought_for_it() -> None:
+    told: list[tuple[int, ...]] = []
+
+    def brings(owned: Any, clear: tuple[int, ...]) -> tuple[Any, ...]:
+        told.append(clear)
+        return ()
+
+    model = Taking(brings=brings)
+    road = Road(owner_of(model))
+    room = await road.room(replace(WELL, protocol="cheetah"))
+    await room.compute(road.channel, GIVEN, (5, 6), "the refund")
+    assert told == [(5, 6)]
+    sent = [e.message for e in road.ledger.entries() if isinstance(e.message, Joint)]
+    assert [(m.clear, m.text) for m in sent if m.clear or m.text] == [((5, 6), "the refund")]
+    await ended(room, model)
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [("dies", "ended"), ("stalls", "stalled"), ("garbage", "no frame"), ("fails", "no luck")],

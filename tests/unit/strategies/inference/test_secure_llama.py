@@ -26,8 +26,8 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.joint_llama import part_of
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
-from cosilo.strategies.inference.joint_room import Computed
-from cosilo.strategies.inference.secure_forward import one_hot
+from cosilo.strategies.inference.joint_room import Computed, JointRoom
+from cosilo.strategies.inference.secure_forward import clear_card, one_hot
 from cosilo.strategies.inference.secure_llama import (
     Prompt,
     Rooms,
@@ -38,8 +38,10 @@ from cosilo.strategies.inference.secure_llama import (
     prompt_of,
 )
 from cosilo.types import Sampling, user
+from joint_llama import program
 from joint_runs import GIVEN, Holds, Road, Taking, owner_of, scripted_engine
 from secure_llamas import CHATS, LABELS, SHOWS, adapted, base, with_terms
+from secure_llamas import opened as session_of
 
 
 class Offering:
@@ -111,6 +113,58 @@ def test_options_that_cannot_be_are_refused(name: str, options: Any) -> None:
         strategies.create("secure_adapter", layers=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"protect": "some"}, "neither 'all' nor 'span'"),
+        ({"never": ("x",)}, "needs protect = 'span'"),
+        ({"protect": "span", "never": (" ",)}, "an empty text"),
+        ({"protect": "span", "grid": 0}, "grid"),
+    ],
+)
+def test_options_of_a_span_that_cannot_be_are_refused(options: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        strategies.create("secure_forward", **options)
+
+
+async def test_a_prefix_that_was_not_wanted_is_refused(tmp_path: Path) -> None:
+    lm: Any = Offering(with_terms(base(), tmp_path, whole=True), before=8)
+    strategy = strategies.create("secure_forward")
+    session = open_session(DataOwner(base()), lm, strategy, sampling=Sampling(choices=LABELS))
+    with pytest.raises(UnexpectedReplyError, match="of other before than"):
+        await strategy.prepare(session)
+
+
+async def test_the_card_says_what_of_the_pool_would_cross_in_clear(tmp_path: Path) -> None:
+    """Nothing is sent for a pool that is empty: which run would be opened is not known."""
+    lm: Any = Offering(with_terms(base(), tmp_path, whole=True))
+    strategy = strategies.create("secure_forward", protect="span", never=("delivery",), grid=4)
+    session = open_session(DataOwner(base()), lm, strategy, sampling=Sampling(choices=LABELS))
+    _, found = await strategy.prepare(session)
+    (card,) = found.cards
+    assert card.facts == {
+        "prompts": 0, "prompts of which some crosses": 0, "tokens": 0, "tokens in clear": 0
+    }  # fmt: skip
+    assert "whatever the detectors miss" in card.warning
+    assert session.lm.totals.messages == 0
+    some = clear_card([Prompt(tuple(range(9)), 32, (), 4), Prompt((1, 2), 32, ())])
+    assert list(some.facts.values()) == [2, 1, 11, 4]
+
+
+def test_each_answer_may_open_a_run_of_a_span() -> None:
+    """Once beforehand, and for each answer, ending the one before."""
+    usual = strategies.create("secure_forward").forecast()
+    span = strategies.create("secure_forward", protect="span").forecast()
+
+    def about(answers: str, found: Any) -> list[str]:
+        return [each.message.__name__ for each in found if each.about == answers]
+
+    run = ["AskJoint", "OpenJoint", "Joint", "CloseJoint"]
+    assert about("once", span) == about("once", usual) == run
+    assert about("answers", span) == [*run, "Joint"]
+    assert about("answers", usual) == ["Joint"]
+
+
 def test_choices_are_told_apart_by_their_first_tokens() -> None:
     found = first_tokens(base(), LABELS, by="it")
     assert len(set(found)) == 3
@@ -139,6 +193,46 @@ def test_words_are_rows_with_a_one_in_them() -> None:
     assert rows.sum() == 4
     with pytest.raises(CapabilityError, match="vocabulary is smaller"):
         one_hot(Prompt((5, 12), 4, ()), 12)
+
+
+def test_what_is_in_clear_is_not_in_the_rows() -> None:
+    prompt = Prompt((5, 9, 7, 8), 3, (), 2)
+    assert prompt.clear == (5, 9)
+    np.testing.assert_array_equal(one_hot(prompt, 12).argmax(1), [7, 8, 7])
+    assert prompt.place[0].argmax() == 1
+
+
+async def test_the_rest_alone_is_computed_and_the_answer_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the program in numpy in the place of three parties."""
+    model = with_terms(adapted(base(), [0, 1]), tmp_path, whole=True, layers=0)
+    secure = program("llama", monkeypatch)
+    told: list[tuple[int, str]] = []
+
+    async def compute(room: Any, channel: Any, arrays: Any, clear: Any, text: str) -> Computed:
+        part = part_of(model, room.wanted)
+        brought = part.brings(part.owned, clear) if part.brings else ()
+        assert [array.shape for array in arrays] == secure.arrays(part.shape)[1]
+        told.append((room.wanted.before, text))
+        number, fits = secure.build(dict(part.shape))(part.owned, arrays, brought)
+        return Computed((np.array(number), np.array(fits)), {}, 0.0, 0.0)
+
+    monkeypatch.setattr(JointRoom, "compute", compute)
+    strategy = strategies.create(
+        "secure_forward", protect="span", never=("hello world", "billing"), grid=8, lengths=(32,)
+    )
+    session = session_of(model, strategy)
+    chats = [
+        user("the refund is about billing"), user("refund is the the hello world"),
+        user("the the the"),
+    ]  # fmt: skip
+    tokens = list(first_tokens(model, LABELS, by="it"))
+    for chat in chats:
+        answer = await strategy.answer(session, chat)
+        logits = model.said_after(list(model.prompt(chat)))[tokens]
+        assert answer.text == LABELS[int(np.argmax(logits))]
+    assert told == [(8, "user\nthe "), (8, "user\nrefund is"), (0, "")]
 
 
 def computed(number: int, fits: bool = True) -> Computed:

@@ -1,0 +1,78 @@
+"""How many of a prompt's first tokens cross in clear: none from the first private one on.
+
+    chat ─▶ what is private in it ─▶ the chat before the first of that ─▶ its tokens, as the prompt's
+         ─▶ rounded down to a grid ─▶ read again ─▶ so many in clear, the rest in secret
+
+In doubt all is secret: where nothing private is found, where a turn holds more than its text, and where
+what would cross still looks like a private value. What the detectors miss is the leak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from cosilo.engines.partial import clear_tokens
+from cosilo.errors import RejectedError
+from cosilo.models.base import ThreadModel
+from cosilo.parties.data_owner import PrivateValue
+from cosilo.strategies.base import Session
+from cosilo.strategies.inference.leaving import Private, PrivateReader
+from cosilo.types import Chat, Turn
+
+_BETWEEN = "\0"  # turns, where they are searched as one text
+
+
+async def clear_prefix(
+    session: Session,
+    words: ThreadModel,
+    chat: Chat,
+    *,
+    never: Sequence[str] = (),
+    grid: int,
+) -> int:
+    """How many of the tokens of `chat` may cross in clear.
+
+    They begin the tokens of the chat as it is before its first private value, so that only their number
+    depends on that.
+
+    Args:
+        never: words and phrases that are private wherever they stand.
+        grid: the number is a multiple of it.
+
+    Raises:
+        PrivacyError: the owner's detectors cannot say what is private.
+    """
+    found = (await PrivateReader().read(session, chat)).findings
+    said = _BETWEEN.join(turn.content for turn in chat)
+    plain = all(turn == Turn(role=turn.role, content=turn.content) for turn in chat)
+    plain = plain and said.count(_BETWEEN) == len(chat) - 1
+    values = [finding.value for finding in found]
+    own = [text for text in never if _stands(text, said)]
+    if not (values or own) or not plain or not all(_stands(value, said) for value in values):
+        return 0
+
+    def tokens(beginning: str) -> Sequence[int]:
+        turns = zip(chat, beginning.split(_BETWEEN), strict=False)
+        return words.prompt(tuple(replace(turn, content=content) for turn, content in turns))
+
+    ids = list(words.prompt(chat))[:-1]  # two in secret, at least: the last of them is asked about
+    try:
+        many = clear_tokens(said, ids, [*values, *own], tokens)
+    except RejectedError:  # the template takes no chat that ends there
+        return 0
+    many -= many % grid
+    private = Private([*found, *(PrivateValue(text, "OWN") for text in never)], (), verbatim=None)
+    return many if many and not private.fault(spelt(words, ids[:many])) else 0
+
+
+def _stands(value: str, text: str) -> bool:
+    """Whether it is found there as `clear_tokens` looks for it."""
+    return re.search(re.escape(value.strip()), text, re.IGNORECASE) is not None
+
+
+def spelt(words: ThreadModel, ids: Sequence[int]) -> str:
+    """What the tokens stand for; special ones for nothing."""
+    return b"".join(map(words.piece, ids)).decode("utf-8", "replace")
