@@ -13,6 +13,7 @@ from cosilo.parties.data_owner import DataOwner
 from cosilo.strategies.base import Strategy
 from cosilo.strategies.inference.ends import Large
 from cosilo.strategies.inference.ensemble import Ensemble
+from cosilo.strategies.inference.secure_head import SecureHead
 from cosilo.tasks.base import Task
 
 
@@ -23,7 +24,8 @@ def require_taught(owner: DataOwner, strategy: Strategy, *, by: str) -> None:
         CapabilityError: nobody teaches it.
     """
     untaught = isinstance(owner.model, Classifier) and not owner.model.labels
-    alone = isinstance(strategy, Large) or (
+    # A private head is behind the encoder alone, which nobody has to train.
+    alone = isinstance(strategy, Large | SecureHead) or (
         isinstance(strategy, Ensemble) and not strategy.asks_small
     )
     if untaught and not strategy.needs.trainable and not alone:

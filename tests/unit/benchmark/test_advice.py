@@ -130,7 +130,7 @@ def test_a_number_of_training_items_that_is_none_is_refused(tmp_path: Path, item
         notes(tmp_path, point("small"), small=f"train = true\ntrain_items = {items}")
 
 
-@pytest.mark.parametrize("strategy", ["large", "ensemble"])
+@pytest.mark.parametrize("strategy", ["large", "ensemble", "secure_head"])
 def test_what_asks_no_small_model_needs_none_that_was_taught(strategy: str) -> None:
     owner = DataOwner(Counting())
     require_taught(owner, strategies.create(strategy), by="point")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -130,8 +131,11 @@ class SpuParty:
     async def end(self) -> None:
         """End the process, whatever it does; calling it twice is harmless."""
         self._writer.close()
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                # Not by `Process.kill`: it reads the status of one that has ended, and asyncio, which
+                # waits for that, then complains of an unknown child.
+                os.kill(self.pid, signal.SIGKILL)
         await self._process.wait()
 
 
