@@ -6,23 +6,34 @@ leaving it out would flatter the point. But a wrong key or a broken endpoint ref
 refusals are held back until the LM answers one; when `HOPELESS` come in a row, the first is raised and
 none is kept. What the small model refuses says nothing of the LM: it is held back until the small model
 answers one, which costs nothing, however many it refuses before.
+
+Where replies are tampered with, one that cannot be a reply is a lie that was noticed: the item has no
+answer, and is flagged.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+from cosilo.attacks.tampering import Tampering
 from cosilo.benchmark.replies import faults
-from cosilo.benchmark.small import Note, noting
+from cosilo.benchmark.small import Note, noted, noting
+from cosilo.boundary.messages import Ask, Message
 from cosilo.boundary.meter import Budget
 from cosilo.clock import Clock, timed
-from cosilo.errors import CosiloError, PrivacyError, RejectedError, RequestBudgetError
+from cosilo.errors import (
+    CosiloError,
+    PrivacyError,
+    RejectedError,
+    RequestBudgetError,
+    UnexpectedReplyError,
+)
 from cosilo.objectives.base import Item
 from cosilo.strategies.base import Session, Strategy
 from cosilo.tasks.base import Example, Task
-from cosilo.types import Answer, Generation
+from cosilo.types import Answer, Delta, Generation
 
 HOPELESS = 5
 
@@ -91,6 +102,10 @@ class Answering:
         with noting(example.chat) as note:
             try:
                 item = await answer_item(self.task, self.strategy, session, example, note)
+            except UnexpectedReplyError:
+                if not note.lied:
+                    raise
+                item = _nothing(example, suspect=True)
             except (PrivacyError, RejectedError, RequestBudgetError) as refusal:
                 if isinstance(refusal, RejectedError) and refusal.everything:
                     raise
@@ -139,6 +154,26 @@ async def answer_item(
     )
 
 
-def _nothing(example: Example) -> Item:
-    answer = Answer(Generation("", finish_reason="content_filter"), by="both")
-    return Item(example, answer, grade=0.0)
+def _nothing(example: Example, *, suspect: bool = False) -> Item:
+    nothing = Generation("", finish_reason="content_filter")
+    return Item(example, Answer(nothing, by="both", suspect=suspect), grade=0.0)
+
+
+@dataclass(frozen=True)
+class Lying:
+    """A party that changes replies, each noted for the item that it is about."""
+
+    party: Tampering
+
+    async def handle(self, message: Message) -> Message:
+        self._note(message)
+        return await self.party.handle(message)
+
+    def handle_stream(self, ask: Ask) -> AsyncIterator[Delta]:
+        self._note(ask)
+        return self.party.handle_stream(ask)
+
+    def _note(self, message: Message) -> None:
+        note = noted()
+        if note is not None and self.party.changes(message):
+            note.lied = True

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass
 class Note:
-    """What the small model did for one item.
+    """What was done for one item, most of it by the small model.
 
     Attributes:
         chat: the item's own question.
@@ -52,6 +52,7 @@ class Note:
         clock: seconds of all its replies.
         answered: whether it answered anything.
         refusal: what it raised when it refused something for good.
+        lied: the LM's reply to something was changed, to measure what that does.
     """
 
     chat: Chat
@@ -59,6 +60,7 @@ class Note:
     clock: Clock
     answered: bool = False
     refusal: RejectedError | None = None
+    lied: bool = False
 
 
 _note: ContextVar[Note | None] = ContextVar("cosilo_note", default=None)
@@ -73,6 +75,11 @@ def noting(chat: Chat) -> Iterator[Note]:
         yield note
     finally:
         _note.reset(token)
+
+
+def noted() -> Note | None:
+    """The note of the item that is under way here."""
+    return _note.get()
 
 
 class AnswerMemory(Protocol):

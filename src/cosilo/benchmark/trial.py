@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cosilo.benchmark import loads
-from cosilo.benchmark.answering import Answering, Commit
+from cosilo.benchmark.answering import Answering, Commit, Lying
 from cosilo.benchmark.identity import settings_of, task_identity
 from cosilo.benchmark.measure import (
     attackers_encoder,
@@ -315,7 +315,8 @@ class Trials:
                 parts,
                 account=self._account(point),
                 transports={
-                    name: InProcess(tampering(self.plan, parts.peers[name].party)) for name in liars
+                    name: InProcess(Lying(tampering(self.plan, parts.peers[name].party)))
+                    for name in liars
                 },
             )
             try:

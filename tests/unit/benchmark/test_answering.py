@@ -7,20 +7,29 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cosilo.benchmark.answering import HOPELESS, Answering
+from cosilo.attacks.tampering import Tampering
+from cosilo.benchmark.answering import HOPELESS, Answering, Lying
 from cosilo.benchmark.small import remembering
+from cosilo.boundary.messages import Ask
+from cosilo.boundary.transports.inside import InProcess
 from cosilo.clock import install
-from cosilo.errors import CosiloError, PrivacyError, RejectedError, UnreachableError
+from cosilo.errors import (
+    CosiloError,
+    PrivacyError,
+    RejectedError,
+    UnexpectedReplyError,
+    UnreachableError,
+)
 from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.objectives.base import Item
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.lm_owner import LMOwner
 from cosilo.session import open_session
-from cosilo.strategies.base import Strategy
+from cosilo.strategies.base import Session, Strategy
 from cosilo.strategies.inference.cascade import Cascade
 from cosilo.strategies.inference.ends import Large, Small
 from cosilo.tasks.base import Example, Task
-from cosilo.types import Chat, Generation, Sampling, last_user, user
+from cosilo.types import Answer, Chat, Generation, Sampling, last_user, user
 
 
 @pytest.fixture(autouse=True)
@@ -207,3 +216,36 @@ async def test_what_is_under_way_when_one_fails_is_still_kept() -> None:
         await Answering(task, Large(), session, "test", kept, 4).run(examples(20))
     assert set(kept.items) == {"1", "2", "3"}
     assert len(started) == 4
+
+
+class Careful(Large):
+    """Notices a reply that cannot be one."""
+
+    async def answer(self, session: Session, chat: Chat) -> Answer:
+        sent = asyncio.create_task(session.lm.send(Ask(chat=chat)))
+        text = (await sent).generation.text
+        if text != last_user(chat):
+            raise UnexpectedReplyError("no reply")
+        return Answer(Generation(text), by="large")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+async def test_a_lie_that_is_noticed_flags_its_item_and_stops_nothing(share: float) -> None:
+    """A reply that cannot be one stops the point where nobody lied."""
+    party = LMOwner(ScriptedModel() if share else ScriptedModel({"q7": "something else"}))
+    lying, strategy, kept = Lying(Tampering(party, share)), Careful(), Kept()
+    owner = DataOwner(remembering(ScriptedModel()))
+    session = open_session(owner, party, strategy, transport=InProcess(lying))
+    task = Task("t", "text", {}, lambda e, a: float(a == e.target))
+    work = Answering(task, strategy, session, "test", kept, 4)
+    if not share:
+        with pytest.raises(UnexpectedReplyError):
+            await work.run(examples(20))
+        return
+    await work.run(examples(20))
+    assert len(kept.items) == 20
+    flagged = {item.answer.suspect for item, _ in kept.items.values()}
+    assert flagged == {True, False}
+    for item, refused in kept.items.values():
+        assert not refused
+        assert item.grade == (0.0 if item.answer.suspect else 1.0)

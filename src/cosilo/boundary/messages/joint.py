@@ -177,7 +177,7 @@ class JointOpened(Message, frozen=True, kw_only=True):
         return []
 
     def tampered(self, request: Message, lie: Callable[[str], str]) -> JointOpened:
-        return msgspec.structs.replace(self, agreed=self.agreed[::-1])
+        return self  # of another hash than its own the data owner opens no run
 
 
 class OpenJoint(_Asks, Request[JointOpened], frozen=True, kw_only=True):
@@ -222,8 +222,10 @@ class JointSpent(Message, frozen=True, kw_only=True):
         return []
 
     def tampered(self, request: Message, lie: Callable[[str], str]) -> JointSpent:
-        """One byte more than crossed, which is noticed. A hostile owner can bring other weights, which
-        is not."""
+        """One byte more than crossed, which is noticed; while a run is opened nobody gains by that. A
+        hostile owner can bring other weights, which is not."""
+        if not isinstance(request, Joint) or not request.number:
+            return self
         links = tuple(msgspec.structs.replace(link, bytes=link.bytes + 1) for link in self.links)
         return msgspec.structs.replace(self, links=links)
 

@@ -167,7 +167,8 @@ async def test_what_is_over_the_budget_is_not_begun() -> None:
 
 async def test_bytes_that_the_sides_count_differently_are_no_answer() -> None:
     def lie(reply: Message) -> Message:
-        return reply.tampered(reply, str) if isinstance(reply, JointSpent) else reply
+        request = Joint(run=32 * "1", number=1)
+        return reply.tampered(request, str) if isinstance(reply, JointSpent) else reply
 
     model = Taking()
     road = Road(Changed(owner_of(model), lie))
@@ -187,7 +188,9 @@ async def test_sides_that_would_run_different_things_do_not_begin() -> None:
     assert "Joint" not in road.sent
 
     def lie(reply: Message) -> Message:
-        return reply.tampered(reply, str) if isinstance(reply, JointOpened) else reply
+        if not isinstance(reply, JointOpened):
+            return reply
+        return replace(reply, agreed=reply.agreed[::-1])
 
     assert road.sent[-1] == "OpenJoint", "whoever refuses opens nothing"
     owner = owner_of(model)
