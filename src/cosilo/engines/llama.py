@@ -168,7 +168,8 @@ def length_for(tokens: int, lengths: Sequence[int] = LENGTHS) -> int:
         if tokens <= length:
             return length
     raise RejectedError(
-        f"the text has {tokens} tokens, and at most {max(lengths, default=0)} are computed jointly"
+        f"the text has {tokens} tokens, and at most {max(lengths, default=0)} are computed jointly: a "
+        "greater one in `lengths` would do, or a shorter text"
     )
 
 
