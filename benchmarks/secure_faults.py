@@ -189,7 +189,7 @@ async def crossings(state: Path, times: int) -> None:
         meter = Meter()
         session = open_session(DataOwner(Encoding()), lm, strategy, meter=meter)
         strategy, session = await strategy.prepare(session)
-        room: Any = strategy._heads._head.room
+        room: Any = strategy._heads._heads["large"].room
 
         async def right(text: str) -> bool:
             """Whether the answer is the one in clear."""

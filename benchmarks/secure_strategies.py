@@ -150,7 +150,7 @@ async def answered(
         print(name, i, cells.done[f"{name} {i}"], flush=True)
     booked = [entry for entry in ledger.entries() if entry.kind == Joint.__name__]
     print(len(booked), "computations in the ledger", flush=True)
-    await prepared._rooms.end(session.lm)
+    await prepared.close(session)
     await runs.close()
 
 

@@ -51,7 +51,7 @@ hosts = {{ lm-owner = "localhost", clinic = "localhost" }}
 
 
 def room_of(strategy: Any) -> JointRoom:
-    room: JointRoom = strategy._heads._head.room
+    room: JointRoom = strategy._heads._heads["large"].room
     return room
 
 

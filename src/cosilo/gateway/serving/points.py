@@ -341,7 +341,7 @@ async def _open(
             for way in ways
         ]
         alone = _alone(session, sampling)
-        parting = _parting(recipe, ways[0], session, prepared, defences, ledger) if ways else alone
+        parting = _parting(recipe, ways, session, prepared, defences, ledgers) if ways else alone
         home = None if isinstance(session.owner.model, Absent) else Route(Small(), alone, ())
         if not prepared.needs.sends:
             home = Route(prepared, alone, ())
@@ -398,24 +398,34 @@ def _alone(session: Session, sampling: Sampling) -> Session:
 
 def _parting(
     recipe: Recipe,
-    way: Sequence[Upstream],
+    ways: Sequence[Sequence[Upstream]],
     session: Session,
     strategy: Strategy,
     defences: Sequence[Defence],
-    ledger: Ledger,
+    ledgers: Mapping[str, Ledger],
 ) -> Session:
-    """The session in which what the point holds is ended: behind the same defences, and without tabs,
-    as it is of no request."""
-    channel = Boundary(
-        way_to(_owner(way[0])),
-        declared=strategy.needs.sends,
-        guards=tuple(defences),
-        meter=Meter(price=way[0].price),
-        ledger=ledger,
-        request=f"close/{recipe.name}",
+    """The session in which what the point holds is ended, at all upstreams: behind the same defences,
+    and without tabs, as it is of no request."""
+    channels = {
+        upstream.name: Boundary(
+            way_to(_owner(upstream)),
+            declared=strategy.needs.sends,
+            guards=tuple(defences),
+            meter=Meter(price=upstream.price),
+            ledger=ledgers.get(upstream.name, ledgers[""]),
+            request=f"close/{recipe.name}",
+            account=session.account,
+        )
+        for way in ways
+        for upstream in way
+    }
+    return Session(
+        session.owner,
+        channels[ways[0][0].name],
+        recipe.sampling,
         account=session.account,
+        peers=channels,
     )
-    return Session(session.owner, channel, recipe.sampling, account=session.account)
 
 
 def _ways(

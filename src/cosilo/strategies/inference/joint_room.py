@@ -253,21 +253,21 @@ class JointRoom:
         if opened is not None:
             await opened.side.close()
 
-    async def end(self, channel: Channel) -> None:
+    async def end(self, channel: Channel | None) -> None:
         """End both sides of the run, once nothing is computed in it: the LM's owner has room for
-        another at once."""
+        another at once. Without a channel to it this side alone; the other one notices."""
         async with self._turn:
             if self._open is not None:
                 await self._part(channel, self._open)
 
-    async def _part(self, channel: Channel, opened: _Open) -> None:
+    async def _part(self, channel: Channel | None, opened: _Open) -> None:
         """End both sides of a run, whatever became of it. The other one would notice that its links
         break, where it has some; this is sooner."""
         there, opened.there = opened.there, False
         if self._open is opened:
             self._open = None
         await opened.side.close()
-        if there:
+        if there and channel is not None:
             with suppress(CosiloError, TimeoutError):
                 async with asyncio.timeout(_PARTING_S):
                     await channel.send(CloseJoint(run=opened.name))

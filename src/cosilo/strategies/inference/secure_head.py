@@ -207,7 +207,7 @@ class SecureHead:
     async def close(self, session: Session) -> None:
         """Ends the run that is open, on both sides, or the process with the keys."""
         if self.engine == "spu":
-            await self._heads.end(session.lm)
+            await self._heads.end(session)
         else:
             await self._rooms.close()
 
@@ -289,22 +289,24 @@ class _Secured:
 
 
 class _Rooms:
-    """What was agreed with the LM's owner: asked for once, by whoever is first."""
+    """What was agreed with each LM's owner: asked for once, by whoever is first."""
 
     def __init__(self) -> None:
-        self._secured: _Secured | None = None
+        self._secured: dict[str, _Secured] = {}
         self._first = asyncio.Lock()
 
     async def of(self, session: Session) -> _Secured:
+        peer = next(iter(session.peers))
         async with self._first:
-            if self._secured is None or not self._secured.keys.alive:
-                self._secured = await _secured(session)
-            return self._secured
+            found = self._secured.get(peer)
+            if found is None or not found.keys.alive:
+                found = self._secured[peer] = await _secured(session)
+            return found
 
     async def close(self) -> None:
         async with self._first:
-            if self._secured is not None:
-                await asyncio.to_thread(self._secured.keys.close)
+            for secured in self._secured.values():
+                await asyncio.to_thread(secured.keys.close)
 
 
 async def _secured(session: Session) -> _Secured:
@@ -331,15 +333,16 @@ class _JointHead:
 
 
 class _JointHeads:
-    """What was agreed with the LM's owner: asked for once, by whoever is first."""
+    """What was agreed with each LM's owner: asked for once, by whoever is first."""
 
     def __init__(self) -> None:
-        self._head: _JointHead | None = None
+        self._heads: dict[str, _JointHead] = {}
         self._first = asyncio.Lock()
 
     async def of(self, session: Session, strategy: SecureHead) -> _JointHead:
+        peer = next(iter(session.peers))
         async with self._first:
-            if self._head is None:
+            if peer not in self._heads:
                 encoder, identity = _encoder(session.owner.model)
                 wanted = Wanted(
                     program="head",
@@ -351,13 +354,13 @@ class _JointHeads:
                 network = None if path is None else await asyncio.to_thread(JointNetwork.load, path)
                 room = await JointRoom.of(session, wanted, network)
                 await room.ready(session.lm)
-                self._head = _JointHead(encoder, room)
-            return self._head
+                self._heads[peer] = _JointHead(encoder, room)
+            return self._heads[peer]
 
-    async def end(self, channel: Channel) -> None:
+    async def end(self, session: Session) -> None:
         async with self._first:
-            if self._head is not None:
-                await self._head.room.end(channel)
+            for peer, head in self._heads.items():
+                await head.room.end(session.peers.get(peer))
 
 
 _SHARED: Mapping[str, tuple[int, int]] = {

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ class SecureLlama:
 
     async def close(self, session: Session) -> None:
         """Ends the runs that are open, on both sides."""
-        await self._rooms.end(session.lm)
+        await self._rooms.end(session)
 
     @property
     def most_runs(self) -> int:
@@ -82,52 +82,55 @@ class SecureLlama:
 
 
 class Rooms:
-    """The joint rooms of one prepared strategy, by what is wanted. Of too many runs, the one that was
-    used longest ago is ended before another is opened, once nothing is computed in it: each holds
-    shares of all weights, at every party.
+    """The joint rooms of one prepared strategy, by owner and by what is wanted. Of too many
+    runs, the one that was used longest ago is ended before another is opened, once nothing is computed
+    in it: each holds shares of all weights, at every party.
     """
 
     def __init__(self, options: SecureLlama) -> None:
         self._options = options
         self._network = JointNetwork.load(options.network) if options.network else None
-        self._rooms: OrderedDict[Wanted, JointRoom] = OrderedDict()
-        self._placed: dict[JointRoom, None] = {}  # may have a run; the one used longest ago first
+        self._rooms: OrderedDict[tuple[str, Wanted], JointRoom] = OrderedDict()
+        # May have a run, with the peer it is at; the one used longest ago first.
+        self._placed: dict[JointRoom, str] = {}
         self._turn, self._placing = asyncio.Lock(), asyncio.Lock()
         self.base = ""  # the identity of what is at home, worked out once
 
     async def of(self, session: Session, wanted: Wanted) -> JointRoom:
-        """The room for it, asked for when it is new.
+        """The room for it at the session's LM owner, asked for when it is new.
 
         Raises:
             CapabilityError: the LM's owner takes no part in that.
             UnexpectedReplyError: it offers something else.
         """
+        peer = next(iter(session.peers))
         async with self._turn:
-            room = self._rooms.get(wanted)
+            room = self._rooms.get((peer, wanted))
             if room is None:
                 deadlines = Deadlines(
                     step_s=self._options.step_s, silent_s=min(self._options.step_s, 600.0)
                 )
+                place = partial(self._place, peer)
                 room = await JointRoom.of(
-                    session, wanted, self._network, deadlines=deadlines, place=self._place
+                    session, wanted, self._network, deadlines=deadlines, place=place
                 )
                 _require_offer(room)
-                self._rooms[wanted] = room
+                self._rooms[peer, wanted] = room
                 while len(self._rooms) > _OFFERS:
                     self._rooms.popitem(last=False)  # its run, where it has one, is still placed
-            self._rooms.move_to_end(wanted)
+            self._rooms.move_to_end((peer, wanted))
             if room in self._placed:
                 self._placed[room] = self._placed.pop(room)
             return room
 
-    async def end(self, channel: Channel) -> None:
-        """End both sides of all runs."""
+    async def end(self, session: Session) -> None:
+        """End both sides of all runs; of one at an owner that is none of the session's, this side."""
         while self._placed:
-            room = next(iter(self._placed))
-            await room.end(channel)
+            room, peer = next(iter(self._placed.items()))
+            await room.end(session.peers.get(peer))
             self._placed.pop(room, None)
 
-    async def _place(self, room: JointRoom, channel: Channel) -> None:
+    async def _place(self, peer: str, room: JointRoom, channel: Channel) -> None:
         """Wait until `room` may open a run. Whoever has a place keeps it through a fault, and waits for
         nobody: else two could wait for each other."""
         if room in self._placed:
@@ -136,9 +139,9 @@ class Rooms:
             while len(self._placed) >= self._options.most_runs:
                 oldest = next(iter(self._placed))
                 idle = next((other for other in self._placed if not other.busy), oldest)
-                await idle.end(channel)
+                await idle.end(channel if self._placed.get(idle) == peer else None)
                 self._placed.pop(idle, None)
-            self._placed[room] = None
+            self._placed[room] = peer
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,7 @@ async def opened(session: Session, rooms: Rooms, wanted: Sequence[Wanted], *, by
                 title = f"joint computation, texts of {each.tokens} tokens{behind}"
                 session = session.with_card(joint_card(by, title, room))
     except BaseException:
-        await rooms.end(session.lm)  # nobody is given them
+        await rooms.end(session)  # nobody is given them
         raise
     return session
 

@@ -22,8 +22,9 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
 
     async def close(self: Large, session: Session) -> None:
-        reply = await session.lm.send(Ask(chat=user("goodbye")))
-        said.append(reply.generation.text)
+        for channel in session.peers.values():
+            reply = await channel.send(Ask(chat=user("goodbye")))
+            said.append(reply.generation.text)
 
     monkeypatch.setattr(Large, "close", close, raising=False)
     return said
@@ -34,11 +35,12 @@ async def test_a_strategy_parts_on_record_before_the_models_are_closed(said: lis
         async def close(self) -> None:
             said.append("closed")
 
-    h = await house(large=[Closing({"goodbye": "Bye."}, name="a"), ScriptedModel({}, name="b")])
+    other = ScriptedModel({"goodbye": "Later."}, name="b")
+    h = await house(large=[Closing({"goodbye": "Bye."}, name="a"), other])
     await h.gateway.close()
-    assert said[:2] == ["Bye.", "closed"]
+    assert said[:3] == ["Bye.", "Later.", "closed"], "of each upstream"
     entries = [e for e in h.books.ledgers["x"].entries() if e.direction == "up"]
-    assert [(e.request, e.kind) for e in entries] == [("close/x", "Ask")]
+    assert [(e.request, e.kind) for e in entries] == [("close/x", "Ask")] * 2
 
 
 async def test_a_point_that_cannot_be_served_leaves_nothing_open(said: list[str]) -> None:

@@ -25,7 +25,7 @@ from cosilo.models.kept.scripted import ScriptedModel
 from cosilo.parties.data_owner import DataOwner
 from cosilo.parties.joint_llama import part_of
 from cosilo.session import open_session
-from cosilo.strategies.base import strategies
+from cosilo.strategies.base import Session, strategies
 from cosilo.strategies.inference.joint_room import Computed, JointRoom
 from cosilo.strategies.inference.secure_forward import clear_card, one_hot
 from cosilo.strategies.inference.secure_llama import (
@@ -271,6 +271,11 @@ class Fitting(Taking):
         return super().takes_part(wanted)
 
 
+def towards(**roads: Road) -> Session:
+    peers = {name: road.channel for name, road in roads.items()}
+    return Session(DataOwner(ScriptedModel()), next(iter(peers.values())), peers=peers)
+
+
 class TestRooms:
     """Without the engine: its parties are workers that compute nothing."""
 
@@ -285,7 +290,7 @@ class TestRooms:
         held = road.channel.bind("held")
         held._guards = (holds,)
         rooms = Rooms(SecureLlama(protocol="cheetah", lengths=(8,), step_s=3.0))
-        session: Any = type("Told", (), {"lm": road.channel})
+        session = towards(large=road)
         wanted = [
             Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
             for tokens in (8, 16, 32)
@@ -319,7 +324,7 @@ class TestRooms:
         assert owner.joint is not None
         assert len(owner.joint.pids) == 2
 
-        await rooms.end(road.channel)
+        await rooms.end(session)
         assert owner.joint.pids == []
         assert road.sent.count("OpenJoint") == road.sent.count("CloseJoint") > 3
         await model.close()
@@ -328,7 +333,7 @@ class TestRooms:
         owner = owner_of(model, each=1)
         road = Road(owner)
         rooms = Rooms(SecureLlama(protocol="cheetah", lengths=(8, 16), step_s=3.0))
-        session: Any = type("Told", (), {"lm": road.channel, "with_card": lambda *_: session})
+        session = towards(large=road)
         wanted = [
             Wanted(program="well", protocol="cheetah", starts="tokens", tokens=tokens)
             for tokens in (8, 16)
@@ -338,4 +343,27 @@ class TestRooms:
         assert owner.joint is not None
         assert owner.joint.pids == []
         assert road.sent[-1] == "CloseJoint"
+        await model.close()
+
+    async def test_each_owner_has_rooms_of_its_own(self, model: Fitting) -> None:
+        """Of too many runs, one at another owner ends as that one sees its links break."""
+        owners = [owner_of(model, each=1), owner_of(model, each=1)]
+        one, other = map(Road, owners)
+        rooms = Rooms(SecureLlama(protocol="cheetah", lengths=(8,), step_s=3.0))
+        wanted, longer = (
+            Wanted(program="well", protocol="cheetah", starts="tokens", tokens=n) for n in (8, 16)
+        )
+        for session in (towards(a=one), towards(b=other), towards(a=one)):
+            room = await rooms.of(session, wanted)
+            assert (await room.compute(session.lm, GIVEN)).outputs
+        opened = ["AskJoint", "OpenJoint", "Joint", "Joint"]
+        assert (one.sent, other.sent) == ([*opened, "Joint"], opened)
+        assert [len(owner.joint.pids) for owner in owners if owner.joint] == [1, 1]
+        third = towards(c=Road(owner_of(model, each=1)))
+        await (await rooms.of(third, longer)).ready(third.lm)
+        assert "CloseJoint" not in other.sent
+
+        await rooms.end(towards(a=one, b=other))
+        assert one.sent[-1] == "CloseJoint"
+        assert "CloseJoint" not in other.sent
         await model.close()
