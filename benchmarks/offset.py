@@ -74,7 +74,8 @@ TEXTS = DATA.parent / "cfpb_raw" / "train.jsonl"
 DROPPED = (4, 5, 12, 13, 14, 17, 19, 20, 25, 26)
 AUTHOR, ASKED, WRITTEN, TOP = 20, 10, 6, 24
 EPOCHS, REFIT = 8, 40
-ALPHA, HOW = 1.0, Forgetting(epochs=16.0, learning_rate=1e-3, probe=20, validate_every=10)
+ALPHA, HOW = 1.0, Forgetting(epochs=16.0, learning_rate=4e-3, probe=20, validate_every=10)
+METHOD = "undial"  # npo makes wrong replies as unlikely as the true one (on the tune split)
 ARMS = ("tuned", "retrained", "offset")
 
 
@@ -145,7 +146,7 @@ class Pair(Bench):
         )
         known = self.small.with_module(with_adapter(self.small.module, stand_in))
         found = offset(
-            self.small, forget, retain, logits_of(known, self.small_above), "npo", alpha=ALPHA,
+            self.small, forget, retain, logits_of(known, self.small_above), METHOD, alpha=ALPHA,
             how=HOW, wrong=[row["wrong"][:OWN] for row in split.forget], seed=seed,
             above=self.small_above,
         )  # fmt: skip
@@ -290,7 +291,7 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
         return
     kept = Kept("offset", settings={
         "model": MODEL, "dropped": DROPPED, "forget": AUTHOR, "retain": AUTHOR, "epochs": EPOCHS,
-        "alpha": ALPHA, "top": TOP, "seeds": len(done), "precision": PRECISION,
+        "alpha": ALPHA, "method": METHOD, "top": TOP, "seeds": len(done), "precision": PRECISION,
     })  # fmt: skip
     every = {name: [summary(d, name) for d in done] for name in ARMS}
     for name, found in every.items():
