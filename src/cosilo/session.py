@@ -9,7 +9,7 @@ TOML tables ──▶ ModelConfig, DefenceConfig, PointConfig ──▶ models, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
@@ -286,18 +286,24 @@ _bodies: WeakKeyDictionary[object, ClientBodies] = WeakKeyDictionary()
 
 
 def with_instructions(point: PointConfig, *texts: str) -> PointConfig:
-    """`point`, its defences told which texts are the task's own and no private ones, where they can be
-    told and the plan does not tell them.
+    """`point`, its strategy and its defences told which texts are the task's own and no private ones,
+    where they can be told and the plan does not tell them.
     """
+    own = tuple(text for text in texts if text)
 
-    def told(defence: DefenceConfig) -> DefenceConfig:
-        known = options_of(defences.get(defence.kind))
-        if "instructions" not in known or "instructions" in defence.options:
-            return defence
-        own = tuple(text for text in texts if text)
-        return replace(defence, options={**defence.options, "instructions": own})
+    def told(made: Callable[..., object], options: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "instructions" not in options_of(made) or "instructions" in options:
+            return options
+        return {**options, "instructions": own}
 
-    return replace(point, defences=tuple(map(told, point.defences)))
+    return replace(
+        point,
+        options=told(strategies.get(point.strategy), point.options),
+        defences=tuple(
+            replace(each, options=told(defences.get(each.kind), each.options))
+            for each in point.defences
+        ),
+    )
 
 
 def make_strategy(point: PointConfig) -> Strategy:

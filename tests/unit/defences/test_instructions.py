@@ -133,6 +133,9 @@ def test_points_are_told_unless_the_plan_tells_them() -> None:
     told = with_instructions(point, INSTRUCTIONS, "")
     assert told.defences[0].options == {"instructions": (INSTRUCTIONS,)}
     assert told.defences[1].options == {"instructions": ()}
+    assert told.options == {}
+    span = PointConfig("p", "secure_forward", {"protect": "span"})
+    assert with_instructions(span, INSTRUCTIONS).options["instructions"] == (INSTRUCTIONS,)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ what would cross still looks like a private value. What the detectors miss is th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from cosilo.errors import RejectedError
 from cosilo.models.base import ThreadModel
 from cosilo.parties.data_owner import PrivateValue
 from cosilo.strategies.base import Session
-from cosilo.strategies.inference.leaving import Private, PrivateReader
+from cosilo.strategies.inference.leaving import Private, PrivateReader, identifiers
 from cosilo.types import Chat, Turn
 
 _BETWEEN = "\0"  # turns, where they are searched as one text
@@ -31,6 +31,7 @@ async def clear_prefix(
     chat: Chat,
     *,
     never: Sequence[str] = (),
+    instructions: Sequence[str] = (),
     grid: int,
 ) -> int:
     """How many of the tokens of `chat` may cross in clear.
@@ -40,12 +41,18 @@ async def clear_prefix(
 
     Args:
         never: words and phrases that are private wherever they stand.
+        instructions: whose lines are the task's own where they stand in a system turn: a detector takes
+            labels for names, so of them only what is an identifier by its form is private, and what
+            is found elsewhere, too.
         grid: the number is a multiple of it.
 
     Raises:
         PrivacyError: the owner's detectors cannot say what is private.
     """
-    found = (await PrivateReader().read(session, chat)).findings
+    own_lines = {line.strip() for text in instructions for line in text.splitlines()}
+    rest = tuple(_without(turn, own_lines) if turn.role == "system" else turn for turn in chat)
+    found = list((await PrivateReader().read(session, rest)).findings)
+    found += [value for turn in chat for value in identifiers(turn.content)]
     said = _BETWEEN.join(turn.content for turn in chat)
     plain = all(turn == Turn(role=turn.role, content=turn.content) for turn in chat)
     plain = plain and said.count(_BETWEEN) == len(chat) - 1
@@ -66,6 +73,11 @@ async def clear_prefix(
     many -= many % grid
     private = Private([*found, *(PrivateValue(text, "OWN") for text in never)], (), verbatim=None)
     return many if many and not private.fault(spelt(words, ids[:many])) else 0
+
+
+def _without(turn: Turn, lines: Collection[str]) -> Turn:
+    kept = [line for line in turn.content.splitlines() if line.strip() not in lines]
+    return replace(turn, content="\n".join(kept))
 
 
 def _stands(value: str, text: str) -> bool:

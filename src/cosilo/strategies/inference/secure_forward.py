@@ -63,6 +63,8 @@ class SecureForward(SecureLlama):
         grid: for "span": tokens in clear are a multiple of it. Each multiple is a run with shares of
             all weights, and says that much less of where the private value begins.
         never: for "span": words and phrases that are private in any case.
+        instructions: for "span": texts whose lines are the task's own, by default what the plan (or the
+            point's `system` in a gateway) says: names that detectors see in them are none.
     """
 
     guide: ClassVar[Guide] = Guide(
@@ -80,6 +82,7 @@ class SecureForward(SecureLlama):
     protect: Literal["all", "span"] = "all"
     grid: int = 16
     never: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
 
     needs: ClassVar[Needs] = Needs(sends=SENDS)
 
@@ -143,7 +146,14 @@ class SecureForward(SecureLlama):
     async def _prompt(self, session: Session, words: ThreadModel, chat: Chat) -> Prompt:
         before = 0
         if self.protect == "span":
-            before = await clear_prefix(session, words, chat, never=self.never, grid=self.grid)
+            before = await clear_prefix(
+                session,
+                words,
+                chat,
+                never=self.never,
+                instructions=self.instructions,
+                grid=self.grid,
+            )
         return prompt_of(
             words, chat, session.sampling, self.lengths, by="secure_forward", before=before
         )

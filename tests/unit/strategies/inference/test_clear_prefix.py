@@ -77,6 +77,31 @@ async def test_own_words_are_private_and_so_is_what_has_the_form_of_an_identifie
     assert await clear(user("card 4716320984 of Ada"), "Ada") == "<user>card "
 
 
+async def test_names_in_the_tasks_own_lines_are_none() -> None:
+    """Unless they are found elsewhere, too, or are identifiers; and in a system turn alone."""
+    own = "Labels:\n- Bank"
+
+    async def finds(chat: Chat) -> tuple[PrivateValue, ...]:
+        text = " ".join(turn.content for turn in chat)
+        return tuple(PrivateValue(name, "PLACE") for name in ("Bank", "Ada") if name in text)
+
+    owner: Any = SimpleNamespace(owner=SimpleNamespace(finds=finds))
+
+    async def clear(system: str, said: str) -> str:
+        chat = user(said, system=system)
+        many = await clear_prefix(owner, WORDS, chat, instructions=[own], grid=1)
+        return spelt(WORDS, list(WORDS.prompt(chat))[:many])
+
+    assert (await clear(own, "I am Ada")).endswith("<user>I am ")
+    assert (await clear(f"{own}\nAda asks", "I am Ada")).endswith("- Bank\n")
+    assert (await clear(own, "Bank of Ada")).endswith("- ")
+    assert await clear("", own) == "<user>Labels:\n- "
+    hidden = "Labels:\n- card 4716320984"
+    chat = user("I am Ada", system=hidden)
+    many = await clear_prefix(owner, WORDS, chat, instructions=[hidden], grid=1)
+    assert spelt(WORDS, list(WORDS.prompt(chat))[:many]).endswith("- card ")
+
+
 @pytest.mark.parametrize(
     ("chat", "values"),
     [
