@@ -276,6 +276,7 @@ def summary(done: Row, name: str) -> dict[str, float]:
         "truth ratio": float(np.median(ratios(forget))),
         "forget ROUGE": float(np.mean(forget["rouge"])),
         "utility": measure.utility(parts(whole)),
+        "utility on retained": measure.utility(parts(whole)[:3]),
     }
     if "bytes" in wrote:
         values["bytes a token"] = float(np.mean(wrote["bytes"]))
@@ -297,7 +298,7 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
     for name, found in every.items():
         for column in found[0]:
             put(kept, name, column, [f[column] for f in found])
-        for column in ("forget probability", "utility"):
+        for column in ("forget probability", "utility", "utility on retained"):
             beside = [f[column] / g[column] for f, g in zip(found, every["retrained"], strict=True)]
             put(kept, name, f"{column} beside retrained", beside)
         seconds = [d[f"{name} seconds"] for d in done]

@@ -16,7 +16,9 @@ and those of eight others to keep, and nothing of `forget`.
     forget quality   p of a Kolmogorov–Smirnov test of truth ratios on forgotten questions against the
                      retrained model's, by the three wrong answers that unlearning did not stop by
     utility          harmonic mean of probability, ROUGE-L recall and truthfulness on retained
-                     questions, real authors, facts of the world
+                     questions, real authors, facts of the world; beside it that of retained questions
+                     alone, since a model of this size gives hardly a word of the true reply about real
+                     authors, and a harmonic mean of nine is made by its smallest part
     privacy leak     AUC of Min-40 % on forgotten against held-out questions, less the retrained
                      model's, as a share of it: two-sided
 
@@ -400,6 +402,7 @@ def summary(done: Row, name: str) -> dict[str, float]:
         "truth ratio": float(np.median(ratios(forget))),
         "extraction strength": float(np.mean(forget["strength"])),
         "utility": measure.utility(parts(found)),
+        "utility on retained": measure.utility(parts(found)[:3]),
         "retain probability": parts(found)[0],
         "verbatim in 16": float(measure.leaked_within(nats, DRAWS).mean()),
     }
@@ -408,7 +411,10 @@ def summary(done: Row, name: str) -> dict[str, float]:
         values["privacy leak"] = measure.privacy_leak(
             *(np.array(m[w]["member"]) for m in (found, again) for w in ("forget", "held"))
         )
-        values["utility beside retrained"] = values["utility"] / measure.utility(parts(again))
+        for what, taken in (("utility", 9), ("utility on retained", 3)):
+            values[f"{what} beside retrained"] = values[what] / measure.utility(
+                parts(again)[:taken]
+            )
     return values
 
 
