@@ -46,6 +46,10 @@ class Private:
         texts: the original itself, of which no long piece may leave as it is.
         verbatim: so many words in a row of it may; None for any number.
         fuzzy: values also count as there with letters changed or words missing.
+
+    Attributes:
+        findings: private values that have a letter or a digit, each once.
+        signs: those that have none, which nothing here looks for.
     """
 
     def __init__(
@@ -57,10 +61,12 @@ class Private:
         fuzzy: bool = True,
     ) -> None:
         known: dict[str, PrivateValue] = {}
+        signs: dict[str, PrivateValue] = {}
         for finding in findings:
-            if normalised(finding.value).text:
-                known.setdefault(finding.value, finding)  # what a detector says of it stands first
-        self.findings = tuple(known.values())
+            if finding.value.strip():
+                of = known if normalised(finding.value).text else signs
+                of.setdefault(finding.value, finding)  # what a detector says of it stands first
+        self.findings, self.signs = tuple(known.values()), tuple(signs.values())
         sure = [f.value for f in self.findings if f.kind != UNUSUAL]
         rare = [f.value for f in self.findings if f.kind == UNUSUAL]
         self._sure = FuzzyPool(sure) if fuzzy else Pool(sure, normalised)

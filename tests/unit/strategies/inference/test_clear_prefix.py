@@ -102,10 +102,32 @@ async def test_names_in_the_tasks_own_lines_are_none() -> None:
     assert spelt(WORDS, list(WORDS.prompt(chat))[:many]).endswith("- card ")
 
 
+async def test_own_words_are_private_over_a_break_of_a_line() -> None:
+    chat = user("the plan is Blue\nWhale@sea.org")
+    assert await clear(chat, never=["blue whale"]) == "<user>the plan is "
+
+
+async def test_a_value_of_signs_alone_is_private() -> None:
+    assert await clear(user("password !!@@## of Ada"), "!!@@##", "Ada") == "<user>password "
+
+
+async def test_what_a_value_has_in_common_with_the_end_of_a_turn_is_secret() -> None:
+    assert await clear(user("it costs .5 a piece"), ".5") == "<user>it costs "
+    assert await clear(user("it costs .<assistant>"), ".<assistant>") == "<user>it costs "
+
+
+async def test_no_half_of_a_value_is_left_by_the_grid() -> None:
+    """What is written otherwise than where it was found is searched before tokens are rounded down."""
+    chat = user("see Blue-Whale, the Blue Whale")
+    for grid in (1, 14, 16):
+        assert await clear(chat, "Blue Whale", grid=grid) == ""
+
+
 @pytest.mark.parametrize(
     ("chat", "values"),
     [
         (user("write to nobody"), ()),  # what is not found may be there
+        (user("write to nobody"), (" ",)),
         (user("write to Ada"), ("Ada", "Grace")),  # found, and stands elsewhere
         ((Turn("user", "write to Ada", name="Grace"),), ("Ada",)),
         ((Turn("user", "write\0 to Ada"),), ("Ada",)),
