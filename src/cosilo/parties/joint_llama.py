@@ -24,7 +24,7 @@ import numpy as np
 from cosilo.caches import cache_folder
 from cosilo.engines import llama, prefix, ranges
 from cosilo.engines.llama import Llama, StatesSeen
-from cosilo.errors import CapabilityError, DataError, RejectedError
+from cosilo.errors import CapabilityError, ConfigError, DataError, RejectedError
 from cosilo.models.base import Array
 from cosilo.models.joint import Brings, JointPart, Wanted
 from cosilo.models.plain_llama import JointTerms, PlainLlama, PlainLlamaModel
@@ -45,6 +45,7 @@ def part_of(model: PlainLlamaModel, wanted: Wanted) -> JointPart:
     Raises:
         CapabilityError: its owner takes no part in that, or numbers could leave the ring.
         ConfigError: it cannot be calibrated.
+        RejectedError: with its tokens in clear one text is too long.
     """
     terms = model.joint
     if terms is None:
@@ -107,7 +108,13 @@ def _bringing(about: Mapping[str, Any]) -> Brings:
         mixed, out, gated, down, table, gain = owned
         found = Llama(mixed, out, gated, down, table, gain, **sizes)
         keys, values = prefix.keys_and_values(found, table[list(clear)])
-        ranges.require_room(prefix.bounds(found, keys, values), FIXED)
+        try:
+            ranges.require_room(prefix.bounds(found, keys, values), FIXED)
+        except ConfigError:  # it is this text's, and no fault of the configuration
+            raise RejectedError(
+                "keys or values of the tokens in clear are too large for numbers of the joint run, so "
+                "that the result would be wrong, and is none"
+            ) from None
         return keys.astype(np.float32), values.astype(np.float32)
 
     return brings
@@ -169,10 +176,13 @@ def _require_offered(terms: JointTerms, wanted: Wanted) -> None:
             "made at home"
         )
     if wanted.tokens < 2 or wanted.before + wanted.tokens > terms.tokens:
-        raise CapabilityError(
+        says = (
             f"the LM's owner computes texts of up to {terms.tokens} tokens jointly, and not of "
             f"{wanted.before + wanted.tokens}"
         )
+        if wanted.before and 2 <= wanted.tokens <= terms.tokens:
+            raise RejectedError(f"{says}: a text whose part in clear is shorter would do")
+        raise CapabilityError(says)
 
 
 def _require_same(model: PlainLlamaModel, wanted: Wanted, first: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from cosilo.engines import llama, prefix
+from cosilo.engines.ranges import Bound
 from cosilo.errors import CapabilityError, ConfigError, DataError, RejectedError
 from cosilo.models.joint import Wanted
 from cosilo.models.plain_llama import JointTerms
@@ -138,8 +139,22 @@ def test_what_its_owner_takes_no_part_in(tmp_path: Path, change: Any, says: str)
 def test_a_prefix_counts_as_part_of_the_text(tmp_path: Path) -> None:
     model = owner(tmp_path, whole=True)
     asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0, tokens=24, before=16)
-    with pytest.raises(CapabilityError, match="up to 32 tokens jointly, and not of 40"):
-        part_of(model, asked)
+    with pytest.raises(RejectedError, match="up to 32 tokens jointly, and not of 40"):
+        part_of(model, asked)  # others may be shorter
+    with pytest.raises(CapabilityError, match="not of 49"):
+        part_of(model, msgspec.structs.replace(asked, tokens=33))
+
+
+def test_a_prefix_whose_keys_leave_the_ring_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = owner(tmp_path, whole=True)
+    asked = wanted(model, base=model.vocabulary, starts="tokens", layers=0, tokens=24, before=2)
+    part = part_of(model, asked)
+    assert part.brings is not None
+    monkeypatch.setattr(prefix, "bounds", lambda *_: [Bound("a key", 1e12)])
+    with pytest.raises(RejectedError, match="too large"):
+        part.brings(part.owned, (1, 5))
 
 
 def test_without_terms_nothing_is_computed(tmp_path: Path) -> None:
