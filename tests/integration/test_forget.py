@@ -157,6 +157,30 @@ def holding(folder: Path, text: str) -> set[str]:
     }
 
 
+def spoil(file: Path, texts: list[str]) -> None:
+    """Leave `texts` in free pages and in a write-ahead log that nobody has closed."""
+    log = file.with_name(f"{file.name}-wal")
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA secure_delete = OFF")  # some builds of SQLite overwrite what is free
+        db.execute("CREATE TABLE spare (text)")
+        db.executemany("INSERT INTO spare VALUES (?)", [(text,) for text in texts] * 100)
+        db.commit()
+        db.execute("DROP TABLE spare")
+        db.commit()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute("CREATE TABLE other (text)")
+        db.executemany("INSERT INTO other VALUES (?)", [(text,) for text in texts])
+        db.execute("DROP TABLE other")
+        db.commit()
+        kept = [(part, part.read_bytes()) for part in (file, log)]  # before it is closed
+    for part, content in kept:
+        part.write_bytes(content)
+    for text in map(str.encode, texts):
+        assert file.read_bytes().count(text) > 50, "no free page holds it"
+        assert text in log.read_bytes(), "the log does not hold it"
+
+
 def test_what_is_left_is_what_would_have_been_without_the_records(home: Path) -> None:
     run = home / "run"
     ids = ids_in(run, "train", "tune", "test")
@@ -199,12 +223,7 @@ def test_canaries_in_every_kind_of_artifact_are_found_and_gone(
     assert main(bundled) == 0
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "votes").write_text(canary(trained))
-    with closing(sqlite3.connect(run / "run.sqlite")) as db:  # in free pages and the log, too
-        db.execute("CREATE TABLE spare (text)")
-        db.executemany("INSERT INTO spare VALUES (?)", [(canary(trained),)] * 200)
-        db.commit()
-        db.execute("DROP TABLE spare")
-        db.commit()
+    spoil(run / "run.sqlite", [canary(trained)])
     with Lineage(run, write=False) as lineage:
         derived = lineage.derived([trained, tested])
     kinds = {a.kind for a in derived}
@@ -216,7 +235,7 @@ def test_canaries_in_every_kind_of_artifact_are_found_and_gone(
     before = holding(home, canary(trained)) | holding(home, canary(tested))
     covered = {str(Path(a.place.partition("#")[0])) for a in derived}
     places = {str((run / place).resolve()) for place in covered} | {str(run / "checkpoints")}
-    assert {"data.csv", "run/run.sqlite"} <= before
+    assert {"data.csv", "run/run.sqlite", "run/run.sqlite-wal"} <= before
     assert {f for f in before if f.startswith("bundle/")}
     for file in before - {"data.csv"}:
         at = str((home / file).resolve()).removesuffix("-wal")
