@@ -17,6 +17,7 @@ import torch
 import tiny_lm
 from cosilo.cli import main
 from cosilo.errors import ConfigError, DataError
+from cosilo.forget.verifying import Verifying, verified
 from cosilo.forget.weights import WeightsToUnlearn, records_of, unlearn_weights
 from cosilo.models.white_box import files as torch_files
 from cosilo.models.white_box.adapters import (
@@ -163,6 +164,40 @@ def test_what_came_out_is_attacked_and_held_against_weights_that_never_learned(
     printed = capsys.readouterr().out
     assert "forget quality" in printed
     assert "two checkpoints" in printed
+
+
+def test_verifying_that_fails_costs_no_training(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ["--adapter", str(place / "adapter"), "--retrained", str(place / "adapter")]
+
+    def fails(*_: object, **__: object) -> None:
+        raise ConfigError("scipy is not installed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("cosilo.forget.weights.verified", fails)
+        assert main(command(place, "base", out, *more)) == 2
+    assert (out / "adapter").is_dir()
+    report = out / "unlearned.json"
+    assert "verified" not in json.loads(report.read_text())
+    capsys.readouterr()
+    assert main(command(place, "base", out, *more)) == 0
+    assert json.loads(report.read_text())["verified"]["records"] == 1
+    printed = capsys.readouterr()
+    assert "step 3 of" not in printed.err, "it was trained before"
+    assert "nothing can be told by 1 of the records" in printed.out
+
+
+def test_a_question_that_is_longer_than_the_model_reads_is_not_asked(place: Path) -> None:
+    base = torch_lm(path=place / "base", precision="float32")
+    long = [Demonstration(str(i), user("a " * 2000 + str(i)), "refund") for i in range(4)]
+    how = Verifying(longest=2, asked=2)
+    some = verified(base, base, [*long, *FORGET], KEEP, how=how)
+    assert some.records == 5
+    assert 0 <= some.attacks["unlearned"]["best of 16"].value <= 1
+    none = verified(base, base, long, KEEP, how=how)
+    assert "best of 16" not in none.attacks["unlearned"]
 
 
 def test_what_is_verified_with_is_read_before_anything_is_trained(

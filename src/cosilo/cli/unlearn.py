@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cosilo.forget.verifying import NumberWithInterval, Verification
     from cosilo.report.screen import Screen
 
+_FEWEST = 4  # records: with fewer, a Kolmogorov-Smirnov test is never below 5 %
+
 DESCRIPTION = """\
 Unlearn records: train weights that learned them until they look, by a measure on the records
 themselves, like weights that never saw them. For weights whose training cannot be repeated; where it
@@ -203,7 +205,12 @@ def _tell(screen: Screen, seen: Verification) -> None:
         [Column((name,), right=True) for name in names],
         rows,
     )
-    if seen.quality is not None:
+    if seen.quality is not None and seen.records < _FEWEST:
+        screen.say(
+            f"forget quality: nothing can be told by {seen.records} of the records: {_FEWEST} or more "
+            "would do"
+        )
+    elif seen.quality is not None:
         told = "cannot be told" if seen.quality >= 0.05 else "can be told"
         screen.say(
             f"forget quality: truth ratios {told} from those of the retrained weights "

@@ -40,7 +40,7 @@ class Verifying:
     Attributes:
         records: of each kind, at most; drawn where there are more.
         relearned: the share of the records to forget that an attacker has and trains on.
-        asked: questions whose replies are drawn, 16 each.
+        asked: questions whose replies are drawn, 16 each; none that is longer than the model reads.
         longest: tokens of a drawn reply.
         epochs, learning_rate: of training on the records that the attacker has.
     """
@@ -72,7 +72,7 @@ class Verification:
             learned, where some were given).
         attacks: probability of the records to forget that the attacker has not: trained again on a few,
             weights of 8 and of 4 bits, two checkpoints; the chance that one of 16 drawn replies is the
-            true one to the letter; the best ROUGE-L recall of 16 drawn replies.
+            true one to the letter; the best ROUGE-L recall of 16 drawn replies, of a few records.
         records: how many were measured.
         quality: p of a Kolmogorov-Smirnov test that truth ratios are those of the retrained weights.
         leak: how much better members are told than in the retrained weights, as a share of that.
@@ -151,6 +151,7 @@ def verified(
         keep=_some(rng, keep, how.records),
         never=_some(rng, never, how.records),
         known=known,
+        drawn=[forget[i] for i in rest if _asks(came, forget[i])][: how.asked],
     )
     models = {CAME: came, UNLEARNED: unlearned} | ({RETRAINED: retrained} if retrained else {})
     columns = {}
@@ -175,6 +176,7 @@ class _Held:
     keep: Sequence[Demonstration]
     never: Sequence[Demonstration]
     known: Sequence[Demonstration]
+    drawn: Sequence[Demonstration]
 
 
 def _measured(model: TorchModel, held: _Held) -> _Column:
@@ -239,7 +241,8 @@ def _attack(
         model.module, TwoCheckpoints(reader, came.module)
     )
     column.attacks["verbatim in 16"] = _mean(measure.leaked_within(column.nats, DRAWS))
-    column.attacks["best of 16"] = _mean(_drawn(model, held.asked[: how.asked], how, seed))
+    if held.drawn:
+        column.attacks["best of 16"] = _mean(_drawn(model, held.drawn, how, seed))
 
 
 def _drawn(
@@ -283,6 +286,11 @@ def _sequences(model: TorchModel, records: Sequence[Demonstration]) -> list[Toke
     from cosilo.models.white_box.tuning import fitted
 
     return fitted([model.tokenize(r.chat, r.target) for r in records], model.module)
+
+
+def _asks(model: TorchModel, record: Demonstration) -> bool:
+    """Whether the model has room for its question and some of a reply."""
+    return len(model.prompt(record.chat)) < model.context
 
 
 def _some(

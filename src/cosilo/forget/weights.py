@@ -77,7 +77,7 @@ def unlearn_weights(
     report: Callable[[TrainingProgress], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Unlearned, Verification | None]:
-    """Unlearn, verify where that is asked for, and write what came out, if it is better than what came.
+    """Unlearn, write what came out, if it is better than what came, and verify where that is asked for.
 
     Args:
         say: told which weights are verified.
@@ -125,17 +125,18 @@ def unlearn_weights(
     )
     seen = None
     if found.improved and found.best_step:
-        if asked.verify:
-            seen = verified(
-                model, model.with_module(found.model.module), forget, keep, retrained=retrained,
-                never=never, seed=asked.seed, say=say,
-            )  # fmt: skip
         changed = model.with_module(found.model.module)
         if asked.adapter is not None:
             changed.save_adapter(asked.out / "adapter")
         else:
             changed.save(asked.out / "model")
-        _write(asked, found, seen, model.identity)
+        _write(asked, found, None, model.identity)
+        if asked.verify:  # what fails here costs no training: the same command goes on
+            seen = verified(
+                model, changed, forget, keep, retrained=retrained, never=never, seed=asked.seed,
+                say=say,
+            )  # fmt: skip
+            _write(asked, found, seen, model.identity)
     shutil.rmtree(asked.out / WORK, ignore_errors=True)
     return found, seen
 
@@ -239,8 +240,7 @@ def _write(
             "records": seen.records,
             "measures": _intervals(seen.measures),
             "under attack": _intervals(seen.attacks),
-            "forget quality": seen.quality,
-            "privacy leak": seen.leak,
+            **_numbers({"forget quality": seen.quality, "privacy leak": seen.leak}),
         }
     beside = asked.out / f".{REPORT}"
     try:
@@ -259,5 +259,8 @@ def _intervals(
     }
 
 
-def _numbers(found: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+def _numbers(found: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in found.items()
+    }
