@@ -215,7 +215,7 @@ async def crossings(state: Path, times: int) -> None:
             try:
                 wrong = not await answering
                 results = 1  # the party failed later: whoever asks next has the error
-                await right(f"text {seed} again")
+                wrong = not await right(f"text {seed} again") or wrong
             except EngineError as error:
                 said = str(error)
             took = time.monotonic() - began
