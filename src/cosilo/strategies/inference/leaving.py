@@ -23,7 +23,7 @@ from cosilo.strategies.base import Session
 from cosilo.strategies.inference.decoding import decoded, mirrored
 from cosilo.types import Chat, Demonstration
 
-VERSION = 2
+VERSION = 3
 
 UNUSUAL = "UNUSUAL"
 """The kind of a word that is private only because it is not known to be common."""
@@ -49,7 +49,7 @@ class Private:
 
     Attributes:
         findings: private values that have a letter or a digit, each once.
-        signs: those that have none, which nothing here looks for.
+        signs: those that have none, which stand where they are written so.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class Private:
         """Why `text` may not leave, without a word of it; empty where it may."""
         if not normalised(text).text:
             return "it is empty"
+        if any(value.value.strip() in text for value in self.signs):
+            return "a private value stands in it"
         for said in (text, *decoded(text)):
             if fault := self._fault(said):
                 return fault

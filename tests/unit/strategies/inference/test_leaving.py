@@ -183,3 +183,11 @@ def test_the_share_is_of_all_values() -> None:
 def test_only_the_frequent_words_of_a_vocabulary_are_common_with_a_capital() -> None:
     pieces = [b" the", b" London", b" a1", b"ing", b"", b" \xff", *[b""] * 9_994, b" rarely"]
     assert vocabulary_words(pieces) == {"the", "The", "rarely"}
+
+
+def test_a_value_of_signs_alone_stands_where_it_is_written() -> None:
+    private = Private(
+        [PrivateValue("!!@@##", "SECRET"), PrivateValue(" ", "SECRET")], (), verbatim=None
+    )
+    assert private.fault("the password is !!@@## now") == "a private value stands in it"
+    assert private.fault("the password is !!@@ now") == ""
