@@ -201,7 +201,7 @@ def _tell(screen: Screen, seen: Verification) -> None:
         for what in each[names[0]]
     ]
     screen.table(
-        f"of {seen.records} records to forget",
+        f"{seen.records} records to forget",
         [Column((name,), right=True) for name in names],
         rows,
     )

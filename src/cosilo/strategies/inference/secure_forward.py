@@ -42,6 +42,7 @@ from cosilo.strategies.inference.secure_llama import (
 )
 from cosilo.types import Answer, Chat
 
+_LARGEST = 1 << 20  # tokens of a vocabulary
 _LOOKED_AT = 32  # prompts of the pool, to know what crosses in clear and which run to open
 
 
@@ -181,10 +182,12 @@ def one_hot(prompt: Prompt, vocabulary: object) -> Array:
     """A row for each place: 1 where its token is, 0 elsewhere.
 
     Raises:
-        CapabilityError: the LM's vocabulary has not all of its tokens.
+        CapabilityError: the LM's vocabulary has not all of its tokens, or more than a vocabulary has.
     """
     if not isinstance(vocabulary, int) or max(prompt.ids) >= vocabulary:
         raise CapabilityError("the LM's vocabulary is smaller than that of the tokeniser at home")
+    if vocabulary > _LARGEST:  # its owner would choose how much memory is taken at home
+        raise CapabilityError(f"the LM's owner says that its vocabulary has {vocabulary:,} tokens")
     rows = np.zeros((prompt.length, vocabulary), np.float32)
     rows[np.arange(prompt.length), prompt.filled] = 1
     return rows

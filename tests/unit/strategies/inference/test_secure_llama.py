@@ -193,6 +193,8 @@ def test_words_are_rows_with_a_one_in_them() -> None:
     assert rows.sum() == 4
     with pytest.raises(CapabilityError, match="vocabulary is smaller"):
         one_hot(Prompt((5, 12), 4, ()), 12)
+    with pytest.raises(CapabilityError, match="1,000,000,000,000 tokens"):
+        one_hot(Prompt((5, 9), 4, ()), 10**12)
 
 
 def test_what_is_in_clear_is_not_in_the_rows() -> None:
