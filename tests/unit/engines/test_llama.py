@@ -192,8 +192,8 @@ def test_a_bound_of_what_crosses_is_above_what_did(
 ) -> None:
     """A block as wide as SmolLM2's, with four candidates."""
     shape = {
-        "tokens": tokens, "layers": 1, "width": 576, "heads": 9, "inner": 1536, "vocabulary": 4,
-        "candidates": [], "starts": "states", "ends": ends,
+        "tokens": tokens, "layers": 1, "width": 576, "heads": 9, "groups": 3, "inner": 1536,
+        "vocabulary": 4, "candidates": [], "starts": "states", "ends": ends,
     }  # fmt: skip
     weights = [np.zeros(3_541_824, np.float32)]
     once, each = traffic(shape, weights, protocol)
