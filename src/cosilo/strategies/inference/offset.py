@@ -33,7 +33,7 @@ from cosilo.strategies.mixing.opening import By, check_options, require_one_voca
 from cosilo.strategies.mixing.reading import require_threads
 from cosilo.types import Answer, Chat, Delta, Demonstration
 
-VERSION = 2
+VERSION = 3
 
 OnLogits = Literal["ga", "graddiff", "kl", "npo", "simnpo", "dpo", "undial"]
 
@@ -46,7 +46,8 @@ class Offset:
     Attributes:
         forget: a file with the ids of the training examples to forget, one a line; the other ones are
             kept. Without it, the small model must have such an adapter already.
-        method: how the adapter is trained: a loss of `white_box.unlearning` over logits.
+        method: how the adapter is trained: a loss of `white_box.unlearning` over logits. `undial`
+            lowers each true token by itself; `npo` makes wrong replies as unlikely with it.
         alpha: how far logits are moved, in training as in answering.
         epochs, learning_rate, batch: of training, over the examples to forget.
         layers, rank: of the adapter: the small model's last so many layers.
@@ -66,7 +67,7 @@ class Offset:
     )
 
     forget: Path | None = None
-    method: OnLogits = "npo"
+    method: OnLogits = "undial"
     alpha: float = 1.0
     epochs: float = 3.0
     learning_rate: float = 3e-3
