@@ -65,6 +65,7 @@ from unlearning import (
     arguments,
     parts,
     put,
+    put_records,
     ratios,
     run,
     written,
@@ -76,7 +77,7 @@ AUTHOR, ASKED, WRITTEN, TOP = 20, 10, 6, 24
 EPOCHS, REFIT = 8, 40
 ALPHA, HOW = 1.0, Forgetting(epochs=16.0, learning_rate=4e-3, probe=20, validate_every=10)
 METHOD = "undial"  # npo makes wrong replies as unlikely as the true one (on the tune split)
-ARMS = ("tuned", "retrained", "offset")
+ARMS = ("tuned", "retrained", "offset", "offset, twice as far")
 
 
 class Fewer(Split):
@@ -134,7 +135,12 @@ class Pair(Bench):
         moving = self.adapter(
             folder, cells, "offset", lambda: self.moved(cells, split, stand_in, seed)
         )
-        adapters = {"tuned": (tuned, None), "retrained": (again, None), "offset": (tuned, moving)}
+        adapters = {
+            "tuned": (tuned, None, 0.0),
+            "retrained": (again, None, 0.0),
+            "offset": (tuned, moving, ALPHA),
+            "offset, twice as far": (tuned, moving, 2 * ALPHA),
+        }
         for name in ARMS:
             self.compared(cells, name, split, *adapters[name])
 
@@ -158,19 +164,17 @@ class Pair(Bench):
         cells.put("owner", about)
         return adapter_of(found.model.module)
 
-    def compared(
-        self, cells: Cells, name: str, split: Split, large: Adapter, moving: Adapter | None
-    ) -> None:
-        """What one arm says of every question: the LM alone, or as it is moved."""
+    def compared(self, cells: Cells, name: str, split: Split, *arm: Any) -> None:
+        """What one arm says of every question: the LM alone, or as it is moved, and how far."""
         if f"{name} said" not in cells.done:
-            found, _ = self.timed(f"{name}: read", lambda: self.read(split, large, moving))
+            found, _ = self.timed(f"{name}: read", lambda: self.read(split, *arm))
             cells.put(f"{name} said", _rounded(found))
         if f"{name} written" not in cells.done:
-            found, _ = self.timed(f"{name}: written", lambda: self.wrote(split, large, moving))
+            found, _ = self.timed(f"{name}: written", lambda: self.wrote(split, *arm))
             cells.put(f"{name} written", _rounded(found))
 
-    def read(self, split: Split, large: Adapter, moving: Adapter | None) -> Row:
-        reads = self.reads(large, moving)
+    def read(self, split: Split, large: Adapter, moving: Adapter | None, alpha: float) -> Row:
+        reads = self.reads(large, moving, alpha)
         found: Row = {}
         for what, rows in {"forget": split.forget, **split.asked}.items():
             answers = right = reads([self.tokens(r, r["answer"]) for r in rows])
@@ -189,14 +193,14 @@ class Pair(Bench):
         return found
 
     def reads(
-        self, large: Adapter, moving: Adapter | None
+        self, large: Adapter, moving: Adapter | None, alpha: float
     ) -> Callable[[Sequence[Tokens]], list[Any]]:
         """Of each reply: its tokens' log-probabilities, and which were the likeliest."""
         lm = self.module(large)
         if moving is None:
             return lambda sequences: reply_tokens(self.reader, lm, sequences)
         reader, plus = ModuleReader(self.small_above), with_adapter(self.small.module, moving)
-        rule = Difference(ALPHA)
+        rule = Difference(alpha)
 
         def moved(sequences: Sequence[Tokens]) -> list[Any]:
             import torch
@@ -225,7 +229,7 @@ class Pair(Bench):
 
         return moved
 
-    def wrote(self, split: Split, large: Adapter, moving: Adapter | None) -> Row:
+    def wrote(self, split: Split, large: Adapter, moving: Adapter | None, alpha: float) -> Row:
         """ROUGE of replies to some questions of each kind; of the moved LM, bytes a token too."""
         lm = self.base.with_module(self.module(large))
         found: Row = {}
@@ -236,7 +240,7 @@ class Pair(Bench):
                 said = written(lm, rows, Sampling(max_tokens=LONGEST))
             else:
                 small = self.small.with_module(with_adapter(self.small.module, moving))
-                said, sizes = asyncio.run(over_a_boundary(lm, small, rows))
+                said, sizes = asyncio.run(over_a_boundary(lm, small, rows, alpha))
                 bytes_of += sizes
             found[what] = [
                 rouge_l_recall(r["answer"], text) for r, text in zip(rows, said, strict=True)
@@ -245,14 +249,14 @@ class Pair(Bench):
 
 
 async def over_a_boundary(
-    lm: TorchModel, small: TorchModel, rows: Sequence[Row]
+    lm: TorchModel, small: TorchModel, rows: Sequence[Row], alpha: float
 ) -> tuple[list[str], list[int]]:
     """Replies by the strategy, and the bytes of each token's crossing but a thread's first."""
     ledger = MemoryLedger()
     owner = LMOwner(lm, exposes=Access.LOGITS.shows)
     road = Boundary(InProcess(owner), declared=frozenset({Step}), ledger=ledger)
     session = Session(DataOwner(small), road, Sampling(max_tokens=LONGEST))
-    strategy = Offset(alpha=ALPHA, top=TOP)
+    strategy = Offset(alpha=alpha, top=TOP)
     said = [(await strategy.answer(session.bind(r["id"]), user(r["question"]))).text for r in rows]
     sizes, sent, opens = [], 0, False
     for entry in ledger.entries():
@@ -299,10 +303,15 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
         for column in found[0]:
             put(kept, name, column, [f[column] for f in found])
         for column in ("forget probability", "utility", "utility on retained"):
-            beside = [f[column] / g[column] for f, g in zip(found, every["retrained"], strict=True)]
-            put(kept, name, f"{column} beside retrained", beside)
-        seconds = [d[f"{name} seconds"] for d in done]
-        put(kept, name, "CPU seconds", seconds)
+            pairs = [(f[column], g[column]) for f, g in zip(found, every["retrained"], strict=True)]
+            if all(wanted for _, wanted in pairs):
+                put(kept, name, f"{column} beside retrained", [f / g for f, g in pairs])
+        if len(done) == 1:
+            rouge = done[0][f"{name} written"]["forget"]
+            put_records(kept, name, {**done[0][f"{name} said"]["forget"], "rouge": rouge})
+        if f"{name} seconds" in done[0]:
+            put(kept, name, "CPU seconds", [d[f"{name} seconds"] for d in done])
+    put(kept, "offset", "stand-in's nats", [d["owner"]["after"]["forget"] for d in done])
     put(kept, "offset", "stand-in, CPU seconds", [d["stand-in seconds"] for d in done])
     kept.write()
     for row, columns in kept.rows.items():

@@ -441,6 +441,8 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
                 kept.put(name, column, min(values), n=len(values))
             else:
                 put(kept, name, column, values)
+        if len(every) == 1:
+            put_records(kept, name, every[0][f"{name} measured"]["forget"])
         if all(f"{name} seconds" in d for d in every):
             put(kept, name, "CPU seconds", [d[f"{name} seconds"] for d in every])
         if all(f"{name} owner" in d for d in every):
@@ -471,6 +473,23 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
     kept.write()
     for row, columns in kept.rows.items():
         print(row, {k: round(v["value"], 3) for k, v in columns.items()})
+
+
+def of_records(forget: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that are means over records to forget, a number for each."""
+    nats, tokens = np.array(forget["nats"]), np.array(forget["tokens"], float)
+    return {
+        "forget probability": measure.probability(nats, tokens),
+        "extraction strength": np.array(forget["strength"]),
+        "forget ROUGE": np.array(forget["rouge"]),
+    }
+
+
+def put_records(kept: Kept, row: str, forget: Mapping[str, Any]) -> None:
+    """Intervals over the records of one seed."""
+    for column, values in of_records(forget).items():
+        low, high = intervals.mean(values, (0.0, 1.0))
+        kept.put(row, column, values.mean(), n=len(values), low=low, high=high)
 
 
 def put(kept: Kept, row: str, column: str, values: Sequence[float]) -> None:
