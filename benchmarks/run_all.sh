@@ -97,7 +97,7 @@ script sisa benchmarks/sisa.py
 script unlearning benchmarks/unlearning.py --cells runs/unlearning
 script offset benchmarks/offset.py --seeds 0 1 2 --cells runs/offset
 script secure_rows benchmarks/secure_rows.py
-script secure_partial benchmarks/secure_partial.py --whole 8 --cut 6
+script secure_partial benchmarks/secure_partial.py --whole 20 --cut 6
 script federated benchmarks/federated.py
 script fedcollm benchmarks/fedcollm.py --seeds 0 1 2
 script fedmkt benchmarks/fedmkt.py --seeds 0 1 2

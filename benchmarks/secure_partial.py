@@ -1,7 +1,7 @@
 """What it costs to compute on the private part of a prompt alone in secret, and what other splits tell.
 
     python benchmarks/secure_partial.py                   # needs 9 GB, and two hours
-    python benchmarks/secure_partial.py --whole 8 --cut 6
+    python benchmarks/secure_partial.py --whole 20 --cut 6
     python benchmarks/secure_partial.py --parts bytes     # some of it; only all of it is kept
 
 Prompts of 64 tokens: a public text, a sentence with a span whose place is known, another public text;
