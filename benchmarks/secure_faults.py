@@ -237,19 +237,24 @@ async def crossings(state: Path, times: int) -> None:
         await lm.joint.close()
 
 
-def report_crossings(rows: list[dict[str, Any]]) -> None:
-    kept = Kept("secure_faults_crossings", settings={"silent_s": DEADLINES.silent_s})
+COUNTED = {
+    "a clear error": "said", "results": "results", "wrong results": "wrong", "still reserved": "held",
+    "right after it": "after", "processes left": "left", "files written": "written",
+}  # fmt: skip
+
+
+def report(name: str, every: list[dict[str, Any]], **settings: float) -> None:
+    """A row for each kind of fault; a count that a benchmark does not take has no column."""
+    kept = Kept(name, settings=settings)
     for kind in ("all", *KINDS):
-        some = [row for row in rows if kind in ("all", row["kind"])]
-        kept.put(kind, "times", len(some))
-        kept.put(kind, "a clear error", sum(bool(row["said"]) for row in some))
-        kept.put(kind, "results", sum(row["results"] for row in some))
-        kept.put(kind, "wrong results", sum(row["wrong"] for row in some))
-        kept.put(kind, "still reserved", sum(row["held"] for row in some))
-        kept.put(kind, "right after it", sum(row["after"] for row in some))
-        kept.put(kind, "processes left", sum(row["left"] for row in some))
-        kept.put(kind, "files written", sum(row["written"] for row in some))
-        kept.put(kind, "longest", max((row["seconds"] for row in some), default=0.0))
+        rows = [row for row in every if kind in ("all", row["kind"])]
+        kept.put(kind, "times", len(rows))
+        for column, key in COUNTED.items():
+            if all(key in row for row in every):
+                # What was said is a text; the others are counts.
+                counts = [bool(row[key]) if key == "said" else row[key] for row in rows]
+                kept.put(kind, column, sum(counts))
+        kept.put(kind, "longest", max((row["seconds"] for row in rows), default=0.0))
     kept.write()
 
 
@@ -263,7 +268,8 @@ def main() -> None:
         state = arguments.state.with_stem(f"{arguments.state.stem}_crossings")
         state.parent.mkdir(parents=True, exist_ok=True)
         asyncio.run(crossings(state, arguments.crossings))
-        report_crossings(noted(state)[: arguments.crossings])
+        rows = noted(state)[: arguments.crossings]
+        report("secure_faults_crossings", rows, silent_s=DEADLINES.silent_s)
     if not arguments.times:
         return
     for seed in range(len(noted(arguments.state)), arguments.times):
@@ -274,20 +280,8 @@ def main() -> None:
         found = asyncio.run(once(kind, protocol, rank, step, seed))
         note(arguments.state, found)
         print(found, flush=True)
-    all_ = noted(arguments.state)[: arguments.times]
-    kept = Kept(
-        "secure_faults", settings={"silent_s": DEADLINES.silent_s, "step_s": DEADLINES.step_s}
-    )
-    for kind in ("all", *KINDS):
-        rows = [row for row in all_ if kind in ("all", row["kind"])]
-        kept.put(kind, "times", len(rows))
-        kept.put(kind, "a clear error", sum(bool(row["said"]) for row in rows))
-        kept.put(kind, "results", sum(row["results"] for row in rows))
-        kept.put(kind, "wrong results", sum(row["wrong"] for row in rows))
-        kept.put(kind, "processes left", sum(row["left"] for row in rows))
-        kept.put(kind, "files written", sum(row["written"] for row in rows))
-        kept.put(kind, "longest", max((row["seconds"] for row in rows), default=0.0))
-    kept.write()
+    rows = noted(arguments.state)[: arguments.times]
+    report("secure_faults", rows, silent_s=DEADLINES.silent_s, step_s=DEADLINES.step_s)
 
 
 if __name__ == "__main__":
