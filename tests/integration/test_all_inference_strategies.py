@@ -68,7 +68,7 @@ OPTIONS = {
     "rerank": 'samples = 2\njudge = "majority"',
     "speculative": "anyway = true\nprobe = 2",
     "fusion": "weight = 0.5",
-    "offset": 'forget = "gone.txt"\nepochs = 20\nlearning_rate = 0.0001\nbatch = 2',
+    "offset": 'forget = "gone.txt"\nmethod = "npo"\nepochs = 20\nlearning_rate = 0.0001\nbatch = 2',
     "proxy": "",
     "split": "layers = 1\nnoise = 0.2\ndenoise = 8",
 }

@@ -30,15 +30,20 @@ from cosilo.models.white_box.unlearning.forgetting import (
     adapter_digest,
 )
 from cosilo.models.white_box.unlearning.methods import Misdirection, TaskVector, methods
-from cosilo.models.white_box.unlearning.reading import ModuleReader, Said
+from cosilo.models.white_box.unlearning.reading import ModuleReader, Said, sequence_key
 from cosilo.types import Demonstration
 
 Logits = Callable[[Sequence[Tokens]], Any]
 """Replies → the logits that predicted their tokens, one reply after another: (n, vocabulary)."""
 
+_KEPT_BYTES = 2**30  # of what the models that do not learn say, so that it is computed once
+
 
 class SteeredReader:
     """Reads a small module as what it makes of another model.
+
+    What the two that do not learn say of a reply is kept, as far as a GiB goes. It is computed for each
+    reply alone, so that the numbers are the same to the bit whichever were read, or kept, before.
 
     Args:
         inner: reads the small module.
@@ -49,6 +54,8 @@ class SteeredReader:
 
     def __init__(self, inner: ModuleReader, base: Any, large: Logits, alpha: float) -> None:
         self._inner, self._base, self._large, self._alpha = inner, base, large, alpha
+        self._kept: dict[tuple[int, bytes], Any] = {}
+        self._bytes = 0
 
     @property
     def first(self) -> int:
@@ -59,11 +66,23 @@ class SteeredReader:
         import torch
 
         own = self._inner.said(module, sequences)
+        still = torch.cat([self._still(s) for s in sequences])
+        return Said(still + self._alpha * own.logits.float(), own.targets, own.tokens)
+
+    def _still(self, sequence: Tokens) -> Any:
+        """z − α z₀ of one reply."""
+        import torch
+
+        key = sequence_key(sequence)
+        if key in self._kept:
+            return self._kept[key]
         with torch.no_grad():
-            base = self._inner.said(self._base, sequences).logits.float()
-            large = self._large(sequences).float().log_softmax(1)
-        moved = self._alpha * (own.logits.float() - base)
-        return Said(large + moved, own.targets, own.tokens)
+            base = self._inner.said(self._base, [sequence]).logits.float()
+            found = self._large([sequence]).float().log_softmax(1) - self._alpha * base
+        if self._bytes + found.nbytes <= _KEPT_BYTES:
+            self._kept[key] = found
+            self._bytes += found.nbytes
+        return found
 
     def states(self, module: Any, sequences: Sequence[Tokens], layer: int) -> Any:
         raise ConfigError("a model that is steered from outside shows no states to be moved")

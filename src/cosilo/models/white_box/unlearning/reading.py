@@ -190,7 +190,7 @@ class Former:
     def _chosen(self, nats: Mapping[Any, float], sequences: Sequence[Tokens]) -> Any:
         import torch
 
-        found = [nats[_key(s)] for s in sequences]
+        found = [nats[sequence_key(s)] for s in sequences]
         return torch.tensor(found, dtype=torch.float32, device=device_of(self.module))
 
     @cached_property
@@ -202,12 +202,13 @@ class Former:
         return self._nats([e.instead for e in self._exercises])
 
     def _nats(self, sequences: Sequence[Tokens]) -> Mapping[Any, float]:
-        every = list({_key(s): s for s in sequences}.values())
+        every = list({sequence_key(s): s for s in sequences}.values())
         nats = reply_nats(self._reader, self.module, every)
-        return {_key(s): float(n) for s, n in zip(every, nats, strict=True)}
+        return {sequence_key(s): float(n) for s, n in zip(every, nats, strict=True)}
 
 
-def _key(sequence: Tokens) -> tuple[int, bytes]:
+def sequence_key(sequence: Tokens) -> tuple[int, bytes]:
+    """What tells a reply to a prompt from others."""
     return sequence.start, sequence.ids.tobytes()
 
 
