@@ -33,6 +33,8 @@ from cosilo.models.white_box.unlearning.methods import Misdirection, TaskVector,
 from cosilo.models.white_box.unlearning.reading import ModuleReader, Said, sequence_key
 from cosilo.types import Demonstration
 
+VERSION = 2  # what does not learn is read reply by reply
+
 Logits = Callable[[Sequence[Tokens]], Any]
 """Replies → the logits that predicted their tokens, one reply after another: (n, vocabulary)."""
 
