@@ -7,7 +7,8 @@ Within `aside` the time goes to another clock: the LM runs in there, because its
 data owner's, also when both models share this machine.
 
 What a back end does in threads of its own is seen by neither; a model states that in its
-`Generation` (`seconds`, `cpu_seconds`), and the caller adds it.
+`Generation` (`seconds`, `cpu_seconds`), and the caller adds it. What a process apart does for an item
+is charged by whoever keeps the process (`charge`).
 """
 
 from __future__ import annotations
@@ -118,6 +119,13 @@ async def aside(work: Coroutine[Any, Any, T], clock: Clock | None = None) -> T:
         inner.add(own.seconds, own.cpu_seconds)
         if outer is not None:  # these steps were part of the caller's own
             outer.add(-own.seconds, -own.cpu_seconds)
+
+
+def charge(cpu_seconds: float) -> None:
+    """Count CPU time that another process spent for whoever is timed now."""
+    clock = _now.get()
+    if clock is not None:
+        clock.add(0.0, cpu_seconds)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:

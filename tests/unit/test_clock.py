@@ -8,7 +8,7 @@ from time import thread_time
 
 import pytest
 
-from cosilo.clock import Clock, aside, install, timed
+from cosilo.clock import Clock, aside, charge, install, timed
 
 
 def burn(seconds: float) -> None:
@@ -155,3 +155,20 @@ async def test_a_coroutine_that_is_closed_closes_what_it_waits_for() -> None:
     waiting.send(None)
     waiting.close()
     assert closed == [True]
+
+
+async def test_what_a_process_apart_does_is_charged_to_whoever_it_is_for() -> None:
+    outer, large = Clock(), Clock()
+
+    async def item() -> None:
+        charge(2.0)
+        await aside(lm(), large)
+
+    async def lm() -> None:
+        charge(30.0)
+
+    await timed(item(), outer)
+    charge(500.0)  # nobody is timed here
+    assert 2.0 <= outer.cpu_seconds < 3.0
+    assert outer.seconds < 1.0
+    assert 30.0 <= large.cpu_seconds < 31.0

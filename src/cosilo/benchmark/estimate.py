@@ -92,6 +92,7 @@ class Estimate:
         measured: the minutes come from calls made before, not from a rule of thumb.
         share: of the processor's time that the LM got in these calls.
         trains: a point trains the small model, which takes a time that nobody knows before.
+        bulk: bytes of messages that are no texts, and of what crosses beside them, at most.
     """
 
     calls: int
@@ -105,6 +106,7 @@ class Estimate:
     measured: bool = False
     share: float = 1.0
     trains: bool = False
+    bulk: int = 0
 
     def __str__(self) -> str:
         own = f"{_minutes(self.small_minutes)} of the small model's"
@@ -121,7 +123,7 @@ class Estimate:
         return (
             f"at most {self.calls} LM calls{free}, "
             f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out, "
-            f"{self._money()}; {_minutes(self.minutes)} of LM time ({source}), {own}"
+            f"{self._bulk()}{self._money()}; {_minutes(self.minutes)} of LM time ({source}), {own}"
         )
 
     def _money(self) -> str:
@@ -129,7 +131,13 @@ class Estimate:
             return "$0"
         return f"about {_usd(self.usd)} and at most {_usd(self.usd_most, up=True)}"
 
+    def _bulk(self) -> str:
+        if self.bulk < _LITTLE:
+            return ""
+        return f"at most {self.bulk / 1e6:,.0f} MB of what is no text, "
 
+
+_LITTLE = 10**6  # bytes: less is not worth a word
 _SOON = 0.1  # minutes: less is not worth a word
 
 
@@ -199,6 +207,7 @@ def estimate(
         usd_most=sum(bill.usd_most for bill in bills),
         minutes=(seconds if pace is None else calls * pace.seconds) / 60,
         small_minutes=small * _small_answers(parts, left) / 60,
+        bulk=sum(b.most_bytes for _, b in batches if b.sized),
         trains=any(make_strategy(point).needs.trainable for point, _ in left),
         measured=pace is not None,
         share=1.0 if pace is None else pace.share,
@@ -296,6 +305,7 @@ class _Batch:
     Attributes:
         most_in, most_out: tokens of one attempt of each, at most.
         most_bytes: of the messages of one attempt, both ways.
+        sized: they are no texts, and the bytes are those of what they carry.
     """
 
     calls: int = 0
@@ -305,6 +315,7 @@ class _Batch:
     most_in: int = 0
     most_out: int = 0
     most_bytes: int = 0
+    sized: bool = False
 
 
 Item = Demonstration | Example
@@ -346,6 +357,7 @@ def _guessed(parts: Parts, exchange: Expected, items: Sequence[Item | None]) -> 
         most_in=most_in,
         most_out=most_out,
         most_bytes=_bytes(parts, exchange, calls, most_in, most_out),
+        sized=exchange.size is not None,
     )
 
 

@@ -189,7 +189,7 @@ class Price:
             return Attempt(tokens_in, tokens_out)
         up = len(encode(request)) if size is None else size
         down = request.reply_bound(tokens_out)
-        return Attempt(tokens_in, tokens_out, up, down, sum(request.beside()))
+        return Attempt(tokens_in, tokens_out, up, down, request.beside().bytes)
 
     def bound(self, request: Message, size: int | None = None) -> Spent:
         """The most that all attempts at `request` together are billed for; `size` as for `once`."""
@@ -247,7 +247,7 @@ class Price:
             seconds = min(took, self.most_seconds)
         if self.usd_per_gb:
             down = len(encode(reply)) if size is None else size
-            crossed = most.bytes_up + down + sum(reply.beside())
+            crossed = most.bytes_up + down + reply.beside().bytes
             crossed += lost * (most.bytes_up + most.bytes_down + most.beside)
         usd = self.usd(all_in, all_out, cached=cached, seconds=seconds, size=crossed)
         return Bill((tokens_in, tokens_out), Spent(all_in, all_out, usd), not possible)
@@ -357,7 +357,7 @@ class Meter:
             reservation.tokens_out // attempts,
             reservation.bytes_up - beside.up,
             reservation.bytes_down - beside.down,
-            sum(beside),
+            beside.bytes,
         )
 
     def cost(self, request: Message, size: int, reply: Message | None, reply_size: int) -> Totals:
@@ -380,7 +380,7 @@ class Meter:
         """What a crossing cost that ended in `error`: what the LM may have worked all the same. Where
         something crosses beside it, all that could have: the error may be the other party's words."""
         beside = request.beside()
-        worked: int | None = None if any(beside) else getattr(error, "worked", None)
+        worked: int | None = None if beside.bytes else getattr(error, "worked", None)
         spent = self.price.lost(request, worked, size)
         return self._booked(request, size + beside.up, spent, beside.down)
 

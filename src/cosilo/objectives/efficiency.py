@@ -125,7 +125,8 @@ class Cpu(Mean):
 class _Latency(_Read):
     """Local time, and the time until the last reply: for each message the LM's own recorded time
     and the stated link's round trip, those of messages sent side by side at the same time, to one LM's
-    owner or several; and all the bytes, one after another."""
+    owner or several; and all the bytes, one after another. Where parties compute together, half a
+    round trip for each message of their engines: at most, as some are under way at the same time."""
 
     def _values(self, run: Run) -> Floats:
         crossed = reading(run).traffic

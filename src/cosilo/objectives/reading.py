@@ -18,7 +18,7 @@ from cosilo.attacks.record import replies, texts
 from cosilo.boundary.messages import Lent
 from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.messages.federate import Contribute
-from cosilo.boundary.meter import Price, Spent
+from cosilo.boundary.meter import NONE_BESIDE, Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.boundary.wire.opinions import is_packed
 from cosilo.matching import FuzzyPool, Pool, as_written, normalised
@@ -28,6 +28,8 @@ from cosilo.types import last_user
 
 Entries = Callable[[], Iterator[Entry]]
 
+
+VERSION = 2  # steps of what parties compute together are waited for
 
 CONTRIBUTE = Contribute.__name__
 _LEAST = 8  # characters of a text that does not stand in another by chance
@@ -39,8 +41,9 @@ class Traffic:
 
     Attributes:
         seconds: what the LM took, in all.
-        waiting: seconds that the request waited for replies: the link's round trips and what the LM
-            took, of messages that were under way together the longest.
+        waiting: seconds that the request waited for replies: the link's round trips, half of one for
+            each step of what parties compute together, at most, and what the LM took; of messages that
+            were under way together the longest.
         waiting_for_lm: of these, what the LM took.
         on_the_wire: seconds that the bytes took, one after another on the link that they crossed.
         unstated: messages that carried no ε.
@@ -264,9 +267,9 @@ class _Request:
         else:
             up, left = self._asked(side, entry)
             crossed = _received(up, entry, price)
-            beside = crossed.bytes_up + crossed.bytes_down - entry.size
-            self._bytes[side] = self._bytes[side][0] + beside, link
-            took = link.rtt_ms / 1000 + crossed.seconds
+            beside = entry.message.beside() if entry.payload is not None else NONE_BESIDE
+            self._bytes[side] = self._bytes[side][0] + beside.bytes, link
+            took = link.rtt_ms / 1000 * (1 + beside.steps / 2) + crossed.seconds
             self._answered = max(self._answered, (left[0] + took, left[1] + crossed.seconds))
         self._counted = _add(self._counted, crossed)
 

@@ -369,3 +369,12 @@ async def test_the_most_covers_what_every_term_of_a_price_takes(folder: Path) ->
     assert most <= found.usd_most
     await parts.close()
     store.close()
+
+
+async def test_bytes_of_what_is_no_text_are_told_where_they_are_many(folder: Path) -> None:
+    found = await cost(folder, point("secure_head", 'engine = "spu"'))
+    answers = sum(SIZES[s] for s in ANSWERED)
+    assert answers << 20 <= found.bulk < (answers + 3) << 20
+    assert f"at most {found.bulk / 1e6:,.0f} MB of what is no text, " in str(found)
+    assert "no text" not in str(await cost(folder, point("large")))
+    assert "no text" not in str(replace(found, bulk=999_999))

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from cosilo.boundary.messages import Ask, Completion, encode
+from cosilo.boundary.messages import Ask, Completion, Joint, JointSpent, encode
+from cosilo.boundary.messages.joint import JointLink
 from cosilo.boundary.meter import Link, Price
 from cosilo.boundary.record.ledger import Entry, MemoryLedger
 from cosilo.objectives import attacked, item_values, measure_all
@@ -183,3 +184,19 @@ def test_a_reply_that_never_came_takes_the_round_trip_of_its_link() -> None:
     clock.up("north", "i", "x", 0.0)
     clock.up("south", "i", "x", 0.0)
     assert waited(clock) == pytest.approx(0.1 + 0.5)
+
+
+def test_each_message_of_engines_waits_for_half_a_round_trip_at_most() -> None:
+    clock = Clock("")
+    asked = clock._put("", "a", "up", Joint(run="0" * 32, number=1, parties=2), at=1.0)
+    links = (JointLink(1, 0, 3000, 7), JointLink(0, 1, 2000, 30))
+    clock._put("", "a", "down", JointSpent(links=links, took=0.25), 2.0, asked)
+    run = clock.run([item("a", NAMES[0])], links={"": Link(rtt_ms=100, mbit_per_s=1)})
+    traffic = reading(run.sides[""]).traffic["a"]
+    assert traffic.waiting == pytest.approx(0.25 + 0.1 + 30 * 0.05)
+    own = sum(e.size for e in run.sides[""].entries())
+    assert traffic.on_the_wire == pytest.approx(8 * (own + 5000) / 1e6)
+    assert (traffic.bytes_up, traffic.bytes_down) == (
+        next(run.sides[""].entries()).size + 3000,
+        own - next(run.sides[""].entries()).size + 2000,
+    )

@@ -41,10 +41,18 @@ class Beside(NamedTuple):
     Attributes:
         up: that the data owner sends.
         down: that it is sent.
+        steps: one after another, at most: how often one of two parties may have waited for what the
+            other sent.
     """
 
     up: int = 0
     down: int = 0
+    steps: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Both ways."""
+        return self.up + self.down
 
 
 class Message(Value, frozen=True, kw_only=True, tag_field="message", tag=True):

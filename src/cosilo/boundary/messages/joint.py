@@ -236,6 +236,7 @@ class JointSpent(Message, frozen=True, kw_only=True):
         return Beside(
             sum(link.bytes for link in self.links if link.sender == 1),
             sum(link.bytes for link in self.links if link.receiver == 1),
+            max((link.messages for link in self.links), default=0),
         )
 
 

@@ -29,6 +29,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.joint import Address
+from cosilo.clock import charge
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER, Array, Program, Setting
 from cosilo.engines.spu.helper import LOOPBACK, Listens, Passed, Where, since
 from cosilo.engines.spu.run import Deadlines
@@ -366,6 +367,7 @@ class JointRoom:
         except BaseException:
             await self._part(channel, opened)
             raise
+        charge(step.cpu_seconds)
         before, opened.agreed = opened.agreed, passed
         return Computed(step.outputs, since(before, passed), step.cpu_seconds, reply.took)
 

@@ -34,6 +34,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.bounds import TURN
 from cosilo.boundary.messages.encrypted import MOST_KEYS, PART
+from cosilo.clock import charge
 from cosilo.engines import ranges
 from cosilo.engines.base import Setting
 from cosilo.engines.ckks.layout import Floats
@@ -285,6 +286,7 @@ class _Secured:
                 took += self.keys.cpu_seconds - before
         except RejectedError:
             raise UnexpectedReplyError("the head's owner sent no logits") from None
+        charge(took)
         return found[0], took
 
 

@@ -22,6 +22,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.joint import Address, JointLink
 from cosilo.boundary.meter import NOTHING, Budget
+from cosilo.clock import Clock, timed
 from cosilo.engines.base import DATA_OWNER, HELPER, LM_OWNER
 from cosilo.errors import (
     BudgetExceededError,
@@ -76,7 +77,10 @@ async def test_a_run_is_opened_once_and_computes_one_thing_at_a_time(protocol: A
     model = Taking()
     road = Road(owner_of(model))
     room = await road.room(replace(WELL, protocol=protocol))
-    done = await asyncio.gather(*(room.compute(road.channel, GIVEN) for _ in range(3)))
+    clocks = [Clock() for _ in range(3)]
+    await timed(room.ready(road.channel), Clock())  # opened before, so that no item pays for it
+    done = await asyncio.gather(*(timed(room.compute(road.channel, GIVEN), c) for c in clocks))
+    assert all(clock.cpu_seconds >= 0.25 for clock in clocks)
     assert all(each.outputs[0].tolist() == [0.0] for each in done)
     assert {(each.cpu_here, each.cpu_there) for each in done} == {(0.25, 0.25)}
     assert room.opened == 1
@@ -364,5 +368,6 @@ class TestTheLmOwnersSide:
 
 
 def test_links_say_what_crossed_beside_the_reply() -> None:
-    spent = JointSpent(links=(JointLink(0, 1, 5), JointLink(1, 0, 7), JointLink(1, 2, 8)))
-    assert spent.beside() == (15, 5)
+    links = (JointLink(0, 1, 5, 3), JointLink(1, 0, 7, 4), JointLink(1, 2, 8, 2))
+    spent = JointSpent(links=links).beside()
+    assert (spent.up, spent.down, spent.bytes, spent.steps) == (15, 5, 20, 4)
