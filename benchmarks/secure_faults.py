@@ -216,7 +216,7 @@ async def crossings(state: Path, times: int) -> None:
                 wrong = not await answering
                 results = 1  # the party failed later: whoever asks next has the error
                 wrong = not await right(f"text {seed} again") or wrong
-            except EngineError as error:
+            except CosiloError as error:
                 said = str(error)
             took = time.monotonic() - began
             told.unlink(missing_ok=True)
