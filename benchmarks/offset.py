@@ -2,7 +2,7 @@
 
     python benchmarks/offset.py                 seed 0; resumes, about 25 minutes of CPU a seed
     python benchmarks/offset.py --seeds 0 1 2 --minutes 60
-    python benchmarks/offset.py --seeds 100     the tune split: alpha is chosen on it alone
+    python benchmarks/offset.py --seeds 100     the tune split: FURTHER is chosen on it alone
     python benchmarks/offset.py --report        the table of what is there
 
 Data as of `benchmarks/unlearning.py`, less of it: one author of twenty questions to forget and one to
@@ -10,9 +10,9 @@ keep, drawn by the seed. The LM is SmolLM2-135M with an adapter that learned bot
 learned what is kept alone. The small model is the same SmolLM2 without ten of its thirty layers (those
 of `benchmarks/proxy.py`), refitted to text of cfpb_raw and not healed. One adapter on it learns both
 sets and stands in for the LM; another is trained so that the stand-in, moved by it, forgets. The LM is
-read as the strategy `offset` reads it: the 24 likeliest tokens of each place, the others in proportion
-to the small model's. Replies for ROUGE and bytes a token are written by the strategy itself, over a
-boundary with a ledger.
+surer than it of what both learned, and is moved further. It is read as the strategy `offset` reads it:
+the 24 likeliest tokens of each place, the others in proportion to the small model's. Replies for ROUGE
+and bytes a token are written by the strategy itself, over a boundary with a ledger.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ AUTHOR, ASKED, WRITTEN, TOP = 20, 10, 6, 24
 EPOCHS, REFIT = 8, 40
 HOW = Forgetting(epochs=16.0, learning_rate=4e-3, probe=20, validate_every=10)
 METHOD = "undial"  # npo makes wrong replies as unlikely as the true one (on the tune split)
-TRIED, ALPHA = (1.5, 2.0, 1.0), 1.5
+ALPHA = 1.5
+TRAINED = f"offset by {ALPHA}"
+TRIED, FURTHER = (1.0, 1.2, 1.4, 1.6), 1.4
 
 
 class Fewer(Split):
@@ -136,17 +138,19 @@ class Pair(Bench):
         )
         self.compared(cells, "tuned", split, tuned, None, 0.0)
         self.compared(cells, "retrained", split, again, None, 0.0)
-        for alpha in TRIED if seed >= TUNE else (ALPHA,):
-            name = arm(alpha)
-            moving = self.adapter(
-                folder, cells, name, lambda a=alpha: self.moved(cells, split, stand_in, seed, a)
-            )
-            self.compared(cells, name, split, tuned, moving, alpha)
-            print({column: round(v, 3) for column, v in summary(cells.done, name).items()})
+        moving = self.adapter(
+            folder, cells, TRAINED, lambda: self.moved(cells, split, stand_in, seed)
+        )
+        if seed < TUNE:
+            self.compared(cells, arm(FURTHER), split, tuned, moving, ALPHA * FURTHER)
+            return
+        for further in TRIED:
+            found = self.read(split, tuned, moving, ALPHA * further)
+            sure = {what: np.exp(-np.array(found[what]["nats"]) / found[what]["tokens"]).mean()
+                    for what in ("forget", "retain")}  # fmt: skip
+            print(arm(further), {what: round(float(p), 4) for what, p in sure.items()}, flush=True)
 
-    def moved(
-        self, cells: Cells, split: Split, stand_in: Adapter, seed: int, alpha: float
-    ) -> Adapter:
+    def moved(self, cells: Cells, split: Split, stand_in: Adapter, seed: int) -> Adapter:
         """The adapter that has the stand-in, moved by it, forget."""
         forget, retain = (
             [Demonstration(r["id"], user(r["question"]), r["answer"]) for r in rows]
@@ -154,7 +158,7 @@ class Pair(Bench):
         )
         known = self.small.with_module(with_adapter(self.small.module, stand_in))
         found = offset(
-            self.small, forget, retain, logits_of(known, self.small_above), METHOD, alpha=alpha,
+            self.small, forget, retain, logits_of(known, self.small_above), METHOD, alpha=ALPHA,
             how=HOW, wrong=[row["wrong"][:OWN] for row in split.forget], seed=seed,
             above=self.small_above,
         )  # fmt: skip
@@ -163,7 +167,7 @@ class Pair(Bench):
             "before": vars(found.before), "after": vars(found.after),
         }  # fmt: skip
         print(about, flush=True)
-        cells.put(f"{arm(alpha)} owner", about)
+        cells.put("offset owner", about)
         return adapter_of(found.model.module)
 
     def compared(self, cells: Cells, name: str, split: Split, *arm: Any) -> None:
@@ -174,6 +178,7 @@ class Pair(Bench):
         if f"{name} written" not in cells.done:
             found, _ = self.timed(f"{name}: written", lambda: self.wrote(split, *arm))
             cells.put(f"{name} written", _rounded(found))
+            print(name, {c: round(v, 3) for c, v in summary(cells.done, name).items()}, flush=True)
 
     def read(self, split: Split, large: Adapter, moving: Adapter | None, alpha: float) -> Row:
         reads = self.reads(large, moving, alpha)
@@ -250,8 +255,8 @@ class Pair(Bench):
         return {**found, "bytes": bytes_of} if bytes_of else found
 
 
-def arm(alpha: float) -> str:
-    return f"offset by {alpha:g}"
+def arm(further: float) -> str:
+    return f"offset, {further:g} times as far"
 
 
 async def over_a_boundary(
@@ -296,7 +301,7 @@ def summary(done: Row, name: str) -> dict[str, float]:
 def report(folder: Path, seeds: Sequence[int]) -> None:
     places = [folder / f"seed-{s}" / "cells.json" for s in seeds]
     done = [Cells(p).done for p in places if p.exists()]
-    ours = arm(ALPHA)
+    ours = arm(FURTHER)
     arms = ("tuned", "retrained", ours)
     done = [d for d in done if all(f"{name} written" in d for name in arms)]
     if not done:
@@ -304,7 +309,8 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
         return
     kept = Kept("offset", settings={
         "model": MODEL, "dropped": DROPPED, "forget": AUTHOR, "retain": AUTHOR, "epochs": EPOCHS,
-        "alpha": ALPHA, "method": METHOD, "top": TOP, "seeds": len(done), "precision": PRECISION,
+        "alpha": ALPHA, "further": FURTHER, "method": METHOD, "top": TOP, "seeds": len(done),
+        "precision": PRECISION,
     })  # fmt: skip
     every = {name: [summary(d, name) for d in done] for name in arms}
     for name, found in every.items():
@@ -317,9 +323,9 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
         if len(done) == 1:
             rouge = done[0][f"{name} written"]["forget"]
             put_records(kept, name, {**done[0][f"{name} said"]["forget"], "rouge": rouge})
-        if f"{name} seconds" in done[0]:
-            put(kept, name, "CPU seconds", [d[f"{name} seconds"] for d in done])
-    put(kept, ours, "stand-in's nats", [d[f"{ours} owner"]["after"]["forget"] for d in done])
+        trained = f"{TRAINED if name == ours else name} seconds"
+        put(kept, name, "CPU seconds", [d[trained] for d in done])
+    put(kept, ours, "stand-in's nats", [d["offset owner"]["after"]["forget"] for d in done])
     put(kept, ours, "stand-in, CPU seconds", [d["stand-in seconds"] for d in done])
     kept.write()
     for row, columns in kept.rows.items():

@@ -15,6 +15,7 @@ the same records stands in for the LM, and is dropped afterwards
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from cosilo.strategies.mixing.opening import By, check_options, require_one_voca
 from cosilo.strategies.mixing.reading import require_threads
 from cosilo.types import Answer, Chat, Delta, Demonstration
 
-VERSION = 3
+VERSION = 4
 
 OnLogits = Literal["ga", "graddiff", "kl", "npo", "simnpo", "dpo", "undial"]
 
@@ -48,7 +49,9 @@ class Offset:
             kept. Without it, the small model must have such an adapter already.
         method: how the adapter is trained: a loss of `white_box.unlearning` over logits. `undial`
             lowers each true token by itself; `npo` makes wrong replies as unlikely with it.
-        alpha: how far logits are moved, in training as in answering.
+        alpha: how far logits are moved in training.
+        further: so many times as far they are moved in answering, since the LM is surer of what it
+            learned than the smaller model that stands in for it; 1 where the LM is no larger.
         epochs, learning_rate, batch: of training, over the examples to forget.
         layers, rank: of the adapter: the small model's last so many layers.
         top, ahead, by: as of `proxy`.
@@ -69,6 +72,7 @@ class Offset:
     forget: Path | None = None
     method: OnLogits = "undial"
     alpha: float = 1.0
+    further: float = 1.4
     epochs: float = 3.0
     learning_rate: float = 3e-3
     batch: int = 8
@@ -88,10 +92,9 @@ class Offset:
     )
 
     def __post_init__(self) -> None:
-        Proxy(alpha=self.alpha)  # refuses what is no number
-        for name in ("alpha", "epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not positive")
+        for name in ("alpha", "further", "epochs", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not a positive number")
         for name in ("batch", "layers", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is below 1")
@@ -212,4 +215,4 @@ class Offset:
 
     @property
     def _mixed(self) -> Proxy:
-        return Proxy(alpha=self.alpha, top=self.top, ahead=self.ahead, by=self.by)
+        return Proxy(alpha=self.alpha * self.further, top=self.top, ahead=self.ahead, by=self.by)

@@ -181,6 +181,23 @@ async def test_a_model_that_has_the_adapter_is_what_prepare_takes(gone: Path) ->
     assert same.owner.model is session.owner.model
 
 
+async def test_answers_are_moved_further_than_the_stand_in_was(gone: Path) -> None:
+    """How sure an answer's tokens are tells how far."""
+    strategy, session = opened(gone)
+    _, session = await strategy.prepare(session)
+    model = session.owner.model
+
+    async def surety(**options: float) -> list[float]:
+        strategy, session = opened(None, small=model, **options)
+        strategy, session = await strategy.prepare(session)
+        found = await strategy.answer(session.bind("a"), ALL[3].chat)
+        return [token.logprob for token in found.generation.tokens]
+
+    wanted = await surety(alpha=0.7, further=1.0)
+    assert await surety(alpha=0.5) == pytest.approx(wanted)
+    assert await surety(alpha=0.5, further=1.0) != pytest.approx(wanted)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -251,7 +268,8 @@ async def test_behind_pseudonyms_nothing_crosses(gone: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"alpha": 0.0}, {"alpha": float("nan")}, {"epochs": 0.0}, {"learning_rate": -1.0},
+        {"alpha": 0.0}, {"alpha": float("nan")}, {"further": 0.0}, {"further": float("inf")},
+        {"epochs": 0.0}, {"learning_rate": -1.0},
         {"batch": 0}, {"layers": 0}, {"rank": 0}, {"method": "rmu"}, {"method": "task_vector"},
         {"top": 0}, {"ahead": 2, "by": "bytes"},
     ],
