@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.ms_per_token > 0:
         raise ConfigError(f"--ms-per-token must be above 0, not {arguments.ms_per_token:g}")
-    for name, least in (("context", 64), ("steps", 0), ("batch", 1), ("length", 8)):
+    for name, least in (("context", 64), ("steps", 0), ("batch", 1), ("length", 8), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise ConfigError(f"--{name} must be {least} or more, not {getattr(arguments, name)}")
     require_present(loads(arguments.model))

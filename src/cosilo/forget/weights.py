@@ -83,13 +83,18 @@ def unlearn_weights(
         say: told which weights are verified.
 
     Raises:
-        ConfigError: `out` holds something else; no such method, option or model.
+        ConfigError: `out` holds something else; no such method, option or model; models whose tokens
+            are other text.
         DataError: the files hold no such records, or both hold the same.
         CatalogError: the model is not there, or not safe to load.
         ModelError: the loss is not finite.
         StoreError: `out` holds another training's checkpoint, or cannot be written.
     """
-    from cosilo.models.white_box.unlearning.forgetting import Forgetting, unlearn
+    from cosilo.models.white_box.unlearning.forgetting import (
+        Forgetting,
+        require_same_tokens,
+        unlearn,
+    )
     from cosilo.models.white_box.unlearning.methods import methods
 
     methods.create(asked.method, **dict(asked.options))  # before anything is loaded
@@ -111,6 +116,7 @@ def unlearn_weights(
             if asked.adapter is None
             else _loaded(asked, asked.model, Path(asked.retrained))
         )
+        require_same_tokens(model, retrained, [*forget, *keep])
     found = unlearn(
         model,
         forget,
@@ -171,8 +177,8 @@ def records_of(path: Path, question: str, answer: str) -> list[Demonstration]:
 def _said(row: FileRow, messages: object) -> tuple[Chat, str]:
     turns = []
     for message in messages if isinstance(messages, Sequence) else ():
-        role = _ROLES.get(lookup(message, "role"))
-        content = lookup(message, "content")
+        named, content = lookup(message, "role"), lookup(message, "content")
+        role = _ROLES.get(named) if isinstance(named, str) else None
         if role is None or not isinstance(content, str):
             raise DataError(
                 f"{row.where}: a message has a role (system, user, assistant) and a text as content"
@@ -206,7 +212,7 @@ def _require_ours(out: Path) -> None:
 
 def _loaded(asked: WeightsToUnlearn, name: str, adapter: Path | None) -> TorchModel:
     options: dict[str, Any] = {"precision": asked.precision}
-    if asked.threads:
+    if asked.threads is not None:
         options["threads"] = asked.threads
     if adapter is not None:
         options["adapter"] = adapter

@@ -511,6 +511,8 @@ def torch_lm(
     """
     if bool(model) == (path is not None):
         raise ConfigError("model 'torch' needs either model (a catalog name) or path")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be 1 or more, not {threads!r}")
     source = path if path is not None else catalog.path(model)
     known = catalog.entry(model).files[0].sha256 if model else ""
     if not source.exists():

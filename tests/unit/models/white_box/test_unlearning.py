@@ -42,6 +42,7 @@ from cosilo.models.white_box.unlearning.forgetting import (
     adapter_digest,
     mean_nats,
     others,
+    require_same_tokens,
     taken_away,
     unlearn,
 )
@@ -283,6 +284,7 @@ def test_states_are_the_same_whether_lower_layers_are_kept_or_not() -> None:
         ("npo", {"beta": 0.0}), ("simnpo", {"delta": -1.0}), ("graddiff", {"retain": 0.0}),
         ("dpo", {"beta": float("nan")}), ("rmu", {"scale": -1.0}), ("undial", {"less": 0.0}),
         ("kl", {"forget": float("inf")}), ("task_vector", {"shares": ()}), ("npo", {"gamma": 1.0}),
+        ("task_vector", {"shares": 0.5}),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(method: str, options: dict[str, Any]) -> None:
@@ -302,6 +304,19 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
             unlearn(learned(), forget, retain)
     with pytest.raises(ConfigError, match="probe"):
         Forgetting(probe=0)
+    with pytest.raises(ConfigError, match="epochs = inf"):
+        Forgetting(epochs=float("inf"))
+
+
+def test_a_model_that_reads_tokens_as_other_text_is_none_to_compare_with() -> None:
+    """Its ids are numbers as well, and what it says of them would be, too."""
+    more = tiny_lm.tokenizer(words=[*tiny_lm.WORDS, "zebra"])  # knows a token besides
+    longer = TorchModel.holding(tiny_lm.module(len(more)), ChatTokens(more), name="more")
+    require_same_tokens(learned(), longer, ALL)
+    tokens = tiny_lm.tokenizer(words=["zebra", *tiny_lm.WORDS])
+    other = TorchModel.holding(tiny_lm.module(len(tokens)), ChatTokens(tokens), name="other")
+    with pytest.raises(ConfigError, match="'other' has another vocabulary than 'tiny'"):
+        unlearn(learned(), FORGET, RETAIN, untuned=other)
 
 
 def test_the_model_as_it_came_is_asked_about_each_reply_once() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -89,10 +89,13 @@ class Forgetting:
     rank: int = 16
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0 or min(self.probe, self.layers, self.rank, self.batch) < 1:
+        if (
+            not 0 < self.epochs < math.inf
+            or min(self.probe, self.layers, self.rank, self.batch) < 1
+        ):
             raise ConfigError(
-                f"epochs = {self.epochs!r} must be above 0, and probe = {self.probe!r}, layers = "
-                f"{self.layers!r}, rank = {self.rank!r} and batch = {self.batch!r} 1 or more"
+                f"epochs = {self.epochs!r} must be a number above 0, and probe = {self.probe!r}, "
+                f"layers = {self.layers!r}, rank = {self.rank!r} and batch = {self.batch!r} 1 or more"
             )
 
 
@@ -193,7 +196,7 @@ def unlearn(
             layers say of a text is not computed again.
 
     Raises:
-        ConfigError: no such method or option.
+        ConfigError: no such method or option; `untuned` reads tokens as other text.
         DataError: there is nothing to forget or to keep, or no model that never saw it.
         ModelError: the loss is not finite.
         StoreError: `folder` holds another training's checkpoint, or cannot be written.
@@ -206,6 +209,8 @@ def unlearn(
             f"{model.name!r} has no adapter that could be taken off, so that nothing says how a "
             "model looks that never saw these records: give the one that it was tuned from"
         )
+    if untuned is not None:
+        require_same_tokens(model, untuned, [*forget, *retain])
     base = without_adapter(module)
     start = (
         adapter_of(module)
@@ -234,6 +239,25 @@ def unlearn(
         adapter_digest(adapter),
         perf_counter() - started,
     )
+
+
+def require_same_tokens(
+    model: WeightModel, other: WeightModel, records: Iterable[Demonstration]
+) -> None:
+    """Refuse a model that cannot be held against `model` token by token. One may know tokens besides,
+    as models often do since they were tuned.
+
+    Raises:
+        ConfigError: to `other` tokens of these records are other text.
+    """
+    if model.vocabulary == other.vocabulary:
+        return
+    ids = {int(i) for e in records for i in model.tokenize(e.chat, e.target).ids}
+    if any((piece := model.piece(i)) and other.piece(i) != piece for i in ids):
+        raise ConfigError(
+            f"{other.name!r} has another vocabulary than {model.name!r}, so that what the two say "
+            "cannot be compared: give one that it was tuned from, or that was tuned as it was"
+        )
 
 
 class Compared:

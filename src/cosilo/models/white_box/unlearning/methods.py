@@ -222,6 +222,6 @@ class TaskVector:
     shares: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
     def __post_init__(self) -> None:
-        if not self.shares:
-            raise ValueError("shares is empty")
+        if not isinstance(self.shares, tuple | list) or not self.shares:
+            raise ValueError(f"shares = {self.shares!r} is no list of numbers")
         _positive(**{f"a share of {s!r}": s for s in self.shares})
