@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,12 @@ def test_what_came_out_is_attacked_and_held_against_weights_that_never_learned(
         measures["unlearned"]["probability"]["value"], math.exp(-nats(after, [e])), rel_tol=0.02
     )]  # fmt: skip
     assert len(asked) == seen["records"] == 1, "the attacker has the other one"
+    shown = {
+        what: share["n"] for what, share in {**measures[names[0]], **attacks[names[0]]}.items()
+    }
+    assert (shown["probability"], shown["relearned"], shown["best of 16"]) == (1, 1, 1)
+    assert shown["probability of what is kept"] == len(KEEP), "the others are of other records"
+    assert shown["membership"] == 1 + len(never)
     for name in names:
         for share in (*measures[name].values(), *attacks[name].values()):
             assert share["low"] <= share["value"] <= share["high"]
@@ -163,6 +170,7 @@ def test_what_came_out_is_attacked_and_held_against_weights_that_never_learned(
     assert seen["privacy leak"] is not None
     printed = capsys.readouterr().out
     assert "forget quality" in printed
+    assert re.search(rf"probability of what is kept +{len(KEEP)} ", printed)
     assert "two checkpoints" in printed
 
 
@@ -209,6 +217,13 @@ def test_what_is_verified_with_is_read_before_anything_is_trained(
     one = rows(tmp_path / "one.jsonl", ALL[:1])
     said = refused(place, tmp_path, verify=True, forget=one, model="nowhere")
     assert "two records to forget or more" in said
+    words = tiny_lm.tokenizer(words=["zebra", *tiny_lm.WORDS])
+    words.save_pretrained(tmp_path / "other")
+    tiny_lm.module(len(words)).save_pretrained(tmp_path / "other")
+    other = {"retrained": str(tmp_path / "other"), "untuned": str(place / "base"), "adapter": None}
+    said = refused(place, tmp_path, verify=True, model=str(place / "tuned"), **other)
+    assert "'other' has another vocabulary" in said
+    assert not (tmp_path / "out").exists(), "nothing was trained"
 
 
 def test_where_nothing_better_is_found_no_weights_are_written(
@@ -218,7 +233,11 @@ def test_where_nothing_better_is_found_no_weights_are_written(
     more = ["--adapter", str(place / "adapter"), "--learning-rate", "1e-12", "--epochs", "1"]
     assert main(command(place, "base", out, *more)) == 1
     assert not list(out.glob("*"))
-    assert "no weights are written" in capsys.readouterr().out
+    assert "no weights are written" in (printed := capsys.readouterr().out)
+    assert "earlier call" not in printed
+    (out / "unlearned.json").write_text("{}")
+    assert main(command(place, "base", out, *more)) == 1
+    assert "is of an earlier call" in capsys.readouterr().out
 
 
 def refused(place: Path, tmp_path: Path, **changed: Any) -> str:
@@ -262,6 +281,7 @@ def test_a_method_or_an_option_that_there_is_not_is_refused_before_anything_is_l
         ('{"messages": [{"role": "user", "content": "secret"}]}', "the last is the assistant's"),
         ('{"messages": [{"role": "user", "content": 7}]}', "a text as content"),
         ('{"messages": "secret"}', "a text as content"),
+        ('{"messages": [{"role": ["secret"], "content": "secret"}]}', "a text as content"),
         ('{"question": "secret"}', "no column named 'answer'"),
         ('{"question": "", "answer": "secret"}', "the reply that was learned"),
     ],
@@ -273,6 +293,35 @@ def test_a_row_that_is_no_record_is_named_by_its_line(line: str, said: str, tmp_
         records_of(file, "question", "answer")
     assert said in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--epochs", "inf"], "epochs = inf"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--threads", "0"], "threads must be 1 or more"),
+    ],
+)
+def test_a_number_that_nothing_can_be_trained_with_is_refused(
+    place: Path, tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = command(place, "base", tmp_path / "out", "--adapter", str(place / "adapter"))
+    assert main([*given, *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_all_that_is_missing_is_named_before_anything_is_read(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("cosilo.models.catalog.is_here", lambda name: False)
+    given = command(place, "tuned", tmp_path / "out", "--untuned", "smollm2-135m-instruct")
+    assert main([*given, "--retrained", "minilm-int8"]) == 2
+    said = capsys.readouterr().err
+    assert "smollm2-135m-instruct, minilm-int8" in said
 
 
 def test_the_command_needs_something_that_never_saw_the_records(

@@ -111,7 +111,7 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cosilo.forget.weights import WeightsToUnlearn, unlearn_weights
+    from cosilo.forget.weights import REPORT, WeightsToUnlearn, unlearn_weights
     from cosilo.models.present import require_present
     from cosilo.models.white_box import files as torch_files
     from cosilo.registry import Loads
@@ -122,9 +122,15 @@ def run(arguments: argparse.Namespace) -> int:
             "give --adapter FOLDER, which learned the records, or --untuned MODEL, the model before it "
             "did: without either nothing says how weights look that never saw them"
         )
-    named = (arguments.model, *([arguments.untuned] if arguments.untuned else []))
-    known = tuple(name for name in named if not Path(name).exists())
-    require_present(Loads(known, torch_files.PACKAGES))
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, not {arguments.seed}")
+    named = [arguments.model, arguments.untuned]
+    packages = torch_files.PACKAGES
+    if arguments.retrained:
+        named += [arguments.retrained] if arguments.adapter is None else []
+        packages += ("scipy",)
+    known = tuple(name for name in named if name and not Path(name).exists())
+    require_present(Loads(known, packages))
     found, seen = unlearn_weights(
         WeightsToUnlearn(
             model=arguments.model,
@@ -173,6 +179,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"nothing better than what came was found in {found.steps} steps of {found.method}, and no "
             "weights are written: try more --epochs, another --learning-rate or another --method"
         )
+        if (arguments.out / REPORT).exists():
+            screen.say(f"what lies in {arguments.out} is of an earlier call")
         return 1
     if found.after.too_much:
         screen.say(
@@ -192,19 +200,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(screen: Screen, seen: Verification) -> None:
     """The table of what was verified, and what it says beside retrained weights."""
+    from cosilo.forget.verifying import CAME
     from cosilo.report.screen import Column, ScreenRow
 
     names = list(seen.measures)
     rows = [
-        ScreenRow(what, tuple(_number(each[name][what]) for name in names))
+        ScreenRow(what, (str(each[CAME][what].n), *(_number(each[name][what]) for name in names)))
         for each in (seen.measures, seen.attacks)
-        for what in each[names[0]]
+        for what in each[CAME]
     ]
-    screen.table(
-        f"{seen.records} records to forget",
-        [Column((name,), right=True) for name in names],
-        rows,
-    )
+    screen.table("of n records", [Column((name,), right=True) for name in ("n", *names)], rows)
     if seen.quality is not None and seen.records < _FEWEST:
         screen.say(
             f"forget quality: nothing can be told by {seen.records} of the records: {_FEWEST} or more "

@@ -54,11 +54,12 @@ class Verifying:
 
 
 class NumberWithInterval(NamedTuple):
-    """A number with its interval (95 %)."""
+    """A number with its interval (95 %), and of how many records it is."""
 
     value: float
     low: float
     high: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Verification:
         attacks: probability of the records to forget that the attacker has not: trained again on a few,
             weights of 8 and of 4 bits, two checkpoints; the chance that one of 16 drawn replies is the
             true one to the letter; the best ROUGE-L recall of 16 drawn replies, of a few records.
-        records: how many were measured.
+        records: how many of those to forget were measured; some numbers are of fewer, or of others.
         quality: p of a Kolmogorov-Smirnov test that truth ratios are those of the retrained weights.
         leak: how much better members are told than in the retrained weights, as a share of that.
     """
@@ -103,11 +104,14 @@ class _Column:
         found = {
             "probability": _mean(self.probability),
             "strength": _mean(self.strength),
-            "truth ratio": NumberWithInterval(*intervals.quantile(self.ratios, 0.5)),
+            "truth ratio": NumberWithInterval(
+                *intervals.quantile(self.ratios, 0.5), len(self.ratios)
+            ),
             "probability of what is kept": _mean(self.kept),
         }
         if self.outside is not None:
-            found["membership"] = NumberWithInterval(*auc(self.inside, self.outside))
+            both = len(self.inside) + len(self.outside)
+            found["membership"] = NumberWithInterval(*auc(self.inside, self.outside), both)
         return found
 
 
@@ -279,7 +283,8 @@ def _beside(columns: Mapping[str, _Column]) -> tuple[float | None, float | None]
 
 
 def _mean(values: Floats) -> NumberWithInterval:
-    return NumberWithInterval(float(values.mean()), *intervals.mean(values, (0.0, 1.0)))
+    low, high = intervals.mean(values, (0.0, 1.0))
+    return NumberWithInterval(float(values.mean()), low, high, len(values))
 
 
 def _sequences(model: TorchModel, records: Sequence[Demonstration]) -> list[Tokens]:
