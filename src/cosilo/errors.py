@@ -55,6 +55,13 @@ class CosiloError(Exception):
         return "(words of the other party)" if self.quoted else str(self)
 
 
+def of_point(name: str, why: object) -> str:
+    """What a point of this name came to, as a line: an error that begins with the name, as those of a
+    strategy do, says it already."""
+    text = str(why)
+    return text if text.startswith((f"{name} ", f"{name}: ")) else f"{name}: {text}"
+
+
 class ConfigError(CosiloError):
     exit_code = 2
 

@@ -193,7 +193,7 @@ def test_a_record_that_is_not_whole_gives_no_number_and_says_why(
     if verb == "select":
         assert said.out == ""
     if verb == "attack":
-        assert "large has no numbers" in said.out
+        assert "no numbers: large" in said.out
         with closing(sqlite3.connect(run / "run.sqlite")) as db:
             versions = db.execute("SELECT count(*) FROM results").fetchone()
         assert versions == (6,)  # as they were

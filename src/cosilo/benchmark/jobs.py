@@ -44,6 +44,7 @@ from cosilo.errors import (
     CosiloError,
     OfflineError,
     UnreachableError,
+    of_point,
 )
 from cosilo.session import PointConfig, make_strategy
 
@@ -277,7 +278,7 @@ class Jobs:
     def _failed(self, trial: Trial, error: CosiloError) -> None:
         if trial.state != "done":
             self._store.put_trial(replace(trial, state="failed", error=str(error)))
-        self._reports.note(f"{trial.point}: {error}")
+        self._reports.note(of_point(trial.point, error))
         self._ended[trial.id] = error
 
     async def _watched(self, worker: Worker, job: Job) -> Ended:

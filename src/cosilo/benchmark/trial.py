@@ -56,6 +56,7 @@ from cosilo.errors import (
     PrivacyBudgetError,
     StoreError,
     UnreachableError,
+    of_point,
 )
 from cosilo.models.base import TextModel
 from cosilo.models.present import require_present
@@ -194,7 +195,7 @@ class Trials:
             trial, error = await self._tried(point, replace(trial, point=point.name))
             self.store.put_trial(trial)
             if error is not None:
-                self._watch.note(f"{point.name}: {error}")
+                self._watch.note(of_point(point.name, error))
                 return Outcome(point, id, error)
         if self.store.result(id, "test", measuring_version(self.plan)) is None:
             if self._loaded.encoder is None:

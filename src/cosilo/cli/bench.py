@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosilo import interrupts
-from cosilo.errors import ConfigError, CosiloError
+from cosilo.errors import ConfigError, CosiloError, of_point
 from cosilo.report.screen import Screen
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def finish(outcomes: list[Outcome], folder: Path) -> int:
         with opened(folder) as results:
             show(results)
     for outcome in failed:
-        print(f"cosilo: {outcome.point.name}: {outcome.error}", file=sys.stderr)
+        print(f"cosilo: {of_point(outcome.point.name, outcome.error)}", file=sys.stderr)
     done = len(outcomes) - len(failed)
     Screen().say(f"{done} of {len(outcomes)} points done, kept in {folder}")
     if not failed:

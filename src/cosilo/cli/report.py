@@ -60,7 +60,7 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.noting import note_made, of_file
     from cosilo.benchmark.results import opened
-    from cosilo.errors import StoreError
+    from cosilo.errors import StoreError, of_point
     from cosilo.lineage.artifacts import ArtifactKind
     from cosilo.report.html import write_html
     from cosilo.report.tables import write_csv, write_parquet
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"Parquet: {arguments.parquet}")
         if results.damaged:
             for name, wrong in results.damaged.items():
-                print(f"cosilo: {name} has no numbers: {wrong}", file=sys.stderr)
+                print(f"cosilo: {of_point(name, wrong)}", file=sys.stderr)
             raise StoreError(f"nothing is certified, as a record is not whole: {results.way_on}")
     return 0
 

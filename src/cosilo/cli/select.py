@@ -53,13 +53,13 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cosilo.benchmark.results import opened
     from cosilo.cli.report import make_report
-    from cosilo.errors import ConfigError, StoreError
+    from cosilo.errors import ConfigError, StoreError, of_point
     from cosilo.report import console
 
     with opened(arguments.run) as results:
         if results.damaged:
             for name, wrong in results.damaged.items():
-                print(f"cosilo: {name}: {wrong}", file=sys.stderr)
+                print(f"cosilo: {of_point(name, wrong)}", file=sys.stderr)
             raise StoreError(f"nothing is certified, as a record is not whole: {results.way_on}")
         if not results.points:
             raise ConfigError(f"{str(arguments.run)!r} holds no finished point yet")

@@ -21,7 +21,7 @@ import msgspec
 
 from cosilo.benchmark.lock import take_lock
 from cosilo.benchmark.noting import FORGOTTEN, Withdrawal, forgotten_of
-from cosilo.errors import RunBusyError, StoreError
+from cosilo.errors import RunBusyError, StoreError, of_point
 from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, pinned
 from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
@@ -231,7 +231,7 @@ class _Work:
                 self._done(number, evidence)
         self.over |= steps.keys()
         for name, why in made.lost:
-            self._say(f"  {name}: deleted and not made again: {why}")
+            self._say(f"  deleted and not made again: {of_point(name, why)}")
         if made.lost:
             self._say(f"  `cosilo bench {run.plan.path}` makes what is missing, and asks for it")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cosilo.errors import of_point
 from cosilo.objectives.base import Measurement, Objective
 from cosilo.report.data import FAMILIES, Report
 from cosilo.report.screen import Column, Screen, ScreenRow, wrapped
@@ -48,7 +49,7 @@ def show(report: Report, *, screen: Screen | None = None, every: bool = False) -
             if card.warning:
                 out.say(f"{name}: {card.warning}", style="warning", indent=2)
     for name, why in report.unfinished.items():
-        out.say(f"{name} has no numbers: {why}", indent=2)
+        out.say(f"no numbers: {of_point(name, why)}", indent=2)
     for line in report.passed_over:
         out.say(line)
     if report.certificate is not None:

@@ -127,7 +127,14 @@ def test_unfinished_points_and_empty_runs_are_named() -> None:
     empty = replace(made_up.report((), limits=()), unfinished={"large": "the endpoint is down"})
     text = printed(empty)
     assert "No point of this run is finished." in text
-    assert "large has no numbers: the endpoint is down" in text
+    assert "no numbers: large: the endpoint is down" in text
+
+
+def test_an_error_that_names_its_point_is_not_said_to_be_that_points_once_more() -> None:
+    said = {"offset": "offset came no nearer", "route": "router: no model"}
+    text = printed(replace(made_up.report(), unfinished=said))
+    assert "no numbers: offset came no nearer" in text
+    assert "no numbers: route: router: no model" in text, "another word begins as its name does"
 
 
 def test_a_number_of_fewer_items_than_the_others_says_of_how_many() -> None:
