@@ -369,6 +369,75 @@ def test_whom_is_never_said_and_never_guessed(
     assert "forgotten before" in capsys.readouterr().out
 
 
+def other_plan(home: Path, name: str, *changed: tuple[str, str]) -> Path:
+    """A second run in `home`, a copy of the first one but for what its plan says."""
+    other = home / name
+    shutil.copytree(home / "run", other)
+    text = (other / "plan.toml").read_text()
+    for here, there in changed:
+        assert here in text
+        text = text.replace(here, there)
+    (other / "plan.toml").write_text(text)
+    return other
+
+
+def test_a_record_that_two_plans_call_differently_is_one_and_searched_for(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_plan(home, "other", (', id = "id"', ""))
+    (id,) = ids_in(home / "run", "train")
+    where = home.parent / "where.toml"
+    where.write_text(f"id = '{id}'\n")
+    assert main(["forget", str(home), "--where", f"@{where}", "--plan"]) == 0
+    assert "to forget 1 record:" in capsys.readouterr().out
+    (home / "copy.txt").write_text(row_of(number_of(id), "cat"))
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    assert "still found in" in capsys.readouterr().out
+    (home / "copy.txt").unlink()
+    assert main(["forget", str(home)]) == 0
+    assert holding(home, canary(id)) == set()
+
+
+def test_an_id_that_different_records_have_is_refused_by_its_line(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs share a file, and each has another beside it; the ids of those two begin anew."""
+    text = (home / "data.csv").read_text()
+    (home / "b.csv").write_text(text.replace("Keller", "Kramer"))
+    (home / "c.csv").write_text(text.replace("patient", "visitor"))
+    for name, first in (("a", "b.csv"), ("z", "data.csv")):
+        other_plan(home, name, ('file = "data.csv"', f'train = "{first}"\ntest = "c.csv"'))
+    before = {f: (home / f).read_bytes() for f in ("data.csv", "b.csv")}
+    (id,) = ids_in(home / "run", "train")
+    assert forget(home, id) == 2
+    said = capsys.readouterr().err
+    assert "1 line holds an id that different records have" in said
+    assert "(line 1)" in said
+    assert id not in said
+    assert {f: (home / f).read_bytes() for f in before} == before
+
+
+def test_a_run_that_is_not_found_again_is_not_called_searched(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = ids_in(home / "run", "train")
+    afar = home.parent / "afar" / "other"
+    afar.parent.mkdir()
+    other_plan(home, "other", ("data.csv", str(home / "data.csv"))).rename(afar)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(
+        target=killed, args=(home, ids, "leave_out", 1, "--runs", str(afar.parent))
+    )
+    process.start()
+    process.join()
+    capsys.readouterr()
+    assert main(["forget", str(home)]) == 1
+    assert f"not done yet in {afar}: name the folder of its runs" in capsys.readouterr().out
+    assert not json.loads(next(home.glob("erasure-*.json")).read_text())["erased"]
+    assert main(["forget", str(home), "--runs", str(afar.parent)]) == 0
+    assert holding(afar, canary(ids[0])) == set()
+
+
 @pytest.mark.parametrize("what", ["data.csv", "run/replay.sqlite", "run"])
 def test_a_store_that_can_only_be_read_is_refused_before_anything_is_touched(
     home: Path, what: str, capsys: pytest.CaptureFixture[str]
@@ -418,7 +487,7 @@ def die_at(count: int, call: Callable[..., object]) -> Callable[..., object]:
     return dying
 
 
-def killed(home: Path, ids: list[str], where: str, count: int) -> None:
+def killed(home: Path, ids: list[str], where: str, count: int, *more: str) -> None:
     if where == "replace":
         Path.replace = die_at(count, Path.replace)  # type: ignore[method-assign,assignment]
     elif where == "move":
@@ -427,7 +496,7 @@ def killed(home: Path, ids: list[str], where: str, count: int) -> None:
         Lineage.begin = die_at(count, Lineage.begin)  # type: ignore[method-assign,assignment]
     else:
         setattr(carrying_out, where, die_at(count, getattr(carrying_out, where)))
-    os._exit(forget(home, *ids))
+    os._exit(forget(home, *ids, more=more))
 
 
 @pytest.fixture(scope="module")
@@ -490,7 +559,7 @@ def test_a_request_about_other_data_beside_these_waits_for_its_own_run(home: Pat
     run, other = home / "run", home / "other"
     shutil.copytree(run, other)
     text = (home / "data.csv").read_text()
-    for here, there in (("Ada", "Eva"), ("Keller", "Kramer"), ("garden", "kitchen")):
+    for here, there in (("Ada", "Eva"), ("Keller", "Kramer"), ("garden gate", "cellar door")):
         text = text.replace(here, there)
     (home / "other.csv").write_text(text)
     plan = other / "plan.toml"

@@ -171,11 +171,11 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     if arguments.plan:
         if asked is None:
             raise ConfigError("--plan: say whom to forget, with --ids or --where")
-        rows = rows_of(home, asked)
-        plan = planned(rows)
+        records = rows_of(home, asked)
+        plan = planned(records)
         print("\n".join(said(plan, retrain=retrain)))
         if arguments.page is not None:
-            write_page(plan_page(home, rows, plan), arguments.page)
+            write_page(plan_page(home, records, plan), arguments.page)
             print(f"page: {arguments.page}")
         return 0
     if arguments.page is not None:
@@ -190,13 +190,13 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
             for request in left(home, lineage):
                 print(f"request {request.id[:12]} goes on")
                 carried = carry_out(home, lineage, request, _say)
-            rows = {} if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
-            if rows:
-                plan = planned(rows)
+            new = None if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
+            if new is not None and new.rows:
+                plan = planned(new)
                 _preflight(home, retrain=retrain)
                 for line in said(plan, retrain=retrain):
                     print(line)
-                request = begin(home, lineage, rows, plan)
+                request = begin(home, lineage, new, plan)
                 carried = carry_out(home, lineage, request, _say)
             elif asked is None and carried is None:
                 raise ConfigError("nothing is under way here; say whom to forget: --ids or --where")

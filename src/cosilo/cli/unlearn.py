@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ConfigError(f"--seed must be 0 or more, not {arguments.seed}")
     named = [arguments.model, arguments.untuned]
-    packages = torch_files.PACKAGES
+    packages: tuple[str, ...] = torch_files.PACKAGES
     if arguments.retrained:
         named += [arguments.retrained] if arguments.adapter is None else []
         packages += ("scipy",)

@@ -88,12 +88,33 @@ def refuse_unknown(lines: Sequence[int]) -> None:
         ConfigError: there are any.
     """
     if lines:
-        shown = ", ".join(map(str, sorted(lines)[:_SHOWN])) + (", …" if len(lines) > _SHOWN else "")
-        what = "line holds an id" if len(lines) == 1 else "lines hold ids"
         raise ConfigError(
-            f"{len(lines)} {what} that no record has (line {shown}); nothing was touched. Ids are "
+            f"{_holding(lines)} that no record has {_numbers(lines)}; nothing was touched. Ids are "
             "those of the plan's id column; without one, the runs make them of the content"
         )
+
+
+def refuse_ambiguous(lines: Sequence[int]) -> None:
+    """Refuse ids that different records have, by the numbers of their lines alone.
+
+    Raises:
+        ConfigError: there are any.
+    """
+    if lines:
+        raise ConfigError(
+            f"{_holding(lines)} that different records have in files of several runs "
+            f"{_numbers(lines)}; nothing was touched. Say which are meant by their columns, with "
+            "--where"
+        )
+
+
+def _holding(lines: Sequence[int]) -> str:
+    return f"{len(lines)} {'line holds an id' if len(lines) == 1 else 'lines hold ids'}"
+
+
+def _numbers(lines: Sequence[int]) -> str:
+    shown = ", ".join(map(str, sorted(lines)[:_SHOWN])) + (", …" if len(lines) > _SHOWN else "")
+    return f"(line {shown})"
 
 
 def _read(source: str, *, flag: str) -> str:

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, pinned
 from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
 from cosilo.forget.files import overwrite, replace_file
-from cosilo.forget.home import DataHome, DataRun, ids_in
+from cosilo.forget.home import DataHome, DataRun, RecordRows, ids_in, resolved
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
@@ -36,7 +36,7 @@ from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import Evidence, ForgetRequest, ForgetStep, Method, StepState
 from cosilo.lineage.store import Lineage, has_lineage
 from cosilo.tasks.config import located
-from cosilo.tasks.files import FileRow, lookup
+from cosilo.tasks.files import lookup
 
 LOCK = "forget.lock"
 
@@ -68,9 +68,7 @@ def one_at_a_time(home: DataHome) -> Iterator[None]:
         yield
 
 
-def begin(
-    home: DataHome, lineage: Lineage, rows: Mapping[str, FileRow], plan: ForgetPlan
-) -> ForgetRequest:
+def begin(home: DataHome, lineage: Lineage, records: RecordRows, plan: ForgetPlan) -> ForgetRequest:
     """Keep the request, so that it is carried out whatever happens from here on; nothing is touched
     yet.
 
@@ -86,12 +84,12 @@ def begin(
     id = os.urandom(16).hex()
     for run in home.runs:
         with Lineage(run.folder) as there:
-            there.begin([there.name(i) for i in ids_in(run, rows.values())], (), id=id)
-    _keep_pieces(home, id, rows)
+            there.begin([there.name(i) for i in ids_in(run, records.rows)], (), id=id)
+    _keep_pieces(home, id, records)
     for number, step in enumerate(steps):
         if step.method is Method.ASK:
             keep_names(_names_file(home, id, number), plan.held[step.place, step.artifact])
-    return lineage.begin([lineage.name(i) for i in rows], steps, id=id)
+    return lineage.begin([lineage.name(i) for i in records.ids], steps, id=id)
 
 
 def left(home: DataHome, lineage: Lineage) -> list[ForgetRequest]:
@@ -316,14 +314,12 @@ class _Work:
             pieces = [bytes.fromhex(piece) for piece in told["pieces"]]
             beside = {f.parent for f in self._home.files}
             near = [f for folder in beside for f in folder.iterdir() if f.is_file() and f != kept]
-            found, read = holding(pieces, [*(run.folder for run in self._home.runs), *near])
-            if found:
-                named = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-                note = f"still found in {named}: delete it there, then forget again"
+            looked = holding(pieces, [*(run.folder for run in self._home.runs), *near])
+            if note := self._before(number) or looked.note:
                 self._lineage.move(self._request.id, number, StepState.OPEN, note=note)
                 self._say(note)
                 return
-            what = f"byte search of {read} files found nothing"
+            what = f"byte search of {looked.read} files found nothing"
             if told["without"]:
                 what += f"; {told['without']} texts are too short, or in other records"
             self._done(number, Evidence(what=what, count=len(pieces)))
@@ -331,6 +327,15 @@ class _Work:
         else:
             note = f"{str(kept)!r} is gone, which says what to look for: nobody has searched"
             self._lineage.move(self._request.id, number, StepState.UNREACHABLE, note=note)
+
+    def _before(self, number: int) -> str:
+        """What has to be done before it is worth saying that nothing was found; empty where nothing."""
+        (now,) = (r for r in self._lineage.requests() if r.id == self._request.id)
+        begun = (StepState.PLANNED, StepState.DOING)
+        left = sorted({step.place for step in now.steps[:number] if step.state in begun})
+        if not left:
+            return ""
+        return f"not done yet in {', '.join(left)}: name the folder of its runs with --runs"
 
     def _doing(self, number: int) -> None:
         self._lineage.move(self._request.id, number, StepState.DOING)
@@ -393,15 +398,17 @@ def _asked_as(request: str, number: int) -> str:
     return hashlib.sha256(f"{request}/{number}".encode()).hexdigest()[:32]
 
 
-def _keep_pieces(home: DataHome, request: str, rows: Mapping[str, FileRow]) -> None:
+def _keep_pieces(home: DataHome, request: str, records: RecordRows) -> None:
     """What the search looks for, kept until it has looked: what it is of is gone by then."""
-    texts, others = [id for id in rows if len(id) >= _LONG_ID], []
+    texts: list[str] = []
+    others: list[str] = []
+    places = {resolved(row.where) for row in records.rows}
     for run in home.runs:
         columns = run.plan.task.columns.texts
         for id, row in located(run.plan.task, run.plan.base).items():
             told = [str(lookup(row.values, column, "")) for column in columns]
-            if id in rows:
-                texts += told
+            if resolved(row.where) in places:  # whatever this run's plan calls it
+                texts += [*([id] if len(id) >= _LONG_ID else []), *told]
             else:
                 others += [id, *told]
     pieces, without = pieces_of(dict.fromkeys(texts), dict.fromkeys(others))

@@ -269,14 +269,14 @@ def _verify(
     if not is_postgres(home.url):
         pieces = [bytes.fromhex(piece) for piece in kept["pieces"]]
         files = [f for f in home.folder.rglob("*") if f.is_file() and f != home.names(request)]
-        found, read = holding(pieces, files)
-        if found:
-            named = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-            note = f"still found in {named}: delete it there, then forget again"
-            lineage.move(request, number, StepState.OPEN, note=note)
-            say(note)
+        looked = holding(pieces, files)
+        if looked.note:
+            lineage.move(request, number, StepState.OPEN, note=looked.note)
+            say(looked.note)
             return
-        what += f"; byte search of {read} files found nothing of {len(pieces)} pieces of text"
+        what += (
+            f"; byte search of {looked.read} files found nothing of {len(pieces)} pieces of text"
+        )
     lineage.move(request, number, StepState.DONE, evidence=Evidence(what=what, count=len(ids)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cosilo.benchmark import places
 from cosilo.benchmark.plan import Plan
 from cosilo.errors import ConfigError, CosiloError, StoreError
-from cosilo.forget.asked import AskedRecords, refuse_unknown
+from cosilo.forget.asked import AskedRecords, refuse_ambiguous, refuse_unknown
 from cosilo.tasks.config import located
 from cosilo.tasks.files import FileRow
 
@@ -117,26 +117,56 @@ def run_at(folder: Path) -> DataRun:
     return DataRun(folder.resolve(), places.plan_of(about, text, folder))
 
 
-def rows_of(
-    home: DataHome, asked: AskedRecords, forgotten: Iterable[str] = ()
-) -> dict[str, FileRow]:
-    """The records that `asked` names, by their id, and the rows they stand in.
+@dataclass(frozen=True)
+class RecordRows:
+    """Records, and all rows of the data that they stand in.
+
+    Attributes:
+        ids: one for each record, but those that were asked for where it was asked for by several.
+        rows: each once, though several runs may read it.
+    """
+
+    ids: tuple[str, ...]
+    rows: tuple[FileRow, ...]
+
+
+def rows_of(home: DataHome, asked: AskedRecords, forgotten: Iterable[str] = ()) -> RecordRows:
+    """The records that `asked` names, and the rows they stand in, in files of any of the runs.
 
     Args:
         forgotten: ids of `asked` that an earlier request has forgotten: they are known, and gone.
 
     Raises:
-        ConfigError: an id that no run's plan gives any record, by the number of its line.
+        ConfigError: an id that no run's plan gives any record, or that different records have in files
+            of different runs; by the numbers of lines.
         DataError: the data cannot be read.
     """
-    found: dict[str, FileRow] = {}
+    places: dict[str, FileRow] = {}
+    named: dict[str, list[str]] = {}  # what plans call the row at a place
     for run in home.runs:
         for id, row in located(run.plan.task, run.plan.base).items():
             if id in asked.ids or asked.fits(row.values):
-                found.setdefault(id, row)
-    known = found.keys() | set(forgotten)
+                place = resolved(row.where)
+                places.setdefault(place, row)
+                if id not in named.setdefault(place, []):
+                    named[place].append(id)
+    standing: dict[str, list[FileRow]] = {}
+    for place, ids in named.items():
+        for id in ids:
+            standing.setdefault(id, []).append(places[place])
+    known = standing.keys() | set(forgotten)
     refuse_unknown([line for id, line in asked.ids.items() if id not in known])
-    return found
+    refuse_ambiguous(
+        [
+            line
+            for id, line in asked.ids.items()
+            if any(row.values != standing[id][0].values for row in standing.get(id, ()))
+        ]
+    )
+    chosen = dict.fromkeys(
+        id for ids in named.values() for id in [i for i in ids if i in asked.ids] or ids[:1]
+    )
+    return RecordRows(tuple(chosen), tuple(places.values()))
 
 
 def ids_in(run: DataRun, rows: Iterable[FileRow]) -> list[str]:

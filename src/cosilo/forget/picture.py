@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cosilo.errors import CosiloError
 from cosilo.forget.elsewhere import peer_of
-from cosilo.forget.home import DataHome, ids_in, run_at
+from cosilo.forget.home import DataHome, RecordRows, ids_in, run_at
 from cosilo.forget.planning import ForgetPlan
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.graph import LineageGraph
@@ -17,12 +17,10 @@ from cosilo.report.html import whole_page
 from cosilo.report.made_from import Became, after_step, made_from
 from cosilo.report.markup import joined, tag
 from cosilo.report.page.made_from import lineage_section
-from cosilo.tasks.files import FileRow
 
 
-def plan_page(home: DataHome, rows: Mapping[str, FileRow], plan: ForgetPlan) -> str:
-    """The plan as HTML: for each run, what was made from the records in `rows`, and what would become
-    of it.
+def plan_page(home: DataHome, records: RecordRows, plan: ForgetPlan) -> str:
+    """The plan as HTML: for each run, what was made from `records`, and what would become of it.
 
     Raises:
         StoreError: a run's lineage cannot be read.
@@ -30,7 +28,7 @@ def plan_page(home: DataHome, rows: Mapping[str, FileRow], plan: ForgetPlan) -> 
     sections = []
     for number, run in enumerate(home.runs, 1):
         with Lineage(run.folder, write=False) as lineage:
-            graph = lineage.graph(ids_in(run, rows.values()))
+            graph = lineage.graph(ids_in(run, records.rows))
         made = made_from(graph, _by_steps(graph.artifacts, plan.steps, run.folder))
         name = run.plan.name if len(home.runs) == 1 else f"{run.plan.name}, run {number}"
         if not made.boxes:

@@ -16,13 +16,12 @@ from cosilo.benchmark.noting import run_lineage
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
 from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
-from cosilo.forget.home import DataHome, DataRun, file_of, ids_in, resolved
+from cosilo.forget.home import DataHome, DataRun, RecordRows, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.beside import FITTED, fitted_of, serving
 from cosilo.lineage.processes import ServingProcess
 from cosilo.lineage.requests import ForgetStep, Method, StepState
 from cosilo.parties.held_elsewhere import HeldElsewhere
-from cosilo.tasks.files import FileRow
 
 OUTSIDE: Mapping[ArtifactKind, Method] = {
     ArtifactKind.BUNDLE: Method.DELETE,
@@ -87,13 +86,13 @@ class ForgetPlan:
 
 def plan_for(
     home: DataHome,
-    rows: Mapping[str, FileRow],
+    records: RecordRows,
     *,
     take_down: bool = False,
     retrain: bool = True,
     days: float = 30.0,
 ) -> ForgetPlan:
-    """The plan for forgetting the records in `rows`.
+    """The plan for forgetting `records`.
 
     Args:
         take_down: end what serves a point, instead of having it prepare the point again.
@@ -104,7 +103,7 @@ def plan_for(
         StoreError: a run cannot be read.
     """
     by_file: dict[Path, set[str]] = {}
-    for row in rows.values():
+    for row in records.rows:
         by_file.setdefault(file_of(row.where), set()).add(resolved(row.where))
     first: list[ForgetStep] = []
     remade: list[ForgetStep] = []
@@ -114,7 +113,7 @@ def plan_for(
     notes: list[str] = []
     costs: list[RemakingCost] = []
     for run in home.runs:
-        ids = ids_in(run, rows.values())
+        ids = ids_in(run, records.rows)
         store = Store(run.folder, write=False)
         try:
             with run_lineage(store) as lineage:
@@ -194,7 +193,7 @@ def plan_for(
     if not retrain:
         remade = [_deleted(step) for step in remade]
     return ForgetPlan(
-        records=len(rows),
+        records=len(records.ids),
         steps=(*first, *data, *remade, *last, search, *parties, *unread),
         held=held,
         notes=tuple(notes),
