@@ -124,7 +124,9 @@ def test_a_host_is_asked_and_what_it_signs_is_kept(
     capsys.readouterr()
     ca = made[0] / "lm" / "certs" / "ca.pem"
     assert main(["forget", "verify", str(path), "--ca", str(ca)]) == 0
-    assert "1 × request: deleted" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 × request: deleted" in said
+    assert "by 'localhost'" in said
     flipped = answer.replace(b"deleted".hex(), b"nothing".hex())
     changed = there / "changed.json"
     changed.write_text(path.read_text().replace(answer, flipped))

@@ -324,9 +324,14 @@ def _verify_answers(path: Path, ca: Path) -> int:
 
     if not path.is_file():
         raise ConfigError(f"there is no file {str(path)!r}")
-    for answer in signed_answers(path, ca):
+    host, answers = signed_answers(path, ca)
+    if not answers:
+        print(
+            "nothing is signed in it: the party had nothing that it could have been asked to forget"
+        )
+    for answer in answers:
         day = datetime.fromtimestamp(answer.at, UTC).strftime("%Y-%m-%d %H:%M")
-        print(f"the signature is right; signed {day} UTC by the host's clock")
+        print(f"the signature is right, by {host!r}; signed {day} UTC by its clock")
         for told in answer.outcomes:
             left = f"; left there: {', '.join(told.left)}" if told.left else ""
             print(f"  {max(len(told.names), 1)} × {told.what}: {told.how}{left}")

@@ -133,8 +133,8 @@ def ask_party(
     return _verdict(answers)
 
 
-def signed_answers(path: Path, ca: Path) -> list[Forgotten]:
-    """What a party signed, as `ask_party` kept it, each signature looked at.
+def signed_answers(path: Path, ca: Path) -> tuple[str, list[Forgotten]]:
+    """Which host signed, and what, as `ask_party` kept it; each signature is looked at.
 
     Args:
         ca: the file of the authority that vouches for the party.
@@ -148,20 +148,27 @@ def signed_answers(path: Path, ca: Path) -> list[Forgotten]:
     trust = Trust.of(f"https://{host}", ca, host)
     for answer in found:
         require_signed(answer, trust)
-    return found
+    return host, found
 
 
 def _answers(data: bytes, path: Path) -> tuple[str, list[Forgotten]]:
     try:
         told = json.loads(data)
-        found = [decode(bytes.fromhex(answer)) for answer in told["answers"]]
+        found = [_forgotten(bytes.fromhex(answer)) for answer in told["answers"]]
         host = str(told["host"])
     except (ValueError, KeyError, TypeError, CosiloError) as error:
         raise StoreError(
             f"{str(path)!r} does not hold what a party signed ({type(error).__name__}); move it away "
             "to have it asked again"
         ) from None
-    return host, [answer for answer in found if isinstance(answer, Forgotten)]
+    return host, found
+
+
+def _forgotten(data: bytes) -> Forgotten:
+    answer = decode(data)
+    if not isinstance(answer, Forgotten):
+        raise ValueError("another message")
+    return answer
 
 
 def _verdict(path: Path) -> PartyAnswer:

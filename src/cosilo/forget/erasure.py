@@ -28,6 +28,11 @@ SIGNING = "erasure.key"
 FORMAT = 1
 LOADS = Loads(packages=("cryptography",))
 
+_SAID: Mapping[str, type] = {
+    "request": str, "records": list, "steps": list, "erased": bool, "standing": int,
+}  # fmt: skip
+"""What whoever reads a certificate takes from it."""
+
 
 def certificate_at(folder: Path, request: str) -> Path:
     """Where the certificate of a request is once all is done that can be."""
@@ -131,13 +136,15 @@ def checked(path: Path, *, key: str = "") -> dict[str, Any]:
             raise ConfigError(f"{str(path)!r} is of format {told['format']!r}, not {FORMAT}")
         unsigned = {k: v for k, v in told.items() if k != "signature"}
         public.verify(signature, _bytes(unsigned))
+        if wrong := [n for n, kind in _SAID.items() if not isinstance(told.get(n), kind)]:
+            raise ConfigError(f"{str(path)!r} is signed, and does not say {wrong[0]!r}")
     except InvalidSignature:
         raise ConfigError(f"{str(path)!r} was altered, or is not signed with its key") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{str(path)!r} is no certificate of erasure ({type(error).__name__})"
         ) from None
-    if key and key.lower() != named:
+    if key and key.lower() != named.lower():
         raise ConfigError(f"{str(path)!r} is signed with another key than the one given")
     return dict(told)
 

@@ -12,6 +12,7 @@ from cosilo.benchmark.store import Store
 from cosilo.boundary.messages import Ask, Contribute, Forgotten, Message, encode
 from cosilo.boundary.messages.forget import ForgottenItem, InFederation
 from cosilo.boundary.record.ledger import SqliteLedger
+from cosilo.cli import main
 from cosilo.cli.forget import _summary
 from cosilo.errors import StoreError
 from cosilo.forget.elsewhere import ask_party, askable, held_of, keep_names
@@ -108,7 +109,18 @@ async def test_what_flower_carries_is_not_asked_and_listed_as_out_of_reach(tmp_p
     assert any("cannot be reached" in line and "1 messages" in line for line in _summary(request))
 
 
-def test_what_is_kept_and_no_answer_is_no_evidence(tmp_path: Path) -> None:
+def test_what_is_kept_and_no_answer_is_no_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = encode(Contribute(federation=32 * "a", number=1, rank=2, packed=b"x")).hex()
+    (tmp_path / "answers.json").write_text(json.dumps({"host": "lm", "answers": [other]}))
+    with pytest.raises(StoreError, match="does not hold what a party signed"):
+        asked(run_in(tmp_path), tmp_path)
+    (tmp_path / "answers.json").write_text('{"host": "lm", "answers": []}')
+    ca = tmp_path / "ca.pem"
+    ca.write_text("any")
+    assert main(["forget", "verify", str(tmp_path / "answers.json"), "--ca", str(ca)]) == 0
+    assert "nothing is signed in it" in capsys.readouterr().out
     (tmp_path / "answers.json").write_text('{"answers": ["00"]}')
     with pytest.raises(StoreError, match="does not hold what a party signed"):
         asked(run_in(tmp_path), tmp_path)

@@ -34,6 +34,15 @@ def test_it_is_erased_only_when_nothing_stands(tmp_path: Path) -> None:
     assert found["records"] == ["01" * 16]
 
 
+def test_what_anybody_signed_is_no_certificate_where_it_says_too_little(tmp_path: Path) -> None:
+    whole = json.loads(made(tmp_path, DONE).read_text())
+    for name in ("request", "records", "steps", "erased", "standing"):
+        write(signed({k: v for k, v in whole.items() if k not in (name, "signature")}, tmp_path),
+              tmp_path / "less.json")  # fmt: skip
+        with pytest.raises(ConfigError, match=f"does not say '{name}'"):
+            checked(tmp_path / "less.json")
+
+
 def test_whatever_is_altered_shows(tmp_path: Path) -> None:
     path = made(tmp_path, DONE, OPEN)
     whole = json.loads(path.read_text())
