@@ -60,7 +60,9 @@ def test_requests_are_forgotten_and_the_record_stays_whole(
     assert all(left_of(url, secret).values())
     assert forget(url, secret, beside, "request-1", "nobody's", "", "request-3") == 2
     said = capsys.readouterr().err
-    assert "(line 2)" in said
+    assert "1 line holds an id that no request on record has (line 2)" in said
+    assert "x-request-id" in said
+    assert "column" not in said
     assert "nobody's" not in said
     assert all(left_of(url, secret).values())
     assert forget(url, secret, beside, "request-1", "request-3") == 0

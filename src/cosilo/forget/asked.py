@@ -81,16 +81,23 @@ def read_where(source: str) -> AskedRecords:
     return AskedRecords({}, where)
 
 
-def refuse_unknown(lines: Sequence[int]) -> None:
+def refuse_unknown(
+    lines: Sequence[int],
+    what: str = "record",
+    hint: str = "those of the plan's id column; without one, the runs make them of the content",
+) -> None:
     """Refuse ids that no record has, by the numbers of their lines alone.
+
+    Args:
+        hint: what ids are.
 
     Raises:
         ConfigError: there are any.
     """
     if lines:
         raise ConfigError(
-            f"{_holding(lines)} that no record has {_numbers(lines)}; nothing was touched. Ids are "
-            "those of the plan's id column; without one, the runs make them of the content"
+            f"{_holding(lines)} that no {what} has {_numbers(lines)}; nothing was touched. Ids are "
+            f"{hint}"
         )
 
 

@@ -139,7 +139,11 @@ def stored(home: GatewayHome, ids: Mapping[str, int]) -> StoredRequests:
         for entry in record.entries():  # what has a key is sealed, and in no file as it is
             if entry.key_id is None and entry.request not in ids:
                 others += _texts(entry)
-    refuse_unknown([line for id, line in ids.items() if id not in found])
+    refuse_unknown(
+        [line for id, line in ids.items() if id not in found],
+        "request on record",
+        "what the header x-request-id was, and what `cosilo audit show` says",
+    )
     return StoredRequests(tuple(sorted(found)), entries, sent, tuple(texts), tuple(others))
 
 
