@@ -417,6 +417,26 @@ def test_an_id_that_different_records_have_is_refused_by_its_line(
     assert {f: (home / f).read_bytes() for f in before} == before
 
 
+def test_what_was_asked_before_is_known_when_a_run_joins_other_files(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (id,) = ids_in(home / "run", "train")
+    (home / "copy.txt").write_text((home / "data.csv").read_text())
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    (home.parent / "first").mkdir()
+    joined = home.parent / "first" / "c.csv"  # sorts before the data
+    joined.write_text((home / "data.csv").read_text().replace("patient", "visitor"))
+    files = f'train = "data.csv"\ntest = "{joined}"'
+    other_plan(home, "joining", ('file = "data.csv"', files))
+    capsys.readouterr()
+    assert main(["forget", "status", str(home / "run")]) == 1
+    assert "still found in" in capsys.readouterr().out
+    (home / "copy.txt").unlink()
+    joined.unlink()
+    shutil.rmtree(home / "joining")
+    assert main(["forget", str(home)]) == 0
+
+
 def test_a_run_that_is_not_found_again_is_not_called_searched(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

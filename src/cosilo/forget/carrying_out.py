@@ -333,6 +333,7 @@ class _Work:
         (now,) = (r for r in self._lineage.requests() if r.id == self._request.id)
         begun = (StepState.PLANNED, StepState.DOING)
         left = sorted({step.place for step in now.steps[:number] if step.state in begun})
+        left = [place for place in left if Path(place).exists()]  # else there is nothing to search
         if not left:
             return ""
         return f"not done yet in {', '.join(left)}: name the folder of its runs with --runs"

@@ -13,6 +13,7 @@ from cosilo.benchmark import places
 from cosilo.benchmark.plan import Plan
 from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.forget.asked import AskedRecords, refuse_ambiguous, refuse_unknown
+from cosilo.lineage.store import Lineage, has_lineage
 from cosilo.tasks.config import located
 from cosilo.tasks.files import FileRow
 
@@ -45,17 +46,14 @@ class DataHome:
 
     Attributes:
         files: every file of records of any of the runs.
+        folder: where the requests about these data are kept.
         unread: folders near them that look like runs and cannot be read: nobody knows what is in them.
     """
 
     files: tuple[Path, ...]
     runs: tuple[DataRun, ...]
+    folder: Path
     unread: tuple[Path, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """Where the requests about these data are kept: beside the first file."""
-        return self.files[0].parent
 
 
 def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
@@ -98,7 +96,20 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
             "folder of its runs with --runs"
         )
     ordered = tuple(sorted(runs, key=lambda run: run.folder))
-    return DataHome(tuple(sorted(known)), ordered, tuple(unread))
+    ours = tuple(sorted(known))
+    return DataHome(ours, ordered, _kept_in(ours), tuple(unread))
+
+
+def _kept_in(files: Sequence[Path]) -> Path:
+    """Beside the first file, but where a run of today joins them to others that requests were about."""
+    for folder in dict.fromkeys(file.parent for file in files):
+        if has_lineage(folder):
+            with Lineage(folder, write=False) as lineage:
+                if any(
+                    step.place in map(str, files) for r in lineage.requests() for step in r.steps
+                ):
+                    return folder
+    return files[0].parent
 
 
 def run_at(folder: Path) -> DataRun:
