@@ -355,6 +355,19 @@ def test_whom_is_never_said_and_never_guessed(
     where.write_text("id = 'x'\nsecret words = 3\n")
     assert main(["forget", str(run), "--where", f"@{where}"]) == 2
     assert "secret words" not in capsys.readouterr().err
+    for wrong, told in (
+        ("label = 'x'\nsecret = ''\n", "the column of condition 2"),
+        ("secret = [[1]]\n", "condition 1 is neither"),
+    ):
+        where.write_text(wrong)
+        for more in ((), ("--plan",)):
+            assert main(["forget", str(run), "--where", f"@{where}", *more]) == 2
+            said = capsys.readouterr()
+            assert told in said.err
+            assert "secret" not in said.err + said.out
+    where.write_text("label = 'nobody'\n")
+    assert main(["forget", str(run), "--where", f"@{where}", "--plan"]) == 0
+    assert capsys.readouterr().out == "no record fits\n"
     assert (home / "data.csv").read_bytes() == before
     where.write_text(f"id = ['{id}', 'other']\nlabel = {list(LABELS)}\n")
     assert main(["forget", str(home / "data.csv"), "--where", f"@{where}", "--plan"]) == 0

@@ -142,7 +142,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     from cosilo.forget.asked import read_ids, read_where
     from cosilo.forget.carrying_out import begin, carry_out, left, one_at_a_time
     from cosilo.forget.erasure import LOADS
-    from cosilo.forget.home import home_of, refuse_read_only, rows_of
+    from cosilo.forget.home import home_of, refuse_read_only, require_columns, rows_of
     from cosilo.forget.picture import plan_page
     from cosilo.forget.planning import plan_for, said
     from cosilo.forget.remaking import refuse_under_way
@@ -171,7 +171,11 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     if arguments.plan:
         if asked is None:
             raise ConfigError("--plan: say whom to forget, with --ids or --where")
+        require_columns(home, asked)
         records = rows_of(home, asked)
+        if not records.rows:
+            print("no record fits")
+            return 0
         plan = planned(records)
         print("\n".join(said(plan, retrain=retrain)))
         if arguments.page is not None:
@@ -190,6 +194,10 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
             for request in left(home, lineage):
                 print(f"request {request.id[:12]} goes on")
                 carried = carry_out(home, lineage, request, _say)
+            if (
+                asked is not None and not lineage.requests()
+            ):  # else they may have been of what is gone
+                require_columns(home, asked)
             new = None if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
             if new is not None and new.rows:
                 plan = planned(new)

@@ -73,10 +73,12 @@ def read_where(source: str) -> AskedRecords:
     if not table:
         raise ConfigError("--where: there is no condition in it, which would be every record")
     where = {}
-    for column, value in table.items():
+    for number, (column, value) in enumerate(table.items(), 1):
         values = value if isinstance(value, list) else [value]
         if not values or not all(isinstance(v, str | int | float) for v in values):
-            raise ConfigError(f"--where: {column!r} is neither a value nor a list of values")
+            raise ConfigError(
+                f"--where: condition {number} is neither a value nor a list of values"
+            )
         where[column] = tuple(_text(v) for v in values)
     return AskedRecords({}, where)
 

@@ -15,8 +15,9 @@ from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.forget.asked import AskedRecords, refuse_ambiguous, refuse_unknown
 from cosilo.lineage.store import Lineage, has_lineage
 from cosilo.tasks.config import located
-from cosilo.tasks.files import FileRow
+from cosilo.tasks.files import FileRow, lookup
 
+_MISSING = object()
 _DEEP = 3
 """So many folders deep runs are looked for."""
 
@@ -178,6 +179,27 @@ def rows_of(home: DataHome, asked: AskedRecords, forgotten: Iterable[str] = ()) 
         id for ids in named.values() for id in [i for i in ids if i in asked.ids] or ids[:1]
     )
     return RecordRows(tuple(chosen), tuple(places.values()))
+
+
+def require_columns(home: DataHome, asked: AskedRecords) -> None:
+    """Refuse conditions on a column that no row has, by their numbers alone: nothing would fit, or all,
+    where what is empty is asked for.
+
+    Raises:
+        ConfigError: there are any.
+        DataError: the data cannot be read.
+    """
+    left = dict.fromkeys(asked.where)
+    for run in home.runs:
+        for row in located(run.plan.task, run.plan.base).values() if left else ():
+            for column in [c for c in left if lookup(row.values, c, _MISSING) is not _MISSING]:
+                del left[column]
+    numbers = [str(n) for n, column in enumerate(asked.where, 1) if column in left]
+    if numbers:
+        raise ConfigError(
+            f"--where: no record of these data has the column of condition {', '.join(numbers)}; "
+            "nothing was touched"
+        )
 
 
 def ids_in(run: DataRun, rows: Iterable[FileRow]) -> list[str]:
