@@ -1,0 +1,130 @@
+"""Several runs of the same data are one home: what they call a record, and which files they join."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.integration.test_forget import (
+    PLAN,
+    canary,
+    forget,
+    holding,
+    ids_in,
+    killed,
+    number_of,
+    row_of,
+    write_rows,
+)
+
+from cosilo.cli import main
+from tiny_run import bench
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several") / "home"
+    write_rows(folder)
+    outcomes, _ = bench(folder, PLAN)
+    assert [o.error for o in outcomes] == [None] * 4
+    return folder
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def other_plan(home: Path, name: str, *changed: tuple[str, str]) -> Path:
+    """A second run in `home`, a copy of the first one but for what its plan says."""
+    other = home / name
+    shutil.copytree(home / "run", other)
+    text = (other / "plan.toml").read_text()
+    for here, there in changed:
+        assert here in text
+        text = text.replace(here, there)
+    (other / "plan.toml").write_text(text)
+    return other
+
+
+def test_a_record_that_two_plans_call_differently_is_one_and_searched_for(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_plan(home, "other", (', id = "id"', ""))
+    (id,) = ids_in(home / "run", "train")
+    where = home.parent / "where.toml"
+    where.write_text(f"id = '{id}'\n")
+    assert main(["forget", str(home), "--where", f"@{where}", "--plan"]) == 0
+    assert "to forget 1 record:" in capsys.readouterr().out
+    (home / "copy.txt").write_text(row_of(number_of(id), "cat"))
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    assert "still found in" in capsys.readouterr().out
+    (home / "copy.txt").unlink()
+    assert main(["forget", str(home)]) == 0
+    assert holding(home, canary(id)) == set()
+
+
+def test_an_id_that_different_records_have_is_refused_by_its_line(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs share a file, and each has another beside it; the ids of those two begin anew."""
+    text = (home / "data.csv").read_text()
+    (home / "b.csv").write_text(text.replace("Keller", "Kramer"))
+    (home / "c.csv").write_text(text.replace("patient", "visitor"))
+    for name, first in (("a", "b.csv"), ("z", "data.csv")):
+        other_plan(home, name, ('file = "data.csv"', f'train = "{first}"\ntest = "c.csv"'))
+    before = {f: (home / f).read_bytes() for f in ("data.csv", "b.csv")}
+    (id,) = ids_in(home / "run", "train")
+    assert forget(home, id) == 2
+    said = capsys.readouterr().err
+    assert "1 line holds an id that different records have" in said
+    assert "(line 1)" in said
+    assert id not in said
+    assert {f: (home / f).read_bytes() for f in before} == before
+
+
+def test_what_was_asked_before_is_known_when_a_run_joins_other_files(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (id,) = ids_in(home / "run", "train")
+    (home / "copy.txt").write_text((home / "data.csv").read_text())
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    (home.parent / "first").mkdir()
+    joined = home.parent / "first" / "c.csv"  # sorts before the data
+    joined.write_text((home / "data.csv").read_text().replace("patient", "visitor"))
+    files = f'train = "data.csv"\ntest = "{joined}"'
+    other_plan(home, "joining", ('file = "data.csv"', files))
+    capsys.readouterr()
+    assert main(["forget", "status", str(home / "run")]) == 1
+    assert "still found in" in capsys.readouterr().out
+    (home / "copy.txt").unlink()
+    joined.unlink()
+    shutil.rmtree(home / "joining")
+    assert main(["forget", str(home)]) == 0
+
+
+def test_a_run_that_is_not_found_again_is_not_called_searched(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = ids_in(home / "run", "train")
+    afar = home.parent / "afar" / "other"
+    afar.parent.mkdir()
+    other_plan(home, "other", ("data.csv", str(home / "data.csv"))).rename(afar)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(
+        target=killed, args=(home, ids, "leave_out", 1, "--runs", str(afar.parent))
+    )
+    process.start()
+    process.join()
+    capsys.readouterr()
+    assert main(["forget", str(home)]) == 1
+    assert f"not done yet in {afar}: name the folder of its runs" in capsys.readouterr().out
+    assert not json.loads(next(home.glob("erasure-*.json")).read_text())["erased"]
+    assert main(["forget", str(home), "--runs", str(afar.parent)]) == 0
+    assert holding(afar, canary(ids[0])) == set()
