@@ -285,8 +285,8 @@ def _summary(request: ForgetRequest) -> list[str]:
 
     begun = datetime.fromtimestamp(request.at, UTC).strftime("%Y-%m-%d %H:%M")
     done = len(request.steps) - len(request.standing)
-    head = f"request {request.id[:12]} of {begun} UTC, {request.records} records: {done} of "
-    lines = [f"{head}{len(request.steps)} steps done"]
+    records, steps = _counted(request.records, "record"), _counted(len(request.steps), "step")
+    lines = [f"request {request.id[:12]} of {begun} UTC, {records}: {done} of {steps} done"]
     if request.erased:
         return [*lines, "  erased: nothing stands"]
     for step in request.standing:
@@ -296,6 +296,10 @@ def _summary(request: ForgetRequest) -> list[str]:
             state += f" until {datetime.fromtimestamp(step.deadline, UTC):%Y-%m-%d}{late}"
         lines.append(f"  {state}: {step.kind or 'all files'} in {step.place}: {step.note}")
     return [*lines, "  not erased: what is listed stands"]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _status(arguments: argparse.Namespace, target: str) -> int:
@@ -322,8 +326,11 @@ def _verify(path: Path, key: str) -> int:
     told = checked(path, key=key)
     print(f"the signature is right, by the key {told['key']}")
     print(f"  (fingerprint {fingerprint(told['key'])}; compare it with one noted elsewhere)")
-    print(f"request {told['request']}: {len(told['records'])} records, {len(told['steps'])} steps")
-    print("  erased" if told["erased"] else f"  not erased: {told['standing']} steps stand")
+    records, steps = len(told["records"]), len(told["steps"])
+    print(f"request {told['request']}: {_counted(records, 'record')}, {_counted(steps, 'step')}")
+    standing = told["standing"]
+    verb = "stands" if standing == 1 else "stand"
+    print("  erased" if told["erased"] else f"  not erased: {_counted(standing, 'step')} {verb}")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def leave_out(step: ForgetStep, lineage: Lineage) -> Evidence:
                 "back as it was then, and forget again"
             )
         _replace(path, without_rows(path, [f"{path} {row}" for row in told["rows"]]))
+    else:
+        _drop_old(path)  # of a call that was killed before it had
     return Evidence(what="rows left out", count=len(told["rows"]), digest=told["after"])
 
 
@@ -59,10 +62,31 @@ def _keyed(data: bytes, lineage: Lineage) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """`path` with this content; what it held is overwritten where it lay."""
+    """`path` with this content; what it held is overwritten where it lay. Until then that has a second
+    name, where the file system gives it one, by which a later call finds it."""
+    _drop_old(path)
     try:
         with path.open("r+b") as old:
+            with suppress(OSError):
+                os.link(path, _old(path))
             replace_file(path, data, mode=os.fstat(old.fileno()).st_mode & 0o777)
             overwrite(old.fileno())
+            _old(path).unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be changed: {error.strerror}") from None
+
+
+def _drop_old(path: Path) -> None:
+    """What is left of a call that was killed: a second name of `path`, or of what stood there."""
+    old = _old(path)
+    try:
+        if old.exists() and not old.samefile(path):
+            with old.open("r+b") as file:
+                overwrite(file.fileno())
+        old.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{str(old)!r} cannot be overwritten: {error.strerror}") from None
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name.lstrip('.')}.old")
