@@ -124,7 +124,9 @@ def test_a_run_that_is_not_found_again_is_not_called_searched(
     process.join()
     capsys.readouterr()
     assert main(["forget", str(home)]) == 1
-    assert f"not done yet in {afar}: name the folder of its runs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"not done yet in {afar}: name the folder of its runs" in said
+    assert said.count(f"{afar}: no run of these files is there any more") == 1
     assert not json.loads(next(home.glob("erasure-*.json")).read_text())["erased"]
     assert main(["forget", str(home), "--runs", str(afar.parent)]) == 0
     assert holding(afar, canary(ids[0])) == set()

@@ -163,6 +163,7 @@ class _Work:
         self._request = request
         self._say = say
         self._remade: dict[Path, Remade] = {}
+        self._missing: set[str] = set()  # places that were told of
 
     def do(self, number: int, step: ForgetStep) -> None:
         run = next((r for r in self._home.runs if str(r.folder) == step.place), None)
@@ -201,6 +202,12 @@ class _Work:
             self._done(number, Evidence(what="nothing was sent"))
         elif run is not None and step.kind in WITH_RUN:
             self._run(run)
+        elif run is None and step.place not in self._missing:
+            self._missing.add(step.place)
+            self._say(
+                f"{step.place}: no run of these files is there any more: put it back there, or name "
+                "the folder of its runs with --runs, and forget again"
+            )
 
     # ── a run ────────────────────────────────────────────────────────────────
 

@@ -44,7 +44,13 @@ def leave_out(step: ForgetStep, lineage: Lineage) -> Evidence:
         DataError: it cannot be read.
     """
     path, told = Path(step.place), json.loads(step.note)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({error.strerror}): put the file back as it was when the "
+            "request began, and forget again"
+        ) from None
     if hashlib.sha256(data).hexdigest() != told["after"]:
         if _keyed(data, lineage) != told["before"]:
             raise StoreError(

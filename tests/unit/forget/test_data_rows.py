@@ -106,3 +106,11 @@ def test_a_file_that_was_changed_meanwhile_is_left_alone(data: Path, tmp_path: P
         with pytest.raises(StoreError, match="changed by something else"):
             leave_out(step, lineage)
     assert data.read_text() == "other\n"
+
+
+def test_a_file_that_is_gone_is_asked_for(data: Path, tmp_path: Path) -> None:
+    with Lineage(tmp_path / "home") as lineage:
+        step = step_of(data, lineage)
+        data.unlink()
+        with pytest.raises(StoreError, match="put the file back"):
+            leave_out(step, lineage)
