@@ -319,7 +319,11 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
         for column in ("forget probability", "utility", "utility on retained"):
             pairs = [(f[column], g[column]) for f, g in zip(found, every["retrained"], strict=True)]
             if all(wanted for _, wanted in pairs):
-                put(kept, name, f"{column} beside retrained", [f / g for f, g in pairs])
+                each = [f / g for f, g in pairs]
+                put(kept, name, f"{column} beside retrained", each)
+                mean = sum(f for f, _ in pairs) / sum(g for _, g in pairs)
+                for what, value in (("means", mean), ("least", min(each)), ("most", max(each))):
+                    kept.put(name, f"{column} beside retrained, {what}", value, n=len(each))
         if len(done) == 1:
             rouge = done[0][f"{name} written"]["forget"]
             put_records(kept, name, {**done[0][f"{name} said"]["forget"], "rouge": rouge})
