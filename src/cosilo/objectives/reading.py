@@ -18,7 +18,7 @@ from cosilo.attacks.record import replies, texts
 from cosilo.boundary.messages import Lent
 from cosilo.boundary.messages.base import Message, classes
 from cosilo.boundary.messages.federate import Contribute
-from cosilo.boundary.meter import NONE_BESIDE, Price, Spent
+from cosilo.boundary.meter import Price, Spent
 from cosilo.boundary.record.ledger import Entry
 from cosilo.boundary.wire.opinions import is_packed
 from cosilo.matching import FuzzyPool, Pool, as_written, normalised
@@ -47,6 +47,7 @@ class Traffic:
         waiting_for_lm: of these, what the LM took.
         on_the_wire: seconds that the bytes took, one after another on the link that they crossed.
         unstated: messages that carried no ε.
+        steps: of what parties compute together, one after another, at most.
     """
 
     messages: int = 0
@@ -61,6 +62,7 @@ class Traffic:
     on_the_wire: float = 0.0
     epsilon: float = 0.0
     unstated: int = 0
+    steps: int = 0
 
 
 NOTHING = Traffic()
@@ -267,9 +269,9 @@ class _Request:
         else:
             up, left = self._asked(side, entry)
             crossed = _received(up, entry, price)
-            beside = entry.message.beside() if entry.payload is not None else NONE_BESIDE
-            self._bytes[side] = self._bytes[side][0] + beside.bytes, link
-            took = link.rtt_ms / 1000 * (1 + beside.steps / 2) + crossed.seconds
+            beside = crossed.bytes_up + crossed.bytes_down - entry.size
+            self._bytes[side] = self._bytes[side][0] + beside, link
+            took = link.rtt_ms / 1000 * (1 + crossed.steps / 2) + crossed.seconds
             self._answered = max(self._answered, (left[0] + took, left[1] + crossed.seconds))
         self._counted = _add(self._counted, crossed)
 
@@ -315,6 +317,7 @@ def _received(up: Entry | None, down: Entry, price: Price) -> Traffic:
         tokens_out=spent.tokens_out,
         usd=spent.usd,
         seconds=reply.seconds(),
+        steps=beside.steps,
     )
 
 
@@ -332,6 +335,7 @@ def _add(a: Traffic, b: Traffic) -> Traffic:
         a.on_the_wire + b.on_the_wire,
         a.epsilon + b.epsilon,
         a.unstated + b.unstated,
+        a.steps + b.steps,
     )
 
 
