@@ -78,7 +78,11 @@ def _replace(path: Path, data: bytes) -> None:
             replace_file(path, data, mode=os.fstat(old.fileno()).st_mode & 0o777)
             overwrite(old.fileno())
             _old(path).unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, StoreError) as error:
+        with suppress(StoreError):
+            _drop_old(path)
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"{str(path)!r} cannot be changed: {error.strerror}") from None
 
 

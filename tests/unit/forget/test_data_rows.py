@@ -114,3 +114,16 @@ def test_a_file_that_is_gone_is_asked_for(data: Path, tmp_path: Path) -> None:
         data.unlink()
         with pytest.raises(StoreError, match="put the file back"):
             leave_out(step, lineage)
+
+
+def test_where_nothing_can_be_replaced_no_second_name_is_left(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(data_rows, "replace_file", full)
+    with Lineage(tmp_path / "home") as lineage, pytest.raises(StoreError, match="is full"):
+        leave_out(step_of(data, lineage), lineage)
+    assert list(data.parent.iterdir()) == [data]
+    assert data.read_text() == "\n".join(LINES) + "\n"
