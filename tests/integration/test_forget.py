@@ -86,13 +86,16 @@ def write_rows(folder: Path, without: frozenset[int] = frozenset(), *, count: in
     (folder / "p.toml").write_text(PLAN)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("forget") / "home"
+def benched(folder: Path) -> Path:
     write_rows(folder)
     outcomes, _ = bench(folder, PLAN)
     assert [o.error for o in outcomes] == [None] * 4
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return benched(tmp_path_factory.mktemp("forget") / "home")
 
 
 @pytest.fixture

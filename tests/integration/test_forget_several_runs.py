@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.test_forget import (
-    PLAN,
+    benched,
     canary,
     forget,
     holding,
@@ -17,22 +17,16 @@ from tests.integration.test_forget import (
     killed,
     number_of,
     row_of,
-    write_rows,
 )
 
 from cosilo.cli import main
-from tiny_run import bench
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("several") / "home"
-    write_rows(folder)
-    outcomes, _ = bench(folder, PLAN)
-    assert [o.error for o in outcomes] == [None] * 4
-    return folder
+    return benched(tmp_path_factory.mktemp("several") / "home")
 
 
 @pytest.fixture

@@ -194,9 +194,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
             for request in left(home, lineage):
                 print(f"request {request.id[:12]} goes on")
                 carried = carry_out(home, lineage, request, _say)
-            if (
-                asked is not None and not lineage.requests()
-            ):  # else they may have been of what is gone
+            if asked is not None and not lineage.requests():  # else of what is gone, perhaps
                 require_columns(home, asked)
             new = None if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
             if new is not None and new.rows:
@@ -281,11 +279,12 @@ def _preflight(home: DataHome, *, retrain: bool) -> None:
 
 def _summary(request: ForgetRequest) -> list[str]:
     """How a request stands."""
+    from cosilo.forget.planning import counted
     from cosilo.lineage.requests import StepState
 
     begun = datetime.fromtimestamp(request.at, UTC).strftime("%Y-%m-%d %H:%M")
     done = len(request.steps) - len(request.standing)
-    records, steps = _counted(request.records, "record"), _counted(len(request.steps), "step")
+    records, steps = counted(request.records, "record"), counted(len(request.steps), "step")
     lines = [f"request {request.id[:12]} of {begun} UTC, {records}: {done} of {steps} done"]
     if request.erased:
         return [*lines, "  erased: nothing stands"]
@@ -296,10 +295,6 @@ def _summary(request: ForgetRequest) -> list[str]:
             state += f" until {datetime.fromtimestamp(step.deadline, UTC):%Y-%m-%d}{late}"
         lines.append(f"  {state}: {step.kind or 'all files'} in {step.place}: {step.note}")
     return [*lines, "  not erased: what is listed stands"]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _status(arguments: argparse.Namespace, target: str) -> int:
@@ -322,15 +317,16 @@ def _status(arguments: argparse.Namespace, target: str) -> int:
 
 def _verify(path: Path, key: str) -> int:
     from cosilo.forget.erasure import checked, fingerprint
+    from cosilo.forget.planning import counted
 
     told = checked(path, key=key)
     print(f"the signature is right, by the key {told['key']}")
     print(f"  (fingerprint {fingerprint(told['key'])}; compare it with one noted elsewhere)")
     records, steps = len(told["records"]), len(told["steps"])
-    print(f"request {told['request']}: {_counted(records, 'record')}, {_counted(steps, 'step')}")
+    print(f"request {told['request']}: {counted(records, 'record')}, {counted(steps, 'step')}")
     standing = told["standing"]
     verb = "stands" if standing == 1 else "stand"
-    print("  erased" if told["erased"] else f"  not erased: {_counted(standing, 'step')} {verb}")
+    print("  erased" if told["erased"] else f"  not erased: {counted(standing, 'step')} {verb}")
     return 0
 
 

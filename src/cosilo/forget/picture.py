@@ -8,7 +8,7 @@ from pathlib import Path
 from cosilo.errors import CosiloError
 from cosilo.forget.elsewhere import peer_of
 from cosilo.forget.home import DataHome, RecordRows, ids_in, run_at
-from cosilo.forget.planning import ForgetPlan
+from cosilo.forget.planning import ForgetPlan, counted
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.graph import LineageGraph
 from cosilo.lineage.requests import ForgetStep, Method, StepState
@@ -44,7 +44,7 @@ def plan_page(home: DataHome, records: RecordRows, plan: ForgetPlan) -> str:
                 "as made again is what a run would have made that never saw them.",
             )
         )
-    count = f"{plan.records:,} record{'s' if plan.records != 1 else ''}"
+    count = counted(plan.records, "record")
     title = f"What would become of what was made from {count}"
     body = joined(
         tag(

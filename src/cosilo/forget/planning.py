@@ -381,10 +381,14 @@ def _changed(step: ForgetStep, **changes: object) -> ForgetStep:
     return replace(step, **changes)  # type: ignore[arg-type]
 
 
+def counted(count: int, what: str) -> str:
+    """So many of them."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def said(plan: ForgetPlan, *, retrain: bool) -> list[str]:
     """The plan in lines, in the order in which it would be carried out."""
-    count = f"{plan.records} record{'s' if plan.records != 1 else ''}"
-    lines = [f"to forget {count}:"]
+    lines = [f"to forget {counted(plan.records, 'record')}:"]
     for method, steps in _grouped(plan.steps):
         lines.append(f"  {method}")
         lines += [f"    {line}" for line in _lines(steps)]
