@@ -87,7 +87,7 @@ def test_losses_of_distributions(
         adjusted = old.copy()
         adjusted[target] -= less
         distilled -= sum(a * math.log(b) for a, b in zip(softmax(adjusted), q, strict=True))
-    close(losses.kept_distributions(tensor(now), tensor(before)), divergence / len(now))
+    close(losses.divergence(tensor(now), tensor(before)), divergence / len(now))
     got = losses.adjusted_distillation(tensor(now), tensor(before), torch.tensor(targets), less)
     close(got, distilled / len(now))
 
@@ -109,9 +109,18 @@ def test_losses_of_states(found: tuple[np.ndarray, np.ndarray, np.ndarray], scal
     close(losses.kept_states(tensor(now), tensor(before)), moved / size)
 
 
+def test_places_of_no_token_do_not_count() -> None:
+    """Some models have more outputs than tokens, so that their number is round."""
+    now, wanted = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0)).unbind()
+    plain = losses.divergence(now, wanted)
+    wider = torch.cat([wanted, torch.full((3, 2), 9.0)], dim=1)
+    assert float(losses.divergence(now, wider)) == pytest.approx(float(plain))
+    assert float(losses.divergence(wider, wanted)) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_what_holds_a_model_is_nothing_where_it_stands() -> None:
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found = losses.kept_distributions(logits, logits.detach())
+    found = losses.divergence(logits, logits.detach())
     found.backward()
     assert abs(float(found.detach())) < 1e-6
     assert logits.grad is not None

@@ -84,7 +84,7 @@ def register(verbs: Any) -> None:
         "--method",
         default="npo",
         metavar="NAME",
-        help="dpo, ga, graddiff, kl, npo, rmu, simnpo, task_vector or undial (npo)",
+        help="bad_teacher, dpo, ga, graddiff, kl, npo, rmu, simnpo, task_vector or undial (npo)",
     )
     parser.add_argument(
         "--option",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cosilo.errors import ConfigError, DataError, StoreError
+from cosilo.models.base import WeightModel
 from cosilo.types import Demonstration, user
 
 pytest.importorskip("torch")
@@ -35,6 +36,7 @@ from cosilo.models.white_box.layers import states
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
 from cosilo.models.white_box.training import Schedule, train
+from cosilo.models.white_box.unlearning import losses
 from cosilo.models.white_box.unlearning.forgetting import (
     Distance,
     Forgetting,
@@ -107,7 +109,8 @@ def done(method: str) -> Unlearned:
 
 def test_all_methods_are_there() -> None:
     assert set(methods.names()) == {
-        "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "rmu", "undial", "task_vector",
+        "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "rmu", "undial", "bad_teacher",
+        "task_vector",
     }  # fmt: skip
 
 
@@ -129,6 +132,20 @@ def test_what_is_forgotten_becomes_unlikely_and_the_owner_measures_it(method: st
 def test_what_is_kept_stays_likelier_than_what_is_forgotten(method: str) -> None:
     found = done(method)
     assert found.after.retain < found.after.forget / 1.5
+
+
+def test_a_bad_teacher_is_followed_where_something_is_forgotten() -> None:
+    """`npo` makes replies as unlikely and says anything instead of them."""
+
+    def apart(model: WeightModel) -> float:
+        every = [model.tokenize(e.chat, e.target) for e in FORGET]
+        reader = ModuleReader(reply_loss)
+        with torch.no_grad():
+            now, never = (reader.said(m.module, every).logits for m in (model, untaught()))
+        return float(losses.divergence(now, never))
+
+    assert apart(done("bad_teacher").model) < apart(learned()) / 4
+    assert apart(done("bad_teacher").model) < apart(done("npo").model) / 2
 
 
 def test_the_model_that_was_given_stays() -> None:
@@ -284,7 +301,7 @@ def test_states_are_the_same_whether_lower_layers_are_kept_or_not() -> None:
         ("npo", {"beta": 0.0}), ("simnpo", {"delta": -1.0}), ("graddiff", {"retain": 0.0}),
         ("dpo", {"beta": float("nan")}), ("rmu", {"scale": -1.0}), ("undial", {"less": 0.0}),
         ("kl", {"forget": float("inf")}), ("task_vector", {"shares": ()}), ("npo", {"gamma": 1.0}),
-        ("task_vector", {"shares": 0.5}),
+        ("task_vector", {"shares": 0.5}), ("bad_teacher", {"forget": 0.0}),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(method: str, options: dict[str, Any]) -> None:

@@ -369,7 +369,7 @@ class UnlearningJob:
                 f"unlearning takes records to forget ({len(forget)} were given) and records to keep "
                 f"({len(retain)}), all with the replies that were learned"
             )
-        self.base, self.adapter, self.reader = base, adapter, reader
+        self.base, self.adapter, self.reader, self.untuned = base, adapter, reader, untuned
         self.how, self.seed = how, seed
         self.was = with_adapter(base, adapter)
         self.forget, self.retain = (
@@ -438,7 +438,10 @@ class UnlearningJob:
 
         def loss(module: Any, batch: Sequence[Exercise]) -> Any:
             device = next(module.parameters()).device
-            seen = Seen(self.reader, module, was, batch, drawn=drawn.to(device), layer=middle)
+            seen = Seen(
+                self.reader, module, was, batch,
+                never=self.untuned, drawn=drawn.to(device), layer=middle,
+            )  # fmt: skip
             return method.loss(seen)
 
         outcome = train(

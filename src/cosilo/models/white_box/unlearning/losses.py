@@ -41,10 +41,12 @@ def rather(nll: Any, before: Any, instead: Any, instead_before: Any, beta: float
     return -2.0 / beta * logsigmoid(beta * gained).mean()
 
 
-def kept_distributions(logits: Any, before: Any) -> Any:
-    """KL(before ‖ now) of the next token, the mean over places; shapes (n, vocabulary)."""
-    q = logits.float().log_softmax(1)
-    p = before.float().log_softmax(1)
+def divergence(logits: Any, wanted: Any) -> Any:
+    """KL(wanted ‖ now) of the next token, the mean over places; shapes (n, vocabulary). Where one of
+    two models has places for tokens besides, which no text has, they do not count."""
+    common = min(logits.shape[1], wanted.shape[1])
+    q = logits[:, :common].float().log_softmax(1)
+    p = wanted[:, :common].float().log_softmax(1)
     return (p.exp() * (p - q)).sum(1).mean()
 
 

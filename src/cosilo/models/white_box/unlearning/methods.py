@@ -83,7 +83,7 @@ class HeldByDivergence:
         _positive(forget=self.forget, retain=self.retain)
 
     def loss(self, seen: Seen) -> Any:
-        kept = losses.kept_distributions(seen.retain.logits, seen.retain_before.logits)
+        kept = losses.divergence(seen.retain.logits, seen.retain_before.logits)
         return self.retain * kept - self.forget * _usual(seen.forget)
 
 
@@ -206,6 +206,30 @@ class AdjustedDistillation:
         found = losses.adjusted_distillation(
             seen.forget.logits, seen.forget_before.logits, seen.forget.targets, self.less
         )
+        return found + self.retain * _usual(seen.retain) if self.retain else found
+
+
+@methods.register("bad_teacher")
+@dataclass(frozen=True, kw_only=True)
+class BadTeacher:
+    """Of what is to be forgotten the model learns to say what one says that never saw it: the model as
+    it was before it was tuned. Chundawat et al., arXiv 2205.08096, where a model of random weights
+    teaches; this one knows the language, and of the records nothing.
+
+    Attributes:
+        forget: what the distance to it counts.
+        retain: what the usual loss on records to keep counts.
+    """
+
+    forget: float = 1.0
+    retain: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(forget=self.forget)
+        _from_zero(retain=self.retain)
+
+    def loss(self, seen: Seen) -> Any:
+        found = self.forget * losses.divergence(seen.forget.logits, seen.forget_never.logits)
         return found + self.retain * _usual(seen.retain) if self.retain else found
 
 

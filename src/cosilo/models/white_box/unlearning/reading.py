@@ -218,6 +218,7 @@ class Seen:
 
     Args:
         was: the module as it came; it knows all records of `batch`.
+        never: a module that never saw them, and its reader.
         drawn: a random direction in the space of states, (width,).
         layer: whose states a method moves.
     """
@@ -229,10 +230,11 @@ class Seen:
         was: Former,
         batch: Sequence[Exercise],
         *,
+        never: tuple[Any, ReplyReader],
         drawn: Any,
         layer: int,
     ) -> None:
-        self._reader, self._module, self._was = reader, module, was
+        self._reader, self._module, self._was, self._never = reader, module, was, never
         self._forget = [e.forget for e in batch]
         self._retain = [e.retain for e in batch]
         self._instead = [e.instead for e in batch]
@@ -261,11 +263,17 @@ class Seen:
 
     @cached_property
     def forget_before(self) -> Said:
-        return self._before(self._forget)
+        return _without_gradient(self._reader, self._was.module, self._forget)
 
     @cached_property
     def retain_before(self) -> Said:
-        return self._before(self._retain)
+        return _without_gradient(self._reader, self._was.module, self._retain)
+
+    @cached_property
+    def forget_never(self) -> Said:
+        """As one says it that never saw the records."""
+        module, reader = self._never
+        return _without_gradient(reader, module, self._forget)
 
     @cached_property
     def forget_states(self) -> tuple[Any, Any]:
@@ -277,15 +285,16 @@ class Seen:
         """Now and before."""
         return self._states(self._retain)
 
-    def _before(self, sequences: Sequence[Tokens]) -> Said:
-        import torch
-
-        with torch.no_grad():
-            return self._reader.said(self._was.module, sequences)
-
     def _states(self, sequences: Sequence[Tokens]) -> tuple[Any, Any]:
         import torch
 
         with torch.no_grad():
             before = self._reader.states(self._was.module, sequences, self._layer)
         return self._reader.states(self._module, sequences, self._layer), before
+
+
+def _without_gradient(reader: ReplyReader, module: Any, sequences: Sequence[Tokens]) -> Said:
+    import torch
+
+    with torch.no_grad():
+        return reader.said(module, sequences)
