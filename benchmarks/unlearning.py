@@ -68,7 +68,7 @@ from kept import Cells, Kept
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tofu_qa"
 MODEL = "smollm2-135m-instruct"
-PRECISION = "bfloat16"  # of models; adapters learn in float32. A CPU needs units for it (AVX-512 BF16)
+PRECISION = "bfloat16"  # models; adapters learn in float32. A CPU needs units for it (AVX-512 BF16)
 SEEDS, TUNE = (0, 1, 2), 100
 RANK, UPPER, EPOCHS, BATCH, RATE = 16, 8, 5, 8, 4e-3
 OWN = 2  # wrong answers that the owner stops by; the rest measure
