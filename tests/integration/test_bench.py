@@ -268,7 +268,7 @@ def test_two_processes_do_not_work_on_one_run(folder: Path, endpoint: Endpoint) 
     assert bench(plan).returncode == 0  # the lock went with its holder
 
 
-@pytest.mark.parametrize("calls", [1, 4, 30, 70])
+@pytest.mark.parametrize("calls", [1, 30, 70])
 @pytest.mark.usefixtures("foreground")
 def test_an_interrupted_run_says_a_word_at_once_and_goes_on_later(
     folder: Path, endpoint: Endpoint, calls: int
