@@ -10,9 +10,11 @@ BIN    := $(VENV)/bin
 demo: $(VENV)/.user
 	$(BIN)/cosilo demo $(DEMO)
 
-# Environment and the whole test suite. Tests that need models or data sets skip without them.
+# Environment and the whole test suite. Tests that need models or data sets skip without them. They
+# start hundreds of processes: each would compile all of Cosilo again where Python may not write
+# what it compiled. Slow tests stand side by side: whoever is done first takes over from the other.
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 -q
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 2 --dist worksteal -q
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

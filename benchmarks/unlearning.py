@@ -76,6 +76,7 @@ STEPS = 40  # of each method
 LONGER = 112  # three passes over 300 records, as the command trains if not told otherwise
 GONE, RETAINED, REAL, WORLD, WRITTEN, SAMPLED, ATTACKED = 150, 40, 30, 30, 24, 6, 60
 DRAWS, LONGEST, SHARE = 16, 48, 0.05
+ALIKE = 0.05  # p from which on truth ratios count as the retrained model's
 Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
@@ -444,6 +445,8 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
             values = [f[column] for f in found if column in f]
             if column == "forget quality":  # a mean of p values is none
                 kept.put(name, column, min(values), n=len(values))
+                kept.put(name, f"{column}, most", max(values), n=len(values))
+                kept.put(name, "seeds alike", sum(v >= ALIKE for v in values), n=len(values))
             else:
                 put(kept, name, column, values)
         if len(every) == 1:

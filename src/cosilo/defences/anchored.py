@@ -7,17 +7,22 @@
 A long text is looked through once for its words; a form that cannot begin at any of them costs a
 look-up. What is found is what `finditer` finds; that is what is asked where a form does not tell how it
 begins, and in a short text.
+
+A form is compiled when it is first asked: a command that hides nothing does not wait for a hundred of
+them. Who hides calls `compile_forms` before the first text, whose time is limited.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 from cosilo.defences.beginnings import (
     DIGIT,
@@ -62,9 +67,12 @@ class _Begins:
 
     @classmethod
     def of(cls, beginnings: frozenset[str], *, parts: bool) -> _Begins:
-        known = _KNOWN.get((beginnings, parts))
-        if known is not None:
-            return known
+        with _MAKING:
+            known = _KNOWN.get((beginnings, parts))
+            return cls._made(beginnings, parts=parts) if known is None else known
+
+    @classmethod
+    def _made(cls, beginnings: frozenset[str], *, parts: bool) -> _Begins:
         kinds = tuple(b for b in beginnings if b[0] in KINDS)
         signs = tuple(b[0] for b in beginnings if b[0] not in KINDS and not is_of_word(b[0]))
         letters = [b for b in beginnings if b[0] not in KINDS and is_of_word(b[0])]
@@ -72,12 +80,13 @@ class _Begins:
         less = tuple(b for b in letters if b[-1] != END and len(b) != LETTERS)
         inside = tuple({*words, *less}) if parts else ()
         made = cls(kinds, signs, words, less, inside, not (kinds or signs or less or inside))
-        _KNOWN[beginnings, parts] = made
         for word in words:
             _BY_WORD.setdefault(word, []).append(made)
+        _KNOWN[beginnings, parts] = made  # last: texts look at how many there are
         return made
 
 
+_MAKING = threading.Lock()
 _KNOWN: dict[tuple[frozenset[str], bool], _Begins] = {}
 _BY_WORD: dict[str, list[_Begins]] = {}
 
@@ -93,6 +102,8 @@ class AnchoredText:
         self.text = text
         self.long = len(text) >= _SHORT
         self._starts: dict[_Begins, Sequence[int]] = {}
+        self._here: set[_Begins] = set()
+        self._known = 0  # how many there were when `_here` was looked up
 
     @cached_property
     def folded(self) -> str:
@@ -139,11 +150,14 @@ class AnchoredText:
                     parts[part.group()].append(start + part.start())
         return parts
 
-    @cached_property
+    @property
     def _possible(self) -> set[_Begins]:
-        """Those that have one of the words here."""
-        here = self._places.keys() & _BY_WORD.keys()
-        return set(chain.from_iterable(map(_BY_WORD.__getitem__, here)))
+        """Those that have one of the words here; looked up again when a form was compiled since."""
+        if self._known != len(_KNOWN):
+            self._known = len(_KNOWN)
+            here = self._places.keys() & _BY_WORD.keys()
+            self._here = set(chain.from_iterable(map(_BY_WORD.__getitem__, here)))
+        return self._here
 
     def starts(self, begins: _Begins) -> Sequence[int]:
         """Where a word, or a sign, with one of `begins` stands, in order."""
@@ -178,6 +192,21 @@ class AnchoredText:
         return found
 
 
+class _Compiled(NamedTuple):
+    """A form as it is asked.
+
+    Attributes:
+        needs: what each match holds, `folded`.
+        holds: what each match holds, as an expression.
+        begins: what each match begins with, where that is known.
+    """
+
+    regex: re.Pattern[str]
+    needs: str
+    holds: re.Pattern[str] | None
+    begins: _Begins | None
+
+
 class AnchoredForm:
     """A regular expression whose matches are never empty.
 
@@ -188,19 +217,32 @@ class AnchoredForm:
     """
 
     def __init__(self, form: str, flags: int = 0, begins: str = "", holds: str = "") -> None:
-        self.regex = regex = re.compile(form, flags)
+        self._written = (form, flags, begins, holds)
+        _WAITING.append(self)
+
+    @cached_property
+    def _compiled(self) -> _Compiled:
+        form, flags, begins, holds = self._written
+        regex = re.compile(form, flags)
         tree = parsed(regex)
-        self._needs = max((*literals(tree), ""), key=len).strip(" ")  # spaces are in any text
-        self._holds = re.compile(holds, flags) if holds else None
         found, parts = beginnings(tree, regex.flags)
         if found is None and begins:
             found = frozenset((begins,))
-        self._begins = _Begins.of(found, parts=parts) if found is not None else None
+        return _Compiled(
+            regex,
+            max((*literals(tree), ""), key=len).strip(" "),  # spaces are in any text
+            re.compile(holds, flags) if holds else None,
+            _Begins.of(found, parts=parts) if found is not None else None,
+        )
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        return self._compiled.regex
 
     @property
     def anchored(self) -> bool:
         """Whether it is tried only at some places."""
-        return self._begins is not None
+        return self._compiled.begins is not None
 
     def find(
         self, text: AnchoredText, start: int = 0, end: int | None = None
@@ -209,26 +251,37 @@ class AnchoredForm:
         is nothing.
         """
         last = len(text.text) if end is None else end
+        regex, needs, holds, begins = self._compiled
         if not text.long:
-            return self.regex.finditer(text.text, start, last)
+            return regex.finditer(text.text, start, last)
         places: Sequence[int] = ()
-        if self._begins is not None and not (places := text.starts(self._begins)):
+        if begins is not None and not (places := text.starts(begins)):
             return ()
-        if self._needs and text.folded.find(self._needs, start, last) < 0:
+        if needs and text.folded.find(needs, start, last) < 0:
             return ()
-        if self._holds is not None and self._holds.search(text.text, start, last) is None:
+        if holds is not None and holds.search(text.text, start, last) is None:
             return ()
-        if self._begins is None:
-            return self.regex.finditer(text.text, start, last)
-        return self._tried(text.text, places, start, last)
+        if begins is None:
+            return regex.finditer(text.text, start, last)
+        return _tried(regex, text.text, places, start, last)
 
-    def _tried(
-        self, text: str, places: Sequence[int], at: int, last: int
-    ) -> Iterator[re.Match[str]]:
-        match = self.regex.match
-        for place in places[bisect_left(places, at) :] if at else places:
-            if place >= last:
-                return
-            if place >= at and (found := match(text, place, last)) is not None:
-                yield found
-                at = found.end()
+
+_WAITING: list[AnchoredForm] = []  # made and, so far as is known here, not compiled
+
+
+def compile_forms() -> None:
+    """Compile all forms that were made, where that has not been done: some tenths of a second."""
+    while _WAITING:
+        _ = _WAITING.pop().regex
+
+
+def _tried(
+    regex: re.Pattern[str], text: str, places: Sequence[int], at: int, last: int
+) -> Iterator[re.Match[str]]:
+    match = regex.match
+    for place in places[bisect_left(places, at) :] if at else places:
+        if place >= last:
+            return
+        if place >= at and (found := match(text, place, last)) is not None:
+            yield found
+            at = found.end()

@@ -15,6 +15,7 @@ import msgspec
 
 from cosilo.boundary.messages import Message
 from cosilo.boundary.messages.passages import Passage
+from cosilo.defences.anchored import compile_forms
 from cosilo.defences.covered import EarlierTurns, KnownTexts, holds_none
 from cosilo.defences.days import DayDetector
 from cosilo.defences.detection import Detector, Span, Steps, due
@@ -123,6 +124,7 @@ class Hiding:
             own = OwnDetector(settings.patterns, dict(settings.words))
             detectors += (own,)
             kinds |= own.kinds if kinds else frozenset()
+        compile_forms()  # now, and not in the first message's time
         self._instructions = Instructions(settings.instructions)
         self._public_system = settings.public_system
         self.reader = PassageReader(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from re import _casefix  # type: ignore[attr-defined]
 
@@ -109,6 +111,34 @@ def test_a_form_may_be_told_how_it_begins_and_what_it_holds() -> None:
     assert [m.start() for m in AnchoredForm(r"\w+", 0, JOINED).find(text)] == [3, 7]
     assert list(AnchoredForm(r"\ba\w", 0, "", "q").find(text)) == []
     assert [m.start() for m in AnchoredForm(r"\ba\w", 0, "", r"\.").find(text)] == [0, 7, 11]
+
+
+def test_a_form_that_is_compiled_after_a_text_was_looked_up_is_asked_there() -> None:
+    text = AnchoredText("maud ottokar " + " " * anchored._SHORT)
+    assert [m.start() for m in AnchoredForm(r"\bmaud\b").find(text)] == [0]
+    assert [m.start() for m in AnchoredForm(r"\bottokar\b").find(text)] == [5]
+
+
+COMPILES = """
+import cosilo.session
+from cosilo.defences import anchored, patterns
+from cosilo.defences.hiding import Hiding, Settings
+settings = Settings(
+    detectors=("tagger",), model="", kinds=(), min_score=0.3, allow=(), public_system=False,
+    databases=None, values=(), hints=False, seconds=60.0,
+)
+compiled = lambda: sum("_compiled" in vars(p.form) for p in patterns.PATTERNS)
+before = compiled()
+Hiding(settings)
+print(before, compiled() == len(patterns.PATTERNS), len(anchored._WAITING))
+"""
+
+
+def test_forms_are_compiled_by_who_hides_before_its_first_text_and_by_nobody_else() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", COMPILES], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["0", "True", "0"]
 
 
 def test_letters_that_case_takes_for_one_another_are_folded_to_one() -> None:
