@@ -31,6 +31,7 @@ from cosilo.models.white_box.adapters import (
     adapter_of,
     first_adapter,
     merged_with,
+    trained_adapter,
     upper_layers,
     usual_loss,
     with_adapter,
@@ -39,7 +40,12 @@ from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import fitted, without_adapter
-from cosilo.models.white_box.unlearning.methods import TaskVector, UnlearningMethod, methods
+from cosilo.models.white_box.unlearning.methods import (
+    BadTeacher,
+    TaskVector,
+    UnlearningMethod,
+    methods,
+)
 from cosilo.models.white_box.unlearning.reading import (
     AdapterReader,
     Doubles,
@@ -357,7 +363,7 @@ class UnlearningJob:
         base: Any,
         adapter: Adapter,
         reader: AdapterReader,
-        untuned: tuple[Any, ReplyReader],
+        untuned: tuple[Any, ModuleReader],
         forget: Sequence[Demonstration],
         retain: Sequence[Demonstration],
         how: Forgetting,
@@ -433,6 +439,9 @@ class UnlearningJob:
         drawn = torch.tensor(direction / np.linalg.norm(direction), dtype=torch.float32)
         middle = first + max(1, (last - first) // 2)
 
+        teacher = self.untuned
+        if isinstance(method, BadTeacher) and method.learned:
+            teacher = self.taught(method, folder and folder / "teacher", report)
         exercises = self.exercises()
         was = Former(self.reader, self.was, exercises)
 
@@ -440,7 +449,7 @@ class UnlearningJob:
             device = next(module.parameters()).device
             seen = Seen(
                 self.reader, module, was, batch,
-                never=self.untuned, drawn=drawn.to(device), layer=middle,
+                teacher=teacher, drawn=drawn.to(device), layer=middle,
             )  # fmt: skip
             return method.loss(seen)
 
@@ -451,6 +460,27 @@ class UnlearningJob:
             precision="bfloat16" if str(self.base.dtype) == "torch.bfloat16" else "float32",
         )  # fmt: skip
         return adapter_of(learning), len(outcome.losses), outcome.best_step
+
+    def taught(
+        self,
+        method: BadTeacher,
+        folder: Path | None,
+        report: Callable[[TrainingProgress], None] | None,
+    ) -> tuple[Any, ModuleReader]:
+        """The untuned model with an adapter that learned some records to keep, and its reader."""
+        module, reader = self.untuned
+        count = min(math.ceil(method.learned), -(-len(self.retain) // 2))
+        chosen = np.random.default_rng([self.seed, 4]).permutation(len(self.retain))[:count]
+        layers, rank = self.adapter.layers, self.adapter.rank
+        adapter, _ = trained_adapter(
+            module,
+            first_adapter(layers, rank, alpha=self.adapter.alpha, seed=self.seed),
+            [self.retain[i] for i in chosen],
+            steps=max(1, round(method.passes * count / self.how.batch)),
+            batch=self.how.batch, learning_rate=method.rate, warmup=0.05, seed=self.seed,
+            folder=folder, loss=reader.loss, report=report,
+        )  # fmt: skip
+        return with_adapter(module, adapter), reader
 
     def subtracted(
         self,
