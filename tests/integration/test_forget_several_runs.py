@@ -17,6 +17,7 @@ from tests.integration.test_forget import (
     killed,
     number_of,
     row_of,
+    whom,
 )
 
 from cosilo.cli import main
@@ -124,3 +125,17 @@ def test_a_run_that_is_not_found_again_is_not_called_searched(
     assert not json.loads(next(home.glob("erasure-*.json")).read_text())["erased"]
     assert main(["forget", str(home), "--runs", str(afar.parent)]) == 0
     assert holding(afar, canary(ids[0])) == set()
+
+
+def test_a_data_file_in_its_runs_own_folder_is_forgotten_from(home: Path) -> None:
+    """Requests are kept above the run: its own lineage says what the run made."""
+    run = home / "run"
+    (home / "data.csv").rename(run / "data.csv")
+    text = (run / "plan.toml").read_text()
+    (run / "plan.toml").write_text(text.replace('"data.csv"', '"run/data.csv"'))
+    (id,) = ids_in(run, "train")
+    assert main(["forget", str(run / "data.csv"), "--ids", whom(home, id)]) == 0
+    assert holding(home, canary(id)) == set()
+    (certificate,) = home.glob("erasure-*.json")
+    assert len(json.loads(certificate.read_text())["records"]) == 1
+    assert main(["forget", "status", str(run)]) == 0

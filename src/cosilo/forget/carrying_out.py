@@ -319,7 +319,7 @@ class _Work:
         if kept.is_file():
             told = json.loads(kept.read_text("utf-8"))
             pieces = [bytes.fromhex(piece) for piece in told["pieces"]]
-            beside = {f.parent for f in self._home.files}
+            beside = {self._home.folder, *(f.parent for f in self._home.files)}
             near = [f for folder in beside for f in folder.iterdir() if f.is_file() and f != kept]
             looked = holding(pieces, [*(run.folder for run in self._home.runs), *near])
             if note := self._before(number) or looked.note:

@@ -75,7 +75,7 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
         inside = target.resolve()
         wanted, around = (), [target, target / "runs", target.parent / "runs"]
     elif target.is_file():
-        wanted, around = (target.resolve(),), [target.parent]
+        wanted, around = (target.resolve(),), [target.parent, _beside(target)]
     else:
         raise ConfigError(
             f"{str(target)!r} is neither a data file, nor a folder of some, nor a run"
@@ -103,14 +103,21 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
 
 def _kept_in(files: Sequence[Path]) -> Path:
     """Beside the first file, but where a run of today joins them to others that requests were about."""
-    for folder in dict.fromkeys(file.parent for file in files):
+    for folder in dict.fromkeys(map(_beside, files)):
         if has_lineage(folder):
             with Lineage(folder, write=False) as lineage:
                 if any(
                     step.place in map(str, files) for r in lineage.requests() for step in r.steps
                 ):
                     return folder
-    return files[0].parent
+    return _beside(files[0])
+
+
+def _beside(file: Path) -> Path:
+    """The folder that a data file is in, or the one above where that is a run's: the lineage in there
+    says what the run made, and parts with the records that it was made from."""
+    folder = file.parent
+    return folder.parent if (folder / "run.sqlite").is_file() else folder
 
 
 def run_at(folder: Path) -> DataRun:
