@@ -104,6 +104,33 @@ def test_what_was_asked_before_is_known_when_a_run_joins_other_files(
     assert main(["forget", str(home)]) == 0
 
 
+def test_requests_of_two_folders_are_told_and_go_on_where_one_run_joins_them(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever sorts first: its status hid that the other one's request was open."""
+    there = home.parent / "also"
+    shutil.copytree(home, there)
+    text = (there / "data.csv").read_text()
+    (there / "data.csv").write_text(text.replace("Ada", "Eva").replace("garden gate", "cellar"))
+    ids = ids_in(home / "run", "train", "tune")
+    for place, id in zip((home, there), ids, strict=True):
+        (place / "copy.txt").write_text((place / "data.csv").read_text())
+        assert forget(place, id, more=("--no-retrain",)) == 1
+    (there / "copy.txt").unlink()
+    shutil.rmtree(there / "run")
+    files = f'train = "data.csv"\ntest = "{there / "data.csv"}"'
+    other_plan(home, "joining", ('file = "data.csv"', files))
+    capsys.readouterr()
+    assert main(["forget", "status", str(home)]) == 1
+    assert capsys.readouterr().out.count("still found in") == 2
+    (home / "copy.txt").unlink()
+    assert main(["forget", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("goes on") == said.count("certificate: ") == 2
+    assert main(["forget", "status", str(home)]) == 0
+    assert not [*home.glob(".forget-*"), *there.glob(".forget-*")]
+
+
 def test_a_run_that_is_not_found_again_is_not_called_searched(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

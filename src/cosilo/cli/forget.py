@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cosilo.forget.asked import AskedRecords
+    from cosilo.forget.carrying_out import Carried
     from cosilo.forget.gateway_store import GatewayHome
     from cosilo.forget.home import DataHome
     from cosilo.lineage.requests import ForgetRequest
@@ -189,31 +192,39 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     with one_at_a_time(home):
         for found in home.runs:
             refuse_under_way(found)
+        done: list[Carried] = []
+        gone, known = set[str](), False
+        for folder in home.folders[::-1]:  # new requests are kept in the first
+            there = replace(home, folder=folder, earlier=())
+            with Lineage(folder) as lineage:
+                for request in left(there, lineage):
+                    print(f"request {request.id[:12]} goes on")
+                    done.append(carry_out(there, lineage, request, _say))
+                gone |= set() if asked is None else _gone_ids(lineage, asked)
+                known = known or bool(lineage.requests())
         with Lineage(home.folder) as lineage:
-            carried = None
-            for request in left(home, lineage):
-                print(f"request {request.id[:12]} goes on")
-                carried = carry_out(home, lineage, request, _say)
-            if asked is not None and not lineage.requests():  # else of what is gone, perhaps
+            if asked is not None and not known:  # else of what is gone, perhaps
                 require_columns(home, asked)
-            new = None if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
+            new = None if asked is None else rows_of(home, asked, gone)
             if new is not None and new.rows:
                 plan = planned(new)
                 _preflight(home, retrain=retrain)
                 for line in said(plan, retrain=retrain):
                     print(line)
                 request = begin(home, lineage, new, plan)
-                carried = carry_out(home, lineage, request, _say)
-            elif asked is None and carried is None:
+                done.append(carry_out(home, lineage, request, _say))
+            elif asked is None and not done:
                 raise ConfigError("nothing is under way here; say whom to forget: --ids or --where")
-            elif asked is not None and carried is None:
+            elif not done:
                 print("no record fits, or all that do were forgotten before")
-                return 0
-    assert carried is not None
-    for line in _summary(carried.request):
-        print(line)
-    print(f"certificate: {carried.certificate}")
-    return 0 if all(step.settled for step in carried.request.steps) else OPEN
+    for carried in done:
+        print("\n".join(_summary(carried.request)))
+        print(f"certificate: {carried.certificate}")
+    return _code(carried.request for carried in done)
+
+
+def _code(requests: Iterable[ForgetRequest]) -> int:
+    return 0 if all(step.settled for r in requests for step in r.steps) else OPEN
 
 
 def _gateway(arguments: argparse.Namespace, target: str) -> GatewayHome | None:
@@ -255,7 +266,7 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     for request in done:
         print("\n".join(_summary(request)))
         print(f"certificate: {certificate_at(home.folder, request.id)}")
-    return 0 if all(step.settled for r in done for step in r.steps) else OPEN
+    return _code(done)
 
 
 def _say(text: str) -> None:
@@ -302,17 +313,18 @@ def _status(arguments: argparse.Namespace, target: str) -> int:
     from cosilo.lineage.store import Lineage, has_lineage
 
     gateway = _gateway(arguments, target)
-    folder = home_of(Path(target), arguments.runs).folder if gateway is None else gateway.folder
-    if not has_lineage(folder):
-        print("nothing was ever asked to be forgotten here")
-        return 0
-    with Lineage(folder, write=False) as lineage:
-        requests = lineage.requests()
+    folders = home_of(Path(target), arguments.runs).folders if gateway is None else [gateway.folder]
+    requests: list[ForgetRequest] = []
+    for folder in folders:
+        if has_lineage(folder):
+            with Lineage(folder, write=False) as lineage:
+                requests += lineage.requests()
+    requests.sort(key=lambda request: request.at)
     for request in requests:
         print("\n".join(_summary(request)))
     if not requests:
         print("nothing was ever asked to be forgotten here")
-    return 0 if all(step.settled for r in requests for step in r.steps) else OPEN
+    return _code(requests)
 
 
 def _verify(path: Path, key: str) -> int:

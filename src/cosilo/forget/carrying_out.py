@@ -57,12 +57,13 @@ def one_at_a_time(home: DataHome) -> Iterator[None]:
         RunBusyError: something does; nothing was touched.
     """
     with ExitStack() as locks:
-        try:
-            locks.callback(os.close, take_lock(home.folder / LOCK))
-        except RunBusyError:
-            raise RunBusyError(
-                f"another `cosilo forget` works on the data in {str(home.folder)!r}; wait for it"
-            ) from None
+        for folder in sorted(home.folders):
+            try:
+                locks.callback(os.close, take_lock(folder / LOCK))
+            except RunBusyError:
+                raise RunBusyError(
+                    f"another `cosilo forget` works on the data in {str(folder)!r}; wait for it"
+                ) from None
         for run in home.runs:
             locks.callback(os.close, held(run))
         yield
