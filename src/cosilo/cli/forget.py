@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -238,7 +238,7 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     from cosilo.forget import gateway_store
     from cosilo.forget.asked import read_ids
     from cosilo.forget.erasure import certificate_at
-    from cosilo.lineage.store import Lineage
+    from cosilo.lineage.store import Lineage, has_lineage
 
     if arguments.where is not None:
         raise ConfigError("--where: a gateway's requests have no columns; name them with --ids")
@@ -246,6 +246,11 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     if arguments.plan:
         if not asked:
             raise ConfigError("--plan: say which requests to forget, with --ids")
+        if has_lineage(home.folder):
+            with Lineage(home.folder, write=False) as lineage:
+                asked = _without_forgotten(home, lineage, asked)
+        if not asked:
+            return 0
         found = gateway_store.stored(home, asked)
         print(f"to forget {len(found.ids)} requests:")
         for step in gateway_store.steps_for(home, found):
@@ -257,16 +262,36 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
             print(f"request {request.id[:12]} goes on")
         known = frozenset[bytes]().union(*(lineage.names_of(r.id) for r in requests))
         asked = {id: line for id, line in asked.items() if lineage.name(id) not in known}
-        if asked:
+        before = bool(asked)
+        if asked and (asked := _without_forgotten(home, lineage, asked)):
             found = gateway_store.stored(home, asked)
             requests.append(gateway_store.begin_at(home, lineage, found))
-        if not requests:
+        if not requests and not before:
             raise ConfigError("nothing is under way here; say which requests to forget: --ids")
         done = [gateway_store.carry_out_at(home, lineage, r, _say) for r in requests]
     for request in done:
         print("\n".join(_summary(request)))
         print(f"certificate: {certificate_at(home.folder, request.id)}")
     return _code(done)
+
+
+def _without_forgotten(
+    home: GatewayHome, lineage: Lineage, asked: Mapping[str, int]
+) -> dict[str, int]:
+    """Those that were not forgotten before; of the others it is said where their certificates are."""
+    from cosilo.forget.erasure import certificate_at
+    from cosilo.forget.gateway_store import forgotten_before
+    from cosilo.forget.planning import counted
+
+    before = forgotten_before(home, lineage, asked)
+    if before:
+        verb = "was" if len(before) == 1 else "were"
+        print(
+            f"{counted(len(before), 'request')} {verb} forgotten before: nothing is left to do there"
+        )
+    for id in dict.fromkeys(request.id for request in before.values()):
+        print(f"certificate: {certificate_at(home.folder, id)}")
+    return {id: line for id, line in asked.items() if id not in before}
 
 
 def _say(text: str) -> None:
