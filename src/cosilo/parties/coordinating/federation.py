@@ -23,7 +23,7 @@ from cosilo.boundary.messages import (
 from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.models.mutual import MutualModel, TaughtModel, exchanges, is_taught
 from cosilo.parties.coordinating.opinions import OpinionExchange
-from cosilo.parties.coordinating.rounds import Rounds
+from cosilo.parties.coordinating.rounds import Part, Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.sums import Given
 from cosilo.parties.coordinating.transferring import Transfer
@@ -133,6 +133,10 @@ class Federation:
         if federation != self.name:
             return None
         return await self._do(lambda: self._rounds.take_back(owner, request, rounds))
+
+    async def part_of(self, owner: str) -> Part:
+        """See `Rounds.part_of`."""
+        return await self._do(lambda: self._rounds.part_of(owner))
 
     def stop(self) -> None:
         """Hold nobody any longer."""
