@@ -20,7 +20,11 @@ from tests.integration.test_forget import (
     whom,
 )
 
+from cosilo.benchmark.noting import of_file
 from cosilo.cli import main
+from cosilo.forget.moved import NOT_THERE
+from cosilo.lineage.artifacts import ArtifactKind, MadeFrom
+from cosilo.lineage.store import Lineage
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -166,3 +170,59 @@ def test_a_data_file_in_its_runs_own_folder_is_forgotten_from(home: Path) -> Non
     (certificate,) = home.glob("erasure-*.json")
     assert len(json.loads(certificate.read_text())["records"]) == 1
     assert main(["forget", "status", str(run)]) == 0
+
+
+@pytest.fixture
+def stopped(home: Path) -> str:
+    """An id in `home`, whose request was stopped before anything was done; a bundle lies in the run."""
+    (id,) = ids_in(home / "run", "train")
+    folder = home / "run" / "bundles" / "small"
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_text(row_of(number_of(id), "cat"))
+    with Lineage(home / "run") as lineage:
+        (data,) = (a for a in lineage.standing() if a.kind is ArtifactKind.DATA)
+        made = of_file(ArtifactKind.BUNDLE, folder, home / "run", made_by="cosilo bundle")
+        lineage.note(made, MadeFrom(artifacts=frozenset({data.id})))
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=killed, args=(home, [id], "_tell_of", 1))
+    process.start()
+    process.join()
+    return id
+
+
+def test_a_run_that_was_moved_since_is_asked_for_and_goes_on_where_it_is(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bundle was called deleted where nothing was, and its steps stayed planned for ever."""
+    run, afar = home / "run", home.parent / "afar"
+    other_plan(home, "other").joinpath("lineage.sqlite").unlink()
+    text = (run / "plan.toml").read_text()  # which says where the data are, seen from anywhere
+    (run / "plan.toml").write_text(text.replace("data.csv", str(home / "data.csv")))
+    afar.mkdir()
+    run.rename(afar / "moved")
+    capsys.readouterr()
+    assert main(["forget", "status", str(home)]) == 1
+    assert capsys.readouterr().out.count(f"{run}: {NOT_THERE}") == 1
+    assert main(["forget", str(home)]) == 1
+    said = capsys.readouterr().out
+    assert said.count(f"{run}: {NOT_THERE}") == 2, "while it works, and in the end"
+    assert "erased: nothing stands" not in said
+    assert (afar / "moved" / "bundles" / "small").is_dir()
+    shutil.rmtree(home / "other")
+    assert main(["forget", str(home), "--runs", str(afar)]) == 0
+    assert not (afar / "moved" / "bundles" / "small").exists()
+    assert holding(afar, canary(stopped)) == holding(home, canary(stopped)) == set()
+    assert main(["forget", "status", str(home), "--runs", str(afar)]) == 0
+
+
+def test_a_home_that_was_moved_since_goes_on_where_it_is(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = home.rename(home.parent / "new")
+    assert main(["forget", str(home)]) == 0
+    assert "1 record" in capsys.readouterr().out
+    assert holding(home, canary(stopped)) == set()
+    assert main(["forget", "status", str(home)]) == 0
+    capsys.readouterr()
+    assert forget(home, stopped) == 0
+    assert "forgotten before" in capsys.readouterr().out

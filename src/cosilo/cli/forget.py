@@ -315,8 +315,9 @@ def _preflight(home: DataHome, *, retrain: bool) -> None:
 
 def _summary(request: ForgetRequest) -> list[str]:
     """How a request stands."""
+    from cosilo.forget.moved import NOT_THERE
     from cosilo.forget.planning import counted
-    from cosilo.lineage.requests import StepState
+    from cosilo.lineage.requests import Method, StepState
 
     begun = datetime.fromtimestamp(request.at, UTC).strftime("%Y-%m-%d %H:%M")
     done = len(request.steps) - len(request.standing)
@@ -330,6 +331,12 @@ def _summary(request: ForgetRequest) -> list[str]:
             late = " (passed)" if step.deadline < time.time() else ""
             state += f" until {datetime.fromtimestamp(step.deadline, UTC):%Y-%m-%d}{late}"
         lines.append(f"  {state}: {step.kind or 'all files'} in {step.place}: {step.note}")
+    runs = {
+        step.place
+        for step in request.standing
+        if step.kind and not step.settled and step.method is not Method.SHRED
+    }
+    lines += [f"  {place}: {NOT_THERE}" for place in sorted(runs) if not Path(place).exists()]
     return [*lines, "  not erased: what is listed stands"]
 
 

@@ -105,11 +105,11 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
         )
     ordered = tuple(sorted(runs, key=lambda run: run.folder))
     ours = tuple(sorted(known))
-    folder, *earlier = _kept_in(ours)
+    folder, *earlier = kept_in(ours)
     return DataHome(ours, ordered, folder, tuple(earlier), tuple(unread))
 
 
-def _kept_in(files: Sequence[Path]) -> list[Path]:
+def kept_in(files: Sequence[Path]) -> list[Path]:
     """Where requests were about any of these files, several folders where a run of today joins what had
     been apart; beside the first file where none was."""
     found = []
