@@ -22,6 +22,7 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.models.mutual import MutualModel, TaughtModel, exchanges, is_taught
+from cosilo.parties.coordinating.learning import learned_beside
 from cosilo.parties.coordinating.opinions import OpinionExchange
 from cosilo.parties.coordinating.rounds import Part, Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
@@ -191,7 +192,7 @@ class Federation:
     def _made(
         self, mutual: MutualModel | TaughtModel, path: Path | None
     ) -> Transfer | OpinionExchange:
-        folder = None if path is None else path.with_suffix(".mutual")
+        folder = None if path is None else learned_beside(path)
         if is_taught(mutual):
             return OpinionExchange(mutual, top=self.settings.top, folder=folder, told=self._learned)
         assert exchanges(mutual)
