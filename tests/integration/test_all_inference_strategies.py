@@ -16,6 +16,7 @@ from cosilo.benchmark.results import opened
 from cosilo.cli import main
 from cosilo.strategies.base import strategies
 from cosilo.strategies.guide import guide
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -117,7 +118,8 @@ def test_one_plan_with_all_of_them_ends_with_a_row_for_each(
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     points = [f'[[points]]\nstrategy = "{name}"\n{options}\n' for name, options in OPTIONS.items()]
     (tmp_path / "desk.toml").write_text(PLAN + "".join(points))
-    assert main(["bench", "desk.toml", "--yes"]) == 0
+    with all_named(tmp_path, ".cosilo/retrieve.sqlite*"):  # of documents, not of records
+        assert main(["bench", "desk.toml", "--yes"]) == 0
     said = capsys.readouterr()
     for out in said:
         assert "no numbers:" not in out

@@ -27,6 +27,7 @@ from cosilo.models.base import Access
 from cosilo.selection import Point
 from cosilo.types import user
 from house import open_tab
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -91,7 +92,8 @@ def bench(folder: Path, run: str, text: str) -> tuple[list[Point], int]:
 
 
 def test_what_was_scored_is_measured_and_not_paid_for_again(folder: Path) -> None:
-    points, paid = bench(folder, "run", PLAN)
+    with all_named(folder):
+        points, paid = bench(folder, "run", PLAN)
     for point in points:
         assert point.test["utility"].n == 16
         assert point.test["calls"].value == 0  # after training the small model answers alone
@@ -162,7 +164,8 @@ strategy = "distil_states"
 
 @pytest.mark.models("minilm-int8")
 def test_states_of_a_pool_are_read_once_and_teach_the_small_model(folder: Path) -> None:
-    (point,), paid = bench(folder, "states", STATES)
+    with all_named(folder):
+        (point,), paid = bench(folder, "states", STATES)
     assert point.test["utility"].n == 16
     assert point.test["calls"].value == 0
     assert point.test["prepare_usd"].value > 0

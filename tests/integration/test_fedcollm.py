@@ -30,6 +30,7 @@ from cosilo.parties.remote import RemoteOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
 from cosilo.types import Demonstration, Sampling, user
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -92,7 +93,8 @@ def written(folder: Path) -> None:
 def test_a_plan_is_measured_and_its_bundle_served(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "desk.toml").write_text(PLAN)
-    assert main(["bench", str(tmp_path / "desk.toml"), "--yes"]) == 0
+    with all_named(tmp_path):
+        assert main(["bench", str(tmp_path / "desk.toml"), "--yes"]) == 0
     assert (tmp_path / "federation.mutual" / "adapter").is_dir()
     assert main(["audit", "verify", str(tmp_path / "runs" / "desk")]) == 0
     (tmp_path / "out").mkdir()

@@ -17,6 +17,7 @@ from cosilo.bundle import read_bundle
 from cosilo.cli import main
 from cosilo.lineage.artifacts import ArtifactKind
 from cosilo.lineage.store import Lineage
+from made_from_records import all_named
 from tiny_run import bench
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
@@ -61,7 +62,8 @@ def written(folder: Path) -> None:
 
 def test_a_bench_of_one_owner(tmp_path: Path) -> None:
     written(tmp_path)
-    outcomes, _ = bench(tmp_path, PLAN)
+    with all_named(tmp_path):
+        outcomes, _ = bench(tmp_path, PLAN)
     assert [outcome.error for outcome in outcomes] == [None]
     with sqlite3.connect(tmp_path / "federation.sqlite") as db:
         kept = db.execute("SELECT count(*), count(packed) FROM updates").fetchone()

@@ -30,6 +30,7 @@ from cosilo.parties.remote import RemoteOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
 from cosilo.types import Demonstration, Sampling, user
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -103,7 +104,8 @@ def test_a_plan_is_measured_and_its_bundle_served(
     written(tmp_path)
     (tmp_path / "desk.toml").write_text(PLAN)
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "desk.toml", "--yes"]) == 0
+    with all_named(tmp_path):
+        assert main(["bench", "desk.toml", "--yes"]) == 0
     assert "membership" in capsys.readouterr().out
     assert (tmp_path / "federation.mutual" / "adapter").is_dir()
     assert main(["audit", "verify", "runs/desk"]) == 0

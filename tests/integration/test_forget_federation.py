@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from tests.integration.hosts import HostProcess, write_host
+from tests.integration.hosts import CLIENT, HostProcess, write_host
 from tests.integration.test_host_plans import party
 
 import tiny_lm
-from cosilo.boundary.messages import Forgotten, decode
+from cosilo.boundary.messages import Contribute, Forgotten, NextRound, RoundState, decode
+from cosilo.boundary.record.ledger import connect, read_entries
 from cosilo.cli import main
 from tiny_run import bench
 
@@ -101,11 +103,17 @@ def test_a_coordinator_takes_back_what_was_trained_on_the_record(
     assert isinstance(told, Forgotten)
     (item,) = (outcome for outcome in told.outcomes if outcome.what == "federation")
     assert (item.how, item.first, item.last) == ("rolled back", 1, 2)
-    # What the coordinator's own record has of rounds is not its owner's to take away, and is said.
+    # No other owner was told what came of rounds, and what this one was told is forgotten with them.
+    assert item.left == ()
+    with closing(connect(there / "host" / "ledger.sqlite")) as db:
+        kinds = (Contribute.__name__, NextRound.__name__, RoundState.__name__)
+        entries = [e for e in read_entries(db, CLIENT) if e.kind in kinds]
+    assert len(entries) > 4
+    assert not any(entry.payload or entry.content_digest for entry in entries)
     (certificate,) = home.glob("erasure-*.json")
     (step,) = (s for s in json.loads(certificate.read_text())["steps"] if "asked" in s["method"])
-    assert (step["state"], "others' records" in step["note"]) == ("cannot be reached", True)
+    assert step["state"] == "done"
     assert main(["forget", "status", str(home)]) == 0
-    assert "not erased" in capsys.readouterr().out
+    assert "  erased" in capsys.readouterr().out
     for record in (home / "run", there / "host"):
         assert main(["audit", "verify", str(record)]) == 0

@@ -84,7 +84,19 @@ def test_requests_are_forgotten_and_the_record_stays_whole(
     assert main(["forget", "status", url, "--beside", str(beside)]) == 0
     assert "not erased" in capsys.readouterr().out
     assert forget(url, secret, beside) == 2
-    assert forget(url, secret, beside, "request-1") == 0, "it does no harm again"
+    kept = {path: path.read_bytes() for path in beside.glob("erasure-*.json")}
+    capsys.readouterr()
+    for more in ((), ("--plan",)):
+        assert forget(url, secret, beside, "request-1", more=more) == 0
+        said = capsys.readouterr().out.splitlines()
+        first = "1 request was forgotten before: nothing is left to do there"
+        assert said == [first, f"certificate: {next(iter(kept))}"]
+    assert forget(url, secret, beside, "request-1", "nobody's") == 2
+    assert {path: path.read_bytes() for path in beside.glob("erasure-*.json")} == kept
+    assert forget(url, secret, beside, "request-1", "request-2") == 0
+    assert "1 request was forgotten before" in capsys.readouterr().out
+    assert len(list(beside.glob("erasure-*.json"))) == 2
+    assert left_of(url, secret) == {f"request-{i}": i == 0 for i in range(4)}
 
 
 @pytest.mark.parametrize("where", ["_shredded", "_verify"])

@@ -17,9 +17,14 @@ from tests.integration.test_forget import (
     killed,
     number_of,
     row_of,
+    whom,
 )
 
+from cosilo.benchmark.noting import of_file
 from cosilo.cli import main
+from cosilo.forget.moved import NOT_THERE
+from cosilo.lineage.artifacts import ArtifactKind, MadeFrom
+from cosilo.lineage.store import Lineage
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,6 +108,33 @@ def test_what_was_asked_before_is_known_when_a_run_joins_other_files(
     assert main(["forget", str(home)]) == 0
 
 
+def test_requests_of_two_folders_are_told_and_go_on_where_one_run_joins_them(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever sorts first: its status hid that the other one's request was open."""
+    there = home.parent / "also"
+    shutil.copytree(home, there)
+    text = (there / "data.csv").read_text()
+    (there / "data.csv").write_text(text.replace("Ada", "Eva").replace("garden gate", "cellar"))
+    ids = ids_in(home / "run", "train", "tune")
+    for place, id in zip((home, there), ids, strict=True):
+        (place / "copy.txt").write_text((place / "data.csv").read_text())
+        assert forget(place, id, more=("--no-retrain",)) == 1
+    (there / "copy.txt").unlink()
+    shutil.rmtree(there / "run")
+    files = f'train = "data.csv"\ntest = "{there / "data.csv"}"'
+    other_plan(home, "joining", ('file = "data.csv"', files))
+    capsys.readouterr()
+    assert main(["forget", "status", str(home)]) == 1
+    assert capsys.readouterr().out.count("still found in") == 2
+    (home / "copy.txt").unlink()
+    assert main(["forget", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("goes on") == said.count("certificate: ") == 2
+    assert main(["forget", "status", str(home)]) == 0
+    assert not [*home.glob(".forget-*"), *there.glob(".forget-*")]
+
+
 def test_a_run_that_is_not_found_again_is_not_called_searched(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,3 +156,73 @@ def test_a_run_that_is_not_found_again_is_not_called_searched(
     assert not json.loads(next(home.glob("erasure-*.json")).read_text())["erased"]
     assert main(["forget", str(home), "--runs", str(afar.parent)]) == 0
     assert holding(afar, canary(ids[0])) == set()
+
+
+def test_a_data_file_in_its_runs_own_folder_is_forgotten_from(home: Path) -> None:
+    """Requests are kept above the run: its own lineage says what the run made."""
+    run = home / "run"
+    (home / "data.csv").rename(run / "data.csv")
+    text = (run / "plan.toml").read_text()
+    (run / "plan.toml").write_text(text.replace('"data.csv"', '"run/data.csv"'))
+    (id,) = ids_in(run, "train")
+    assert main(["forget", str(run / "data.csv"), "--ids", whom(home, id)]) == 0
+    assert holding(home, canary(id)) == set()
+    (certificate,) = home.glob("erasure-*.json")
+    assert len(json.loads(certificate.read_text())["records"]) == 1
+    assert main(["forget", "status", str(run)]) == 0
+
+
+@pytest.fixture
+def stopped(home: Path) -> str:
+    """An id in `home`, whose request was stopped before anything was done; a bundle lies in the run."""
+    (id,) = ids_in(home / "run", "train")
+    folder = home / "run" / "bundles" / "small"
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_text(row_of(number_of(id), "cat"))
+    with Lineage(home / "run") as lineage:
+        (data,) = (a for a in lineage.standing() if a.kind is ArtifactKind.DATA)
+        made = of_file(ArtifactKind.BUNDLE, folder, home / "run", made_by="cosilo bundle")
+        lineage.note(made, MadeFrom(artifacts=frozenset({data.id})))
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=killed, args=(home, [id], "_tell_of", 1))
+    process.start()
+    process.join()
+    return id
+
+
+def test_a_run_that_was_moved_since_is_asked_for_and_goes_on_where_it_is(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bundle was called deleted where nothing was, and its steps stayed planned for ever."""
+    run, afar = home / "run", home.parent / "afar"
+    other_plan(home, "other").joinpath("lineage.sqlite").unlink()
+    text = (run / "plan.toml").read_text()  # which says where the data are, seen from anywhere
+    (run / "plan.toml").write_text(text.replace("data.csv", str(home / "data.csv")))
+    afar.mkdir()
+    run.rename(afar / "moved")
+    capsys.readouterr()
+    assert main(["forget", "status", str(home)]) == 1
+    assert capsys.readouterr().out.count(f"{run}: {NOT_THERE}") == 1
+    assert main(["forget", str(home)]) == 1
+    said = capsys.readouterr().out
+    assert said.count(f"{run}: {NOT_THERE}") == 2, "while it works, and in the end"
+    assert "erased: nothing stands" not in said
+    assert (afar / "moved" / "bundles" / "small").is_dir()
+    shutil.rmtree(home / "other")
+    assert main(["forget", str(home), "--runs", str(afar)]) == 0
+    assert not (afar / "moved" / "bundles" / "small").exists()
+    assert holding(afar, canary(stopped)) == holding(home, canary(stopped)) == set()
+    assert main(["forget", "status", str(home), "--runs", str(afar)]) == 0
+
+
+def test_a_home_that_was_moved_since_goes_on_where_it_is(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = home.rename(home.parent / "new")
+    assert main(["forget", str(home)]) == 0
+    assert "1 record" in capsys.readouterr().out
+    assert holding(home, canary(stopped)) == set()
+    assert main(["forget", "status", str(home)]) == 0
+    capsys.readouterr()
+    assert forget(home, stopped) == 0
+    assert "forgotten before" in capsys.readouterr().out

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 import tiny_lm
 from cosilo.benchmark.results import opened
 from cosilo.cli import main
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -61,7 +62,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (f"the hello world is about {i} and {i % 7}" for i in range(60))
     (folder / "public.txt").write_text("\n".join(lines))
     (folder / "desk.toml").write_text(PLAN)
-    assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
+    with all_named(folder):
+        assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
     return folder / "runs" / "desk"
 
 

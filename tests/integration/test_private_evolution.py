@@ -17,6 +17,7 @@ from cosilo.benchmark.store import Store
 from cosilo.cli import main
 from cosilo.models.base import models
 from cosilo.models.kept.scripted import ScriptedModel
+from made_from_records import all_named
 
 PLAN = """
 name = "desk"
@@ -66,7 +67,8 @@ def run(folder: Path) -> None:
 def test_a_run_says_what_was_spent_and_how_well_members_are_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(folder)
+    with all_named(folder):
+        run(folder)
     with opened(folder / "run") as results:
         private, bare = results.points
     assert private.test["epsilon"].value == pytest.approx(4.0)

@@ -15,6 +15,7 @@ from cosilo.models.encoder.classifier import ClassifierModel
 from cosilo.models.encoder.encoder import Encoder
 from cosilo.models.encoder.head import TrainedHead
 from cosilo.types import Demonstration, user
+from made_from_records import all_named
 from private_heads import needs_tenseal
 
 TEXTS = {
@@ -76,7 +77,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.models("minilm-int8")
 @pytest.mark.timeout(600)
 def test_a_plan_is_benched_and_the_point_served(folder: Path, tmp_path: Path) -> None:
-    assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
+    with all_named(folder):
+        assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
     run = folder / "runs" / "desk"
     with opened(run) as results:
         clear, secure = results.points

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 import tiny_lm
 from cosilo.benchmark.results import opened
 from cosilo.cli import main
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -72,7 +73,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [{"text": f"{split} about {i}", "label": SAID} for i in range(size)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "desk.toml").write_text(PLAN)
-    assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
+    with all_named(folder):
+        assert main(["bench", str(folder / "desk.toml"), "--yes"]) == 0
     return folder / "runs" / "desk"
 
 

@@ -268,6 +268,29 @@ def test_a_folder_with_other_files_is_left_alone(place: Path, tmp_path: Path) ->
     assert (out / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_folder_with_a_result_of_the_other_kind_is_left_alone(
+    place: Path, tmp_path: Path, whole: bool
+) -> None:
+    out, other = tmp_path / "out", "adapter" if whole else "model"
+    (out / other).mkdir(parents=True)
+    (out / f".{other}.old.123").mkdir()
+    kind: dict[str, Any] = {"adapter": None, "untuned": str(place / "base")} if whole else {}
+    said = refused(place, tmp_path, out=out, **kind)
+    assert f"{out / other} is of an earlier call, of another kind" in said
+    assert sorted(p.name for p in out.iterdir()) == [f".{other}.old.123", other]
+
+
+def test_what_a_call_left_that_was_killed_while_it_wrote_is_no_other_file(
+    place: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / ".adapter.123").mkdir(parents=True)
+    (out / ".unlearned.json").write_text("{")
+    assert main(command(place, "base", out, "--adapter", str(place / "adapter"))) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["adapter", "unlearned.json"]
+
+
 def test_a_method_or_an_option_that_there_is_not_is_refused_before_anything_is_loaded(
     place: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from cosilo.parties.remote import RemoteOwner
 from cosilo.session import open_session
 from cosilo.strategies.base import strategies
 from cosilo.types import user
+from made_from_records import all_named
 
 pytestmark = pytest.mark.timeout(300)  # torch on a busy machine takes its time
 
@@ -74,7 +75,8 @@ def test_a_plan_is_measured_and_its_bundle_served(tmp_path: Path) -> None:
         ]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "desk.toml").write_text(PLAN)
-    assert main(["bench", str(tmp_path / "desk.toml"), "--yes"]) == 0
+    with all_named(tmp_path):
+        assert main(["bench", str(tmp_path / "desk.toml"), "--yes"]) == 0
     with opened(tmp_path / "runs" / "desk") as results:
         (trial,) = [row[0] for row in results.store.rows("SELECT DISTINCT trial FROM cards", ())]
         cards = {card.by: card for card in results.store.cards(trial)}

@@ -17,6 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,6 +31,7 @@ from cosilo.lineage.store import Lineage
 from cosilo.models.base import TextModel
 from cosilo.models.parts import has_parts
 from cosilo.models.sharded import ShardedModel
+from cosilo.parties.coordinating.learning import learned_beside
 from cosilo.parties.data_owner import DataOwner
 from cosilo.session import PointConfig, make_strategy
 from cosilo.strategies.base import Strategy
@@ -117,6 +119,7 @@ class Notes:
                 checkpoints=place_of(checkpoints, self._folder) if checkpoints else "",
                 stages=SHARDS if stages else "",
                 aggregates=_aggregates(plan, peers, self._folder),
+                folders=_trained_in(plan, point.strategy, options, peers, self._folder),
             )
 
     def prepared(
@@ -242,6 +245,7 @@ def note_trial(
     checkpoints: str = "",
     stages: str = "",
     aggregates: Mapping[str, str] = {},
+    folders: Mapping[str, str] = {},
 ) -> None:
     """Note the trial of that id, and what comes of it.
 
@@ -249,7 +253,8 @@ def note_trial(
         read, answered: the names of the sets that preparing reads, and that are answered.
         replies: where the large models' replies are recorded; empty where nothing crosses.
         stages: where the stages of what it trains in shards are kept; empty where it trains none.
-        aggregates: name of a coordinator in this process → where its federation is kept.
+        aggregates: of coordinators in this process, by name → where something of theirs is kept.
+        folders: of models in this process, by name → the folder that the plan has them trained in.
     """
     whole = trial_artifact(trial)
     base = Artifact(id=whole, kind=ArtifactKind.STATE, place="run.sqlite#cards", made_by=point)
@@ -266,6 +271,7 @@ def note_trial(
         found.append(("stages", ArtifactKind.STATE, stages))
     found += [(f"sent/{peer}", ArtifactKind.ABROAD, peer) for peer in peers]
     found += [(f"federation/{n}", ArtifactKind.AGGREGATE, at) for n, at in aggregates.items()]
+    found += [(f"{n}/checkpoints", ArtifactKind.STATE, at) for n, at in folders.items()]
     sources = MadeFrom(sets=answered, artifacts=frozenset({whole}))
     for name, kind, place in found:
         artifact = Artifact(id=f"{whole}/{name}", kind=kind, place=place, made_by=point)
@@ -273,9 +279,27 @@ def note_trial(
 
 
 def _aggregates(plan: Plan, peers: Sequence[str], run: Path) -> Mapping[str, str]:
-    """Where the peers keep what came of their rounds that coordinate a federation in this process."""
+    """Where the peers keep what came of their rounds that coordinate a federation in this process, and
+    what a large model learned from it."""
     kept = {name: plan.peers[name].options.get("state_file") for name in peers}
-    return {name: place_of(path, run) for name, path in kept.items() if isinstance(path, Path)}
+    files = {name: path for name, path in kept.items() if isinstance(path, Path)}
+    learned = {f"{name}/learned": learned_beside(path) for name, path in files.items()}
+    return {name: place_of(path, run) for name, path in (files | learned).items()}
+
+
+def _trained_in(
+    plan: Plan, strategy: str, options: Mapping[str, Any], peers: Sequence[str], run: Path
+) -> Mapping[str, str]:
+    """The folders that the plan names for what the small model and the peers' models are trained to,
+    and the one called as the strategy, beside its key, where it keeps how far its own training is."""
+    named = {"small": plan.small.options.get("checkpoints")}
+    if isinstance(key := options.get("key_file"), Path):
+        named[strategy] = key.parent / strategy
+    for name in peers:
+        named[name] = plan.peers[name].options.get("checkpoints")
+        body = plan.peers[name].body
+        named[f"{name}/bodies"] = None if body is None else body.folder
+    return {name: place_of(path, run) for name, path in named.items() if isinstance(path, Path)}
 
 
 def note_stages(run: Path, task: str, shards: Sequence[Sequence[str]]) -> None:

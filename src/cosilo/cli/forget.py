@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from cosilo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cosilo.forget.asked import AskedRecords
+    from cosilo.forget.carrying_out import Carried
     from cosilo.forget.gateway_store import GatewayHome
     from cosilo.forget.home import DataHome
     from cosilo.lineage.requests import ForgetRequest
@@ -189,31 +192,39 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     with one_at_a_time(home):
         for found in home.runs:
             refuse_under_way(found)
+        done: list[Carried] = []
+        gone, known = set[str](), False
+        for folder in home.folders[::-1]:  # new requests are kept in the first
+            there = replace(home, folder=folder, earlier=())
+            with Lineage(folder) as lineage:
+                for request in left(there, lineage):
+                    print(f"request {request.id[:12]} goes on")
+                    done.append(carry_out(there, lineage, request, _say))
+                gone |= set() if asked is None else _gone_ids(lineage, asked)
+                known = known or bool(lineage.requests())
         with Lineage(home.folder) as lineage:
-            carried = None
-            for request in left(home, lineage):
-                print(f"request {request.id[:12]} goes on")
-                carried = carry_out(home, lineage, request, _say)
-            if asked is not None and not lineage.requests():  # else of what is gone, perhaps
+            if asked is not None and not known:  # else of what is gone, perhaps
                 require_columns(home, asked)
-            new = None if asked is None else rows_of(home, asked, _gone_ids(lineage, asked))
+            new = None if asked is None else rows_of(home, asked, gone)
             if new is not None and new.rows:
                 plan = planned(new)
                 _preflight(home, retrain=retrain)
                 for line in said(plan, retrain=retrain):
                     print(line)
                 request = begin(home, lineage, new, plan)
-                carried = carry_out(home, lineage, request, _say)
-            elif asked is None and carried is None:
+                done.append(carry_out(home, lineage, request, _say))
+            elif asked is None and not done:
                 raise ConfigError("nothing is under way here; say whom to forget: --ids or --where")
-            elif asked is not None and carried is None:
+            elif not done:
                 print("no record fits, or all that do were forgotten before")
-                return 0
-    assert carried is not None
-    for line in _summary(carried.request):
-        print(line)
-    print(f"certificate: {carried.certificate}")
-    return 0 if all(step.settled for step in carried.request.steps) else OPEN
+    for carried in done:
+        print("\n".join(_summary(carried.request)))
+        print(f"certificate: {carried.certificate}")
+    return _code(carried.request for carried in done)
+
+
+def _code(requests: Iterable[ForgetRequest]) -> int:
+    return 0 if all(step.settled for r in requests for step in r.steps) else OPEN
 
 
 def _gateway(arguments: argparse.Namespace, target: str) -> GatewayHome | None:
@@ -227,7 +238,7 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     from cosilo.forget import gateway_store
     from cosilo.forget.asked import read_ids
     from cosilo.forget.erasure import certificate_at
-    from cosilo.lineage.store import Lineage
+    from cosilo.lineage.store import Lineage, has_lineage
 
     if arguments.where is not None:
         raise ConfigError("--where: a gateway's requests have no columns; name them with --ids")
@@ -235,6 +246,11 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
     if arguments.plan:
         if not asked:
             raise ConfigError("--plan: say which requests to forget, with --ids")
+        if has_lineage(home.folder):
+            with Lineage(home.folder, write=False) as lineage:
+                asked = _without_forgotten(home, lineage, asked)
+        if not asked:
+            return 0
         found = gateway_store.stored(home, asked)
         print(f"to forget {len(found.ids)} requests:")
         for step in gateway_store.steps_for(home, found):
@@ -246,16 +262,36 @@ def _forget_requests(arguments: argparse.Namespace, home: GatewayHome) -> int:
             print(f"request {request.id[:12]} goes on")
         known = frozenset[bytes]().union(*(lineage.names_of(r.id) for r in requests))
         asked = {id: line for id, line in asked.items() if lineage.name(id) not in known}
-        if asked:
+        before = bool(asked)
+        if asked and (asked := _without_forgotten(home, lineage, asked)):
             found = gateway_store.stored(home, asked)
             requests.append(gateway_store.begin_at(home, lineage, found))
-        if not requests:
+        if not requests and not before:
             raise ConfigError("nothing is under way here; say which requests to forget: --ids")
         done = [gateway_store.carry_out_at(home, lineage, r, _say) for r in requests]
     for request in done:
         print("\n".join(_summary(request)))
         print(f"certificate: {certificate_at(home.folder, request.id)}")
-    return 0 if all(step.settled for r in done for step in r.steps) else OPEN
+    return _code(done)
+
+
+def _without_forgotten(
+    home: GatewayHome, lineage: Lineage, asked: Mapping[str, int]
+) -> dict[str, int]:
+    """Those that were not forgotten before; of the others it is said where their certificates are."""
+    from cosilo.forget.erasure import certificate_at
+    from cosilo.forget.gateway_store import forgotten_before
+    from cosilo.forget.planning import counted
+
+    before = forgotten_before(home, lineage, asked)
+    if before:
+        verb = "was" if len(before) == 1 else "were"
+        print(
+            f"{counted(len(before), 'request')} {verb} forgotten before: nothing is left to do there"
+        )
+    for id in dict.fromkeys(request.id for request in before.values()):
+        print(f"certificate: {certificate_at(home.folder, id)}")
+    return {id: line for id, line in asked.items() if id not in before}
 
 
 def _say(text: str) -> None:
@@ -279,8 +315,9 @@ def _preflight(home: DataHome, *, retrain: bool) -> None:
 
 def _summary(request: ForgetRequest) -> list[str]:
     """How a request stands."""
+    from cosilo.forget.moved import NOT_THERE
     from cosilo.forget.planning import counted
-    from cosilo.lineage.requests import StepState
+    from cosilo.lineage.requests import Method, StepState
 
     begun = datetime.fromtimestamp(request.at, UTC).strftime("%Y-%m-%d %H:%M")
     done = len(request.steps) - len(request.standing)
@@ -294,6 +331,12 @@ def _summary(request: ForgetRequest) -> list[str]:
             late = " (passed)" if step.deadline < time.time() else ""
             state += f" until {datetime.fromtimestamp(step.deadline, UTC):%Y-%m-%d}{late}"
         lines.append(f"  {state}: {step.kind or 'all files'} in {step.place}: {step.note}")
+    runs = {
+        step.place
+        for step in request.standing
+        if step.kind and not step.settled and step.method is not Method.SHRED
+    }
+    lines += [f"  {place}: {NOT_THERE}" for place in sorted(runs) if not Path(place).exists()]
     return [*lines, "  not erased: what is listed stands"]
 
 
@@ -302,17 +345,18 @@ def _status(arguments: argparse.Namespace, target: str) -> int:
     from cosilo.lineage.store import Lineage, has_lineage
 
     gateway = _gateway(arguments, target)
-    folder = home_of(Path(target), arguments.runs).folder if gateway is None else gateway.folder
-    if not has_lineage(folder):
-        print("nothing was ever asked to be forgotten here")
-        return 0
-    with Lineage(folder, write=False) as lineage:
-        requests = lineage.requests()
+    folders = home_of(Path(target), arguments.runs).folders if gateway is None else [gateway.folder]
+    requests: list[ForgetRequest] = []
+    for folder in folders:
+        if has_lineage(folder):
+            with Lineage(folder, write=False) as lineage:
+                requests += lineage.requests()
+    requests.sort(key=lambda request: request.at)
     for request in requests:
         print("\n".join(_summary(request)))
     if not requests:
         print("nothing was ever asked to be forgotten here")
-    return 0 if all(step.settled for r in requests for step in r.steps) else OPEN
+    return _code(requests)
 
 
 def _verify(path: Path, key: str) -> int:

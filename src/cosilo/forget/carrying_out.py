@@ -27,6 +27,7 @@ from cosilo.forget.data_rows import leave_out, pinned
 from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
 from cosilo.forget.files import overwrite, replace_file
 from cosilo.forget.home import DataHome, DataRun, RecordRows, ids_in, resolved
+from cosilo.forget.moved import NOT_THERE, follow, note_request
 from cosilo.forget.planning import WITH_RUN, ForgetPlan
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
@@ -57,12 +58,13 @@ def one_at_a_time(home: DataHome) -> Iterator[None]:
         RunBusyError: something does; nothing was touched.
     """
     with ExitStack() as locks:
-        try:
-            locks.callback(os.close, take_lock(home.folder / LOCK))
-        except RunBusyError:
-            raise RunBusyError(
-                f"another `cosilo forget` works on the data in {str(home.folder)!r}; wait for it"
-            ) from None
+        for folder in sorted(home.folders):
+            try:
+                locks.callback(os.close, take_lock(folder / LOCK))
+            except RunBusyError:
+                raise RunBusyError(
+                    f"another `cosilo forget` works on the data in {str(folder)!r}; wait for it"
+                ) from None
         for run in home.runs:
             locks.callback(os.close, held(run))
         yield
@@ -83,8 +85,7 @@ def begin(home: DataHome, lineage: Lineage, records: RecordRows, plan: ForgetPla
     ]
     id = os.urandom(16).hex()
     for run in home.runs:
-        with Lineage(run.folder) as there:
-            there.begin([there.name(i) for i in ids_in(run, records.rows)], (), id=id)
+        note_request(run, ids_in(run, records.rows), id)
     _keep_pieces(home, id, records)
     for number, step in enumerate(steps):
         if step.method is Method.ASK:
@@ -94,7 +95,8 @@ def begin(home: DataHome, lineage: Lineage, records: RecordRows, plan: ForgetPla
 
 def left(home: DataHome, lineage: Lineage) -> list[ForgetRequest]:
     """Requests about these data with something left to do, the oldest first; others beside them have
-    runs that nobody has found or locked here."""
+    runs that nobody has found or locked here. What was moved since they began is followed."""
+    follow(home, lineage)
     requests = lineage.requests()
     drop_kept(home.folder, requests)
     files = frozenset(map(str, home.files))
@@ -184,6 +186,8 @@ class _Work:
             _tell_of(run, self._request)
             self._gone(run.folder, [step])
             self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
+        elif not Path(step.place).exists():
+            self._ask_for(step.place)
         elif step.kind in _FILES or _in_files(step):
             self._doing(number)
             path = Path(step.place) / step.note  # an absolute path stays one
@@ -202,12 +206,14 @@ class _Work:
             self._done(number, Evidence(what="nothing was sent"))
         elif run is not None and step.kind in WITH_RUN:
             self._run(run)
-        elif run is None and step.place not in self._missing:
-            self._missing.add(step.place)
-            self._say(
-                f"{step.place}: no run of these files is there any more: put it back there, or name "
-                "the folder of its runs with --runs, and forget again"
-            )
+        elif run is None:
+            self._ask_for(step.place)
+
+    def _ask_for(self, place: str) -> None:
+        """Have the owner say, once, where what was there is now."""
+        if place not in self._missing:
+            self._missing.add(place)
+            self._say(f"{place}: {NOT_THERE}")
 
     # ── a run ────────────────────────────────────────────────────────────────
 
@@ -319,7 +325,7 @@ class _Work:
         if kept.is_file():
             told = json.loads(kept.read_text("utf-8"))
             pieces = [bytes.fromhex(piece) for piece in told["pieces"]]
-            beside = {f.parent for f in self._home.files}
+            beside = {self._home.folder, *(f.parent for f in self._home.files)}
             near = [f for folder in beside for f in folder.iterdir() if f.is_file() and f != kept]
             looked = holding(pieces, [*(run.folder for run in self._home.runs), *near])
             if note := self._before(number) or looked.note:
@@ -340,7 +346,6 @@ class _Work:
         (now,) = (r for r in self._lineage.requests() if r.id == self._request.id)
         begun = (StepState.PLANNED, StepState.DOING)
         left = sorted({step.place for step in now.steps[:number] if step.state in begun})
-        left = [place for place in left if Path(place).exists()]  # else there is nothing to search
         if not left:
             return ""
         return f"not done yet in {', '.join(left)}: name the folder of its runs with --runs"

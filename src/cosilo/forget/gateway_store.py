@@ -147,6 +147,24 @@ def stored(home: GatewayHome, ids: Mapping[str, int]) -> StoredRequests:
     return StoredRequests(tuple(sorted(found)), entries, sent, tuple(texts), tuple(others))
 
 
+def forgotten_before(
+    home: GatewayHome, lineage: Lineage, ids: Collection[str]
+) -> dict[str, ForgetRequest]:
+    """Those of `ids` that a request was about, with it, and of which nothing can be read now."""
+    about = [r for r in lineage.requests() if _is_of_store(r)]
+    whose = {name: request for request in about for name in lineage.names_of(request.id)}
+    known = {id: whose[name] for id in ids if (name := lineage.name(id)) in whose}
+    if not known:
+        return {}
+    with open_record(home.url) as record:
+        read = {
+            id
+            for id in known
+            if any(map(_readable, (e for left in record.left(request=id) for e in left.entries)))
+        }
+    return {id: request for id, request in known.items() if id not in read}
+
+
 def steps_for(home: GatewayHome, found: StoredRequests) -> tuple[ForgetStep, ...]:
     """What would be done."""
     steps = [
@@ -187,9 +205,13 @@ def left_at(home: GatewayHome, lineage: Lineage) -> list[ForgetRequest]:
     return [
         request
         for request in requests
-        if any(step.method is Method.SHRED for step in request.steps)  # else it is about data there
-        and not erasure.finished(request, home.folder)
+        if _is_of_store(request) and not erasure.finished(request, home.folder)
     ]
+
+
+def _is_of_store(request: ForgetRequest) -> bool:
+    """Whether it is about requests on record; else it is about data that lie there."""
+    return any(step.method is Method.SHRED for step in request.steps)
 
 
 def carry_out_at(
@@ -261,12 +283,7 @@ def _verify(
     """Read the requests back, and look for their texts in all files of the store."""
     ids = frozenset(kept["requests"])
     with open_record(home.url) as record:
-        known = sum(
-            entry.payload is not None
-            or (entry.key_id is not None and entry.content_digest is not None)
-            for entry in record.entries()
-            if entry.request in ids
-        )
+        known = sum(_readable(entry) for entry in record.entries() if entry.request in ids)
     if known:
         raise StoreError(f"{known} messages of {home.place!r} can still be read; forget again")
     what = "none of the messages can be read"
@@ -282,6 +299,13 @@ def _verify(
             f"; byte search of {looked.read} files found nothing of {len(pieces)} pieces of text"
         )
     lineage.move(request, number, StepState.DONE, evidence=Evidence(what=what, count=len(ids)))
+
+
+def _readable(entry: Entry) -> bool:
+    """Whether anything that could be forgotten tells what was in it."""
+    return entry.payload is not None or (
+        entry.key_id is not None and entry.content_digest is not None
+    )
 
 
 def _texts(entry: Entry) -> list[str]:

@@ -47,14 +47,21 @@ class DataHome:
 
     Attributes:
         files: every file of records of any of the runs.
-        folder: where the requests about these data are kept.
+        folder: where requests about these data are kept.
+        earlier: where more of them are, of before a run joined files that had been apart.
         unread: folders near them that look like runs and cannot be read: nobody knows what is in them.
     """
 
     files: tuple[Path, ...]
     runs: tuple[DataRun, ...]
     folder: Path
+    earlier: tuple[Path, ...] = ()
     unread: tuple[Path, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder with requests about these data, and the one where new ones are kept."""
+        return (self.folder, *self.earlier)
 
 
 def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
@@ -75,7 +82,7 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
         inside = target.resolve()
         wanted, around = (), [target, target / "runs", target.parent / "runs"]
     elif target.is_file():
-        wanted, around = (target.resolve(),), [target.parent]
+        wanted, around = (target.resolve(),), [target.parent, _beside(target)]
     else:
         raise ConfigError(
             f"{str(target)!r} is neither a data file, nor a folder of some, nor a run"
@@ -98,19 +105,29 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
         )
     ordered = tuple(sorted(runs, key=lambda run: run.folder))
     ours = tuple(sorted(known))
-    return DataHome(ours, ordered, _kept_in(ours), tuple(unread))
+    folder, *earlier = kept_in(ours)
+    return DataHome(ours, ordered, folder, tuple(earlier), tuple(unread))
 
 
-def _kept_in(files: Sequence[Path]) -> Path:
-    """Beside the first file, but where a run of today joins them to others that requests were about."""
-    for folder in dict.fromkeys(file.parent for file in files):
+def kept_in(files: Sequence[Path]) -> list[Path]:
+    """Where requests were about any of these files, several folders where a run of today joins what had
+    been apart; beside the first file where none was."""
+    found = []
+    for folder in dict.fromkeys(map(_beside, files)):
         if has_lineage(folder):
             with Lineage(folder, write=False) as lineage:
                 if any(
                     step.place in map(str, files) for r in lineage.requests() for step in r.steps
                 ):
-                    return folder
-    return files[0].parent
+                    found.append(folder)
+    return found or [_beside(files[0])]
+
+
+def _beside(file: Path) -> Path:
+    """The folder that a data file is in, or the one above where that is a run's: the lineage in there
+    says what the run made, and parts with the records that it was made from."""
+    folder = file.parent
+    return folder.parent if (folder / "run.sqlite").is_file() else folder
 
 
 def run_at(folder: Path) -> DataRun:
@@ -230,7 +247,7 @@ def refuse_read_only(home: DataHome, others: Iterable[Path] = ()) -> None:
     Raises:
         StoreError: it cannot; nothing was touched.
     """
-    wanted = [*home.files, home.folder, *others]
+    wanted = [*home.files, *home.folders, *others]
     for run in home.runs:
         wanted += [run.folder, *(f for f in run.folder.iterdir() if f.is_file())]
     for path in wanted:

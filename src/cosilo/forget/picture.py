@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosilo.errors import CosiloError
 from cosilo.forget.elsewhere import peer_of
-from cosilo.forget.home import DataHome, RecordRows, ids_in, run_at
+from cosilo.forget.home import DataHome, RecordRows, ids_in, kept_in, run_at
 from cosilo.forget.planning import ForgetPlan, counted
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.graph import LineageGraph
@@ -69,7 +69,7 @@ def known_of(run: Path, graph: LineageGraph) -> dict[str, Became]:
     known: dict[str, Became] = {}
     try:
         found = run_at(run)
-        for folder in dict.fromkeys(file.parent for file in found.files):
+        for folder in kept_in(found.files):
             if has_lineage(folder):
                 with Lineage(folder, write=False) as lineage:
                     requests = lineage.requests()

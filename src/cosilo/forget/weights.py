@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REPORT, WORK = "unlearned.json", "work"
 _PARTS = {REPORT, WORK, "model", "adapter"}
+_BEGUN = (f".{REPORT}", ".model.", ".adapter.")  # what names begin with while something is written
 _ROLES: Mapping[object, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -99,7 +100,7 @@ def unlearn_weights(
 
     methods.create(asked.method, **dict(asked.options))  # before anything is loaded
     how = Forgetting(**asked.training)
-    _require_ours(asked.out)
+    _require_ours(asked.out, "model" if asked.adapter is not None else "adapter")
     forget = records_of(asked.forget, asked.question, asked.answer)
     keep = records_of(asked.keep, asked.question, asked.answer)
     _require_apart(asked.forget, forget, keep, "to keep")
@@ -203,11 +204,25 @@ def _require_apart(
         )
 
 
-def _require_ours(out: Path) -> None:
-    if out.is_dir() and not _PARTS.issuperset(os.listdir(out)):
-        raise ConfigError(f"{out} holds other files: give a folder that is new or empty")
+def _require_ours(out: Path, other: str) -> None:
+    """Refuse a folder that holds other files, or a result of the kind `other`: beside this call's own
+    nobody could tell which is to be used. What a call that was killed had begun to write is deleted."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is no folder")
+    there = set(os.listdir(out)) if out.exists() else set()
+    written = {name for name in there if name.startswith(_BEGUN)}
+    if not _PARTS.issuperset(there - written):
+        raise ConfigError(f"{out} holds other files: give a folder that is new or empty")
+    if other in there:
+        raise ConfigError(
+            f"{out / other} is of an earlier call, of another kind than this one's: give a folder that "
+            "is new or empty"
+        )
+    for name in written:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink()
 
 
 def _loaded(asked: WeightsToUnlearn, name: str, adapter: Path | None) -> TorchModel:

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cosilo.boundary.messages import Advertise, Contribute, HandShares, Masked, Unmask
+from cosilo.boundary.messages import (
+    Advertise,
+    Contribute,
+    HandShares,
+    Masked,
+    NextRound,
+    NextStep,
+    Unmask,
+)
 from cosilo.boundary.messages.forget import Forgotten, Left
 from cosilo.boundary.record.shredding import shred
 from cosilo.boundary.record.signed import SigningKey
@@ -141,10 +149,16 @@ class ClientForgets:
         return ("others' records",)
 
     def updates(self, client: str) -> list[str]:
-        kinds = ",".join("?" * len(_UPDATES))
-        query = f"SELECT DISTINCT request FROM entries WHERE chain = ? AND kind IN ({kinds})"
+        return self._of_kinds(client, _UPDATES)
+
+    def rounds(self, client: str) -> list[str]:
+        return self._of_kinds(client, (*_UPDATES, NextRound.__name__, NextStep.__name__))
+
+    def _of_kinds(self, client: str, kinds: Sequence[str]) -> list[str]:
+        marks = ",".join("?" * len(kinds))
+        query = f"SELECT DISTINCT request FROM entries WHERE chain = ? AND kind IN ({marks})"
         with self._reading() as db:
-            return [row[0] for row in db.execute(query, (client, *_UPDATES))]
+            return [row[0] for row in db.execute(query, (client, *kinds))]
 
     def signed(self, answer: Forgotten) -> Forgotten:
         return answer if self.key is None else self.key.signed(answer)

@@ -399,6 +399,7 @@ class Lineage:
         evidence: Evidence | None = None,
         note: str | None = None,
         deadline: float | None = None,
+        place: str | None = None,
     ) -> None:
         """Note how far step `number` (from 0 on) of the request has come; what is None stays.
 
@@ -411,7 +412,7 @@ class Lineage:
             ).fetchall()
             if not rows:
                 raise StoreError(f"request {request!r} has no step {number}")
-            given = {"evidence": evidence, "note": note, "deadline": deadline}
+            given = {"evidence": evidence, "note": note, "deadline": deadline, "place": place}
             changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
             step = replace(_decoded(rows[0][0]), state=state, **changed)
             self._db.execute(

@@ -93,6 +93,9 @@ class ForgetBook(Protocol):
     def updates(self, client: str) -> list[str]:
         """The ids of requests by which the client gave updates to a federation."""
 
+    def rounds(self, client: str) -> list[str]:
+        """Those of `updates`, and of requests by which it was told what came of rounds."""
+
     def signed(self, answer: Forgotten) -> Forgotten:
         """`answer`, signed where this owner can sign."""
 
@@ -126,6 +129,9 @@ class MemoryForgets:
         return ()
 
     def updates(self, client: str) -> list[str]:
+        return []
+
+    def rounds(self, client: str) -> list[str]:
         return []
 
     def signed(self, answer: Forgotten) -> Forgotten:

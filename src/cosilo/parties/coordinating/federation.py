@@ -22,8 +22,9 @@ from cosilo.boundary.messages import (
 )
 from cosilo.boundary.messages.forget import ForgottenItem
 from cosilo.models.mutual import MutualModel, TaughtModel, exchanges, is_taught
+from cosilo.parties.coordinating.learning import learned_beside
 from cosilo.parties.coordinating.opinions import OpinionExchange
-from cosilo.parties.coordinating.rounds import Rounds
+from cosilo.parties.coordinating.rounds import Part, Rounds
 from cosilo.parties.coordinating.settings import FederationSettings
 from cosilo.parties.coordinating.sums import Given
 from cosilo.parties.coordinating.transferring import Transfer
@@ -134,6 +135,10 @@ class Federation:
             return None
         return await self._do(lambda: self._rounds.take_back(owner, request, rounds))
 
+    async def part_of(self, owner: str) -> Part:
+        """See `Rounds.part_of`."""
+        return await self._do(lambda: self._rounds.part_of(owner))
+
     def stop(self) -> None:
         """Hold nobody any longer."""
         self._stopping = True
@@ -187,7 +192,7 @@ class Federation:
     def _made(
         self, mutual: MutualModel | TaughtModel, path: Path | None
     ) -> Transfer | OpinionExchange:
-        folder = None if path is None else path.with_suffix(".mutual")
+        folder = None if path is None else learned_beside(path)
         if is_taught(mutual):
             return OpinionExchange(mutual, top=self.settings.top, folder=folder, told=self._learned)
         assert exchanges(mutual)

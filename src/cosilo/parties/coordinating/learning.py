@@ -22,6 +22,11 @@ from cosilo.errors import StoreError
 T = TypeVar("T")
 
 
+def learned_beside(state_file: Path) -> Path:
+    """The folder with what a large model learned from the federation in this file."""
+    return state_file.with_suffix(".mutual")
+
+
 class RoundLearning(Generic[T]):
     """What the large model of one federation learns, round by round.
 

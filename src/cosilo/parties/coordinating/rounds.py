@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -50,6 +51,9 @@ from cosilo.parties.coordinating.transferring import Transfer
 from cosilo.parties.coordinating.updates import flaw
 
 log = logging.getLogger("cosilo.federation")
+
+Part = Literal["member", "taken back", "none"]
+"""Whether an owner takes part in a federation, took all that it gave back, or never took part."""
 
 _BACK = "rounds were taken back since it was made"
 
@@ -234,6 +238,12 @@ class Rounds:
         self._course.back(after, gone | {owner})
         log.warning("what %r gave is forgotten (%s): %d rounds stand", owner, way.how, way.stands)
         return told
+
+    def part_of(self, owner: str) -> Part:
+        """What part `owner` has in it."""
+        if owner in self._book.gone():
+            return "taken back"
+        return "none" if self._member(owner) is None else "member"
 
     def waits_for(self, now: float) -> set[str]:
         """Whom nothing goes on without, of those who are named or have enrolled."""

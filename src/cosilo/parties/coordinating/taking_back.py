@@ -44,7 +44,9 @@ class WayBack:
         Args:
             others: there are other owners, who were told what came of rounds.
         """
-        left: tuple[Left, ...] = ("others were given it",) if others and self.first else ()
+        # Whose updates were in rounds that were taken back before is not kept.
+        given = others and bool(self.first or before.epoch)
+        left: tuple[Left, ...] = ("others were given it",) if given else ()
         after = self.again.get(self.stands) or book.closed(self.stands)
         return ForgottenItem(
             what="federation",

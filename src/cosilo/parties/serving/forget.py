@@ -64,14 +64,14 @@ async def forget(owner: Owner, message: Forget) -> Forgotten:
 
 async def _looked_for(owner: Owner, message: Forget) -> tuple[Planned, ...]:
     """What there is of what is named, before any of it is taken away."""
-    found = _requests(owner, message)
+    found = await _requests(owner, message)
     found += await _adapters(owner, message)
     found += await _bodies(owner, message)
     found += _federations(owner, message)
     return tuple(found)
 
 
-def _requests(owner: Owner, message: Forget) -> list[Planned]:
+async def _requests(owner: Owner, message: Forget) -> list[Planned]:
     book, client = owner.forgets, owner.client
     if message.everything:
         count = book.count(client)
@@ -79,7 +79,24 @@ def _requests(owner: Owner, message: Forget) -> list[Planned]:
     known = book.known(client, message.requests)
     here = tuple(name for name in message.requests if name in known)
     gone = tuple(name for name in message.requests if name not in known)
-    return _all("request", "deleted", here) + _all("request", "nothing", gone)
+    found = _all("request", "deleted", here) + _all("request", "nothing", gone)
+    if not await _left_in(owner, message, known):
+        return found
+    left = ("others were given it", *book.left_of_rounds)
+    return [
+        each._replace(outcome=replace(each.outcome, left=left))
+        if each.outcome.how == "deleted"
+        else each
+        for each in found
+    ]
+
+
+async def _left_in(owner: Owner, message: Forget, requests: set[str]) -> bool:
+    """Whether one of these requests gave something to a federation that is not asked to forget it."""
+    if message.federations or requests.isdisjoint(owner.forgets.updates(owner.client)):
+        return False
+    federation = owner.federation
+    return federation is None or await federation.part_of(owner.client) != "taken back"
 
 
 async def _adapters(owner: Owner, message: Forget) -> list[Planned]:
@@ -111,6 +128,8 @@ def _federations(owner: Owner, message: Forget) -> list[Planned]:
     named = [(each.federation, each.rounds) for each in message.federations]
     if message.everything and owner.federation is not None:
         named = [(owner.federation.name, ())]
+    if message.everything and owner.federation is None and owner.forgets.updates(owner.client):
+        return _all("federation", "cannot", ())  # of one that this owner no longer coordinates
     return [
         Planned(ForgottenItem(what="federation", how="nothing", names=(name,)), rounds=rounds)
         for name, rounds in named
@@ -137,7 +156,7 @@ def _all(what: What, how: How, names: tuple[str, ...]) -> list[Planned]:
 async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:
     """What is told of something, once it is taken away; doing it twice does no harm."""
     outcome = planned.outcome
-    if outcome.what == "federation":
+    if outcome.what == "federation" and outcome.how == "nothing":
         return await _taken_back(owner, planned, message)
     if outcome.how != "deleted":
         return outcome
@@ -148,7 +167,7 @@ async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> Forgot
         case "request":
             left = owner.forgets.forget(owner.client, None if message.everything else outcome.names)
             how: How = "cannot" if "contents" in left else "deleted"
-            return replace(outcome, how=how, left=left)
+            return replace(outcome, how=how, left=(*left, *outcome.left))
         case "adapter" if forgets_adapters(owner.model):
             for name in outcome.names:
                 await owner.model.forget_adapter(owner.client, name)
@@ -162,12 +181,19 @@ async def _taken_away(owner: Owner, planned: Planned, message: Forget) -> Forgot
 
 async def _taken_back(owner: Owner, planned: Planned, message: Forget) -> ForgottenItem:
     """What became of a client's updates in a federation."""
-    if owner.federation is None:
-        return planned.outcome
     (name,), book = planned.outcome.names, owner.forgets
-    request = f"{message.forget} {message.part}"
-    told = await owner.federation.take_back(owner.client, name, request, planned.rounds)
-    if told is None or told.how in ("nothing", "cannot"):
-        return told or planned.outcome
-    book.forget(owner.client, book.updates(owner.client))
-    return replace(told, left=(*told.left, *(book.left_of_rounds if told.first else ())))
+    request, federation = f"{message.forget} {message.part}", owner.federation
+    told = (
+        None
+        if federation is None
+        else await federation.take_back(owner.client, name, request, planned.rounds)
+    )
+    if told is None:  # another one, which what the client gave may stand in, unless it was this one
+        known = federation is not None and await federation.part_of(owner.client) != "none"
+        if known or not book.updates(owner.client):
+            return planned.outcome
+        return replace(planned.outcome, how="cannot", count=1, left=("settings",))
+    if told.how in ("nothing", "cannot"):
+        return told
+    book.forget(owner.client, book.rounds(owner.client))
+    return replace(told, left=(*told.left, *(book.left_of_rounds if told.left else ())))

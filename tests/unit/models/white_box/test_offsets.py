@@ -66,6 +66,20 @@ def test_logits_are_moved_by_what_the_small_model_learned(model: TorchModel) -> 
     torch.testing.assert_close(said.logits, wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_a_table_padded_to_another_length_is_moved_by_what_both_know(model: TorchModel) -> None:
+    large = tiny(seed=4, scale=3.0)
+    every = _replies(model)
+    plain, learning = _reader(model, logits_of(large))
+    wanted = plain.said(learning, every).logits
+
+    def padded(sequences: Sequence[Tokens]) -> Any:
+        logits = logits_of(large)(sequences)
+        return torch.nn.functional.pad(logits, (0, 5), value=-1e9)
+
+    reader, learning = _reader(model, padded)
+    torch.testing.assert_close(reader.said(learning, every).logits, wanted)
+
+
 def test_models_that_do_not_learn_are_read_once_for_each_reply(model: TorchModel) -> None:
     large = Counted(tiny(seed=4, scale=3.0))
     reader, learning = _reader(model, large)

@@ -3,6 +3,7 @@ training again."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_two_checkpoints_say_more_of_what_the_difference_took() -> None:
     )
     with pytest.raises(ConfigError):
         both.states(after, sequences, 1)
+
+
+def test_two_checkpoints_of_tables_padded_to_other_lengths_are_held_by_what_both_know() -> None:
+    model = tiny()
+    tokens = len(tiny_lm.tokenizer())
+    padded = copy.deepcopy(model.module)
+    padded.resize_token_embeddings(tokens + 7)
+    sequences = asked(model)
+    expected = TwoCheckpoints(READER, model.module).said(model.module, sequences).logits
+    for before, after in ((padded, model.module), (model.module, padded), (padded, padded)):
+        logits = TwoCheckpoints(READER, before).said(after, sequences).logits
+        assert torch.allclose(logits[:, :tokens], expected, atol=1e-5)
+        assert logits.shape[1] == (tokens if before is not after else tokens + 7)
 
 
 @pytest.mark.parametrize("adapted", [True, False])

@@ -139,6 +139,16 @@ def test_who_came_late_takes_back_what_came_after() -> None:
     assert trial.adapters() == never(quorum=3)
 
 
+def test_what_others_were_given_of_rounds_taken_back_before_is_told_too() -> None:
+    """Its rounds are gone with another owner's, and what was told of them is not."""
+    trial = Trial()
+    trial.run(until=2)
+    assert trial.leave("town").left == ("others were given it",)
+    assert trial.closed == 0
+    told = trial.leave("harbour")
+    assert (told.how, told.first, told.left) == ("deleted", 0, ("others were given it",))
+
+
 @pytest.mark.parametrize("closed", [3, 4])
 def test_put_together_again_it_is_called_approximate(closed: int) -> None:
     trial = Trial(keep_updates=4, forgets="approximately")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,49 @@ async def test_everything_names_no_federation_that_the_client_is_not_in() -> Non
         assert [o.how for o in await told(owner, named)] == ["nothing"]
     finally:
         federation.close()
+
+
+class GaveUpdates(MemoryForgets):
+    """Of a client that gave an update by the request NAME and a question by OTHER."""
+
+    def known(self, client: str, names: Sequence[str]) -> set[str]:
+        return {NAME, OTHER} & set(names)
+
+    def updates(self, client: str) -> list[str]:
+        return [NAME]
+
+
+@pytest.fixture(params=[True, False])
+def federation(request: pytest.FixtureRequest) -> Iterator[Federation | None]:
+    """One that nobody enrolled in yet, or none."""
+    made = Federation(FederationSettings(owners=("clinic",))) if request.param else None
+    yield made
+    if made is not None:
+        made.close()
+
+
+async def test_an_update_whose_federation_is_not_named_is_not_called_gone(
+    federation: Federation | None,
+) -> None:
+    book = GaveUpdates(left_of_rounds=("others' records",))
+    owner = LMOwner(Plugging(), client="clinic", federation=federation, forgets=book)
+    (found,) = await told(owner, asked(requests=(NAME,)))
+    assert (found.how, found.left) == ("deleted", ("others were given it", "others' records"))
+    (found,) = await told(owner, asked(forget=32 * "d", requests=(OTHER,)))
+    assert (found.how, found.left) == ("deleted", ())
+
+
+async def test_a_federation_that_is_no_longer_here_cannot_be_taken_back(
+    federation: Federation | None,
+) -> None:
+    named = InFederation(federation=32 * "9")
+    for book, how in ((GaveUpdates(), "cannot"), (MemoryForgets(), "nothing")):
+        owner = LMOwner(Plugging(), client="clinic", federation=federation, forgets=book)
+        (found,) = await told(owner, asked(federations=(named,)))
+        assert found.how == how
+        every = await told(owner, asked(forget=32 * "e", everything=True))
+        cannot = how == "cannot" and federation is None
+        assert [o.how for o in every if o.what == "federation"] == ["cannot"] * cannot
 
 
 async def test_who_keeps_nothing_has_nothing_of_any_name() -> None:

@@ -95,7 +95,8 @@ def rounded(weight: Any, bits: int) -> Any:
 
 
 class TwoCheckpoints:
-    """Reads a module as what it tells beside the one of before: z_before + w (z_before − z_after).
+    """Reads a module as what it tells beside the one of before: z_before + w (z_before − z_after), of
+    the tokens that both know: a table may be longer than its vocabulary, and another one's not.
 
     Args:
         reader: of both.
@@ -109,7 +110,9 @@ class TwoCheckpoints:
     def said(self, module: Any, sequences: Sequence[Tokens]) -> Said:
         before = self._reader.said(self._before, sequences)
         after = self._reader.said(module, sequences)
-        moved = before.logits.float() * (1 + self._weight) - after.logits.float() * self._weight
+        both = min(before.logits.shape[1], after.logits.shape[1])
+        was, now = before.logits[:, :both].float(), after.logits[:, :both].float()
+        moved = was * (1 + self._weight) - now * self._weight
         return Said(moved, before.targets, before.tokens)
 
     def states(self, module: Any, sequences: Sequence[Tokens], layer: int) -> Any:

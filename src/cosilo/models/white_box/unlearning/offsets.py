@@ -69,10 +69,11 @@ class SteeredReader:
 
         own = self._inner.said(module, sequences)
         still = torch.cat([self._still(s) for s in sequences])
-        return Said(still + self._alpha * own.logits.float(), own.targets, own.tokens)
+        moved = own.logits[:, : still.shape[1]].float()
+        return Said(still + self._alpha * moved, own.targets, own.tokens)
 
     def _still(self, sequence: Tokens) -> Any:
-        """z − α z₀ of one reply."""
+        """z − α z₀ of one reply, of the tokens that both know: a table may be longer than that."""
         import torch
 
         key = sequence_key(sequence)
@@ -80,7 +81,9 @@ class SteeredReader:
             return self._kept[key]
         with torch.no_grad():
             base = self._inner.said(self._base, [sequence]).logits.float()
-            found = self._large([sequence]).float().log_softmax(1) - self._alpha * base
+            large = self._large([sequence]).float()
+            both = min(large.shape[1], base.shape[1])
+            found = large[:, :both].log_softmax(1) - self._alpha * base[:, :both]
         if self._bytes + found.nbytes <= _KEPT_BYTES:
             self._kept[key] = found
             self._bytes += found.nbytes
