@@ -10,10 +10,10 @@ Data: ../shared/data/tofu_qa with paraphrases and wrong answers of benchmarks/da
 no figure is comparable with published ones. 300 questions to forget; of the 300 to retain, those of two
 authors, drawn by the seed, are held out, as people who were never there. Tuned: LoRA of rank 16 on the
 last eight layers, on both sets; retrained: the same on what is retained alone. Every method trains
-forty steps, two of them also for three passes over what is to be forgotten. All is trained on every
-question; 150 of those to forget and 40, 30 and 30 of the others, drawn by the seed, are measured. The
-tune split has 100 questions of five authors of `retain` to forget and those of eight others to keep,
-and nothing of `forget`.
+forty steps; the bad teacher, and UNDIAL once more (`undial-3`), three passes over what is to be
+forgotten, 112 steps. All is trained on every question; 150 of those to forget and 40, 30 and 30 of the
+others, drawn by the seed, are measured. The tune split has 100 questions of five authors of `retain` to
+forget and those of eight others to keep, and nothing of `forget`.
 
     forget quality   p of a Kolmogorov–Smirnov test of truth ratios on forgotten questions against the
                      retrained model's, by the three wrong answers that unlearning did not stop by
@@ -85,17 +85,17 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "graddiff": ("graddiff", {"retain": 2.0}, 2e-3, STEPS),
     "kl": ("kl", {}, 2e-3, STEPS),
     "undial": ("undial", {}, 3e-3, STEPS),
-    "bad_teacher": ("bad_teacher", {}, 3e-3, STEPS),
+    "bad_teacher": ("bad_teacher", {}, 3e-3, LONGER),
+    "bad_teacher-untuned": ("bad_teacher", {"learned": 0, "forget": 1.0}, 3e-3, LONGER),
     "dpo": ("dpo", {}, 3e-3, STEPS),
     "task_vector": ("task_vector", {}, 3e-3, STEPS),
     "rmu": ("rmu", {}, 3e-3, STEPS),
     "ga": ("ga", {}, 1e-3, STEPS),
-    "bad_teacher-3": ("bad_teacher", {}, 3e-3, LONGER),
     "undial-3": ("undial", {}, 3e-3, LONGER),
 }
 """By row: the method, its options, learning rate and steps. Rates were tried on the tune split (5e-4
-and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, the last also for longer); those of the
-others are of the same size and were not tried further."""
+and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, of which what it learned and how long it
+is followed were tried, too); those of the others are of the same size and were not tried further."""
 
 
 class Split:
