@@ -82,21 +82,22 @@ def register(verbs: Any) -> None:
     parser.add_argument("--answer", default="answer", metavar="COLUMN", help="(answer)")
     parser.add_argument(
         "--method",
-        default="npo",
+        default="bad_teacher",
         metavar="NAME",
-        help="bad_teacher, dpo, ga, graddiff, kl, npo, rmu, simnpo, task_vector or undial (npo)",
+        help="bad_teacher, dpo, ga, graddiff, kl, npo, rmu, simnpo, task_vector or undial "
+        "(bad_teacher)",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=NUMBER",
-        help="of the method, such as beta=0.1; repeatable",
+        help="of the method, such as forget=2; repeatable",
     )
     parser.add_argument(
         "--epochs", type=float, default=3.0, metavar="N", help="over what is to be forgotten (3)"
     )
-    parser.add_argument("--learning-rate", type=float, default=5e-4, metavar="RATE", help="(5e-4)")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, metavar="RATE", help="(3e-3)")
     for name, default, what in (
         ("--batch", 8, "records a step (8)"),
         ("--layers", 8, "that are changed where there is no adapter: the last so many (8)"),

@@ -65,7 +65,7 @@ class WeightsToUnlearn:
     verify: bool = False
     question: str = "question"
     answer: str = "answer"
-    method: str = "npo"
+    method: str = "bad_teacher"
     options: Mapping[str, object] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "float32"

@@ -35,7 +35,7 @@ from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import states
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
-from cosilo.models.white_box.training import Schedule, train
+from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.unlearning import forgetting, losses
 from cosilo.models.white_box.unlearning.forgetting import (
     Distance,
@@ -162,7 +162,8 @@ def test_a_bad_teacher_learns_some_of_what_is_kept_and_nothing_of_what_is_forgot
         return taught[-1][1:]
 
     monkeypatch.setattr(forgetting, "trained_adapter", noted)
-    found = unlearn(learned(), FORGET, RETAIN, "bad_teacher", how=QUICK)
+    told: list[TrainingProgress] = []
+    found = unlearn(learned(), FORGET, RETAIN, "bad_teacher", how=QUICK, report=told.append)
     ((sequences, adapter, _),) = taught
     kept = [learned().tokenize(e.chat, e.target).ids.tobytes() for e in RETAIN]
     assert len({s.ids.tobytes() for s in sequences} & set(kept)) == len(sequences) == 3  # half
@@ -173,6 +174,8 @@ def test_a_bad_teacher_learns_some_of_what_is_kept_and_nothing_of_what_is_forgot
     assert nats(teacher, some) < nats(untaught(), some) / 2
     assert nats(teacher, FORGET) > 2 * nats(learned(), FORGET)
     assert apart(found.model, teacher) < apart(learned(), teacher) / 2
+    assert [p.step for p in told] == list(range(1, 15 + found.steps + 1))  # its lessons come first
+    assert {p.steps for p in told} == {15 + 20}
 
 
 def test_the_model_that_was_given_stays() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -86,7 +86,7 @@ class Forgetting:
 
     epochs: float = 3.0
     batch: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-3
     warmup: float = 0.1
     probe: int = 64
     validate_every: int = 8
@@ -173,7 +173,7 @@ def unlearn(
     model: WeightModel,
     forget: Sequence[Demonstration],
     retain: Sequence[Demonstration],
-    method: str = "npo",
+    method: str = "bad_teacher",
     *,
     options: Mapping[str, object] | None = None,
     how: Forgetting = Forgetting(),
@@ -441,7 +441,11 @@ class UnlearningJob:
 
         teacher = self.untuned
         if isinstance(method, BadTeacher) and method.learned:
-            teacher = self.taught(method, folder and folder / "teacher", report)
+            first = self.lessons(method)
+            teacher = self.taught(
+                method, folder and folder / "teacher", _part(report, 0, self.steps)
+            )
+            report = _part(report, first, 0)
         exercises = self.exercises()
         was = Former(self.reader, self.was, exercises)
 
@@ -461,6 +465,14 @@ class UnlearningJob:
         )  # fmt: skip
         return adapter_of(learning), len(outcome.losses), outcome.best_step
 
+    def learned(self, method: BadTeacher) -> int:
+        """How many records the teacher learns."""
+        return min(math.ceil(method.learned), -(-len(self.retain) // 2))
+
+    def lessons(self, method: BadTeacher) -> int:
+        """Its steps."""
+        return max(1, round(method.passes * self.learned(method) / self.how.batch))
+
     def taught(
         self,
         method: BadTeacher,
@@ -469,14 +481,14 @@ class UnlearningJob:
     ) -> tuple[Any, ModuleReader]:
         """The untuned model with an adapter that learned some records to keep, and its reader."""
         module, reader = self.untuned
-        count = min(math.ceil(method.learned), -(-len(self.retain) // 2))
+        count = self.learned(method)
         chosen = np.random.default_rng([self.seed, 4]).permutation(len(self.retain))[:count]
         layers, rank = self.adapter.layers, self.adapter.rank
         adapter, _ = trained_adapter(
             module,
             first_adapter(layers, rank, alpha=self.adapter.alpha, seed=self.seed),
             [self.retain[i] for i in chosen],
-            steps=max(1, round(method.passes * count / self.how.batch)),
+            steps=self.lessons(method),
             batch=self.how.batch, learning_rate=method.rate, warmup=0.05, seed=self.seed,
             folder=folder, loss=reader.loss, report=report,
         )  # fmt: skip
@@ -548,6 +560,29 @@ def others(
         wrong = [known[i] for i in rng.permutation(len(known))[: _WRONG + 1]]
         found.append(tuple(w for w in wrong if w != each.target)[:_WRONG])
     return found
+
+
+def _part(
+    report: Callable[[TrainingProgress], None] | None, before: int, after: int
+) -> Callable[[TrainingProgress], None] | None:
+    """Reports one of several trainings as a part of the whole: so many steps before and after it."""
+    if report is None:
+        return None
+    tell = report
+
+    def told(progress: TrainingProgress) -> None:
+        left = progress.steps - progress.step
+        share = (left + after) / left if left else 1.0
+        tell(
+            replace(
+                progress,
+                step=before + progress.step,
+                steps=before + progress.steps + after,
+                seconds_left=progress.seconds_left * share,
+            )
+        )
+
+    return told
 
 
 def _some(rng: np.random.Generator, count: int, most: int) -> list[int]:
