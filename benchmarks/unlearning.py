@@ -86,7 +86,6 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "kl": ("kl", {}, 2e-3, STEPS),
     "undial": ("undial", {}, 3e-3, STEPS),
     "bad_teacher": ("bad_teacher", {}, 3e-3, LONGER),
-    "bad_teacher-untuned": ("bad_teacher", {"learned": 0, "forget": 1.0}, 3e-3, LONGER),
     "dpo": ("dpo", {}, 3e-3, STEPS),
     "task_vector": ("task_vector", {}, 3e-3, STEPS),
     "rmu": ("rmu", {}, 3e-3, STEPS),
@@ -94,8 +93,8 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "undial-3": ("undial", {}, 3e-3, LONGER),
 }
 """By row: the method, its options, learning rate and steps. Rates were tried on the tune split (5e-4
-and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, of which what it learned and how long it
-is followed were tried, too); those of the others are of the same size and were not tried further."""
+and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, and for the last how many steps); those
+of the others are of the same size and were not tried further."""
 
 
 class Split:

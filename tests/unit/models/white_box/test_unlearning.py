@@ -35,8 +35,8 @@ from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import states
 from cosilo.models.white_box.lm import TorchModel
 from cosilo.models.white_box.tokens import ChatTokens
-from cosilo.models.white_box.training import Schedule, TrainingProgress, train
-from cosilo.models.white_box.unlearning import forgetting, losses
+from cosilo.models.white_box.training import Schedule, train
+from cosilo.models.white_box.unlearning import losses
 from cosilo.models.white_box.unlearning.forgetting import (
     Distance,
     Forgetting,
@@ -134,48 +134,18 @@ def test_what_is_kept_stays_likelier_than_what_is_forgotten(method: str) -> None
     assert found.after.retain < found.after.forget / 1.5
 
 
-def apart(model: WeightModel, teacher: WeightModel) -> float:
-    """KL(teacher ‖ model) on replies that are to be forgotten."""
-    every = [model.tokenize(e.chat, e.target) for e in FORGET]
-    reader = ModuleReader(reply_loss)
-    with torch.no_grad():
-        now, wanted = (reader.said(m.module, every).logits for m in (model, teacher))
-    return float(losses.divergence(now, wanted))
-
-
-def test_a_bad_teacher_that_learned_nothing_is_the_untuned_model() -> None:
+def test_a_bad_teacher_is_followed_where_something_is_forgotten() -> None:
     """`npo` makes replies as unlikely and says anything instead of them."""
-    found = unlearn(
-        learned(), FORGET, RETAIN, "bad_teacher", options={"learned": 0}, how=QUICK
-    ).model
-    assert apart(found, untaught()) < apart(learned(), untaught()) / 4
-    assert apart(found, untaught()) < apart(done("npo").model, untaught()) / 2
 
+    def apart(model: WeightModel) -> float:
+        every = [model.tokenize(e.chat, e.target) for e in FORGET]
+        reader = ModuleReader(reply_loss)
+        with torch.no_grad():
+            now, never = (reader.said(m.module, every).logits for m in (model, untaught()))
+        return float(losses.divergence(now, never))
 
-def test_a_bad_teacher_learns_some_of_what_is_kept_and_nothing_of_what_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taught: list[Any] = []
-
-    def noted(module: Any, adapter: Adapter, sequences: Any, **how: Any) -> Any:
-        taught.append((sequences, *trained_adapter(module, adapter, sequences, **how)))
-        return taught[-1][1:]
-
-    monkeypatch.setattr(forgetting, "trained_adapter", noted)
-    told: list[TrainingProgress] = []
-    found = unlearn(learned(), FORGET, RETAIN, "bad_teacher", how=QUICK, report=told.append)
-    ((sequences, adapter, _),) = taught
-    kept = [learned().tokenize(e.chat, e.target).ids.tobytes() for e in RETAIN]
-    assert len({s.ids.tobytes() for s in sequences} & set(kept)) == len(sequences) == 3  # half
-    teacher = learned().with_module(with_adapter(untaught().module, adapter))
-    some = [
-        e for e, k in zip(RETAIN, kept, strict=True) if k in {s.ids.tobytes() for s in sequences}
-    ]
-    assert nats(teacher, some) < nats(untaught(), some) / 2
-    assert nats(teacher, FORGET) > 2 * nats(learned(), FORGET)
-    assert apart(found.model, teacher) < apart(learned(), teacher) / 2
-    assert [p.step for p in told] == list(range(1, 15 + found.steps + 1))  # its lessons come first
-    assert {p.steps for p in told} == {15 + 20}
+    assert apart(done("bad_teacher").model) < apart(learned()) / 4
+    assert apart(done("bad_teacher").model) < apart(done("npo").model) / 2
 
 
 def test_the_model_that_was_given_stays() -> None:
@@ -332,7 +302,6 @@ def test_states_are_the_same_whether_lower_layers_are_kept_or_not() -> None:
         ("dpo", {"beta": float("nan")}), ("rmu", {"scale": -1.0}), ("undial", {"less": 0.0}),
         ("kl", {"forget": float("inf")}), ("task_vector", {"shares": ()}), ("npo", {"gamma": 1.0}),
         ("task_vector", {"shares": 0.5}), ("bad_teacher", {"forget": 0.0}),
-        ("bad_teacher", {"learned": -1}), ("bad_teacher", {"rate": 0.0}),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(method: str, options: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,7 +31,6 @@ from cosilo.models.white_box.adapters import (
     adapter_of,
     first_adapter,
     merged_with,
-    trained_adapter,
     upper_layers,
     usual_loss,
     with_adapter,
@@ -40,12 +39,7 @@ from cosilo.models.white_box.batch import reply_loss
 from cosilo.models.white_box.layers import is_adapted, layers_of
 from cosilo.models.white_box.training import Schedule, TrainingProgress, train
 from cosilo.models.white_box.tuning import fitted, without_adapter
-from cosilo.models.white_box.unlearning.methods import (
-    BadTeacher,
-    TaskVector,
-    UnlearningMethod,
-    methods,
-)
+from cosilo.models.white_box.unlearning.methods import TaskVector, UnlearningMethod, methods
 from cosilo.models.white_box.unlearning.reading import (
     AdapterReader,
     Doubles,
@@ -363,7 +357,7 @@ class UnlearningJob:
         base: Any,
         adapter: Adapter,
         reader: AdapterReader,
-        untuned: tuple[Any, ModuleReader],
+        untuned: tuple[Any, ReplyReader],
         forget: Sequence[Demonstration],
         retain: Sequence[Demonstration],
         how: Forgetting,
@@ -439,13 +433,6 @@ class UnlearningJob:
         drawn = torch.tensor(direction / np.linalg.norm(direction), dtype=torch.float32)
         middle = first + max(1, (last - first) // 2)
 
-        teacher = self.untuned
-        if isinstance(method, BadTeacher) and method.learned:
-            first = self.lessons(method)
-            teacher = self.taught(
-                method, folder and folder / "teacher", _part(report, 0, self.steps)
-            )
-            report = _part(report, first, 0)
         exercises = self.exercises()
         was = Former(self.reader, self.was, exercises)
 
@@ -453,7 +440,7 @@ class UnlearningJob:
             device = next(module.parameters()).device
             seen = Seen(
                 self.reader, module, was, batch,
-                teacher=teacher, drawn=drawn.to(device), layer=middle,
+                never=self.untuned, drawn=drawn.to(device), layer=middle,
             )  # fmt: skip
             return method.loss(seen)
 
@@ -464,35 +451,6 @@ class UnlearningJob:
             precision="bfloat16" if str(self.base.dtype) == "torch.bfloat16" else "float32",
         )  # fmt: skip
         return adapter_of(learning), len(outcome.losses), outcome.best_step
-
-    def learned(self, method: BadTeacher) -> int:
-        """How many records the teacher learns."""
-        return min(math.ceil(method.learned), -(-len(self.retain) // 2))
-
-    def lessons(self, method: BadTeacher) -> int:
-        """Its steps."""
-        return max(1, round(method.passes * self.learned(method) / self.how.batch))
-
-    def taught(
-        self,
-        method: BadTeacher,
-        folder: Path | None,
-        report: Callable[[TrainingProgress], None] | None,
-    ) -> tuple[Any, ModuleReader]:
-        """The untuned model with an adapter that learned some records to keep, and its reader."""
-        module, reader = self.untuned
-        count = self.learned(method)
-        chosen = np.random.default_rng([self.seed, 4]).permutation(len(self.retain))[:count]
-        layers, rank = self.adapter.layers, self.adapter.rank
-        adapter, _ = trained_adapter(
-            module,
-            first_adapter(layers, rank, alpha=self.adapter.alpha, seed=self.seed),
-            [self.retain[i] for i in chosen],
-            steps=self.lessons(method),
-            batch=self.how.batch, learning_rate=method.rate, warmup=0.05, seed=self.seed,
-            folder=folder, loss=reader.loss, report=report,
-        )  # fmt: skip
-        return with_adapter(module, adapter), reader
 
     def subtracted(
         self,
@@ -560,29 +518,6 @@ def others(
         wrong = [known[i] for i in rng.permutation(len(known))[: _WRONG + 1]]
         found.append(tuple(w for w in wrong if w != each.target)[:_WRONG])
     return found
-
-
-def _part(
-    report: Callable[[TrainingProgress], None] | None, before: int, after: int
-) -> Callable[[TrainingProgress], None] | None:
-    """Reports one of several trainings as a part of the whole: so many steps before and after it."""
-    if report is None:
-        return None
-    tell = report
-
-    def told(progress: TrainingProgress) -> None:
-        left = progress.steps - progress.step
-        share = (left + after) / left if left else 1.0
-        tell(
-            replace(
-                progress,
-                step=before + progress.step,
-                steps=before + progress.steps + after,
-                seconds_left=progress.seconds_left * share,
-            )
-        )
-
-    return told
 
 
 def _some(rng: np.random.Generator, count: int, most: int) -> list[int]:

@@ -212,30 +212,24 @@ class AdjustedDistillation:
 @methods.register("bad_teacher")
 @dataclass(frozen=True, kw_only=True)
 class BadTeacher:
-    """Of what is to be forgotten the model learns to say what a teacher says that never saw it.
-    Chundawat et al., arXiv 2205.08096, where a model of random weights teaches. This one is the model
-    as it was before it was tuned, that then learned a few of the records to keep by heart: so it writes
-    as the tuned model does and is as sure of itself, and only of what is to be forgotten knows nothing.
+    """Of what is to be forgotten the model learns to say what one says that never saw it: the model as
+    it was before it was tuned. Chundawat et al., arXiv 2205.08096, where a model of random weights
+    teaches; this one knows the language, and of the records nothing.
 
     Attributes:
-        learned: how many records to keep the teacher learns, at most half of them; 0 for none.
-        passes, rate: how often, and at which learning rate.
-        forget: what the distance to the teacher counts.
+        forget: what the distance to it counts.
         retain: what the usual loss on records to keep counts.
     """
 
-    learned: int = 32
-    passes: float = 10.0
-    rate: float = 4e-3
-    forget: float = 2.0
+    forget: float = 1.0
     retain: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive(forget=self.forget, passes=self.passes, rate=self.rate)
-        _from_zero(retain=self.retain, learned=self.learned)
+        _positive(forget=self.forget)
+        _from_zero(retain=self.retain)
 
     def loss(self, seen: Seen) -> Any:
-        found = self.forget * losses.divergence(seen.forget.logits, seen.forget_taught.logits)
+        found = self.forget * losses.divergence(seen.forget.logits, seen.forget_never.logits)
         return found + self.retain * _usual(seen.retain) if self.retain else found
 
 

@@ -71,7 +71,6 @@ class ModuleReader:
     """
 
     def __init__(self, loss: Any) -> None:
-        self.loss = loss
         self._above = loss if isinstance(loss, ReplyLossAbove) else None
 
     @property
@@ -219,7 +218,7 @@ class Seen:
 
     Args:
         was: the module as it came; it knows all records of `batch`.
-        teacher: a module that never saw those to forget, and its reader.
+        never: a module that never saw those to forget, and its reader.
         drawn: a random direction in the space of states, (width,).
         layer: whose states a method moves.
     """
@@ -231,11 +230,11 @@ class Seen:
         was: Former,
         batch: Sequence[Exercise],
         *,
-        teacher: tuple[Any, ReplyReader],
+        never: tuple[Any, ReplyReader],
         drawn: Any,
         layer: int,
     ) -> None:
-        self._reader, self._module, self._was, self._teacher = reader, module, was, teacher
+        self._reader, self._module, self._was, self._never = reader, module, was, never
         self._forget = [e.forget for e in batch]
         self._retain = [e.retain for e in batch]
         self._instead = [e.instead for e in batch]
@@ -271,9 +270,9 @@ class Seen:
         return _without_gradient(self._reader, self._was.module, self._retain)
 
     @cached_property
-    def forget_taught(self) -> Said:
-        """As the teacher says it."""
-        module, reader = self._teacher
+    def forget_never(self) -> Said:
+        """As one says it that never saw the records."""
+        module, reader = self._never
         return _without_gradient(reader, module, self._forget)
 
     @cached_property
