@@ -86,6 +86,7 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "kl": ("kl", {}, 2e-3, STEPS),
     "undial": ("undial", {}, 3e-3, STEPS),
     "bad_teacher": ("bad_teacher", {}, 3e-3, LONGER),
+    "bad_teacher-1": ("bad_teacher", {"forget": 1.0}, 3e-3, LONGER),
     "dpo": ("dpo", {}, 3e-3, STEPS),
     "task_vector": ("task_vector", {}, 3e-3, STEPS),
     "rmu": ("rmu", {}, 3e-3, STEPS),
@@ -93,8 +94,8 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "undial-3": ("undial", {}, 3e-3, LONGER),
 }
 """By row: the method, its options, learning rate and steps. Rates were tried on the tune split (5e-4
-and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, and for the last how many steps); those
-of the others are of the same size and were not tried further."""
+and 3e-3 for NPO, 3e-3 for SimNPO, UNDIAL and the bad teacher, and for the last how many steps
+and what forgetting counts); those of the others are of the same size and were not tried further."""
 
 
 class Split:

@@ -221,7 +221,7 @@ class BadTeacher:
         retain: what the usual loss on records to keep counts.
     """
 
-    forget: float = 1.0
+    forget: float = 2.0
     retain: float = 1.0
 
     def __post_init__(self) -> None:
