@@ -16,7 +16,7 @@ from cosilo.lineage.store import Lineage, has_lineage
 
 NOT_THERE = (
     "no run of these files is there any more: put it back there, or name the folder it is in now with "
-    "--runs, and forget again"
+    "--runs, or say with --deleted that it was deleted, and forget again"
 )
 
 _WAS_HERE = "where the run was when the request began"
