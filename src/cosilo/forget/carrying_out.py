@@ -24,7 +24,7 @@ from cosilo.benchmark.noting import FORGOTTEN, Withdrawal, forgotten_of
 from cosilo.errors import RunBusyError, StoreError, of_point
 from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, pinned
-from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
+from cosilo.forget.elsewhere import ask_party, keep_names, peer_of, shred_unasked
 from cosilo.forget.files import overwrite, replace_file
 from cosilo.forget.home import DataHome, DataRun, RecordRows, ids_in, resolved
 from cosilo.forget.moved import NOT_THERE, follow, note_request
@@ -204,6 +204,8 @@ class _Work:
             self._files(number, step)
         elif step.method is Method.ASK:
             self._ask(number, step, run)
+        elif step.method is Method.SHRED and run is not None:
+            self._shred(number, step, run)
         elif step.kind == ArtifactKind.ABROAD:
             self._done(number, Evidence(what="nothing was sent"))
         elif run is not None and step.kind in WITH_RUN:
@@ -263,6 +265,7 @@ class _Work:
             for n, s in enumerate(self._request.steps)
             if s.place == str(run.folder)
             and s.kind in WITH_RUN
+            and s.method is not Method.SHRED
             and not s.settled
             and not s.artifact.endswith("/checkpoints")
         }
@@ -351,6 +354,21 @@ class _Work:
         )
         note = f"{about}; {told.note}" if told.note else about
         self._lineage.move(self._request.id, number, told.state, evidence=told.evidence, note=note)
+
+    def _shred(self, number: int, step: ForgetStep, run: DataRun) -> None:
+        """Delete keys of what went to parties that nobody asks, which the run no longer asks for."""
+        self._doing(number)
+        count, bare = shred_unasked(run, step.note.rpartition(": ")[2].split(", "))
+        evidence = Evidence(what="keys deleted", count=count)
+        if not bare:
+            self._done(number, evidence)
+            return
+        note = (
+            f"{step.note}; {bare} messages of an earlier version are guessable: their digests stay"
+        )
+        self._lineage.move(
+            self._request.id, number, StepState.UNREACHABLE, evidence=evidence, note=note
+        )
 
     def _swapped(self, run: Path, step: ForgetStep) -> bool:
         with Lineage(run, write=False) as there:

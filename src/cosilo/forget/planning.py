@@ -15,7 +15,7 @@ from pathlib import Path
 from cosilo.benchmark.noting import run_lineage
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
-from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
+from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of, unasked
 from cosilo.forget.home import DataHome, DataRun, RecordRows, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.beside import FITTED, fitted_of, serving
@@ -155,6 +155,15 @@ def plan_for(
                 if artifact.kind is ArtifactKind.BUNDLE:
                     _serving(run, run.folder / artifact.place, first, last)
             remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
+            if left := unasked(run, can):
+                last.append(
+                    ForgetStep(
+                        method=Method.SHRED,
+                        kind=ArtifactKind.SEALED,
+                        place=str(run.folder),
+                        note=f"requests over the network that it no longer makes: {', '.join(left)}",
+                    )
+                )
             if retrain:
                 costs.append(_cost(store))
             shared = run.plan.replay.path
@@ -424,7 +433,9 @@ def _lines(steps: Sequence[ForgetStep]) -> Iterator[str]:
     for step in steps:
         note = "" if step.kind == ArtifactKind.DATA and step.note.startswith("[") else step.note
         of_run = step.kind in WITH_RUN and not (
-            note.startswith("made") or step.artifact.startswith(FITTED)
+            note.startswith("made")
+            or step.artifact.startswith(FITTED)
+            or step.method is Method.SHRED
         )
         key = (step.kind, step.place, "" if of_run else note)
         counted[key] = counted.get(key, 0) + 1
