@@ -23,7 +23,7 @@ from tests.integration.test_forget import (
 from cosilo.benchmark.noting import of_file
 from cosilo.cli import main
 from cosilo.forget.moved import NOT_THERE
-from cosilo.lineage.artifacts import ArtifactKind, MadeFrom
+from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.store import Lineage
 
 pytestmark = pytest.mark.timeout(300)
@@ -218,10 +218,17 @@ def test_a_run_that_was_moved_since_is_asked_for_and_goes_on_where_it_is(
 def test_a_home_that_was_moved_since_goes_on_where_it_is(
     home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With what lies outside of its run: that was called deleted, as nothing was where it had been."""
+    (home / "run" / "bundles" / "small").rename(home / "out")
+    with Lineage(home) as lineage:
+        (request,) = lineage.requests()
+        number = next(n for n, s in enumerate(request.steps) if s.kind == ArtifactKind.BUNDLE)
+        lineage.move(request.id, number, request.steps[number].state, note=str(home / "out"))
     home = home.rename(home.parent / "new")
     assert main(["forget", str(home)]) == 0
     assert "1 record" in capsys.readouterr().out
     assert holding(home, canary(stopped)) == set()
+    assert not (home / "out").exists()
     assert main(["forget", "status", str(home)]) == 0
     capsys.readouterr()
     assert forget(home, stopped) == 0
@@ -299,3 +306,18 @@ def test_a_data_file_that_was_deleted_since_is_done_with_by_its_owners_word(
     assert "say with --deleted that it was deleted" in capsys.readouterr().err
     assert main(["forget", str(home / "run"), "--deleted", str(data)]) == 0
     assert holding(home, canary(stopped)) == set()
+
+
+def test_a_folder_for_training_that_holds_the_data_is_not_deleted_whole(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (id,) = ids_in(home / "run", "train")
+    with Lineage(home / "run") as lineage:
+        (data,) = (a for a in lineage.standing() if a.kind is ArtifactKind.DATA)
+        there = Artifact(id="trial/a/small/checkpoints", kind=ArtifactKind.STATE, place=str(home))
+        lineage.note(there, MadeFrom(artifacts=frozenset({data.id})))
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    said = capsys.readouterr().out
+    assert f"{home} is not deleted, as " in said
+    assert (home / "data.csv").exists()
+    assert holding(home, canary(id)) == set()

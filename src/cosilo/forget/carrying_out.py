@@ -223,6 +223,13 @@ class _Work:
         """Delete what lies in files of its own."""
         self._doing(number)
         path = Path(step.place) / step.note  # an absolute path stays one
+        if beside := self._kept_in(path) if not step.artifact.startswith(FITTED) else []:
+            self._lineage.move(self._request.id, number, StepState.OPEN)
+            self._say(
+                f"{path} is not deleted, as {beside[0]} lies in it: move what is to stay out of it, "
+                "then forget again; name a folder of its own in the plan"
+            )
+            return
         if step.artifact.startswith(FITTED):
             count = sum(map(_deleted, fitted_in(path)))
             with suppress(OSError):  # something else is in it, and stays
@@ -232,6 +239,12 @@ class _Work:
         if has_lineage(Path(step.place)):
             self._gone(Path(step.place), [step])
         self._done(number, Evidence(what="files deleted", count=count))
+
+    def _kept_in(self, folder: Path) -> list[Path]:
+        """What of the data, runs, plans and requests lies in a folder that was to be deleted whole."""
+        ours = [self._home.folder, *self._home.files]
+        ours += [place for run in self._home.runs for place in (run.folder, run.plan.path)]
+        return [place for place in ours if place.is_relative_to(folder.resolve())]
 
     def _with_deleted(self, number: int, step: ForgetStep) -> None:
         """Undo what was made in a place that its owner says was deleted: what lay elsewhere is still

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cosilo.benchmark import places
 from cosilo.benchmark.noting import run_lineage
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
@@ -148,7 +149,7 @@ def plan_for(
                 parties.append(step)
                 held[step.place, step.artifact] = theirs
             can = {peer_of(step) for step in parties if step.place == str(run.folder)}
-            for artifact in derived:
+            for artifact in _as_it_lies(run, derived):
                 if artifact.kind is ArtifactKind.ABROAD and artifact.place in can:
                     continue
                 _place(run, artifact, take_down, first, remade, last)
@@ -212,6 +213,18 @@ def plan_for(
             sum(c.seconds for c in costs),
         ),
     )
+
+
+def _as_it_lies(run: DataRun, artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
+    """The artifacts with the places that they have now, where what stands around the run was moved (or
+    copied) with it since they were noted."""
+    about = json.loads((run.folder / "run.json").read_text("utf-8"))
+    for artifact in artifacts:
+        if Path(artifact.place).is_absolute():
+            now = places.moved(Path(artifact.place), about, run.plan)
+            yield replace(artifact, place=str(now)) if now.exists() else artifact
+        else:
+            yield artifact
 
 
 def _place(
