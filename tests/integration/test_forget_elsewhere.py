@@ -20,6 +20,7 @@ from cosilo.boundary.record.ledger import Entry, connect, keys_of, opened
 from cosilo.boundary.record.signed import Trust, require_signed
 from cosilo.cli import main
 from cosilo.forget import elsewhere as asking
+from cosilo.forget import planning
 from tiny_run import bench
 
 pytestmark = pytest.mark.timeout(300)
@@ -196,3 +197,21 @@ def test_stopped_between_an_answer_and_its_note_it_ends_the_same(
     assert forgotten_ids(there) == 1
     assert not known(there, canary(gone))
     assert not list(home.rglob(".forget-*"))
+
+
+def test_what_went_to_a_host_that_cannot_be_asked_confirms_no_guess(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without `ca` its keys would never be used again, and told who had a guess that it was right."""
+    home = there / "home"
+    monkeypatch.setattr(planning, "askable", lambda run, peer: False)  # a run without is another
+    (gone,) = ids_in(home / "run", "test")
+    assert forget(home, gone) == 0
+    said = capsys.readouterr().out
+    assert "requests over the network that it no longer makes: large" in said
+    assert "cannot be reached: sent to another party" in said
+    assert forgotten_ids(there) == 1
+    (step,) = steps_of(there, "crypto-shredded")
+    assert (step["state"], step["evidence"]["what"]) == ("done", "keys deleted")  # type: ignore[index]
+    assert main(["audit", "verify", str(home / "run" / "network.sqlite")]) == 0
+    assert main(["forget", "status", str(home)]) == 0

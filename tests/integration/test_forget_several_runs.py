@@ -23,7 +23,7 @@ from tests.integration.test_forget import (
 from cosilo.benchmark.noting import of_file
 from cosilo.cli import main
 from cosilo.forget.moved import NOT_THERE
-from cosilo.lineage.artifacts import ArtifactKind, MadeFrom
+from cosilo.lineage.artifacts import Artifact, ArtifactKind, MadeFrom
 from cosilo.lineage.store import Lineage
 
 pytestmark = pytest.mark.timeout(300)
@@ -218,11 +218,106 @@ def test_a_run_that_was_moved_since_is_asked_for_and_goes_on_where_it_is(
 def test_a_home_that_was_moved_since_goes_on_where_it_is(
     home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With what lies outside of its run: that was called deleted, as nothing was where it had been."""
+    (home / "run" / "bundles" / "small").rename(home / "out")
+    with Lineage(home) as lineage:
+        (request,) = lineage.requests()
+        number = next(n for n, s in enumerate(request.steps) if s.kind == ArtifactKind.BUNDLE)
+        lineage.move(request.id, number, request.steps[number].state, note=str(home / "out"))
     home = home.rename(home.parent / "new")
     assert main(["forget", str(home)]) == 0
     assert "1 record" in capsys.readouterr().out
     assert holding(home, canary(stopped)) == set()
+    assert not (home / "out").exists()
     assert main(["forget", "status", str(home)]) == 0
     capsys.readouterr()
     assert forget(home, stopped) == 0
     assert "forgotten before" in capsys.readouterr().out
+
+
+def test_a_run_that_was_deleted_since_is_done_with_by_its_owners_word(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was the only one; its steps stayed planned for ever, and its data had no status any more."""
+    run = home / "run"
+    outside = home.parent / "elsewhere"
+    outside.mkdir()
+    (outside / "bundle.json").write_text(row_of(number_of(stopped), "cat"))
+    with Lineage(home) as lineage:  # one that lay outside of the run
+        (request,) = lineage.requests()
+        number = next(n for n, s in enumerate(request.steps) if s.kind == ArtifactKind.BUNDLE)
+        lineage.move(request.id, number, request.steps[number].state, note=str(outside))
+    shutil.rmtree(run)
+    for target in (home, home / "data.csv"):
+        capsys.readouterr()
+        assert main(["forget", "status", str(target)]) == 1
+        assert f"{run}: {NOT_THERE}" in capsys.readouterr().out
+    assert forget_data(home, stopped, "--plan") == 2
+    assert "no run of the data" in capsys.readouterr().err
+    assert main(["forget", str(home)]) == 1, "it may have been moved"
+    assert "erased: nothing stands" not in capsys.readouterr().out
+    assert outside.exists()
+    assert main(["forget", str(home), "--deleted", str(home)]) == 2
+    assert "it is still there" in capsys.readouterr().err
+    assert main(["forget", str(home), "--deleted", str(home / "ran")]) == 2
+    assert "no request names it" in capsys.readouterr().err
+    assert main(["forget", str(home), "--deleted", str(run)]) == 0
+    assert main(["forget", "status", str(home)]) == 0
+    assert NOT_THERE not in capsys.readouterr().out
+    assert not outside.exists()
+    assert holding(home, canary(stopped)) == set()
+    (certificate,) = home.glob("erasure-*.json")
+    steps = json.loads(certificate.read_text())["steps"]
+    said = [s for s in steps if "as its owner says" in s.get("evidence", {}).get("what", "")]
+    assert {s["place"] for s in said} == {str(run)}
+    assert {s["state"] for s in steps} == {"done", "cannot be reached"}, "messages that were sent"
+    assert not list(home.glob(".forget-*"))
+
+
+def forget_data(home: Path, id: str, *more: str) -> int:
+    return main(["forget", str(home / "data.csv"), "--ids", whom(home, id), *more])
+
+
+def test_of_a_deleted_run_the_replies_that_it_shared_are_not_called_deleted(
+    home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shared = home / "run", home.parent / "shared.sqlite"
+    shutil.copy(run / "replay.sqlite", shared)
+    with Lineage(home) as lineage:
+        (request,) = lineage.requests()
+        for number, step in enumerate(request.steps):
+            if step.kind == ArtifactKind.ANSWER:
+                lineage.move(request.id, number, step.state, note=str(shared))
+    shutil.rmtree(run)
+    capsys.readouterr()
+    assert main(["forget", str(home), "--deleted", str(run)]) == 1
+    assert f"{shared} has replies that it had asked for" in capsys.readouterr().out
+    shared.unlink()
+    assert main(["forget", str(home), "--deleted", str(run)]) == 0
+
+
+def test_a_data_file_that_was_deleted_since_is_done_with_by_its_owners_word(
+    made: Path, home: Path, stopped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, about = home / "data.csv", home / "run" / "run.json"
+    about.write_text(about.read_text().replace(str(made), str(home)))  # it is no copy
+    data.unlink()
+    assert main(["forget", str(home / "run")]) == 4
+    assert "say with --deleted that it was deleted" in capsys.readouterr().err
+    assert main(["forget", str(home / "run"), "--deleted", str(data)]) == 0
+    assert holding(home, canary(stopped)) == set()
+
+
+def test_a_folder_for_training_that_holds_the_data_is_not_deleted_whole(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (id,) = ids_in(home / "run", "train")
+    with Lineage(home / "run") as lineage:
+        (data,) = (a for a in lineage.standing() if a.kind is ArtifactKind.DATA)
+        there = Artifact(id="trial/a/small/checkpoints", kind=ArtifactKind.STATE, place=str(home))
+        lineage.note(there, MadeFrom(artifacts=frozenset({data.id})))
+    assert forget(home, id, more=("--no-retrain",)) == 1
+    said = capsys.readouterr().out
+    assert f"{home} is not deleted, as " in said
+    assert (home / "data.csv").exists()
+    assert holding(home, canary(id)) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,21 @@ def test_the_client_gets_what_was_learned(run: Path, tmp_path: Path) -> None:
     assert "refund" in said
     assert "".join(pieces) == said
     assert sum(map(bool, pieces)) > 1
+
+
+def test_what_both_sides_kept_of_training_on_a_record_is_deleted_with_it(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run.parent.parent, tmp_path / "desk")
+    run = tmp_path / "desk" / "runs" / "desk"
+    kept = [tmp_path / "desk" / "adapters", run / "split_learning"]
+    assert all(any(f.is_file() for f in folder.rglob("*")) for folder in kept)
+    with opened(run) as results:
+        learned = results.store.examples(results.task, "train")
+    gone = next(each for each in learned if "train about 0" in repr(each.chat))
+    (tmp_path / "whom.txt").write_text(gone.id)
+    whom = ["--ids", f"@{tmp_path / 'whom.txt'}", "--no-retrain"]
+    assert main(["forget", str(run), *whom]) == 0
+    assert not [folder for folder in kept if folder.exists()]
+    files = [f for f in (tmp_path / "desk").rglob("*") if f.is_file()]
+    assert not [f for f in files if b"train about 0" in f.read_bytes()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +32,7 @@ noted (lineage.sqlite).
     cosilo forget RUN --ids @ids.txt --plan --page plan.html    the same, drawn as a graph
     cosilo forget RUN --ids @ids.txt               do it; the same command goes on after a kill
     cosilo forget data.jsonl --where @where.toml   records with  customer = "C-17"
+    cosilo forget DATA --deleted RUN               go on without a run that you deleted since
     cosilo forget RUN --ids -                      ids from standard input, one a line
     cosilo forget STORE --ids @requests.txt        requests that a gateway answered, in its store
     cosilo forget status RUN                       what of earlier requests still stands
@@ -84,6 +85,15 @@ def register(verbs: Any) -> None:
         default=[],
         metavar="DIR",
         help="where else runs of the data are; repeatable",
+    )
+    parser.add_argument(
+        "--deleted",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a run or a data file that you deleted since a request began: what lay in it is not asked "
+        "for any more, and the certificate says that you said so; repeatable",
     )
     parser.add_argument(
         "--no-retrain",
@@ -145,7 +155,13 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     from cosilo.forget.asked import read_ids, read_where
     from cosilo.forget.carrying_out import begin, carry_out, left, one_at_a_time
     from cosilo.forget.erasure import LOADS
-    from cosilo.forget.home import home_of, refuse_read_only, require_columns, rows_of
+    from cosilo.forget.home import (
+        home_of,
+        refuse_read_only,
+        require_columns,
+        require_runs,
+        rows_of,
+    )
     from cosilo.forget.picture import plan_page
     from cosilo.forget.planning import plan_for, said
     from cosilo.forget.remaking import refuse_under_way
@@ -159,6 +175,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     elif arguments.where is not None:
         asked = read_where(arguments.where)
     home = home_of(target, arguments.runs)
+    deleted = _deleted(home, arguments.deleted)
     if not 0 < arguments.deadline_days < 36500:
         raise ConfigError(
             f"--deadline-days {arguments.deadline_days:g} is no number of days above 0"
@@ -174,6 +191,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
     if arguments.plan:
         if asked is None:
             raise ConfigError("--plan: say whom to forget, with --ids or --where")
+        require_runs(home, target)
         require_columns(home, asked)
         records = rows_of(home, asked)
         if not records.rows:
@@ -199,9 +217,11 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
             with Lineage(folder) as lineage:
                 for request in left(there, lineage):
                     print(f"request {request.id[:12]} goes on")
-                    done.append(carry_out(there, lineage, request, _say))
+                    done.append(carry_out(there, lineage, request, _say, deleted=deleted))
                 gone |= set() if asked is None else _gone_ids(lineage, asked)
                 known = known or bool(lineage.requests())
+        if asked is not None and not done:
+            require_runs(home, target)
         with Lineage(home.folder) as lineage:
             if asked is not None and not known:  # else of what is gone, perhaps
                 require_columns(home, asked)
@@ -221,6 +241,38 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
         print("\n".join(_summary(carried.request)))
         print(f"certificate: {carried.certificate}")
     return _code(carried.request for carried in done)
+
+
+def _requests(home: DataHome) -> list[ForgetRequest]:
+    """All requests about the data, the oldest first."""
+    from cosilo.lineage.store import Lineage, has_lineage
+
+    found: list[ForgetRequest] = []
+    for folder in home.folders:
+        if has_lineage(folder):
+            with Lineage(folder, write=False) as lineage:
+                found += lineage.requests()
+    return sorted(found, key=lambda request: request.at)
+
+
+def _deleted(home: DataHome, paths: Sequence[Path]) -> list[Path]:
+    """The places that were deleted, as requests name them.
+
+    Raises:
+        ConfigError: one is still there, or no request names it.
+    """
+    named = {step.place for request in _requests(home) for step in request.steps} if paths else ()
+    for path in paths:
+        if path.exists():
+            raise ConfigError(
+                f"--deleted {str(path)!r}: it is still there; forget goes on with it as it is"
+            )
+        if str(path.resolve()) not in named:
+            raise ConfigError(
+                f"--deleted {str(path)!r}: no request names it; `cosilo forget status` lists the "
+                "places that are asked for"
+            )
+    return [path.resolve() for path in paths]
 
 
 def _code(requests: Iterable[ForgetRequest]) -> int:
@@ -344,14 +396,12 @@ def _status(arguments: argparse.Namespace, target: str) -> int:
     from cosilo.forget.home import home_of
     from cosilo.lineage.store import Lineage, has_lineage
 
-    gateway = _gateway(arguments, target)
-    folders = home_of(Path(target), arguments.runs).folders if gateway is None else [gateway.folder]
-    requests: list[ForgetRequest] = []
-    for folder in folders:
-        if has_lineage(folder):
-            with Lineage(folder, write=False) as lineage:
-                requests += lineage.requests()
-    requests.sort(key=lambda request: request.at)
+    requests: Sequence[ForgetRequest] = ()
+    if (gateway := _gateway(arguments, target)) is None:
+        requests = _requests(home_of(Path(target), arguments.runs))
+    elif has_lineage(gateway.folder):
+        with Lineage(gateway.folder, write=False) as lineage:
+            requests = lineage.requests()
     for request in requests:
         print("\n".join(_summary(request)))
     if not requests:

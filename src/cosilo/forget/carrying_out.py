@@ -24,7 +24,7 @@ from cosilo.benchmark.noting import FORGOTTEN, Withdrawal, forgotten_of
 from cosilo.errors import RunBusyError, StoreError, of_point
 from cosilo.forget import erasure
 from cosilo.forget.data_rows import leave_out, pinned
-from cosilo.forget.elsewhere import ask_party, keep_names, peer_of
+from cosilo.forget.elsewhere import ask_party, keep_names, peer_of, shred_unasked
 from cosilo.forget.files import overwrite, replace_file
 from cosilo.forget.home import DataHome, DataRun, RecordRows, ids_in, resolved
 from cosilo.forget.moved import NOT_THERE, follow, note_request
@@ -121,9 +121,17 @@ class Carried:
 
 
 def carry_out(
-    home: DataHome, lineage: Lineage, request: ForgetRequest, say: Callable[[str], None]
+    home: DataHome,
+    lineage: Lineage,
+    request: ForgetRequest,
+    say: Callable[[str], None],
+    *,
+    deleted: Collection[Path] = (),
 ) -> Carried:
     """Do what is left of `request`, and write its certificate anew; the caller holds `one_at_a_time`.
+
+    Args:
+        deleted: runs and files that their owner says were deleted since it began.
 
     Raises:
         StoreError: something cannot be read or written; the request goes on where it stopped.
@@ -131,7 +139,7 @@ def carry_out(
     began, cpu = time.time(), time.process_time()
     # One of a request that goes on is another in the end; without it, `left` has it go on to there.
     erasure.certificate_at(home.folder, request.id).unlink(missing_ok=True)
-    work = _Work(home, lineage, request, say)
+    work = _Work(home, lineage, request, say, deleted)
     for number, step in enumerate(request.steps):
         if not step.settled and number not in work.over:
             work.do(number, step)
@@ -158,18 +166,22 @@ class _Work:
         lineage: Lineage,
         request: ForgetRequest,
         say: Callable[[str], None],
+        deleted: Collection[Path],
     ) -> None:
         self.over: set[int] = set()
         self._home = home
         self._lineage = lineage
         self._request = request
         self._say = say
+        self._deleted = frozenset(map(str, deleted))
         self._remade: dict[Path, Remade] = {}
         self._missing: set[str] = set()  # places that were told of
 
     def do(self, number: int, step: ForgetStep) -> None:
         run = next((r for r in self._home.runs if str(r.folder) == step.place), None)
-        if step.kind == ArtifactKind.DATA and step.note.startswith("{"):
+        if step.place in self._deleted:
+            self._with_deleted(number, step)
+        elif step.kind == ArtifactKind.DATA and step.note.startswith("{"):
             self._doing(number)
             self._done(number, leave_out(step, self._lineage))
             self._say(f"rows left out of {step.place}")
@@ -189,19 +201,11 @@ class _Work:
         elif not Path(step.place).exists():
             self._ask_for(step.place)
         elif step.kind in _FILES or _in_files(step):
-            self._doing(number)
-            path = Path(step.place) / step.note  # an absolute path stays one
-            if step.artifact.startswith(FITTED):
-                count = sum(map(_deleted, fitted_in(path)))
-                with suppress(OSError):  # something else is in it, and stays
-                    path.rmdir()
-            else:
-                count = _deleted(path)
-            if has_lineage(Path(step.place)):
-                self._gone(Path(step.place), [step])
-            self._done(number, Evidence(what="files deleted", count=count))
+            self._files(number, step)
         elif step.method is Method.ASK:
             self._ask(number, step, run)
+        elif step.method is Method.SHRED and run is not None:
+            self._shred(number, step, run)
         elif step.kind == ArtifactKind.ABROAD:
             self._done(number, Evidence(what="nothing was sent"))
         elif run is not None and step.kind in WITH_RUN:
@@ -215,6 +219,56 @@ class _Work:
             self._missing.add(place)
             self._say(f"{place}: {NOT_THERE}")
 
+    def _files(self, number: int, step: ForgetStep) -> None:
+        """Delete what lies in files of its own."""
+        self._doing(number)
+        path = Path(step.place) / step.note  # an absolute path stays one
+        if beside := self._kept_in(path) if not step.artifact.startswith(FITTED) else []:
+            self._lineage.move(self._request.id, number, StepState.OPEN)
+            self._say(
+                f"{path} is not deleted, as {beside[0]} lies in it: move what is to stay out of it, "
+                "then forget again; name a folder of its own in the plan"
+            )
+            return
+        if step.artifact.startswith(FITTED):
+            count = sum(map(_deleted, fitted_in(path)))
+            with suppress(OSError):  # something else is in it, and stays
+                path.rmdir()
+        else:
+            count = _deleted(path)
+        if has_lineage(Path(step.place)):
+            self._gone(Path(step.place), [step])
+        self._done(number, Evidence(what="files deleted", count=count))
+
+    def _kept_in(self, folder: Path) -> list[Path]:
+        """What of the data, runs, plans and requests lies in a folder that was to be deleted whole."""
+        ours = [self._home.folder, *self._home.files]
+        ours += [place for run in self._home.runs for place in (run.folder, run.plan.path)]
+        return [place for place in ours if place.is_relative_to(folder.resolve())]
+
+    def _with_deleted(self, number: int, step: ForgetStep) -> None:
+        """Undo what was made in a place that its owner says was deleted: what lay elsewhere is still
+        there."""
+        outside = Path(step.place) / step.note.partition("#")[0]
+        apart = outside.is_absolute() and not outside.is_relative_to(step.place)
+        if step.kind == ArtifactKind.SERVED:
+            self._served(number, step, None)
+        elif step.method is Method.ASK:
+            about = step.note.partition("; ")[0]
+            note = f"{about}; the run was deleted, and with it the names that it can be asked by"
+            self._lineage.move(self._request.id, number, StepState.UNREACHABLE, note=note)
+            _names_file(self._home, self._request.id, number).unlink(missing_ok=True)
+        elif step.kind == ArtifactKind.ANSWER and apart and outside.exists():
+            self._lineage.move(self._request.id, number, StepState.OPEN)
+            self._say(
+                f"{outside} has replies that it had asked for, and nobody knows which: delete that, "
+                f"too, and say again that {step.place} was deleted"
+            )
+        elif apart and (step.kind in _FILES or _in_files(step)):
+            self._files(number, step)
+        else:
+            self._done(number, Evidence(what="deleted, as its owner says"))
+
     # ── a run ────────────────────────────────────────────────────────────────
 
     def _run(self, run: DataRun) -> None:
@@ -224,6 +278,7 @@ class _Work:
             for n, s in enumerate(self._request.steps)
             if s.place == str(run.folder)
             and s.kind in WITH_RUN
+            and s.method is not Method.SHRED
             and not s.settled
             and not s.artifact.endswith("/checkpoints")
         }
@@ -267,18 +322,19 @@ class _Work:
 
     def _served(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
         process = ServingProcess.at(step.note.partition(": ")[0])
-        if process is None or run is None or not process.here:
+        known = run is not None or step.place in self._deleted
+        if process is None or not process.here or (process.runs and not known):
             self._lineage.move(self._request.id, number, StepState.OPEN)
             return
         self._doing(number)
-        made = self._remade.get(run.folder)
-        swap = step.method is Method.RETRAIN and not (made is not None and made.lost)
+        made = None if run is None else self._remade.get(run.folder)
+        swap = step.method is Method.RETRAIN and run is not None and not (made and made.lost)
         if process.runs:
             self._say(f"{step.note}: {'prepares its points again' if swap else 'is ended'}")
             with suppress(OSError):
                 process.tell(signal.SIGHUP if swap else signal.SIGTERM)
         until = time.monotonic() + (_SWAPPED if swap else _ENDED)
-        while process.runs and not (swap and self._swapped(run, step)):
+        while process.runs and not (swap and self._swapped(Path(step.place), step)):
             if time.monotonic() > until:
                 self._lineage.move(self._request.id, number, StepState.OPEN)
                 self._say(f"{step.note}: still serves it; end it, then forget again")
@@ -287,7 +343,8 @@ class _Work:
         if process.runs:
             self._done(number, Evidence(what="serves a point that was prepared again", count=1))
             return
-        self._gone(run.folder, [step], by=Method.TAKE_DOWN)
+        if run is not None:
+            self._gone(run.folder, [step], by=Method.TAKE_DOWN)
         self._done(number, Evidence(what="serves no more", count=1))
 
     def _ask(self, number: int, step: ForgetStep, run: DataRun | None) -> None:
@@ -311,8 +368,23 @@ class _Work:
         note = f"{about}; {told.note}" if told.note else about
         self._lineage.move(self._request.id, number, told.state, evidence=told.evidence, note=note)
 
-    def _swapped(self, run: DataRun, step: ForgetStep) -> bool:
-        with Lineage(run.folder, write=False) as there:
+    def _shred(self, number: int, step: ForgetStep, run: DataRun) -> None:
+        """Delete keys of what went to parties that nobody asks, which the run no longer asks for."""
+        self._doing(number)
+        count, bare = shred_unasked(run, step.note.rpartition(": ")[2].split(", "))
+        evidence = Evidence(what="keys deleted", count=count)
+        if not bare:
+            self._done(number, evidence)
+            return
+        note = (
+            f"{step.note}; {bare} messages of an earlier version are guessable: their digests stay"
+        )
+        self._lineage.move(
+            self._request.id, number, StepState.UNREACHABLE, evidence=evidence, note=note
+        )
+
+    def _swapped(self, run: Path, step: ForgetStep) -> bool:
+        with Lineage(run, write=False) as there:
             derived = there.derived_from(there.names_of(self._request.id))
         return step.artifact not in {artifact.id for artifact in derived}
 

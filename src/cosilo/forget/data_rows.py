@@ -49,7 +49,7 @@ def leave_out(step: ForgetStep, lineage: Lineage) -> Evidence:
     except OSError as error:
         raise StoreError(
             f"{str(path)!r} cannot be read ({error.strerror}): put the file back as it was when the "
-            "request began, and forget again"
+            "request began, or say with --deleted that it was deleted, and forget again"
         ) from None
     if hashlib.sha256(data).hexdigest() != told["after"]:
         if _keyed(data, lineage) != told["before"]:

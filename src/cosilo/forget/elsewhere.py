@@ -133,6 +133,35 @@ def ask_party(
     return _verdict(answers)
 
 
+def unasked(run: DataRun, asked: Collection[str]) -> list[str]:
+    """The parties that the run spoke to over the network and that are not among `asked`."""
+    network = run.folder / NETWORK
+    if not network.is_file():
+        return []
+    with closing(connect(network)) as db:
+        return sorted({chain.rpartition("/")[0] for chain in _chains(db)} - set(asked))
+
+
+def shred_unasked(run: DataRun, peers: Collection[str]) -> tuple[int, int]:
+    """Delete the keys of requests that went over the network to `peers`, which nobody asks, and that
+    the run as it is now does not make: with them a guess of what was sent can be confirmed.
+
+    Returns:
+        How many messages on record these were, and how many of them had no key: an earlier version's,
+        whose digests stay.
+
+    Raises:
+        StoreError: a file cannot be read or written.
+    """
+    count = bare = 0
+    for peer in peers:
+        with closing(connect(run.folder / NETWORK)) as db:
+            chains = _roads(db, peer)
+        for told in shred(run.folder / NETWORK, _no_more(run, peer), chains=chains):
+            count, bare = count + told.records, bare + told.guessable
+    return count, bare
+
+
 def signed_answers(path: Path, ca: Path) -> tuple[str, list[Forgotten]]:
     """Which host signed, and what, as `ask_party` kept it; each signature is looked at.
 
@@ -247,12 +276,17 @@ def _names(run: DataRun, peer: str, path: Path) -> HeldElsewhere:
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{str(path)!r} cannot be read ({type(error).__name__})") from None
     if kept.requests is None:
-        now = {entry.content_digest for entry in _crossed(run, peer) if entry.direction == "up"}
-        now.add(None)  # was forgotten before
-        there = [entry for entry in _sent(run, peer) if entry.content_digest not in now]
-        kept.requests = held_elsewhere(there, ()).requests
+        kept.requests = _no_more(run, peer)
         replace_file(path, msgspec.json.encode(kept))
     return replace(kept.held, requests=kept.requests)
+
+
+def _no_more(run: DataRun, peer: str) -> tuple[str, ...]:
+    """The ids of requests to the party that the run as it is now does not make."""
+    now = {entry.content_digest for entry in _crossed(run, peer) if entry.direction == "up"}
+    now.add(None)  # was forgotten before
+    there = [entry for entry in _sent(run, peer) if entry.content_digest not in now]
+    return held_elsewhere(there, ()).requests
 
 
 def _crossed(run: DataRun, peer: str) -> Iterator[Entry]:

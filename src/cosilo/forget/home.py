@@ -13,6 +13,8 @@ from cosilo.benchmark import places
 from cosilo.benchmark.plan import Plan
 from cosilo.errors import ConfigError, CosiloError, StoreError
 from cosilo.forget.asked import AskedRecords, refuse_ambiguous, refuse_unknown
+from cosilo.lineage.artifacts import ArtifactKind
+from cosilo.lineage.requests import Method
 from cosilo.lineage.store import Lineage, has_lineage
 from cosilo.tasks.config import located
 from cosilo.tasks.files import FileRow, lookup
@@ -47,6 +49,7 @@ class DataHome:
 
     Attributes:
         files: every file of records of any of the runs.
+        runs: none where all of them were moved or deleted since requests about the files began.
         folder: where requests about these data are kept.
         earlier: where more of them are, of before a run joined files that had been apart.
         unread: folders near them that look like runs and cannot be read: nobody knows what is in them.
@@ -98,15 +101,55 @@ def home_of(target: Path, more: Sequence[Path] = ()) -> DataHome:
         if files <= known:
             break
         known |= files
+    if not runs and (asked := _asked_about(target)):
+        folder = target if target.is_dir() else _beside(target)
+        return DataHome(asked, (), folder.resolve(), unread=tuple(unread))
     if not runs:
-        raise ConfigError(
-            f"no run of the data in {str(target)!r} was found near them; name the run itself, or the "
-            "folder of its runs with --runs"
-        )
+        raise _no_runs(target)
     ordered = tuple(sorted(runs, key=lambda run: run.folder))
     ours = tuple(sorted(known))
     folder, *earlier = kept_in(ours)
     return DataHome(ours, ordered, folder, tuple(earlier), tuple(unread))
+
+
+def require_runs(home: DataHome, target: Path) -> None:
+    """Refuse a new request where no run says what records the files of `target` have.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not home.runs:
+        raise _no_runs(target)
+
+
+def _no_runs(target: Path) -> ConfigError:
+    return ConfigError(
+        f"no run of the data in {str(target)!r} was found near them; name the run itself, or the "
+        "folder of its runs with --runs"
+    )
+
+
+def _asked_about(target: Path) -> tuple[Path, ...]:
+    """The data files, where they are now, of requests that are kept beside `target` or in it; of those
+    about `target` where it is a file."""
+    folder = (target if target.is_dir() else _beside(target)).resolve()
+    found: set[Path] = set()
+    if not has_lineage(folder):
+        return ()
+    with Lineage(folder, write=False) as lineage:
+        for request in lineage.requests():
+            old = [Path(step.place) for step in request.steps if step.method is Method.VERIFY]
+            files = {
+                folder / place.relative_to(old[0])
+                if old and place.is_relative_to(old[0])
+                else place
+                for step in request.steps
+                if step.kind == ArtifactKind.DATA and not step.artifact
+                for place in [Path(step.place)]
+            }
+            if target.is_dir() or target.resolve() in files:
+                found |= files
+    return tuple(sorted(found))
 
 
 def kept_in(files: Sequence[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ with the place that it was at; data move with the folder in which the request is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cosilo.forget.erasure import finished
@@ -16,7 +16,7 @@ from cosilo.lineage.store import Lineage, has_lineage
 
 NOT_THERE = (
     "no run of these files is there any more: put it back there, or name the folder it is in now with "
-    "--runs, and forget again"
+    "--runs, or say with --deleted that it was deleted, and forget again"
 )
 
 _WAS_HERE = "where the run was when the request began"
@@ -37,12 +37,19 @@ def follow(home: DataHome, lineage: Lineage) -> None:
             continue
         ways = [*_of_runs(home, request), *_of_home(home, request)]
         for number, step in enumerate(request.steps):
-            place = Path(step.place)
-            if place.exists():
-                continue
-            there = (new / place.relative_to(old) for old, new in ways if place.is_relative_to(old))
-            if (found := next(filter(Path.exists, there), None)) is not None:
-                lineage.move(request.id, number, step.state, place=str(found))
+            place, note = _now(Path(step.place), ways), Path(step.note)
+            if place is not None:
+                lineage.move(request.id, number, step.state, place=str(place))
+            if note.is_absolute() and (file := _now(note, ways)) is not None:
+                lineage.move(request.id, number, step.state, note=str(file))
+
+
+def _now(place: Path, ways: Sequence[tuple[Path, Path]]) -> Path | None:
+    """Where it is by one of the ways that its folder went; None where it was, or nobody knows."""
+    if place.exists():
+        return None
+    there = (new / place.relative_to(old) for old, new in ways if place.is_relative_to(old))
+    return next(filter(Path.exists, there), None)
 
 
 def _of_runs(home: DataHome, request: ForgetRequest) -> Iterator[tuple[Path, Path]]:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cosilo.benchmark import places
 from cosilo.benchmark.noting import run_lineage
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
-from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of
+from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of, unasked
 from cosilo.forget.home import DataHome, DataRun, RecordRows, file_of, ids_in, resolved
 from cosilo.lineage.artifacts import Artifact, ArtifactKind
 from cosilo.lineage.beside import FITTED, fitted_of, serving
@@ -148,13 +149,22 @@ def plan_for(
                 parties.append(step)
                 held[step.place, step.artifact] = theirs
             can = {peer_of(step) for step in parties if step.place == str(run.folder)}
-            for artifact in derived:
+            for artifact in _as_it_lies(run, derived):
                 if artifact.kind is ArtifactKind.ABROAD and artifact.place in can:
                     continue
                 _place(run, artifact, take_down, first, remade, last)
                 if artifact.kind is ArtifactKind.BUNDLE:
                     _serving(run, run.folder / artifact.place, first, last)
             remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
+            if left := unasked(run, can):
+                last.append(
+                    ForgetStep(
+                        method=Method.SHRED,
+                        kind=ArtifactKind.SEALED,
+                        place=str(run.folder),
+                        note=f"requests over the network that it no longer makes: {', '.join(left)}",
+                    )
+                )
             if retrain:
                 costs.append(_cost(store))
             shared = run.plan.replay.path
@@ -203,6 +213,18 @@ def plan_for(
             sum(c.seconds for c in costs),
         ),
     )
+
+
+def _as_it_lies(run: DataRun, artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
+    """The artifacts with the places that they have now, where what stands around the run was moved (or
+    copied) with it since they were noted."""
+    about = json.loads((run.folder / "run.json").read_text("utf-8"))
+    for artifact in artifacts:
+        if Path(artifact.place).is_absolute():
+            now = places.moved(Path(artifact.place), about, run.plan)
+            yield replace(artifact, place=str(now)) if now.exists() else artifact
+        else:
+            yield artifact
 
 
 def _place(
@@ -424,7 +446,9 @@ def _lines(steps: Sequence[ForgetStep]) -> Iterator[str]:
     for step in steps:
         note = "" if step.kind == ArtifactKind.DATA and step.note.startswith("[") else step.note
         of_run = step.kind in WITH_RUN and not (
-            note.startswith("made") or step.artifact.startswith(FITTED)
+            note.startswith("made")
+            or step.artifact.startswith(FITTED)
+            or step.method is Method.SHRED
         )
         key = (step.kind, step.place, "" if of_run else note)
         counted[key] = counted.get(key, 0) + 1

@@ -26,8 +26,12 @@ def note_fitted(out: Path, files: Iterable[Path]) -> list[Path]:
     left: list[Path] = []
     place = str(out.resolve())
     for file in sorted({file.resolve() for file in files}):
+        inside = out.resolve().is_relative_to(file.parent)  # then it is moved with the file
         artifact = Artifact(
-            id=f"{FITTED}{place}", kind=ArtifactKind.WEIGHTS, place=place, made_by="cosilo fit"
+            id=f"{FITTED}{place}",
+            kind=ArtifactKind.WEIGHTS,
+            place=str(out.resolve().relative_to(file.parent)) if inside else place,
+            made_by="cosilo fit",
         )
         if _older_run(file.parent):
             left.append(file)
