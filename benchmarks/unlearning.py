@@ -11,9 +11,11 @@ no figure is comparable with published ones. 300 questions to forget; of the 300
 authors, drawn by the seed, are held out, as people who were never there. Tuned: LoRA of rank 16 on the
 last eight layers, on both sets; retrained: the same on what is retained alone. Every method trains
 forty steps; the bad teacher, and UNDIAL once more (`undial-3`), three passes over what is to be
-forgotten, 112 steps. All is trained on every question; 150 of those to forget and 40, 30 and 30 of the
-others, drawn by the seed, are measured. The tune split has 100 questions of five authors of `retain` to
-forget and those of eight others to keep, and nothing of `forget`.
+forgotten, 112 steps, and the bad teacher also six (`bad_teacher-6`), as many as on the tune split, and
+three where what is to be forgotten counts once (`bad_teacher-1`). All is trained on every question; 150
+of those to forget and 40, 30 and 30 of the others, drawn by the seed, are measured. The tune split has
+100 questions of five authors of `retain` to forget and those of eight others to keep, and nothing of
+`forget`.
 
     forget quality   p of a Kolmogorov–Smirnov test of truth ratios on forgotten questions against the
                      retrained model's, by the three wrong answers that unlearning did not stop by
@@ -87,6 +89,7 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "undial": ("undial", {}, 3e-3, STEPS),
     "bad_teacher": ("bad_teacher", {}, 3e-3, LONGER),
     "bad_teacher-1": ("bad_teacher", {"forget": 1.0}, 3e-3, LONGER),
+    "bad_teacher-6": ("bad_teacher", {}, 3e-3, 2 * LONGER),
     "dpo": ("dpo", {}, 3e-3, STEPS),
     "task_vector": ("task_vector", {}, 3e-3, STEPS),
     "rmu": ("rmu", {}, 3e-3, STEPS),
