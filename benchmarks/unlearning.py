@@ -6,6 +6,9 @@
     python benchmarks/unlearning.py --seeds 100         the tune split: settings are tried on it alone
     python benchmarks/unlearning.py --report            the table of what is there
 
+Numbers of seeds that are done are kept in benchmarks/cells/unlearning, without the models: `--report
+--cells benchmarks/cells/unlearning` makes the table of them; a further seed's are copied there.
+
 Data: ../shared/data/tofu_qa with paraphrases and wrong answers of benchmarks/data/tofu_qa.py, so that
 no figure is comparable with published ones. 300 questions to forget; of the 300 to retain, those of two
 authors, drawn by the seed, are held out, as people who were never there. Tuned: LoRA of rank 16 on the
@@ -168,6 +171,10 @@ class Bench:
         for what, ours in (("precision", PRECISION), ("data", split.digest)):
             if cells.done and cells.done.get(what) != ours:
                 raise SystemExit(f"{folder} holds cells of another {what}: empty it")
+        if "tuned measured" in cells.done and not (folder / "tuned.adapter").exists():
+            raise SystemExit(
+                f"the models that {folder} has numbers of are gone: name other --cells"
+            )
         cells.done |= {"data": split.digest, "precision": PRECISION}
         learned = [*split.forget, *split.retain]
         tuned = self.adapter(folder, cells, "tuned", lambda: self.taught(learned, seed))
