@@ -211,7 +211,7 @@ def left_at(home: GatewayHome, lineage: Lineage) -> list[ForgetRequest]:
 
 def _is_of_store(request: ForgetRequest) -> bool:
     """Whether it is about requests on record; else it is about data that lie there."""
-    return request.steps[0].method is Method.SHRED
+    return bool(request.steps) and request.steps[0].method is Method.SHRED
 
 
 def carry_out_at(
