@@ -38,6 +38,11 @@ def _usual(said: Said) -> Any:
     return losses.token_mean(said.nll, said.tokens)
 
 
+def _holding(found: Any, retain: float, seen: Seen) -> Any:
+    """`found`, and `retain` times the usual loss on records to keep, which is not read for nothing."""
+    return found + retain * _usual(seen.retain) if retain else found
+
+
 @methods.register("ga")
 @dataclass(frozen=True, kw_only=True)
 class GradientAscent:
@@ -106,7 +111,7 @@ class NegativePreference:
 
     def loss(self, seen: Seen) -> Any:
         found = losses.preference(seen.forget.nll, seen.forget_nll_before, self.beta)
-        return found + self.retain * _usual(seen.retain) if self.retain else found
+        return _holding(found, self.retain, seen)
 
 
 @methods.register("simnpo")
@@ -130,7 +135,7 @@ class SimplePreference:
 
     def loss(self, seen: Seen) -> Any:
         found = losses.simple_preference(seen.forget.nll, seen.forget.tokens, self.beta, self.delta)
-        return found + self.retain * _usual(seen.retain) if self.retain else found
+        return _holding(found, self.retain, seen)
 
 
 @methods.register("dpo")
@@ -158,7 +163,7 @@ class RatherNothing:
             seen.instead_nll_before,
             self.beta,
         )
-        return found + self.retain * _usual(seen.retain) if self.retain else found
+        return _holding(found, self.retain, seen)
 
 
 @methods.register("rmu")
@@ -206,7 +211,7 @@ class AdjustedDistillation:
         found = losses.adjusted_distillation(
             seen.forget.logits, seen.forget_before.logits, seen.forget.targets, self.less
         )
-        return found + self.retain * _usual(seen.retain) if self.retain else found
+        return _holding(found, self.retain, seen)
 
 
 @methods.register("bad_teacher")
@@ -230,7 +235,7 @@ class BadTeacher:
 
     def loss(self, seen: Seen) -> Any:
         found = self.forget * losses.divergence(seen.forget.logits, seen.forget_never.logits)
-        return found + self.retain * _usual(seen.retain) if self.retain else found
+        return _holding(found, self.retain, seen)
 
 
 @methods.register("task_vector")
