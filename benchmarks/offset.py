@@ -58,7 +58,6 @@ from unlearning import (
     LONGEST,
     MODEL,
     OWN,
-    PRECISION,
     TUNE,
     Bench,
     Row,
@@ -106,7 +105,7 @@ def _author(rng: np.random.Generator, rows: Sequence[Row]) -> list[Row]:
 class Pair(Bench):
     """The LM, and a small model that learns beside it."""
 
-    epochs = EPOCHS
+    epochs, precision = EPOCHS, "float32"
 
     def __init__(self, how: argparse.Namespace) -> None:
         super().__init__(how)
@@ -310,7 +309,7 @@ def report(folder: Path, seeds: Sequence[int]) -> None:
     kept = Kept("offset", settings={
         "model": MODEL, "dropped": DROPPED, "forget": AUTHOR, "retain": AUTHOR, "epochs": EPOCHS,
         "alpha": ALPHA, "further": FURTHER, "method": METHOD, "top": TOP, "seeds": len(done),
-        "precision": PRECISION,
+        "precision": Pair.precision,
     })  # fmt: skip
     every = {name: [summary(d, name) for d in done] for name in arms}
     for name, found in every.items():

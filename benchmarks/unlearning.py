@@ -135,12 +135,12 @@ def _some(rng: np.random.Generator, rows: Sequence[Row], count: int) -> list[Row
 
 
 class Bench:
-    epochs = EPOCHS
+    epochs, precision = EPOCHS, PRECISION
 
     def __init__(self, how: argparse.Namespace) -> None:
         self.how = how
         self.end = time.monotonic() + 60 * how.minutes
-        self.base: Any = models.create("torch", model=MODEL, precision=PRECISION)
+        self.base: Any = models.create("torch", model=MODEL, precision=self.precision)
         self.above = self.upper_loss(self.base.module)
         self.reader = ModuleReader(self.above)
         self.rounded: dict[int, ModuleReader] = {}  # by bits: all models have the same layers below
