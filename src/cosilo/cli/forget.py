@@ -163,7 +163,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
         rows_of,
     )
     from cosilo.forget.picture import plan_page
-    from cosilo.forget.planning import plan_for, said
+    from cosilo.forget.planning import files_deleted, plan_for, said
     from cosilo.forget.remaking import refuse_under_way
     from cosilo.lineage.store import Lineage
     from cosilo.models.present import require_present
@@ -229,6 +229,7 @@ def _forget(arguments: argparse.Namespace, target: Path) -> int:
             if new is not None and new.rows:
                 plan = planned(new)
                 _preflight(home, retrain=retrain)
+                refuse_read_only(home, files_deleted(plan))
                 for line in said(plan, retrain=retrain):
                     print(line)
                 request = begin(home, lineage, new, plan)

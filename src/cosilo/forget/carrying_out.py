@@ -28,7 +28,7 @@ from cosilo.forget.elsewhere import ask_party, keep_names, peer_of, shred_unaske
 from cosilo.forget.files import overwrite, replace_file
 from cosilo.forget.home import DataHome, DataRun, RecordRows, ids_in, resolved
 from cosilo.forget.moved import NOT_THERE, follow, note_request
-from cosilo.forget.planning import WITH_RUN, ForgetPlan
+from cosilo.forget.planning import WITH_RUN, ForgetPlan, in_files
 from cosilo.forget.remaking import Remade, clear, drop_unasked, held, remake
 from cosilo.forget.searching import drop_kept, holding, keep_pieces, pieces_file, pieces_of
 from cosilo.lineage.artifacts import ArtifactKind
@@ -200,7 +200,7 @@ class _Work:
             self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
         elif not Path(step.place).exists():
             self._ask_for(step.place)
-        elif step.kind in _FILES or _in_files(step):
+        elif step.kind in _FILES or in_files(step):
             self._files(number, step)
         elif step.method is Method.ASK:
             self._ask(number, step, run)
@@ -264,7 +264,7 @@ class _Work:
                 f"{outside} has replies that it had asked for, and nobody knows which: delete that, "
                 f"too, and say again that {step.place} was deleted"
             )
-        elif apart and (step.kind in _FILES or _in_files(step)):
+        elif apart and (step.kind in _FILES or in_files(step)):
             self._files(number, step)
         else:
             self._done(number, Evidence(what="deleted, as its owner says"))
@@ -427,11 +427,6 @@ class _Work:
 
     def _done(self, number: int, evidence: Evidence) -> None:
         self._lineage.move(self._request.id, number, StepState.DONE, evidence=evidence)
-
-
-def _in_files(step: ForgetStep) -> bool:
-    """Whether what it undoes lies in a folder of its own."""
-    return step.artifact.endswith("/checkpoints") or step.artifact.startswith(FITTED)
 
 
 def _tell_of(run: DataRun, request: ForgetRequest) -> None:

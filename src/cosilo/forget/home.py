@@ -284,21 +284,33 @@ def file_of(where: str) -> Path:
     return Path(where.rpartition(" ")[0].rpartition(" ")[0]).resolve()
 
 
-def refuse_read_only(home: DataHome, others: Iterable[Path] = ()) -> None:
+def refuse_read_only(home: DataHome, deleted: Iterable[Path] = ()) -> None:
     """Refuse to begin where something that has to be changed cannot be.
+
+    Args:
+        deleted: files and folders elsewhere that are to go.
 
     Raises:
         StoreError: it cannot; nothing was touched.
     """
-    wanted = [*home.files, *home.folders, *others]
+    wanted = [*home.files, *home.folders]
     for run in home.runs:
-        wanted += [run.folder, *(f for f in run.folder.iterdir() if f.is_file())]
+        wanted += [*_folders_in(run.folder), *(f for f in run.folder.iterdir() if f.is_file())]
+    for path in deleted:
+        if path.exists():
+            wanted += [path, path.parent, *_folders_in(path)]
     for path in wanted:
         if path.exists() and not _writable(path):
             raise StoreError(
                 f"{str(path)!r} can only be read, so nothing could be forgotten there; nothing was "
                 "touched"
             )
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    """The folder with all folders in it; none where it is a file."""
+    for inner, _, _ in os.walk(folder):
+        yield Path(inner)
 
 
 def _writable(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -295,6 +296,21 @@ def _elsewhere(artifact: Artifact) -> bool:
     return artifact.id.endswith("/checkpoints")
 
 
+def files_deleted(plan: ForgetPlan) -> list[Path]:
+    """Files and folders that the plan deletes one by one: bundles, reports, checkpoints."""
+    return [
+        Path(step.place) / step.note  # an absolute path stays one
+        for step in plan.steps
+        if step.method is Method.DELETE
+        and (in_files(step) or (step.kind in OUTSIDE and step.kind != ArtifactKind.ABROAD))
+    ]
+
+
+def in_files(step: ForgetStep) -> bool:
+    """Whether what it undoes lies in a folder of its own."""
+    return step.artifact.endswith("/checkpoints") or step.artifact.startswith(FITTED)
+
+
 def _served(
     step: ForgetStep,
     artifact: Artifact,
@@ -317,10 +333,10 @@ def _sent(step: ForgetStep, run: DataRun, artifact: Artifact) -> ForgetStep:
     sent = _messages(run.folder / "ledger.sqlite", trial)
     if sent == 0:  # nothing had crossed: there is nothing to reach
         return _changed(step, method=Method.DELETE, note=f"{artifact.place}: nothing was sent")
-    what = "messages" if sent is None else f"{sent} messages"
+    what = "messages" if sent is None else counted(sent, "message")
     note = (
-        f"{artifact.place}: {what} were sent to it, some of which may hold the record; what it kept of "
-        "them is not known here"
+        f"{artifact.place}: {what} sent to it{_by(run, trial)}, any of which may hold the record; what "
+        "it kept is not known here"
     )
     return _changed(step, state=StepState.UNREACHABLE, note=note)
 
@@ -357,19 +373,25 @@ def _asked(
         )
 
 
+def _by(run: DataRun, trial: str) -> str:
+    """Which point of the plan sent something, where the run still says."""
+    if not (run.folder / "run.sqlite").is_file():
+        return ""
+    with closing(connect(run.folder / "run.sqlite")) as db:
+        found = db.execute("SELECT point FROM trials WHERE id = ?", (trial,)).fetchone()
+    return f" by the point {found[0]}" if found else ""
+
+
 def _messages(ledger: Path, trial: str) -> int | None:
     """How many messages crossed upwards in the trial; None where nobody can say."""
     if not ledger.is_file():
         return None
-    db = connect(ledger)
-    try:
-        query = (
-            "SELECT count(*) FROM entries WHERE direction = 'up'"
-            " AND (chain = ?1 OR chain GLOB ?1 || '/*')"
-        )
+    query = (
+        "SELECT count(*) FROM entries WHERE direction = 'up'"
+        " AND (chain = ?1 OR chain GLOB ?1 || '/*')"
+    )
+    with closing(connect(ledger)) as db:
         return int(db.execute(query, (trial,)).fetchone()[0])
-    finally:
-        db.close()
 
 
 def _whole_run(run: DataRun, there: Iterable[str]) -> Iterator[ForgetStep]:

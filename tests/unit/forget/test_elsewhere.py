@@ -101,12 +101,12 @@ async def test_what_flower_carries_is_not_asked_and_listed_as_out_of_reach(tmp_p
     assert list(_asked(run, [sent], 9.0)) == []
     step = _sent(ForgetStep(method=Method.NONE, artifact=sent.id, kind=sent.kind), run, sent)
     assert step.state is StepState.UNREACHABLE
-    assert step.note.startswith("large: 1 messages were sent to it")
+    assert step.note.startswith("large: 1 message sent to it")
     request = ForgetRequest(id=FORGET, at=0.0, records=1, steps=(step,))
     assert not request.erased
     told = statement(request, [], ended=1.0, verification={})
     assert (told["erased"], told["standing"]) == (False, 1)
-    assert any("cannot be reached" in line and "1 messages" in line for line in _summary(request))
+    assert any("cannot be reached" in line and "1 message" in line for line in _summary(request))
 
 
 def test_what_is_kept_and_no_answer_is_no_evidence(
