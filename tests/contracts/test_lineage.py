@@ -43,6 +43,7 @@ ELSEWHERE = {
     "retrieve": INFERENCE, "rewrite": INFERENCE, "router": INFERENCE, "sketch": INFERENCE,
     "speculative": INFERENCE, "split": INFERENCE,
     "secure_head": "test_secure_head",
+    "secure_adapter": "test_secure_bench", "secure_forward": "test_secure_bench",
     "private_evolution": "test_private_evolution",
     "distil_logits": "test_bench_torch", "distil_across": "test_bench_torch",
     "distil_states": "test_bench_torch",
@@ -51,9 +52,6 @@ ELSEWHERE = {
     "federated": "test_federation", "fedcollm": "test_fedcollm", "fedmkt": "test_fedmkt",
 }  # fmt: skip
 """Those that need other models: the tests in which a run of theirs is made within `all_named`."""
-
-TRAINS_NOTHING = {"secure_adapter", "secure_forward"}
-"""Their models are the owner's as they come, and engines keep nothing on the disk."""
 
 WRITERS = {
     "denoiser", "inference/pairwise", "inference/voting",
@@ -68,7 +66,7 @@ WRITERS = {
 
 
 def test_every_registered_strategy_is_looked_at() -> None:
-    assert {*POINTS, *ELSEWHERE, *TRAINS_NOTHING} == set(strategies.names())
+    assert {*POINTS, *ELSEWHERE} == set(strategies.names())
     folder = Path(__file__).parents[1] / "integration"
     for module in set(ELSEWHERE.values()):
         assert "with all_named(" in (folder / f"{module}.py").read_text("utf-8")

@@ -394,7 +394,9 @@ def test_a_store_that_can_only_be_read_is_refused_before_anything_is_touched(
     (home / "run" / "shards" / "0").mkdir(parents=True)
     (home / "told").mkdir()
     assert main(["report", str(home / "run"), "-o", str(home / "told" / "page.html")]) == 0
-    files = [f for f in home.rglob("*") if f.suffix in (".csv", ".html", ".json", ".toml", ".sqlite")]
+    files = [
+        f for f in home.rglob("*") if f.suffix in (".csv", ".html", ".json", ".toml", ".sqlite")
+    ]
     before = {f: f.read_bytes() for f in files if f.name != "lineage.sqlite"}
     path = home / what
     mode = path.stat().st_mode
