@@ -13,12 +13,12 @@ Data: ../shared/data/tofu_qa with paraphrases and wrong answers of benchmarks/da
 no figure is comparable with published ones. 300 questions to forget; of the 300 to retain, those of two
 authors, drawn by the seed, are held out, as people who were never there. Tuned: LoRA of rank 16 on the
 last eight layers, on both sets; retrained: the same on what is retained alone. Every method trains
-forty steps; the bad teacher, and UNDIAL once more (`undial-3`), three passes over what is to be
-forgotten, 112 steps, and the bad teacher also six (`bad_teacher-6`), as many as on the tune split, and
-three where what is to be forgotten counts once (`bad_teacher-1`). All is trained on every question; 150
-of those to forget and 40, 30 and 30 of the others, drawn by the seed, are measured. The tune split has
-100 questions of five authors of `retain` to forget and those of eight others to keep, and nothing of
-`forget`.
+forty steps; the bad teacher three passes over what is to be forgotten, 112 steps, and so once more
+those that come next to it (`npo-3`, `rmu-3`, `undial-3`); the bad teacher also six, as many as on the
+tune split (`bad_teacher-6`), and three where what is to be forgotten counts once (`bad_teacher-1`).
+All is trained on every question; 150 of those to forget and 40, 30 and 30 of the others, drawn by the
+seed, are measured. The tune split has 100 questions of five authors of `retain` to forget and those of
+eight others to keep, and nothing of `forget`.
 
     forget quality   p of a Kolmogorov–Smirnov test of truth ratios on forgotten questions against the
                      retrained model's, by the three wrong answers that unlearning did not stop by
@@ -97,6 +97,8 @@ METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
     "task_vector": ("task_vector", {}, 3e-3, STEPS),
     "rmu": ("rmu", {}, 3e-3, STEPS),
     "ga": ("ga", {}, 1e-3, STEPS),
+    "npo-3": ("npo", {}, 3e-3, LONGER),
+    "rmu-3": ("rmu", {}, 3e-3, LONGER),
     "undial-3": ("undial", {}, 3e-3, LONGER),
 }
 """By row: the method, its options, learning rate and steps. Rates were tried on the tune split (5e-4
