@@ -13,6 +13,7 @@ docs/results.md from these files.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -81,13 +82,22 @@ class Kept:
         number = {k: _plain(v) for k, v in given.items() if v is not None}
         self._rows.setdefault(row, {})[column] = number
 
-    def put_mean(self, row: str, column: str, values: Sequence[float]) -> None:
-        """The mean of one number a seed (or run), with its interval by Student's t."""
+    def put_mean(
+        self,
+        row: str,
+        column: str,
+        values: Sequence[float],
+        *,
+        within: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
+        """The mean of one number a seed (or run), with its interval by Student's t, as far as that
+        lies `within` what the number can be."""
         from scipy import stats
 
         mean = sum(values) / len(values)
         half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        self.put(row, column, mean, n=len(values), low=mean - half, high=mean + half)
+        low, high = max(within[0], mean - half), min(within[1], mean + half)
+        self.put(row, column, mean, n=len(values), low=low, high=high)
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:

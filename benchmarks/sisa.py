@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import random
 import shutil
 import time
@@ -177,13 +178,14 @@ class Bench:
             for column in ("never cpu", "accuracy", "vote"):
                 values = [c[column] for c in cells if column in c]
                 if values:
-                    kept.put_mean(row, column, values)
+                    most = math.inf if column == "never cpu" else 1.0
+                    kept.put_mean(row, column, values, within=(0.0, most))
             mean = [sum(c["again"]) / len(c["again"]) for c in cells]
-            kept.put_mean(row, "again", mean)
+            kept.put_mean(row, "again", mean, within=(0.0, math.inf))
             # Beside training one model of all records from nothing.
             whole = [self.cells.done[f"{row.split()[0]} {one} {seed}"] for seed in seeds]
             ratios = [m / w["never cpu"] for m, w in zip(mean, whole, strict=True)]
-            kept.put_mean(row, "share of one", ratios)
+            kept.put_mean(row, "share of one", ratios, within=(0.0, math.inf))
             same = [one for c in cells for one in c["same"]]
             if same:
                 kept.put(row, "same", sum(same) / len(same), n=len(same))

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +83,10 @@ LONGER = 112  # three passes over 300 records, as the command trains if not told
 GONE, RETAINED, REAL, WORLD, WRITTEN, SAMPLED, ATTACKED = 150, 40, 30, 30, 24, 6, 60
 DRAWS, LONGEST, SHARE = 16, 48, 0.05
 ALIKE = 0.05  # p from which on truth ratios count as the retrained model's
+SHARES = (
+    "forget probability", "forget ROUGE", "extraction strength", "utility", "utility on retained",
+    "retain probability", "verbatim in 16",
+)  # fmt: skip
 Row = dict[str, Any]
 
 METHODS: dict[str, tuple[str, dict[str, object], float, int]] = {
@@ -514,7 +519,8 @@ def put_records(kept: Kept, row: str, forget: Mapping[str, Any]) -> None:
 
 def put(kept: Kept, row: str, column: str, values: Sequence[float]) -> None:
     if len(values) > 1 and min(values) != max(values):
-        kept.put_mean(row, column, values)
+        least = -1.0 if column == "privacy leak" else 0.0
+        kept.put_mean(row, column, values, within=(least, 1.0 if column in SHARES else math.inf))
     elif values:
         kept.put(row, column, values[0], n=len(values))
 
