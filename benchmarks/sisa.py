@@ -182,6 +182,9 @@ class Bench:
                     kept.put_mean(row, column, values, within=(0.0, most))
             mean = [sum(c["again"]) / len(c["again"]) for c in cells]
             kept.put_mean(row, "again", mean, within=(0.0, math.inf))
+            every = [seconds for c in cells for seconds in c["again"]]
+            kept.put(row, "least again", min(every), n=len(every))
+            kept.put(row, "most again", max(every), n=len(every))
             # Beside training one model of all records from nothing.
             whole = [self.cells.done[f"{row.split()[0]} {one} {seed}"] for seed in seeds]
             ratios = [m / w["never cpu"] for m, w in zip(mean, whole, strict=True)]
