@@ -41,9 +41,6 @@ from cosilo.tasks.files import lookup
 
 LOCK = "forget.lock"
 
-_FILES = (ArtifactKind.BUNDLE, ArtifactKind.REPORT, ArtifactKind.AGGREGATE)
-"""What is deleted as the files that it is."""
-
 _LONG_ID = 12  # characters from which an id is looked for in files, as it stands in none by chance
 _SWAPPED = 180.0  # seconds for a point to be prepared again
 _ENDED = 60.0  # seconds for a process to end
@@ -200,7 +197,7 @@ class _Work:
             self._done(number, Evidence(what="withdrawn; the run's reports say so", count=1))
         elif not Path(step.place).exists():
             self._ask_for(step.place)
-        elif step.kind in _FILES or in_files(step):
+        elif in_files(step):
             self._files(number, step)
         elif step.method is Method.ASK:
             self._ask(number, step, run)
@@ -264,7 +261,7 @@ class _Work:
                 f"{outside} has replies that it had asked for, and nobody knows which: delete that, "
                 f"too, and say again that {step.place} was deleted"
             )
-        elif apart and (step.kind in _FILES or in_files(step)):
+        elif apart and in_files(step):
             self._files(number, step)
         else:
             self._done(number, Evidence(what="deleted, as its owner says"))
@@ -280,7 +277,7 @@ class _Work:
             and s.kind in WITH_RUN
             and s.method is not Method.SHRED
             and not s.settled
-            and not s.artifact.endswith("/checkpoints")
+            and not in_files(s)
         }
         retrain = any(s.method in (Method.RETRAIN, Method.RECHOOSE) for s in steps.values())
         with self._lineage.together():

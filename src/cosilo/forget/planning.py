@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cosilo.benchmark import places
 from cosilo.benchmark.noting import run_lineage
+from cosilo.benchmark.rows import Trial
 from cosilo.benchmark.store import Store
 from cosilo.boundary.record.ledger import connect
 from cosilo.forget.elsewhere import address_of, askable, held_of, peer_of, unasked
@@ -50,6 +51,9 @@ WITH_RUN: Mapping[ArtifactKind, Method] = {
     ArtifactKind.SEALED: Method.DELETE,
 }
 """What goes when a run is made again in a folder of its own, which then takes the old one's place."""
+
+_FILES = (ArtifactKind.BUNDLE, ArtifactKind.REPORT, ArtifactKind.AGGREGATE)
+"""What is deleted as the files that it is."""
 
 DAY = 86400.0
 WEEK = 7 * DAY
@@ -150,10 +154,11 @@ def plan_for(
                 parties.append(step)
                 held[step.place, step.artifact] = theirs
             can = {peer_of(step) for step in parties if step.place == str(run.folder)}
+            trials = store.trials()
             for artifact in _as_it_lies(run, derived):
                 if artifact.kind is ArtifactKind.ABROAD and artifact.place in can:
                     continue
-                _place(run, artifact, take_down, first, remade, last)
+                _place(run, artifact, trials, take_down, first, remade, last)
                 if artifact.kind is ArtifactKind.BUNDLE:
                     _serving(run, run.folder / artifact.place, first, last)
             remade += _whole_run(run, {s.artifact for s in remade if s.place == str(run.folder)})
@@ -231,6 +236,7 @@ def _as_it_lies(run: DataRun, artifacts: Iterable[Artifact]) -> Iterator[Artifac
 def _place(
     run: DataRun,
     artifact: Artifact,
+    trials: Mapping[str, Trial],
     take_down: bool,
     first: list[ForgetStep],
     remade: list[ForgetStep],
@@ -244,12 +250,12 @@ def _place(
         place=str(run.folder),
         note=artifact.place,
     )
-    if artifact.kind in WITH_RUN and not _elsewhere(artifact):
+    if artifact.kind in WITH_RUN and not in_files(step):
         remade.append(step)
     elif artifact.kind is ArtifactKind.SERVED:
         _served(step, artifact, take_down, first, last)
     elif artifact.kind is ArtifactKind.ABROAD:
-        last.append(_sent(step, run, artifact))
+        last.append(_sent(step, run, artifact, trials))
     elif step.method is Method.NONE:
         last.append(
             _changed(step, state=StepState.UNREACHABLE, note=f"{artifact.place}: no step yet")
@@ -291,24 +297,23 @@ def _fitted_from(files: Iterable[Path]) -> list[ForgetStep]:
     ]
 
 
-def _elsewhere(artifact: Artifact) -> bool:
-    """Whether it is work under way in a folder that the plan named."""
-    return artifact.id.endswith("/checkpoints")
-
-
 def files_deleted(plan: ForgetPlan) -> list[Path]:
     """Files and folders that the plan deletes one by one: bundles, reports, checkpoints."""
     return [
         Path(step.place) / step.note  # an absolute path stays one
         for step in plan.steps
-        if step.method is Method.DELETE
-        and (in_files(step) or (step.kind in OUTSIDE and step.kind != ArtifactKind.ABROAD))
+        if step.method is Method.DELETE and in_files(step)
     ]
 
 
 def in_files(step: ForgetStep) -> bool:
-    """Whether what it undoes lies in a folder of its own."""
-    return step.artifact.endswith("/checkpoints") or step.artifact.startswith(FITTED)
+    """Whether what it undoes is deleted as the files that it is, or lies in a folder of its own: work
+    under way in one that the plan named, or what `cosilo fit` made."""
+    return (
+        step.kind in _FILES
+        or step.artifact.endswith("/checkpoints")
+        or step.artifact.startswith(FITTED)
+    )
 
 
 def _served(
@@ -328,14 +333,17 @@ def _served(
         last.append(_changed(step, method=Method.RETRAIN))
 
 
-def _sent(step: ForgetStep, run: DataRun, artifact: Artifact) -> ForgetStep:
+def _sent(
+    step: ForgetStep, run: DataRun, artifact: Artifact, trials: Mapping[str, Trial]
+) -> ForgetStep:
     trial = artifact.id.split("/")[1]
     sent = _messages(run.folder / "ledger.sqlite", trial)
     if sent == 0:  # nothing had crossed: there is nothing to reach
         return _changed(step, method=Method.DELETE, note=f"{artifact.place}: nothing was sent")
     what = "messages" if sent is None else counted(sent, "message")
+    by = f" by the point {trials[trial].point}" if trial in trials else ""
     note = (
-        f"{artifact.place}: {what} sent to it{_by(run, trial)}, any of which may hold the record; what "
+        f"{artifact.place}: {what} sent to it{by}, any of which may hold the record; what "
         "it kept is not known here"
     )
     return _changed(step, state=StepState.UNREACHABLE, note=note)
@@ -371,15 +379,6 @@ def _asked(
             ),
             held,
         )
-
-
-def _by(run: DataRun, trial: str) -> str:
-    """Which point of the plan sent something, where the run still says."""
-    if not (run.folder / "run.sqlite").is_file():
-        return ""
-    with closing(connect(run.folder / "run.sqlite")) as db:
-        found = db.execute("SELECT point FROM trials WHERE id = ?", (trial,)).fetchone()
-    return f" by the point {found[0]}" if found else ""
 
 
 def _messages(ledger: Path, trial: str) -> int | None:

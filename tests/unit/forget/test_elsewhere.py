@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cosilo.benchmark.plan import parse_plan
-from cosilo.benchmark.store import Store
+from cosilo.benchmark.store import Store, Trial
 from cosilo.boundary.messages import Ask, Contribute, Forgotten, Message, encode
 from cosilo.boundary.messages.forget import ForgottenItem, InFederation
 from cosilo.boundary.record.ledger import SqliteLedger
@@ -99,9 +99,12 @@ async def test_what_flower_carries_is_not_asked_and_listed_as_out_of_reach(tmp_p
     )
     assert not askable(run, "large")
     assert list(_asked(run, [sent], 9.0)) == []
-    step = _sent(ForgetStep(method=Method.NONE, artifact=sent.id, kind=sent.kind), run, sent)
+    trials = {"7": Trial("7", "federated", "", "done")}
+    step = _sent(
+        ForgetStep(method=Method.NONE, artifact=sent.id, kind=sent.kind), run, sent, trials
+    )
     assert step.state is StepState.UNREACHABLE
-    assert step.note.startswith("large: 1 message sent to it")
+    assert step.note.startswith("large: 1 message sent to it by the point federated")
     request = ForgetRequest(id=FORGET, at=0.0, records=1, steps=(step,))
     assert not request.erased
     told = statement(request, [], ended=1.0, verification={})
